@@ -1,0 +1,336 @@
+//! The answer to a request as a script of steps: first the true one, then what a fault makes of it. Pure.
+//!
+//! Playing the script on a connection is left to `http1` and `http2`.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+
+use crate::fault::Fault;
+use crate::package::sha256;
+use crate::state::{File, Lifetime, Request, State};
+
+/// What a connection does with a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Reply(Reply),
+    /// Nothing until the client goes away.
+    Silence,
+    /// End of the connection (or stream) by reset.
+    Reset,
+    /// Orderly end of the connection without an answer.
+    HangUp,
+}
+
+/// A head, and the steps its body is sent in.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Without those that belong to the framing.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) framing: Framing,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How the client is told where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// The status has no body.
+    Bodiless,
+    /// `Content-Length`, true or not.
+    Length(u64),
+    /// HTTP/1: chunked. HTTP/2: no length.
+    Chunked,
+    /// HTTP/1: the end of the connection. HTTP/2: no length.
+    UntilClose,
+}
+
+/// One step of sending a body. Past the last one the body ends as its framing says.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Data(Bytes),
+    Drip {
+        bytes: Bytes,
+        bytes_per_second: u32,
+    },
+    /// These bytes over and over.
+    Forever(Bytes),
+    /// Nothing until the client goes away.
+    Silence,
+    /// The connection (or stream) breaks here.
+    Cut,
+}
+
+const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Welcome aboard</title></head><body>Log in to use the network.</body></html>\n";
+
+/// The answer to this request under this fault.
+pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> Answer {
+    let Some(fault) = fault else {
+        return Answer::Reply(truth(state, request));
+    };
+    // A fault of the body needs a body, so the client's validator counts only where the fault is merely late.
+    let mut reply = if matches!(fault, Fault::StallFor(_)) {
+        truth(state, request)
+    } else {
+        truth(state, &without_validator(request))
+    };
+    let body = reply.body();
+    Answer::Reply(match fault {
+        Fault::Refuse => return Answer::Reset,
+        Fault::DropAfterAccept => return Answer::HangUp,
+        Fault::Stall => return Answer::Silence,
+        Fault::StallFor(_) => reply,
+        Fault::Status(status) => Reply::text(
+            status,
+            format!("the fake upstream was told to say {status}\n"),
+        ),
+        Fault::StatusWithBody(status, body) => Reply::text(status, body),
+        Fault::RetryAfter(status, value) => {
+            let mut reply = Reply::text(
+                status,
+                format!("the fake upstream was told to say {status}\n"),
+            );
+            reply.headers.push(("retry-after", value));
+            reply
+        }
+        Fault::StallBodyAfter(count) => {
+            reply.steps = vec![Step::Data(part(&body, count)), Step::Silence];
+            reply
+        }
+        Fault::Drip { bytes_per_second } => {
+            reply.steps = vec![Step::Drip {
+                bytes: body,
+                bytes_per_second,
+            }];
+            reply
+        }
+        Fault::CutAfter(count) => {
+            reply.steps = vec![Step::Data(part(&body, count)), Step::Cut];
+            reply
+        }
+        Fault::CutChunked(count) => {
+            reply.framing = Framing::Chunked;
+            reply.steps = vec![Step::Data(part(&body, count)), Step::Cut];
+            reply
+        }
+        Fault::CutUnframed(count) => {
+            reply.framing = Framing::UntilClose;
+            reply.steps = vec![Step::Data(part(&body, count))];
+            reply
+        }
+        Fault::WrongLength => {
+            // An empty body cannot be announced shorter, so it is announced longer.
+            reply.framing = Framing::Length((body.len() as u64).checked_sub(1).unwrap_or(1));
+            reply
+        }
+        Fault::FlipByte(at) => {
+            let mut bytes = body.to_vec();
+            let last = bytes.len().saturating_sub(1);
+            if let Some(byte) = bytes.get_mut(usize::try_from(at).unwrap_or(last).min(last)) {
+                *byte = !*byte;
+            }
+            reply.steps = vec![Step::Data(bytes.into())];
+            reply
+        }
+        Fault::LoginPage => {
+            let mut reply = Reply::text(200, LOGIN_PAGE.to_owned());
+            reply.headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
+            reply
+        }
+        Fault::Empty => Reply::text(200, String::new()),
+        Fault::Endless => {
+            let filler = if body.is_empty() {
+                Bytes::from_static(&[b'x'; 1024])
+            } else {
+                body
+            };
+            reply.status = 200;
+            reply.framing = Framing::Chunked;
+            reply.steps = vec![Step::Forever(filler)];
+            reply
+        }
+        Fault::EndlessZip => {
+            let (head, block) = zeros_as_gzip();
+            reply.status = 200;
+            reply.headers.push(("content-encoding", "gzip".to_owned()));
+            reply.framing = Framing::Chunked;
+            reply.steps = vec![Step::Data(head), Step::Forever(block)];
+            reply
+        }
+        Fault::Gzip => {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&body).expect("writing to memory succeeds");
+            let packed = gzip.finish().expect("writing to memory succeeds");
+            reply.headers.push(("content-encoding", "gzip".to_owned()));
+            reply.framing = Framing::Length(packed.len() as u64);
+            reply.steps = vec![Step::Data(packed.into())];
+            reply
+        }
+        Fault::Redirect(location) => Reply::redirect(location),
+        Fault::RedirectLoop => Reply::redirect(request.path.clone()),
+        Fault::IgnoreValidator => reply,
+        Fault::NotModifiedWithoutValidator => {
+            reply.status = 304;
+            reply.framing = Framing::Bodiless;
+            reply.steps.clear();
+            reply
+        }
+        Fault::NoLength => {
+            reply.framing = Framing::Chunked;
+            reply
+        }
+    })
+}
+
+/// The answer of a server in good health.
+fn truth(state: &State, request: &Request) -> Reply {
+    if request.method != "GET" && request.method != "HEAD" {
+        return Reply::text(405, "only GET and HEAD are known here\n".to_owned());
+    }
+    let path = request.path.split('?').next().unwrap_or_default();
+    let Some(file) = state.file(path).or_else(|| sidecar(state, path)) else {
+        return Reply::text(404, format!("nothing at {path}\n"));
+    };
+
+    let mut headers = vec![("accept-ranges", "bytes".to_owned())];
+    if state.settings.validators {
+        headers.push(("etag", file.etag.clone()));
+    }
+    if let Some(seconds) = state.settings.max_age {
+        headers.push((
+            "cache-control",
+            match file.lifetime {
+                Lifetime::Short => format!("public,max-age={seconds}"),
+                Lifetime::Immutable => "public,max-age=31536000,immutable".to_owned(),
+            },
+        ));
+    }
+    let held = request.header("if-none-match");
+    let unchanged = held.is_some_and(|held| {
+        held.split(',')
+            .any(|tag| tag.trim() == file.etag || tag.trim() == "*")
+    });
+    if state.settings.validators && unchanged {
+        return Reply {
+            status: 304,
+            headers,
+            framing: Framing::Bodiless,
+            steps: Vec::new(),
+        };
+    }
+
+    headers.push(("content-type", file.content_type.clone()));
+    let size = file.body.len();
+    match wanted_range(request, &file) {
+        Wanted::All => Reply::bytes(200, headers, file.body),
+        Wanted::Part(start, end) => {
+            headers.push(("content-range", format!("bytes {start}-{}/{size}", end - 1)));
+            Reply::bytes(206, headers, file.body.slice(start..end))
+        }
+        Wanted::Beyond => {
+            headers.push(("content-range", format!("bytes */{size}")));
+            Reply::bytes(416, headers, Bytes::new())
+        }
+    }
+}
+
+/// `PATH.sha256` for every static file that has no such file of its own, in the form of `sha256sum`.
+fn sidecar(state: &State, path: &str) -> Option<File> {
+    let of = path.strip_suffix(".sha256")?;
+    let file = state.file(of)?;
+    let name = of.rsplit('/').next().unwrap_or(of);
+    let text = format!("{}  {name}\n", sha256(&file.body));
+    Some(File::new(text.into(), "text/plain", Lifetime::Short))
+}
+
+enum Wanted {
+    All,
+    /// From the first, up to but without the second.
+    Part(usize, usize),
+    Beyond,
+}
+
+/// Reads a single byte range; whatever else stands in `Range` asks for the whole, as RFC 9110 14.2 allows.
+fn wanted_range(request: &Request, file: &File) -> Wanted {
+    let condition_holds = request
+        .header("if-range")
+        .is_none_or(|tag| tag == file.etag);
+    let range = request
+        .header("range")
+        .and_then(|range| range.strip_prefix("bytes="));
+    let Some((from, to)) = range
+        .filter(|_| condition_holds)
+        .and_then(|range| range.split_once('-'))
+    else {
+        return Wanted::All;
+    };
+    let size = file.body.len();
+    let (start, end) = match (from.parse::<usize>(), to.parse::<usize>()) {
+        (Ok(from), Ok(to)) if from <= to => (from, to.saturating_add(1).min(size)),
+        (Ok(from), Err(_)) if to.is_empty() => (from, size),
+        (Err(_), Ok(last)) if from.is_empty() && last > 0 => (size.saturating_sub(last), size),
+        _ => return Wanted::All,
+    };
+    if start < size {
+        Wanted::Part(start, end)
+    } else {
+        Wanted::Beyond
+    }
+}
+
+fn without_validator(request: &Request) -> Request {
+    let mut request = request.clone();
+    request.headers.remove("if-none-match");
+    request.headers.remove("if-modified-since");
+    request
+}
+
+/// At most `count` bytes, and never all.
+fn part(body: &Bytes, count: u64) -> Bytes {
+    let most = body.len().saturating_sub(1);
+    body.slice(..usize::try_from(count).unwrap_or(most).min(most))
+}
+
+/// The head of a gzip stream, and a block of deflate that can follow it, and itself, any number of times.
+fn zeros_as_gzip() -> (Bytes, Bytes) {
+    const HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    let zeros = vec![0; 8 << 20];
+    let mut block = Vec::with_capacity(64 << 10);
+    let mut deflate = flate2::Compress::new(flate2::Compression::best(), false);
+    deflate
+        .compress_vec(&zeros, &mut block, flate2::FlushCompress::Sync)
+        .expect("deflate takes any bytes");
+    (Bytes::from_static(HEAD), block.into())
+}
+
+impl Reply {
+    fn bytes(status: u16, headers: Vec<(&'static str, String)>, body: Bytes) -> Self {
+        Self {
+            status,
+            headers,
+            framing: Framing::Length(body.len() as u64),
+            steps: vec![Step::Data(body)],
+        }
+    }
+
+    fn text(status: u16, body: String) -> Self {
+        Self::bytes(
+            status,
+            vec![("content-type", "text/plain".to_owned())],
+            body.into(),
+        )
+    }
+
+    fn redirect(location: String) -> Self {
+        let mut reply = Self::text(302, String::new());
+        reply.headers.push(("location", location));
+        reply
+    }
+
+    fn body(&self) -> Bytes {
+        match self.steps.first() {
+            Some(Step::Data(bytes)) => bytes.clone(),
+            _ => Bytes::new(),
+        }
+    }
+}

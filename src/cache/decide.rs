@@ -1,0 +1,440 @@
+//! The cache's decisions as values: what to do before upstream is asked, and what its answer means. Pure: the clock, the
+//! reach and the store's contents are arguments.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    resource::{Freshness, Policy},
+    store::entry::Validators,
+    upstream::Failure,
+};
+
+/// What the asker wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// A copy within its freshness lifetime, or the best there is.
+    Fresh,
+    /// Any stored copy will do.
+    Stored,
+    /// Upstream's word, whatever is stored.
+    Refresh,
+}
+
+/// Whether upstream may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It may.
+    Online,
+    /// It must not: the user said so.
+    Offline,
+    /// It did not answer a moment ago; probes are under way.
+    Down,
+}
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Stored and fresh.
+    Hit,
+    /// Fetched.
+    Miss,
+    /// Stored, and upstream said that it is unchanged.
+    Revalidated,
+    /// Another request's fetch served this one too.
+    Collapsed,
+    /// Stored, not fresh, and served all the same.
+    Stale(StaleReason),
+}
+
+/// Why a stale copy was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StaleReason {
+    /// The user wants to stay offline.
+    Offline,
+    /// Upstream was found out of reach before.
+    Down,
+    /// Upstream was asked for this and failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The stable name in logs, in `status` and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Revalidated => "revalidated",
+            Self::Collapsed => "collapsed",
+            Self::Stale(StaleReason::Offline) => "stale-offline",
+            Self::Stale(StaleReason::Down) => "stale-down",
+            Self::Stale(StaleReason::Failed) => "stale-failed",
+        }
+    }
+}
+
+/// What is known of a stored copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// When upstream last vouched for it.
+    pub checked: SystemTime,
+    /// Upstream's `max-age`.
+    pub max_age: Option<Duration>,
+    /// Upstream's validators.
+    pub validators: &'a Validators,
+}
+
+/// What to do about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Serve the stored copy.
+    Serve(Outcome),
+    /// Ask upstream whether the stored copy is still right.
+    Revalidate(Validators),
+    /// Fetch it.
+    Fetch,
+    /// It cannot be had.
+    Refuse(Refusal),
+}
+
+/// Why a request is refused without asking upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not stored, and offline by order.
+    Offline,
+    /// Not stored, and upstream is out of reach.
+    Down,
+    /// Upstream said a moment ago that there is no such thing.
+    Absent,
+}
+
+/// What to do about a request, given what is stored, whether upstream said a moment ago that there is no such thing,
+/// and whether it may be asked. `cap` bounds the freshness lifetime that upstream claims.
+pub fn decide(
+    policy: &Policy,
+    stored: Option<Held<'_>>,
+    is_absent: bool,
+    demand: Demand,
+    now: SystemTime,
+    reach: Reach,
+    cap: Duration,
+) -> Decision {
+    let Some(stored) = stored else {
+        return match (demand, reach) {
+            (_, Reach::Offline) => Decision::Refuse(Refusal::Offline),
+            (_, Reach::Down) => Decision::Refuse(Refusal::Down),
+            (Demand::Fresh | Demand::Stored, Reach::Online) if is_absent => {
+                Decision::Refuse(Refusal::Absent)
+            }
+            (_, Reach::Online) => Decision::Fetch,
+        };
+    };
+    let is_fresh = is_fresh(policy, stored, now, cap);
+    match (demand, reach) {
+        (Demand::Stored, _) => Decision::Serve(Outcome::Hit),
+        (Demand::Fresh, _) if is_fresh => Decision::Serve(Outcome::Hit),
+        (Demand::Refresh, _) if policy.freshness == Freshness::Forever => {
+            Decision::Serve(Outcome::Hit)
+        }
+        (_, Reach::Offline) => Decision::Serve(Outcome::Stale(StaleReason::Offline)),
+        (_, Reach::Down) => Decision::Serve(Outcome::Stale(StaleReason::Down)),
+        (Demand::Fresh, Reach::Online) if is_absent => Decision::Refuse(Refusal::Absent),
+        (_, Reach::Online) => Decision::Revalidate(stored.validators.clone()),
+    }
+}
+
+fn is_fresh(policy: &Policy, stored: Held<'_>, now: SystemTime, cap: Duration) -> bool {
+    let lifetime = match policy.freshness {
+        Freshness::Forever => return true,
+        Freshness::For(lifetime) => lifetime,
+        Freshness::AsUpstreamSays => stored.max_age.unwrap_or(cap).min(cap),
+    };
+    // A copy checked in the future means that the clock was set back: how old it is can't be known.
+    now.duration_since(stored.checked)
+        .is_ok_and(|age| age < lifetime)
+}
+
+/// What upstream's failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Serve the stored copy.
+    ServeStale,
+    /// Believe it that there is no such thing, for a while.
+    RememberAbsence,
+    /// Tell the asker.
+    Fail,
+}
+
+/// What upstream's failure means, given whether a copy is stored. An answer that there is no such thing is an answer;
+/// all else is trouble, and trouble never takes away what is stored.
+pub fn settle(is_stored: bool, failure: &Failure) -> Settlement {
+    match failure {
+        Failure::Absent { .. } => Settlement::RememberAbsence,
+        Failure::Unreachable { .. }
+        | Failure::Silent { .. }
+        | Failure::Broken { .. }
+        | Failure::Status { .. }
+        | Failure::Denied { .. }
+        | Failure::Redirected { .. }
+        | Failure::TooLarge { .. }
+        | Failure::Unrecognised { .. }
+        | Failure::WrongHash { .. } => {
+            if is_stored {
+                Settlement::ServeStale
+            } else {
+                Settlement::Fail
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP: Duration = Duration::from_secs(60);
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn policy(freshness: Freshness) -> Policy {
+        Policy {
+            freshness,
+            max_bytes: 1,
+            absence: CAP,
+            content_type: "text/plain",
+            compressible: false,
+        }
+    }
+
+    /// `age` and `max_age` in seconds; `None` for nothing stored.
+    #[track_caller]
+    fn check(
+        age: Option<u64>,
+        max_age: Option<u64>,
+        demand: Demand,
+        reach: Reach,
+        expected: &Decision,
+    ) {
+        check_policy(
+            Freshness::AsUpstreamSays,
+            age,
+            max_age,
+            false,
+            demand,
+            reach,
+            expected,
+        );
+    }
+
+    #[track_caller]
+    fn check_policy(
+        freshness: Freshness,
+        age: Option<u64>,
+        max_age: Option<u64>,
+        is_absent: bool,
+        demand: Demand,
+        reach: Reach,
+        expected: &Decision,
+    ) {
+        let validators = validators();
+        let now = NOW + Duration::from_secs(1_000_000);
+        let stored = age.map(|age| Held {
+            checked: now - Duration::from_secs(age),
+            max_age: max_age.map(Duration::from_secs),
+            validators: &validators,
+        });
+        assert_eq!(
+            &decide(
+                &policy(freshness),
+                stored,
+                is_absent,
+                demand,
+                now,
+                reach,
+                CAP
+            ),
+            expected
+        );
+    }
+
+    fn validators() -> Validators {
+        Validators {
+            etag: Some("\"v\"".into()),
+            last_modified: None,
+        }
+    }
+
+    #[test]
+    fn the_table_of_decisions() {
+        use Decision::{Fetch, Refuse, Revalidate, Serve};
+        use Demand::{Fresh, Refresh, Stored};
+        use Outcome::{Hit, Stale};
+        use Reach::{Down, Offline, Online};
+        let ask = Revalidate(validators());
+
+        check(None, None, Fresh, Online, &Fetch);
+        check(None, None, Stored, Online, &Fetch);
+        check(None, None, Fresh, Offline, &Refuse(Refusal::Offline));
+        check(None, None, Fresh, Down, &Refuse(Refusal::Down));
+
+        // The window: upstream's max-age, capped; without one, the cap.
+        check(Some(59), None, Fresh, Online, &Serve(Hit));
+        check(Some(60), None, Fresh, Online, &ask);
+        check(Some(59), Some(600), Fresh, Online, &Serve(Hit));
+        check(Some(61), Some(600), Fresh, Online, &ask);
+        check(Some(9), Some(10), Fresh, Online, &Serve(Hit));
+        check(Some(10), Some(10), Fresh, Online, &ask);
+        check(Some(0), Some(0), Fresh, Online, &ask);
+
+        check(Some(1_000), None, Stored, Online, &Serve(Hit));
+        check(Some(0), None, Refresh, Online, &ask);
+        check(
+            Some(1_000),
+            None,
+            Fresh,
+            Offline,
+            &Serve(Stale(StaleReason::Offline)),
+        );
+        check(
+            Some(1_000),
+            None,
+            Fresh,
+            Down,
+            &Serve(Stale(StaleReason::Down)),
+        );
+        check(Some(1), None, Fresh, Down, &Serve(Hit));
+        check(
+            Some(1),
+            None,
+            Refresh,
+            Down,
+            &Serve(Stale(StaleReason::Down)),
+        );
+    }
+
+    #[test]
+    fn what_a_name_fixes_is_never_asked_about_again() {
+        for (demand, reach) in [
+            (Demand::Fresh, Reach::Online),
+            (Demand::Refresh, Reach::Down),
+        ] {
+            let hit = Decision::Serve(Outcome::Hit);
+            check_policy(
+                Freshness::Forever,
+                Some(999_999),
+                None,
+                false,
+                demand,
+                reach,
+                &hit,
+            );
+        }
+    }
+
+    #[test]
+    fn absence_is_believed_for_a_while_and_not_when_out_of_reach() {
+        let freshness = Freshness::AsUpstreamSays;
+        let absent = Decision::Refuse(Refusal::Absent);
+        check_policy(
+            freshness,
+            None,
+            None,
+            true,
+            Demand::Fresh,
+            Reach::Online,
+            &absent,
+        );
+        check_policy(
+            freshness,
+            Some(100),
+            None,
+            true,
+            Demand::Fresh,
+            Reach::Online,
+            &absent,
+        );
+        check_policy(
+            freshness,
+            None,
+            None,
+            true,
+            Demand::Refresh,
+            Reach::Online,
+            &Decision::Fetch,
+        );
+        let stale = Decision::Serve(Outcome::Stale(StaleReason::Down));
+        check_policy(
+            freshness,
+            Some(100),
+            None,
+            true,
+            Demand::Fresh,
+            Reach::Down,
+            &stale,
+        );
+    }
+
+    #[test]
+    fn a_copy_from_the_future_is_stale() {
+        let validators = validators();
+        let held = Held {
+            checked: NOW + Duration::from_secs(10),
+            max_age: None,
+            validators: &validators,
+        };
+        assert!(!is_fresh(
+            &policy(Freshness::AsUpstreamSays),
+            held,
+            NOW,
+            CAP
+        ));
+    }
+
+    #[test]
+    fn t15_trouble_upstream_is_never_absence() {
+        let host = String::new;
+        let trouble = [
+            Failure::Unreachable {
+                host: host(),
+                cause: String::new(),
+            },
+            Failure::Silent {
+                host: host(),
+                after: CAP,
+            },
+            Failure::Broken {
+                host: host(),
+                cause: String::new(),
+            },
+            Failure::Status {
+                host: host(),
+                code: 503,
+                retry_after: None,
+            },
+            Failure::Denied {
+                host: host(),
+                code: 403,
+            },
+            Failure::Redirected {
+                host: host(),
+                to: String::new(),
+                foreign: true,
+            },
+            Failure::TooLarge {
+                host: host(),
+                limit: 1,
+            },
+            Failure::Unrecognised {
+                host: host(),
+                why: String::new(),
+            },
+        ];
+        for failure in trouble {
+            assert_eq!(settle(true, &failure), Settlement::ServeStale, "{failure}");
+            assert_eq!(settle(false, &failure), Settlement::Fail, "{failure}");
+        }
+        let absent = Failure::Absent {
+            host: host(),
+            code: 404,
+        };
+        assert_eq!(settle(true, &absent), Settlement::RememberAbsence);
+    }
+}

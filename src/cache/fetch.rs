@@ -1,0 +1,770 @@
+//! One flight from the first question to the commit: attempts, resuming, proof, staging. Runs detached from the clients
+//! that wait for it; decisions are `decide`'s, breakers are `reach`'s.
+
+use std::{
+    io::Write as _,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use url::Url;
+
+use super::{
+    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, chain,
+    decide::{Decision, Demand, Reach, Settlement, settle},
+    flight::{Progress, Slot},
+    now, reach,
+};
+use crate::{
+    error::Error,
+    hash::{Hasher, Sha256},
+    resource::{Key, Resource, Source},
+    store::{Blob, Entry, Spool, StoreError, entry::Validators},
+    upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
+};
+
+/// How long clients may be left without a byte: below the 30 s after which cargo gives a request up (cargo,
+/// `HttpTimeout` in `util/network/http.rs`).
+const BUDGET: Duration = Duration::from_secs(24);
+/// How long one attempt for something not stored waits for upstream's head.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A body is shown to clients while it arrives once it is this large or this old. Before that, a bad one can still be
+/// answered with words.
+const STREAM_FROM: u64 = 64 << 10;
+const STREAM_AFTER: Duration = Duration::from_millis(50);
+
+/// A good answer for an entry.
+enum Fetched {
+    NotModified(Option<Duration>),
+    Body(Entry),
+}
+
+impl Cache {
+    /// Fetches or revalidates an entry and lands.
+    pub(super) async fn fetch_entry(
+        self,
+        resource: Resource,
+        key: Key,
+        demand: Demand,
+        progress: watch::Sender<Progress>,
+    ) {
+        let mut landing = self.settle_entry(&resource, &key, demand).await;
+        if let Ok((landing, Keep::Put(old))) = &mut landing {
+            self.make_due(&resource, old.as_ref(), landing).await;
+            progress.send_replace(Progress::Proven(landing.clone()));
+            let Landed::Entry(entry) = &mut landing.body else {
+                return;
+            };
+            if let Err(error) = self.0.store.put_entry(&key, entry).await {
+                landing.not_kept = Some(self.not_kept(&resource, &error));
+            }
+        }
+        progress.send_replace(Progress::Landed(landing.map(|(landing, _)| landing)));
+    }
+
+    async fn settle_entry(
+        &self,
+        resource: &Resource,
+        key: &Key,
+        demand: Demand,
+    ) -> Result<(Landing, Keep), Error> {
+        let slot = Slot::Entry(key.clone());
+        // Again, now that this flight is the only one: another may have landed just before it began.
+        let stored = self.stored(resource, key).await;
+        let validators = match (
+            self.decide(resource, &slot, stored.as_ref(), demand),
+            &stored,
+        ) {
+            (Decision::Serve(outcome), Some(entry)) => {
+                return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+            }
+            (Decision::Serve(_), None) => return Err(self.abandoned(resource)),
+            (Decision::Refuse(refusal), _) => return Err(self.refused(resource, refusal)),
+            (Decision::Revalidate(validators), _) => validators,
+            (Decision::Fetch, _) => Validators::default(),
+        };
+        let url = self.locate(resource).await?;
+        let began = Instant::now();
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let patience = match &stored {
+                Some(_) => self.0.options.patience,
+                None => PATIENCE.min(BUDGET.saturating_sub(began.elapsed())),
+            };
+            let started = now();
+            let failure = match self
+                .ask_entry(resource, &url, validators.clone(), patience, started)
+                .await
+            {
+                Ok(fetched) => {
+                    self.note_answer(&url);
+                    return self
+                        .accept(resource, &slot, key, stored, fetched, started)
+                        .await;
+                }
+                Err(failure) => failure,
+            };
+            self.note_failure(resource, &url, &failure);
+            match (settle(stored.is_some(), &failure), stored.as_ref()) {
+                (Settlement::ServeStale, Some(entry)) => {
+                    warn!(%resource, error = %failure, "serving a stale copy");
+                    let outcome = Outcome::Stale(StaleReason::Failed);
+                    return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+                }
+                (Settlement::RememberAbsence, _) => {
+                    self.remember_absence(slot, resource.policy().absence);
+                    return Err(Error::Absent {
+                        resource: resource.to_string(),
+                    });
+                }
+                (Settlement::ServeStale | Settlement::Fail, _) => {
+                    self.wait_or_fail(resource, failure, tried, began).await?;
+                }
+            }
+        }
+    }
+
+    /// Turns upstream's good answer about an entry into a landing.
+    async fn accept(
+        &self,
+        resource: &Resource,
+        slot: &Slot,
+        key: &Key,
+        stored: Option<Entry>,
+        fetched: Fetched,
+        started: SystemTime,
+    ) -> Result<(Landing, Keep), Error> {
+        self.0
+            .absences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(slot);
+        let checked = self.checked(key, started);
+        match (fetched, stored) {
+            (Fetched::NotModified(max_age), Some(mut entry)) => {
+                entry.checked = checked;
+                let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
+                if same_age {
+                    self.renew(resource, key, checked).await;
+                    return Ok((landing(Outcome::Revalidated, entry), Keep::Nothing));
+                }
+                entry.head.max_age = max_age.map(|age| age.as_secs());
+                Ok((
+                    landing(Outcome::Revalidated, entry.clone()),
+                    Keep::Put(Some(entry)),
+                ))
+            }
+            (Fetched::NotModified(_), None) => Err(self.abandoned(resource)),
+            (Fetched::Body(mut fresh), Some(old)) if fresh.head.sha256 == old.head.sha256 => {
+                fresh.checked = checked;
+                fresh.head.fetched = old.head.fetched;
+                if fresh.head == old.head {
+                    self.renew(resource, key, checked).await;
+                    return Ok((landing(Outcome::Revalidated, fresh), Keep::Nothing));
+                }
+                Ok((landing(Outcome::Revalidated, fresh), Keep::Put(Some(old))))
+            }
+            (Fetched::Body(mut fresh), old) => {
+                fresh.checked = checked;
+                Ok((landing(Outcome::Miss, fresh), Keep::Put(old)))
+            }
+        }
+    }
+
+    /// When an entry counts as checked by a request sent at `started`: never, if it must have been checked since.
+    fn checked(&self, key: &Key, started: SystemTime) -> SystemTime {
+        let mut due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.get(key) {
+            Some(since) if started < *since => SystemTime::UNIX_EPOCH,
+            Some(_) => {
+                due.remove(key);
+                started
+            }
+            None => started,
+        }
+    }
+
+    async fn renew(&self, resource: &Resource, key: &Key, checked: SystemTime) {
+        if let Err(error) = self.0.store.renew(key, checked).await {
+            warn!(%resource, error = %chain(&error), "cannot note that the stored copy is still right");
+        }
+    }
+
+    /// Makes entries that must agree with a changed one be checked again, before the changed one can be seen.
+    async fn make_due(&self, resource: &Resource, old: Option<&Entry>, landing: &Landing) {
+        let Landed::Entry(new) = &landing.body else {
+            return;
+        };
+        for (key, since) in resource.makes_due(old.map(|old| &*old.body), &new.body, now()) {
+            {
+                let mut due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+                if due.len() >= MEMORY {
+                    due.clear();
+                }
+                let moment = due.entry(key.clone()).or_insert(since);
+                *moment = since.max(*moment);
+            }
+            if let Err(error) = self.0.store.expire(&key, since).await {
+                warn!(%resource, error = %chain(&error), "cannot make a dependency due");
+            }
+        }
+    }
+
+    async fn ask_entry(
+        &self,
+        resource: &Resource,
+        url: &Url,
+        validators: Validators,
+        patience: Duration,
+        started: SystemTime,
+    ) -> Result<Fetched, Failure> {
+        let policy = resource.policy();
+        let ask = Ask {
+            url: url.clone(),
+            validators,
+            offset: 0,
+            compressible: policy.compressible,
+            patience,
+        };
+        let mut incoming = match self.0.upstream.get(&ask).await? {
+            Reply::NotModified { max_age } => return Ok(Fetched::NotModified(max_age)),
+            Reply::Body(incoming) => incoming,
+        };
+        let mut decoder = Decoder::new(incoming.coding);
+        let mut body = Vec::with_capacity(
+            usize::try_from(incoming.total.unwrap_or(0).min(policy.max_bytes)).unwrap_or(0),
+        );
+        let too_large = || Failure::TooLarge {
+            host: host(url),
+            limit: policy.max_bytes,
+        };
+        while let Some(chunk) = incoming.chunk().await? {
+            decoder.decode(&chunk, url, policy.max_bytes, |part| {
+                body.extend_from_slice(part);
+                if body.len() as u64 > policy.max_bytes {
+                    Err(too_large())
+                } else {
+                    Ok(())
+                }
+            })?;
+        }
+        decoder.finish(url)?;
+        let body = Bytes::from(body);
+        resource
+            .recognise(&body)
+            .map_err(|why| Failure::Unrecognised {
+                host: host(url),
+                why,
+            })?;
+        Ok(Fetched::Body(Entry::new(
+            body,
+            incoming.validators,
+            incoming.max_age,
+            started,
+        )))
+    }
+
+    /// Fetches a blob, lets clients read it while it arrives, and lands.
+    pub(super) async fn fetch_blob(
+        self,
+        resource: Resource,
+        sum: Sha256,
+        demand: Demand,
+        progress: watch::Sender<Progress>,
+    ) {
+        let arrival = self.arrive(&resource, sum, demand, &progress).await;
+        let landing = match arrival {
+            Ok(Arrival::Stored(blob)) => Ok(Landing {
+                outcome: Outcome::Hit,
+                body: Landed::Blob(blob),
+                not_kept: None,
+            }),
+            Ok(Arrival::Spooled(spool, len)) => {
+                let blob = Blob {
+                    len,
+                    bytes: spool.clone(),
+                };
+                let mut landing = Landing {
+                    outcome: Outcome::Miss,
+                    body: Landed::Blob(blob),
+                    not_kept: None,
+                };
+                progress.send_replace(Progress::Proven(landing.clone()));
+                match self.0.store.put_blob(spool, sum).await {
+                    Ok(()) => self.note_proven(sum),
+                    Err(error) => landing.not_kept = Some(self.not_kept(&resource, &error)),
+                }
+                Ok(landing)
+            }
+            Err(error) => Err(error),
+        };
+        progress.send_replace(Progress::Landed(landing));
+    }
+
+    /// Brings a blob's proven bytes into a spool.
+    async fn arrive(
+        &self,
+        resource: &Resource,
+        sum: Sha256,
+        demand: Demand,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Arrival, Error> {
+        if let Some(blob) = self.stored_blob(resource, sum).await {
+            return Ok(Arrival::Stored(blob));
+        }
+        let slot = Slot::Blob(sum);
+        match self.decide(resource, &slot, None, demand) {
+            Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
+            Decision::Serve(_) | Decision::Revalidate(_) | Decision::Fetch => {}
+        }
+        let url = self.locate(resource).await?;
+        if let (Reach::Down, Some(error)) = (self.0.breakers.reach(&url), self.down(resource, &url))
+        {
+            return Err(error);
+        }
+        let spool = self
+            .0
+            .store
+            .spool()
+            .await
+            .map_err(|error| Error::store("store", resource, &error))?;
+        let mut transfer = Transfer::new(resource, Arc::new(spool));
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let failure = match self.transfer(&url, sum, &mut transfer, progress).await {
+                Ok(()) => {
+                    self.note_answer(&url);
+                    return Ok(Arrival::Spooled(transfer.spool, transfer.written));
+                }
+                Err(Stop::Store(error)) => return Err(Error::store("store", resource, &error)),
+                Err(Stop::Failure(failure)) => failure,
+            };
+            self.note_failure(resource, &url, &failure);
+            match failure {
+                Failure::Absent { .. } => {
+                    self.remember_absence(slot, resource.policy().absence);
+                    return Err(Error::Absent {
+                        resource: resource.to_string(),
+                    });
+                }
+                // Clients have read some of it: there is no second try.
+                Failure::WrongHash { .. } | Failure::TooLarge { .. } if transfer.is_shown => {
+                    warn!(%resource, error = %failure, "refused; nothing was stored");
+                    return Err(Error::Upstream {
+                        resource: resource.to_string(),
+                        failure,
+                        tried,
+                    });
+                }
+                Failure::WrongHash { .. } => transfer.start_over(),
+                Failure::Unreachable { .. }
+                | Failure::Silent { .. }
+                | Failure::Broken { .. }
+                | Failure::Status { .. }
+                | Failure::Denied { .. }
+                | Failure::Redirected { .. }
+                | Failure::TooLarge { .. }
+                | Failure::Unrecognised { .. } => {}
+            }
+            self.wait_or_fail(resource, failure, tried, transfer.last_byte)
+                .await?;
+        }
+    }
+
+    /// One attempt to bring the rest of a blob.
+    async fn transfer(
+        &self,
+        url: &Url,
+        sum: Sha256,
+        transfer: &mut Transfer,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), Stop> {
+        let patience = PATIENCE.min(BUDGET.saturating_sub(transfer.last_byte.elapsed()));
+        let ask = Ask {
+            url: url.clone(),
+            validators: Validators::default(),
+            offset: transfer.written,
+            compressible: false,
+            patience,
+        };
+        let mut incoming = match self.0.upstream.get(&ask).await? {
+            Reply::Body(incoming) => incoming,
+            Reply::NotModified { .. } => {
+                let why = "is 304 although nothing was conditional".to_owned();
+                return Err(Failure::Unrecognised {
+                    host: host(url),
+                    why,
+                }
+                .into());
+            }
+        };
+        transfer.begin(&incoming, url)?;
+        let mut decoder = Decoder::new(incoming.coding);
+        while let Some(chunk) = incoming.chunk().await? {
+            let limit = transfer.limit;
+            let mut full = None;
+            decoder.decode(&chunk, url, limit, |part| {
+                transfer.take(part, url).or_else(|stop| match stop {
+                    Stop::Failure(failure) => Err(failure),
+                    Stop::Store(error) => {
+                        full = Some(error);
+                        Ok(())
+                    }
+                })
+            })?;
+            if let Some(error) = full {
+                return Err(Stop::Store(error));
+            }
+            transfer.show(progress);
+        }
+        decoder.finish(url)?;
+        if transfer
+            .total
+            .is_some_and(|total| total != transfer.written)
+        {
+            let cause = format!("it ended after {} bytes", transfer.written);
+            return Err(Failure::Broken {
+                host: host(url),
+                cause,
+            }
+            .into());
+        }
+        let got = transfer.hasher.clone().finish();
+        if got == sum {
+            Ok(())
+        } else {
+            Err(Failure::WrongHash { got, expected: sum }.into())
+        }
+    }
+
+    /// Where upstream keeps it.
+    async fn locate(&self, resource: &Resource) -> Result<Url, Error> {
+        let naming = match resource.source() {
+            Source::At(url) => return Ok(url),
+            Source::NamedBy(naming) => naming,
+        };
+        let named = Box::pin(self.ensure_entry(&naming)).await?;
+        let url = resource.locate(&named).map_err(|why| Error::Upstream {
+            resource: resource.to_string(),
+            failure: Failure::Unrecognised {
+                host: naming.to_string(),
+                why,
+            },
+            tried: 1,
+        })?;
+        // Its host was named by a configured upstream, so redirects may go there.
+        self.0.upstream.allow(&url);
+        Ok(url)
+    }
+
+    async fn ensure_entry(&self, resource: &Resource) -> Result<Bytes, Error> {
+        let crate::resource::Place::Entry(key) = resource.place() else {
+            return Err(self.abandoned(resource));
+        };
+        let (_, entry) = self
+            .entry(resource, key, Demand::Fresh, super::Until::Proven)
+            .await?;
+        Ok(entry.body)
+    }
+
+    /// Waits before the next attempt, or fails if there shall be none. `since` is when the clients' wait began.
+    async fn wait_or_fail(
+        &self,
+        resource: &Resource,
+        failure: Failure,
+        tried: usize,
+        since: Instant,
+    ) -> Result<(), Error> {
+        let left = BUDGET.saturating_sub(since.elapsed());
+        match pause(&failure, tried, fastrand::f64()) {
+            Some(pause) if pause < left => {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Some(_) | None => Err(Error::Upstream {
+                resource: resource.to_string(),
+                failure,
+                tried,
+            }),
+        }
+    }
+
+    fn remember_absence(&self, slot: Slot, ttl: Duration) {
+        let mut absences = self
+            .0
+            .absences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if absences.len() >= MEMORY {
+            absences.clear();
+        }
+        absences.insert(slot, now() + ttl);
+    }
+
+    fn not_kept(&self, resource: &Resource, error: &StoreError) -> Error {
+        warn!(%resource, error = %chain(error), "served but not stored");
+        Error::store("store", resource, error)
+    }
+
+    fn note_answer(&self, url: &Url) {
+        self.count("upstream-answers");
+        if self.0.breakers.note_answer(url) {
+            info!(upstream = host(url), "upstream is back");
+        }
+    }
+
+    fn note_failure(&self, resource: &Resource, url: &Url, failure: &Failure) {
+        self.count("upstream-failures");
+        if self.0.breakers.note_failure(url, failure, now()) {
+            warn!(upstream = host(url), cause = %failure, "upstream is out of reach; serving what is stored");
+            self.0.upstream.reconnect();
+            tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
+        }
+    }
+}
+
+/// Asks for the thing whose fetch began an outage until there is a good answer.
+async fn probe(cache: Cache, resource: Resource, url: Url) {
+    let cache_alive = Arc::downgrade(&cache.0);
+    drop(cache);
+    for tried in 0.. {
+        tokio::time::sleep(reach::probe_pause(tried)).await;
+        let Some(inner) = cache_alive.upgrade() else {
+            return;
+        };
+        let cache = Cache(inner);
+        if cache.0.breakers.outage(&url).is_none() {
+            return;
+        }
+        let patience = cache.0.options.patience;
+        let verdict = match resource.place() {
+            crate::resource::Place::Entry(_) => {
+                let asked = cache
+                    .ask_entry(&resource, &url, Validators::default(), patience, now())
+                    .await;
+                asked.map(|_| ())
+            }
+            crate::resource::Place::Blob(_) | crate::resource::Place::ListedIn(_) => {
+                let validators = Validators::default();
+                let ask = Ask {
+                    url: url.clone(),
+                    validators,
+                    offset: 0,
+                    compressible: false,
+                    patience,
+                };
+                cache.0.upstream.get(&ask).await.map(|_| ())
+            }
+        };
+        match verdict {
+            // Denied and absent are answers: whoever answers so is there.
+            Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
+                return cache.note_answer(&url);
+            }
+            Err(_) => {
+                cache.count("probes-failed");
+                cache.0.upstream.reconnect();
+            }
+        }
+    }
+}
+
+/// What is to be done with a landed entry.
+enum Keep {
+    /// Nothing: it is stored as it is.
+    Nothing,
+    /// Put it in place of the old one.
+    Put(Option<Entry>),
+}
+
+fn landing(outcome: Outcome, entry: Entry) -> Landing {
+    Landing {
+        outcome,
+        body: Landed::Entry(entry),
+        not_kept: None,
+    }
+}
+
+/// How a blob came.
+enum Arrival {
+    /// It was there already.
+    Stored(Blob),
+    /// Proven, in the spool, of this length.
+    Spooled(Arc<Spool>, u64),
+}
+
+/// Why an attempt stopped.
+enum Stop {
+    Failure(Failure),
+    Store(StoreError),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// A blob's transfer over all its attempts.
+struct Transfer {
+    spool: Arc<Spool>,
+    hasher: Hasher,
+    written: u64,
+    /// How much of `written` came with the last piece, which is held back from clients.
+    last_piece: u64,
+    /// Bytes at the start of this attempt that an earlier one brought already.
+    skip: u64,
+    total: Option<u64>,
+    limit: u64,
+    began: Instant,
+    last_byte: Instant,
+    is_shown: bool,
+}
+
+impl Transfer {
+    fn new(resource: &Resource, spool: Arc<Spool>) -> Self {
+        let began = Instant::now();
+        Self {
+            spool,
+            hasher: Hasher::default(),
+            written: 0,
+            last_piece: 0,
+            skip: 0,
+            total: None,
+            limit: resource.policy().max_bytes,
+            began,
+            last_byte: began,
+            is_shown: false,
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.hasher = Hasher::default();
+        self.written = 0;
+        self.last_piece = 0;
+        self.total = None;
+    }
+
+    /// Begins an attempt. The sum at the end proves that the parts belong together.
+    fn begin(&mut self, incoming: &Incoming, url: &Url) -> Result<(), Failure> {
+        self.skip = if incoming.resumed { 0 } else { self.written };
+        if incoming.total.is_some_and(|total| total > self.limit) {
+            return Err(Failure::TooLarge {
+                host: host(url),
+                limit: self.limit,
+            });
+        }
+        // A client may have been told the size already.
+        if !self.is_shown {
+            self.total = incoming.total;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: &[u8], url: &Url) -> Result<(), Stop> {
+        let known = usize::try_from(self.skip).map_or(part.len(), |skip| skip.min(part.len()));
+        self.skip -= known as u64;
+        let part = &part[known..];
+        if part.is_empty() {
+            return Ok(());
+        }
+        if self.written + part.len() as u64 > self.limit {
+            return Err(Failure::TooLarge {
+                host: host(url),
+                limit: self.limit,
+            }
+            .into());
+        }
+        self.spool
+            .write(self.written, part)
+            .map_err(|source| Stop::Store(StoreError::io("staging", source)))?;
+        self.hasher.update(part);
+        self.written += part.len() as u64;
+        self.last_piece = part.len() as u64;
+        self.last_byte = Instant::now();
+        Ok(())
+    }
+
+    /// Lets clients read all but the last piece.
+    fn show(&mut self, progress: &watch::Sender<Progress>) {
+        let ready = self.written - self.last_piece;
+        let is_time = self.written >= STREAM_FROM || self.began.elapsed() >= STREAM_AFTER;
+        if ready > 0 && (self.is_shown || is_time) {
+            self.is_shown = true;
+            progress.send_replace(Progress::Arriving {
+                spool: self.spool.clone(),
+                total: self.total,
+                ready,
+            });
+        }
+    }
+}
+
+/// Undoes a transfer's compression, piece by piece and bounded.
+enum Decoder {
+    Identity,
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+}
+
+impl Decoder {
+    fn new(coding: Coding) -> Self {
+        match coding {
+            Coding::Identity => Self::Identity,
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
+        }
+    }
+
+    /// Decodes `chunk` and hands over what came out; never holds much more than `limit`.
+    fn decode(
+        &mut self,
+        chunk: &[u8],
+        url: &Url,
+        limit: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Identity => take(chunk),
+            Self::Gzip(decoder) => {
+                // Small bites: gzip can blow up a thousandfold, and the limit is only seen between them.
+                for bite in chunk.chunks(1024) {
+                    decoder
+                        .write_all(bite)
+                        .map_err(|cause| undecodable(url, &cause))?;
+                    let out = std::mem::take(decoder.get_mut());
+                    if out.len() as u64 > limit {
+                        return Err(Failure::TooLarge {
+                            host: host(url),
+                            limit,
+                        });
+                    }
+                    if !out.is_empty() {
+                        take(&out)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self, url: &Url) -> Result<(), Failure> {
+        match self {
+            Self::Identity => Ok(()),
+            Self::Gzip(decoder) => decoder
+                .try_finish()
+                .map_err(|cause| undecodable(url, &cause)),
+        }
+    }
+}
+
+fn undecodable(url: &Url, cause: &std::io::Error) -> Failure {
+    Failure::Broken {
+        host: host(url),
+        cause: format!("its gzip encoding: {cause}"),
+    }
+}

@@ -1,0 +1,156 @@
+//! One fetch per place at a time. Whoever asks for something on its way in joins its flight; the fetch itself belongs to
+//! no client, so that nobody's disconnect cancels it. What is fetched, and how, is for others.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::Landing;
+use crate::{error::Error, hash::Sha256, resource::Key, store::Spool};
+
+/// What a flight is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    Entry(Key),
+    Blob(Sha256),
+}
+
+/// How far a flight has come.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    /// Upstream has been asked, or soon will be.
+    Asking,
+    /// The body arrives in the spool; its first `ready` bytes may be read. The last piece is held back until the whole
+    /// is proven.
+    Arriving {
+        spool: Arc<Spool>,
+        total: Option<u64>,
+        ready: u64,
+    },
+    /// The body is right; it is being stored.
+    Proven(Landing),
+    /// It is over.
+    Landed(Result<Landing, Error>),
+}
+
+/// The flights under way.
+#[derive(Debug, Default)]
+pub(super) struct Flights(Arc<Mutex<HashMap<Slot, watch::Receiver<Progress>>>>);
+
+/// Whether the caller's request started the flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Leader,
+    Joined,
+}
+
+impl Flights {
+    /// Joins the flight of `slot`, or starts it with the fetch that `start` makes. If the fetch dies without landing,
+    /// the channel closes and every waiter sees that.
+    pub(super) fn join<F>(
+        &self,
+        slot: Slot,
+        start: impl FnOnce(watch::Sender<Progress>) -> F,
+    ) -> (Role, watch::Receiver<Progress>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        if let Some(progress) = flights.get(&slot) {
+            return (Role::Joined, progress.clone());
+        }
+        let (sender, receiver) = watch::channel(Progress::Asking);
+        flights.insert(slot.clone(), receiver.clone());
+        drop(flights);
+        let fetch = start(sender);
+        let ended = Ended {
+            flights: self.0.clone(),
+            slot,
+        };
+        tokio::spawn(async move {
+            // Moved in here, so that it is dropped however the fetch ends.
+            let _ended = ended;
+            fetch.await;
+        });
+        (Role::Leader, receiver)
+    }
+
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Slot, watch::Receiver<Progress>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the flight off the board when dropped.
+struct Ended {
+    flights: Arc<Mutex<HashMap<Slot, watch::Receiver<Progress>>>>,
+    slot: Slot,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn slot() -> Slot {
+        Slot::Blob(Sha256::of(b"x"))
+    }
+
+    #[tokio::test]
+    async fn a_second_asker_joins_and_the_board_is_clear_afterwards() {
+        let flights = Flights::default();
+        let (go, wait) = oneshot::channel::<()>();
+        let (role, mut first) = flights.join(slot(), |progress| async move {
+            let _ = wait.await;
+            let _ = progress.send(Progress::Landed(Err(Error::Absent {
+                resource: "x".into(),
+            })));
+        });
+        assert_eq!(role, Role::Leader);
+        let (role, _) = flights.join(slot(), |_| async { panic!("a second fetch was started") });
+        assert_eq!((role, flights.len()), (Role::Joined, 1));
+        go.send(()).unwrap();
+        first
+            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+            .await
+            .unwrap();
+        while first.changed().await.is_ok() {}
+        while flights.len() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_dies_frees_its_waiters_and_the_next_asker_starts_anew() {
+        let flights = Flights::default();
+        let (_, mut waiter) = flights.join(slot(), |progress| async move {
+            let _progress = progress;
+            panic!("on purpose: the fetch dies");
+        });
+        assert!(waiter.changed().await.is_err());
+        while flights.len() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let (role, _) = flights.join(slot(), |_| async {});
+        assert_eq!(role, Role::Leader);
+    }
+}

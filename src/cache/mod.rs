@@ -1,0 +1,601 @@
+//! The one path from a request to a body: look up, decide, fetch if need be, answer. Daemon and `warm` both go through
+//! here. Only caller of the clock, and the only place that heals. Never knows which kind it holds; statuses and the disk's
+//! layout are for others.
+
+mod body;
+pub mod decide;
+mod fetch;
+mod flight;
+mod reach;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tracing::warn;
+use url::Url;
+
+pub use body::{Arriving, Body};
+pub use decide::{Demand, Outcome, Reach, StaleReason};
+pub use reach::Outage;
+
+use crate::{
+    error::Error,
+    hash::{Hasher, Sha256},
+    resource::{Key, Place, Resource, Source},
+    store::{Blob, Entry, Store, StoreError},
+    upstream::Upstream,
+};
+use decide::{Decision, Held, Refusal, decide};
+use flight::{Flights, Progress, Role, Slot};
+use reach::Breakers;
+
+/// Blobs up to this size are answered from memory, in one piece.
+const WHOLE_BLOB: u64 = 1 << 20;
+/// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
+const MEMORY: usize = 100_000;
+
+/// How the cache behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether upstream must never be asked.
+    pub is_offline: bool,
+    /// Bounds the freshness lifetime that upstream claims.
+    pub max_age: Duration,
+    /// How long a request with a stale copy at hand waits for upstream.
+    pub patience: Duration,
+    /// Whether, offline, entries offer only what is held.
+    pub offline_view: bool,
+}
+
+/// The cache. Cheap to clone; all clones are one cache.
+#[derive(Clone, Debug)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    upstream: Upstream,
+    options: Options,
+    breakers: Breakers,
+    flights: Flights,
+    /// Until when upstream's word that there is no such thing is believed.
+    absences: Mutex<HashMap<Slot, SystemTime>>,
+    /// Entries whose fetches count only if they began after the given moment.
+    due: Mutex<HashMap<Key, SystemTime>>,
+    /// Blobs whose bytes this process has hashed.
+    proven: Mutex<HashSet<Sha256>>,
+    totals: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// An answer to one request.
+#[derive(Debug)]
+pub struct Answer {
+    /// How it came about.
+    pub outcome: Outcome,
+    /// Hash of the body: a strong validator.
+    pub sum: Sha256,
+    /// The body.
+    pub body: Body,
+}
+
+/// What [`Cache::ensure`] did.
+#[derive(Clone, Debug)]
+pub struct Ensured {
+    /// How it came about.
+    pub outcome: Outcome,
+    /// Size of the body in bytes.
+    pub bytes: u64,
+    /// The body, if it is kept in an entry.
+    pub entry: Option<Bytes>,
+}
+
+/// Where a flight ended.
+#[derive(Clone, Debug)]
+struct Landing {
+    outcome: Outcome,
+    body: Landed,
+    /// Why it could be served but not kept.
+    not_kept: Option<Error>,
+}
+
+#[derive(Clone, Debug)]
+enum Landed {
+    Entry(Entry),
+    Blob(Blob),
+}
+
+impl Cache {
+    /// A cache over `store` and `upstream`.
+    pub fn new(store: Arc<dyn Store>, upstream: Upstream, options: Options) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            upstream,
+            options,
+            breakers: Breakers::new(options.is_offline),
+            flights: Flights::default(),
+            absences: Mutex::default(),
+            due: Mutex::default(),
+            proven: Mutex::default(),
+            totals: Mutex::default(),
+        }))
+    }
+
+    /// An answer for a client. Its body may still be on its way in; if it turns out bad, it never ends cleanly.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
+        let answer = match self.complete(resource).await {
+            Ok((resource, Slot::Entry(key))) => self.get_entry(&resource, key, demand).await,
+            Ok((resource, Slot::Blob(sum))) => self.get_blob(&resource, sum, demand).await,
+            Err(error) => Err(error),
+        };
+        self.count(match &answer {
+            Ok(answer) => answer.outcome.as_str(),
+            Err(Error::Absent { .. }) => "absent",
+            Err(_) => "failed",
+        });
+        answer
+    }
+
+    /// Makes sure that a copy is stored, safe from a crash, and says how it got there.
+    ///
+    /// # Errors
+    /// Why it cannot be had or kept.
+    pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
+        let (resource, slot) = self.complete(resource).await?;
+        match slot {
+            Slot::Entry(key) => {
+                let (outcome, entry) = self.entry(&resource, key, demand, Until::Kept).await?;
+                Ok(Ensured {
+                    outcome,
+                    bytes: entry.body.len() as u64,
+                    entry: Some(entry.body),
+                })
+            }
+            Slot::Blob(sum) => {
+                let stored = match self.stored_blob(&resource, sum).await {
+                    Some(blob) if self.prove(sum, &blob).await.is_some() => Some(blob),
+                    Some(_) | None => None,
+                };
+                if let Some(blob) = stored {
+                    return Ok(Ensured {
+                        outcome: Outcome::Hit,
+                        bytes: blob.len,
+                        entry: None,
+                    });
+                }
+                let (role, progress) = self.fly(&resource, Slot::Blob(sum), demand);
+                let landing = self.landed(&resource, progress, Until::Kept).await?;
+                let Landed::Blob(blob) = landing.body else {
+                    return Err(self.abandoned(&resource));
+                };
+                Ok(Ensured {
+                    outcome: collapse(role, landing.outcome),
+                    bytes: blob.len,
+                    entry: None,
+                })
+            }
+        }
+    }
+
+    /// The stored entry's body as it is, whatever its age. Never asks upstream.
+    pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
+        match resource.place() {
+            Place::Entry(key) => self.stored(resource, &key).await.map(|entry| entry.body),
+            Place::Blob(_) | Place::ListedIn(_) => None,
+        }
+    }
+
+    /// Begins to fetch what will be needed soon; nobody waits for it.
+    pub fn prepare(&self, resource: Resource) {
+        let cache = self.clone();
+        tokio::spawn(async move {
+            // Whoever needs it will be told what failed.
+            let _ = cache.ensure(&resource, Demand::Fresh).await;
+        });
+    }
+
+    /// The outages known of, by host.
+    pub fn outages(&self) -> Vec<(String, Outage)> {
+        self.0.breakers.outages()
+    }
+
+    /// Whether upstream must never be asked.
+    pub fn is_offline(&self) -> bool {
+        self.0.breakers.is_offline()
+    }
+
+    /// Requests so far, by outcome.
+    pub fn totals(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Fetches under way.
+    pub fn in_flight(&self) -> usize {
+        self.0.flights.len()
+    }
+
+    fn count(&self, what: &'static str) {
+        *self
+            .0
+            .totals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(what)
+            .or_default() += 1;
+    }
+
+    /// The resource named in full, and where it is kept. A listing that does not mention it is asked for anew once.
+    async fn complete(&self, resource: &Resource) -> Result<(Resource, Slot), Error> {
+        let listing = match resource.place() {
+            Place::Entry(key) => return Ok((resource.clone(), Slot::Entry(key))),
+            Place::Blob(sum) => return Ok((resource.clone(), Slot::Blob(sum))),
+            Place::ListedIn(listing) => listing,
+        };
+        let Place::Entry(key) = listing.place() else {
+            return Err(self.abandoned(resource));
+        };
+        let mut demand = Demand::Stored;
+        loop {
+            let (outcome, entry) = self
+                .entry(&listing, key.clone(), demand, Until::Proven)
+                .await?;
+            match resource.complete(&entry.body) {
+                Ok(complete) => match complete.place() {
+                    Place::Blob(sum) => return Ok((complete, Slot::Blob(sum))),
+                    Place::Entry(key) => return Ok((complete, Slot::Entry(key))),
+                    Place::ListedIn(_) => return Err(self.abandoned(resource)),
+                },
+                Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
+                    demand = Demand::Refresh
+                }
+                Err(_) => {
+                    return Err(Error::Unlisted {
+                        resource: resource.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    async fn get_entry(
+        &self,
+        resource: &Resource,
+        key: Key,
+        demand: Demand,
+    ) -> Result<Answer, Error> {
+        let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
+        let mut sum = entry.head.sha256;
+        let mut body = entry.body;
+        if self.0.options.offline_view
+            && let Source::At(url) = resource.source()
+            && self.0.breakers.is_settled_in(&url, now())
+        {
+            let offered = resource.offers(&body);
+            match self.0.store.holds(offered.clone()).await {
+                Ok(held) => {
+                    let held = offered
+                        .into_iter()
+                        .zip(held)
+                        .filter_map(|(sum, is_held)| is_held.then_some(sum));
+                    body = resource.offline_view(body, &held.collect());
+                    sum = Sha256::of(&body);
+                }
+                Err(error) => {
+                    warn!(%resource, %error, "cannot tell what is held; serving the entry as it is")
+                }
+            }
+        }
+        Ok(Answer {
+            outcome,
+            sum,
+            body: Body::Whole(body),
+        })
+    }
+
+    async fn get_blob(
+        &self,
+        resource: &Resource,
+        sum: Sha256,
+        demand: Demand,
+    ) -> Result<Answer, Error> {
+        if let Some(blob) = self.stored_blob(resource, sum).await
+            && let Some(body) = self.prove(sum, &blob).await
+        {
+            return Ok(Answer {
+                outcome: Outcome::Hit,
+                sum,
+                body,
+            });
+        }
+        let (role, mut progress) = self.fly(resource, Slot::Blob(sum), demand);
+        let state = progress
+            .wait_for(|state| !matches!(state, Progress::Asking))
+            .await
+            .map(|state| state.clone());
+        let (outcome, body) = match state {
+            Ok(Progress::Arriving { spool, total, .. }) => (
+                Outcome::Miss,
+                Body::Arriving(Arriving {
+                    spool,
+                    total,
+                    progress,
+                }),
+            ),
+            Ok(Progress::Proven(landing) | Progress::Landed(Ok(landing))) => match landing.body {
+                Landed::Blob(blob) => (
+                    landing.outcome,
+                    self.whole_or_blob(blob)
+                        .await
+                        .ok_or(self.abandoned(resource))?,
+                ),
+                Landed::Entry(_) => return Err(self.abandoned(resource)),
+            },
+            Ok(Progress::Landed(Err(error))) => return Err(error),
+            Ok(Progress::Asking) | Err(_) => return Err(self.abandoned(resource)),
+        };
+        Ok(Answer {
+            outcome: collapse(role, outcome),
+            sum,
+            body,
+        })
+    }
+
+    /// An entry, from the store or by a flight.
+    async fn entry(
+        &self,
+        resource: &Resource,
+        key: Key,
+        demand: Demand,
+        until: Until,
+    ) -> Result<(Outcome, Entry), Error> {
+        let slot = Slot::Entry(key.clone());
+        let stored = self.stored(resource, &key).await;
+        match self.decide(resource, &slot, stored.as_ref(), demand) {
+            Decision::Serve(outcome) => {
+                let entry = stored.ok_or_else(|| self.abandoned(resource))?;
+                return Ok((outcome, entry));
+            }
+            Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
+            Decision::Revalidate(_) | Decision::Fetch => {}
+        }
+        let (role, progress) = self.fly(resource, slot, demand);
+        let landing = self.landed(resource, progress, until).await?;
+        match landing.body {
+            Landed::Entry(entry) => Ok((collapse(role, landing.outcome), entry)),
+            Landed::Blob(_) => Err(self.abandoned(resource)),
+        }
+    }
+
+    fn decide(
+        &self,
+        resource: &Resource,
+        slot: &Slot,
+        stored: Option<&Entry>,
+        demand: Demand,
+    ) -> Decision {
+        let now = now();
+        let reach = match resource.source() {
+            Source::At(url) => self.0.breakers.reach(&url),
+            // Which upstream that is, the fetch will find out.
+            Source::NamedBy(_) if self.is_offline() => Reach::Offline,
+            Source::NamedBy(_) => Reach::Online,
+        };
+        let held = stored.map(|entry| Held {
+            checked: entry.checked,
+            max_age: entry.head.max_age.map(Duration::from_secs),
+            validators: &entry.head.validators,
+        });
+        let is_absent = self
+            .0
+            .absences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(slot)
+            .is_some_and(|until| now < *until);
+        decide(
+            &resource.policy(),
+            held,
+            is_absent,
+            demand,
+            now,
+            reach,
+            self.0.options.max_age,
+        )
+    }
+
+    fn refused(&self, resource: &Resource, refusal: Refusal) -> Error {
+        let name = resource.to_string();
+        match (refusal, resource.source()) {
+            (Refusal::Absent, _) => Error::Absent { resource: name },
+            (Refusal::Down, Source::At(url)) => self
+                .down(resource, &url)
+                .unwrap_or_else(|| self.abandoned(resource)),
+            (Refusal::Offline | Refusal::Down, _) => Error::Offline { resource: name },
+        }
+    }
+
+    /// The error for an upstream that is out of reach; `None` if it is not.
+    fn down(&self, resource: &Resource, url: &Url) -> Option<Error> {
+        let outage = self.0.breakers.outage(url)?;
+        let since = now().duration_since(outage.since).unwrap_or_default();
+        let host = crate::upstream::host(url);
+        Some(Error::Down {
+            resource: resource.to_string(),
+            host,
+            since,
+            cause: outage.cause,
+        })
+    }
+
+    fn abandoned(&self, resource: &Resource) -> Error {
+        Error::Abandoned {
+            resource: resource.to_string(),
+        }
+    }
+
+    /// Joins or starts the flight of `slot`.
+    fn fly(
+        &self,
+        resource: &Resource,
+        slot: Slot,
+        demand: Demand,
+    ) -> (Role, watch::Receiver<Progress>) {
+        let (cache, resource, place) = (self.clone(), resource.clone(), slot.clone());
+        self.0.flights.join(slot, move |progress| async move {
+            match place {
+                Slot::Entry(key) => {
+                    Box::pin(cache.fetch_entry(resource, key, demand, progress)).await
+                }
+                Slot::Blob(sum) => {
+                    Box::pin(cache.fetch_blob(resource, sum, demand, progress)).await
+                }
+            }
+        })
+    }
+
+    /// Waits for a flight.
+    async fn landed(
+        &self,
+        resource: &Resource,
+        mut progress: watch::Receiver<Progress>,
+        until: Until,
+    ) -> Result<Landing, Error> {
+        let is_over = |state: &Progress| match state {
+            Progress::Asking | Progress::Arriving { .. } => false,
+            Progress::Proven(_) => until == Until::Proven,
+            Progress::Landed(_) => true,
+        };
+        let state = progress.wait_for(is_over).await.map(|state| state.clone());
+        match state {
+            Ok(Progress::Landed(Ok(Landing {
+                not_kept: Some(error),
+                ..
+            }))) if until == Until::Kept => Err(error),
+            Ok(Progress::Proven(landing)) => Ok(landing),
+            Ok(Progress::Landed(landing)) => landing,
+            Ok(Progress::Asking | Progress::Arriving { .. }) | Err(_) => {
+                Err(self.abandoned(resource))
+            }
+        }
+    }
+
+    /// The stored entry; a damaged or unreadable one counts as none, to be fetched again.
+    async fn stored(&self, resource: &Resource, key: &Key) -> Option<Entry> {
+        match self.0.store.entry(key).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                warn!(%resource, error = %chain(&error), "the stored copy is of no use; fetching it again");
+                None
+            }
+        }
+    }
+
+    async fn stored_blob(&self, resource: &Resource, sum: Sha256) -> Option<Blob> {
+        match self.0.store.blob(sum).await {
+            Ok(blob) => blob,
+            Err(error) => {
+                warn!(%resource, error = %chain(&error), "the stored copy is of no use; fetching it again");
+                None
+            }
+        }
+    }
+
+    /// Hashes a blob the first time this process serves it. A damaged one is taken away, to be fetched again.
+    async fn prove(&self, sum: Sha256, blob: &Blob) -> Option<Body> {
+        let is_proven = self
+            .0
+            .proven
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&sum);
+        if is_proven {
+            return self.whole_or_blob(blob.clone()).await;
+        }
+        let mut hasher = Hasher::default();
+        let mut whole = None;
+        let mut at = 0;
+        while at < blob.len {
+            let len = (blob.len - at).min(WHOLE_BLOB);
+            let Ok(part) = blob.bytes.read_at(at, usize::try_from(len).ok()?).await else {
+                break;
+            };
+            hasher.update(&part);
+            at += len;
+            whole = (len == blob.len).then_some(part);
+        }
+        if hasher.finish() == sum {
+            self.note_proven(sum);
+            return Some(whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole));
+        }
+        warn!(blob = %sum, "a stored blob is damaged; fetching it again");
+        if let Err(error) = self.0.store.remove_blob(sum).await {
+            warn!(blob = %sum, error = %chain(&error), "cannot remove the damaged blob");
+        }
+        None
+    }
+
+    fn note_proven(&self, sum: Sha256) {
+        let mut proven = self.0.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.len() >= MEMORY {
+            proven.clear();
+        }
+        proven.insert(sum);
+    }
+
+    async fn whole_or_blob(&self, blob: Blob) -> Option<Body> {
+        if blob.len > WHOLE_BLOB {
+            return Some(Body::Blob(blob));
+        }
+        blob.bytes
+            .read_at(0, usize::try_from(blob.len).ok()?)
+            .await
+            .ok()
+            .map(Body::Whole)
+    }
+}
+
+/// How long to wait for a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Until the body is known to be right.
+    Proven,
+    /// Until it is stored, safe from a crash.
+    Kept,
+}
+
+/// A request that joined another's fetch says so.
+fn collapse(role: Role, outcome: Outcome) -> Outcome {
+    match (role, outcome) {
+        (Role::Joined, Outcome::Miss | Outcome::Revalidated) => Outcome::Collapsed,
+        (Role::Leader | Role::Joined, outcome) => outcome,
+    }
+}
+
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// An error and its causes on one line.
+fn chain(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,236 @@
+//! Whether each upstream may be asked: the breaker. One failed dial opens it, a few bad answers in a row do too; while it
+//! is open nobody waits for that upstream, and a background probe closes it again. Holds state and decides; asking is the
+//! cache's job.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use url::Url;
+
+use super::decide::Reach;
+use crate::upstream::{Failure, host};
+
+/// Bad answers in a row, without a good one between, that count as an outage. One alone may be the fault of one file.
+const BAD_ANSWERS: u32 = 3;
+/// The pause before the first probe, doubled up to the last one.
+const FIRST_PROBE: Duration = Duration::from_millis(500);
+const LAST_PROBE: Duration = Duration::from_secs(15);
+/// How long an outage lasts before larder behaves as if told to stay offline: a blip must not make a resolver choose
+/// older versions.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// The breakers of all upstreams, by host and port.
+#[derive(Debug)]
+pub(super) struct Breakers {
+    is_offline: bool,
+    hosts: Mutex<HashMap<String, Breaker>>,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    bad_answers: u32,
+    outage: Option<Outage>,
+}
+
+/// A time during which an upstream is not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// When it was found out.
+    pub since: SystemTime,
+    /// How.
+    pub cause: String,
+}
+
+impl Breakers {
+    pub(super) fn new(is_offline: bool) -> Self {
+        Self {
+            is_offline,
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// Whether the upstream of `url` may be asked.
+    pub(super) fn reach(&self, url: &Url) -> Reach {
+        if self.is_offline {
+            Reach::Offline
+        } else if self.outage(url).is_some() {
+            Reach::Down
+        } else {
+            Reach::Online
+        }
+    }
+
+    pub(super) fn is_offline(&self) -> bool {
+        self.is_offline
+    }
+
+    /// Whether clients must live with what is stored: offline by order, or an outage of the upstream of `url` that is no
+    /// mere blip.
+    pub(super) fn is_settled_in(&self, url: &Url, now: SystemTime) -> bool {
+        self.is_offline
+            || self.outage(url).is_some_and(|outage| {
+                now.duration_since(outage.since)
+                    .is_ok_and(|for_| for_ >= SETTLED)
+            })
+    }
+
+    /// The outage of the upstream of `url`, if there is one.
+    pub(super) fn outage(&self, url: &Url) -> Option<Outage> {
+        self.lock().get(&host(url))?.outage.clone()
+    }
+
+    /// All outages, by host.
+    pub(super) fn outages(&self) -> Vec<(String, Outage)> {
+        self.lock()
+            .iter()
+            .filter_map(|(host, breaker)| Some((host.clone(), breaker.outage.clone()?)))
+            .collect()
+    }
+
+    /// Notes a good answer; whether that ended an outage.
+    pub(super) fn note_answer(&self, url: &Url) -> bool {
+        match self.lock().get_mut(&host(url)) {
+            Some(breaker) => std::mem::take(breaker).outage.is_some(),
+            None => false,
+        }
+    }
+
+    /// Notes a failure; whether that began an outage, which the caller must then probe.
+    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> bool {
+        let mut hosts = self.lock();
+        let breaker = hosts.entry(host(url)).or_default();
+        match weigh(failure) {
+            Weight::None => return false,
+            Weight::Answer => breaker.bad_answers += 1,
+            Weight::Outage => breaker.bad_answers = BAD_ANSWERS,
+        }
+        if breaker.bad_answers < BAD_ANSWERS || breaker.outage.is_some() {
+            return false;
+        }
+        breaker.outage = Some(Outage {
+            since: now,
+            cause: failure.to_string(),
+        });
+        true
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Breaker>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pause before the probe after `tried` ones.
+pub(super) fn probe_pause(tried: u32) -> Duration {
+    FIRST_PROBE
+        .saturating_mul(1 << tried.min(10))
+        .min(LAST_PROBE)
+}
+
+/// What a failure says about its upstream as a whole.
+#[derive(Debug, PartialEq, Eq)]
+enum Weight {
+    /// It is there; this is about one thing.
+    None,
+    /// It is there but not well, or something poses as it.
+    Answer,
+    /// It is not there.
+    Outage,
+}
+
+fn weigh(failure: &Failure) -> Weight {
+    match failure {
+        Failure::Unreachable { .. } | Failure::Silent { .. } => Weight::Outage,
+        Failure::Status { .. } | Failure::Unrecognised { .. } | Failure::Broken { .. } => {
+            Weight::Answer
+        }
+        Failure::Redirected { foreign, .. } => {
+            // A captive portal redirects everything to itself.
+            if *foreign {
+                Weight::Answer
+            } else {
+                Weight::None
+            }
+        }
+        Failure::Denied { .. }
+        | Failure::Absent { .. }
+        | Failure::TooLarge { .. }
+        | Failure::WrongHash { .. } => Weight::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn url(host: &str) -> Url {
+        Url::parse(&format!("https://{host}/")).unwrap()
+    }
+
+    fn silent() -> Failure {
+        Failure::Silent {
+            host: "a.example".into(),
+            after: Duration::from_secs(2),
+        }
+    }
+
+    fn portal() -> Failure {
+        Failure::Unrecognised {
+            host: "a.example".into(),
+            why: "is a login page".into(),
+        }
+    }
+
+    #[test]
+    fn one_failed_dial_opens_the_breaker_of_that_host_only_and_an_answer_closes_it() {
+        let breakers = Breakers::new(false);
+        assert!(breakers.note_failure(&url("a.example"), &silent(), NOW));
+        assert!(
+            !breakers.note_failure(&url("a.example"), &silent(), NOW),
+            "one outage, one probe"
+        );
+        assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
+        assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
+        assert!(breakers.note_answer(&url("a.example")));
+        assert_eq!(breakers.reach(&url("a.example")), Reach::Online);
+    }
+
+    #[test]
+    fn bad_answers_in_a_row_open_the_breaker_and_a_good_one_between_starts_the_count_anew() {
+        let breakers = Breakers::new(false);
+        let a = url("a.example");
+        let opened: Vec<_> = (0..2)
+            .map(|_| breakers.note_failure(&a, &portal(), NOW))
+            .collect();
+        assert_eq!(opened, [false, false]);
+        breakers.note_answer(&a);
+        let opened: Vec<_> = (0..3)
+            .map(|_| breakers.note_failure(&a, &portal(), NOW))
+            .collect();
+        assert_eq!(opened, [false, false, true]);
+    }
+
+    #[test]
+    fn a_blip_is_not_yet_a_life_offline() {
+        let breakers = Breakers::new(false);
+        breakers.note_failure(&url("a.example"), &silent(), NOW);
+        assert!(!breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(9)));
+        assert!(breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(10)));
+        assert!(Breakers::new(true).is_settled_in(&url("a.example"), NOW));
+    }
+
+    #[test]
+    fn probes_become_rarer_and_never_stop() {
+        let pauses: Vec<_> = (0..8).map(|tried| probe_pause(tried).as_millis()).collect();
+        assert_eq!(
+            pauses,
+            [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]
+        );
+        assert_eq!(probe_pause(u32::MAX), LAST_PROBE);
+    }
+}

@@ -1,0 +1,127 @@
+//! What can go wrong on the way to a resource, in words for people: what could not be done, on which resource, the
+//! cause; and a hint. Statuses are the server's business.
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::{store::StoreError, upstream::Failure};
+
+/// Why a resource cannot be had. `Display` is the whole story on one line.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Not stored, and larder was told to stay offline.
+    #[error("cannot serve {resource}: it is not in the larder, and larder runs offline")]
+    Offline {
+        /// What was asked for.
+        resource: String,
+    },
+    /// Not stored, and upstream was found out of reach a moment ago.
+    #[error("cannot fetch {resource}: {host} is out of reach since {} ({cause})", short(*.since))]
+    Down {
+        /// What was asked for.
+        resource: String,
+        /// The upstream.
+        host: String,
+        /// For how long.
+        since: Duration,
+        /// How it was found out.
+        cause: String,
+    },
+    /// Upstream was asked and gave no good answer.
+    #[error("cannot fetch {resource}: {failure}{}", attempts(*.tried))]
+    Upstream {
+        /// What was asked for.
+        resource: String,
+        /// The last failure.
+        failure: Failure,
+        /// How often it was tried.
+        tried: usize,
+    },
+    /// Upstream's word, now or a moment ago, that there is no such thing.
+    #[error("upstream has no {resource}")]
+    Absent {
+        /// What was asked for.
+        resource: String,
+    },
+    /// The index entry does not list the version.
+    #[error("cannot serve {resource}: its index entry does not list that version")]
+    Unlisted {
+        /// What was asked for.
+        resource: String,
+    },
+    /// The store failed.
+    #[error("cannot {verb} {resource}: {cause}")]
+    Store {
+        /// `read` or `store`.
+        verb: &'static str,
+        /// What was asked for.
+        resource: String,
+        /// The store's word.
+        cause: String,
+        /// Whether room is what is missing.
+        full: bool,
+    },
+    /// The fetch ended without a word, which is a bug.
+    #[error("cannot fetch {resource}: the fetch ended without a result, which is a bug in larder")]
+    Abandoned {
+        /// What was asked for.
+        resource: String,
+    },
+}
+
+impl Error {
+    /// The store failed to `verb` it.
+    pub(crate) fn store(verb: &'static str, resource: impl ToString, error: &StoreError) -> Self {
+        let cause = match error {
+            StoreError::Full(_) => error.to_string(),
+            StoreError::Damaged { .. } | StoreError::Unusable { .. } => error.to_string(),
+            StoreError::Io { source, .. } => source.to_string(),
+        };
+        Self::Store {
+            verb,
+            resource: resource.to_string(),
+            cause,
+            full: error.is_full(),
+        }
+    }
+
+    /// One thing the user can do about it, if there is one.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
+            Self::Down { .. } => Some("larder keeps trying; `larder status` shows what is stored".into()),
+            Self::Upstream { failure: Failure::Unreachable { .. } | Failure::Silent { .. }, .. } => {
+                Some("check the network and the proxy settings".into())
+            }
+            Self::Upstream { failure: Failure::Redirected { foreign: true, to, .. }, .. } => {
+                Some(format!("if that is right, allow it with `--redirect-host {to}`").into())
+            }
+            Self::Upstream { failure: Failure::WrongHash { .. }, .. } => Some(
+                "nothing was stored; if it repeats, something between here and upstream alters files".into(),
+            ),
+            Self::Store { full: true, .. } => Some("make room, or choose another `--store`".into()),
+            Self::Upstream { .. } | Self::Absent { .. } | Self::Unlisted { .. } | Self::Store { .. } => None,
+            Self::Abandoned { .. } => Some("please report it, with the log".into()),
+        }
+    }
+
+    /// The whole story and the hint, on one line: cargo shows the beginning of an answer's body.
+    pub fn with_hint(&self) -> String {
+        match self.hint() {
+            Some(hint) => format!("{self}; {hint}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+fn attempts(tried: usize) -> String {
+    if tried > 1 {
+        format!(" (tried {tried} times)")
+    } else {
+        String::new()
+    }
+}
+
+/// Whole seconds, which is all a person wants.
+fn short(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}

@@ -1,0 +1,944 @@
+//! Reads the text of a `Cargo.lock`: which packages it names, where they come from, which hash they must have.
+//!
+//! Pure: opening files, saying which file was wrong and deciding what to fetch are left to others. Reads the five
+//! fields larder needs and ignores the rest, so that a lock file cargo tolerates does not fail here.
+//!
+//! Facts about the format: cargo's `src/cargo/core/resolver/encode.rs` (`EncodableResolve`,
+//! `EncodablePackageId`) and `src/cargo/core/source_id.rs` (`SourceId::from_url`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use cargo_lock::{SourceId, Version};
+use serde::Deserialize;
+use thiserror::Error;
+use toml::Spanned;
+
+/// Longest name of a registry package in bytes: what crates.io accepts.
+const MAX_REGISTRY_NAME: usize = 64;
+/// Longest name of a local or git package in bytes. Cargo sets no limit; file systems end at 255.
+const MAX_OTHER_NAME: usize = 255;
+/// Longest version in bytes. Together with the longest name it still fits a file name of 255.
+const MAX_VERSION: usize = 128;
+/// The newest lock file format larder reads.
+const NEWEST_FORMAT: i64 = 4;
+
+/// What a lock file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lockfile {
+    /// The packages, sorted and distinct, with names and versions that are safe to build paths and URLs from.
+    pub packages: Vec<Package>,
+    /// Entries that were left out because something in them cannot be right.
+    pub invalid: Vec<Invalid>,
+}
+
+/// One package named by a lock file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Package {
+    /// The name in its own case. From a registry: ASCII letters, digits, `-` and `_`, at most 64. Otherwise letters
+    /// and digits of any script are possible.
+    pub name: String,
+    /// The version as written, build metadata included; always valid SemVer.
+    pub version: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// The sha256 of its `.crate`, 64 lower-case hex digits. `None` if the lock file does not know it.
+    pub checksum: Option<String>,
+}
+
+/// Where a package comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// On this machine: a workspace member or a path dependency. Nothing to fetch.
+    Local,
+    /// crates.io, over whichever protocol.
+    CratesIo,
+    /// Another registry: its index URL in canonical form, see [`canonical_index`].
+    Registry(String),
+    /// A git repository, as the lock file spells it, `git+` and `#COMMIT` included.
+    Git(String),
+}
+
+/// An entry of a lock file that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Line of the entry, counted from 1.
+    pub line: usize,
+    /// The package, escaped and shortened for display.
+    pub package: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "left out package `{}` (line {}): {}",
+            self.package, self.line, self.reason
+        )
+    }
+}
+
+/// Why a whole lock file could not be read. Lines count from 1.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum LockfileError {
+    /// A merge was left half done.
+    #[error("line {line} is a merge conflict mark: resolve the merge, then run again")]
+    MergeConflict {
+        /// Where the first mark is.
+        line: usize,
+    },
+    /// Written by a cargo that is newer than this larder.
+    #[error(
+        "lock file format version {version} is newer than larder knows (1 to 4): look for a newer larder"
+    )]
+    NewerVersion {
+        /// The version the file states.
+        version: i64,
+    },
+    /// A `version` that no cargo ever wrote.
+    #[error(
+        "line {line} does not state a lock file format version (1 to 4): let cargo write the file anew"
+    )]
+    BadVersion {
+        /// Where it stands.
+        line: usize,
+    },
+    /// Not TOML, or TOML of another shape.
+    #[error("not a lock file: {}{cause}; `cargo generate-lockfile` writes a new one", at(*.line))]
+    NotALockfile {
+        /// Where reading ended, if known.
+        line: Option<usize>,
+        /// What the TOML reader said.
+        cause: String,
+    },
+    /// A checksum that is no sha256 in hex. Nothing could be proven by it, so the file is damaged.
+    #[error(
+        "line {line} has a bad checksum for package `{package}`: expected 64 hex digits; restore the file from version control"
+    )]
+    BadChecksum {
+        /// Where it stands.
+        line: usize,
+        /// Name and version, escaped for display.
+        package: String,
+    },
+}
+
+/// Reads a lock file of format 1 to 4, or the older form with a `[root]` table.
+///
+/// Entries without `source` are [`Source::Local`]. An entry with `replace` is kept, and what it points to is a
+/// package of its own. `[[patch.unused]]` is ignored: cargo does not download it.
+///
+/// # Errors
+///
+/// Only for trouble that puts the whole file in doubt. A single entry with an impossible name, version or source is
+/// listed in [`Lockfile::invalid`] instead.
+pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
+    let raw = read(text)?;
+    let checksums = metadata_checksums(text, &raw.metadata)?;
+
+    let mut found = Found {
+        text,
+        packages: BTreeMap::new(),
+        disputed: BTreeSet::new(),
+        invalid: Vec::new(),
+    };
+    for entry in raw.root.iter().chain(&raw.package) {
+        let offset = entry.span().start;
+        let entry = entry.get_ref();
+        match package(text, entry, &checksums)? {
+            Ok(package) => found.add(offset, package),
+            Err(reason) => found.leave_out(offset, &entry.label(), reason),
+        }
+        if let Some(replacement) = &entry.replace {
+            let offset = replacement.span().start;
+            match replacement_package(replacement.get_ref(), &checksums) {
+                Ok(Some(package)) => found.add(offset, package),
+                Ok(None) => {}
+                Err(reason) => found.leave_out(offset, replacement.get_ref(), reason),
+            }
+        }
+    }
+    Ok(found.finish())
+}
+
+/// The index URL of a registry in the one form that can be compared: a setting of the user with
+/// [`Source::Registry`], for instance. `sparse+` is part of the identity and stays; `registry+` is not and goes.
+///
+/// A trailing slash and `.git` are dropped, and a URL on the host of crates.io's git index is lower-cased and made
+/// https: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`. `None` if it is no URL.
+pub fn canonical_index(url: &str) -> Option<String> {
+    let (sparse, plain) = match url.strip_prefix("sparse+") {
+        Some(plain) => (true, plain),
+        None => (false, url.strip_prefix("registry+").unwrap_or(url)),
+    };
+    let id = SourceId::from_url(&format!("registry+{plain}")).ok()?;
+    let plain = canonical(&id)?;
+    Some(if sparse {
+        format!("sparse+{plain}")
+    } else {
+        plain
+    })
+}
+
+/// The fields larder reads. Everything else in the file may be as odd as it likes.
+#[derive(Deserialize)]
+struct RawLockfile {
+    version: Option<Spanned<toml::Value>>,
+    root: Option<Spanned<RawPackage>>,
+    #[serde(default)]
+    package: Vec<Spanned<RawPackage>>,
+    /// Checksums of format 1. Holds other things too, so values are looked at later.
+    #[serde(default)]
+    metadata: BTreeMap<String, Spanned<toml::Value>>,
+}
+
+#[derive(Deserialize)]
+struct RawPackage {
+    name: Option<Spanned<String>>,
+    version: Option<Spanned<String>>,
+    source: Option<Spanned<String>>,
+    checksum: Option<Spanned<String>>,
+    replace: Option<Spanned<String>>,
+}
+
+impl RawPackage {
+    fn name(&self) -> &str {
+        self.name.as_ref().map_or("", |name| name.get_ref())
+    }
+
+    fn version(&self) -> &str {
+        self.version
+            .as_ref()
+            .map_or("", |version| version.get_ref())
+    }
+
+    fn label(&self) -> String {
+        format!("{} {}", self.name(), self.version())
+    }
+}
+
+/// The part of a newer format that is sure to be there.
+#[derive(Deserialize)]
+struct RawVersion {
+    version: Option<Spanned<toml::Value>>,
+}
+
+/// A package without its checksum: what `[metadata]` of format 1 knows a package by.
+type Identity = (String, String, Source);
+
+fn read(text: &str) -> Result<RawLockfile, LockfileError> {
+    let raw: RawLockfile = match toml::from_str(text) {
+        Ok(raw) => raw,
+        Err(error) => {
+            // Why it failed is worth a second look: marks of a merge are never TOML, and a newer format may have
+            // changed the fields that did not fit.
+            if let Some(line) = merge_conflict(text) {
+                return Err(LockfileError::MergeConflict { line });
+            }
+            if let Ok(RawVersion { version }) = toml::from_str(text) {
+                check_version(text, version.as_ref())?;
+            }
+            return Err(LockfileError::NotALockfile {
+                line: error.span().map(|span| line_of(text, span.start)),
+                cause: error
+                    .message()
+                    .lines()
+                    .next()
+                    .unwrap_or("unreadable")
+                    .to_owned(),
+            });
+        }
+    };
+    check_version(text, raw.version.as_ref())?;
+    let says_nothing = raw.version.is_none()
+        && raw.root.is_none()
+        && raw.package.is_empty()
+        && raw.metadata.is_empty();
+    if says_nothing
+        && text
+            .lines()
+            .map(str::trim)
+            .any(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        return Err(LockfileError::NotALockfile {
+            line: None,
+            cause: "it names no package".to_owned(),
+        });
+    }
+    Ok(raw)
+}
+
+fn check_version(text: &str, version: Option<&Spanned<toml::Value>>) -> Result<(), LockfileError> {
+    let Some(version) = version else {
+        return Ok(());
+    };
+    match version.get_ref().as_integer() {
+        Some(1..=NEWEST_FORMAT) => Ok(()),
+        Some(version) if version > NEWEST_FORMAT => Err(LockfileError::NewerVersion { version }),
+        Some(_) | None => Err(LockfileError::BadVersion {
+            line: line_of(text, version.span().start),
+        }),
+    }
+}
+
+/// The first line that git writes around a conflict.
+fn merge_conflict(text: &str) -> Option<usize> {
+    let is_mark = |line: &str| {
+        ["<<<<<<<", "=======", ">>>>>>>"]
+            .iter()
+            .any(|mark| line.starts_with(mark))
+    };
+    text.lines().position(is_mark).map(|index| index + 1)
+}
+
+/// The checksums of format 1, by what they belong to. The source is part of that: two registries may hold the same
+/// name and version with different bytes.
+fn metadata_checksums(
+    text: &str,
+    metadata: &BTreeMap<String, Spanned<toml::Value>>,
+) -> Result<BTreeMap<Identity, String>, LockfileError> {
+    let mut checksums = BTreeMap::new();
+    for (key, value) in metadata {
+        let Some(id) = key.strip_prefix("checksum ") else {
+            continue;
+        };
+        // An id that cannot be right belongs to no package that will be kept.
+        let Ok(Some(identity)) = full_id(id) else {
+            continue;
+        };
+        let bad = || LockfileError::BadChecksum {
+            line: line_of(text, value.span().start),
+            package: shown(id),
+        };
+        match value.get_ref().as_str() {
+            Some("<none>") => {}
+            Some(hex) => {
+                checksums.insert(identity, checksum(hex).ok_or_else(bad)?);
+            }
+            None => return Err(bad()),
+        }
+    }
+    Ok(checksums)
+}
+
+/// Outer error: the file is damaged. Inner error: this entry is left out, and why.
+fn package(
+    text: &str,
+    entry: &RawPackage,
+    checksums: &BTreeMap<Identity, String>,
+) -> Result<Result<Package, &'static str>, LockfileError> {
+    let source = entry
+        .source
+        .as_ref()
+        .map_or(Ok(Source::Local), |text| source(text.get_ref()));
+    let identity = match source.and_then(|source| identity(entry.name(), entry.version(), source)) {
+        Ok(identity) => identity,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let own = match entry.checksum.as_ref() {
+        Some(hex) => Some(
+            checksum(hex.get_ref()).ok_or_else(|| LockfileError::BadChecksum {
+                line: line_of(text, hex.span().start),
+                package: shown(&entry.label()),
+            })?,
+        ),
+        None => None,
+    };
+    let checksum = own.or_else(|| checksums.get(&identity).cloned());
+    let (name, version, source) = identity;
+    Ok(Ok(Package {
+        name,
+        version,
+        source,
+        checksum,
+    }))
+}
+
+/// What a `replace` key points to. `None` if it is shortened: then the file has an entry for it anyway.
+fn replacement_package(
+    id: &str,
+    checksums: &BTreeMap<Identity, String>,
+) -> Result<Option<Package>, &'static str> {
+    let Some(identity) = full_id(id)? else {
+        return Ok(None);
+    };
+    let checksum = checksums.get(&identity).cloned();
+    let (name, version, source) = identity;
+    Ok(Some(Package {
+        name,
+        version,
+        source,
+        checksum,
+    }))
+}
+
+/// Takes `NAME VERSION (SOURCE)` apart; `None` if parts are missing, as cargo leaves out what is unambiguous
+/// (`EncodablePackageId`'s `FromStr`).
+fn full_id(id: &str) -> Result<Option<Identity>, &'static str> {
+    let mut parts = id.splitn(3, ' ');
+    let (Some(name), Some(version), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return Ok(None);
+    };
+    let rest = rest
+        .strip_prefix('(')
+        .and_then(|rest| rest.strip_suffix(')'));
+    let source = source(rest.ok_or("its source is not in parentheses")?)?;
+    identity(name, version, source).map(Some)
+}
+
+/// Lets only names and versions through that cannot lead a path or a URL astray.
+fn identity(name: &str, version: &str, source: Source) -> Result<Identity, &'static str> {
+    if name.is_empty() {
+        return Err("it has no name");
+    }
+    match source {
+        Source::CratesIo | Source::Registry(_) => {
+            if name.len() > MAX_REGISTRY_NAME {
+                return Err("its name is longer than 64 characters");
+            }
+            if !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            {
+                return Err(
+                    "its name has characters other than ASCII letters, digits, `-` and `_`",
+                );
+            }
+        }
+        Source::Local | Source::Git(_) => {
+            if name.len() > MAX_OTHER_NAME {
+                return Err("its name is longer than 255 bytes");
+            }
+            if !name
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+            {
+                return Err("its name has characters other than letters, digits, `-` and `_`");
+            }
+        }
+    }
+    if version.is_empty() {
+        return Err("it has no version");
+    }
+    if version.len() > MAX_VERSION {
+        return Err("its version is longer than 128 characters");
+    }
+    // SemVer has neither slashes nor control characters, and no dots without a digit or letter between them.
+    if Version::parse(version).is_err() {
+        return Err("its version is not a SemVer version");
+    }
+    Ok((name.to_owned(), version.to_owned(), source))
+}
+
+fn source(text: &str) -> Result<Source, &'static str> {
+    let id = SourceId::from_url(text).map_err(|_| "its source is of no known kind")?;
+    if id.is_git() {
+        return Ok(Source::Git(text.to_owned()));
+    }
+    if id.is_path() {
+        return Ok(Source::Local);
+    }
+    let plain = canonical(&id).ok_or("its source is no usable URL")?;
+    // Asked in the spelling that cargo itself writes, so that a missing slash does not make another registry of it.
+    let (usual, index) = if text.starts_with("sparse+") {
+        (format!("sparse+{plain}/"), format!("sparse+{plain}"))
+    } else {
+        (format!("registry+{plain}"), plain)
+    };
+    match SourceId::from_url(&usual) {
+        Ok(id) if id.is_default_registry() => Ok(Source::CratesIo),
+        Ok(_) | Err(_) => Ok(Source::Registry(index)),
+    }
+}
+
+/// See [`canonical_index`].
+fn canonical(id: &SourceId) -> Option<String> {
+    let mut url = id.url().clone();
+    url.path_segments_mut().ok()?.pop_if_empty();
+    if url.host_str().is_some() && url.host_str() == SourceId::default().url().host_str() {
+        // A web scheme cannot be refused; another one (`ssh`) can, and then stays.
+        let _ = url.set_scheme("https");
+        let path = url.path().to_lowercase();
+        url.set_path(&path);
+    }
+    let path = url.path().strip_suffix(".git").map(str::to_owned);
+    if let Some(path) = path {
+        url.set_path(&path);
+    }
+    let text = String::from(url);
+    // A URL without any path always prints its slash.
+    Some(text.strip_suffix('/').map_or(text.clone(), str::to_owned))
+}
+
+fn checksum(text: &str) -> Option<String> {
+    let is_sha256 = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_sha256.then(|| text.to_ascii_lowercase())
+}
+
+/// Packages by identity, so that one named twice counts once.
+struct Found<'a> {
+    text: &'a str,
+    packages: BTreeMap<Identity, Option<String>>,
+    disputed: BTreeSet<Identity>,
+    invalid: Vec<Invalid>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, offset: usize, package: Package) {
+        let Package {
+            name,
+            version,
+            source,
+            checksum,
+        } = package;
+        let identity = (name, version, source);
+        match self.packages.get_mut(&identity) {
+            Some(Some(known)) if checksum.as_ref().is_some_and(|checksum| checksum != known) => {
+                let label = format!("{} {}", identity.0, identity.1);
+                self.leave_out(
+                    offset,
+                    &label,
+                    "it is listed twice with different checksums",
+                );
+                self.disputed.insert(identity);
+            }
+            Some(known) => *known = known.take().or(checksum),
+            None => {
+                self.packages.insert(identity, checksum);
+            }
+        }
+    }
+
+    fn leave_out(&mut self, offset: usize, label: &str, reason: &'static str) {
+        let line = line_of(self.text, offset);
+        self.invalid.push(Invalid {
+            line,
+            package: shown(label),
+            reason,
+        });
+    }
+
+    fn finish(self) -> Lockfile {
+        let packages = self
+            .packages
+            .into_iter()
+            // Neither checksum is more likely than the other.
+            .filter(|(identity, _)| !self.disputed.contains(identity))
+            .map(|((name, version, source), checksum)| Package {
+                name,
+                version,
+                source,
+                checksum,
+            })
+            .collect();
+        Lockfile {
+            packages,
+            invalid: self.invalid,
+        }
+    }
+}
+
+/// Escapes what could harm a terminal, and keeps it short.
+fn shown(text: &str) -> String {
+    let mut escaped: String = text
+        .trim()
+        .chars()
+        .flat_map(char::escape_debug)
+        .take(100)
+        .collect();
+    if escaped.is_empty() {
+        escaped.push('?');
+    }
+    escaped
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}
+
+fn at(line: Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!("line {line}: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// crates.io as lock files spell it.
+    fn crates_io() -> String {
+        SourceId::default().to_string()
+    }
+
+    fn fixture(name: &str) -> String {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures")
+            .join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    #[track_caller]
+    fn read_one(entry: &str) -> Lockfile {
+        parse(&format!("version = 4\n\n[[package]]\n{entry}\n"))
+            .expect("the file as a whole is fine")
+    }
+
+    #[track_caller]
+    fn package(name: &str, version: &str, source: Source, checksum: Option<char>) -> Package {
+        let checksum = checksum.map(|digit| digit.to_string().repeat(64));
+        Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            source,
+            checksum,
+        }
+    }
+
+    /// What each of the `same-*` fixtures names.
+    fn same_packages() -> Vec<Package> {
+        let corp = || Source::Registry("https://corp.example/index".to_owned());
+        let sparse = || Source::Registry("sparse+https://corp.example/sparse".to_owned());
+        let git = "git+https://git.example/left.git#0123456789abcdef0123456789abcdef01234567";
+        vec![
+            package("app", "0.1.0", Source::Local, None),
+            package("beside", "0.2.0", Source::Local, None),
+            package("left", "0.3.0", Source::Git(git.to_owned()), None),
+            package("left", "1.0.0", Source::CratesIo, Some('a')),
+            package("left", "1.0.0", corp(), Some('b')),
+            package("left", "1.0.0", sparse(), Some('c')),
+            package("left", "2.0.0-rc.1", Source::CratesIo, Some('d')),
+            package(
+                "right_Hand",
+                "0.11.1+snapshot-preview1",
+                Source::CratesIo,
+                Some('e'),
+            ),
+        ]
+    }
+
+    #[test]
+    fn t38_lock_versions_1_to_4_and_root_name_the_same_packages() {
+        for name in [
+            "same-root.lock",
+            "same-v1.lock",
+            "same-v2.lock",
+            "same-v3.lock",
+            "same-v4.lock",
+        ] {
+            let lockfile = parse(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(lockfile.packages, same_packages(), "{name}");
+            assert_eq!(lockfile.invalid, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn t38_version_5_and_merge_marks_say_what_to_do() {
+        for (name, expected) in [
+            (
+                "version-5.lock",
+                "lock file format version 5 is newer than larder knows (1 to 4): look for a newer larder",
+            ),
+            (
+                "merge-conflict.lock",
+                "line 8 is a merge conflict mark: resolve the merge, then run again",
+            ),
+        ] {
+            let error = parse(&fixture(name)).expect_err(name);
+            assert_eq!(error.to_string(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_of_the_merge_marks_is_enough() {
+        for mark in ["<<<<<<< HEAD", "=======", ">>>>>>> topic"] {
+            let error = parse(&format!("version = 4\n{mark}\n")).expect_err(mark);
+            assert_eq!(error, LockfileError::MergeConflict { line: 2 }, "{mark}");
+        }
+    }
+
+    #[test]
+    fn t39_git_local_replaced_and_unused_patches_are_no_failure() {
+        let lockfile = parse(&fixture("replace-and-patch.lock")).expect("readable");
+        let git =
+            "git+https://git.example/left?branch=fix#0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(
+            lockfile.packages,
+            [
+                package("app", "0.1.0", Source::Local, None),
+                package("left", "1.0.0", Source::CratesIo, None),
+                package("left", "1.0.0", Source::Git(git.to_owned()), None),
+                package("right", "1.0.0", Source::Local, None),
+                package("right", "1.0.0", Source::CratesIo, None),
+            ]
+        );
+        assert_eq!(lockfile.invalid, []);
+    }
+
+    #[test]
+    fn impossible_entries_are_left_out_one_by_one() {
+        let lockfile = parse(&fixture("hostile.lock")).expect("readable");
+        assert_eq!(
+            lockfile.packages,
+            [package("fine", "1.0.0", Source::CratesIo, Some('a'))]
+        );
+        let reported: Vec<String> = lockfile.invalid.iter().map(ToString::to_string).collect();
+        let name_rule = "its name has characters other than ASCII letters, digits, `-` and `_`";
+        let loose_rule = "its name has characters other than letters, digits, `-` and `_`";
+        let no_version = "its version is not a SemVer version";
+        assert_eq!(
+            reported,
+            [
+                format!("left out package `../../etc/passwd 1.0.0` (line 5): {name_rule}"),
+                format!("left out package `.. 1.0.0` (line 10): {loose_rule}"),
+                format!("left out package `a\\0b 1.0.0` (line 14): {name_rule}"),
+                "left out package `1.0.0` (line 19): it has no name".to_owned(),
+                "left out package `1.0.0` (line 24): it has no name".to_owned(),
+                "left out package `nameless-version` (line 27): it has no version".to_owned(),
+                format!("left out package `left 1.0.0/../..` (line 30): {no_version}"),
+                format!("left out package `left ..` (line 35): {no_version}"),
+                format!("left out package `left 1.0.0\\u{{1b}}[2J` (line 40): {no_version}"),
+                "left out package `left 1.0.0` (line 45): its source is of no known kind"
+                    .to_owned(),
+                "left out package `left 1.1.0` (line 50): its source is no usable URL".to_owned(),
+                format!("left out package `ünder 1.0.0` (line 55): {name_rule}"),
+                "left out package `../up 1.0.0 (registry+https://corp.example/index)` (line 65): "
+                    .to_owned()
+                    + name_rule,
+            ]
+        );
+    }
+
+    #[test]
+    fn names_and_versions_have_a_longest_form() {
+        let crates_io = crates_io();
+        for (name, version, source, is_kept) in [
+            ("n".repeat(64), "1.0.0".to_owned(), crates_io.as_str(), true),
+            (
+                "n".repeat(65),
+                "1.0.0".to_owned(),
+                crates_io.as_str(),
+                false,
+            ),
+            (
+                "n".repeat(65),
+                "1.0.0".to_owned(),
+                "git+https://git.example/n#0",
+                true,
+            ),
+            (
+                "n".repeat(256),
+                "1.0.0".to_owned(),
+                "git+https://git.example/n#0",
+                false,
+            ),
+            (
+                "n".to_owned(),
+                format!("1.0.0-{}", "r".repeat(122)),
+                crates_io.as_str(),
+                true,
+            ),
+            (
+                "n".to_owned(),
+                format!("1.0.0-{}", "r".repeat(123)),
+                crates_io.as_str(),
+                false,
+            ),
+        ] {
+            let lockfile = read_one(&format!(
+                "name = '{name}'\nversion = '{version}'\nsource = '{source}'"
+            ));
+            assert_eq!(
+                lockfile.packages.len(),
+                usize::from(is_kept),
+                "{name} {version} {source}"
+            );
+            assert_eq!(
+                lockfile.invalid.len(),
+                usize::from(!is_kept),
+                "{name} {version} {source}"
+            );
+        }
+    }
+
+    #[test]
+    fn sources_are_recognised_in_every_spelling() {
+        let crates_io = crates_io();
+        let sparse_crates_io = format!(
+            "sparse+{}",
+            tame_index::CRATES_IO_HTTP_INDEX.trim_start_matches("sparse+")
+        );
+        let registry = |url: &str| Source::Registry(url.to_owned());
+        for (text, expected) in [
+            (crates_io.as_str(), Source::CratesIo),
+            (&format!("{crates_io}/"), Source::CratesIo),
+            (
+                &format!("{}.git", crates_io.replace("rust-lang", "Rust-Lang")),
+                Source::CratesIo,
+            ),
+            (&sparse_crates_io, Source::CratesIo),
+            (sparse_crates_io.trim_end_matches('/'), Source::CratesIo),
+            (
+                "registry+https://corp.example/Index.git",
+                registry("https://corp.example/Index"),
+            ),
+            (
+                "registry+https://corp.example",
+                registry("https://corp.example"),
+            ),
+            (
+                "sparse+https://corp.example/index/",
+                registry("sparse+https://corp.example/index"),
+            ),
+            ("path+file:///somewhere/else", Source::Local),
+            (
+                "git+ssh://git@git.example/a.git?tag=v1#00",
+                Source::Git("git+ssh://git@git.example/a.git?tag=v1#00".to_owned()),
+            ),
+        ] {
+            let lockfile = read_one(&format!("name = 'n'\nversion = '1.0.0'\nsource = '{text}'"));
+            assert_eq!(
+                lockfile.packages,
+                [package("n", "1.0.0", expected, None)],
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_setting_and_a_lock_file_meet_in_the_canonical_index() {
+        let default = SourceId::default();
+        let host = default.url().host_str().unwrap();
+        let (with_case, without_case) = (
+            format!("https://{host}/Corp/Index"),
+            format!("https://{host}/corp/index"),
+        );
+        for (url, expected) in [
+            (
+                "https://corp.example/index",
+                Some("https://corp.example/index"),
+            ),
+            (
+                "registry+https://corp.example/index.git/",
+                Some("https://corp.example/index"),
+            ),
+            (
+                "sparse+https://Corp.example/index/",
+                Some("sparse+https://corp.example/index"),
+            ),
+            (&with_case, Some(without_case.as_str())),
+            ("corp", None),
+            ("mailto:someone", None),
+        ] {
+            assert_eq!(canonical_index(url).as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn checksums_are_sixty_four_hex_digits_in_lower_case() {
+        let crates_io = crates_io();
+        let upper = "AB".repeat(32);
+        let lockfile = read_one(&format!(
+            "name = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\nchecksum = '{upper}'"
+        ));
+        assert_eq!(lockfile.packages[0].checksum, Some("ab".repeat(32)));
+
+        for bad in ["", "abc", &"g".repeat(64), &"a".repeat(65)] {
+            let text = format!(
+                "version = 4\n[[package]]\nname = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\nchecksum = '{bad}'\n"
+            );
+            let expected = LockfileError::BadChecksum {
+                line: 6,
+                package: "n 1.0.0".to_owned(),
+            };
+            assert_eq!(parse(&text), Err(expected), "{bad}");
+
+            let text = format!("[metadata]\n'checksum n 1.0.0 ({crates_io})' = '{bad}'\n");
+            let expected = LockfileError::BadChecksum {
+                line: 2,
+                package: format!("n 1.0.0 ({crates_io})"),
+            };
+            assert_eq!(parse(&text), Err(expected), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_package_listed_twice_counts_once_unless_its_checksums_differ() {
+        let crates_io = crates_io();
+        let entry = |digit: &str| {
+            let checksum = digit.repeat(64);
+            format!(
+                "[[package]]\nname = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\nchecksum = '{checksum}'\n"
+            )
+        };
+        let bare = format!("[[package]]\nname = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\n");
+
+        let lockfile =
+            parse(&(bare.clone() + &entry("a") + &entry("a") + &bare)).expect("readable");
+        assert_eq!(
+            lockfile.packages,
+            [package("n", "1.0.0", Source::CratesIo, Some('a'))]
+        );
+        assert_eq!(lockfile.invalid, []);
+
+        let lockfile = parse(&(entry("a") + &entry("b") + &entry("a"))).expect("readable");
+        assert_eq!(lockfile.packages, []);
+        assert_eq!(lockfile.invalid.len(), 1);
+        assert_eq!(
+            (lockfile.invalid[0].line, lockfile.invalid[0].reason),
+            (6, "it is listed twice with different checksums")
+        );
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_refused() {
+        for (text, expected) in [
+            ("<html>\n", "not a lock file: line 1: "),
+            ("version = 4\n[[package]\n", "not a lock file: line 2: "),
+            ("[package]\nname = 'n'\n", "not a lock file: line 1: "),
+            ("[[package]]\nname = 3\n", "not a lock file: line 2: "),
+            (
+                "[toolchain]\nchannel = 'stable'\n",
+                "not a lock file: it names no package",
+            ),
+            (
+                "version = 0\n",
+                "line 1 does not state a lock file format version",
+            ),
+            (
+                "\nversion = '4'\n",
+                "line 2 does not state a lock file format version",
+            ),
+            // A shape that larder cannot know, in a format that it cannot know.
+            (
+                "version = 6\npackage = 'elsewhere'\n",
+                "lock file format version 6 is newer",
+            ),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.starts_with(expected), "{text:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_larder_does_not_need_may_be_odd() {
+        for text in [
+            "",
+            "# nothing yet\n",
+            "version = 4\n",
+            "\u{feff}version = 4\r\n\r\n[[package]]\r\nname = 'n'\r\nversion = '1.0.0'\r\n",
+            "version = 3\nfuture = { a = 1 }\n[metadata]\nother = 7\n[patch]\nunused = 'odd'\n",
+            "[[package]]\nname = 'n'\nversion = '1.0.0'\ndependencies = 12\n",
+            // A `[metadata]` line and a checksum of its own at once; cargo-lock refuses the pair.
+            "version = 2\n[[package]]\nname = 'n'\nversion = '1.0.0'\n[metadata]\n'checksum m 1.0.0 (registry+https://corp.example/i)' = '<none>'\n",
+        ] {
+            let lockfile = parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+            assert_eq!(lockfile.invalid, [], "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Parses, builds the parts, runs one command, and turns the result into text and an exit code. Everything printed to
+//! people is printed here; HTTP and the disk are for others.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use larder::{
+    cache::{self, Cache},
+    check, cli, client,
+    config::{self, Settings},
+    daemon,
+    resource::Registries,
+    server::{self, Server, guard::Hosts},
+    store::{Census, Files, Store, files::Announcement},
+    upstream::{self, Upstream},
+    warm,
+};
+use tokio::sync::watch;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// How often `warm` says how far it is where there is no terminal.
+const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(Failed::Usage(text)) => {
+            complain(&text);
+            ExitCode::from(2)
+        }
+        Err(Failed::Run(text)) => {
+            complain(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command came to nothing.
+enum Failed {
+    /// The user's words are off.
+    Usage(String),
+    /// The world is.
+    Run(String),
+}
+
+fn failed(error: impl ToString) -> Failed {
+    Failed::Run(error.to_string())
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell if stderr is closed.
+    let _ = writeln!(io::stderr(), "error: {text}");
+}
+
+/// Writes to stdout; a reader that has seen enough is no failure.
+fn say(text: &str) -> Result<(), Failed> {
+    match io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(failed(format!("cannot write to stdout: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
+    let shared = cli.shared;
+    let none = cli::Serve::default();
+    let (serve, jobs) = match &cli.command {
+        cli::Command::Serve(serve) => (serve, None),
+        cli::Command::Warm(warm) => (&none, warm.jobs),
+        cli::Command::Completions { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut cli::Cli::command(),
+                "larder",
+                &mut io::stdout(),
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        cli::Command::Man => {
+            let man = clap_mangen::Man::new(cli::Cli::command());
+            return man
+                .render(&mut io::stdout())
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(failed);
+        }
+        cli::Command::Check(_) | cli::Command::Status | cli::Command::Client(_) => (&none, None),
+    };
+    let settings =
+        config::settings(&shared, serve, jobs).map_err(|bad| Failed::Usage(bad.to_string()))?;
+    set_up_log(
+        &shared,
+        &settings,
+        matches!(cli.command, cli::Command::Serve(_)),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let code = runtime.block_on(async {
+        match cli.command {
+            cli::Command::Serve(_) => run_serve(&settings).await,
+            cli::Command::Warm(flags) => run_warm(&settings, &shared, flags).await,
+            cli::Command::Check(flags) => run_check(&settings, &shared, flags).await,
+            cli::Command::Status => run_status(&settings, &shared).await,
+            cli::Command::Client(cli::Client {
+                command: cli::ClientCommand::Print,
+            }) => run_client_print(&settings).await,
+            cli::Command::Completions { .. } | cli::Command::Man => Ok(ExitCode::SUCCESS),
+        }
+    });
+    // Blocking work that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    code
+}
+
+/// The daemon tells of every request; other commands only of trouble.
+fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) {
+    let level = match (
+        is_daemon,
+        i16::from(shared.verbose) - i16::from(shared.quiet),
+    ) {
+        (true, 0) | (false, 1) => "larder=info",
+        (true, -1) | (false, 0) => "larder=warn",
+        (true, 1) | (false, 2) => "larder=debug",
+        (_, ..=-1) => "larder=error",
+        (_, 1..) => "trace",
+    };
+    let colour = settings.may_colour && io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .try_init();
+}
+
+/// The parts every command is made of.
+struct Parts {
+    files: Arc<Files>,
+    store: Arc<dyn Store>,
+    registries: Registries,
+    cache: Cache,
+}
+
+fn parts(settings: &Settings, is_offline: bool) -> Result<Parts, Failed> {
+    let files = Arc::new(Files::open(&settings.store).map_err(failed)?);
+    let store: Arc<dyn Store> = files.clone();
+    let registries = Registries::new(settings.index.clone(), settings.registries.clone());
+    // One TLS provider for the process; a second install is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let upstream = Upstream::new(
+        upstream::Options {
+            dial_timeout: settings.patience,
+            ca_file: settings.ca_file.clone(),
+            redirect_hosts: settings.redirect_hosts.clone(),
+        },
+        registries.iter().map(|registry| registry.index()),
+    )
+    .map_err(failed)?;
+    let options = cache::Options {
+        is_offline,
+        max_age: settings.max_age,
+        patience: settings.patience,
+        offline_view: !settings.full_index,
+    };
+    let cache = Cache::new(store.clone(), upstream, options);
+    Ok(Parts {
+        files,
+        store,
+        registries,
+        cache,
+    })
+}
+
+async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
+    let mut listeners = Vec::new();
+    for address in &settings.listen {
+        listeners.push(server::listen(*address).await.map_err(|cause| {
+            let hint = match cause.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; is larder already running? choose another with `--listen`"
+                }
+                _ => "",
+            };
+            failed(format!("cannot listen on {address}: {cause}{hint}"))
+        })?);
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(tokio::net::TcpListener::local_addr)
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let parts = parts(settings, settings.is_offline)?;
+    let bases: Vec<_> = addresses
+        .iter()
+        .map(|address| format!("http://{address}/"))
+        .collect();
+    let announcement = Announcement {
+        pid: std::process::id(),
+        addresses: bases.clone(),
+    };
+    if let Err(error) = parts.files.announce(&announcement).await {
+        tracing::warn!(%error, "cannot note the address for other commands");
+    }
+    let server = Server {
+        cache: parts.cache,
+        registries: parts.registries,
+        hosts: Hosts::new(&addresses, &settings.allow_hosts),
+        h2c: settings.h2c,
+    };
+    let shutdown = shutdown().map_err(failed)?;
+    for base in &bases {
+        say(&format!("listening on {base}\n"))?;
+    }
+    let reach = if settings.is_offline {
+        "offline"
+    } else {
+        "online"
+    };
+    info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
+    server::run(listeners, Arc::new(server), shutdown).await;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends when the user or the service manager wants the daemon to.
+fn shutdown() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn run_warm(
+    settings: &Settings,
+    shared: &cli::Shared,
+    flags: cli::Warm,
+) -> Result<ExitCode, Failed> {
+    let parts = parts(settings, false)?;
+    let options = warm::Options {
+        paths: flags.path,
+        jobs: usize::from(settings.jobs),
+        refresh: flags.refresh,
+        dry_run: flags.dry_run,
+        targets: flags.target,
+        cargo: settings.cargo.clone(),
+        scratch: parts.files.scratch().map_err(failed)?,
+    };
+    let (progress, watched) = watch::channel(warm::Progress::default());
+    let shown = tokio::spawn(show_progress(watched, shared.quiet > 0 || shared.json));
+    let work = warm::warm(
+        &parts.cache,
+        &parts.store,
+        &parts.registries,
+        options,
+        progress,
+    );
+    let report = tokio::select! {
+        report = work => report,
+        () = shutdown().map_err(failed)? => return Err(failed("interrupted; what was fetched is kept")),
+    };
+    let _ = shown.await;
+    if shared.json {
+        say(&format!(
+            "{}\n",
+            serde_json::to_string(&report).map_err(failed)?
+        ))?;
+    }
+    let mut err = io::stderr().lock();
+    for problem in &report.skipped {
+        let _ = writeln!(err, "skipped {}: {}", problem.what, problem.why);
+    }
+    for problem in &report.failed {
+        let _ = writeln!(err, "failed {}: {}", problem.what, problem.why);
+    }
+    if shared.quiet == 0 {
+        let verb = if flags.dry_run { "to fetch" } else { "fetched" };
+        let _ = writeln!(
+            err,
+            "{} in {}: {} {verb}, {} were there, {} failed, {} skipped; {} in {:.1} s",
+            count(report.packages, "package"),
+            count(report.projects, "project"),
+            report.fetched,
+            report.cached,
+            report.failed.len(),
+            report.skipped.len(),
+            HumanBytes(report.bytes),
+            report.seconds
+        );
+    }
+    Ok(if report.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+async fn show_progress(mut progress: watch::Receiver<warm::Progress>, is_quiet: bool) {
+    if is_quiet {
+        return;
+    }
+    let is_terminal = io::stderr().is_terminal();
+    let bar = is_terminal.then(|| {
+        let bar = ProgressBar::new(0);
+        let style =
+            ProgressStyle::with_template("{bar:30} {pos}/{len} packages  {msg}  {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    });
+    let began = std::time::Instant::now();
+    let mut next_line = began + PLAIN_PROGRESS;
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        let rate = now.bytes as f64 / began.elapsed().as_secs_f64().max(0.001);
+        let amount = format!("{}  {}/s", HumanBytes(now.bytes), HumanBytes(rate as u64));
+        match &bar {
+            Some(bar) => {
+                bar.set_length(now.total as u64);
+                bar.set_position(now.done as u64);
+                bar.set_message(amount);
+            }
+            None if std::time::Instant::now() >= next_line => {
+                next_line += PLAIN_PROGRESS;
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}/{} packages  {amount}",
+                    now.done,
+                    now.total
+                );
+            }
+            None => {}
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+async fn run_check(
+    settings: &Settings,
+    shared: &cli::Shared,
+    flags: cli::Check,
+) -> Result<ExitCode, Failed> {
+    let parts = parts(settings, true)?;
+    let verdict = check::check(&parts.cache, &parts.store, &parts.registries, flags.path).await;
+    if shared.json {
+        say(&format!(
+            "{}\n",
+            serde_json::to_string(&verdict).map_err(failed)?
+        ))?;
+    } else {
+        let mut text = String::new();
+        for project in &verdict.projects {
+            let word = if project.ready {
+                "ready    "
+            } else {
+                "not ready"
+            };
+            text += &format!(
+                "{word}  {}  ({})\n",
+                project.path.display(),
+                count(project.packages, "package")
+            );
+            for missing in &project.missing {
+                text += &format!("           missing: {missing}\n");
+            }
+        }
+        say(&text)?;
+        for problem in &verdict.failed {
+            complain(&format!("{}: {}", problem.what, problem.why));
+        }
+        if !verdict.ready && shared.quiet == 0 {
+            let _ = writeln!(io::stderr(), "hint: `larder warm` fetches what is missing");
+        }
+    }
+    Ok(if verdict.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The daemon on this store, or on the address in the settings.
+async fn find_daemon(settings: &Settings, files: &Files) -> Option<(String, serde_json::Value)> {
+    let announced = files
+        .announced()
+        .map(|announcement| announcement.addresses)
+        .unwrap_or_default();
+    let configured = settings
+        .listen
+        .iter()
+        .map(|address| format!("http://{address}/"));
+    for base in announced.into_iter().chain(configured) {
+        if let Some(status) = daemon::status(&base).await {
+            return Some((base, status));
+        }
+    }
+    None
+}
+
+async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCode, Failed> {
+    let parts = parts(settings, true)?;
+    let census = parts.store.census().await.map_err(failed)?;
+    let pins = parts.store.pins().await.map_err(failed)?;
+    let daemon = find_daemon(settings, &parts.files).await;
+    if shared.json {
+        let daemon = daemon
+            .map(|(address, status)| serde_json::json!({ "address": address, "status": status }));
+        let locks: Vec<_> = pins.iter().map(|pin| &pin.lock).collect();
+        let document = serde_json::json!({
+            "store": settings.store, "census": census, "projects": locks, "daemon": daemon,
+        });
+        say(&format!("{document}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Census {
+        entries,
+        entry_bytes,
+        blobs,
+        blob_bytes,
+        ..
+    } = census;
+    let mut text = format!(
+        "store     {}\nindex     {entries} entries, {}\ncrates    {blobs} files, {}\nprojects  {}\n",
+        settings.store.display(),
+        HumanBytes(entry_bytes),
+        HumanBytes(blob_bytes),
+        pins.len()
+    );
+    for pin in &pins {
+        text += &format!(
+            "          {}  ({})\n",
+            pin.lock.display(),
+            count(pin.packages.len(), "package")
+        );
+    }
+    match daemon {
+        None => text += "daemon    not running; start it with `larder serve`\n",
+        Some((address, status)) => {
+            let reach = if status["offline"] == true {
+                ", offline"
+            } else {
+                ""
+            };
+            text += &format!("daemon    {address}, process {}{reach}\n", status["pid"]);
+            for outage in status["outages"].as_array().into_iter().flatten() {
+                let field = |name: &str| outage[name].as_str().unwrap_or_default().to_owned();
+                text += &format!(
+                    "down      {} since {}: {}\n",
+                    field("upstream"),
+                    field("since"),
+                    field("cause")
+                );
+            }
+        }
+    }
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_client_print(settings: &Settings) -> Result<ExitCode, Failed> {
+    let parts = parts(settings, true)?;
+    let base = match find_daemon(settings, &parts.files).await {
+        Some((base, _)) => base,
+        None => {
+            let base = settings
+                .listen
+                .first()
+                .map(|address| format!("http://{address}/"));
+            let _ = writeln!(
+                io::stderr(),
+                "note: no larder is running now; this is where `larder serve` will listen"
+            );
+            base.ok_or_else(|| failed("no address to listen on is configured"))?
+        }
+    };
+    // An address that is listened on everywhere is reached on this machine by loopback.
+    let base = base
+        .replace("//0.0.0.0:", "//127.0.0.1:")
+        .replace("//[::]:", "//[::1]:");
+    let _ = writeln!(
+        io::stderr(),
+        "# for $CARGO_HOME/config.toml or a project's .cargo/config.toml"
+    );
+    let mut text = client::cargo_settings(&base);
+    for (name, index) in &settings.registries {
+        text += "\n";
+        text += &client::registry_settings(&base, name, index.as_str());
+    }
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,719 @@
+//! Finds the cargo projects at and below the paths a user names.
+//!
+//! Reading lock files, making missing ones and deciding what a project needs are left to others. Manifests are read
+//! for one question only: which workspace a package without a lock file belongs to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use walkdir::{DirEntry, WalkDir};
+
+const MANIFEST: &str = "Cargo.toml";
+const LOCK: &str = "Cargo.lock";
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+/// How a valid `CACHEDIR.TAG` begins, by the Cache Directory Tagging Specification. Cargo puts one into `target`
+/// and into its home.
+const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// What [`find`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Sorted by folder, each once, however many paths lead to it.
+    pub projects: Vec<Project>,
+    /// What could not be looked at, in the order it was met.
+    pub problems: Vec<Problem>,
+}
+
+/// A folder that cargo would work in, with its lock file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Project {
+    /// The folder, spelled as the user would: relative if the path they gave was.
+    pub folder: PathBuf,
+    /// Its lock file. `None` if cargo has not made one yet.
+    pub lock: Option<PathBuf>,
+}
+
+/// Something that could not be looked at. The rest was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The path it is about.
+    pub path: PathBuf,
+    /// What is wrong with it, without the path.
+    pub text: String,
+}
+
+/// Finds the projects at and below `paths`, each a folder, a `Cargo.toml` or a lock file of any name.
+///
+/// In a folder, everything below is looked at, except behind symbolic links, in hidden folders and in folders
+/// tagged as a cache (`CACHEDIR.TAG`, as cargo's `target` is). A path given by the user is looked at even so.
+///
+/// Every `Cargo.lock` is a project. A folder with only a `Cargo.toml` is
+///
+/// 1. covered by the nearest folder above it, within the path being walked, that has both files, unless the
+///    manifest there excludes it. That is decided without reading the many manifests of a big tree, at the price of
+///    missing a workspace of its own inside a locked project. The path itself is never decided this way.
+/// 2. otherwise what cargo says (`find_workspace_root` in `src/cargo/core/workspace.rs`): its own `[workspace]`,
+///    the workspace that `package.workspace` points to, or the nearest `[workspace]` above it, up to the root of the
+///    file system, that does not exclude it. It then stands for that workspace, so that `warm` works in a member's
+///    folder. Whether the workspace lists it as a member is not asked.
+/// 3. otherwise a project without lock file.
+///
+/// Blocking; the walk does no more than list folders and look for tags.
+pub fn find(paths: &[PathBuf]) -> Found {
+    let mut search = Search::default();
+    for path in paths {
+        search.path(path);
+    }
+    search.finish()
+}
+
+#[derive(Default)]
+struct Search {
+    /// By the real path of the lock file or, without one, of the folder.
+    projects: BTreeMap<PathBuf, Project>,
+    problems: Vec<Problem>,
+    /// Real folders with a manifest, and whether they have a lock file too.
+    manifests: BTreeMap<PathBuf, bool>,
+    unlocked: Vec<Unlocked>,
+    /// By real folder. A tree full of packages asks for the same few again and again.
+    workspaces: BTreeMap<PathBuf, Membership>,
+}
+
+/// A folder with a manifest and no lock file.
+struct Unlocked {
+    folder: PathBuf,
+    real: PathBuf,
+    /// The real path of the walk that met it; the folder itself if the user named it.
+    top: PathBuf,
+}
+
+/// What a manifest says about workspaces.
+#[derive(Clone, Default)]
+struct Membership {
+    root: Option<WorkspaceTable>,
+    /// `package.workspace`: the folder of the root, relative to the manifest.
+    pointer: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct RawManifest {
+    workspace: Option<WorkspaceTable>,
+    package: Option<RawPackage>,
+    project: Option<RawPackage>,
+}
+
+#[derive(Deserialize)]
+struct RawPackage {
+    workspace: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct WorkspaceTable {
+    #[serde(default)]
+    members: Vec<PathBuf>,
+    #[serde(default)]
+    exclude: Vec<PathBuf>,
+}
+
+impl WorkspaceTable {
+    /// Cargo's rule, `WorkspaceRootConfig::is_excluded`: both lists are path prefixes, members win.
+    fn excludes(&self, root: &Path, folder: &Path) -> bool {
+        let holds = |list: &[PathBuf]| {
+            list.iter()
+                .any(|entry| folder.starts_with(plain(&root.join(entry))))
+        };
+        holds(&self.exclude) && !holds(&self.members)
+    }
+}
+
+impl Search {
+    fn path(&mut self, path: &Path) {
+        let (metadata, real) =
+            match fs::metadata(path).and_then(|found| Ok((found, path.canonicalize()?))) {
+                Ok(found) => found,
+                Err(error) => {
+                    let text = if error.kind() == io::ErrorKind::NotFound {
+                        "no such file or folder".to_owned()
+                    } else {
+                        format!("cannot look at it: {error}")
+                    };
+                    return self.problem(path, text);
+                }
+            };
+        if metadata.is_dir() {
+            self.walk(path, &real);
+        } else if !metadata.is_file() {
+            self.problem(path, "neither a file nor a folder".to_owned());
+        } else if path.file_name() == Some(OsStr::new(MANIFEST)) {
+            // The folder the user named, not the one a linked manifest lies in.
+            match parent(path).canonicalize() {
+                Ok(real) => self.folder(&parent(path), &real, &real, has_file(&real, LOCK), true),
+                Err(error) => self.problem(path, format!("cannot look at it: {error}")),
+            }
+        } else {
+            self.lock(path);
+        }
+    }
+
+    fn walk(&mut self, path: &Path, real: &Path) {
+        let problems_before = self.problems.len();
+        // (has manifest, has lock file) by folder.
+        let mut folders: BTreeMap<PathBuf, (bool, bool)> = BTreeMap::new();
+        let is_wanted = |entry: &DirEntry| {
+            entry.depth() == 0
+                || !entry.file_type().is_dir()
+                || !(is_hidden(entry) || is_cache(entry.path()))
+        };
+        for entry in WalkDir::new(path).into_iter().filter_entry(is_wanted) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let at = error.path().unwrap_or(path).to_owned();
+                    let cause = error
+                        .io_error()
+                        .map_or_else(|| error.to_string(), io::Error::to_string);
+                    self.problem(&at, format!("cannot read folder: {cause}"));
+                    continue;
+                }
+            };
+            let is_manifest = entry.file_name() == MANIFEST;
+            if (is_manifest || entry.file_name() == LOCK) && is_file(&entry) {
+                let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
+                *(if is_manifest { manifest } else { lock }) = true;
+            }
+        }
+        if folders.is_empty() && self.problems.len() == problems_before {
+            self.problem(path, format!("no {LOCK} or {MANIFEST} below it"));
+        }
+        for (folder, (has_manifest, has_lock)) in folders {
+            // No link was followed on the way down, so the real path needs no further look at the disk.
+            let below = folder.strip_prefix(path).unwrap_or(&folder);
+            let real_folder = plain(&real.join(below));
+            self.folder(&folder, &real_folder, real, has_lock, has_manifest);
+        }
+    }
+
+    fn folder(
+        &mut self,
+        folder: &Path,
+        real: &Path,
+        top: &Path,
+        has_lock: bool,
+        has_manifest: bool,
+    ) {
+        if has_manifest {
+            self.manifests.insert(real.to_owned(), has_lock);
+        }
+        if has_lock {
+            self.lock(&folder.join(LOCK));
+        } else {
+            self.unlocked.push(Unlocked {
+                folder: folder.to_owned(),
+                real: real.to_owned(),
+                top: top.to_owned(),
+            });
+        }
+    }
+
+    fn lock(&mut self, lock: &Path) {
+        match lock.canonicalize() {
+            Ok(real) => {
+                let lock = readable(lock);
+                self.projects.entry(real).or_insert_with(|| Project {
+                    folder: parent(&lock),
+                    lock: Some(lock),
+                });
+            }
+            Err(error) => self.problem(lock, format!("cannot look at it: {error}")),
+        }
+    }
+
+    fn finish(mut self) -> Found {
+        let unlocked = std::mem::take(&mut self.unlocked);
+        let mut elsewhere = Vec::new();
+        // Projects of their own first: their spelling is better than one derived from a member.
+        for package in unlocked {
+            if self.is_covered(&package) {
+                continue;
+            }
+            let owner = self.owner(&package.real);
+            if owner == package.real {
+                self.project_without_lock(&package.folder, owner);
+            } else {
+                elsewhere.push(owner);
+            }
+        }
+        for owner in elsewhere {
+            if has_file(&owner, LOCK) {
+                self.lock(&owner.join(LOCK));
+            } else {
+                self.project_without_lock(&owner.clone(), owner);
+            }
+        }
+        let projects: BTreeSet<Project> = self.projects.into_values().collect();
+        Found {
+            projects: projects.into_iter().collect(),
+            problems: self.problems,
+        }
+    }
+
+    fn project_without_lock(&mut self, folder: &Path, real: PathBuf) {
+        self.projects.entry(real).or_insert_with(|| Project {
+            folder: readable(folder),
+            lock: None,
+        });
+    }
+
+    /// Rule 1 of [`find`].
+    fn is_covered(&mut self, package: &Unlocked) -> bool {
+        if package.real == package.top {
+            return false;
+        }
+        let above = package.real.ancestors().skip(1);
+        let within: Vec<PathBuf> = above
+            .take_while(|folder| folder.starts_with(&package.top))
+            .map(Path::to_owned)
+            .collect();
+        within.into_iter().any(|folder| {
+            self.manifests.get(&folder) == Some(&true)
+                && !self
+                    .membership(&folder)
+                    .root
+                    .as_ref()
+                    .is_some_and(|workspace| workspace.excludes(&folder, &package.real))
+        })
+    }
+
+    /// Rule 2 of [`find`]: the real folder that has, or would have, the lock file.
+    fn owner(&mut self, real: &Path) -> PathBuf {
+        let own = self.membership(real);
+        if own.root.is_some() {
+            return real.to_owned();
+        }
+        if let Some(pointer) = &own.pointer {
+            // A pointer to nowhere is for cargo to complain about.
+            return real
+                .join(pointer)
+                .canonicalize()
+                .unwrap_or_else(|_| real.to_owned());
+        }
+        for folder in real.ancestors().skip(1) {
+            // `cargo package` unpacks there, inside the very workspace it must not belong to.
+            if folder.ends_with("target/package") {
+                break;
+            }
+            let is_owner = self
+                .membership(folder)
+                .root
+                .as_ref()
+                .is_some_and(|workspace| !workspace.excludes(folder, real));
+            if is_owner {
+                return folder.to_owned();
+            }
+        }
+        real.to_owned()
+    }
+
+    /// A manifest that is missing or cannot be read says nothing; cargo will say what is wrong with it.
+    fn membership(&mut self, folder: &Path) -> &Membership {
+        self.workspaces
+            .entry(folder.to_owned())
+            .or_insert_with(|| read_membership(folder))
+    }
+
+    fn problem(&mut self, path: &Path, text: String) {
+        self.problems.push(Problem {
+            path: readable(path),
+            text,
+        });
+    }
+}
+
+fn read_membership(folder: &Path) -> Membership {
+    let path = folder.join(MANIFEST);
+    // A pipe of that name would never end.
+    if !path.is_file() {
+        return Membership::default();
+    }
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let Ok(manifest) = toml::from_str::<RawManifest>(&text) else {
+        return Membership::default();
+    };
+    let pointer = manifest
+        .package
+        .or(manifest.project)
+        .and_then(|package| package.workspace);
+    Membership {
+        root: manifest.workspace,
+        pointer,
+    }
+}
+
+fn is_hidden(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+fn is_cache(folder: &Path) -> bool {
+    let tag = folder.join(CACHE_TAG);
+    let mut start = [0; CACHE_TAG_SIGNATURE.len()];
+    tag.is_file()
+        && File::open(tag).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+        && start == *CACHE_TAG_SIGNATURE
+}
+
+/// A file, or a link to one: only folders are not looked at through links.
+fn is_file(entry: &DirEntry) -> bool {
+    entry.file_type().is_file() || (entry.file_type().is_symlink() && entry.path().is_file())
+}
+
+fn has_file(folder: &Path, name: &str) -> bool {
+    folder.join(name).is_file()
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// Takes `.` and `..` out of an absolute path without asking the disk, as cargo does (`normalize_path`).
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => {
+                plain.push(component)
+            }
+        }
+    }
+    plain
+}
+
+/// Without the `./` that a walk from `.` puts in front.
+fn readable(path: &Path) -> PathBuf {
+    match path.strip_prefix(".") {
+        Ok(rest) if !rest.as_os_str().is_empty() => rest.to_owned(),
+        Ok(_) | Err(_) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKAGE: &str = "[package]\nname = 'p'\n";
+    const WORKSPACE: &str = "[workspace]\nmembers = ['crates/*']\nexclude = ['out', 'both']\n";
+    const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# by cargo\n";
+
+    /// Files by relative path, in a temporary folder that no manifest lies above.
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = top.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        top
+    }
+
+    /// Looks at `paths` below the tree and compares with `FOLDER` or `FOLDER: LOCK`, all relative to the tree.
+    #[track_caller]
+    fn check(files: &[(&str, &str)], paths: &[&str], expected: &[&str]) {
+        let top = tree(files);
+        let paths: Vec<PathBuf> = paths.iter().map(|path| top.path().join(path)).collect();
+        let found = find(&paths);
+        assert_eq!(found.problems, []);
+        assert_eq!(shown(&found, top.path()), expected);
+    }
+
+    fn shown(found: &Found, top: &Path) -> Vec<String> {
+        let real = top.canonicalize().unwrap();
+        let short = |path: &Path| {
+            let path = path
+                .strip_prefix(top)
+                .or_else(|_| path.strip_prefix(&real))
+                .unwrap_or(path);
+            path.display().to_string()
+        };
+        let line = |project: &Project| match &project.lock {
+            Some(lock) => format!("{}: {}", short(&project.folder), short(lock)),
+            None => short(&project.folder),
+        };
+        found.projects.iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_lock_file_below_a_folder_is_a_project() {
+        check(
+            &[
+                ("src/b/Cargo.toml", PACKAGE),
+                ("src/b/Cargo.lock", ""),
+                ("src/a/deep/down/Cargo.lock", ""),
+                ("src/b/tools/Cargo.toml", PACKAGE),
+                ("src/b/tools/Cargo.lock", ""),
+                ("src/readme", ""),
+                ("elsewhere/Cargo.lock", ""),
+            ],
+            &["src"],
+            &[
+                "src/a/deep/down: src/a/deep/down/Cargo.lock",
+                "src/b: src/b/Cargo.lock",
+                "src/b/tools: src/b/tools/Cargo.lock",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_manifest_alone_is_a_project_without_lock_file() {
+        check(
+            &[("a/Cargo.toml", PACKAGE), ("b/c/Cargo.toml", "not toml")],
+            &[""],
+            &["a", "b/c"],
+        );
+    }
+
+    #[test]
+    fn a_lock_file_of_any_name_and_a_manifest_may_be_named() {
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/Cargo.lock", ""),
+            ("a/Cargo.lock.msrv", ""),
+            ("b/Cargo.toml", PACKAGE),
+            ("b/below/Cargo.lock", ""),
+        ];
+        check(&files, &["a/Cargo.lock.msrv"], &["a: a/Cargo.lock.msrv"]);
+        check(&files, &["a/Cargo.toml"], &["a: a/Cargo.lock"]);
+        check(&files, &["b/Cargo.toml"], &["b"]);
+        check(
+            &files,
+            &["b/Cargo.toml", "a/Cargo.lock", "a/Cargo.lock.msrv"],
+            &["a: a/Cargo.lock", "a: a/Cargo.lock.msrv", "b"],
+        );
+    }
+
+    #[test]
+    fn a_project_reached_twice_counts_once() {
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/Cargo.lock", ""),
+            ("b/Cargo.toml", PACKAGE),
+        ];
+        check(
+            &files,
+            &["", "a", "a/../a/Cargo.lock", "b", "b/Cargo.toml", "./b"],
+            &["a: a/Cargo.lock", "b"],
+        );
+    }
+
+    #[test]
+    fn hidden_folders_and_caches_are_passed_by_unless_named() {
+        let files = [
+            (".hidden/Cargo.lock", ""),
+            ("out/CACHEDIR.TAG", TAG),
+            ("out/deep/Cargo.lock", ""),
+            ("fake/CACHEDIR.TAG", "Signature: none"),
+            ("fake/Cargo.lock", ""),
+        ];
+        check(&files, &[""], &["fake: fake/Cargo.lock"]);
+        check(
+            &files,
+            &[".hidden", "out"],
+            &[
+                ".hidden: .hidden/Cargo.lock",
+                "out/deep: out/deep/Cargo.lock",
+            ],
+        );
+    }
+
+    #[test]
+    fn members_stand_for_their_workspace() {
+        let unlocked = [
+            ("ws/Cargo.toml", WORKSPACE),
+            ("ws/crates/a/Cargo.toml", PACKAGE),
+            ("ws/crates/b/Cargo.toml", PACKAGE),
+        ];
+        let mut locked = unlocked.to_vec();
+        locked.push(("ws/Cargo.lock", ""));
+        for path in [
+            "",
+            "ws",
+            "ws/crates",
+            "ws/crates/a",
+            "ws/crates/b/Cargo.toml",
+        ] {
+            check(&unlocked, &[path], &["ws"]);
+            check(&locked, &[path], &["ws: ws/Cargo.lock"]);
+        }
+    }
+
+    #[test]
+    fn what_a_workspace_excludes_is_a_project_of_its_own() {
+        let manifest =
+            "[workspace]\nmembers = ['crates/*', 'both/in']\nexclude = ['out', 'both']\n";
+        let unlocked = [
+            ("ws/Cargo.toml", manifest),
+            ("ws/out/x/Cargo.toml", PACKAGE),
+            ("ws/outside/Cargo.toml", PACKAGE),
+            ("ws/both/in/Cargo.toml", PACKAGE),
+            ("ws/both/not/Cargo.toml", PACKAGE),
+        ];
+        check(&unlocked, &[""], &["ws", "ws/both/not", "ws/out/x"]);
+        let mut locked = unlocked.to_vec();
+        locked.push(("ws/Cargo.lock", ""));
+        check(
+            &locked,
+            &[""],
+            &["ws: ws/Cargo.lock", "ws/both/not", "ws/out/x"],
+        );
+    }
+
+    #[test]
+    fn the_workspace_key_points_to_the_root() {
+        check(
+            &[
+                (
+                    "ws/root/Cargo.toml",
+                    "[workspace]\nmembers = ['../member']\n",
+                ),
+                (
+                    "ws/member/Cargo.toml",
+                    "[package]\nname = 'm'\nworkspace = '../root'\n",
+                ),
+            ],
+            &["ws/member"],
+            &["ws/root"],
+        );
+    }
+
+    #[test]
+    fn an_unlocked_workspace_inside_an_unlocked_one_is_its_own() {
+        check(
+            &[
+                ("ws/Cargo.toml", WORKSPACE),
+                ("ws/fuzz/Cargo.toml", "[package]\nname = 'f'\n[workspace]\n"),
+            ],
+            &[""],
+            &["ws", "ws/fuzz"],
+        );
+    }
+
+    #[test]
+    fn a_locked_project_covers_what_is_below_until_that_is_named_itself() {
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/Cargo.lock", ""),
+            ("a/vendor/x/Cargo.toml", PACKAGE),
+            ("a/fuzz/Cargo.toml", "[workspace]\n[package]\nname = 'f'\n"),
+            // Without a manifest beside it, a lock file covers nothing.
+            ("b/Cargo.lock", ""),
+            ("b/x/Cargo.toml", PACKAGE),
+        ];
+        check(
+            &files,
+            &[""],
+            &["a: a/Cargo.lock", "b: b/Cargo.lock", "b/x"],
+        );
+        check(&files, &["a/fuzz"], &["a/fuzz"]);
+        check(
+            &files,
+            &["", "a/fuzz/Cargo.toml"],
+            &["a: a/Cargo.lock", "a/fuzz", "b: b/Cargo.lock", "b/x"],
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed_below_a_path_but_may_be_named() {
+        let top = tree(&[
+            ("real/a/Cargo.lock", ""),
+            ("real/a/Cargo.toml", PACKAGE),
+            ("walked/b/Cargo.toml", PACKAGE),
+        ]);
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(top.path().join(target), top.path().join(name)).unwrap();
+        };
+        link("real/a", "walked/linked");
+        link("walked", "walked/b/loop");
+        link("real/a/Cargo.lock", "walked/b/Cargo.lock");
+
+        let found = find(&[top.path().join("walked")]);
+        assert_eq!(shown(&found, top.path()), ["walked/b: walked/b/Cargo.lock"]);
+
+        // The name that was given stays; the lock file behind it counts once.
+        let found = find(&[top.path().join("walked/linked"), top.path().join("real")]);
+        assert_eq!(
+            shown(&found, top.path()),
+            ["walked/linked: walked/linked/Cargo.lock"]
+        );
+        assert_eq!(found.problems, []);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_a_problem_and_the_rest_goes_on() {
+        let top = tree(&[("empty/readme", ""), ("a/Cargo.lock", "")]);
+        let paths = ["missing", "empty", "a"].map(|path| top.path().join(path));
+        let found = find(&paths);
+        assert_eq!(shown(&found, top.path()), ["a: a/Cargo.lock"]);
+        let expected = [
+            (&paths[0], "no such file or folder"),
+            (&paths[1], "no Cargo.lock or Cargo.toml below it"),
+        ]
+        .map(|(path, text)| Problem {
+            path: path.clone(),
+            text: text.to_owned(),
+        });
+        assert_eq!(found.problems, expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_unreadable_folder_is_a_problem_and_the_rest_goes_on() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let top = tree(&[("a/Cargo.lock", ""), ("shut/Cargo.lock", "")]);
+        let shut = top.path().join("shut");
+        fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
+        // The super-user may read it all the same.
+        let is_readable = fs::read_dir(&shut).is_ok();
+        let found = find(&[top.path().to_owned()]);
+        fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
+
+        if is_readable {
+            assert_eq!(
+                shown(&found, top.path()),
+                ["a: a/Cargo.lock", "shut: shut/Cargo.lock"]
+            );
+        } else {
+            assert_eq!(shown(&found, top.path()), ["a: a/Cargo.lock"]);
+            assert_eq!(found.problems.len(), 1);
+            assert_eq!(found.problems[0].path, shut);
+            assert!(
+                found.problems[0].text.starts_with("cannot read folder: "),
+                "{:?}",
+                found.problems
+            );
+        }
+    }
+
+    #[test]
+    fn a_relative_path_stays_relative() {
+        // Tests run in the package's own folder.
+        let found = find(&[PathBuf::from("."), PathBuf::from("Cargo.toml")]);
+        assert_eq!(found.problems, []);
+        let here = Project {
+            folder: PathBuf::from("."),
+            lock: Some(PathBuf::from("Cargo.lock")),
+        };
+        assert!(found.projects.contains(&here), "{:?}", found.projects);
+    }
+}

@@ -1,0 +1,158 @@
+//! What larder can be asked for: kinds as data, each naming its things and stating its policy. Pure: no I/O, no clock,
+//! no HTTP; the cache acts on what is said here and never asks which kind it holds.
+
+pub mod registry;
+
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration, time::SystemTime};
+
+use bytes::Bytes;
+use url::Url;
+
+use crate::hash::Sha256;
+
+pub use registry::{CrateFile, IndexEntry, Registries, Registry, RegistryConfig};
+
+/// One nameable thing of some kind. Cheap to clone.
+pub type Resource = Arc<dyn Kind>;
+
+/// One kind of thing a client can ask for. `Display` names it for people: ``index entry of `serde` ``.
+pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
+    /// Where the store keeps it.
+    fn place(&self) -> Place;
+
+    /// How the cache must treat it.
+    fn policy(&self) -> Policy;
+
+    /// Where upstream keeps it.
+    fn source(&self) -> Source;
+
+    /// Names this resource in full, given the body of the resource that [`Place::ListedIn`] pointed at.
+    ///
+    /// # Errors
+    /// [`Unlisted`] if the listing does not mention it.
+    fn complete(&self, _listing: &[u8]) -> Result<Resource, Unlisted> {
+        Err(Unlisted)
+    }
+
+    /// The address, given the body of the resource that [`Source::NamedBy`] pointed at.
+    ///
+    /// # Errors
+    /// A sentence on why that body names no address.
+    fn locate(&self, _naming: &[u8]) -> Result<Url, String> {
+        Err("this kind of thing has a fixed address".to_owned())
+    }
+
+    /// Whether `body` can be what was asked for. This is what keeps a login page or half a file out of the store
+    /// where upstream offers no hash.
+    ///
+    /// # Errors
+    /// A phrase on what is wrong with it, fit to follow "the answer".
+    fn recognise(&self, _body: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Entries that must have been checked after the given moment to be consistent with `new`, which is about to
+    /// replace `old`.
+    fn makes_due(
+        &self,
+        _old: Option<&[u8]>,
+        _new: &[u8],
+        _now: SystemTime,
+    ) -> Vec<(Key, SystemTime)> {
+        Vec::new()
+    }
+
+    /// The blobs that `body` offers to clients.
+    fn offers(&self, _body: &[u8]) -> Vec<Sha256> {
+        Vec::new()
+    }
+
+    /// The body for clients while upstream is out of reach and only the blobs in `held` can be had.
+    fn offline_view(&self, body: Bytes, _held: &HashSet<Sha256>) -> Bytes {
+        body
+    }
+}
+
+/// The listing does not mention the resource.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unlisted;
+
+/// Where the store keeps a resource.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In an entry: a small record, body included, under a key.
+    Entry(Key),
+    /// As a blob, named by its own hash, which is also its proof.
+    Blob(Sha256),
+    /// Not known before this other resource has been read: then [`Kind::complete`] tells.
+    ListedIn(Resource),
+}
+
+/// Where upstream keeps a resource.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// At this address.
+    At(Url),
+    /// At an address that the body of this other resource leads to, by [`Kind::locate`].
+    NamedBy(Resource),
+}
+
+/// The name an entry is stored under: a relative path of harmless segments. Stable across releases, since changing it
+/// orphans every stored copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// Joins segments that were validated by the kind which calls this.
+    fn new(segments: &[&str]) -> Self {
+        debug_assert!(
+            segments
+                .iter()
+                .flat_map(|segment| segment.split('/'))
+                .all(|segment| {
+                    !segment.is_empty()
+                        && !segment.starts_with('.')
+                        && !segment.contains(['\\', '\0'])
+                }),
+            "a key is made of harmless segments: {segments:?}"
+        );
+        Self(segments.join("/"))
+    }
+
+    /// The key as a relative path with `/` between segments.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The rules that one kind is kept by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a stored copy may be served unasked.
+    pub freshness: Freshness,
+    /// The largest body accepted from upstream, in bytes, after decoding.
+    pub max_bytes: u64,
+    /// How long upstream's word that there is no such thing is believed.
+    pub absence: Duration,
+    /// What clients are told that it is.
+    pub content_type: &'static str,
+    /// Whether to ask upstream for a compressed transfer. Bodies are stored decoded in any case.
+    pub compressible: bool,
+}
+
+/// How long a stored copy may be served without asking upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Its name fixes its bytes.
+    Forever,
+    /// This long, whatever upstream says.
+    For(Duration),
+    /// As long as upstream's `max-age` says, at most as long as the user's cap.
+    AsUpstreamSays,
+}

@@ -1,0 +1,795 @@
+//! What cargo asks for: a registry's config, its index entries, its crate files. Pure; the facts about cargo cite its
+//! functions so that the next reader can check whether they still hold.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::{Freshness, Key, Kind, Place, Policy, Resource, Source, Unlisted};
+use crate::hash::Sha256;
+
+/// The store's and the log's name for crates.io.
+pub const CRATES_IO: &str = "crates-io";
+
+/// The registries this larder serves, by name.
+#[derive(Clone, Debug)]
+pub struct Registries(HashMap<String, Arc<Registry>>);
+
+/// One registry upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// `crates-io`, or the name the user gave it: one harmless path segment.
+    name: String,
+    /// The base address of its sparse index, ending in `/`.
+    index: Url,
+}
+
+impl Registries {
+    /// crates.io's index is at `crates_io`; the others are what the settings name.
+    pub fn new(crates_io: Url, others: impl IntoIterator<Item = (String, Url)>) -> Self {
+        let registries = others
+            .into_iter()
+            .chain([(CRATES_IO.to_owned(), crates_io)]);
+        Self(
+            registries
+                .map(|(name, index)| (name.clone(), Arc::new(Registry { name, index })))
+                .collect(),
+        )
+    }
+
+    /// crates.io.
+    pub fn crates_io(&self) -> &Arc<Registry> {
+        self.0
+            .get(CRATES_IO)
+            .expect("the constructor put crates.io in")
+    }
+
+    /// The registry of that name, if there is one.
+    pub fn named(&self, name: &str) -> Option<&Arc<Registry>> {
+        self.0.get(name)
+    }
+
+    /// The registry whose index is at `index`, compared as cargo compares sources: with or without `sparse+` and the
+    /// last slash (cargo, `util/canonical_url.rs`).
+    pub fn at(&self, index: &str) -> Option<&Arc<Registry>> {
+        let wanted = canonical(index);
+        self.0
+            .values()
+            .find(|registry| canonical(registry.index.as_str()) == wanted)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Registry>> {
+        self.0.values()
+    }
+}
+
+fn canonical(index: &str) -> &str {
+    let index = index.strip_prefix("sparse+").unwrap_or(index);
+    index.trim_end_matches('/')
+}
+
+impl Registry {
+    /// `crates-io`, or the name the user gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The base address of its sparse index.
+    pub fn index(&self) -> &Url {
+        &self.index
+    }
+
+    /// Whether `name` can name a registry: letters, digits, `-` and `_`.
+    pub fn is_valid_name(name: &str) -> bool {
+        is_crate_name(name)
+    }
+
+    /// How people are told of it.
+    fn title(&self) -> Cow<'_, str> {
+        if self.name == CRATES_IO {
+            "crates.io".into()
+        } else {
+            format!("registry `{}`", self.name).into()
+        }
+    }
+
+    fn at(&self, path: &str) -> Url {
+        self.index
+            .join(path)
+            .expect("a validated path joins any base address")
+    }
+}
+
+/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`served_config`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Whose config.
+    pub registry: Arc<Registry>,
+}
+
+/// The fields of `config.json` that matter to larder (cargo, `RegistryConfig` in `sources/registry/mod.rs`).
+#[derive(Deserialize)]
+struct ConfigFields<'a> {
+    #[serde(borrow)]
+    dl: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api: Option<Cow<'a, str>>,
+}
+
+impl RegistryConfig {
+    /// The config of `registry`.
+    pub fn of(registry: &Arc<Registry>) -> Resource {
+        Arc::new(Self {
+            registry: registry.clone(),
+        })
+    }
+}
+
+impl fmt::Display for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "config of {}", self.registry.title())
+    }
+}
+
+impl Kind for RegistryConfig {
+    fn place(&self) -> Place {
+        Place::Entry(Key::new(&[&self.registry.name, "config.json"]))
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            // A registry moves its downloads about once in years; a wrong `dl` shows at once as a failed download.
+            freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
+            max_bytes: 1 << 20,
+            absence: Duration::from_secs(10),
+            content_type: "application/json",
+            compressible: false,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.registry.at("config.json"))
+    }
+
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        match serde_json::from_slice::<ConfigFields<'_>>(body) {
+            Ok(config) if Url::parse(&fill(&config.dl, "a", "0.0.0", None)).is_ok() => Ok(()),
+            Ok(config) => Err(format!(
+                "names the unusable download address `{}`",
+                config.dl
+            )),
+            Err(_) => Err("is not a registry's config.json".to_owned()),
+        }
+    }
+}
+
+/// The `config.json` for a client that reached larder at `base` (ends in `/`, registry prefix included). Carries the
+/// upstream's `api`, so that `cargo search --registry larder` works, and never its `auth-required`: credentials for
+/// upstream are larder's own business.
+pub fn served_config(base: &str, upstream: Option<&[u8]>) -> Bytes {
+    let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
+    let api = upstream
+        .and_then(|body| serde_json::from_slice::<ConfigFields<'_>>(body).ok())
+        .and_then(|config| config.api);
+    let config = match api {
+        Some(api) => serde_json::json!({ "dl": dl, "api": api }),
+        None => serde_json::json!({ "dl": dl }),
+    };
+    Bytes::from(format!("{config}\n"))
+}
+
+/// Fills a download template as cargo does (cargo, `sources/registry/download.rs`, `download`): plain replacement, no
+/// encoding, and a default tail if no marker occurs.
+fn fill(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> String {
+    const MARKERS: [&str; 5] = [
+        "{crate}",
+        "{version}",
+        "{prefix}",
+        "{lowerprefix}",
+        "{sha256-checksum}",
+    ];
+    if !MARKERS.iter().any(|marker| template.contains(marker)) {
+        return format!(
+            "{}/{name}/{version}/download",
+            template.trim_end_matches('/')
+        );
+    }
+    template
+        .replace("{crate}", name)
+        .replace("{version}", version)
+        .replace("{prefix}", &prefix(name))
+        .replace("{lowerprefix}", &prefix(&name.to_ascii_lowercase()))
+        .replace(
+            "{sha256-checksum}",
+            &checksum.map_or_else(String::new, |sum| sum.to_string()),
+        )
+}
+
+/// The index folder of a crate (cargo, `make_dep_path` in `cargo-util/src/registry.rs`).
+fn prefix(name: &str) -> String {
+    match name.len() {
+        1 | 2 => name.len().to_string(),
+        3 => format!("3/{}", &name[..1]),
+        _ => format!("{}/{}", &name[..2], &name[2..4]),
+    }
+}
+
+/// Whether `name` may name a crate: what crates.io allows, and nothing that could be mistaken for a path. Names that
+/// crates.io reserves pass: whether they exist is upstream's to say.
+fn is_crate_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Whether `version` may be a version: the characters of semantic versioning, build metadata included.
+fn is_version(version: &str) -> bool {
+    (1..=128).contains(&version.len())
+        && version.starts_with(|c: char| c.is_ascii_digit())
+        && version
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+'))
+}
+
+/// One crate's index file: a JSON object per version, one on each line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Whose entry.
+    pub registry: Arc<Registry>,
+    /// The crate's name, lower-case as index paths are.
+    name: String,
+}
+
+/// The fields of an index line that larder reads (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    vers: Cow<'a, str>,
+    #[serde(borrow)]
+    cksum: Cow<'a, str>,
+}
+
+/// The part of a line that says when and on what it depends.
+#[derive(Deserialize)]
+struct LineDeps<'a> {
+    #[serde(borrow, default)]
+    deps: Vec<Dep<'a>>,
+    #[serde(borrow, default)]
+    pubtime: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Dep<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    package: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    registry: Option<Cow<'a, str>>,
+}
+
+fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|&b| b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+}
+
+impl IndexEntry {
+    /// The entry of the crate `name`, in any case; `None` if that cannot be a crate's name.
+    pub fn of(registry: &Arc<Registry>, name: &str) -> Option<Resource> {
+        Self::new(registry, name).map(|entry| Arc::new(entry) as Resource)
+    }
+
+    fn new(registry: &Arc<Registry>, name: &str) -> Option<Self> {
+        is_crate_name(name).then(|| Self {
+            registry: registry.clone(),
+            name: name.to_ascii_lowercase(),
+        })
+    }
+
+    /// Reads the path segments below a registry's base; `None` if they are no index path or the folder does not
+    /// belong to the name.
+    pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
+        let (name, folder) = segments.split_last()?;
+        let entry = Self::new(registry, name)?;
+        (prefix(&entry.name) == folder.join("/").to_ascii_lowercase())
+            .then(|| Arc::new(entry) as Resource)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", prefix(&self.name), self.name)
+    }
+
+    /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
+    pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
+        lines(body)
+            .filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok())
+            .find(|line| line.vers == version)
+            .and_then(|line| Sha256::parse(&line.cksum))
+    }
+}
+
+impl fmt::Display for IndexEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "index entry of `{}`", self.name)?;
+        in_registry(f, &self.registry)
+    }
+}
+
+fn in_registry(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
+    if registry.name == CRATES_IO {
+        Ok(())
+    } else {
+        write!(f, " in {}", registry.title())
+    }
+}
+
+impl Kind for IndexEntry {
+    fn place(&self) -> Place {
+        Place::Entry(Key::new(&[&self.registry.name, "index", &self.path()]))
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            freshness: Freshness::AsUpstreamSays,
+            // The largest entries of crates.io are below 20 MB.
+            max_bytes: 64 << 20,
+            // Long enough to spare upstream a typo in a loop, short enough that a crate published a minute ago is found.
+            absence: Duration::from_secs(30),
+            content_type: "text/plain",
+            compressible: true,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.registry.at(&self.path()))
+    }
+
+    /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
+    /// versions and an odd line pass, a login page or half a file does not.
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        let mut last_is_whole = false;
+        let mut ours = 0_usize;
+        let mut others = 0_usize;
+        for line in lines(body) {
+            last_is_whole = serde_json::from_slice::<&RawValue>(line).is_ok();
+            match serde_json::from_slice::<Line<'_>>(line) {
+                Ok(line) if line.name.eq_ignore_ascii_case(&self.name) => ours += 1,
+                Ok(_) | Err(_) => others += 1,
+            }
+        }
+        if ours == 0 && others == 0 {
+            Err("is empty".to_owned())
+        } else if ours == 0 {
+            Err(format!(
+                "does not describe the crate `{}`; a login page or a wrong server?",
+                self.name
+            ))
+        } else if !last_is_whole && !body.ends_with(b"\n") {
+            Err("ends in the middle of a line".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A version published at a moment may need versions of its dependencies published just before that moment, so
+    /// their entries must have been checked since. Without a publication time, the moment is now.
+    fn makes_due(&self, old: Option<&[u8]>, new: &[u8], now: SystemTime) -> Vec<(Key, SystemTime)> {
+        let known: HashSet<&[u8]> = old.map(|old| lines(old).collect()).unwrap_or_default();
+        let mut due = BTreeMap::new();
+        for line in lines(new).filter(|line| !known.contains(line)) {
+            let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
+                continue;
+            };
+            let published = line
+                .pubtime
+                .and_then(|time| humantime::parse_rfc3339(&time).ok())
+                .unwrap_or(now);
+            for dep in line.deps {
+                // Dev-dependencies of other people's crates are never resolved; those of another registry are not
+                // known by name here.
+                if dep.kind.as_deref() == Some("dev") || dep.registry.is_some() {
+                    continue;
+                }
+                let Some(dep) = Self::new(&self.registry, &dep.package.unwrap_or(dep.name)) else {
+                    continue;
+                };
+                let since = due.entry(dep.name).or_insert(published);
+                *since = published.max(*since);
+            }
+        }
+        due.into_iter()
+            .filter_map(
+                |(name, since)| match Self::new(&self.registry, &name)?.place() {
+                    Place::Entry(key) => Some((key, since)),
+                    Place::Blob(_) | Place::ListedIn(_) => None,
+                },
+            )
+            .collect()
+    }
+
+    fn offers(&self, body: &[u8]) -> Vec<Sha256> {
+        lines(body)
+            .filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok())
+            .filter_map(|line| Sha256::parse(&line.cksum))
+            .collect()
+    }
+
+    /// Versions whose crate is not held are marked as yanked: cargo then chooses none of them anew, yet a lock file
+    /// that names one still resolves (cargo, `Summaries`/`query_inner` in `sources/registry/index/mod.rs`), which
+    /// matters for crates that another platform needs and this one never downloads. If none is held, the entry says
+    /// nothing about choice and stays as it is.
+    fn offline_view(&self, body: Bytes, held: &HashSet<Sha256>) -> Bytes {
+        let is_held = |line: &[u8]| {
+            serde_json::from_slice::<Line<'_>>(line)
+                .ok()
+                .and_then(|line| Sha256::parse(&line.cksum))
+                .is_some_and(|sum| held.contains(&sum))
+        };
+        if !lines(&body).any(is_held) {
+            return body;
+        }
+        let mut view = Vec::with_capacity(body.len() + 64);
+        for line in lines(&body) {
+            match (!is_held(line)).then(|| yanked(line)).flatten() {
+                Some(yanked) => view.extend_from_slice(&yanked),
+                None => view.extend_from_slice(line),
+            }
+            view.push(b'\n');
+        }
+        Bytes::from(view)
+    }
+}
+
+/// The line with `yanked` set and every other value as it was; `None` if it is no JSON object.
+fn yanked(line: &[u8]) -> Option<Vec<u8>> {
+    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(line).ok()?;
+    let yes: &RawValue = serde_json::from_str("true").ok()?;
+    fields.insert("yanked", yes);
+    serde_json::to_vec(&fields).ok()
+}
+
+/// One crate archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrateFile {
+    /// Whose crate.
+    pub registry: Arc<Registry>,
+    /// In the case of the index line.
+    name: String,
+    version: String,
+    checksum: Option<Sha256>,
+}
+
+impl CrateFile {
+    /// The archive of that name and version, with its hash if the asker knows it (from a lock file or the address);
+    /// `None` if that cannot be a crate's name and version.
+    pub fn of(
+        registry: &Arc<Registry>,
+        name: &str,
+        version: &str,
+        checksum: Option<Sha256>,
+    ) -> Option<Resource> {
+        (is_crate_name(name) && is_version(version)).then(|| {
+            Arc::new(Self {
+                registry: registry.clone(),
+                name: name.to_owned(),
+                version: version.to_owned(),
+                checksum,
+            }) as Resource
+        })
+    }
+
+    /// Reads the path segments below a registry's base: `crates/NAME/VERSION/download`, or with the checksum before
+    /// the last; `None` if they are no such path.
+    pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
+        match segments {
+            ["crates", name, version, "download"] => Self::of(registry, name, version, None),
+            ["crates", name, version, checksum, "download"] => {
+                Self::of(registry, name, version, Some(Sha256::parse(checksum)?))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CrateFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "crate `{} {}`", self.name, self.version)?;
+        in_registry(f, &self.registry)
+    }
+}
+
+impl Kind for CrateFile {
+    fn place(&self) -> Place {
+        match self.checksum {
+            Some(sum) => Place::Blob(sum),
+            None => Place::ListedIn(Arc::new(
+                IndexEntry::new(&self.registry, &self.name)
+                    .expect("a crate file's name was checked when it was made"),
+            )),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            freshness: Freshness::Forever,
+            max_bytes: 1 << 30,
+            absence: Duration::from_secs(30),
+            content_type: "application/gzip",
+            compressible: false,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::NamedBy(RegistryConfig::of(&self.registry))
+    }
+
+    fn complete(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+        let sum = IndexEntry::checksum(listing, &self.version).ok_or(Unlisted)?;
+        Ok(Arc::new(Self {
+            checksum: Some(sum),
+            ..self.clone()
+        }))
+    }
+
+    fn locate(&self, naming: &[u8]) -> Result<Url, String> {
+        let config: ConfigFields<'_> = serde_json::from_slice(naming)
+            .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
+        let address = fill(&config.dl, &self.name, &self.version, self.checksum);
+        Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Arc<Registry> {
+        let registries = Registries::new(Url::parse("http://127.0.0.1:9/index/").unwrap(), []);
+        registries.crates_io().clone()
+    }
+
+    #[track_caller]
+    fn check_path(path: &str, key: Option<&str>) {
+        let segments: Vec<_> = path.split('/').collect();
+        let found = IndexEntry::parse(&registry(), &segments).map(|entry| match entry.place() {
+            Place::Entry(key) => key.to_string(),
+            other => panic!("an index entry lives in an entry, not {other:?}"),
+        });
+        assert_eq!(found.as_deref(), key, "{path}");
+    }
+
+    #[test]
+    fn t22_short_names_have_their_own_folders_and_a_wrong_folder_is_refused() {
+        check_path("1/a", Some("crates-io/index/1/a"));
+        check_path("2/cc", Some("crates-io/index/2/cc"));
+        check_path("3/l/log", Some("crates-io/index/3/l/log"));
+        check_path("se/rd/serde", Some("crates-io/index/se/rd/serde"));
+        check_path("re/gi/registry", Some("crates-io/index/re/gi/registry"));
+        check_path("xx/yy/serde", None);
+        check_path("3/x/log", None);
+        check_path("1/cc", None);
+        check_path("serde", None);
+        check_path("se/rd/se..rde", None);
+        check_path("se/rd/", None);
+    }
+
+    #[test]
+    fn t21_any_case_leads_to_the_one_lower_case_entry() {
+        check_path("mi/xe/mixedcase", Some("crates-io/index/mi/xe/mixedcase"));
+        check_path("Mi/Xe/MixedCase", Some("crates-io/index/mi/xe/mixedcase"));
+    }
+
+    #[test]
+    fn t24_dash_and_underscore_are_different_names() {
+        check_path("my/-d/my-dash", Some("crates-io/index/my/-d/my-dash"));
+        check_path("my/_d/my_dash", Some("crates-io/index/my/_d/my_dash"));
+    }
+
+    const SUM: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn line(name: &str, version: &str, sum: &str) -> String {
+        format!(
+            r#"{{"name":"{name}","vers":"{version}","deps":[],"cksum":"{sum}","features":{{}},"yanked":false}}"#
+        )
+    }
+
+    #[track_caller]
+    fn check_recognised(body: &str, expected: Result<(), &str>) {
+        let entry = IndexEntry::of(&registry(), "left").unwrap();
+        let found = entry.recognise(body.as_bytes());
+        match expected {
+            Ok(()) => assert_eq!(found, Ok(())),
+            Err(part) => assert!(found.clone().unwrap_err().contains(part), "{found:?}"),
+        }
+    }
+
+    #[test]
+    fn t18_login_pages_empty_and_cut_bodies_are_not_index_entries() {
+        let good = line("left", "1.0.0", SUM);
+        check_recognised(&good, Ok(()));
+        check_recognised("", Err("empty"));
+        check_recognised("\n\n", Err("empty"));
+        check_recognised(
+            "<html><body>Please log in</body></html>",
+            Err("does not describe"),
+        );
+        check_recognised(&line("right", "1.0.0", SUM), Err("does not describe"));
+        let two = format!("{good}\n{}", line("left", "1.1.0", SUM));
+        check_recognised(&two, Ok(()));
+        for cut in good.len() + 2..two.len() {
+            check_recognised(&two[..cut], Err("middle"));
+        }
+    }
+
+    #[test]
+    fn t19_unknown_fields_newer_schemas_odd_space_and_one_corrupt_line_are_recognised() {
+        let good = line("left", "1.0.0", SUM);
+        check_recognised(&format!("{good}\nrubbish\n"), Ok(()));
+        check_recognised(&format!("rubbish\n{good}"), Ok(()));
+        check_recognised(
+            &format!(
+                "  {}  \r\n",
+                good.replace("\"vers\"", "\"new\" : 1, \"v\":7, \"vers\"")
+            ),
+            Ok(()),
+        );
+        check_recognised(&line("LEFT", "1.0.0", SUM), Ok(()));
+    }
+
+    #[test]
+    fn t29_build_metadata_is_part_of_the_version() {
+        let segments = [
+            "crates",
+            "wasi",
+            "0.11.1+wasi-snapshot-preview1",
+            "download",
+        ];
+        let found = CrateFile::parse(&registry(), &segments).unwrap();
+        assert_eq!(
+            found.to_string(),
+            "crate `wasi 0.11.1+wasi-snapshot-preview1`"
+        );
+        let body = format!(
+            "{}\n{}",
+            line("wasi", "0.11.1", &"0".repeat(64)),
+            line("wasi", "0.11.1+x", SUM)
+        );
+        assert_eq!(
+            IndexEntry::checksum(body.as_bytes(), "0.11.1+x"),
+            Sha256::parse(SUM)
+        );
+    }
+
+    #[track_caller]
+    fn check_address(dl: &str, expected: &str) {
+        let sum = Sha256::parse(SUM);
+        let file = CrateFile::of(&registry(), "MixedCase", "1.0.0+b", sum).unwrap();
+        let config = serde_json::json!({ "dl": dl }).to_string();
+        assert_eq!(file.locate(config.as_bytes()).unwrap().as_str(), expected);
+    }
+
+    #[test]
+    fn every_download_template_is_filled_as_cargo_fills_it() {
+        check_address(
+            "http://a.example/dl",
+            "http://a.example/dl/MixedCase/1.0.0+b/download",
+        );
+        check_address(
+            "http://a.example/dl/",
+            "http://a.example/dl/MixedCase/1.0.0+b/download",
+        );
+        check_address(
+            "http://a.example/{lowerprefix}/{prefix}/{crate}-{version}.crate",
+            "http://a.example/mi/xe/Mi/xe/MixedCase-1.0.0+b.crate",
+        );
+        check_address(
+            "http://a.example/{sha256-checksum}",
+            &format!("http://a.example/{SUM}"),
+        );
+    }
+
+    #[test]
+    fn a_crate_without_its_hash_is_completed_by_its_index_entry() {
+        let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
+        let Place::ListedIn(listing) = file.place() else {
+            panic!("needs a listing")
+        };
+        assert_eq!(listing.to_string(), "index entry of `left`");
+        let complete = file
+            .complete(line("left", "1.0.0", SUM).as_bytes())
+            .unwrap();
+        assert!(matches!(complete.place(), Place::Blob(sum) if sum.to_string() == SUM));
+        assert_eq!(
+            file.complete(line("left", "2.0.0", SUM).as_bytes())
+                .unwrap_err(),
+            Unlisted
+        );
+    }
+
+    #[test]
+    fn the_served_config_carries_the_checksum_the_api_and_nothing_about_credentials() {
+        let upstream =
+            br#"{"dl":"http://b.example/dl","api":"http://b.example","auth-required":true}"#;
+        let served = served_config("http://127.0.0.1:3263/", Some(upstream));
+        let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
+        assert_eq!(
+            config["dl"],
+            "http://127.0.0.1:3263/crates/{crate}/{version}/{sha256-checksum}/download"
+        );
+        assert_eq!(config["api"], "http://b.example");
+        assert!(config.get("auth-required").is_none());
+    }
+
+    #[test]
+    fn offline_unheld_versions_are_yanked_and_nothing_else_changes() {
+        let other = "0".repeat(64);
+        let body = format!(
+            "{}\n{}\nrubbish\n",
+            line("left", "1.0.0", SUM),
+            line("left", "1.1.0", &other)
+        );
+        let entry = IndexEntry::of(&registry(), "left").unwrap();
+        let held = HashSet::from([Sha256::parse(SUM).unwrap()]);
+        let view = entry.offline_view(Bytes::from(body.clone()), &held);
+        let view: Vec<&[u8]> = lines(&view).collect();
+        assert_eq!(view[0], line("left", "1.0.0", SUM).as_bytes());
+        let second: serde_json::Value = serde_json::from_slice(view[1]).unwrap();
+        assert_eq!(
+            (&second["vers"], &second["yanked"]),
+            (&"1.1.0".into(), &true.into())
+        );
+        assert_eq!(view[2], b"rubbish");
+        let none_held = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
+        assert_eq!(none_held, body);
+    }
+
+    #[test]
+    fn t25_new_lines_make_their_dependencies_due_since_publication() {
+        let entry = IndexEntry::of(&registry(), "left").unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        let old = line("left", "1.0.0", SUM);
+        let dep = |time: &str| {
+            line("left", "1.1.0", SUM).replace(
+                "\"deps\":[]",
+                &format!(
+                    r#""deps":[{{"name":"x","package":"right","req":"^2"}},{{"name":"dev","kind":"dev","req":"1"}}]{time}"#
+                ),
+            )
+        };
+        let key = |name: &str| match IndexEntry::of(&registry(), name).unwrap().place() {
+            Place::Entry(key) => key,
+            other => panic!("{other:?}"),
+        };
+        let changed = format!("{old}\n{}", dep(""));
+        assert_eq!(
+            entry.makes_due(Some(old.as_bytes()), changed.as_bytes(), now),
+            [(key("right"), now)]
+        );
+        assert_eq!(
+            entry.makes_due(Some(changed.as_bytes()), changed.as_bytes(), now),
+            []
+        );
+        let dated = dep(r#","pubtime":"2024-01-02T03:04:05Z""#);
+        let published = humantime::parse_rfc3339("2024-01-02T03:04:05Z").unwrap();
+        assert_eq!(
+            entry.makes_due(None, dated.as_bytes(), now),
+            [(key("right"), published)]
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! The daemon's face: accepts connections, asks the cache, drains on shutdown. Kinds and policies are the resources'
+//! business, statuses are `respond`'s, the connection's protocols `connection`'s.
+
+pub mod connection;
+pub mod guard;
+pub mod h2c;
+mod respond;
+pub mod route;
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    cache::{Cache, Demand},
+    resource::{
+        Registries, Registry, RegistryConfig,
+        registry::{CRATES_IO, served_config},
+    },
+};
+use connection::{Limits, Protocol};
+use guard::Hosts;
+use respond::{Asked, Line, Outgoing};
+use route::{NoRoute, Route, route};
+
+/// Connections at a time; more wait in the listener's queue.
+const CONNECTIONS: usize = 4096;
+/// How long transfers may go on after the order to stop.
+const GRACE: Duration = Duration::from_secs(20);
+/// The pause after the system refused a connection, for want of descriptors mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the daemon serves.
+#[derive(Debug)]
+pub struct Server {
+    /// Where everything comes from.
+    pub cache: Cache,
+    /// The registries served.
+    pub registries: Registries,
+    /// The names clients may know it by.
+    pub hosts: Hosts,
+    /// Whether `Upgrade: h2c` is accepted.
+    pub h2c: H2c,
+}
+
+/// Where `Upgrade: h2c` is accepted. A reverse proxy that forwards it would let clients tunnel past its rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum H2c {
+    /// On loopback addresses only.
+    #[default]
+    Loopback,
+    /// Everywhere.
+    On,
+    /// Nowhere.
+    Off,
+}
+
+impl H2c {
+    fn is_on(self, listener: &TcpListener) -> bool {
+        match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::Loopback => listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
+        }
+    }
+}
+
+/// Serves until `shutdown` ends, then lets requests under way finish for a while.
+pub async fn run(
+    listeners: Vec<TcpListener>,
+    server: Arc<Server>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut acceptors = JoinSet::new();
+    for listener in listeners {
+        acceptors.spawn(accept(
+            listener,
+            server.clone(),
+            room.clone(),
+            stopping.clone(),
+        ));
+    }
+    drop(stopping);
+    shutdown.await;
+    let _ = stop.send(true);
+    // Each acceptor gives its connections' tasks back when it ends.
+    let drain = async { while acceptors.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, drain).await.is_err() {
+        warn!(grace = %humantime::format_duration(GRACE), "some transfers did not end in time; cutting them");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Server>,
+    room: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let upgrade = server.h2c.is_on(&listener);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => break,
+            accepted = async {
+                let permit = room.clone().acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => {
+                let (server, stopping) = (server.clone(), stopping.clone());
+                connections.spawn(async move {
+                    let _permit = permit;
+                    serve_connection(stream, server, upgrade, stopping).await;
+                });
+            }
+            (Err(error), _) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    server: Arc<Server>,
+    upgrade: bool,
+    stopping: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
+        let server = server.clone();
+        async move { server.respond(&request).await }
+    };
+    if let Err(error) =
+        connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
+    {
+        debug!(%error, "a connection ended");
+    }
+}
+
+impl Server {
+    async fn respond<B>(&self, request: &Request<B>) -> Response<Outgoing> {
+        let asked = Asked::of(request.method(), request.headers());
+        let path = request.uri().path();
+        let plain = |status, body: String, line| {
+            respond::text(
+                status,
+                "text/plain; charset=utf-8",
+                Bytes::from(body + "\n"),
+                &asked,
+                line,
+            )
+        };
+        let authority = match guard::check(request, &self.hosts) {
+            Ok(authority) => authority,
+            Err(refused) => {
+                let line =
+                    Line::new(path.escape_debug().to_string()).because(refused.reason.clone());
+                return plain(refused.status, refused.reason, line);
+            }
+        };
+        let route = match route(path, request.uri().query(), &self.registries) {
+            Ok(route) => route,
+            Err(none) => {
+                let status = match none {
+                    NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
+                    NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
+                };
+                let line = Line::new(path.escape_debug().to_string()).because(none.to_string());
+                return plain(status, none.to_string(), line);
+            }
+        };
+        let json = |body: Bytes| {
+            respond::text(
+                StatusCode::OK,
+                "application/json",
+                body,
+                &asked,
+                Line::new(path.to_owned()),
+            )
+        };
+        match route {
+            Route::Resource(resource) => {
+                let line = Line::new(resource.to_string());
+                match self.cache.get(&resource, Demand::Fresh).await {
+                    Ok(answer) => respond::answer(answer, &resource.policy(), &asked, line),
+                    Err(error) => respond::error(&error, &asked, line),
+                }
+            }
+            // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
+            Route::Config(registry) => json(self.config(&registry, &authority).await),
+            Route::Home => plain(StatusCode::OK, home(&authority), Line::new(path.to_owned())),
+            Route::Health | Route::Ready => {
+                plain(StatusCode::OK, "ok".to_owned(), Line::new(path.to_owned()))
+            }
+            Route::Status => json(self.status()),
+        }
+    }
+
+    /// The generated `config.json`. Upstream's own is needed soon, for the download address: fetching it now also
+    /// warms up the connection while cargo reads this one.
+    async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
+        let upstream = RegistryConfig::of(registry);
+        let stored = self.cache.peek(&upstream).await;
+        if !self.cache.is_offline() {
+            self.cache.prepare(upstream);
+        }
+        let base = match registry.name() {
+            CRATES_IO => format!("http://{authority}/"),
+            name => format!("http://{authority}/registry/{name}/"),
+        };
+        served_config(&base, stored.as_deref())
+    }
+
+    fn status(&self) -> Bytes {
+        let outages: Vec<_> = self
+            .cache
+            .outages()
+            .into_iter()
+            .map(|(host, outage)| {
+                let since = humantime::format_rfc3339_seconds(outage.since).to_string();
+                json!({ "upstream": host, "since": since, "cause": outage.cause })
+            })
+            .collect();
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "offline": self.cache.is_offline(),
+            "outages": outages,
+            "requests": self.cache.totals(),
+            "fetching": self.cache.in_flight(),
+        });
+        Bytes::from(format!("{status}\n"))
+    }
+}
+
+/// What a person is told who opens the address in a browser.
+fn home(authority: &str) -> String {
+    let settings = crate::client::cargo_settings(&format!("http://{authority}/"));
+    format!(
+        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Opens a listener.
+///
+/// # Errors
+/// What the system said.
+pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

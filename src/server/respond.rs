@@ -1,0 +1,519 @@
+//! Answers as HTTP: the only place that picks statuses and headers. A status is chosen by what the client does with it;
+//! the body's first line is what its user reads.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::{Frame, SizeHint};
+use tracing::info;
+
+use crate::{
+    cache::{Answer, Body, Outcome},
+    error::Error,
+    resource::{Freshness, Policy},
+    upstream::Failure,
+};
+
+/// How long cargo shall wait before it asks again for something that trouble upstream keeps from it. Cargo's own pauses
+/// add up to eleven seconds (cargo, `util/network/retry.rs`); three of these are enough to outlast a blip.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// What a request asked for, as far as its answer's form depends on it.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) if_none_match: Vec<String>,
+    pub(super) range: Option<String>,
+    pub(super) if_range: Option<String>,
+}
+
+impl Asked {
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value: &HeaderValue| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        Self {
+            method: method.clone(),
+            if_none_match: headers
+                .get_all(header::IF_NONE_MATCH)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .map(str::to_owned)
+                .collect(),
+            range: text(header::RANGE),
+            if_range: text(header::IF_RANGE),
+        }
+    }
+}
+
+/// The answer to a request for something in the cache.
+pub(super) fn answer(
+    answer: Answer,
+    policy: &Policy,
+    asked: &Asked,
+    line: Line,
+) -> Response<Outgoing> {
+    let etag = format!("\"{}\"", answer.sum);
+    let len = answer.body.len();
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    let mut set = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::ETAG, &etag);
+    set(header::CACHE_CONTROL, cache_control(policy));
+    set(
+        header::HeaderName::from_static("cache-status"),
+        cache_status(answer.outcome),
+    );
+    let line = line.outcome(answer.outcome.as_str());
+
+    if matches(&asked.if_none_match, &etag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response.map(|()| Outgoing::empty(line.status(304)));
+    }
+    set(header::CONTENT_TYPE, policy.content_type);
+    set(header::ACCEPT_RANGES, "bytes");
+    let (status, start, end) = match span(asked, &etag, len) {
+        Span::Whole => (StatusCode::OK, 0, len),
+        Span::Part { start, end, total } => {
+            set(
+                header::CONTENT_RANGE,
+                &format!("bytes {start}-{}/{total}", end - 1),
+            );
+            (StatusCode::PARTIAL_CONTENT, start, Some(end))
+        }
+        Span::Unsatisfiable { total } => {
+            set(header::CONTENT_RANGE, &format!("bytes */{total}"));
+            (StatusCode::RANGE_NOT_SATISFIABLE, 0, Some(0))
+        }
+    };
+    if let Some(end) = end {
+        set(header::CONTENT_LENGTH, &(end - start).to_string());
+    }
+    *response.status_mut() = status;
+    let line = line.status(status.as_u16());
+    if asked.method == Method::HEAD || end == Some(start) {
+        return response.map(|()| Outgoing::empty(line));
+    }
+    response.map(|()| Outgoing::body(answer.body, start, end, line))
+}
+
+/// A short text of our own.
+pub(super) fn text(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+    asked: &Asked,
+    line: Line,
+) -> Response<Outgoing> {
+    let line = line.status(status.as_u16());
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    if asked.method == Method::HEAD {
+        return response.map(|()| Outgoing::empty(line));
+    }
+    let len = body.len() as u64;
+    response.map(|()| Outgoing::body(Body::Whole(body), 0, Some(len), line))
+}
+
+/// The answer to a request that could not be fulfilled.
+pub(super) fn error(error: &Error, asked: &Asked, line: Line) -> Response<Outgoing> {
+    let status = status_of(error);
+    let body = Bytes::from(format!("{}\n", error.with_hint()));
+    let line = line.outcome(outcome_of(error)).because(error.to_string());
+    let mut response = text(status, "text/plain; charset=utf-8", body, asked, line);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+/// By what cargo does with a status (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs` and
+/// `maybe_spurious` in `util/network/retry.rs`): 404, 410 and 451 mean that there is no such crate, 5xx and 429 are tried
+/// again, anything else fails at once and shows the body.
+fn status_of(error: &Error) -> StatusCode {
+    match error {
+        Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
+        // Asking again helps nothing: the user must act.
+        Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
+        Error::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Upstream { failure, .. } => match failure {
+            Failure::Denied { .. } => StatusCode::FORBIDDEN,
+            Failure::Absent { .. } => StatusCode::NOT_FOUND,
+            Failure::Redirected { .. } | Failure::TooLarge { .. } => StatusCode::FAILED_DEPENDENCY,
+            Failure::Unreachable { .. }
+            | Failure::Silent { .. }
+            | Failure::Broken { .. }
+            | Failure::Status { .. }
+            | Failure::Unrecognised { .. }
+            | Failure::WrongHash { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Abandoned { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn outcome_of(error: &Error) -> &'static str {
+    match error {
+        Error::Absent { .. } | Error::Unlisted { .. } => "absent",
+        Error::Offline { .. } => "missing-offline",
+        Error::Down { .. } => "missing-down",
+        Error::Upstream { .. } | Error::Store { .. } | Error::Abandoned { .. } => "failed",
+    }
+}
+
+fn cache_control(policy: &Policy) -> &'static str {
+    match policy.freshness {
+        Freshness::Forever => "public, max-age=31536000, immutable",
+        Freshness::For(_) | Freshness::AsUpstreamSays => "no-cache",
+    }
+}
+
+/// RFC 9211.
+fn cache_status(outcome: Outcome) -> &'static str {
+    use crate::cache::StaleReason::{Down, Failed, Offline};
+    match outcome {
+        Outcome::Hit => "larder; hit",
+        Outcome::Miss => "larder; fwd=uri-miss; stored",
+        Outcome::Revalidated => "larder; fwd=stale; fwd-status=304",
+        Outcome::Collapsed => "larder; fwd=uri-miss; collapsed",
+        Outcome::Stale(Offline) => "larder; hit; detail=stale-offline",
+        Outcome::Stale(Down) => "larder; hit; detail=stale-down",
+        Outcome::Stale(Failed) => "larder; fwd=stale; detail=stale-failed",
+    }
+}
+
+/// Weak comparison with any of several tags, or `*` (RFC 9110, 13.1.2).
+fn matches(if_none_match: &[String], etag: &str) -> bool {
+    if_none_match
+        .iter()
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Span {
+    Whole,
+    Part { start: u64, end: u64, total: u64 },
+    Unsatisfiable { total: u64 },
+}
+
+/// The part of a body that a request wants (RFC 9110, 14). Several parts at once, or a body of unknown size, get the
+/// whole, which is always allowed.
+fn span(asked: &Asked, etag: &str, len: Option<u64>) -> Span {
+    let (&Method::GET, Some(range), Some(total)) = (&asked.method, &asked.range, len) else {
+        return Span::Whole;
+    };
+    // A date is no strong validator of ours.
+    if asked.if_range.as_ref().is_some_and(|wanted| wanted != etag) {
+        return Span::Whole;
+    }
+    let Some((first, last)) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.trim().split_once('-'))
+    else {
+        return Span::Whole;
+    };
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .ok()
+            .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let (start, end) = match (number(first), number(last)) {
+        (Some(start), Some(last)) if last >= start => (start, last.saturating_add(1).min(total)),
+        (Some(start), None) if last.is_empty() => (start, total),
+        (None, Some(suffix)) if first.is_empty() => (total.saturating_sub(suffix), total),
+        (Some(_) | None, Some(_) | None) => return Span::Whole,
+    };
+    if start >= end {
+        Span::Unsatisfiable { total }
+    } else {
+        Span::Part { start, end, total }
+    }
+}
+
+/// The line that the log gets when a request is over.
+#[derive(Debug)]
+pub(super) struct Line {
+    what: String,
+    outcome: &'static str,
+    status: u16,
+    began: Instant,
+    error: Option<String>,
+}
+
+impl Line {
+    pub(super) fn new(what: String) -> Self {
+        Self {
+            what,
+            outcome: "own",
+            status: 0,
+            began: Instant::now(),
+            error: None,
+        }
+    }
+
+    fn outcome(self, outcome: &'static str) -> Self {
+        Self { outcome, ..self }
+    }
+
+    fn status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    pub(super) fn because(self, error: String) -> Self {
+        Self {
+            error: Some(error),
+            ..self
+        }
+    }
+
+    fn write(&self, bytes: u64) {
+        let ms = Duration::as_millis(&self.began.elapsed());
+        let (resource, outcome, status) = (&self.what, self.outcome, self.status);
+        match &self.error {
+            None => info!(%resource, outcome, status, bytes, ms),
+            Some(error) => info!(%resource, outcome, status, bytes, ms, error),
+        }
+    }
+}
+
+/// A body on its way to a client; logs when it is over, however it ends.
+pub(super) struct Outgoing {
+    pieces: Option<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>,
+    whole: Option<Bytes>,
+    left: Option<u64>,
+    sent: u64,
+    line: Line,
+}
+
+impl Outgoing {
+    fn empty(line: Line) -> Self {
+        Self {
+            pieces: None,
+            whole: None,
+            left: Some(0),
+            sent: 0,
+            line,
+        }
+    }
+
+    fn body(body: Body, start: u64, end: Option<u64>, line: Line) -> Self {
+        let left = end.map(|end| end - start);
+        if let (Body::Whole(bytes), Some(end)) = (&body, end)
+            && let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end))
+        {
+            return Self {
+                pieces: None,
+                whole: Some(bytes.slice(from..to)),
+                left,
+                sent: 0,
+                line,
+            };
+        }
+        let end = end.unwrap_or(u64::MAX);
+        let pieces = stream::unfold((body, start), move |(mut body, at)| async move {
+            let piece = body.piece(at, end).await.transpose()?;
+            let next = piece
+                .as_ref()
+                .map_or(u64::MAX, |piece| at + piece.len() as u64);
+            Some((piece, (body, next)))
+        });
+        Self {
+            pieces: Some(Box::pin(pieces)),
+            whole: None,
+            left,
+            sent: 0,
+            line,
+        }
+    }
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let piece = match (self.whole.take(), &mut self.pieces) {
+            (Some(whole), _) => Some(Ok(whole)),
+            (None, Some(pieces)) => match pieces.as_mut().poll_next(cx) {
+                Poll::Ready(piece) => piece,
+                Poll::Pending => return Poll::Pending,
+            },
+            (None, None) => None,
+        };
+        match piece {
+            Some(Ok(piece)) => {
+                let len = piece.len() as u64;
+                self.sent += len;
+                self.left = self.left.map(|left| left.saturating_sub(len));
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Some(Err(error)) => {
+                self.line.outcome = "aborted";
+                self.line.error = Some(error.to_string());
+                self.pieces = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            // The end came before the size that was promised: it must not look like a clean one.
+            None if self.left.is_some_and(|left| left > 0) && self.line.error.is_none() => {
+                self.line.outcome = "aborted";
+                self.line.error = Some("the body is shorter than promised".to_owned());
+                Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.line.write(self.sent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(range: &str, if_range: Option<&str>) -> Asked {
+        Asked {
+            method: Method::GET,
+            if_none_match: Vec::new(),
+            range: Some(range.to_owned()),
+            if_range: if_range.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        let check = |range: &str, expected: Span| {
+            assert_eq!(
+                span(&asked(range, None), "e", Some(10)),
+                expected,
+                "{range}"
+            )
+        };
+        let part = |start, end| Span::Part {
+            start,
+            end,
+            total: 10,
+        };
+        check("bytes=0-", part(0, 10));
+        check("bytes=3-", part(3, 10));
+        check("bytes=3-4", part(3, 5));
+        check("bytes=3-99", part(3, 10));
+        check("bytes=-4", part(6, 10));
+        check("bytes=-99", part(0, 10));
+        check("bytes=10-", Span::Unsatisfiable { total: 10 });
+        check("bytes=-0", Span::Unsatisfiable { total: 10 });
+        check("bytes=5-3", Span::Whole);
+        check("bytes=0-1,3-4", Span::Whole);
+        check("lines=0-1", Span::Whole);
+        check("bytes=+1-2", Span::Whole);
+        check("bytes=-", Span::Whole);
+        assert_eq!(
+            span(&asked("bytes=3-", Some("e")), "e", Some(10)),
+            part(3, 10)
+        );
+        assert_eq!(
+            span(&asked("bytes=3-", Some("old")), "e", Some(10)),
+            Span::Whole
+        );
+        assert_eq!(span(&asked("bytes=3-", None), "e", None), Span::Whole);
+    }
+
+    #[test]
+    fn t8_validators_are_compared_by_the_weak_rule() {
+        let matches = |value: &str| matches(&[value.to_owned()], "\"x\"");
+        assert!(matches("\"x\""));
+        assert!(matches("W/\"x\""));
+        assert!(matches("\"a\", W/\"b\" ,\"x\""));
+        assert!(matches("*"));
+        assert!(!matches("\"y\""));
+        assert!(!matches("x"));
+    }
+
+    #[test]
+    fn t15_only_upstreams_own_word_is_a_404() {
+        let resource = String::new;
+        let upstream = |failure| Error::Upstream {
+            resource: resource(),
+            failure,
+            tried: 1,
+        };
+        let host = String::new;
+        assert_eq!(
+            status_of(&Error::Absent {
+                resource: resource()
+            }),
+            404
+        );
+        assert_eq!(
+            status_of(&Error::Offline {
+                resource: resource()
+            }),
+            424
+        );
+        assert_eq!(
+            status_of(&upstream(Failure::Denied {
+                host: host(),
+                code: 401
+            })),
+            403
+        );
+        assert_eq!(
+            status_of(&upstream(Failure::Status {
+                host: host(),
+                code: 500,
+                retry_after: None
+            })),
+            503
+        );
+        assert_eq!(
+            status_of(&upstream(Failure::Unreachable {
+                host: host(),
+                cause: String::new()
+            })),
+            503
+        );
+    }
+}

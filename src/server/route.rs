@@ -1,0 +1,202 @@
+//! Which thing a path asks for. Pure; what happens with it is for others.
+
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+
+use crate::resource::{CrateFile, IndexEntry, Registries, Registry, Resource};
+
+/// What a path asks for.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// A word to whoever opens the address in a browser.
+    Home,
+    /// `config.json` of a registry, generated.
+    Config(Arc<Registry>),
+    /// Something the cache holds or can fetch.
+    Resource(Resource),
+    /// Is the process alive.
+    Health,
+    /// Can it serve.
+    Ready,
+    /// Its numbers.
+    Status,
+}
+
+/// Why a path asks for nothing. `Display` is for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// It cannot be a path of ours, whoever sends it.
+    #[error("refused the path: {0}")]
+    Malformed(&'static str),
+    /// Cargo speaks the git protocol, since its settings lack a word.
+    #[error("this is a sparse registry: write `sparse+` before its address in cargo's settings")]
+    GitProtocol,
+    /// The settings name no such registry.
+    #[error("no registry `{0}` is configured here")]
+    UnknownRegistry(String),
+    /// There is no such path here.
+    #[error("nothing is served at this path")]
+    Unknown,
+}
+
+/// Reads a path, percent-encoding included.
+///
+/// # Errors
+/// [`NoRoute`].
+pub fn route(path: &str, query: Option<&str>, registries: &Registries) -> Result<Route, NoRoute> {
+    let segments = segments(path)?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        [""] => Ok(Route::Home),
+        ["-", "health"] => Ok(Route::Health),
+        ["-", "ready"] => Ok(Route::Ready),
+        ["-", "status.json"] => Ok(Route::Status),
+        [.., "info", "refs"] if query.is_some_and(|query| query.contains("service=git-")) => {
+            Err(NoRoute::GitProtocol)
+        }
+        ["registry", name, rest @ ..] => match registries.named(name) {
+            Some(registry) => in_registry(registry, rest),
+            None => Err(NoRoute::UnknownRegistry((*name).to_owned())),
+        },
+        rest => in_registry(registries.crates_io(), rest),
+    }
+}
+
+fn in_registry(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, NoRoute> {
+    if segments == ["config.json"] {
+        return Ok(Route::Config(registry.clone()));
+    }
+    CrateFile::parse(registry, segments)
+        .or_else(|| IndexEntry::parse(registry, segments))
+        .map(Route::Resource)
+        .ok_or(NoRoute::Unknown)
+}
+
+/// Splits a path and undoes its encoding; what could climb out of a folder or hide a slash is refused.
+fn segments(path: &str) -> Result<Vec<String>, NoRoute> {
+    let path = path
+        .strip_prefix('/')
+        .ok_or(NoRoute::Malformed("it does not begin with `/`"))?;
+    if path.len() > 1024 {
+        return Err(NoRoute::Malformed("it is longer than 1024 bytes"));
+    }
+    path.split('/')
+        .map(|segment| {
+            let segment = percent_decode_str(segment)
+                .decode_utf8()
+                .map_err(|_| NoRoute::Malformed("it is not UTF-8"))?;
+            if segment == "." || segment == ".." {
+                return Err(NoRoute::Malformed("it contains `.` or `..`"));
+            }
+            if segment.contains(['/', '\\']) || segment.contains(char::is_control) {
+                return Err(NoRoute::Malformed(
+                    "it contains an encoded slash, a backslash or a control character",
+                ));
+            }
+            Ok(segment.into_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Result<&str, NoRoute>) {
+        let corp = (
+            "corp".to_owned(),
+            Url::parse("https://corp.example/index/").unwrap(),
+        );
+        let registries = Registries::new(Url::parse("https://index.example/").unwrap(), [corp]);
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(path, query)| (path, Some(query)));
+        let found = route(path, query, &registries).map(|route| match route {
+            Route::Config(registry) => format!("config of {}", registry.name()),
+            Route::Resource(resource) => resource.to_string(),
+            other @ (Route::Home | Route::Health | Route::Ready | Route::Status) => {
+                format!("{other:?}")
+            }
+        });
+        assert_eq!(found, expected.map(str::to_owned), "{path}");
+    }
+
+    #[test]
+    fn every_address_of_the_product_leads_somewhere() {
+        check("/", Ok("Home"));
+        check("/config.json", Ok("config of crates-io"));
+        check("/se/rd/serde", Ok("index entry of `serde`"));
+        check("/3/l/log", Ok("index entry of `log`"));
+        check("/crates/serde/1.0.0/download", Ok("crate `serde 1.0.0`"));
+        check(
+            &format!("/crates/serde/1.0.0/{}/download", "a".repeat(64)),
+            Ok("crate `serde 1.0.0`"),
+        );
+        check("/registry/corp/config.json", Ok("config of corp"));
+        check(
+            "/registry/corp/se/rd/serde",
+            Ok("index entry of `serde` in registry `corp`"),
+        );
+        check("/-/health", Ok("Health"));
+        check("/-/ready", Ok("Ready"));
+        check("/-/status.json", Ok("Status"));
+    }
+
+    #[test]
+    fn t23_paths_that_climb_or_hide_a_slash_are_refused() {
+        let malformed = |why| Err(NoRoute::Malformed(why));
+        check("/se/../../etc", malformed("it contains `.` or `..`"));
+        check("/se/%2e%2E/serde", malformed("it contains `.` or `..`"));
+        let slash = "it contains an encoded slash, a backslash or a control character";
+        check("/se/rd%2fserde", malformed(slash));
+        check("/se/rd/se%00rde", malformed(slash));
+        check("/se/rd/se%5crde", malformed(slash));
+        check("/se/rd/%ff", malformed("it is not UTF-8"));
+        check(
+            &format!("/{}", "a".repeat(2_000)),
+            malformed("it is longer than 1024 bytes"),
+        );
+        check("/se//rd/serde", Err(NoRoute::Unknown));
+        check("//se/rd/serde", Err(NoRoute::Unknown));
+        check("/se/rd/CON .rs", Err(NoRoute::Unknown));
+    }
+
+    #[test]
+    fn t29_a_plus_is_a_plus_however_it_is_written() {
+        for plus in ["+", "%2B", "%2b"] {
+            check(
+                &format!("/crates/wasi/0.11.1{plus}x/download"),
+                Ok("crate `wasi 0.11.1+x`"),
+            );
+        }
+        check("/crates/wasi/0.11.1%20x/download", Err(NoRoute::Unknown));
+    }
+
+    #[test]
+    fn t32_a_registry_below_a_prefix_and_the_one_at_the_root_do_not_mix() {
+        check(
+            "/registry/other/config.json",
+            Err(NoRoute::UnknownRegistry("other".into())),
+        );
+        check(
+            "/registry/corp/registry/corp/config.json",
+            Err(NoRoute::Unknown),
+        );
+    }
+
+    #[test]
+    fn t35_the_git_protocol_is_told_what_is_missing() {
+        check(
+            "/info/refs?service=git-upload-pack",
+            Err(NoRoute::GitProtocol),
+        );
+        check(
+            "/registry/corp/info/refs?service=git-upload-pack",
+            Err(NoRoute::GitProtocol),
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! The record that an entry is kept as: one line that describes the body, then the body. Body and description can
+//! never part, and a look at the file tells what it is. Knows no file system.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Sha256;
+
+/// Opens every record. A change of format is a new versioned folder in the store, never a migration.
+const MAGIC: &[u8] = b"larder-entry ";
+
+/// A stored body with what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What describes the body, as stored with it.
+    pub head: Head,
+    /// The bytes upstream sent, decoded.
+    pub body: Bytes,
+    /// When upstream last vouched for them. Kept outside the record, since it changes without it.
+    pub checked: SystemTime,
+}
+
+/// What describes a stored body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Hash of the body.
+    pub sha256: Sha256,
+    /// Upstream's validators.
+    #[serde(flatten)]
+    pub validators: Validators,
+    /// Upstream's `max-age`, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
+    /// When these bytes were fetched, in seconds since 1970.
+    pub fetched: u64,
+}
+
+/// What upstream wants to see again in a conditional request, verbatim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validators {
+    /// `ETag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// `Last-Modified`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_modified: Option<String>,
+}
+
+impl Validators {
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+}
+
+impl Entry {
+    /// Describes a body that was fetched by a request sent at `checked`.
+    pub fn new(
+        body: Bytes,
+        validators: Validators,
+        max_age: Option<Duration>,
+        checked: SystemTime,
+    ) -> Self {
+        let fetched = checked
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let head = Head {
+            sha256: Sha256::of(&body),
+            validators,
+            max_age: max_age.map(|age| age.as_secs()),
+            fetched,
+        };
+        Self {
+            head,
+            body,
+            checked,
+        }
+    }
+
+    /// The line that precedes the body, its end included.
+    pub(crate) fn head_line(&self) -> Vec<u8> {
+        let mut line = MAGIC.to_vec();
+        serde_json::to_writer(&mut line, &self.head).expect("a head has only strings and numbers");
+        line.push(b'\n');
+        line
+    }
+
+    /// Reads a record back and proves that it is whole.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(mut record: Bytes, checked: SystemTime) -> Result<Self, String> {
+        if !record.starts_with(MAGIC) {
+            return Err("it does not begin as an entry".to_owned());
+        }
+        let end = record
+            .iter()
+            .position(|&b| b == b'\n')
+            .ok_or("its first line does not end")?;
+        let head: Head = serde_json::from_slice(&record[MAGIC.len()..end])
+            .map_err(|cause| format!("its first line: {cause}"))?;
+        record.advance(end + 1);
+        if Sha256::of(&record) != head.sha256 {
+            return Err("its body does not have the hash that its first line gives".to_owned());
+        }
+        Ok(Self {
+            head,
+            body: record,
+            checked,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(entry: &Entry) -> Vec<u8> {
+        let mut record = entry.head_line();
+        record.extend_from_slice(&entry.body);
+        record
+    }
+
+    #[test]
+    fn a_record_reads_back_and_any_changed_byte_is_found() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let validators = Validators {
+            etag: Some("W/\"x:y z\"".into()),
+            last_modified: None,
+        };
+        let entry = Entry::new(
+            Bytes::from_static(b"{\"name\":\"left\"}\n\n"),
+            validators,
+            Some(Duration::from_secs(600)),
+            now,
+        );
+        let good = record(&entry);
+        assert_eq!(
+            Entry::parse(Bytes::from(good.clone()), now),
+            Ok(entry.clone())
+        );
+
+        let body = entry.head_line().len();
+        for at in (0..good.len()).filter(|&at| at < MAGIC.len() || at >= body) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(Entry::parse(Bytes::from(bad), now).is_err(), "byte {at}");
+        }
+        for len in 0..good.len() {
+            assert!(
+                Entry::parse(Bytes::copy_from_slice(&good[..len]), now).is_err(),
+                "cut at {len}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_format_is_pinned() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let entry = Entry::new(Bytes::from_static(b"x"), Validators::default(), None, now);
+        let expected = "larder-entry {\"sha256\":\"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\
+                        \"fetched\":1800000000}\nx";
+        assert_eq!(String::from_utf8(record(&entry)).unwrap(), expected);
+    }
+}

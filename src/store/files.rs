@@ -1,0 +1,633 @@
+//! The store's home on plain files. Only this file knows the layout, and only it writes to disk:
+//!
+//! ```text
+//! STORE/CACHEDIR.TAG
+//! STORE/v1/entries/REGISTRY/config.json          one line of description, then the body; mtime = last checked
+//! STORE/v1/entries/REGISTRY/index/se/rd/serde
+//! STORE/v1/blobs/ab/cdef...                      a body, named by its sha256
+//! STORE/v1/staging/PROCESS/...                   bodies on their way in; PROCESS/lock is held while it lives
+//! STORE/v1/projects/HASH.json                    warmed projects
+//! STORE/v1/daemon.json                           where the daemon listens
+//! ```
+//!
+//! Write, sync, rename, sync the folder: a crash leaves the old state or the new one. Several processes may share a
+//! store; nothing is scanned at start but the staging folder.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+use walkdir::WalkDir;
+
+use super::{Blob, Census, Entry, Pin, Spool, Store, StoreError, spool::blocking};
+use crate::{hash::Sha256, resource::Key};
+
+/// The format of everything below it.
+const VERSION: &str = "v1";
+
+/// Backup tools and `warm` itself skip folders that bear this (bford.info/cachedir).
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+                   # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
+
+/// A store on plain files.
+#[derive(Debug)]
+pub struct Files {
+    top: PathBuf,
+    staging: Staging,
+}
+
+impl Files {
+    /// Opens the store in `folder`, making it if need be, and takes away what dead processes left in staging.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the folder belongs to another user or others may write to it.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        make_folder(folder).map_err(|source| unusable(folder, source))?;
+        guard(folder)?;
+        let top = folder.join(VERSION);
+        for part in ["entries", "blobs", "staging", "projects"] {
+            make_folder(&top.join(part)).map_err(|source| unusable(folder, source))?;
+        }
+        let tag = folder.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            fs::write(&tag, TAG).map_err(|source| StoreError::io(&tag, source))?;
+        }
+        sweep(&top.join("staging"));
+        let staging =
+            Staging::open(&top.join("staging")).map_err(|source| unusable(folder, source))?;
+        Ok(Self { top, staging })
+    }
+
+    fn entry_path(&self, key: &Key) -> PathBuf {
+        self.top.join("entries").join(key.as_str())
+    }
+
+    fn blob_path(&self, sum: Sha256) -> PathBuf {
+        let digits = sum.to_string();
+        self.top.join("blobs").join(&digits[..2]).join(&digits[2..])
+    }
+
+    /// Writes a small file so that it is there whole or not at all.
+    async fn put(
+        &self,
+        path: PathBuf,
+        parts: [Bytes; 2],
+        modified: Option<SystemTime>,
+    ) -> Result<(), StoreError> {
+        let staging = self.staging.folder.clone();
+        let at = path.clone();
+        blocking(move || {
+            let mut staged = NamedTempFile::new_in(staging)?;
+            for part in parts {
+                staged.write_all(&part)?;
+            }
+            if let Some(modified) = modified {
+                staged.as_file().set_modified(modified)?;
+            }
+            staged.as_file().sync_all()?;
+            publish(staged.into_temp_path(), &path)
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+}
+
+/// Renames a synced file into place, making the folder if need be, and syncs the folder.
+fn publish(staged: tempfile::TempPath, path: &Path) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if let Err(failed) = staged.persist(path) {
+        if failed.error.kind() != io::ErrorKind::NotFound {
+            return Err(failed.error);
+        }
+        make_folder(folder)?;
+        failed.path.persist(path).map_err(|failed| failed.error)?;
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder and its parents, for its owner only.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn unusable(folder: &Path, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(source),
+        _ => StoreError::Unusable {
+            folder: folder.to_owned(),
+            why: source.to_string(),
+        },
+    }
+}
+
+/// Whoever can write to the store can choose what builds are made of, so it must be ours alone.
+fn guard(folder: &Path) -> Result<(), StoreError> {
+    let refuse = |why: String| {
+        Err(StoreError::Unusable {
+            folder: folder.to_owned(),
+            why,
+        })
+    };
+    for part in [folder.to_owned(), folder.join(VERSION)] {
+        let Ok(found) = fs::metadata(&part) else {
+            continue;
+        };
+        let me = rustix::process::geteuid().as_raw();
+        if found.uid() != me {
+            return refuse(format!(
+                "it belongs to user {}, and this is user {me}",
+                found.uid()
+            ));
+        }
+        if found.mode() & 0o022 != 0 {
+            return refuse(format!(
+                "other users may write to it (mode {:o})",
+                found.mode() & 0o7777
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// This process's part of the staging folder. Whoever can lock its `lock` file knows that the process is dead.
+#[derive(Debug)]
+struct Staging {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Staging {
+    fn open(all: &Path) -> io::Result<Self> {
+        loop {
+            let folder = tempfile::Builder::new()
+                .prefix("")
+                .rand_bytes(12)
+                .tempdir_in(all)?
+                .keep();
+            let lock = folder.join("lock");
+            let Ok(file) = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&lock)
+            else {
+                continue;
+            };
+            file.lock()?;
+            // A sweep that came between may have removed the folder: then this lock guards nothing.
+            if lock.exists() {
+                return Ok(Self {
+                    folder,
+                    _lock: file,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Takes away what dead processes left in staging. What cannot be removed now is tried again at the next start.
+fn sweep(staging: &Path) {
+    for folder in fs::read_dir(staging).into_iter().flatten().flatten() {
+        let lock = folder.path().join("lock");
+        let is_dead = match OpenOptions::new().write(true).open(&lock) {
+            Ok(file) => file.try_lock().is_ok(),
+            // Just made, or half removed: leave the young alone.
+            Err(_) => folder
+                .metadata()
+                .and_then(|found| found.modified())
+                .is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 60)),
+        };
+        if is_dead {
+            let _ = fs::remove_dir_all(folder.path());
+        }
+    }
+}
+
+/// Opens for reading, never through a symbolic link; `None` if there is nothing.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    match OpenOptions::new()
+        .read(true)
+        .custom_flags(nofollow)
+        .open(path)
+    {
+        Ok(file) => Ok(Some(file)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[async_trait]
+impl Store for Files {
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let path = self.entry_path(key);
+        let at = path.clone();
+        let read = blocking(move || {
+            let Some(mut file) = open(&path)? else {
+                return Ok(None);
+            };
+            let found = file.metadata()?;
+            let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
+            file.read_to_end(&mut record)?;
+            Ok(Some(Entry::parse(Bytes::from(record), found.modified()?)))
+        });
+        match read.await {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(entry))) => Ok(Some(entry)),
+            Ok(Some(Err(why))) => Err(StoreError::Damaged {
+                at: key.to_string(),
+                why,
+            }),
+            Err(source) => Err(StoreError::io(at, source)),
+        }
+    }
+
+    async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
+        let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
+        self.put(self.entry_path(key), parts, Some(entry.checked))
+            .await
+    }
+
+    async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
+        self.touch(key, move |_| Some(checked)).await
+    }
+
+    async fn expire(&self, key: &Key, since: SystemTime) -> Result<(), StoreError> {
+        self.touch(key, move |checked| {
+            (checked < since).then_some(SystemTime::UNIX_EPOCH)
+        })
+        .await
+    }
+
+    async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
+        let path = self.blob_path(sum);
+        let at = path.clone();
+        blocking(move || {
+            let Some(file) = open(&path)? else {
+                return Ok(None);
+            };
+            let len = file.metadata()?.len();
+            Ok(Some(Blob {
+                len,
+                bytes: Arc::new(Arc::new(file)),
+            }))
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
+    async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
+        let paths: Vec<_> = sums.into_iter().map(|sum| self.blob_path(sum)).collect();
+        blocking(move || Ok(paths.iter().map(|path| path.is_file()).collect()))
+            .await
+            .map_err(|source| StoreError::io(&self.top, source))
+    }
+
+    async fn spool(&self) -> Result<Spool, StoreError> {
+        let folder = self.staging.folder.clone();
+        let staged = blocking(move || NamedTempFile::new_in(folder)).await;
+        staged
+            .map(Spool::new)
+            .map_err(|source| StoreError::io(&self.staging.folder, source))
+    }
+
+    async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
+        let path = self.blob_path(sum);
+        let at = path.clone();
+        blocking(move || {
+            let (file, staged) = spool.take()?;
+            file.sync_all()?;
+            publish(staged, &path)
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
+    async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError> {
+        let path = self.blob_path(sum);
+        let at = path.clone();
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
+    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        let folder = self.top.join("projects");
+        let at = folder.clone();
+        blocking(move || {
+            let mut projects = Vec::new();
+            for file in fs::read_dir(folder)? {
+                // A project file that cannot be read is a project that must be warmed again, no more.
+                if let Ok(project) = serde_json::from_slice(&fs::read(file?.path())?) {
+                    projects.push(project);
+                }
+            }
+            projects.sort_by(|a: &Pin, b: &Pin| a.lock.cmp(&b.lock));
+            Ok(projects)
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
+    async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
+        let name = Sha256::of(pin.lock.as_os_str().as_encoded_bytes()).to_string();
+        let path = self
+            .top
+            .join("projects")
+            .join(format!("{}.json", &name[..32]));
+        let text = serde_json::to_vec(pin)
+            .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
+        self.put(path, [Bytes::from(text), Bytes::new()], None)
+            .await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        let top = self.top.clone();
+        blocking(move || {
+            let (entries, entry_bytes) = count(&top.join("entries"));
+            let (blobs, blob_bytes) = count(&top.join("blobs"));
+            let (projects, _) = count(&top.join("projects"));
+            Ok(Census {
+                entries,
+                entry_bytes,
+                blobs,
+                blob_bytes,
+                projects,
+            })
+        })
+        .await
+        .map_err(|source| StoreError::io(&self.top, source))
+    }
+}
+
+/// What a running daemon tells the other commands.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Announcement {
+    /// The daemon's process.
+    pub pid: u32,
+    /// Where it listens, as base addresses.
+    pub addresses: Vec<String>,
+}
+
+impl Files {
+    /// Lets other commands on this store find the daemon.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
+        let path = self.top.join("daemon.json");
+        let text = serde_json::to_vec(announcement)
+            .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
+        self.put(path, [Bytes::from(text), Bytes::new()], None)
+            .await
+    }
+
+    /// The daemon that was last announced; it may be gone.
+    pub fn announced(&self) -> Option<Announcement> {
+        serde_json::from_slice(&fs::read(self.top.join("daemon.json")).ok()?).ok()
+    }
+
+    /// A folder for scratch work, which goes away with this process.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let folder = self.staging.folder.join("scratch");
+        make_folder(&folder).map_err(|source| StoreError::io(&folder, source))?;
+        Ok(folder)
+    }
+
+    /// Sets an entry's time of checking to what `choose` makes of the present one.
+    async fn touch(
+        &self,
+        key: &Key,
+        choose: impl FnOnce(SystemTime) -> Option<SystemTime> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let path = self.entry_path(key);
+        let at = path.clone();
+        blocking(move || {
+            let Some(file) = open(&path)? else {
+                return Ok(());
+            };
+            match choose(file.metadata()?.modified()?) {
+                Some(checked) => file.set_modified(checked),
+                None => Ok(()),
+            }
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+}
+
+/// Files below a folder and their bytes.
+fn count(folder: &Path) -> (u64, u64) {
+    WalkDir::new(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|found| found.metadata().ok())
+        .filter(fs::Metadata::is_file)
+        .fold((0, 0), |(files, bytes), found| {
+            (files + 1, bytes + found.len())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use super::*;
+    use crate::{
+        resource::{IndexEntry, Place, Registries},
+        store::{ReadAt as _, entry::Validators},
+    };
+
+    fn key(name: &str) -> Key {
+        let registries = Registries::new(url::Url::parse("http://127.0.0.1:9/").unwrap(), []);
+        match IndexEntry::of(registries.crates_io(), name)
+            .unwrap()
+            .place()
+        {
+            Place::Entry(key) => key,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn entry(body: &'static [u8], checked: SystemTime) -> Entry {
+        Entry::new(
+            Bytes::from_static(body),
+            Validators::default(),
+            None,
+            checked,
+        )
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[tokio::test]
+    async fn an_entry_comes_back_with_its_time_of_checking() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        assert_eq!(store.entry(&key("left")).await.unwrap(), None);
+        store
+            .put_entry(&key("left"), &entry(b"one", at(1_000)))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.entry(&key("left")).await.unwrap(),
+            Some(entry(b"one", at(1_000)))
+        );
+        store.renew(&key("left"), at(2_000)).await.unwrap();
+        assert_eq!(
+            store.entry(&key("left")).await.unwrap().unwrap().checked,
+            at(2_000)
+        );
+        store.expire(&key("left"), at(1_999)).await.unwrap();
+        assert_eq!(
+            store.entry(&key("left")).await.unwrap().unwrap().checked,
+            at(2_000)
+        );
+        store.expire(&key("left"), at(2_001)).await.unwrap();
+        assert_eq!(
+            store.entry(&key("left")).await.unwrap().unwrap().checked,
+            at(0)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_damaged_entry_is_said_to_be_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        store
+            .put_entry(&key("left"), &entry(b"one", at(1)))
+            .await
+            .unwrap();
+        fs::write(
+            folder.path().join("v1/entries/crates-io/index/le/ft/left"),
+            "rubbish",
+        )
+        .unwrap();
+        assert!(matches!(
+            store.entry(&key("left")).await,
+            Err(StoreError::Damaged { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_visible_only_after_it_was_put_and_a_dropped_spool_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        let sum = Sha256::of(b"body");
+        let spool = store.spool().await.unwrap();
+        spool.write(0, b"bo").unwrap();
+        spool.write(2, b"dy").unwrap();
+        assert!(store.blob(sum).await.unwrap().is_none());
+        drop(spool);
+        let spool = Arc::new(store.spool().await.unwrap());
+        spool.write(0, b"body").unwrap();
+        store.put_blob(spool.clone(), sum).await.unwrap();
+        let blob = store.blob(sum).await.unwrap().unwrap();
+        assert_eq!(blob.bytes.read_at(1, 3).await.unwrap(), "ody");
+        assert_eq!(
+            spool.read_at(0, 4).await.unwrap(),
+            "body",
+            "readers behind the writer go on after the commit"
+        );
+        assert_eq!(
+            store.holds(vec![Sha256::of(b"x"), sum]).await.unwrap(),
+            [false, true]
+        );
+        drop(spool);
+        drop(store);
+        assert_eq!(
+            fs::read_dir(folder.path().join("v1/staging"))
+                .unwrap()
+                .count(),
+            0
+        );
+        let path = folder
+            .path()
+            .join("v1/blobs")
+            .join(&sum.to_string()[..2])
+            .join(&sum.to_string()[2..]);
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(folder.path().join("v1"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777,
+            0o700
+        );
+    }
+
+    #[tokio::test]
+    async fn a_sweep_takes_what_the_dead_left_and_nothing_of_the_living() {
+        let folder = tempfile::tempdir().unwrap();
+        let living = Files::open(folder.path()).unwrap();
+        let spool = living.spool().await.unwrap();
+        let dead = folder.path().join("v1/staging/dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), "").unwrap();
+        fs::write(dead.join("half"), "body").unwrap();
+        let other = Files::open(folder.path()).unwrap();
+        assert!(!dead.exists());
+        spool.write(0, b"still there").unwrap();
+        living
+            .put_blob(Arc::new(spool), Sha256::of(b"still there"))
+            .await
+            .unwrap();
+        drop(other);
+    }
+
+    #[test]
+    fn a_store_that_others_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = Files::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("other users may write to it"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn symbolic_links_in_the_store_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        store
+            .put_entry(&key("left"), &entry(b"one", at(1)))
+            .await
+            .unwrap();
+        let path = folder.path().join("v1/entries/crates-io/index/le/ft/left");
+        let elsewhere = folder.path().join("canary");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(store.entry(&key("left")).await.is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! What the store promises, whichever home it has: entries by key, blobs by hash, spools for bodies on their way in.
+//! The homes keep the promises; policies, HTTP and freshness are for others.
+
+pub mod entry;
+pub mod files;
+pub mod spool;
+
+use std::{fmt, io, path::PathBuf, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use entry::{Entry, Head};
+pub use files::Files;
+pub use spool::Spool;
+
+use crate::{hash::Sha256, resource::Key};
+
+/// A home for what larder holds. Right with several writers at once, the last one winning: any entry that was put is a
+/// valid state, and a blob is the same whoever puts it.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// The entry under `key`, proven whole; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if what is there is not what was put; the caller heals by putting a new one.
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
+
+    /// Puts `entry` under `key`, in place of what was there. Until this returns, lookups see the previous entry or none;
+    /// afterwards it survives a crash.
+    async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError>;
+
+    /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
+    async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError>;
+
+    /// Makes the entry under `key` stale if it was last checked before `since`. No entry, no effect.
+    async fn expire(&self, key: &Key, since: SystemTime) -> Result<(), StoreError>;
+
+    /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
+    async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError>;
+
+    /// Which of `sums` are held, in the same order.
+    async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError>;
+
+    /// A place for a body on its way in. Dropping it leaves nothing behind.
+    async fn spool(&self) -> Result<Spool, StoreError>;
+
+    /// Makes a spooled body the blob of its hash, which the caller has proven. A blob that is there already is as good.
+    async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError>;
+
+    /// Takes away a blob that was found damaged. None there, no effect.
+    async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError>;
+
+    /// The registered projects.
+    async fn pins(&self) -> Result<Vec<Pin>, StoreError>;
+
+    /// Registers a project, in place of what was registered for the same lock file.
+    async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError>;
+
+    /// What the store holds, by counting. Takes a time that grows with it.
+    async fn census(&self) -> Result<Census, StoreError>;
+}
+
+/// An open blob.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its size in bytes.
+    pub len: u64,
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
+}
+
+/// Bytes that can be read from any offset, by several readers at once.
+#[async_trait]
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// Exactly `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if there are fewer.
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+}
+
+/// A warmed project: what it needs must not be evicted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pin {
+    /// Its lock file.
+    pub lock: PathBuf,
+    /// The crates it needs.
+    pub packages: Vec<Pinned>,
+}
+
+/// One crate that a project needs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pinned {
+    /// The registry's name in larder's settings.
+    pub registry: String,
+    /// The crate's name.
+    pub name: String,
+    /// Its version, textual.
+    pub version: String,
+    /// Its archive's hash.
+    pub checksum: Option<Sha256>,
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Census {
+    /// Entries, and their size in bytes.
+    pub entries: u64,
+    /// Bytes of all entries.
+    pub entry_bytes: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes of all blobs.
+    pub blob_bytes: u64,
+    /// Registered projects.
+    pub projects: u64,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room, or no quota left.
+    #[error("no space left in the store")]
+    Full(#[source] io::Error),
+    /// What is stored is not what was put.
+    #[error("`{at}` is damaged: {why}")]
+    Damaged {
+        /// The key or hash.
+        at: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The folder cannot serve as a store.
+    #[error("cannot use {} as the store: {why}", folder.display())]
+    Unusable {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Anything else the system said.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What it was about.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Sorts what the system said about `path`.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        if is_full(&source) {
+            Self::Full(source)
+        } else {
+            Self::Io {
+                path: path.into(),
+                source,
+            }
+        }
+    }
+
+    /// Whether room is what is missing.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+}
+
+/// Whether the system says that there is no room: a full disk, a spent quota, or a file size limit.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

@@ -1,0 +1,711 @@
+//! One request to upstream: conditional, resumable, bounded, redirects confined. The only user of reqwest. Retries, proof
+//! and what an answer means are for the cache.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    path::PathBuf,
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use reqwest::{
+    Certificate, Client, Response, StatusCode,
+    header::{self, HeaderMap, HeaderValue},
+};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::{hash::Sha256, store::entry::Validators};
+
+/// Redirects followed for one request. Downloads that hop to a bucket take one or two.
+const MAX_REDIRECTS: usize = 5;
+/// How long a body may stay silent before it counts as broken.
+const BODY_SILENCE: Duration = Duration::from_secs(10);
+/// Requests in flight at a time, over all upstreams. Below the stream limit of common front ends (100 to 128), so that
+/// one connection carries them.
+const IN_FLIGHT: usize = 100;
+
+/// How upstream is spoken to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a dial may take, TLS included.
+    pub dial_timeout: Duration,
+    /// Extra roots of trust, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Hosts besides the configured ones that upstream may redirect to, with a port or for all ports.
+    pub redirect_hosts: Vec<String>,
+}
+
+/// The way out. Opens no socket before the first request.
+pub struct Upstream {
+    options: Options,
+    roots: Vec<Certificate>,
+    client: Mutex<Client>,
+    /// The configured hosts and those that configured upstreams name, with ports.
+    hosts: RwLock<HashSet<String>>,
+    in_flight: Semaphore,
+}
+
+/// What to ask for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Where.
+    pub url: Url,
+    /// Only if it changed, by these.
+    pub validators: Validators,
+    /// The first byte wanted; more than 0 resumes a broken transfer.
+    pub offset: u64,
+    /// Whether a compressed transfer helps.
+    pub compressible: bool,
+    /// How long to wait for the head of the answer.
+    pub patience: Duration,
+}
+
+/// Upstream's answer: a head, and a body still to come.
+#[derive(Debug)]
+pub enum Reply {
+    /// What was asked about is unchanged.
+    NotModified {
+        /// The new freshness lifetime, if given.
+        max_age: Option<Duration>,
+    },
+    /// A body follows.
+    Body(Incoming),
+}
+
+/// A body on its way in.
+#[derive(Debug)]
+pub struct Incoming {
+    response: Response,
+    /// Upstream's validators.
+    pub validators: Validators,
+    /// `Cache-Control: max-age`.
+    pub max_age: Option<Duration>,
+    /// Size of the whole resource, if known and not compressed.
+    pub total: Option<u64>,
+    /// Whether the body begins at the offset asked for, and not at 0.
+    pub resumed: bool,
+    /// How the transfer is compressed.
+    pub coding: Coding,
+    received: u64,
+    announced: Option<u64>,
+}
+
+/// How a transfer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// Not at all.
+    Identity,
+    /// gzip.
+    Gzip,
+}
+
+/// Why there is no good answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection: name not found, refused, no route, TLS refused.
+    #[error("cannot connect to {host}: {cause}")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// What the system or TLS said.
+        cause: String,
+    },
+    /// A connection but no answer, or an answer that stopped coming.
+    #[error("{host} did not answer within {}", humantime::format_duration(*.after))]
+    Silent {
+        /// Host and port.
+        host: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The transfer ended early.
+    #[error("the transfer from {host} broke off: {cause}")]
+    Broken {
+        /// Host and port.
+        host: String,
+        /// How.
+        cause: String,
+    },
+    /// Trouble on their side: 5xx or 429.
+    #[error("{host} answered {code}")]
+    Status {
+        /// Host and port.
+        host: String,
+        /// The status code.
+        code: u16,
+        /// `Retry-After`, capped.
+        retry_after: Option<Duration>,
+    },
+    /// 401 or 403.
+    #[error("{host} refused with {code}")]
+    Denied {
+        /// Host and port.
+        host: String,
+        /// The status code.
+        code: u16,
+    },
+    /// Upstream's own word that there is no such thing: 404, 410 or 451.
+    #[error("{host} has no such thing ({code})")]
+    Absent {
+        /// Host and port.
+        host: String,
+        /// The status code.
+        code: u16,
+    },
+    /// A redirect that leaves the configured hosts or goes in circles.
+    #[error("{host} redirects to {to}")]
+    Redirected {
+        /// Host and port.
+        host: String,
+        /// Where to.
+        to: String,
+        /// Whether it is the destination that is refused, and not the number of redirects.
+        foreign: bool,
+    },
+    /// More bytes than the kind allows.
+    #[error("{host} sent more than {limit} bytes")]
+    TooLarge {
+        /// Host and port.
+        host: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Not what was asked for.
+    #[error("the answer of {host} {why}")]
+    Unrecognised {
+        /// Host and port.
+        host: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The wrong bytes.
+    #[error("sha256 is {got}, expected {expected}")]
+    WrongHash {
+        /// What came.
+        got: Sha256,
+        /// What should have.
+        expected: Sha256,
+    },
+}
+
+impl Failure {
+    /// Whether the same request may succeed a moment later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Broken { .. }
+            | Self::Status { .. }
+            | Self::Unrecognised { .. }
+            | Self::WrongHash { .. } => true,
+            Self::Denied { .. }
+            | Self::Absent { .. }
+            | Self::Redirected { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
+/// Waits between the attempts for one resource: quick for a blip, then long enough for a restart of whatever is in the
+/// way, and in all within the 30 s after which cargo gives up (cargo, `HttpTimeout` in `util/network/http.rs`).
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(200),
+    Duration::from_millis(1_000),
+    Duration::from_millis(3_000),
+];
+/// The longest `Retry-After` that is obeyed; a longer one ends the attempts.
+const RETRY_AFTER_CAP: Duration = Duration::from_secs(10);
+
+/// How long to wait before trying again after the `tried`-th attempt failed; `None` if it is time to give up. `jitter`
+/// is between 0 and 1 and spreads a fleet's attempts.
+pub fn pause(failure: &Failure, tried: usize, jitter: f64) -> Option<Duration> {
+    if !failure.is_passing() {
+        return None;
+    }
+    let pause = PAUSES.get(tried.checked_sub(1)?)?;
+    match failure {
+        // Each such attempt costs its whole time limit, and the breaker's probes go on.
+        Failure::Unreachable { .. } | Failure::Silent { .. } if tried > 1 => None,
+        Failure::Status {
+            retry_after: Some(wanted),
+            ..
+        } if *wanted > RETRY_AFTER_CAP => None,
+        Failure::Status {
+            retry_after: Some(wanted),
+            ..
+        } => Some(*wanted),
+        Failure::Unreachable { .. }
+        | Failure::Silent { .. }
+        | Failure::Broken { .. }
+        | Failure::Status { .. }
+        | Failure::Denied { .. }
+        | Failure::Absent { .. }
+        | Failure::Redirected { .. }
+        | Failure::TooLarge { .. }
+        | Failure::Unrecognised { .. }
+        | Failure::WrongHash { .. } => Some(pause.mul_f64(0.5 + jitter)),
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Prepares the way out. `configured` are the addresses the settings name: redirects stay within their hosts.
+    ///
+    /// # Errors
+    /// A sentence on a root certificate that cannot be read, or a system without any.
+    pub fn new<'a>(
+        options: Options,
+        configured: impl IntoIterator<Item = &'a Url>,
+    ) -> Result<Self, String> {
+        let roots = match &options.ca_file {
+            None => Vec::new(),
+            Some(file) => std::fs::read(file)
+                .map_err(|cause| {
+                    format!(
+                        "cannot read the root certificates in {}: {cause}",
+                        file.display()
+                    )
+                })
+                .and_then(|pem| {
+                    Certificate::from_pem_bundle(&pem)
+                        .ok()
+                        .filter(|roots| !roots.is_empty())
+                        .ok_or_else(|| format!("no PEM certificate in {}", file.display()))
+                })?,
+        };
+        let client = build(&options, &roots).map_err(|cause| {
+            format!(
+                "cannot set up TLS: {}; is the package `ca-certificates` installed?",
+                chain(&cause)
+            )
+        })?;
+        let hosts = configured.into_iter().map(origin).collect();
+        Ok(Self {
+            options,
+            roots,
+            client: Mutex::new(client),
+            hosts: RwLock::new(hosts),
+            in_flight: Semaphore::new(IN_FLIGHT),
+        })
+    }
+
+    /// Lets redirects go to the host of `url`, which a configured upstream named.
+    pub fn allow(&self, url: &Url) {
+        let origin = origin(url);
+        if !self
+            .hosts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&origin)
+        {
+            self.hosts
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(origin);
+        }
+    }
+
+    /// Forgets all connections: after an outage those that look alive often are not.
+    pub fn reconnect(&self) {
+        if let Ok(client) = build(&self.options, &self.roots) {
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        }
+    }
+
+    /// Asks once, following redirects within the configured hosts.
+    ///
+    /// # Errors
+    /// The [`Failure`], sorted.
+    pub async fn get(&self, ask: &Ask) -> Result<Reply, Failure> {
+        let _permit = self.in_flight.acquire().await;
+        let mut url = ask.url.clone();
+        let mut visited = HashSet::new();
+        loop {
+            let response = self.send(ask, &url).await?;
+            let Some(next) = redirect(&url, &response) else {
+                return read(ask, &url, response);
+            };
+            let refuse = |foreign| Failure::Redirected {
+                host: host(&url),
+                to: host(&next),
+                foreign,
+            };
+            if !self.may_follow(&url, &next) {
+                return Err(refuse(true));
+            }
+            if visited.len() == MAX_REDIRECTS || !visited.insert(next.clone()) {
+                return Err(refuse(false));
+            }
+            url = next;
+        }
+    }
+
+    async fn send(&self, ask: &Ask, url: &Url) -> Result<Response, Failure> {
+        let client = self
+            .client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut headers = HeaderMap::new();
+        let mut add = |name, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        add(
+            header::ACCEPT_ENCODING,
+            if ask.compressible { "gzip" } else { "identity" },
+        );
+        if let Some(etag) = &ask.validators.etag {
+            add(header::IF_NONE_MATCH, etag);
+        } else if let Some(date) = &ask.validators.last_modified {
+            add(header::IF_MODIFIED_SINCE, date);
+        }
+        if ask.offset > 0 {
+            add(header::RANGE, &format!("bytes={}-", ask.offset));
+        }
+        let request = client.get(url.clone()).headers(headers).send();
+        match tokio::time::timeout(ask.patience, request).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(sort(&error, url)),
+            Err(_) => Err(Failure::Silent {
+                host: host(url),
+                after: ask.patience,
+            }),
+        }
+    }
+
+    /// Within the configured hosts and never from https to http.
+    fn may_follow(&self, from: &Url, to: &Url) -> bool {
+        let is_web = matches!(to.scheme(), "http" | "https");
+        let downgrade = from.scheme() == "https" && to.scheme() == "http";
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        let known = hosts.contains(&origin(to))
+            || self
+                .options
+                .redirect_hosts
+                .iter()
+                .any(|allowed| *allowed == host(to) || Some(&**allowed) == to.host_str());
+        let upgraded = from.host() == to.host() && to.scheme() == "https" && to.port().is_none();
+        is_web && !downgrade && (known || upgraded)
+    }
+}
+
+fn build(options: &Options, roots: &[Certificate]) -> reqwest::Result<Client> {
+    Client::builder()
+        .user_agent(concat!(
+            "larder/",
+            env!("CARGO_PKG_VERSION"),
+            " (caching registry for cargo)"
+        ))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(options.dial_timeout)
+        .tls_certs_merge(roots.iter().cloned())
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(15))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .http2_initial_stream_window_size(2 << 20)
+        .http2_initial_connection_window_size(32 << 20)
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .http2_keep_alive_timeout(Duration::from_secs(5))
+        .build()
+}
+
+/// Host and port, as people and the list of allowed redirects know them.
+pub fn host(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => url.to_string(),
+    }
+}
+
+/// Host and port, the default one included.
+fn origin(url: &Url) -> String {
+    format!(
+        "{}:{}",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or_default()
+    )
+}
+
+fn redirect(from: &Url, response: &Response) -> Option<Url> {
+    let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let to = response.headers().get(header::LOCATION).filter(|_| moved)?;
+    from.join(to.to_str().ok()?).ok()
+}
+
+fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
+    let host = host(url);
+    let status = response.status();
+    let headers = response.headers();
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let max_age = text(header::CACHE_CONTROL).and_then(parse_max_age);
+    match status.as_u16() {
+        304 if !ask.validators.is_empty() => Ok(Reply::NotModified { max_age }),
+        200 | 206 => {
+            let coding = match text(header::CONTENT_ENCODING).map(str::trim) {
+                None | Some("" | "identity") => Coding::Identity,
+                Some("gzip" | "x-gzip") => Coding::Gzip,
+                Some(other) => {
+                    return Err(Failure::Unrecognised {
+                        host,
+                        why: format!("is encoded as `{other}`"),
+                    });
+                }
+            };
+            let resumed = status == StatusCode::PARTIAL_CONTENT;
+            let range = text(header::CONTENT_RANGE).and_then(parse_content_range);
+            if resumed && range.is_none_or(|(start, _)| start != ask.offset || ask.offset == 0) {
+                return Err(Failure::Unrecognised {
+                    host,
+                    why: "is another range than the one asked for".to_owned(),
+                });
+            }
+            let announced = text(header::CONTENT_LENGTH).and_then(|len| len.parse().ok());
+            let total = match (coding, range) {
+                (Coding::Gzip, _) => None,
+                (Coding::Identity, Some((_, total))) => total,
+                (Coding::Identity, None) => announced,
+            };
+            let validators = Validators {
+                etag: text(header::ETAG).map(str::to_owned),
+                last_modified: text(header::LAST_MODIFIED).map(str::to_owned),
+            };
+            Ok(Reply::Body(Incoming {
+                validators,
+                max_age,
+                total,
+                resumed,
+                coding,
+                received: 0,
+                announced,
+                response,
+            }))
+        }
+        code @ (404 | 410 | 451) => Err(Failure::Absent { host, code }),
+        code @ (401 | 403 | 407) => Err(Failure::Denied { host, code }),
+        code @ (429 | 500..) => {
+            let retry_after = text(header::RETRY_AFTER)
+                .and_then(|value| parse_retry_after(value, SystemTime::now()));
+            Err(Failure::Status {
+                host,
+                code,
+                retry_after,
+            })
+        }
+        code => Err(Failure::Unrecognised {
+            host,
+            why: format!("has the status {code}"),
+        }),
+    }
+}
+
+impl Incoming {
+    /// The next piece; `None` at a clean end.
+    ///
+    /// # Errors
+    /// [`Failure::Silent`] or [`Failure::Broken`]; an end before the announced length is broken.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let host = host(self.response.url());
+        match tokio::time::timeout(BODY_SILENCE, self.response.chunk()).await {
+            Ok(Ok(Some(chunk))) => {
+                self.received += chunk.len() as u64;
+                Ok(Some(chunk))
+            }
+            Ok(Ok(None)) if self.announced.is_some_and(|len| len != self.received) => {
+                Err(Failure::Broken {
+                    host,
+                    cause: format!("it ended after {} bytes", self.received),
+                })
+            }
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => Err(Failure::Broken {
+                host,
+                cause: chain(&error),
+            }),
+            Err(_) => Err(Failure::Silent {
+                host,
+                after: BODY_SILENCE,
+            }),
+        }
+    }
+}
+
+fn sort(error: &reqwest::Error, url: &Url) -> Failure {
+    let host = host(url);
+    if error.is_timeout() || error.is_connect() {
+        return Failure::Unreachable {
+            host,
+            cause: chain(error),
+        };
+    }
+    Failure::Broken {
+        host,
+        cause: chain(error),
+    }
+}
+
+/// The innermost causes of an error on one line, without reqwest's own wrapping, which repeats the address.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    match causes.as_slice() {
+        [] => error.to_string(),
+        [.., last] => last.clone(),
+    }
+}
+
+fn parse_max_age(value: &str) -> Option<Duration> {
+    let directives = || {
+        value
+            .split(',')
+            .map(|part| part.trim().to_ascii_lowercase())
+    };
+    if directives().any(|part| part == "no-cache" || part == "no-store") {
+        return Some(Duration::ZERO);
+    }
+    let seconds = directives().find_map(|part| {
+        part.strip_prefix("max-age=")?
+            .trim_matches('"')
+            .parse()
+            .ok()
+    })?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
+}
+
+fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    match value.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value)
+            .ok()
+            .map(|at| at.duration_since(now).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(retry_after: Option<u64>) -> Failure {
+        Failure::Status {
+            host: "a.example".into(),
+            code: 503,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[track_caller]
+    fn check_pause(failure: &Failure, tried: usize, expected: Option<u64>) {
+        assert_eq!(
+            pause(failure, tried, 0.5),
+            expected.map(Duration::from_millis),
+            "{failure} tried {tried} times"
+        );
+    }
+
+    #[test]
+    fn the_schedule_of_attempts_is_pinned() {
+        check_pause(&status(None), 1, Some(200));
+        check_pause(&status(None), 2, Some(1_000));
+        check_pause(&status(None), 3, Some(3_000));
+        check_pause(&status(None), 4, None);
+        check_pause(&status(Some(2)), 1, Some(2_000));
+        check_pause(&status(Some(60)), 1, None);
+        let silent = Failure::Silent {
+            host: String::new(),
+            after: Duration::from_secs(2),
+        };
+        check_pause(&silent, 1, Some(200));
+        check_pause(&silent, 2, None);
+        check_pause(
+            &Failure::Absent {
+                host: String::new(),
+                code: 404,
+            },
+            1,
+            None,
+        );
+        check_pause(
+            &Failure::Denied {
+                host: String::new(),
+                code: 403,
+            },
+            1,
+            None,
+        );
+    }
+
+    #[test]
+    fn freshness_and_ranges_are_read_from_headers() {
+        assert_eq!(
+            parse_max_age("public,max-age=600"),
+            Some(Duration::from_secs(600))
+        );
+        assert_eq!(parse_max_age("public"), None);
+        assert_eq!(parse_max_age("no-cache, max-age=5"), Some(Duration::ZERO));
+        assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
+        assert_eq!(
+            parse_retry_after("7", SystemTime::UNIX_EPOCH),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(
+            parse_retry_after("Thu, 01 Jan 1970 00:00:05 GMT", SystemTime::UNIX_EPOCH),
+            Some(Duration::from_secs(5))
+        );
+    }
+
+    #[track_caller]
+    fn check_redirect(from: &str, to: &str, expected: bool) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = Options {
+            dial_timeout: Duration::from_secs(1),
+            ca_file: None,
+            redirect_hosts: vec!["cdn.example".into()],
+        };
+        let configured = [
+            Url::parse("https://index.example/").unwrap(),
+            Url::parse("http://127.0.0.1:80/").unwrap(),
+        ];
+        let upstream = Upstream::new(options, &configured).unwrap();
+        assert_eq!(
+            upstream.may_follow(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()),
+            expected,
+            "{from} {to}"
+        );
+    }
+
+    #[test]
+    fn t33_redirects_stay_within_configured_hosts_and_never_lose_tls() {
+        check_redirect("https://index.example/a", "https://index.example/b", true);
+        check_redirect("https://index.example/a", "https://cdn.example/b", true);
+        check_redirect("https://index.example/a", "https://other.example/b", false);
+        check_redirect("https://index.example/a", "http://index.example/b", false);
+        check_redirect("http://127.0.0.1/a", "http://127.0.0.1:8080/b", false);
+        check_redirect("https://index.example/a", "ftp://index.example/b", false);
+    }
+}

@@ -1,0 +1,344 @@
+//! A small HTTP client over raw sockets that hides nothing: it says whether a body came to its proper end, and sends any bytes.
+//!
+//! Blocking, so that it serves plain tests; the servers under test run in other processes or threads. What the answers
+//! should be is left to the tests.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Longer than any honest answer takes; a test of silence sets its own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What came back for one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Lower-case names, in the order received.
+    pub(crate) headers: Vec<(String, String)>,
+    /// As far as it came, content encoding untouched.
+    pub(crate) body: Vec<u8>,
+    /// Whether the body ended as its framing announced. One that ends with the connection counts as complete, unless the
+    /// connection was reset.
+    pub(crate) complete: bool,
+    /// From the request to the first byte of the body, or to the end of the head if there is none.
+    pub(crate) first_byte: Duration,
+}
+
+impl Reply {
+    /// The first header of this name, given in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text, with marks for what is none.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A client of one plain-http server.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    address: SocketAddr,
+    patience: Duration,
+}
+
+impl Http {
+    /// For the server of a URL like `http://127.0.0.1:PORT/..`; its path is ignored.
+    #[track_caller]
+    pub(crate) fn to(url: &str) -> Self {
+        let rest = url.strip_prefix("http://").expect("the URL is plain http");
+        let authority = rest.split('/').next().unwrap_or(rest);
+        Self {
+            address: authority
+                .parse()
+                .expect("the URL names a loopback address and port"),
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same client, giving up when nothing is received for this long.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.get_with(path, &[])
+    }
+
+    /// [`Http::get`] with more headers.
+    #[track_caller]
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.try_get(path, headers)
+            .unwrap_or_else(|error| panic!("no answer to GET {path}: {error}"))
+    }
+
+    /// [`Http::get_with`] where no answer is an answer, too: an error when the connection ends before the head does.
+    pub(crate) fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
+        self.connect()?.get(path, headers)
+    }
+
+    /// A connection for several requests, one after the other.
+    pub(crate) fn connect(&self) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&self.address, self.patience)?;
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection {
+            stream: BufReader::new(stream),
+            host: self.address.to_string(),
+        })
+    }
+
+    /// Sends these bytes and returns everything that comes until the server closes, resets or falls silent.
+    #[track_caller]
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut connection = self.connect().expect("the server accepts connections");
+        let stream = connection.stream.get_mut();
+        // A server may close before it has read all; what it said first is the answer.
+        let _ = stream.write_all(bytes);
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received);
+        received
+    }
+
+    /// As many GETs at the same moment, each on a connection of its own that is open beforehand.
+    #[track_caller]
+    pub(crate) fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {
+        let barrier = Arc::new(Barrier::new(count));
+        let clients: Vec<_> = (0..count)
+            .map(|_| {
+                let (http, barrier, path) = (self.clone(), Arc::clone(&barrier), path.to_owned());
+                std::thread::spawn(move || {
+                    let connection = http.connect();
+                    barrier.wait();
+                    connection?.get(&path, &[])
+                })
+            })
+            .collect();
+        let replies = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client does not panic"));
+        replies
+            .collect::<io::Result<_>>()
+            .unwrap_or_else(|error| panic!("no answer to one of {count} GET {path}: {error}"))
+    }
+
+    /// All paths at once on one HTTP/2 connection with prior knowledge; replies in the order of the paths.
+    #[track_caller]
+    pub(crate) fn get_h2(&self, paths: &[&str]) -> Vec<io::Result<Reply>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime can be made").block_on(async {
+            let stream = tokio::net::TcpStream::connect(self.address).await;
+            get_h2_on(
+                stream.expect("the server accepts connections"),
+                &self.address.to_string(),
+                paths,
+            )
+            .await
+        })
+    }
+}
+
+/// An open HTTP/1.1 connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
+
+impl Connection {
+    /// Sends a GET and reads its answer.
+    pub(crate) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n", self.host);
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        let asked = Instant::now();
+        self.stream.get_mut().write_all(request.as_bytes())?;
+
+        let status_line = self.line()?;
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let status =
+            status.ok_or_else(|| io::Error::other(format!("`{status_line}` is no status line")))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut reply = Reply {
+            status,
+            headers,
+            body: Vec::new(),
+            complete: false,
+            first_byte: asked.elapsed(),
+        };
+        if matches!(status, 100..=199 | 204 | 304) {
+            reply.complete = true;
+            return Ok(reply);
+        }
+        // What ends a body early is not an error of the exchange: the caller sees `complete`.
+        reply.complete = self.read_body(&mut reply, asked).unwrap_or(false);
+        Ok(reply)
+    }
+
+    fn read_body(&mut self, reply: &mut Reply, asked: Instant) -> io::Result<bool> {
+        if reply
+            .header("transfer-encoding")
+            .is_some_and(|coding| coding.contains("chunked"))
+        {
+            loop {
+                let line = self.line()?;
+                let size = line.split(';').next().unwrap_or_default().trim();
+                let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
+                if size == 0 {
+                    // No trailers are sent by anything under test, so an empty line ends the body.
+                    return Ok(self.line()?.is_empty());
+                }
+                if !self.take(size, reply, asked)? || !self.line()?.is_empty() {
+                    return Ok(false);
+                }
+            }
+        }
+        let length = reply.header("content-length").map(str::parse);
+        match length {
+            Some(length) => {
+                let length = length.map_err(io::Error::other)?;
+                self.take(length, reply, asked)
+            }
+            None => {
+                self.take(u64::MAX, reply, asked)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Appends this many bytes to the body; `false` if the connection ends before.
+    fn take(&mut self, mut count: u64, reply: &mut Reply, asked: Instant) -> io::Result<bool> {
+        while count > 0 {
+            let ready = self.stream.fill_buf()?;
+            if ready.is_empty() {
+                return Ok(false);
+            }
+            if reply.body.is_empty() {
+                reply.first_byte = asked.elapsed();
+            }
+            let taken = ready
+                .len()
+                .min(usize::try_from(count).unwrap_or(usize::MAX));
+            reply.body.extend_from_slice(&ready[..taken]);
+            self.stream.consume(taken);
+            count -= taken as u64;
+        }
+        Ok(true)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 || !line.ends_with('\n') {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.truncate(line.trim_end().len());
+        Ok(line)
+    }
+}
+
+/// [`Http::get_h2`] on a stream that is already open, TLS or not.
+///
+/// A stream reset before its head is an error of that one reply; one reset later gives an incomplete body.
+pub(crate) async fn get_h2_on<S>(
+    stream: S,
+    authority: &str,
+    paths: &[&str],
+) -> Vec<io::Result<Reply>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, connection) = h2::client::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .handshake::<_, bytes::Bytes>(stream)
+        .await
+        .expect("the HTTP/2 preface can be sent");
+    let driver = tokio::spawn(connection);
+    let mut client = client.ready().await.expect("the server speaks HTTP/2");
+    let mut responses = Vec::new();
+    for path in paths {
+        let request = http::Request::get(format!("http://{authority}{path}"))
+            .body(())
+            .expect("the path is one");
+        let asked = Instant::now();
+        let response = client
+            .send_request(request, true)
+            .map(|(response, _)| response);
+        responses.push(tokio::spawn(async move {
+            let response = response
+                .map_err(io::Error::other)?
+                .await
+                .map_err(io::Error::other)?;
+            let (head, mut stream) = response.into_parts();
+            let headers = head.headers.iter().map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+                (name.as_str().to_owned(), value)
+            });
+            let mut reply = Reply {
+                status: head.status.as_u16(),
+                headers: headers.collect(),
+                body: Vec::new(),
+                complete: true,
+                first_byte: asked.elapsed(),
+            };
+            while let Some(piece) = stream.data().await {
+                let Ok(piece) = piece else {
+                    reply.complete = false;
+                    break;
+                };
+                if reply.body.is_empty() {
+                    reply.first_byte = asked.elapsed();
+                }
+                // The window has room for as much again; failure means the stream is over, which the next read says.
+                let _ = stream.flow_control().release_capacity(piece.len());
+                reply.body.extend_from_slice(&piece);
+            }
+            Ok(reply)
+        }));
+        client = match client.ready().await {
+            Ok(client) => client,
+            Err(_) => break,
+        };
+    }
+    let mut replies = Vec::new();
+    for response in responses {
+        let reply = tokio::time::timeout(PATIENCE, response).await;
+        replies.push(match reply {
+            Ok(reply) => reply.expect("a client does not panic"),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        });
+    }
+    while replies.len() < paths.len() {
+        replies.push(Err(io::ErrorKind::ConnectionAborted.into()));
+    }
+    driver.abort();
+    replies
+}

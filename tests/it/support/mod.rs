@@ -1,0 +1,5 @@
+//! What the tests of this binary share: the clients (`cargo`, `http`) and the daemon (`larder`). Upstream is the crate `fake-upstream`.
+
+pub(crate) mod cargo;
+pub(crate) mod http;
+pub(crate) mod larder;
