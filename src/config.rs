@@ -294,6 +294,11 @@ mod tests {
         check_refused("index = \"ftp://x\"", "http or https");
         check_refused("[registry.crates-io]\nindex = \"http://x\"", "crates-io");
         check_refused("[registry.\"a/b\"]\nindex = \"http://x\"", "a/b");
-        check_refused("store = \"s3://bucket\"", "s3://bucket");
+        let shared = Shared {
+            store: Some("s3://bucket".into()),
+            ..Shared::default()
+        };
+        let refused = settings(&shared, &Serve::default(), None).unwrap_err();
+        assert!(refused.to_string().contains("s3://bucket"));
     }
 }

@@ -120,8 +120,8 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
             cli::Command::Completions { .. } | cli::Command::Man => Ok(ExitCode::SUCCESS),
         }
     });
-    // Blocking work that nobody waits for any more must not hold up the exit.
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    // What nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
     code
 }
 

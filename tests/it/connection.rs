@@ -20,10 +20,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use larder::server::connection::{ConnectionError, Limits, Protocol, serve};
-use larder::server::h2c::PREFACE;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use larder::server::connection::{ConnectionError, Limits, Protocol, serve};
+use larder::server::h2c::PREFACE;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;

@@ -1,0 +1,6 @@
+//! larder from outside: the built program against a fake upstream that misbehaves on command, with real clients.
+
+mod connection;
+mod scratch;
+mod support;
+mod tiny_registry;
