@@ -45,3 +45,4 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod hash;
+pub mod validators;

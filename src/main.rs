@@ -188,11 +188,11 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
     let mut listeners = Vec::new();
     for address in &settings.listen {
         listeners.push(server::listen(*address).await.map_err(|cause| {
-            let hint = match cause.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; is larder already running? choose another with `--listen`"
-                }
-                _ => "",
+            let is_taken = cause.kind() == io::ErrorKind::AddrInUse;
+            let hint = if is_taken {
+                "; is larder already running? choose another with `--listen`"
+            } else {
+                ""
             };
             failed(format!("cannot listen on {address}: {cause}{hint}"))
         })?);

@@ -17,7 +17,7 @@ use reqwest::{
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::{hash::Sha256, store::entry::Validators};
+use crate::{hash::Sha256, validators::Validators};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -72,7 +72,7 @@ pub enum Reply {
         max_age: Option<Duration>,
     },
     /// A body follows.
-    Body(Incoming),
+    Body(Box<Incoming>),
 }
 
 /// A body on its way in.
@@ -486,7 +486,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 etag: text(header::ETAG).map(str::to_owned),
                 last_modified: text(header::LAST_MODIFIED).map(str::to_owned),
             };
-            Ok(Reply::Body(Incoming {
+            Ok(Reply::Body(Box::new(Incoming {
                 validators,
                 max_age,
                 total,
@@ -495,7 +495,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 received: 0,
                 announced,
                 response,
-            }))
+            })))
         }
         code @ (404 | 410 | 451) => Err(Failure::Absent { host, code }),
         code @ (401 | 403 | 407) => Err(Failure::Denied { host, code }),

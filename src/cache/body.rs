@@ -34,7 +34,7 @@ pub struct Arriving {
 
 impl Body {
     /// Its size in bytes, if known.
-    pub fn len(&self) -> Option<u64> {
+    pub fn size(&self) -> Option<u64> {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::Blob(blob) => Some(blob.len),

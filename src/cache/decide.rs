@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     resource::{Freshness, Policy},
-    store::entry::Validators,
     upstream::Failure,
+    validators::Validators,
 };
 
 /// What the asker wants.

@@ -23,8 +23,9 @@ use crate::{
     error::Error,
     hash::{Hasher, Sha256},
     resource::{Key, Resource, Source},
-    store::{Blob, Entry, Spool, StoreError, entry::Validators},
+    store::{Blob, Entry, Spool, StoreError},
     upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
+    validators::Validators,
 };
 
 /// How long clients may be left without a byte: below the 30 s after which cargo gives a request up (cargo,

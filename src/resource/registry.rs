@@ -569,7 +569,9 @@ mod tests {
         let segments: Vec<_> = path.split('/').collect();
         let found = IndexEntry::parse(&registry(), &segments).map(|entry| match entry.place() {
             Place::Entry(key) => key.to_string(),
-            other => panic!("an index entry lives in an entry, not {other:?}"),
+            other @ (Place::Blob(_) | Place::ListedIn(_)) => {
+                panic!("an index entry lives in an entry, not {other:?}")
+            }
         });
         assert_eq!(found.as_deref(), key, "{path}");
     }
@@ -774,7 +776,7 @@ mod tests {
         };
         let key = |name: &str| match IndexEntry::of(&registry(), name).unwrap().place() {
             Place::Entry(key) => key,
-            other => panic!("{other:?}"),
+            other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
         };
         let changed = format!("{old}\n{}", dep(""));
         assert_eq!(

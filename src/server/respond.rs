@@ -64,7 +64,7 @@ pub(super) fn answer(
     line: Line,
 ) -> Response<Outgoing> {
     let etag = format!("\"{}\"", answer.sum);
-    let len = answer.body.len();
+    let len = answer.body.size();
     let mut response = Response::new(());
     let headers = response.headers_mut();
     let mut set = |name, value: &str| {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::hash::Sha256;
+use crate::{hash::Sha256, validators::Validators};
 
 /// Opens every record. A change of format is a new versioned folder in the store, never a migration.
 const MAGIC: &[u8] = b"larder-entry ";
@@ -35,24 +35,6 @@ pub struct Head {
     pub max_age: Option<u64>,
     /// When these bytes were fetched, in seconds since 1970.
     pub fetched: u64,
-}
-
-/// What upstream wants to see again in a conditional request, verbatim.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validators {
-    /// `ETag`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub etag: Option<String>,
-    /// `Last-Modified`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_modified: Option<String>,
-}
-
-impl Validators {
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.etag.is_none() && self.last_modified.is_none()
-    }
 }
 
 impl Entry {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{Blob, Census, Entry, Pin, Spool, Store, StoreError, spool::blocking};
+use super::{Blob, Census, Entry, Pin, Spool, Store, StoreError, is_full, spool::blocking};
 use crate::{hash::Sha256, resource::Key};
 
 /// The format of everything below it.
@@ -119,12 +119,12 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn unusable(folder: &Path, source: io::Error) -> StoreError {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(source),
-        _ => StoreError::Unusable {
-            folder: folder.to_owned(),
-            why: source.to_string(),
-        },
+    if is_full(&source) {
+        return StoreError::Full(source);
+    }
+    StoreError::Unusable {
+        folder: folder.to_owned(),
+        why: source.to_string(),
     }
 }
 
@@ -462,7 +462,8 @@ mod tests {
     use super::*;
     use crate::{
         resource::{IndexEntry, Place, Registries},
-        store::{ReadAt as _, entry::Validators},
+        store::ReadAt as _,
+        validators::Validators,
     };
 
     fn key(name: &str) -> Key {
@@ -472,7 +473,7 @@ mod tests {
             .place()
         {
             Place::Entry(key) => key,
-            other => panic!("{other:?}"),
+            other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
         }
     }
 

@@ -3,4 +3,5 @@
 mod connection;
 mod scratch;
 mod support;
+mod tidy;
 mod tiny_registry;
