@@ -14,19 +14,12 @@ use reqwest::{
     Certificate, Client, Response, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::{hash::Sha256, validators::Validators};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
-/// How long a body may stay silent before it counts as broken.
-const BODY_SILENCE: Duration = Duration::from_secs(10);
-/// Requests in flight at a time, over all upstreams. Below the stream limit of common front ends (100 to 128), so that
-/// one connection carries them.
-const IN_FLIGHT: usize = 100;
-
 /// How upstream is spoken to.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -45,7 +38,6 @@ pub struct Upstream {
     client: Mutex<Client>,
     /// The configured hosts and those that configured upstreams name, with ports.
     hosts: RwLock<HashSet<String>>,
-    in_flight: Semaphore,
 }
 
 /// What to ask for.
@@ -59,7 +51,7 @@ pub struct Ask {
     pub offset: u64,
     /// Whether a compressed transfer helps.
     pub compressible: bool,
-    /// How long to wait for the head of the answer.
+    /// How long to wait for the head of the answer, and then for each piece of its body.
     pub patience: Duration,
 }
 
@@ -89,6 +81,7 @@ pub struct Incoming {
     pub resumed: bool,
     /// How the transfer is compressed.
     pub coding: Coding,
+    patience: Duration,
     received: u64,
     announced: Option<u64>,
 }
@@ -113,7 +106,7 @@ pub enum Failure {
         /// What the system or TLS said.
         cause: String,
     },
-    /// A connection but no answer, or an answer that stopped coming.
+    /// A connection but no answer.
     #[error("{host} did not answer within {}", humantime::format_duration(*.after))]
     Silent {
         /// Host and port.
@@ -295,7 +288,6 @@ impl Upstream {
             roots,
             client: Mutex::new(client),
             hosts: RwLock::new(hosts),
-            in_flight: Semaphore::new(IN_FLIGHT),
         })
     }
 
@@ -327,7 +319,6 @@ impl Upstream {
     /// # Errors
     /// The [`Failure`], sorted.
     pub async fn get(&self, ask: &Ask) -> Result<Reply, Failure> {
-        let _permit = self.in_flight.acquire().await;
         let mut url = ask.url.clone();
         let mut visited = HashSet::new();
         loop {
@@ -492,6 +483,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 total,
                 resumed,
                 coding,
+                patience: ask.patience,
                 received: 0,
                 announced,
                 response,
@@ -519,10 +511,10 @@ impl Incoming {
     /// The next piece; `None` at a clean end.
     ///
     /// # Errors
-    /// [`Failure::Silent`] or [`Failure::Broken`]; an end before the announced length is broken.
+    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Ask::patience`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         let host = host(self.response.url());
-        match tokio::time::timeout(BODY_SILENCE, self.response.chunk()).await {
+        match tokio::time::timeout(self.patience, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 self.received += chunk.len() as u64;
                 Ok(Some(chunk))
@@ -538,9 +530,12 @@ impl Incoming {
                 host,
                 cause: chain(&error),
             }),
-            Err(_) => Err(Failure::Silent {
+            Err(_) => Err(Failure::Broken {
                 host,
-                after: BODY_SILENCE,
+                cause: format!(
+                    "nothing came for {}",
+                    humantime::format_duration(self.patience)
+                ),
             }),
         }
     }

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -15,15 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    cache::{Cache, Demand, Outcome},
+    cache::{Cache, Demand, Ensured, Outcome},
+    error::Error,
     hash::Sha256,
     lockfile::{self, Source},
     projects,
-    resource::{CrateFile, IndexEntry, Registries, Registry},
+    resource::{CrateFile, IndexEntry, Registries, Registry, Resource},
     scratch::Scratch,
     server::{self, H2c, Server, guard::Hosts},
     store::{Pin, Pinned, Store},
 };
+
+/// How long an outage may last before what is missing counts as failed, and how often to look.
+const BLIP: Duration = Duration::from_secs(10);
+const BLIP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to warm, and how.
 #[derive(Clone, Debug)]
@@ -350,6 +355,19 @@ impl One {
         }
     }
 
+    /// Like [`Cache::ensure`], but outlasts an outage that may yet be a blip: nothing is gained by failing fast here.
+    async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Problem> {
+        loop {
+            match self.cache.ensure(resource, demand).await {
+                Err(Error::Down { since, .. }) if since < BLIP => {
+                    tokio::time::sleep(BLIP_PAUSE).await
+                }
+                Err(error) => return Err(self.problem(error.with_hint())),
+                Ok(ensured) => return Ok(ensured),
+            }
+        }
+    }
+
     /// Makes sure that the package is stored: its index entry, which must list it, and its crate.
     async fn have(&self) -> Result<Had, Problem> {
         let Some(entry) = IndexEntry::of(&self.registry, &self.package.name) else {
@@ -362,11 +380,7 @@ impl One {
             Demand::Stored
         };
         let checksum = loop {
-            let had = self
-                .cache
-                .ensure(&entry, demand)
-                .await
-                .map_err(|error| self.problem(error.with_hint()))?;
+            let had = self.ensure(&entry, demand).await?;
             if had.outcome == Outcome::Miss {
                 bytes += had.bytes;
             }
@@ -405,11 +419,7 @@ impl One {
         ) else {
             return Err(self.problem("has a version that no crate can have"));
         };
-        let had = self
-            .cache
-            .ensure(&file, Demand::Stored)
-            .await
-            .map_err(|error| self.problem(error.with_hint()))?;
+        let had = self.ensure(&file, Demand::Stored).await?;
         let fetched = had.outcome != Outcome::Hit;
         Ok(Had {
             fetched: Some(fetched),

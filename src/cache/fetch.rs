@@ -15,14 +15,14 @@ use url::Url;
 
 use super::{
     Cache, Landed, Landing, MEMORY, Outcome, StaleReason, chain,
-    decide::{Decision, Demand, Reach, Settlement, settle},
+    decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now, reach,
 };
 use crate::{
     error::Error,
     hash::{Hasher, Sha256},
-    resource::{Key, Resource, Source},
+    resource::{Key, Place, Resource, Source},
     store::{Blob, Entry, Spool, StoreError},
     upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
     validators::Validators,
@@ -93,6 +93,17 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
+            let permit = self.0.entry_room.acquire().await;
+            // While this one waited for room, others may have found out.
+            if let (1, Some(error)) = (tried, self.down(resource, &url)) {
+                let Some(entry) = stored else {
+                    return Err(error);
+                };
+                return Ok((
+                    landing(Outcome::Stale(StaleReason::Down), entry),
+                    Keep::Nothing,
+                ));
+            }
             let patience = match &stored {
                 Some(_) => self.0.options.patience,
                 None => PATIENCE.min(BUDGET.saturating_sub(began.elapsed())),
@@ -103,13 +114,14 @@ impl Cache {
                 .await
             {
                 Ok(fetched) => {
-                    self.note_answer(&url);
+                    self.note_answer(resource, &url);
                     return self
                         .accept(resource, &slot, key, stored, fetched, started)
                         .await;
                 }
                 Err(failure) => failure,
             };
+            drop(permit);
             self.note_failure(resource, &url, &failure);
             match (settle(stored.is_some(), &failure), stored.as_ref()) {
                 (Settlement::ServeStale, Some(entry)) => {
@@ -324,10 +336,6 @@ impl Cache {
             Decision::Serve(_) | Decision::Revalidate(_) | Decision::Fetch => {}
         }
         let url = self.locate(resource).await?;
-        if let (Reach::Down, Some(error)) = (self.0.breakers.reach(&url), self.down(resource, &url))
-        {
-            return Err(error);
-        }
         let spool = self
             .0
             .store
@@ -338,14 +346,19 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
+            let permit = self.0.blob_room.acquire().await;
+            if let (1, Some(error)) = (tried, self.down(resource, &url)) {
+                return Err(error);
+            }
             let failure = match self.transfer(&url, sum, &mut transfer, progress).await {
                 Ok(()) => {
-                    self.note_answer(&url);
+                    self.note_answer(resource, &url);
                     return Ok(Arrival::Spooled(transfer.spool, transfer.written));
                 }
                 Err(Stop::Store(error)) => return Err(Error::store("store", resource, &error)),
                 Err(Stop::Failure(failure)) => failure,
             };
+            drop(permit);
             self.note_failure(resource, &url, &failure);
             match failure {
                 Failure::Absent { .. } => {
@@ -363,7 +376,9 @@ impl Cache {
                         tried,
                     });
                 }
-                Failure::WrongHash { .. } => transfer.start_over(),
+                Failure::WrongHash { .. } => transfer
+                    .start_over()
+                    .map_err(|error| Error::store("store", resource, &error))?,
                 Failure::Unreachable { .. }
                 | Failure::Silent { .. }
                 | Failure::Broken { .. }
@@ -444,6 +459,24 @@ impl Cache {
         }
     }
 
+    /// Asks for something only to see whether the answer is a good one.
+    async fn ask_for_sign(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
+        let patience = self.0.options.patience;
+        let validators = Validators::default();
+        if let Place::Entry(_) = resource.place() {
+            let asked = self.ask_entry(resource, url, validators, patience, now());
+            return asked.await.map(|_| ());
+        }
+        let ask = Ask {
+            url: url.clone(),
+            validators,
+            offset: 0,
+            compressible: false,
+            patience,
+        };
+        self.0.upstream.get(&ask).await.map(|_| ())
+    }
+
     /// Where upstream keeps it.
     async fn locate(&self, resource: &Resource) -> Result<Url, Error> {
         let naming = match resource.source() {
@@ -465,7 +498,7 @@ impl Cache {
     }
 
     async fn ensure_entry(&self, resource: &Resource) -> Result<Bytes, Error> {
-        let crate::resource::Place::Entry(key) = resource.place() else {
+        let Place::Entry(key) = resource.place() else {
             return Err(self.abandoned(resource));
         };
         let (_, entry) = self
@@ -513,9 +546,9 @@ impl Cache {
         Error::store("store", resource, error)
     }
 
-    fn note_answer(&self, url: &Url) {
+    fn note_answer(&self, resource: &Resource, url: &Url) {
         self.count("upstream-answers");
-        if self.0.breakers.note_answer(url) {
+        if self.0.breakers.note_answer(resource, url) {
             info!(upstream = host(url), "upstream is back");
         }
     }
@@ -530,43 +563,26 @@ impl Cache {
     }
 }
 
-/// Asks for the thing whose fetch began an outage until there is a good answer.
-async fn probe(cache: Cache, resource: Resource, url: Url) {
-    let cache_alive = Arc::downgrade(&cache.0);
+/// Asks the upstream of `url` until there is a good answer: for what it last answered well, else for what failed.
+async fn probe(cache: Cache, failed: Resource, url: Url) {
+    let inner = Arc::downgrade(&cache.0);
     drop(cache);
     for tried in 0.. {
         tokio::time::sleep(reach::probe_pause(tried)).await;
-        let Some(inner) = cache_alive.upgrade() else {
-            return;
-        };
+        let Some(inner) = inner.upgrade() else { return };
         let cache = Cache(inner);
         if cache.0.breakers.outage(&url).is_none() {
             return;
         }
-        let patience = cache.0.options.patience;
-        let verdict = match resource.place() {
-            crate::resource::Place::Entry(_) => {
-                let asked = cache
-                    .ask_entry(&resource, &url, Validators::default(), patience, now())
-                    .await;
-                asked.map(|_| ())
-            }
-            crate::resource::Place::Blob(_) | crate::resource::Place::ListedIn(_) => {
-                let validators = Validators::default();
-                let ask = Ask {
-                    url: url.clone(),
-                    validators,
-                    offset: 0,
-                    compressible: false,
-                    patience,
-                };
-                cache.0.upstream.get(&ask).await.map(|_| ())
-            }
-        };
-        match verdict {
+        let (resource, url) = cache
+            .0
+            .breakers
+            .last_good(&url)
+            .unwrap_or_else(|| (failed.clone(), url.clone()));
+        match cache.ask_for_sign(&resource, &url).await {
             // Denied and absent are answers: whoever answers so is there.
             Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
-                return cache.note_answer(&url);
+                return cache.note_answer(&resource, &url);
             }
             Err(_) => {
                 cache.count("probes-failed");
@@ -645,11 +661,14 @@ impl Transfer {
         }
     }
 
-    fn start_over(&mut self) {
+    fn start_over(&mut self) -> Result<(), StoreError> {
         self.hasher = Hasher::default();
         self.written = 0;
         self.last_piece = 0;
         self.total = None;
+        self.spool
+            .start_over()
+            .map_err(|source| StoreError::io("staging", source))
     }
 
     /// Begins an attempt. The sum at the end proves that the parts belong together.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 use url::Url;
 
@@ -38,6 +38,9 @@ use reach::Breakers;
 const WHOLE_BLOB: u64 = 1 << 20;
 /// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
 const MEMORY: usize = 100_000;
+
+/// Requests to upstream at a time, for entries and for blobs each. No more than the stream limit of common front ends, so that one connection carries them.
+const IN_FLIGHT: usize = 100;
 
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,9 @@ struct Inner {
     options: Options,
     breakers: Breakers,
     flights: Flights,
+    /// Room for requests to upstream; large downloads must not hold up the small ones.
+    entry_room: Semaphore,
+    blob_room: Semaphore,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
@@ -118,6 +124,8 @@ impl Cache {
             options,
             breakers: Breakers::new(options.is_offline),
             flights: Flights::default(),
+            entry_room: Semaphore::new(IN_FLIGHT),
+            blob_room: Semaphore::new(IN_FLIGHT),
             absences: Mutex::default(),
             due: Mutex::default(),
             proven: Mutex::default(),

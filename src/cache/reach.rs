@@ -3,7 +3,7 @@
 //! cache's job.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -11,10 +11,14 @@ use std::{
 use url::Url;
 
 use super::decide::Reach;
-use crate::upstream::{Failure, host};
+use crate::{
+    resource::Resource,
+    upstream::{Failure, host},
+};
 
-/// Bad answers in a row, without a good one between, that count as an outage. One alone may be the fault of one file.
-const BAD_ANSWERS: u32 = 3;
+/// Bad answers about so many different things, without a good answer between, count as an outage. Fewer may be the fault of
+/// the things.
+const BAD_ANSWERS: usize = 3;
 /// The pause before the first probe, doubled up to the last one.
 const FIRST_PROBE: Duration = Duration::from_millis(500);
 const LAST_PROBE: Duration = Duration::from_secs(15);
@@ -31,7 +35,10 @@ pub(super) struct Breakers {
 
 #[derive(Debug, Default)]
 struct Breaker {
-    bad_answers: u32,
+    /// What there were bad answers about since the last good one.
+    bad_answers: HashSet<Url>,
+    /// What there was a good answer about last: the best thing to ask for in a probe, since it was once well.
+    last_good: Option<(Resource, Url)>,
     outage: Option<Outage>,
 }
 
@@ -90,31 +97,41 @@ impl Breakers {
             .collect()
     }
 
-    /// Notes a good answer; whether that ended an outage.
-    pub(super) fn note_answer(&self, url: &Url) -> bool {
-        match self.lock().get_mut(&host(url)) {
-            Some(breaker) => std::mem::take(breaker).outage.is_some(),
-            None => false,
-        }
+    /// Notes a good answer about `resource`; whether that ended an outage.
+    pub(super) fn note_answer(&self, resource: &Resource, url: &Url) -> bool {
+        let mut hosts = self.lock();
+        let breaker = hosts.entry(host(url)).or_default();
+        breaker.bad_answers.clear();
+        breaker.last_good = Some((resource.clone(), url.clone()));
+        breaker.outage.take().is_some()
     }
 
     /// Notes a failure; whether that began an outage, which the caller must then probe.
     pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> bool {
         let mut hosts = self.lock();
         let breaker = hosts.entry(host(url)).or_default();
-        match weigh(failure) {
-            Weight::None => return false,
-            Weight::Answer => breaker.bad_answers += 1,
-            Weight::Outage => breaker.bad_answers = BAD_ANSWERS,
-        }
-        if breaker.bad_answers < BAD_ANSWERS || breaker.outage.is_some() {
+        let is_out = match weigh(failure) {
+            Weight::None => false,
+            Weight::Answer => {
+                breaker.bad_answers.insert(url.clone());
+                breaker.bad_answers.len() >= BAD_ANSWERS
+            }
+            Weight::Outage => true,
+        };
+        if !is_out || breaker.outage.is_some() {
             return false;
         }
+        breaker.bad_answers.clear();
         breaker.outage = Some(Outage {
             since: now,
             cause: failure.to_string(),
         });
         true
+    }
+
+    /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
+    pub(super) fn last_good(&self, url: &Url) -> Option<(Resource, Url)> {
+        self.lock().get(&host(url))?.last_good.clone()
     }
 
     /// Never held across an await.
@@ -165,6 +182,7 @@ fn weigh(failure: &Failure) -> Weight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::{Registries, RegistryConfig};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -186,6 +204,11 @@ mod tests {
         }
     }
 
+    fn resource() -> Resource {
+        let registries = Registries::new(url("a.example"), []);
+        RegistryConfig::of(registries.crates_io())
+    }
+
     #[test]
     fn one_failed_dial_opens_the_breaker_of_that_host_only_and_an_answer_closes_it() {
         let breakers = Breakers::new(false);
@@ -196,23 +219,28 @@ mod tests {
         );
         assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
         assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
-        assert!(breakers.note_answer(&url("a.example")));
+        assert!(breakers.note_answer(&resource(), &url("a.example")));
         assert_eq!(breakers.reach(&url("a.example")), Reach::Online);
+        assert!(breakers.last_good(&url("a.example/other")).is_some());
     }
 
     #[test]
-    fn bad_answers_in_a_row_open_the_breaker_and_a_good_one_between_starts_the_count_anew() {
+    fn bad_answers_about_several_things_open_the_breaker_and_a_good_one_between_starts_the_count_anew()
+     {
         let breakers = Breakers::new(false);
-        let a = url("a.example");
-        let opened: Vec<_> = (0..2)
-            .map(|_| breakers.note_failure(&a, &portal(), NOW))
-            .collect();
-        assert_eq!(opened, [false, false]);
-        breakers.note_answer(&a);
-        let opened: Vec<_> = (0..3)
-            .map(|_| breakers.note_failure(&a, &portal(), NOW))
-            .collect();
-        assert_eq!(opened, [false, false, true]);
+        let bad = |thing: &str| {
+            breakers.note_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
+        };
+        assert_eq!(["a", "b"].map(bad), [false, false]);
+        breakers.note_answer(&resource(), &url("a.example"));
+        assert_eq!(["a", "b", "c"].map(bad), [false, false, true]);
+    }
+
+    #[test]
+    fn one_broken_thing_upstream_is_no_outage_however_often_it_is_asked_for() {
+        let breakers = Breakers::new(false);
+        let bad = |_| breakers.note_failure(&url("a.example/broken"), &portal(), NOW);
+        assert!((0..20).map(bad).all(|opened| !opened));
     }
 
     #[test]

@@ -64,6 +64,17 @@ impl Spool {
         }
     }
 
+    /// Forgets all that was written, for a body that must be fetched from its first byte again.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn start_over(&self) -> io::Result<()> {
+        if let Some(body) = self.memory().as_mut() {
+            body.clear();
+        }
+        self.file.set_len(0)
+    }
+
     /// The staging file and its path, for the home to make a blob of, once.
     ///
     /// # Errors

@@ -42,23 +42,40 @@ fn rust_files(below: &str) -> impl Iterator<Item = (PathBuf, String)> {
 
 #[test]
 fn every_file_begins_with_its_job() {
-    let silent: Vec<_> = rust_files("").filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
-    assert!(silent.is_empty(), "these do not begin with `//! `: {silent:?}");
+    let silent: Vec<_> = rust_files("")
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(
+        silent.is_empty(),
+        "these do not begin with `//! `: {silent:?}"
+    );
 }
 
 #[test]
 fn no_file_spells_the_host_of_a_package_registry() {
     // Put together here, so that this file does not spell them either.
-    let hosts = [["crates", ".io"].concat(), ["rust-lang", ".org"].concat(), ["npmjs", ".org"].concat()];
-    for path in all_files().iter().filter(|path| !path.ends_with("Cargo.lock")) {
-        let Ok(text) = fs::read_to_string(root().join(path)) else { continue };
+    let hosts = [
+        ["crates", ".io"].concat(),
+        ["rust-lang", ".org"].concat(),
+        ["npmjs", ".org"].concat(),
+    ];
+    for path in all_files()
+        .iter()
+        .filter(|path| !path.ends_with("Cargo.lock"))
+    {
+        let Ok(text) = fs::read_to_string(root().join(path)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             for host in &hosts {
                 let is_host = line.match_indices(host.as_str()).any(|(at, _)| {
                     let before = line[..at].chars().next_back().unwrap_or(' ');
                     let after = line[at + host.len()..].chars().next().unwrap_or(' ');
                     // `crates.io` alone is a name in words; with a label before it, or a path behind it, it is a host.
-                    before == '.' || (before == '/' && after != '-') || (after == '/' && before != '/')
+                    before == '.'
+                        || (before == '/' && after != '-')
+                        || (after == '/' && before != '/')
                 });
                 assert!(!is_host, "{}:{}: {line}", path.display(), number + 1);
             }
@@ -69,7 +86,12 @@ fn no_file_spells_the_host_of_a_package_registry() {
 /// The module of a file below `src`: the folder's or the file's name.
 fn module(path: &Path) -> String {
     let inner = path.strip_prefix("src").unwrap();
-    let first = inner.components().next().unwrap().as_os_str().to_string_lossy();
+    let first = inner
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -83,7 +105,11 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
         }
         // What only tests use does not count.
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let prefix = if from == "main" { "larder::" } else { "crate::" };
+        let prefix = if from == "main" {
+            "larder::"
+        } else {
+            "crate::"
+        };
         let to = arrows.entry(from.clone()).or_default();
         for (at, _) in text.match_indices(prefix) {
             let rest = &text[at + prefix.len()..];
@@ -96,7 +122,11 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 /// The first segments of what follows `crate::`: a name, or the names of a brace group.
 fn first_names(rest: &str) -> Vec<String> {
     let Some(group) = rest.strip_prefix('{') else {
-        return vec![rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()];
+        return vec![
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect(),
+        ];
     };
     let mut names = Vec::new();
     let mut depth = 0_usize;
@@ -127,10 +157,25 @@ fn allowed() -> BTreeMap<String, BTreeSet<String>> {
     text.lines()
         .filter_map(|line| line.strip_prefix("| `"))
         .filter_map(|line| {
-            let cells: Vec<_> = line.trim_end_matches('|').split('|').map(str::trim).collect();
-            let [name, _, may_use] = cells.as_slice() else { return None };
-            let name = name.trim_end_matches('`').trim_end_matches(".rs").trim_end_matches('/').to_owned();
-            let may_use = may_use.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            let cells: Vec<_> = line
+                .trim_end_matches('|')
+                .split('|')
+                .map(str::trim)
+                .collect();
+            let [name, _, may_use] = cells.as_slice() else {
+                return None;
+            };
+            let name = name
+                .trim_end_matches('`')
+                .trim_end_matches(".rs")
+                .trim_end_matches('/')
+                .to_owned();
+            let may_use = may_use
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect();
             Some((name, may_use))
         })
         .collect()
@@ -139,14 +184,32 @@ fn allowed() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_arrows_between_modules_are_those_of_the_architecture() {
     let (found, allowed) = (arrows(), allowed());
-    let missing: Vec<_> = found.keys().filter(|name| !allowed.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "not in the table of ARCHITECTURE.md: {missing:?}");
+    let missing: Vec<_> = found
+        .keys()
+        .filter(|name| !allowed.contains_key(*name))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in the table of ARCHITECTURE.md: {missing:?}"
+    );
     for (from, to) in &found {
         let extra: Vec<_> = to.difference(&allowed[from]).collect();
-        assert!(extra.is_empty(), "`{from}` uses {extra:?}, which ARCHITECTURE.md does not allow");
+        assert!(
+            extra.is_empty(),
+            "`{from}` uses {extra:?}, which ARCHITECTURE.md does not allow"
+        );
         let unused: Vec<_> = allowed[from].difference(to).collect();
-        assert!(unused.is_empty(), "ARCHITECTURE.md allows `{from}` to use {unused:?}, which it does not");
+        assert!(
+            unused.is_empty(),
+            "ARCHITECTURE.md allows `{from}` to use {unused:?}, which it does not"
+        );
     }
-    let gone: Vec<_> = allowed.keys().filter(|name| !found.contains_key(*name)).collect();
-    assert!(gone.is_empty(), "in the table of ARCHITECTURE.md but not in src: {gone:?}");
+    let gone: Vec<_> = allowed
+        .keys()
+        .filter(|name| !found.contains_key(*name))
+        .collect();
+    assert!(
+        gone.is_empty(),
+        "in the table of ARCHITECTURE.md but not in src: {gone:?}"
+    );
 }
