@@ -1,0 +1,552 @@
+//! Real cargo, an empty home each time, through larder: what it gets, and what that costs upstream.
+//!
+//! Outages that begin while cargo works are in `outage`, the commands in `warm` and `cli`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
+use tempfile::TempDir;
+
+use crate::support::cargo::{CargoHome, Project};
+use crate::support::larder::{Larder, Site};
+
+/// Everything is checked with upstream on every request.
+const ALWAYS_STALE: [&str; 2] = ["--max-age", "0s"];
+/// Nothing is ever checked twice.
+const ALWAYS_FRESH: [&str; 2] = ["--max-age", "1h"];
+
+fn site(upstream: &FakeUpstream) -> Site {
+    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
+}
+
+/// `left` needs `right`; both must be there to be built.
+fn publish_pair(upstream: &FakeUpstream) {
+    upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
+    upstream.publish(
+        Crate::new("left", "1.0.0")
+            .dep("right", "^1")
+            .file("src/lib.rs", "pub fn two() -> u8 { right::one() + 1 }"),
+    );
+}
+
+fn project_on_left() -> Project {
+    let project = Project::new().dep("left", "1");
+    project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
+    project
+}
+
+/// The same store seen by a larder with another upstream: the folder moves.
+fn moved(from: Site, index: &str) -> Site {
+    let to = Site::new(env!("CARGO_BIN_EXE_larder"), index);
+    fs::rename(from.store(), to.store()).expect("temporary folders are on one file system");
+    to
+}
+
+/// Runs cargo in a home of its own.
+#[track_caller]
+fn succeed(larder: &Larder<'_>, project: &Project, arguments: &[&str]) {
+    CargoHome::new()
+        .run(project, arguments, larder.url())
+        .assert_success();
+}
+
+fn has(project: &Project, name: &str, version: &str) -> bool {
+    project
+        .lock()
+        .contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n"))
+}
+
+#[test]
+fn cargo_builds_cold_then_warm_without_a_crate_request_then_stale_without_upstream() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_STALE);
+
+    succeed(&larder, &project_on_left(), &["build"]);
+    for (name, version) in [("left", "1.0.0"), ("right", "1.0.0")] {
+        assert_eq!(upstream.requests_for(&crate_path(name, version)), 1);
+    }
+
+    upstream.forget_requests();
+    succeed(&larder, &project_on_left(), &["build"]);
+    assert_eq!(upstream.requests_for("/dl/"), 0);
+    for name in ["left", "right"] {
+        let asked: Vec<_> = upstream
+            .requests()
+            .into_iter()
+            .filter(|request| request.path == entry_path(name))
+            .collect();
+        assert!(!asked.is_empty(), "{name} is stale and was not asked for");
+        for request in asked {
+            assert!(request.header("if-none-match").is_some(), "{request:?}");
+        }
+    }
+
+    upstream.stop();
+    succeed(&larder, &project_on_left(), &["build"]);
+}
+
+#[test]
+fn fresh_entries_and_stored_crates_cost_upstream_nothing() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_FRESH);
+    succeed(&larder, &project_on_left(), &["fetch"]);
+    upstream.forget_requests();
+    succeed(&larder, &project_on_left(), &["fetch"]);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn offline_larder_opens_no_connection_at_all_and_cargo_builds() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let first = site(&upstream);
+    let larder = first.serve(&[]);
+    succeed(&larder, &project_on_left(), &["fetch"]);
+    larder.stop();
+    let connections = upstream.connections();
+
+    // The name means nothing to any resolver, the stored download address is the fake's.
+    let second = moved(first, "http://upstream.example/index/");
+    let larder = second.serve(&["--offline", "--max-age", "0s"]);
+    succeed(&larder, &project_on_left(), &["build"]);
+    let missing = larder.get(&format!("/{}", index_path("absent")));
+    assert_eq!(missing.status, 424, "{}", missing.text());
+    let log = larder.stop();
+    assert_eq!(upstream.connections(), connections);
+    assert!(!log.contains("out of reach"), "{log}");
+}
+
+#[test]
+fn t1_twenty_new_crates_are_asked_of_upstream_all_at_once_over_few_connections() {
+    let upstream = FakeUpstream::builder().tls().start();
+    let mut project = Project::new();
+    for number in 0..24 {
+        let name = format!("many-{number:02}");
+        upstream.publish(Crate::new(&name, "1.0.0"));
+        project = project.dep(&name, "1");
+    }
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, upstream.ca_pem()).expect("the temporary folder is writable");
+    let site = site(&upstream).variable("LARDER_CA_FILE", &ca.display().to_string());
+    let larder = site.serve(&[]);
+
+    let gate = upstream.gate("/index/ma/ny/");
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| succeed(&larder, &project, &["generate-lockfile"]));
+        gate.wait_for(20);
+        gate.open();
+        cargo.join().expect("cargo resolves");
+    });
+    assert!(upstream.peak_in_flight() >= 20);
+    assert!(upstream.connections() <= 2, "{}", upstream.connections());
+    assert!(has(&project, "many-23", "1.0.0"));
+}
+
+#[test]
+fn t3_with_the_upgrade_switched_off_cargo_goes_on_over_http1() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&["--h2c", "off"]);
+    let mut connection = larder.http().connect().expect("larder accepts connections");
+    let upgrade = [
+        ("connection", "Upgrade, HTTP2-Settings"),
+        ("upgrade", "h2c"),
+        ("http2-settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+    ];
+    for name in ["left", "right"] {
+        let path = format!("/{}", index_path(name));
+        let reply = connection.get(&path, &upgrade).expect("there is an answer");
+        assert_eq!(reply.status, 200);
+        assert!(reply.complete);
+        assert_eq!(reply.body, upstream.index_body(name));
+    }
+    succeed(&larder, &project_on_left(), &["build"]);
+}
+
+#[test]
+fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
+    let site = Site::new(
+        env!("CARGO_BIN_EXE_larder"),
+        "http://upstream.example/index/",
+    );
+    let larder = site.serve(&["--offline"]);
+    let runs = [(); 3].map(|()| {
+        let project = Project::new().dep("absent", "1");
+        let run = CargoHome::new().run(&project, &["fetch"], larder.url());
+        run.assert_failure()
+            .assert_says("run `larder warm` in the project while online");
+        assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
+        run.took
+    });
+    // Of three, so that a busy machine's hiccup is no failure.
+    let quickest = runs.into_iter().min().unwrap_or_default();
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+    let log = larder.stop();
+    let asked = log.matches("index entry of `absent`").count();
+    assert_eq!(
+        asked,
+        2 * 3,
+        "one line, twice its name, for each run: {log}"
+    );
+}
+
+#[test]
+fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    upstream.stop();
+    let project = Project::new().dep("absent", "1");
+    let run = CargoHome::new().run(&project, &["fetch"], larder.url());
+    run.assert_failure().assert_says("is out of reach");
+    assert!(run.took < Duration::from_secs(7), "{:?}", run.took);
+}
+
+#[test]
+fn t20_an_entry_with_all_versions_yanked_passes_untouched_and_its_lock_builds() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let project = project_on_left();
+    {
+        let site = site(&upstream);
+        succeed(&site.serve(&[]), &project, &["generate-lockfile"]);
+    }
+    upstream.yank("left", "1.0.0");
+
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    succeed(&larder, &project, &["build", "--locked"]);
+    let entry = larder.get(&format!("/{}", index_path("left")));
+    assert_eq!(entry.body, upstream.index_body("left"));
+    let fresh = CargoHome::new().run(&project_on_left(), &["fetch"], larder.url());
+    fresh.assert_failure().assert_says("yanked");
+}
+
+#[test]
+fn t25_a_new_entry_that_needs_a_new_version_of_a_fresh_one_is_never_served_beside_the_old() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("base", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_FRESH);
+    succeed(&larder, &Project::new().dep("base", "1"), &["fetch"]);
+
+    upstream.publish(Crate::new("base", "1.1.0"));
+    upstream.publish(Crate::new("above", "1.0.0").dep("base", "^1.1"));
+    let project = Project::new().dep("above", "1");
+    succeed(&larder, &project, &["fetch"]);
+    assert!(has(&project, "base", "1.1.0"));
+}
+
+#[test]
+fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("base", "1.0.0"));
+    upstream.publish(Crate::new("above", "1.0.0").dep("base", "^1.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_FRESH);
+    let old = Project::new().dep("above", "1");
+    succeed(&larder, &old, &["fetch"]);
+
+    upstream.publish(Crate::new("base", "1.1.0"));
+    upstream.publish(Crate::new("above", "1.1.0").dep("base", "^1.1"));
+    // Only `above` is named: nobody asks for the new `base` by name.
+    let only_above = Project::new();
+    only_above.write(
+        "Cargo.lock",
+        "version = 4\n\n[[package]]\nname = \"above\"\nversion = \"1.1.0\"\n\
+         source = \"registry+https://github.com/rust-lang/crates.io-index\"\n",
+    );
+    let folder = only_above.folder().display().to_string();
+    let warmed = site.command(&["warm", "--refresh", &folder]);
+    assert!(warmed.status.success(), "{warmed:?}");
+
+    let project = Project::new().dep("above", "1.1");
+    succeed(&larder, &project, &["fetch"]);
+    assert!(has(&project, "base", "1.1.0"));
+}
+
+#[test]
+fn t28_an_ending_larder_lets_cargo_finish_what_it_asked_for() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("last", "1.0.0").padding(300_000));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let http = larder.http();
+    let url = larder.url().to_owned();
+    let gate = upstream.gate("/dl/");
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| {
+            let project = Project::new().dep("last", "1");
+            CargoHome::new().run(&project, &["fetch"], &url)
+        });
+        gate.wait_for(1);
+        larder.signal("TERM");
+        wait_until("new connections are refused", || http.connect().is_err());
+        gate.open();
+        cargo.join().expect("cargo runs").assert_success();
+    });
+    larder.stop();
+    assert_eq!(upstream.requests_for("/dl/"), 1);
+}
+
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Settings that name a second registry.
+fn settings_with(folder: &Path, name: &str, index: &str) -> PathBuf {
+    let path = folder.join("larder.toml");
+    let text = format!("[registry.{name}]\nindex = \"sparse+{index}\"\n");
+    fs::write(&path, text).expect("the temporary folder is writable");
+    path
+}
+
+#[test]
+fn t31_t32_the_same_crate_from_two_registries_builds_in_one_project() {
+    let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    public.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "pub fn public() {}"));
+    corp.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "pub fn corp() {}"));
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let settings = settings_with(folder.path(), "corp", &corp.url());
+    let site = site(&public);
+    let larder = site.serve(&["--config", &settings.display().to_string()]);
+
+    let project = Project::new()
+        .dep("left", "1")
+        .dep_line("corp-left = { package = \"left\", version = \"1\", registry = \"corp\" }");
+    project.write(
+        "src/lib.rs",
+        "pub fn both() { left::public(); corp_left::corp() }",
+    );
+    let corp_index = format!(
+        "registries.corp.index=\"sparse+{}registry/corp/\"",
+        larder.url()
+    );
+    let run = CargoHome::new().run(&project, &["--config", &corp_index, "build"], larder.url());
+    run.assert_success();
+
+    let path = index_path("left");
+    assert_eq!(
+        larder.get(&format!("/{path}")).body,
+        public.index_body("left")
+    );
+    assert_eq!(
+        larder.get(&format!("/registry/corp/{path}")).body,
+        corp.index_body("left")
+    );
+    for (prefix, upstream) in [("", &public), ("/registry/corp", &corp)] {
+        assert_eq!(upstream.requests_for("/dl/"), 1);
+        let reply = larder.get(&format!("{prefix}/crates/left/1.0.0/download"));
+        assert_eq!(reply.body, upstream.body("left", "1.0.0"));
+    }
+}
+
+#[test]
+fn t40_a_warmed_lock_is_fetched_for_all_platforms_with_upstream_cut_off() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("winonly", "1.0.0"));
+    upstream.publish(
+        Crate::new("left", "1.0.0")
+            .target_dep("cfg(windows)", "winonly", "^1")
+            .padding(100_000),
+    );
+    let project = Project::new().dep("left", "1");
+    {
+        let site = site(&upstream);
+        succeed(&site.serve(&[]), &project, &["generate-lockfile"]);
+    }
+    let lock = project.lock();
+    let site = site(&upstream);
+    let folder = project.folder().display().to_string();
+    let warmed = site.command(&["warm", &folder]);
+    assert!(warmed.status.success(), "{warmed:?}");
+    upstream.stop();
+
+    for arguments in [&[][..], &["--offline"]] {
+        let larder = site.serve(arguments);
+        let home = CargoHome::new();
+        home.run(&project, &["fetch", "--locked"], larder.url())
+            .assert_success();
+        assert!(is_unpacked(&home, "winonly-1.0.0"));
+    }
+    assert_eq!(project.lock(), lock);
+}
+
+/// Whether cargo has unpacked this crate in its home.
+fn is_unpacked(home: &CargoHome, folder: &str) -> bool {
+    let sources = fs::read_dir(home.path().join("registry/src"));
+    sources
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|source| source.path().join(folder).exists())
+}
+
+#[test]
+fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    // Only upstream is reached without the proxy, under a name that is not larder's own address.
+    let base = upstream.base_url().replace("127.0.0.1", "localhost");
+    upstream.set_config(format!("{{\"dl\":\"{base}dl\"}}"));
+    let mut site = Site::new(env!("CARGO_BIN_EXE_larder"), &format!("{base}index/"))
+        .variable("no_proxy", "localhost")
+        .variable("PATH", &std::env::var("PATH").unwrap_or_default())
+        .variable("CARGO", env!("CARGO"));
+    for name in ["http_proxy", "all_proxy"] {
+        site = site.variable(name, "http://127.0.0.1:1");
+    }
+    // Without a lock file, cargo is asked to make one, through a larder of warm's own.
+    let project = project_on_left();
+    let folder = project.folder().display().to_string();
+    let warmed = site.command(&["warm", &folder]);
+    assert!(warmed.status.success(), "{warmed:?}");
+
+    let larder = site.serve(&["--offline"]);
+    let status = site.command(&["status"]);
+    let status = String::from_utf8_lossy(&status.stdout);
+    assert!(status.contains(larder.url()), "{status}");
+    // A client that exempts loopback, as the documentation says, is served too.
+    let home = CargoHome::new()
+        .variable("http_proxy", "http://127.0.0.1:1")
+        .variable("no_proxy", "127.0.0.1");
+    home.run(&project, &["fetch"], larder.url())
+        .assert_success();
+}
+
+#[test]
+fn t42_localhost_leads_to_larder_and_downloads_stay_there() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let url = larder.url().replace("127.0.0.1", "localhost");
+    CargoHome::new()
+        .run(&project_on_left(), &["fetch"], &url)
+        .assert_success();
+    let authority = url.trim_start_matches("http://").trim_end_matches('/');
+    let request =
+        format!("GET /config.json HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    let answer = larder.http().raw(request.as_bytes());
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.contains(&format!("\"dl\":\"{url}crates/")),
+        "{answer}"
+    );
+}
+
+#[test]
+fn t43_a_project_is_not_held_up_by_another_ones_slow_fetch() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    upstream.publish(Crate::new("slow", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let gate = upstream.gate(&crate_path("slow", "1.0.0"));
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| succeed(&larder, &Project::new().dep("slow", "1"), &["fetch"]));
+        gate.wait_for(1);
+        succeed(&larder, &project_on_left(), &["fetch"]);
+        assert!(!slow.is_finished());
+        gate.open();
+        slow.join().expect("the slow one ends as well");
+    });
+}
+
+/// `pick 1.0.0` is stored, `pick 1.1.0` is listed only. The offline larder is started with these arguments.
+fn with_unstored_newest(check: impl FnOnce(&Larder<'_>), arguments: &[&str]) {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("pick", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_STALE);
+    succeed(&larder, &Project::new().dep("pick", "1"), &["fetch"]);
+    upstream.publish(Crate::new("pick", "1.1.0"));
+    let entry = larder.get(&format!("/{}", index_path("pick")));
+    assert_eq!(entry.body, upstream.index_body("pick"));
+    upstream.stop();
+    check(&larder.restart(arguments));
+}
+
+#[test]
+fn offline_cargo_add_update_and_a_fresh_resolve_choose_what_is_stored() {
+    with_unstored_newest(
+        |larder| {
+            let fresh = Project::new().dep("pick", "1");
+            succeed(larder, &fresh, &["generate-lockfile"]);
+            assert!(has(&fresh, "pick", "1.0.0"), "{}", fresh.lock());
+            succeed(larder, &fresh, &["update"]);
+            assert!(has(&fresh, "pick", "1.0.0"), "{}", fresh.lock());
+            succeed(larder, &fresh, &["build", "--locked"]);
+
+            let project = Project::new();
+            succeed(larder, &project, &["add", "pick"]);
+            let manifest = fs::read_to_string(project.folder().join("Cargo.toml"))
+                .expect("the manifest is there");
+            assert!(manifest.contains("pick = \"1.0.0\""), "{manifest}");
+            succeed(larder, &project, &["build"]);
+        },
+        &["--offline"],
+    );
+}
+
+#[test]
+fn full_index_turns_the_offline_view_off() {
+    with_unstored_newest(
+        |larder| {
+            let fresh = Project::new().dep("pick", "1");
+            succeed(larder, &fresh, &["generate-lockfile"]);
+            assert!(has(&fresh, "pick", "1.1.0"), "{}", fresh.lock());
+            let run = CargoHome::new().run(&fresh, &["fetch", "--locked"], larder.url());
+            run.assert_failure().assert_says("larder warm");
+        },
+        &["--offline", "--full-index"],
+    );
+}
+
+#[test]
+fn offline_a_lock_with_an_unstored_crate_builds_where_it_is_not_needed_and_names_the_remedy_where_it_is()
+ {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("elsewhere", "1.0.0"));
+    upstream.publish(Crate::new("needed", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_STALE);
+    let target_dep = "\n[target.'cfg(windows)'.dependencies]\nelsewhere = \"1\"";
+    let older = Project::new().dep("needed", "1").dep_line(target_dep);
+    // So a version of each is stored, and the view has something to hide.
+    succeed(&larder, &older, &["fetch"]);
+    upstream.publish(Crate::new("elsewhere", "1.1.0"));
+    upstream.publish(Crate::new("needed", "1.1.0"));
+    let elsewhere = Project::new().dep("needed", "=1.0.0").dep_line(target_dep);
+    let needed = Project::new().dep("needed", "1").dep_line(target_dep);
+    for project in [&elsewhere, &needed] {
+        succeed(&larder, project, &["generate-lockfile"]);
+        assert!(has(project, "elsewhere", "1.1.0"));
+    }
+    upstream.stop();
+
+    let larder = larder.restart(&["--offline"]);
+    succeed(&larder, &elsewhere, &["build", "--locked"]);
+    let all = CargoHome::new().run(&elsewhere, &["fetch", "--locked"], larder.url());
+    all.assert_failure()
+        .assert_says("crate `elsewhere 1.1.0`")
+        .assert_says("larder warm");
+    let run = CargoHome::new().run(&needed, &["build", "--locked"], larder.url());
+    run.assert_failure()
+        .assert_says("crate `needed 1.1.0`")
+        .assert_says("run `larder warm` in the project while online");
+    assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
+}

@@ -1,0 +1,616 @@
+//! `larder warm` and `larder check` as a user runs them, and what a running daemon makes of their work.
+//!
+//! Finding projects and reading lock files are tested beside their code; here they meet a registry.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::larder::Site;
+
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+fn site(upstream: &FakeUpstream) -> Site {
+    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
+}
+
+/// With cargo at hand, which projects without lock file need.
+fn site_with_cargo(upstream: &FakeUpstream) -> Site {
+    site(upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &std::env::var("PATH").unwrap_or_default())
+}
+
+/// A folder of projects.
+struct Tree(TempDir);
+
+impl Tree {
+    fn new() -> Self {
+        Self(TempDir::new().expect("the temporary folder is writable"))
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        let folder = path.parent().expect("a file is in a folder");
+        fs::create_dir_all(folder).expect("the temporary folder is writable");
+        fs::write(path, text).expect("the temporary folder is writable");
+    }
+
+    /// A project whose lock file names these.
+    fn lock(&self, project: &str, packages: &[String]) {
+        let text = format!("version = 4\n{}", packages.concat());
+        self.write(&format!("{project}/Cargo.lock"), &text);
+    }
+
+    fn manifest(&self, project: &str, dependencies: &str) {
+        let text = format!(
+            "[package]\nname = \"project\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[workspace]\n\n{dependencies}"
+        );
+        self.write(&format!("{project}/Cargo.toml"), &text);
+        self.write(&format!("{project}/src/lib.rs"), "");
+    }
+
+    fn path(&self) -> String {
+        self.0.path().display().to_string()
+    }
+}
+
+/// A lock file's entry of a package of crates.io.
+fn locked(name: &str, version: &str, checksum: Option<&str>) -> String {
+    locked_from(CRATES_IO, name, version, checksum)
+}
+
+fn locked_from(source: &str, name: &str, version: &str, checksum: Option<&str>) -> String {
+    let checksum = checksum.map_or_else(String::new, |sum| format!("checksum = \"{sum}\"\n"));
+    format!(
+        "\n[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"{source}\"\n{checksum}"
+    )
+}
+
+/// Publishes empty crates of version 1.0.0 and says how a lock file names them.
+fn published(upstream: &FakeUpstream, names: &[&str]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| {
+            let sum = upstream.publish(Crate::new(name, "1.0.0"));
+            locked(name, "1.0.0", Some(&sum))
+        })
+        .collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a command with `--json`; its one document and its exit code.
+#[track_caller]
+fn run_json(site: &Site, arguments: &[&str]) -> (Value, i32) {
+    let mut all = arguments.to_vec();
+    all.push("--json");
+    let output = site.command(&all);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches('\n').count(), 1, "one document: {output:?}");
+    let document = serde_json::from_str(&text);
+    let document = document.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (document, output.status.code().unwrap_or(-1))
+}
+
+/// The counts of a report: projects, packages, fetched, cached.
+fn counts(report: &Value) -> [u64; 4] {
+    ["projects", "packages", "fetched", "cached"]
+        .map(|field| report[field].as_u64().unwrap_or(u64::MAX))
+}
+
+#[track_caller]
+fn assert_problem(list: &Value, what: &str, why: &str) {
+    let found = list.as_array().into_iter().flatten().any(|problem| {
+        let part = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
+        part("what").contains(what) && part("why").contains(why)
+    });
+    assert!(found, "no `{what}` with `{why}` in {list:#}");
+}
+
+#[test]
+fn warm_finds_every_lock_below_a_folder_and_a_second_run_asks_upstream_nothing() {
+    let upstream = FakeUpstream::start();
+    let all = published(&upstream, &["one", "two", "three"]);
+    let tree = Tree::new();
+    tree.lock("a", &all[..2]);
+    tree.lock("b/deep/down", &all[1..]);
+    let site = site(&upstream);
+
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([2, 3, 3, 0], 0), "{report:#}");
+    assert_eq!(report["failed"], json!([]));
+    assert_eq!(report["skipped"], json!([]));
+    assert!(report["bytes"].as_u64() > Some(3 * 512), "{report:#}");
+    assert!(report["seconds"].as_f64() > Some(0.0), "{report:#}");
+    for name in ["one", "two", "three"] {
+        assert_eq!(upstream.requests_for(&crate_path(name, "1.0.0")), 1);
+        assert_eq!(upstream.requests_for(&entry_path(name)), 1);
+    }
+
+    let connections = upstream.connections();
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([2, 3, 0, 3], 0), "{report:#}");
+    assert_eq!(report["bytes"], 0);
+    assert_eq!(upstream.connections(), connections);
+}
+
+#[test]
+fn warm_tells_people_on_stderr_and_leaves_stdout_to_data() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["one"]));
+    let site = site(&upstream).variable("TERM", "xterm-256color");
+    let output = site.command(&["warm", &tree.path()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let said = stderr(&output);
+    assert!(
+        said.contains("1 package in 1 project: 1 fetched, 0 were there"),
+        "{said}"
+    );
+    // No bar and no colour where there is no terminal.
+    assert!(!said.contains(['\u{1b}', '\r', '█']), "{said:?}");
+    let quiet = site.command(&["warm", "-q", &tree.path()]);
+    assert!(
+        quiet.stdout.is_empty() && quiet.stderr.is_empty(),
+        "{quiet:?}"
+    );
+}
+
+#[test]
+fn dry_run_counts_what_is_missing_and_asks_and_stores_nothing() {
+    let upstream = FakeUpstream::start();
+    let all = published(&upstream, &["one", "two"]);
+    let tree = Tree::new();
+    tree.lock("a", &all[..1]);
+    let site = site(&upstream);
+    run_json(&site, &["warm", &tree.path()]);
+    tree.lock("a", &all);
+    let connections = upstream.connections();
+    for _ in 0..2 {
+        let (report, code) = run_json(&site, &["warm", "--dry-run", &tree.path()]);
+        assert_eq!((counts(&report), code), ([1, 2, 1, 1], 0), "{report:#}");
+    }
+    assert_eq!(upstream.connections(), connections);
+}
+
+#[test]
+fn refresh_asks_about_every_entry_and_fetches_no_stored_crate() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["one", "two"]));
+    let site = site(&upstream);
+    run_json(&site, &["warm", &tree.path()]);
+    upstream.forget_requests();
+    let (report, code) = run_json(&site, &["warm", "--refresh", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 2, 0, 2], 0), "{report:#}");
+    assert_eq!(upstream.requests_for(&entry_path("one")), 1);
+    assert_eq!(upstream.requests_for(&entry_path("two")), 1);
+    assert_eq!(upstream.requests_for("/dl/"), 0);
+
+    upstream.stop();
+    let (report, code) = run_json(&site, &["warm", "--refresh", &tree.path()]);
+    assert_eq!(code, 1, "{report:#}");
+    assert_problem(&report["failed"], "one 1.0.0", "could not be refreshed");
+}
+
+#[test]
+fn a_stored_entry_older_than_the_lock_is_asked_for_anew() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["one"]));
+    let site = site(&upstream);
+    run_json(&site, &["warm", &tree.path()]);
+    let sum = upstream.publish(Crate::new("one", "1.1.0"));
+    tree.lock("a", &[locked("one", "1.1.0", Some(&sum))]);
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 1, 1, 0], 0), "{report:#}");
+}
+
+#[test]
+fn with_a_target_only_its_crates_are_fetched() {
+    let upstream = FakeUpstream::start();
+    for name in ["everywhere", "winonly"] {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let tree = Tree::new();
+    tree.manifest(
+        "a",
+        "[dependencies]\neverywhere = \"1\"\n[target.'cfg(windows)'.dependencies]\nwinonly = \"1\"\n",
+    );
+    let site = site_with_cargo(&upstream);
+    let linux = ["warm", "--target", "x86_64-unknown-linux-gnu", &tree.path()];
+    let (report, code) = run_json(&site, &linux);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(upstream.requests_for(&crate_path("everywhere", "1.0.0")), 1);
+    assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 0);
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 1);
+}
+
+#[test]
+fn a_project_without_lock_file_is_resolved_aside_and_stays_without() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("right", "1.0.0"));
+    upstream.publish(Crate::new("left", "1.0.0").dep("right", "^1"));
+    let tree = Tree::new();
+    tree.manifest("a", "[dependencies]\nleft = \"1\"\n");
+    let site = site_with_cargo(&upstream);
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["packages"], 2, "{report:#}");
+    assert!(!tree.0.path().join("a/Cargo.lock").exists());
+    assert_eq!(upstream.requests_for("/dl/"), 2);
+
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(false), 1));
+    assert!(
+        verdict.to_string().contains("cargo generate-lockfile"),
+        "{verdict:#}"
+    );
+}
+
+#[test]
+fn a_dry_run_without_lock_file_says_what_it_would_do() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.manifest("a", "");
+    let (report, code) = run_json(&site(&upstream), &["warm", "--dry-run", &tree.path()]);
+    assert_eq!(code, 0);
+    assert_problem(&report["skipped"], "a", "has no Cargo.lock");
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn a_lock_that_disagrees_with_the_index_is_named_and_nothing_is_fetched_for_it() {
+    let upstream = FakeUpstream::start();
+    let mut packages = published(&upstream, &["fine"]);
+    upstream.publish(Crate::new("forged", "1.0.0"));
+    packages.push(locked("forged", "1.0.0", Some(&"a".repeat(64))));
+    let tree = Tree::new();
+    tree.lock("a", &packages);
+    let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 2, 1, 0], 1), "{report:#}");
+    assert_problem(
+        &report["failed"],
+        "forged 1.0.0",
+        "one of them was tampered with",
+    );
+    assert_eq!(upstream.requests_for(&crate_path("forged", "1.0.0")), 0);
+}
+
+#[test]
+fn what_upstream_lacks_stops_nothing_else_and_makes_the_exit_code_one() {
+    let upstream = FakeUpstream::start();
+    let mut packages = published(&upstream, &["one", "two"]);
+    packages.push(locked("gone", "1.0.0", None));
+    packages.push(locked("one", "9.9.9", None));
+    // Listed, but its archive is not there.
+    let half = Crate::new("half", "1.0.0");
+    upstream.append_index_line("half", &half.index_line(&"b".repeat(64)));
+    packages.push(locked("half", "1.0.0", None));
+    let tree = Tree::new();
+    tree.lock("a", &packages);
+    let site = site(&upstream);
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 5, 2, 0], 1), "{report:#}");
+    assert_problem(&report["failed"], "gone 1.0.0", "upstream has no");
+    assert_problem(&report["failed"], "one 9.9.9", "does not list that version");
+    assert_problem(&report["failed"], "half 1.0.0", "upstream has no");
+
+    let plain = site.command(&["warm", &tree.path()]);
+    assert_eq!(plain.status.code(), Some(1));
+    assert!(stderr(&plain).contains("failed gone 1.0.0: "), "{plain:?}");
+}
+
+#[test]
+fn packages_from_git_and_from_unknown_registries_are_skipped_by_name() {
+    let upstream = FakeUpstream::start();
+    let mut packages = published(&upstream, &["one"]);
+    let git = "git+https://git.example/left#0123456789abcdef0123456789abcdef01234567";
+    packages.push(locked_from(git, "left", "0.3.0", None));
+    packages.push(locked_from(
+        "sparse+https://corp.example/index/",
+        "corp",
+        "1.0.0",
+        None,
+    ));
+    packages.push("\n[[package]]\nname = \"local\"\nversion = \"0.1.0\"\n".to_owned());
+    let tree = Tree::new();
+    tree.lock("a", &packages);
+    let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 1, 1, 0], 0), "{report:#}");
+    assert_problem(&report["skipped"], "left 0.3.0", "git");
+    assert_problem(&report["skipped"], "corp 1.0.0", "[registry.NAME]");
+    assert_eq!(report["skipped"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn t38_locks_of_all_versions_warm_the_same_set() {
+    let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    let sums = [
+        ('a', public.publish(Crate::new("left", "1.0.0"))),
+        ('d', public.publish(Crate::new("left", "2.0.0-rc.1"))),
+        (
+            'e',
+            public.publish(Crate::new("right_Hand", "0.11.1+snapshot-preview1")),
+        ),
+        (
+            'c',
+            corp.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "// corp")),
+        ),
+    ];
+    let settings = format!("[registry.corp]\nindex = \"{}\"\n", corp.url());
+    let mut sets = BTreeSet::new();
+    for version in ["root", "v1", "v2", "v3", "v4"] {
+        let path = format!(
+            "{}/fixtures/same-{version}.lock",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let mut text = fs::read_to_string(&path).expect("the fixture is there");
+        for (digit, sum) in &sums {
+            text = text.replace(&digit.to_string().repeat(64), sum);
+        }
+        let text = text.replace("https://corp.example/sparse/", &corp.url());
+        let tree = Tree::new();
+        tree.write("a/Cargo.lock", &text);
+        tree.write("larder.toml", &settings);
+        public.forget_requests();
+        corp.forget_requests();
+        let site = site(&public);
+        let config = tree.0.path().join("larder.toml").display().to_string();
+        let (report, code) = run_json(&site, &["warm", "--config", &config, &tree.path()]);
+        assert_eq!(
+            (counts(&report), code),
+            ([1, 4, 4, 0], 0),
+            "{version}: {report:#}"
+        );
+        assert_problem(
+            &report["skipped"],
+            "left 1.0.0",
+            "https://corp.example/index",
+        );
+        assert_problem(&report["skipped"], "left 0.3.0", "git");
+        let asked = |upstream: &FakeUpstream| -> BTreeSet<String> {
+            upstream
+                .requests()
+                .into_iter()
+                .map(|request| request.path)
+                .collect()
+        };
+        sets.insert((asked(&public), asked(&corp)));
+    }
+    assert_eq!(sets.len(), 1, "{sets:#?}");
+}
+
+#[test]
+fn t38_a_version_five_lock_and_merge_marks_are_told_per_file_and_stop_nobody() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("good", &published(&upstream, &["one"]));
+    for (project, fixture) in [("merged", "merge-conflict"), ("newer", "version-5")] {
+        let path = format!("{}/fixtures/{fixture}.lock", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(&path).expect("the fixture is there");
+        tree.write(&format!("{project}/Cargo.lock"), &text);
+    }
+    let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([3, 1, 1, 0], 1), "{report:#}");
+    assert_problem(
+        &report["failed"],
+        "merged/Cargo.lock",
+        "line 8 is a merge conflict mark",
+    );
+    assert_problem(&report["failed"], "newer/Cargo.lock", "version 5 is newer");
+}
+
+#[test]
+fn t39_replaced_and_unused_patched_packages_do_not_make_warm_fail() {
+    let upstream = FakeUpstream::start();
+    published(&upstream, &["left", "right"]);
+    let path = format!(
+        "{}/fixtures/replace-and-patch.lock",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let text = fs::read_to_string(&path).expect("the fixture is there");
+    let tree = Tree::new();
+    tree.write("a/Cargo.lock", &text);
+    let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
+    assert_eq!((counts(&report), code), ([1, 2, 2, 0], 0), "{report:#}");
+}
+
+#[test]
+fn hostile_lock_entries_reach_neither_the_disk_nor_upstream() {
+    let upstream = FakeUpstream::start();
+    let sum = upstream.publish(Crate::new("fine", "1.0.0"));
+    let path = format!("{}/fixtures/hostile.lock", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(&path).expect("the fixture is there");
+    let tree = Tree::new();
+    tree.write("a/Cargo.lock", &text.replace(&"a".repeat(64), &sum));
+    let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
+    assert_eq!(
+        (report["fetched"].as_u64(), code),
+        (Some(1), 1),
+        "{report:#}"
+    );
+    let asked: BTreeSet<_> = upstream
+        .requests()
+        .into_iter()
+        .map(|request| request.path)
+        .collect();
+    let expected = [
+        crate_path("fine", "1.0.0"),
+        "/index/config.json".to_owned(),
+        entry_path("fine"),
+    ];
+    assert_eq!(asked, BTreeSet::from(expected));
+}
+
+#[test]
+fn what_warm_adds_is_there_at_once_for_a_running_daemon() {
+    let upstream = FakeUpstream::start();
+    let mut packages = published(&upstream, &["old", "new"]);
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "1h"]);
+    let old_entry = format!("/{}", index_path("old"));
+    let before = upstream.index_body("old");
+    assert_eq!(larder.get(&old_entry).body, before);
+    let sum = upstream.publish(Crate::new("old", "1.1.0"));
+    packages.push(locked("old", "1.1.0", Some(&sum)));
+    // Still fresh for the daemon, which has no reason to ask.
+    assert_eq!(larder.get(&old_entry).body, before);
+
+    let tree = Tree::new();
+    tree.lock("a", &packages);
+    let (report, code) = run_json(&site, &["warm", &tree.path()]);
+    assert_eq!(
+        (report["fetched"].as_u64(), code),
+        (Some(3), 0),
+        "{report:#}"
+    );
+    upstream.stop();
+    assert_eq!(larder.get(&old_entry).body, upstream.index_body("old"));
+    for (name, version) in [("old", "1.0.0"), ("old", "1.1.0"), ("new", "1.0.0")] {
+        let reply = larder.get(&format!("/crates/{name}/{version}/download"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.body, upstream.body(name, version));
+    }
+}
+
+#[test]
+fn warm_and_daemon_may_fetch_the_same_things_at_once() {
+    let upstream = FakeUpstream::start();
+    let names: Vec<_> = (0..20).map(|number| format!("both-{number:02}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &names));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let gate = upstream.gate("/dl/");
+    std::thread::scope(|scope| {
+        let warm = scope.spawn(|| run_json(&site, &["warm", &tree.path()]));
+        let clients: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let path = format!("/crates/{name}/1.0.0/download");
+                let larder = &larder;
+                scope.spawn(move || larder.get(&path))
+            })
+            .collect();
+        // Both are in the middle of it: no one fetch has this many in flight.
+        gate.wait_for(names.len() + 1);
+        gate.open();
+        let (report, code) = warm.join().expect("warm ends");
+        assert_eq!((counts(&report), code), ([1, 20, 20, 0], 0), "{report:#}");
+        for (client, name) in clients.into_iter().zip(&names) {
+            let reply = client.join().expect("a client ends");
+            assert!(reply.complete);
+            assert_eq!(reply.body, upstream.body(name, "1.0.0"));
+        }
+    });
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(true), 0));
+}
+
+#[test]
+fn check_names_everything_that_is_missing_and_asks_nobody() {
+    let upstream = FakeUpstream::start();
+    let mut packages = published(&upstream, &["one", "two"]);
+    let tree = Tree::new();
+    tree.lock("ready", &packages[..1]);
+    let site = site(&upstream);
+    run_json(&site, &["warm", &tree.path()]);
+    let connections = upstream.connections();
+
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(true), 0), "{verdict:#}");
+    assert_eq!(verdict["projects"][0]["packages"], 1);
+    assert_eq!(verdict["projects"][0]["missing"], json!([]));
+    assert_eq!(verdict["failed"], json!([]));
+    let plain = site.command(&["check", &tree.path()]);
+    let text = String::from_utf8_lossy(&plain.stdout).into_owned();
+    assert!(
+        plain.status.success() && text.starts_with("ready "),
+        "{text}"
+    );
+    assert!(plain.stderr.is_empty(), "{plain:?}");
+
+    packages.push(locked("one", "1.2.0", None));
+    packages.push(locked_from(
+        "git+https://git.example/left#01",
+        "left",
+        "0.3.0",
+        None,
+    ));
+    tree.lock("short", &packages);
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(false), 1), "{verdict:#}");
+    assert_eq!(verdict["projects"][0]["ready"], true);
+    assert_eq!(verdict["projects"][1]["ready"], false);
+    let missing = &verdict["projects"][1]["missing"];
+    assert_eq!(missing.as_array().map(Vec::len), Some(3), "{missing:#}");
+    let plain = site.command(&["check", &tree.path()]);
+    let text = String::from_utf8_lossy(&plain.stdout).into_owned();
+    for expected in [
+        "not ready",
+        "`one 1.2.0`",
+        "`two 1.0.0`",
+        "left 0.3.0",
+        "git",
+    ] {
+        assert!(text.contains(expected), "no {expected}: {text}");
+    }
+    assert_eq!(plain.status.code(), Some(1));
+    assert!(stderr(&plain).contains("`larder warm`"), "{plain:?}");
+    assert_eq!(upstream.connections(), connections);
+}
+
+#[test]
+fn check_of_a_path_that_is_not_there_fails_and_names_it() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    for command in ["check", "warm"] {
+        let (said, code) = run_json(&site, &[command, "/nowhere/at/all"]);
+        assert_eq!(code, 1, "{said:#}");
+        assert_problem(&said["failed"], "/nowhere/at/all", "");
+    }
+}
+
+#[test]
+fn a_crate_with_another_hash_than_the_lock_wants_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["one"]));
+    let site = site(&upstream);
+    run_json(&site, &["warm", &tree.path()]);
+    tree.lock("a", &[locked("one", "1.0.0", Some(&"c".repeat(64)))]);
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!(code, 1, "{verdict:#}");
+    assert!(
+        verdict
+            .to_string()
+            .contains("with the hash that the lock file wants")
+    );
+}
+
+#[test]
+fn warm_by_file_reads_that_lock_whatever_its_name_is() {
+    let upstream = FakeUpstream::start();
+    let packages = published(&upstream, &["one"]);
+    let tree = Tree::new();
+    tree.write("saved.lock", &format!("version = 4\n{}", packages.concat()));
+    let file = Path::new(&tree.path())
+        .join("saved.lock")
+        .display()
+        .to_string();
+    let (report, code) = run_json(&site(&upstream), &["warm", &file]);
+    assert_eq!((counts(&report), code), ([1, 1, 1, 0], 0), "{report:#}");
+}
