@@ -7,6 +7,7 @@
 //! runs; finding projects, reading lock files and deadlines are left to others.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -251,6 +252,15 @@ impl Overlay {
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_TERM_PROGRESS_WHEN", "never")
             .env("RUSTUP_AUTO_INSTALL", "0");
+        // The larder is on this machine, where no proxy can reach it. Curl reads the variable in lower case first, and
+        // it counts for proxies from cargo's and git's settings as well.
+        let exempt = ["no_proxy", "NO_PROXY"].into_iter().find_map(env::var_os);
+        let mut exempt = exempt.unwrap_or_default();
+        if !exempt.is_empty() {
+            exempt.push(",");
+        }
+        exempt.push("127.0.0.1");
+        command.env("no_proxy", exempt);
     }
 
     /// Cargo writes the lock file at the root of the workspace: the project or a folder above it.
