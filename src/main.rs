@@ -214,6 +214,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
     if let Err(error) = parts.files.announce(&announcement).await {
         tracing::warn!(%error, "cannot note the address for other commands");
     }
+    let cache = parts.cache.clone();
     let server = Server {
         cache: parts.cache,
         registries: parts.registries,
@@ -231,6 +232,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
     server::run(listeners, Arc::new(server), shutdown).await;
+    cache.finish().await;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

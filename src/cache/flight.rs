@@ -84,6 +84,19 @@ impl Flights {
         self.lock().len()
     }
 
+    /// Waits until everything that is proven by now has been stored. Fetches still on their way are not waited for.
+    pub(super) async fn land_proven(&self) {
+        let under_way: Vec<_> = self.lock().values().cloned().collect();
+        for mut progress in under_way {
+            if matches!(*progress.borrow(), Progress::Proven(_)) {
+                // An error means that the flight is over as well.
+                let _ = progress
+                    .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+                    .await;
+            }
+        }
+    }
+
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<Slot, watch::Receiver<Progress>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -233,6 +233,12 @@ impl Cache {
         self.0.flights.len()
     }
 
+    /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
+    /// out before the disk has them.
+    pub async fn finish(&self) {
+        self.0.flights.land_proven().await;
+    }
+
     fn count(&self, what: &'static str) {
         *self
             .0
