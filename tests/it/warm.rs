@@ -19,11 +19,13 @@ fn site(upstream: &FakeUpstream) -> Site {
     Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
 }
 
-/// With cargo at hand, which projects without lock file need.
+/// With cargo at hand, and the compiler that it asks about targets.
 fn site_with_cargo(upstream: &FakeUpstream) -> Site {
+    let cargo = Path::new(env!("CARGO"));
+    let folder = cargo.parent().expect("cargo is in a folder");
     site(upstream)
         .variable("CARGO", env!("CARGO"))
-        .variable("PATH", &std::env::var("PATH").unwrap_or_default())
+        .variable("PATH", &folder.display().to_string())
 }
 
 /// A folder of projects.
