@@ -256,17 +256,18 @@ impl Cache {
             host: host(url),
             limit: policy.max_bytes,
         };
+        let mut take = |part: &[u8]| {
+            body.extend_from_slice(part);
+            if body.len() as u64 > policy.max_bytes {
+                Err(too_large())
+            } else {
+                Ok(())
+            }
+        };
         while let Some(chunk) = incoming.chunk().await? {
-            decoder.decode(&chunk, url, policy.max_bytes, |part| {
-                body.extend_from_slice(part);
-                if body.len() as u64 > policy.max_bytes {
-                    Err(too_large())
-                } else {
-                    Ok(())
-                }
-            })?;
+            decoder.decode(&chunk, url, policy.max_bytes, &mut take)?;
         }
-        decoder.finish(url)?;
+        decoder.finish(url, &mut take)?;
         let body = Bytes::from(body);
         resource
             .recognise(&body)
@@ -422,24 +423,12 @@ impl Cache {
         };
         transfer.begin(&incoming, url)?;
         let mut decoder = Decoder::new(incoming.coding);
+        let limit = transfer.limit;
         while let Some(chunk) = incoming.chunk().await? {
-            let limit = transfer.limit;
-            let mut full = None;
-            decoder.decode(&chunk, url, limit, |part| {
-                transfer.take(part, url).or_else(|stop| match stop {
-                    Stop::Failure(failure) => Err(failure),
-                    Stop::Store(error) => {
-                        full = Some(error);
-                        Ok(())
-                    }
-                })
-            })?;
-            if let Some(error) = full {
-                return Err(Stop::Store(error));
-            }
+            decoder.decode(&chunk, url, limit, |part| transfer.take(part, url))?;
             transfer.show(progress);
         }
-        decoder.finish(url)?;
+        decoder.finish(url, |part| transfer.take(part, url))?;
         if transfer
             .total
             .is_some_and(|total| total != transfer.written)
@@ -741,13 +730,13 @@ impl Decoder {
     }
 
     /// Decodes `chunk` and hands over what came out; never holds much more than `limit`.
-    fn decode(
+    fn decode<E: From<Failure>>(
         &mut self,
         chunk: &[u8],
         url: &Url,
         limit: u64,
-        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         match self {
             Self::Identity => take(chunk),
             Self::Gzip(decoder) => {
@@ -758,10 +747,10 @@ impl Decoder {
                         .map_err(|cause| undecodable(url, &cause))?;
                     let out = std::mem::take(decoder.get_mut());
                     if out.len() as u64 > limit {
-                        return Err(Failure::TooLarge {
+                        return Err(E::from(Failure::TooLarge {
                             host: host(url),
                             limit,
-                        });
+                        }));
                     }
                     if !out.is_empty() {
                         take(&out)?;
@@ -772,12 +761,21 @@ impl Decoder {
         }
     }
 
-    fn finish(&mut self, url: &Url) -> Result<(), Failure> {
+    /// Hands over what the decoder still holds, at most a buffer of its own, and proves that the encoding is whole.
+    fn finish<E: From<Failure>>(
+        &mut self,
+        url: &Url,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         match self {
             Self::Identity => Ok(()),
-            Self::Gzip(decoder) => decoder
-                .try_finish()
-                .map_err(|cause| undecodable(url, &cause)),
+            Self::Gzip(decoder) => {
+                decoder
+                    .try_finish()
+                    .map_err(|cause| undecodable(url, &cause))?;
+                let rest = std::mem::take(decoder.get_mut());
+                if rest.is_empty() { Ok(()) } else { take(&rest) }
+            }
         }
     }
 }
@@ -786,5 +784,51 @@ fn undecodable(url: &Url, cause: &std::io::Error) -> Failure {
     Failure::Broken {
         host: host(url),
         cause: format!("its gzip encoding: {cause}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packs, and unpacks again in pieces of this size.
+    fn there_and_back(body: &[u8], piece: usize, cut: usize) -> Result<Vec<u8>, Failure> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(body).unwrap();
+        let packed = packer.finish().unwrap();
+        let url = Url::parse("http://a.example/").unwrap();
+        let mut decoder = Decoder::new(Coding::Gzip);
+        let mut unpacked = Vec::new();
+        let mut take = |part: &[u8]| -> Result<(), Failure> {
+            unpacked.extend_from_slice(part);
+            Ok(())
+        };
+        for piece in packed[..packed.len() - cut].chunks(piece) {
+            decoder.decode(piece, &url, 1 << 20, &mut take)?;
+        }
+        decoder.finish(&url, &mut take)?;
+        Ok(unpacked)
+    }
+
+    #[test]
+    fn a_gzip_body_comes_out_whole_whatever_its_size_and_pieces() {
+        for size in [0, 1, 300, 32 << 10, (32 << 10) + 1, 200_000] {
+            let body: Vec<u8> = (0..size).map(|_| fastrand::u8(b'a'..=b'p')).collect();
+            for piece in [1, 1000, 8192, 1 << 20] {
+                let unpacked = there_and_back(&body, piece, 0).unwrap();
+                assert!(unpacked == body, "{size} bytes in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gzip_body_that_was_cut_is_broken() {
+        for cut in [1, 4, 8, 9, 200] {
+            let unpacked = there_and_back(&[7; 100_000], 1000, cut);
+            assert!(
+                matches!(unpacked, Err(Failure::Broken { .. })),
+                "{cut} bytes less: {unpacked:?}"
+            );
+        }
     }
 }
