@@ -1,12 +1,14 @@
 //! One request to upstream: conditional, resumable, bounded, redirects confined. The only user of reqwest. Retries, proof
 //! and what an answer means are for the cache.
 
+mod doors;
+
 use std::{
-    collections::{HashMap, HashSet, hash_map},
+    collections::HashSet,
     fmt,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant, SystemTime},
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -14,10 +16,10 @@ use reqwest::{
     Certificate, Client, Response, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
-use tokio::sync::watch;
 use url::Url;
 
 use crate::{hash::Sha256, validators::Validators};
+use doors::Doors;
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -317,7 +319,7 @@ impl Upstream {
     pub fn reconnect(&self) {
         if let Ok(client) = build(&self.options, &self.roots) {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-            self.doors.lock().clear();
+            self.doors.close();
         }
     }
 
@@ -401,104 +403,6 @@ impl Upstream {
                 .any(|allowed| *allowed == host(to) || Some(&**allowed) == to.host_str());
         let upgraded = from.host() == to.host() && to.scheme() == "https" && to.port().is_none();
         is_web && !downgrade && (known || upgraded)
-    }
-}
-
-/// Lets one request go ahead to each https origin without a connection, and the others follow when it has its answer: only
-/// then is it known that all of them can share that one connection. Without this, a burst of requests opens as many.
-#[derive(Debug, Default)]
-struct Doors(Mutex<HashMap<String, Door>>);
-
-#[derive(Debug)]
-enum Door {
-    /// Something was answered at this moment.
-    Open(Instant),
-    /// One request went ahead, and will say here how it went.
-    Opening(watch::Receiver<Option<Knock>>),
-}
-
-/// How going ahead went: nobody there, or go on.
-type Knock = Result<(), Failure>;
-
-impl Doors {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Door>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits, at most this long, for the request that went ahead; gives the sender to one that shall go ahead itself.
-    ///
-    /// # Errors
-    /// If nobody was there.
-    async fn pass(
-        &self,
-        url: &Url,
-        patience: Duration,
-    ) -> Result<Option<watch::Sender<Option<Knock>>>, Failure> {
-        if url.scheme() != "https" {
-            return Ok(None);
-        }
-        let mut opening = match self.lock().entry(origin(url)) {
-            hash_map::Entry::Occupied(door) if door.get().is_open() => return Ok(None),
-            hash_map::Entry::Occupied(mut door) => match door.get() {
-                // Whoever gave up dropped its end.
-                Door::Opening(opening) if opening.has_changed().is_ok() => opening.clone(),
-                Door::Opening(_) | Door::Open(_) => {
-                    let (sender, opening) = watch::channel(None);
-                    door.insert(Door::Opening(opening));
-                    return Ok(Some(sender));
-                }
-            },
-            hash_map::Entry::Vacant(door) => {
-                let (sender, opening) = watch::channel(None);
-                door.insert(Door::Opening(opening));
-                return Ok(Some(sender));
-            }
-        };
-        let knock = tokio::time::timeout(patience, opening.wait_for(Option::is_some)).await;
-        match knock {
-            Ok(Ok(knock)) => knock.clone().unwrap_or(Ok(())).map(|()| None),
-            // It is slow, or gave up: that says nothing about others.
-            Ok(Err(_)) | Err(_) => Ok(None),
-        }
-    }
-
-    /// Notes how a request went, for those that wait for it and for those to come.
-    fn note(
-        &self,
-        url: &Url,
-        opener: Option<watch::Sender<Option<Knock>>>,
-        sent: &Result<Response, Failure>,
-    ) {
-        if url.scheme() != "https" {
-            return;
-        }
-        match sent {
-            Ok(_) => {
-                self.lock().insert(origin(url), Door::Open(Instant::now()));
-            }
-            Err(failure) => {
-                if opener.is_some() || matches!(failure, Failure::Unreachable { .. }) {
-                    self.lock().remove(&origin(url));
-                }
-            }
-        }
-        if let Some(opener) = opener {
-            let knock = match sent {
-                Err(failure @ Failure::Unreachable { .. }) => Err(failure.clone()),
-                Ok(_) | Err(_) => Ok(()),
-            };
-            opener.send_replace(Some(knock));
-        }
-    }
-}
-
-impl Door {
-    /// Whether there should still be a connection.
-    fn is_open(&self) -> bool {
-        match self {
-            Self::Open(answered) => answered.elapsed() < IDLE,
-            Self::Opening(_) => false,
-        }
     }
 }
 
