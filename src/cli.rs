@@ -147,6 +147,22 @@ pub struct Serve {
     pub h2c: Option<H2c>,
 }
 
+impl Serve {
+    /// The flags that `larder serve` would have here if none were given.
+    ///
+    /// # Errors
+    /// A variable that cannot be read.
+    pub fn from_variables() -> Result<Self, clap::Error> {
+        #[derive(Parser)]
+        #[command(name = "larder")]
+        struct Alone {
+            #[command(flatten)]
+            serve: Serve,
+        }
+        Alone::try_parse_from(["larder"]).map(|alone| alone.serve)
+    }
+}
+
 /// Flags of `warm`.
 #[derive(Debug, Args)]
 pub struct Warm {

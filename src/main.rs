@@ -75,10 +75,10 @@ fn say(text: &str) -> Result<(), Failed> {
 
 fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
     let shared = cli.shared;
-    let none = cli::Serve::default();
+    let mut daemon = cli::Serve::default();
     let (serve, jobs) = match &cli.command {
         cli::Command::Serve(serve) => (serve, None),
-        cli::Command::Warm(warm) => (&none, warm.jobs),
+        cli::Command::Warm(warm) => (&daemon, warm.jobs),
         cli::Command::Completions { shell } => {
             clap_complete::generate(
                 *shell,
@@ -95,7 +95,16 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(failed);
         }
-        cli::Command::Check(_) | cli::Command::Status | cli::Command::Client(_) => (&none, None),
+        cli::Command::Check(_) => (&daemon, None),
+        // These are about the daemon, wherever the variables let it listen.
+        cli::Command::Status | cli::Command::Client(_) => {
+            daemon = cli::Serve::from_variables().map_err(|bad| {
+                let text = bad.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                Failed::Usage(text.trim_end().to_owned())
+            })?;
+            (&daemon, None)
+        }
     };
     let settings =
         config::settings(&shared, serve, jobs).map_err(|bad| Failed::Usage(bad.to_string()))?;
