@@ -117,6 +117,11 @@ impl Server {
         match order {
             Order::Stop | Order::Quit => {
                 if !matches!(self.door, Door::Closed(_)) {
+                    if let Door::Open(listener) | Door::BlackHole(listener, _) = &self.door {
+                        // A process that another thread is just starting holds a copy until it has started, and a
+                        // copy that listens would keep the port from us.
+                        socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both)?;
+                    }
                     self.door = Door::Broken;
                     self.door = Door::Closed(hold(self.address)?);
                 }
