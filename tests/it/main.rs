@@ -1,7 +1,10 @@
 //! larder from outside: the built program against a fake upstream that misbehaves on command, with real clients.
 
 mod cargo;
+mod cli;
 mod connection;
+mod crash;
+mod outage;
 mod scratch;
 mod support;
 mod tidy;

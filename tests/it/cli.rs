@@ -1,0 +1,262 @@
+//! What the commands say: `status`, `client print`, wrong usage, and what goes to which stream.
+//!
+//! `warm` and `check` have a module of their own.
+
+use std::fs;
+use std::process::Output;
+
+use fake_upstream::{Crate, FakeUpstream};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::cargo::{CargoHome, Project};
+use crate::support::larder::Site;
+
+fn site(upstream: &FakeUpstream) -> Site {
+    // A port that nobody listens on, so that no larder of this machine's user is met.
+    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
+        .variable("LARDER_LISTEN", "127.0.0.1:1")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn warmed(upstream: &FakeUpstream, site: &Site) -> Project {
+    let sum = upstream.publish(Crate::new("one", "1.0.0"));
+    let project = Project::new().dep("one", "1");
+    project.write(
+        "Cargo.lock",
+        &format!(
+            "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"1.0.0\"\n\
+             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n\n\
+             [[package]]\nname = \"project\"\nversion = \"0.1.0\"\ndependencies = [\n \"one\",\n]\n"
+        ),
+    );
+    let output = site.command(&["warm", &project.folder().display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    project
+}
+
+#[test]
+fn status_tells_of_store_and_projects_and_that_no_daemon_runs() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let project = warmed(&upstream, &site);
+    let connections = upstream.connections();
+    let output = site.command(&["status"]);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let text = stdout(&output);
+    let lock = project.folder().join("Cargo.lock").display().to_string();
+    for expected in [
+        &site.store().display().to_string(),
+        "crates    1 files",
+        &lock,
+        "(1 package)",
+        "not running; start it with `larder serve`",
+    ] {
+        assert!(text.contains(expected), "no `{expected}` in\n{text}");
+    }
+    let output = site.command(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(status["daemon"], Value::Null);
+    assert_eq!(status["census"]["blobs"], 1);
+    assert_eq!(status["projects"][0], lock);
+    assert_eq!(upstream.connections(), connections);
+}
+
+#[test]
+fn status_finds_the_daemon_on_its_store_and_tells_of_an_outage() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let output = site.command(&["status"]);
+    let text = stdout(&output);
+    let expected = format!(
+        "daemon    {}, process {}\n",
+        larder.url(),
+        larder.process_id()
+    );
+    assert!(text.contains(&expected), "{text}");
+
+    upstream.stop();
+    assert_eq!(larder.get("/ab/se/absent").status, 503);
+    let text = stdout(&site.command(&["status"]));
+    assert!(text.contains("down      127.0.0.1:"), "{text}");
+
+    let larder = larder.restart(&["--offline"]);
+    let output = site.command(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(status["daemon"]["address"], larder.url());
+    assert_eq!(status["daemon"]["status"]["offline"], true);
+    assert_eq!(status["daemon"]["status"]["pid"], larder.process_id());
+
+    larder.stop();
+    let text = stdout(&site.command(&["status"]));
+    assert!(text.contains("not running"), "{text}");
+}
+
+#[test]
+fn cargo_accepts_the_printed_settings_as_they_are() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let project = warmed(&upstream, &site);
+    upstream.stop();
+    let larder = site.serve(&[]);
+    let output = site.command(&["client", "print"]);
+    assert!(output.status.success(), "{output:?}");
+    let text = stdout(&output);
+    assert!(text.contains(larder.url()), "{text}");
+
+    let home = CargoHome::new();
+    fs::create_dir_all(home.path()).expect("the cargo home is writable");
+    fs::write(home.path().join("config.toml"), &text).expect("the cargo home is writable");
+    home.run_plain(&project, &["fetch", "--locked"])
+        .assert_success();
+    home.run_plain(&project, &["build", "--locked"])
+        .assert_success();
+}
+
+#[test]
+fn printed_settings_cover_the_other_registries() {
+    let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    public.publish(Crate::new("one", "1.0.0"));
+    corp.publish(Crate::new("inner", "1.0.0"));
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let config = folder.path().join("larder.toml");
+    let text = format!("[registry.corp]\nindex = \"sparse+{}\"\n", corp.url());
+    fs::write(&config, text).expect("the temporary folder is writable");
+    let config = config.display().to_string();
+    let site = site(&public);
+    let larder = site.serve(&["--config", &config]);
+    let printed = site.command(&["client", "print", "--config", &config]);
+    assert!(printed.status.success(), "{printed:?}");
+
+    // The project knows its registry by its true address, and needs no change.
+    let project = Project::new()
+        .dep("one", "1")
+        .dep_line("inner = { version = \"1\", registry = \"corp\" }");
+    let own = format!("[registries.corp]\nindex = \"sparse+{}\"\n", corp.url());
+    project.write(".cargo/config.toml", &own);
+    let home = CargoHome::new();
+    fs::create_dir_all(home.path()).expect("the cargo home is writable");
+    fs::write(home.path().join("config.toml"), stdout(&printed))
+        .expect("the cargo home is writable");
+    home.run_plain(&project, &["fetch"]).assert_success();
+    assert_eq!(corp.requests_for("/dl/inner"), 1);
+    let log = larder.stop();
+    assert!(
+        log.contains("crate `inner 1.0.0` in registry `corp`"),
+        "{log}"
+    );
+    // The lock file names the true registry: it works without larder, and warms with it.
+    assert!(project.lock().contains(&corp.url()), "{}", project.lock());
+    let folder = project.folder().display().to_string();
+    let check = site.command(&["check", "--config", &config, &folder]);
+    assert!(check.status.success(), "{check:?}");
+}
+
+#[test]
+fn without_a_daemon_the_settings_name_the_configured_address_and_say_so() {
+    let upstream = FakeUpstream::start();
+    let output = site(&upstream).command(&["client", "print"]);
+    assert!(output.status.success());
+    assert!(
+        stdout(&output).contains("sparse+http://127.0.0.1:1/"),
+        "{output:?}"
+    );
+    assert!(
+        stderr(&output).contains("no larder is running now"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_is_wrong_usage_for_every_command_about_the_daemon() {
+    let upstream = FakeUpstream::start();
+    let site =
+        Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url()).variable("LARDER_LISTEN", "here");
+    for arguments in [&["status"][..], &["client", "print"]] {
+        let output = site.command(arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(
+            stderr(&output).starts_with("error: invalid value 'here'"),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two_and_stays_off_stdout() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let checks: [&[&str]; 6] = [
+        &["warm", "--no-such-flag"],
+        &["warm", "--jobs", "0"],
+        &["serve", "--max-age", "soon"],
+        &["status", "--config", "/nowhere/larder.toml"],
+        &["no-such-command"],
+        &["status", "-q", "-v"],
+    ];
+    for arguments in checks {
+        let output = site.command(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: {output:?}");
+        assert!(
+            stderr(&output).starts_with("error: "),
+            "{arguments:?}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn failure_is_exit_code_one_with_the_reason() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let authority = larder
+        .url()
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let taken = site.command(&["serve", "--listen", authority]);
+    assert_eq!(taken.status.code(), Some(1), "{taken:?}");
+    assert!(
+        stderr(&taken).contains("is larder already running?"),
+        "{taken:?}"
+    );
+    assert!(taken.stdout.is_empty(), "{taken:?}");
+}
+
+#[test]
+fn nothing_is_coloured_without_a_terminal_and_stdout_holds_the_address_only() {
+    let upstream = FakeUpstream::start();
+    for (name, value) in [("TERM", "xterm-256color"), ("NO_COLOR", "1")] {
+        let site = site(&upstream).variable(name, value);
+        let larder = site.serve(&["-v"]);
+        larder.get("/ab/se/absent");
+        let log = larder.stop();
+        assert!(log.contains("absent") && !log.contains('\u{1b}'), "{log}");
+    }
+}
+
+#[test]
+fn completions_and_manual_are_data_on_stdout() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    for (arguments, expected) in [
+        (&["completions", "bash"][..], "_larder"),
+        (&["man"], ".TH larder"),
+    ] {
+        let output = site.command(arguments);
+        assert!(output.status.success(), "{output:?}");
+        assert!(stdout(&output).contains(expected), "{arguments:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Upstream goes away in every way it can while real cargo works on a warmed project: nothing fails, an outage costs one
+//! timeout and not one for each crate, and larder finds its way back by itself.
+//!
+//! What single requests get during an outage is tested elsewhere.
+
+use std::time::{Duration, Instant};
+
+use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
+
+use crate::support::cargo::{CargoHome, Project};
+use crate::support::larder::{Larder, Site};
+
+/// What larder waits for an upstream that says nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What a loaded machine may add. Far less than a timeout for each link of the chain.
+const SLACK: Duration = Duration::from_secs(2);
+/// Cargo asks for one link after the other.
+const LINKS: usize = 8;
+
+/// A warmed chain of crates whose entries are always stale.
+struct Scene {
+    upstream: FakeUpstream,
+    site: Site,
+    project: Project,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let upstream = FakeUpstream::start();
+        upstream.publish(Crate::new("chain-0", "1.0.0"));
+        for link in 1..LINKS {
+            let package = Crate::new(&format!("chain-{link}"), "1.0.0");
+            upstream.publish(package.dep(&format!("chain-{}", link - 1), "^1"));
+        }
+        let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url());
+        let project = Project::new().dep(&format!("chain-{}", LINKS - 1), "1");
+        Self {
+            upstream,
+            site,
+            project,
+        }
+    }
+
+    /// The daemon, its store filled.
+    fn serve(&self) -> Larder<'_> {
+        let larder = self.site.serve(&["--max-age", "0s", "--patience", "1s"]);
+        self.fetch(&larder);
+        let folder = self.project.folder().display().to_string();
+        let warmed = self.site.command(&["warm", &folder]);
+        assert!(warmed.status.success(), "{warmed:?}");
+        larder
+    }
+
+    /// How long cargo takes to resolve and fetch all in an empty home.
+    #[track_caller]
+    fn fetch(&self, larder: &Larder<'_>) -> Duration {
+        let home = CargoHome::new();
+        // A resolve asks for every entry in turn, a locked fetch checks them once more.
+        let resolve = home.run(&self.project, &["generate-lockfile"], larder.url());
+        resolve.assert_success();
+        let fetch = home.run(&self.project, &["fetch", "--locked"], larder.url());
+        fetch.assert_success();
+        resolve.took + fetch.took
+    }
+
+    /// Lets upstream fail, and checks that two fetches pay for it once, together; then lets it recover.
+    #[track_caller]
+    fn survive(&self, begin: impl FnOnce(&FakeUpstream), end: impl FnOnce(&FakeUpstream)) {
+        let larder = self.serve();
+        let online = self.fetch(&larder);
+        begin(&self.upstream);
+        let first = self.fetch(&larder);
+        let second = self.fetch(&larder);
+        let bound = online * 2 + PATIENCE + SLACK;
+        assert!(
+            first + second < bound,
+            "{first:?} and {second:?} during the outage, {online:?} online:\n{}",
+            larder.log()
+        );
+        larder.wait_for_log("upstream is out of reach");
+
+        end(&self.upstream);
+        larder.wait_for_log("upstream is back");
+        self.upstream.forget_requests();
+        self.fetch(&larder);
+        for link in 0..LINKS {
+            let path = entry_path(&format!("chain-{link}"));
+            assert!(
+                self.upstream.requests_for(&path) > 0,
+                "{path} was not asked for"
+            );
+        }
+        let log = larder.stop();
+        let begun = log.matches("upstream is out of reach").count();
+        assert_eq!(begun, 1, "one outage, found out once:\n{log}");
+    }
+}
+
+#[test]
+fn a_closed_port_costs_nothing_and_is_noticed_when_it_opens() {
+    Scene::new().survive(FakeUpstream::stop, FakeUpstream::restart);
+}
+
+#[test]
+fn a_black_hole_costs_one_timeout() {
+    Scene::new().survive(FakeUpstream::black_hole, FakeUpstream::revive);
+}
+
+#[test]
+fn an_upstream_that_answers_503_is_left_alone_until_it_is_well() {
+    Scene::new().survive(
+        |upstream| upstream.fault("", Fault::Status(503)),
+        FakeUpstream::clear_faults,
+    );
+}
+
+#[test]
+fn a_login_page_is_an_outage_and_never_content() {
+    Scene::new().survive(
+        |upstream| upstream.fault("", Fault::LoginPage),
+        FakeUpstream::clear_faults,
+    );
+}
+
+#[test]
+fn upstream_killed_in_the_middle_of_a_fetch_is_not_noticed_by_cargo() {
+    let scene = Scene::new();
+    let larder = scene.serve();
+    let online = scene.fetch(&larder);
+    let gate = scene.upstream.gate(&entry_path("chain-4"));
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| scene.fetch(&larder));
+        gate.wait_for(1);
+        let killed = Instant::now();
+        scene.upstream.stop();
+        cargo.join().expect("cargo fetches all");
+        let rest = killed.elapsed();
+        assert!(
+            rest < online + PATIENCE + SLACK,
+            "{rest:?}, {online:?} online"
+        );
+    });
+    gate.open();
+    scene.upstream.restart();
+    larder.wait_for_log("upstream is back");
+    scene.fetch(&larder);
+}
+
+#[test]
+fn upstream_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
+    let scene = Scene::new();
+    let larder = scene.serve();
+    let online = scene.fetch(&larder);
+    let gate = scene.upstream.gate(&entry_path("chain-4"));
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| scene.fetch(&larder));
+        gate.wait_for(1);
+        let silenced = Instant::now();
+        scene.upstream.black_hole();
+        cargo.join().expect("cargo fetches all");
+        let rest = silenced.elapsed();
+        assert!(
+            rest < online + PATIENCE + SLACK,
+            "{rest:?}, {online:?} online"
+        );
+    });
+    gate.open();
+    scene.upstream.revive();
+    larder.wait_for_log("upstream is back");
+}
+
+#[test]
+fn a_crate_transfer_that_dies_with_upstream_goes_on_where_it_was_when_it_is_back() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("large", "1.0.0").padding(1_000_000));
+    let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url());
+    let larder = site.serve(&[]);
+    upstream.fault_times("/dl/", 1, Fault::CutAfter(600_000));
+    let project = Project::new().dep("large", "1");
+    CargoHome::new()
+        .run(&project, &["fetch"], larder.url())
+        .assert_success();
+    let asked: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .filter(|request| request.path.contains("/dl/"))
+        .collect();
+    assert_eq!(asked.len(), 2);
+    assert!(asked[1].header("range").is_some(), "{asked:?}");
+}
