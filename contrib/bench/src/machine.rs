@@ -1,0 +1,78 @@
+//! What a run was made on: a figure without it is worth little.
+
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+/// The machine, its tools and the sources.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    pub(crate) rustc: String,
+    pub(crate) cargo: String,
+    /// Short, with a `+` if the tree had changes.
+    pub(crate) commit: String,
+    date: String,
+}
+
+/// Looks around. What cannot be found out is `unknown`.
+pub(crate) fn describe() -> Machine {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown", |(_, model)| model.trim());
+    let commit = said("git", &["rev-parse", "--short=10", "HEAD"]);
+    // The record of this very run does not change what was measured.
+    let changes = said(
+        "git",
+        &["status", "--porcelain", "--", ".", ":!contrib/bench/runs"],
+    );
+    let mark = if changes == "unknown" { "" } else { "+" };
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    Machine {
+        cpu: cpu.to_owned(),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        rustc: said("rustc", &["--version"]),
+        cargo: said("cargo", &["--version"]),
+        commit: format!("{commit}{mark}"),
+        date: now[..10].to_owned(),
+    }
+}
+
+impl Machine {
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "date": self.date, "cpu": self.cpu, "cores": self.cores, "kernel": self.kernel,
+            "rustc": self.rustc, "cargo": self.cargo, "commit": self.commit,
+        })
+    }
+
+    /// `DATE-MACHINE`, fit for a folder.
+    pub(crate) fn run_name(&self) -> String {
+        let words: Vec<_> = self
+            .cpu
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_ascii_lowercase)
+            .collect();
+        format!("{}-{}-{}-cores", self.date, words.join("-"), self.cores)
+    }
+}
+
+/// The first line a command printed.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let line = output.ok().and_then(|output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().next().map(str::to_owned)
+    });
+    line.unwrap_or_else(|| "unknown".to_owned())
+}

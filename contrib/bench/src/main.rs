@@ -1,0 +1,136 @@
+//! Measures larder against going direct: reads the arguments, runs the scenes in order, prints the table, records the run.
+//!
+//! What is measured is `scene`'s matter, how numbers become a verdict `row`'s.
+
+mod machine;
+mod row;
+mod scene;
+mod stage;
+#[allow(
+    dead_code,
+    reason = "the bench needs a part of what larder's tests share"
+)]
+#[path = "../../../tests/it/support/mod.rs"]
+mod support;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use serde_json::json;
+
+use row::{Row, table};
+
+#[derive(Debug, clap::Parser)]
+#[command(about = "Measures larder against going direct, with real cargo and a fake upstream")]
+struct Arguments {
+    /// The built larder
+    #[arg(long, value_name = "FILE")]
+    larder: PathBuf,
+    /// The lock file whose shape upstream takes
+    #[arg(long, value_name = "FILE", default_value = "Cargo.lock")]
+    lock: PathBuf,
+    /// Repetitions of every comparison
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only the scenes whose name contains this; repeatable
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Keep the raw numbers in `contrib/bench/runs`
+    #[arg(long)]
+    record: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every first claim holds.
+fn run(arguments: &Arguments) -> Result<bool, String> {
+    let lock = std::fs::read_to_string(&arguments.lock).map_err(|cause| {
+        format!(
+            "cannot read the lock file {}: {cause}",
+            arguments.lock.display()
+        )
+    })?;
+    let larder = std::path::absolute(&arguments.larder)
+        .ok()
+        .and_then(|larder| larder.to_str().map(str::to_owned))
+        .filter(|larder| Path::new(larder).is_file())
+        .ok_or_else(|| format!("no larder at {}", arguments.larder.display()))?;
+
+    let mut rows: Vec<Row> = Vec::new();
+    for scene in scene::ALL {
+        let is_wanted = arguments.only.is_empty()
+            || arguments.only.iter().any(|part| scene.name.contains(part));
+        if !is_wanted {
+            continue;
+        }
+        note(&format!("{} ..", scene.name));
+        let measured = (scene.play)(&scene::Play {
+            larder: &larder,
+            lock: &lock,
+            rounds: arguments.rounds,
+        });
+        for row in &measured {
+            note(&format!("   {}", row.line()));
+        }
+        rows.extend(measured);
+    }
+
+    let machine = machine::describe();
+    let head = format!(
+        "{}, {} cores, Linux {}, {}, {}; larder at {}; {} rounds",
+        machine.cpu,
+        machine.cores,
+        machine.kernel,
+        machine.rustc,
+        machine.cargo,
+        machine.commit,
+        arguments.rounds
+    );
+    writeln!(io::stdout(), "{head}\n\n{}", table(&rows))
+        .map_err(|cause| format!("cannot write to stdout: {cause}"))?;
+
+    if arguments.record {
+        let lock_name = arguments
+            .lock
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let document = json!({
+            "machine": machine.json(),
+            "lock": lock_name,
+            "lock_packages": lock.matches("\n[[package]]\n").count(),
+            "rounds": arguments.rounds,
+            "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
+        });
+        let folder = Path::new("contrib/bench/runs").join(machine.run_name());
+        let write = || {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("numbers.json"), format!("{document:#}\n"))?;
+            std::fs::write(
+                folder.join("table.txt"),
+                format!("{head}\n\n{}", table(&rows)),
+            )
+        };
+        write()
+            .map_err(|cause| format!("cannot record the run in {}: {cause}", folder.display()))?;
+        note(&format!("recorded in {}", folder.display()));
+    }
+    Ok(rows.iter().all(Row::holds))
+}
+
+/// Tells the person who waits.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,344 @@
+//! The scenes: what is compared with what, round by round, and which claims the figures must meet.
+//!
+//! The two sides of a comparison alternate, so that a machine that becomes slower meanwhile slows down both.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fake_upstream::crate_path;
+use serde_json::{Value, json};
+
+use crate::row::{Row, Unit, rounded};
+use crate::stage::{DIAL, Stage, Task, Took};
+use crate::support::larder::{Larder, Site};
+
+/// The usual distance to upstream.
+const NEAR: Duration = Duration::from_millis(40);
+/// Another continent, or a phone.
+const FAR: Duration = Duration::from_millis(150);
+/// larder's default for one outage.
+const PATIENCE: f64 = 2.0;
+/// Clients that want the same crate at once.
+const CROWD: usize = 200;
+
+/// What a scene is played with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Play<'a> {
+    /// The built program.
+    pub(crate) larder: &'a str,
+    /// The text of the lock file that upstream is shaped like.
+    pub(crate) lock: &'a str,
+    pub(crate) rounds: u32,
+}
+
+/// A scene gives one row or a few.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) name: &'static str,
+    pub(crate) play: fn(&Play<'_>) -> Vec<Row>,
+}
+
+/// In the order of the table.
+pub(crate) const ALL: &[Scene] = &[
+    Scene {
+        name: "cold",
+        play: cold,
+    },
+    Scene {
+        name: "stale",
+        play: stale_near,
+    },
+    Scene {
+        name: "stale-far",
+        play: stale_far,
+    },
+    Scene {
+        name: "crowd",
+        play: crowd,
+    },
+    Scene {
+        name: "warm-100",
+        play: warm_slow,
+    },
+    Scene {
+        name: "warm-1000",
+        play: warm_fast,
+    },
+    Scene {
+        name: "outage",
+        play: outage,
+    },
+    Scene {
+        name: "memory",
+        play: memory,
+    },
+];
+
+impl Play<'_> {
+    fn stage(&self, round_trip: Duration, bytes_per_second: Option<u64>) -> Stage {
+        Stage::new(self.larder, self.lock, round_trip, bytes_per_second)
+    }
+}
+
+/// Every run of cargo meets a larder that was just started on an empty store.
+fn cold(play: &Play<'_>) -> Vec<Row> {
+    let stage = play.stage(NEAR, None);
+    let compare = |task, what: &str, first_claim, reach| {
+        let mut row = ratio(what, first_claim, reach);
+        for _ in 0..play.rounds {
+            let direct = stage.direct(task);
+            let site = stage.site();
+            let larder = site.serve(&[]);
+            let through = stage.run(task, larder.url());
+            // Still writing, it would slow down the next direct run.
+            larder.stop();
+            row.push_pair(direct, through);
+        }
+        row
+    };
+    vec![
+        compare(
+            Task::Fetch,
+            "cargo fetch --locked, larder empty / direct",
+            1.15,
+            1.0,
+        ),
+        compare(
+            Task::Resolve,
+            "cargo generate-lockfile, larder empty / direct",
+            1.2,
+            1.0,
+        ),
+    ]
+}
+
+fn stale_near(play: &Play<'_>) -> Vec<Row> {
+    stale(play, NEAR, 0.8, 0.55)
+}
+
+fn stale_far(play: &Play<'_>) -> Vec<Row> {
+    stale(play, FAR, 0.5, 0.3)
+}
+
+/// Every run of cargo meets a larder that was just started on a store that has everything and may trust nothing.
+fn stale(play: &Play<'_>, round_trip: Duration, first_claim: f64, reach: f64) -> Vec<Row> {
+    let stage = play.stage(round_trip, None);
+    let site = filled(&stage);
+    let compare = |task, what: &str| {
+        let what = format!(
+            "{what}, stored but stale / direct, {} ms",
+            round_trip.as_millis()
+        );
+        let mut row = ratio(&what, first_claim, reach);
+        for _ in 0..play.rounds {
+            let direct = stage.direct(task);
+            let larder = site.serve(&["--max-age", "0s"]);
+            let through = stage.run(task, larder.url());
+            larder.stop();
+            row.push_pair(direct, through);
+        }
+        row
+    };
+    vec![
+        compare(Task::Fetch, "cargo fetch --locked"),
+        compare(Task::Resolve, "cargo generate-lockfile"),
+    ]
+}
+
+/// A larder that has all that both tasks ask for, and is warmed.
+fn filled(stage: &Stage) -> Site {
+    let site = stage.site();
+    let larder = site.serve(&[]);
+    stage.run(Task::Resolve, larder.url());
+    larder.stop();
+    warm(&site, &stage.project_folder());
+    site
+}
+
+fn crowd(play: &Play<'_>) -> Vec<Row> {
+    let stage = play.stage(NEAR, None);
+    // The largest: its download lasts while most of the clients arrive.
+    let largest = stage
+        .project
+        .packages
+        .iter()
+        .max_by_key(|(name, version)| stage.upstream.body(name, version).len());
+    let (name, version) = largest.expect("the lock file names a package");
+    let body = stage.upstream.body(name, version);
+    let what = format!("requests upstream, {CROWD} clients want one missing crate");
+    let mut row = Row {
+        unit: Unit::Count,
+        ..ratio(&what, 1.0, 1.0)
+    };
+    for _ in 0..play.rounds {
+        let site = stage.site();
+        let larder = site.serve(&[]);
+        stage.upstream.forget_requests();
+        let began = Instant::now();
+        let replies = larder.get_at_once(CROWD, &format!("/crates/{name}/{version}/download"));
+        let seconds = began.elapsed().as_secs_f64();
+        for reply in replies {
+            assert!(
+                reply.status == 200 && reply.complete && reply.body == body,
+                "a client was answered {} with {} bytes of {}",
+                reply.status,
+                reply.body.len(),
+                body.len()
+            );
+        }
+        let crates = stage.upstream.requests_for(&crate_path(name, version));
+        let all = stage.upstream.requests_for("");
+        larder.stop();
+        row.push(
+            crates as f64,
+            json!({"crate": crates, "all": all, "bytes": body.len(), "seconds": rounded(seconds)}),
+        );
+    }
+    vec![row]
+}
+
+fn warm_slow(play: &Play<'_>) -> Vec<Row> {
+    warm_twice(play, 100)
+}
+
+fn warm_fast(play: &Play<'_>) -> Vec<Row> {
+    warm_twice(play, 1000)
+}
+
+/// `larder warm` on an empty store, and once more.
+fn warm_twice(play: &Play<'_>, megabits: u64) -> Vec<Row> {
+    let bytes_per_second = megabits * 1_000_000 / 8;
+    let stage = play.stage(NEAR, Some(bytes_per_second));
+    // After the dial: one round trip for the index entries, with config.json beside them; one for the crates.
+    let round_trips = stage.round_trip * (DIAL + 2);
+    let bytes = stage.bytes();
+    let needed = bytes as f64 / bytes_per_second as f64 + round_trips.as_secs_f64();
+    let packages = stage.project.packages.len();
+    let what = format!("larder warm, {packages} packages, empty store / needed, {megabits} Mbit/s");
+    let mut first = ratio(&what, 2.5, 1.5);
+    let what = format!("larder warm again, nothing to do, {megabits} Mbit/s");
+    let mut second = Row {
+        unit: Unit::Seconds,
+        ..ratio(&what, 0.5, 0.2)
+    };
+    for _ in 0..play.rounds {
+        let site = stage.site();
+        rustix::fs::sync();
+        let took = warm(&site, &stage.project_folder());
+        let raw = json!({"warm": rounded(took), "needed": rounded(needed), "bytes": bytes});
+        first.push(took / needed, raw);
+        let took = warm(&site, &stage.project_folder());
+        second.push(took, json!({}));
+    }
+    vec![first, second]
+}
+
+/// Seconds from start to end of the process.
+fn warm(site: &Site, project: &Path) -> f64 {
+    let began = Instant::now();
+    let output = site.command(&["warm".as_ref(), project.as_os_str()]);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(
+        output.status.success(),
+        "larder warm failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    seconds
+}
+
+/// Upstream takes packets and gives none: noticed by a dial, or on a connection that was in use.
+fn outage(play: &Play<'_>) -> Vec<Row> {
+    let stage = play.stage(NEAR, None);
+    let site = filled(&stage);
+    let what = "cargo fetch --locked of a warmed project, upstream black-holed, less 2 s / online";
+    let mut at_dial = ratio(&format!("{what}; larder started in the dark"), 1.0, 1.0);
+    let mut in_use = ratio(&format!("{what}; larder connected before"), 1.0, 1.0);
+    for _ in 0..play.rounds {
+        let larder = site.serve(&["--max-age", "0s"]);
+        let online = stage.run(Task::Fetch, larder.url());
+        stage.upstream.black_hole();
+        let dark = stage.run(Task::Fetch, larder.url());
+        larder.stop();
+        in_use.push_outage(online, dark);
+
+        let larder = site.serve(&["--max-age", "0s"]);
+        let dark = stage.run(Task::Fetch, larder.url());
+        larder.stop();
+        at_dial.push_outage(online, dark);
+        stage.upstream.revive();
+    }
+    vec![at_dial, in_use]
+}
+
+fn memory(play: &Play<'_>) -> Vec<Row> {
+    let stage = play.stage(NEAR, None);
+    let row = |what| Row {
+        unit: Unit::Mebibytes,
+        ..ratio(what, 30.0, 15.0)
+    };
+    let mut started = row("resident memory, just started");
+    let mut worked = row("resident memory, idle after a cold cargo fetch");
+    for _ in 0..play.rounds {
+        let site = stage.site();
+        let larder = site.serve(&[]);
+        let (all, raw) = resident(&larder);
+        started.push(all, raw);
+        stage.run(Task::Fetch, larder.url());
+        // Idle means that nothing is under way any more, cargo's connections and larder's writing included.
+        std::thread::sleep(Duration::from_secs(1));
+        let (all, raw) = resident(&larder);
+        worked.push(all, raw);
+        larder.stop();
+    }
+    vec![started, worked]
+}
+
+/// Resident memory in MiB, program file included.
+fn resident(larder: &Larder<'_>) -> (f64, Value) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", larder.process_id()));
+    let status = status.expect("larder runs and this is Linux");
+    let mebibytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        rounded(kibibytes.expect("the kernel tells a process's memory in kB") / 1024.0)
+    };
+    let all = mebibytes("VmRSS:");
+    let raw =
+        json!({"rss": all, "anonymous": mebibytes("RssAnon:"), "file": mebibytes("RssFile:")});
+    (all, raw)
+}
+
+fn ratio(what: &str, first_claim: f64, reach: f64) -> Row {
+    Row {
+        what: what.to_owned(),
+        unit: Unit::Ratio,
+        samples: Vec::new(),
+        first_claim,
+        reach,
+        raw: Vec::new(),
+    }
+}
+
+impl Row {
+    fn push(&mut self, sample: f64, raw: Value) {
+        self.samples.push(sample);
+        self.raw.push(raw);
+    }
+
+    fn push_pair(&mut self, direct: Took, larder: Took) {
+        self.push(
+            larder.seconds / direct.seconds,
+            json!({
+                "direct": rounded(direct.seconds), "larder": rounded(larder.seconds),
+                "direct_requests": direct.requests, "larder_requests": larder.requests,
+            }),
+        );
+    }
+
+    fn push_outage(&mut self, online: Took, dark: Took) {
+        self.push(
+            (dark.seconds - PATIENCE) / online.seconds,
+            json!({"online": rounded(online.seconds), "dark": rounded(dark.seconds)}),
+        );
+    }
+}
