@@ -201,13 +201,24 @@ fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
 #[test]
 fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting() {
     let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("listed", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&[]);
+    let larder = site.serve(&ALWAYS_FRESH);
+    let listed = Project::new().dep("listed", "1");
+    succeed(&larder, &listed, &["generate-lockfile"]);
     upstream.stop();
-    let project = Project::new().dep("absent", "1");
-    let run = CargoHome::new().run(&project, &["fetch"], larder.url());
-    run.assert_failure().assert_says("is out of reach");
-    assert!(run.took < Duration::from_secs(7), "{:?}", run.took);
+    let unknown = Project::new().dep("unknown", "1");
+    std::thread::scope(|scope| {
+        // Neither the entry of the one nor the crate of the other is stored.
+        for project in [&unknown, &listed] {
+            let url = larder.url();
+            scope.spawn(move || {
+                let run = CargoHome::new().run(project, &["fetch"], url);
+                run.assert_failure().assert_says("is out of reach");
+                assert!(run.took < Duration::from_secs(7), "{:?}", run.took);
+            });
+        }
+    });
 }
 
 #[test]

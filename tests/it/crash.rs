@@ -13,9 +13,9 @@ use crate::support::larder::{Larder, Site};
 
 const CRATES: usize = 50;
 /// Killed larders with raw clients, which are quick.
-const ROUNDS: u64 = 16;
+const ROUNDS: u64 = 12;
 /// Killed larders with real cargo.
-const CARGO_ROUNDS: u64 = 3;
+const CARGO_ROUNDS: u64 = 2;
 
 fn name(number: usize) -> String {
     format!("crash-{number:02}")
@@ -23,7 +23,7 @@ fn name(number: usize) -> String {
 
 fn upstream() -> FakeUpstream {
     // Slow enough that a transfer has a middle.
-    let upstream = FakeUpstream::builder().bandwidth(8_000_000).start();
+    let upstream = FakeUpstream::builder().bandwidth(20_000_000).start();
     for number in 0..CRATES {
         upstream.publish(Crate::new(&name(number), "1.0.0").padding(1_000 + 997 * number));
     }
@@ -34,7 +34,11 @@ fn site(upstream: &FakeUpstream) -> Site {
     Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
 }
 
-/// A number below `limit`, another one in every round and run. It is printed, for whoever meets a failure.
+/// A number below `limit`, another one in every round and run.
+#[expect(
+    clippy::print_stderr,
+    reason = "shown only if the test fails, to those who look for the cause"
+)]
 fn random(round: u64, limit: usize) -> usize {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
@@ -106,6 +110,7 @@ fn fetch_until_killed(larder: Larder<'_>, everything: &[(String, Vec<u8>)], kill
 fn after_sigkill_every_byte_served_is_right_and_staging_is_swept() {
     let upstream = upstream();
     let everything = everything(&upstream);
+    let mut kept = 0;
     for round in 0..ROUNDS {
         let site = site(&upstream);
         upstream.forget_requests();
@@ -132,10 +137,15 @@ fn after_sigkill_every_byte_served_is_right_and_staging_is_swept() {
             );
             served += 1;
         }
-        assert!(is_offline || served == everything.len());
+        if is_offline {
+            kept += served;
+        } else {
+            assert_eq!(served, everything.len());
+        }
         let log = larder.stop();
         assert!(!log.contains("damaged"), "round {round}: {log}");
     }
+    assert!(kept > 0, "nothing survived any kill: they came too early");
 }
 
 #[test]
