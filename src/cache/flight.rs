@@ -50,7 +50,8 @@ pub(super) enum Role {
 
 impl Flights {
     /// Joins the flight of `slot`, or starts it with the fetch that `start` makes. If the fetch dies without landing,
-    /// the channel closes and every waiter sees that.
+    /// the channel closes and every waiter sees that. Nobody joins a flight that has failed: who asks again wants another
+    /// try.
     pub(super) fn join<F>(
         &self,
         slot: Slot,
@@ -60,7 +61,9 @@ impl Flights {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut flights = self.lock();
-        if let Some(progress) = flights.get(&slot) {
+        if let Some(progress) = flights.get(&slot)
+            && !matches!(*progress.borrow(), Progress::Landed(Err(_)))
+        {
             return (Role::Joined, progress.clone());
         }
         let (sender, receiver) = watch::channel(Progress::Asking);
@@ -70,6 +73,7 @@ impl Flights {
         let ended = Ended {
             flights: self.0.clone(),
             slot,
+            progress: receiver.clone(),
         };
         tokio::spawn(async move {
             // Moved in here, so that it is dropped however the fetch ends.
@@ -107,14 +111,19 @@ impl Flights {
 struct Ended {
     flights: Arc<Mutex<HashMap<Slot, watch::Receiver<Progress>>>>,
     slot: Slot,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.slot);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a failure the next flight may have taken the place already.
+        if flights
+            .get(&self.slot)
+            .is_some_and(|progress| progress.same_channel(&self.progress))
+        {
+            flights.remove(&self.slot);
+        }
     }
 }
 
@@ -150,6 +159,32 @@ mod tests {
         while flights.len() > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_flight_that_has_failed_and_its_end_leaves_the_next_one_alone() {
+        let flights = Flights::default();
+        let (end, wait) = oneshot::channel::<()>();
+        let (_, mut first) = flights.join(slot(), |progress| async move {
+            let _ = progress.send(Progress::Landed(Err(Error::Absent {
+                resource: "x".into(),
+            })));
+            let _ = wait.await;
+        });
+        first.changed().await.unwrap();
+        let (keep, kept) = oneshot::channel::<()>();
+        let (role, _) = flights.join(slot(), |_| async move {
+            let _ = kept.await;
+        });
+        assert_eq!(role, Role::Leader);
+        end.send(()).unwrap();
+        while first.changed().await.is_ok() {}
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let (role, _) = flights.join(slot(), |_| async { panic!("a third fetch was started") });
+        assert_eq!((role, flights.len()), (Role::Joined, 1));
+        drop(keep);
     }
 
     #[tokio::test]
