@@ -311,6 +311,8 @@ pub(super) struct Outgoing {
     whole: Option<Bytes>,
     left: Option<u64>,
     sent: u64,
+    /// Why it is about to break off.
+    broken: Option<io::Error>,
     line: Line,
 }
 
@@ -321,6 +323,7 @@ impl Outgoing {
             whole: None,
             left: Some(0),
             sent: 0,
+            broken: None,
             line,
         }
     }
@@ -335,6 +338,7 @@ impl Outgoing {
                 whole: Some(bytes.slice(from..to)),
                 left,
                 sent: 0,
+                broken: None,
                 line,
             };
         }
@@ -351,8 +355,22 @@ impl Outgoing {
             whole: None,
             left,
             sent: 0,
+            broken: None,
             line,
         }
+    }
+}
+
+impl Outgoing {
+    /// Breaks off, one turn later: by then the head, at least, has left. A connection that is closed without a byte of an
+    /// answer is the one failure that cargo does not try again (cargo, `maybe_spurious` in `util/network/retry.rs`).
+    fn break_off<T>(&mut self, error: io::Error, why: String, cx: &Context<'_>) -> Poll<T> {
+        self.line.outcome = "aborted";
+        self.line.error = Some(why);
+        self.pieces = None;
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -364,6 +382,9 @@ impl hyper::body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let piece = match (self.whole.take(), &mut self.pieces) {
             (Some(whole), _) => Some(Ok(whole)),
             (None, Some(pieces)) => match pieces.as_mut().poll_next(cx) {
@@ -380,16 +401,13 @@ impl hyper::body::Body for Outgoing {
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Some(Err(error)) => {
-                self.line.outcome = "aborted";
-                self.line.error = Some(error.to_string());
-                self.pieces = None;
-                Poll::Ready(Some(Err(error)))
+                let why = error.to_string();
+                self.break_off(error, why, cx)
             }
             // The end came before the size that was promised: it must not look like a clean one.
             None if self.left.is_some_and(|left| left > 0) && self.line.error.is_none() => {
-                self.line.outcome = "aborted";
-                self.line.error = Some("the body is shorter than promised".to_owned());
-                Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+                let why = "the body is shorter than promised".to_owned();
+                self.break_off(io::ErrorKind::UnexpectedEof.into(), why, cx)
             }
             None => Poll::Ready(None),
         }
