@@ -16,7 +16,9 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -57,9 +59,7 @@ impl Files {
             make_folder(&top.join(part)).map_err(|source| unusable(folder, source))?;
         }
         let tag = folder.join("CACHEDIR.TAG");
-        if !tag.exists() {
-            fs::write(&tag, TAG).map_err(|source| StoreError::io(&tag, source))?;
-        }
+        write_new(&tag, TAG).map_err(|source| StoreError::io(&tag, source))?;
         sweep(&top.join("staging"));
         let staging =
             Staging::open(&top.join("staging")).map_err(|source| unusable(folder, source))?;
@@ -118,6 +118,20 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Writes a file for its owner only, unless there is one, or a link: nothing is written through it.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(mut file) => file.write_all(text.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn unusable(folder: &Path, source: io::Error) -> StoreError {
     if is_full(&source) {
         return StoreError::Full(source);
@@ -170,6 +184,7 @@ impl Staging {
             let folder = tempfile::Builder::new()
                 .prefix("")
                 .rand_bytes(12)
+                .permissions(fs::Permissions::from_mode(0o700))
                 .tempdir_in(all)?
                 .keep();
             let lock = folder.join("lock");
@@ -457,7 +472,7 @@ fn count(folder: &Path) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+    use std::time::Duration;
 
     use super::*;
     use crate::{
