@@ -193,9 +193,16 @@ fn read(path: &Path) -> Result<File, BadSettings> {
         ))
     })?;
     toml::from_str(&text).map_err(|cause| {
+        let line = cause
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or(String::new(), |before| {
+                format!(", line {}", before.matches('\n').count() + 1)
+            });
         BadSettings(format!(
-            "cannot read the settings file {}: {cause}",
-            path.display()
+            "cannot read the settings file {}{line}: {}",
+            path.display(),
+            cause.message().lines().collect::<Vec<_>>().join(", ")
         ))
     })
 }
@@ -285,11 +292,16 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(refused.contains(part), "{refused}");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
     }
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        check_refused("max-aeg = \"5m\"", "unknown field `max-aeg`");
+        check_refused(
+            "offline = true\nmax-aeg = \"5m\"",
+            "config.toml, line 2: unknown field `max-aeg`, expected one of",
+        );
+        check_refused("max-age = \"5m", "config.toml, line 1: ");
         check_refused("max-age = \"soon\"", "max-age");
         check_refused("index = \"ftp://x\"", "http or https");
         check_refused("[registry.crates-io]\nindex = \"http://x\"", "crates-io");
