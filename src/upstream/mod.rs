@@ -283,11 +283,16 @@ impl Upstream {
                         .ok_or_else(|| format!("no PEM certificate in {}", file.display()))
                 })?,
         };
-        let client = build(&options, &roots).map_err(|cause| {
-            format!(
+        let client = build(&options, &roots).map_err(|cause| match &options.ca_file {
+            Some(file) if build(&options, &[]).is_ok() => format!(
+                "cannot use the root certificates in {}: {}",
+                file.display(),
+                chain(&cause)
+            ),
+            Some(_) | None => format!(
                 "cannot set up TLS: {}; is the package `ca-certificates` installed?",
                 chain(&cause)
-            )
+            ),
         })?;
         let hosts = configured.into_iter().map(origin).collect();
         Ok(Self {
