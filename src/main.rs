@@ -118,6 +118,7 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
         .build()
         .map_err(failed)?;
     let code = runtime.block_on(async {
+        outlive_size_limits().map_err(failed)?;
         match cli.command {
             cli::Command::Serve(_) => run_serve(&settings).await,
             cli::Command::Warm(flags) => run_warm(&settings, &shared, flags).await,
@@ -132,6 +133,12 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
     // What nobody waits for any more must not hold up the exit.
     runtime.shutdown_background();
     code
+}
+
+/// A file that may not grow further is for the store to bear like a full disk. Unheard, the signal would end the process.
+fn outlive_size_limits() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// The daemon tells of every request; other commands only of trouble.
