@@ -30,7 +30,7 @@ use crate::{
 
 /// How long clients may be left without a byte: below the 30 s after which cargo gives a request up (cargo,
 /// `HttpTimeout` in `util/network/http.rs`).
-const BUDGET: Duration = Duration::from_secs(24);
+pub(super) const BUDGET: Duration = Duration::from_secs(24);
 /// How long one attempt for something not stored waits for upstream's head.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A body is shown to clients while it arrives once it is this large or this old. Before that, a bad one can still be

@@ -15,7 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tracing::warn;
 use url::Url;
 
@@ -28,7 +31,7 @@ use crate::{
     hash::{Hasher, Sha256},
     resource::{Key, Place, Resource, Source},
     store::{Blob, Entry, Store, StoreError},
-    upstream::Upstream,
+    upstream::{Failure, Upstream},
 };
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
@@ -384,10 +387,43 @@ impl Cache {
             Decision::Revalidate(_) | Decision::Fetch => {}
         }
         let (role, progress) = self.fly(resource, slot, demand);
-        let landing = self.landed(resource, progress, until).await?;
+        let landing = self.landed(resource, progress, until);
+        let landing = match until {
+            Until::Kept => landing.await?,
+            // The flight goes on, so that the next asker may find it landed.
+            Until::Proven => match timeout(fetch::BUDGET, landing).await {
+                Ok(landing) => landing?,
+                Err(_) => return self.too_slow(resource, stored),
+            },
+        };
         match landing.body {
             Landed::Entry(entry) => Ok((collapse(role, landing.outcome), entry)),
             Landed::Blob(_) => Err(self.abandoned(resource)),
+        }
+    }
+
+    /// What a client gets that has waited as long as it can while an entry trickles in.
+    fn too_slow(
+        &self,
+        resource: &Resource,
+        stored: Option<Entry>,
+    ) -> Result<(Outcome, Entry), Error> {
+        let host = match resource.source() {
+            Source::At(url) => crate::upstream::host(&url),
+            Source::NamedBy(naming) => naming.to_string(),
+        };
+        let after = fetch::BUDGET;
+        let failure = Failure::Silent { host, after };
+        match stored {
+            Some(entry) => {
+                warn!(%resource, error = %failure, "serving a stale copy");
+                Ok((Outcome::Stale(StaleReason::Failed), entry))
+            }
+            None => Err(Error::Upstream {
+                resource: resource.to_string(),
+                failure,
+                tried: 1,
+            }),
         }
     }
 
