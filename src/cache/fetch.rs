@@ -518,7 +518,9 @@ impl Cache {
         }
     }
 
+    /// Believes upstream's word for as long as it would believe it about what is there, too, at most.
     fn remember_absence(&self, slot: Slot, ttl: Duration) {
+        let ttl = ttl.min(self.0.options.max_age);
         let mut absences = self
             .0
             .absences
