@@ -99,6 +99,7 @@ impl Http {
         Ok(Connection {
             stream: BufReader::new(stream),
             host: self.address.to_string(),
+            has_body: true,
         })
     }
 
@@ -112,6 +113,16 @@ impl Http {
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
         received
+    }
+
+    /// One request of any method, with headers that replace the usual `host` where they name one.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let asked = self.connect().and_then(|mut connection| {
+            connection.send(method, path, headers)?;
+            connection.receive()
+        });
+        asked.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
     }
 
     /// As many GETs at the same moment, each on a connection of its own that is open beforehand.
@@ -159,19 +170,44 @@ impl Http {
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
+    /// Whether the answer awaited may have a body.
+    has_body: bool,
 }
 
 impl Connection {
     /// Sends a GET and reads its answer.
     pub(crate) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n", self.host);
+        self.send("GET", path, headers)?;
+        self.receive()
+    }
+
+    /// Sends a request without waiting for its answer. `host` is added unless it is among the headers.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request.push_str(&format!("host: {}\r\n", self.host));
+        }
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
-        let asked = Instant::now();
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.has_body = method != "HEAD";
+        self.stream.get_mut().write_all(request.as_bytes())
+    }
 
+    /// Blocks until the answer to what was sent begins to arrive, and reads nothing of it.
+    pub(crate) fn wait_for_answer(&mut self) -> io::Result<()> {
+        self.stream.fill_buf().map(drop)
+    }
+
+    /// Reads the answer to what was sent.
+    pub(crate) fn receive(&mut self) -> io::Result<Reply> {
+        let asked = Instant::now();
         let status_line = self.line()?;
         let status = status_line
             .split(' ')
@@ -194,7 +230,7 @@ impl Connection {
             complete: false,
             first_byte: asked.elapsed(),
         };
-        if matches!(status, 100..=199 | 204 | 304) {
+        if !self.has_body || matches!(status, 100..=199 | 204 | 304) {
             reply.complete = true;
             return Ok(reply);
         }

@@ -26,6 +26,8 @@ pub(crate) struct Site {
     store: PathBuf,
     index: String,
     variables: Vec<(String, String)>,
+    /// What a shell does before it becomes the program.
+    prelude: Option<String>,
 }
 
 impl Site {
@@ -39,12 +41,25 @@ impl Site {
             folder,
             index: index.to_owned(),
             variables: Vec::new(),
+            prelude: None,
         }
+    }
+
+    /// Has all commands started by a shell that does this first: `umask 0`, `ulimit -f 100`.
+    pub(crate) fn after(mut self, shell: &str) -> Self {
+        self.prelude = Some(shell.to_owned());
+        self
     }
 
     /// Sets one more variable for all commands; otherwise they see `HOME` and `XDG_*` in a temporary folder, and nothing.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Keeps the store here.
+    pub(crate) fn store_in(mut self, store: &Path) -> Self {
+        store.clone_into(&mut self.store);
         self
     }
 
@@ -103,7 +118,16 @@ impl Site {
     }
 
     fn program(&self, command: &OsStr, index: &str) -> Command {
-        let mut program = Command::new(&self.program);
+        let mut program = match &self.prelude {
+            None => Command::new(&self.program),
+            Some(prelude) => {
+                let mut shell = Command::new("/bin/sh");
+                shell
+                    .args(["-c", &format!("{prelude}; exec \"$0\" \"$@\"")])
+                    .arg(&self.program);
+                shell
+            }
+        };
         program.env_clear();
         for (name, folder) in [
             ("HOME", "home"),

@@ -1,0 +1,309 @@
+//! The store under the built daemon: damage, a full disk, links and permissions; and bodies that never end. What only the
+//! store can see is tested beside its code.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on fails its test"
+)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
+
+use crate::support::larder::Larder;
+use crate::support::{blob_path, blobs, download, entry, entry_file, files, settle, site};
+
+/// One way in which a stored file goes bad.
+type Damage = (&'static str, fn(&mut Vec<u8>));
+
+const DAMAGES: [Damage; 8] = [
+    ("first byte", |bytes| bytes[0] ^= 1),
+    ("a byte in the middle", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x80;
+    }),
+    ("last byte", |bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0xff;
+    }),
+    ("cut", |bytes| bytes.truncate(bytes.len() / 3)),
+    ("empty", Vec::clear),
+    ("one byte less", |bytes| bytes.truncate(bytes.len() - 1)),
+    ("one byte more", |bytes| bytes.push(b'\n')),
+    ("zeros", |bytes| bytes.fill(0)),
+];
+
+#[test]
+fn promise_6_damage_on_disk_is_never_served_and_heals_by_itself() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let names: Vec<String> = (0..DAMAGES.len()).map(|at| format!("left{at}")).collect();
+    for name in &names {
+        // One of them too large to be answered from memory.
+        let padding = if name == "left1" { 1_500_000 } else { 10_000 };
+        upstream.publish(Crate::new(name, "1.0.0").padding(padding));
+        assert!(larder.get(&download(name, "1.0.0")).complete);
+    }
+    settle(&larder);
+    larder.stop();
+    for (name, (_, damage)) in names.iter().zip(DAMAGES) {
+        let sum = upstream.checksum(name, "1.0.0");
+        for path in [blob_path(&site, &sum), entry_file(&site, name)] {
+            let mut bytes = fs::read(&path).unwrap();
+            damage(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    upstream.forget_requests();
+
+    let larder = site.serve(&["--offline"]);
+    for (name, (what, _)) in names.iter().zip(DAMAGES) {
+        let sum = upstream.checksum(name, "1.0.0");
+        for path in [entry(name), format!("/crates/{name}/1.0.0/{sum}/download")] {
+            let reply = larder.get(&path);
+            assert_eq!(reply.status, 424, "{what}: {path}");
+        }
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    let larder = larder.restart(&[]);
+    for (name, (what, _)) in names.iter().zip(DAMAGES) {
+        for _ in ["healing", "healed"] {
+            let reply = larder.get(&entry(name));
+            assert!(
+                reply.status == 200 && reply.body == upstream.index_body(name),
+                "{what}"
+            );
+            let reply = larder.get(&download(name, "1.0.0"));
+            assert!(
+                reply.complete && reply.body == upstream.body(name, "1.0.0"),
+                "{what}"
+            );
+            settle(&larder);
+        }
+        let sum = upstream.checksum(name, "1.0.0");
+        assert!(
+            fs::read(blob_path(&site, &sum)).unwrap() == upstream.body(name, "1.0.0"),
+            "{what}"
+        );
+        assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{what}");
+        assert_eq!(
+            upstream.requests_for(&crate_path(name, "1.0.0")),
+            1,
+            "{what}"
+        );
+    }
+    larder.wait_for_log("damaged");
+}
+
+/// The largest file the process may write, from now on.
+fn limit_files(larder: &Larder<'_>, bytes: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let process = Pid::from_raw(i32::try_from(larder.process_id()).unwrap());
+    let limit = Rlimit {
+        current: bytes,
+        maximum: getrlimit(Resource::Fsize).maximum,
+    };
+    prlimit(process, Resource::Fsize, limit).unwrap();
+}
+
+#[test]
+fn promise_27_while_the_disk_is_full_clients_are_served_and_afterwards_things_are_kept_again() {
+    let upstream = FakeUpstream::start();
+    for name in ["before", "during", "other"] {
+        upstream.publish(Crate::new(name, "1.0.0").padding(300_000));
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let check = |larder: &Larder<'_>, name: &str| {
+        let reply = larder.get(&entry(name));
+        assert!(
+            reply.status == 200 && reply.body == upstream.index_body(name),
+            "{name}"
+        );
+        let reply = larder.get(&download(name, "1.0.0"));
+        assert!(
+            reply.complete && reply.body == upstream.body(name, "1.0.0"),
+            "{name}"
+        );
+        settle(larder);
+    };
+    check(&larder, "before");
+    let kept = files(&site.store().join("v1/blobs"));
+
+    // A file system without room, or one file that may not grow: to a process they look the same.
+    limit_files(&larder, Some(100_000));
+    check(&larder, "during");
+    larder.wait_for_log("served but not stored");
+    larder.wait_for_log("no space left");
+    limit_files(&larder, Some(0));
+    check(&larder, "before");
+    check(&larder, "other");
+    assert_eq!(files(&site.store().join("v1/blobs")), kept);
+
+    limit_files(&larder, None);
+    for name in ["during", "other"] {
+        check(&larder, name);
+        let stored = fs::read(blob_path(&site, &upstream.checksum(name, "1.0.0"))).unwrap();
+        assert!(stored == upstream.body(name, "1.0.0"), "{name}");
+    }
+    upstream.forget_requests();
+    let larder = larder.restart(&[]);
+    for name in ["before", "during", "other"] {
+        check(&larder, name);
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+/// The most memory the process ever had, in bytes.
+fn peak_memory(larder: &Larder<'_>) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", larder.process_id())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+    peak.expect("a peak").trim().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn promise_32_bodies_that_never_end_are_given_up_within_bounded_memory() {
+    let upstream = FakeUpstream::start();
+    for name in ["left", "right"] {
+        upstream.publish(Crate::new(name, "1.0.0").padding(100_000));
+    }
+    upstream.set_index("left", upstream.index_body("left").repeat(200));
+    upstream.fault(&entry_path("left"), Fault::Endless);
+    upstream.fault(&crate_path("right", "1.0.0"), Fault::Endless);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let reply = larder.get(&entry("left"));
+    assert_eq!(reply.status, 424, "{}", reply.text());
+    assert!(reply.text().contains("more than"), "{}", reply.text());
+    assert!(!entry_file(&site, "left").exists());
+    // A crate may be larger than a test can wait for, but not on a full disk.
+    limit_files(&larder, Some(50_000));
+    let reply = larder.get(&download("right", "1.0.0"));
+    assert!(!reply.complete || reply.status >= 400);
+    assert_eq!(blobs(&site).len(), 0);
+    assert_eq!(
+        upstream.requests_for("left") + upstream.requests_for("/dl/right"),
+        2
+    );
+    let peak = peak_memory(&larder);
+    assert!(peak < 400 << 20, "{peak} bytes");
+}
+
+#[test]
+fn promise_33_decompression_bombs_are_refused_within_bounded_memory() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.fault(&entry_path("left"), Fault::EndlessZip);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let reply = larder.get(&entry("left"));
+    assert_eq!(reply.status, 424, "{}", reply.text());
+    assert!(!entry_file(&site, "left").exists());
+    let peak = peak_memory(&larder);
+    assert!(peak < 250 << 20, "{peak} bytes");
+    upstream.clear_faults();
+    assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
+}
+
+#[test]
+fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writing() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("right", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    for name in ["left", "right"] {
+        assert!(larder.get(&download(name, "1.0.0")).complete);
+    }
+    settle(&larder);
+    larder.stop();
+
+    let outside = tempfile::tempdir().unwrap();
+    let canary = outside.path().join("canary");
+    let sum = upstream.checksum("left", "1.0.0");
+    // The very bytes, elsewhere: only a program that follows the link can serve them.
+    let linked = [
+        (blob_path(&site, &sum), outside.path().join("blob")),
+        (entry_file(&site, "left"), outside.path().join("entry")),
+        (
+            site.store().join("v1/daemon.json"),
+            outside.path().join("daemon"),
+        ),
+    ];
+    for (inside, target) in &linked {
+        fs::rename(inside, target).unwrap();
+        symlink(target, inside).unwrap();
+    }
+    for absent in [
+        site.store().join("CACHEDIR.TAG"),
+        blob_path(&site, &upstream.checksum("right", "1.0.0")),
+    ] {
+        fs::remove_file(&absent).unwrap();
+        symlink(&canary, &absent).unwrap();
+    }
+    let before = files(outside.path());
+    upstream.forget_requests();
+    let larder = site.serve(&[]);
+    for name in ["left", "right"] {
+        let reply = larder.get(&download(name, "1.0.0"));
+        assert!(reply.complete && reply.body == upstream.body(name, "1.0.0"));
+    }
+    settle(&larder);
+    assert_eq!(
+        upstream.requests_for("/dl/"),
+        2,
+        "what lies behind a link is not ours"
+    );
+    assert_eq!(upstream.requests_for(&entry_path("left")), 1);
+    assert_eq!(files(outside.path()), before);
+    for (inside, _) in &linked {
+        assert!(
+            !inside.is_symlink(),
+            "{} was not replaced",
+            inside.display()
+        );
+    }
+}
+
+#[test]
+fn promise_46_files_are_for_their_owner_only_whatever_the_umask() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream).after("umask 0");
+    let larder = site.serve(&[]);
+    assert!(larder.get(&download("left", "1.0.0")).complete);
+    upstream.publish(Crate::new("right", "1.0.0").padding(200_000));
+    upstream.fault("/dl/right", Fault::StallBodyAfter(100_000));
+    // One on its way in, too.
+    let mut arriving = larder.http().connect().unwrap();
+    arriving
+        .send("GET", &download("right", "1.0.0"), &[])
+        .unwrap();
+    arriving.wait_for_answer().unwrap();
+    let mut seen = 0;
+    for found in walkdir::WalkDir::new(site.store()) {
+        let found = found.unwrap();
+        let mode = found.metadata().unwrap().permissions().mode() & 0o7777;
+        let expected = if found.file_type().is_dir() {
+            0o700
+        } else {
+            0o600
+        };
+        assert_eq!(mode, expected, "{}: {mode:o}", found.path().display());
+        seen += 1;
+    }
+    assert!(seen > 12, "{seen}");
+    assert_eq!(
+        fs::metadata(site.store()).unwrap().uid(),
+        owner(Path::new("/proc/self"))
+    );
+}
+
+fn owner(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().uid()
+}

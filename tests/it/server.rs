@@ -1,0 +1,474 @@
+//! The built daemon's face: protocols, names, `config.json`, paths that climb, the end. Traps and promises are named after
+//! their numbers; standing clients and smuggled requests are `connection`'s.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on fails its test"
+)]
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use fake_upstream::{Crate, FakeUpstream};
+
+use crate::support::larder::Larder;
+use crate::support::{download, entry, files, settle, site, until};
+
+fn upstream() -> FakeUpstream {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0").padding(300_000));
+    upstream
+}
+
+/// The download address that cargo is given when it knows larder by this name.
+#[track_caller]
+fn dl(larder: &Larder<'_>, host: &str) -> String {
+    let reply = larder.http().ask("GET", "/config.json", &[("host", host)]);
+    assert_eq!(reply.status, 200, "{host}: {}", reply.text());
+    let config: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    config["dl"].as_str().unwrap().to_owned()
+}
+
+fn authority(larder: &Larder<'_>) -> String {
+    larder.http().address().to_string()
+}
+
+#[test]
+fn t2_http_1_and_http_2_with_prior_knowledge_share_the_port() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let old = [entry("left"), download("left", "1.0.0")].map(|path| larder.get(&path));
+    let new = larder
+        .http()
+        .get_h2(&[&entry("left"), &download("left", "1.0.0")]);
+    for (old, new) in old.into_iter().zip(new) {
+        let new = new.unwrap();
+        assert!(old.complete && new.complete);
+        assert_eq!((old.status, new.status), (200, 200));
+        assert!(old.body == new.body);
+        assert_eq!(old.header("etag"), new.header("etag"));
+    }
+    assert_eq!(upstream.requests_for("left"), 2);
+}
+
+#[test]
+fn t4_config_json_is_always_answered_in_full() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let plain = larder.get("/config.json");
+    for tag in ["*", "\"x\"", plain.header("etag").unwrap_or("W/\"y\"")] {
+        let asked = [
+            ("if-none-match", tag),
+            ("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        ];
+        let reply = larder.get_with("/config.json", &asked);
+        assert_eq!(reply.status, 200, "{tag}");
+        assert!(reply.text().contains("\"dl\""), "{tag}");
+    }
+}
+
+#[test]
+fn t5_config_json_is_there_at_once_while_upstream_is_silent() {
+    let upstream = upstream();
+    upstream.black_hole();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let expected = format!(
+        "{}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download",
+        larder.url()
+    );
+    let mut larder = larder;
+    for _ in ["first start", "after a restart"] {
+        for _ in 0..3 {
+            let asked = Instant::now();
+            let dl = dl(&larder, &authority(&larder));
+            // A dial into the silence takes two seconds.
+            assert!(
+                asked.elapsed() < Duration::from_millis(1000),
+                "{:?}",
+                asked.elapsed()
+            );
+            assert_eq!(dl, expected);
+        }
+        larder = larder.restart_in_place(&[]);
+    }
+}
+
+#[test]
+fn t12_download_addresses_of_old_stay_good() {
+    let upstream = upstream();
+    let sum = upstream.checksum("left", "1.0.0");
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let old = dl(&larder, &authority(&larder));
+    let old = old
+        .replace("{crate}", "left")
+        .replace("{version}", "1.0.0")
+        .replace("{sha256-checksum}", &sum);
+    let path = old
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap()
+        .1;
+    // Both forms for ever: whoever changes them cuts off every client that has not asked for `config.json` since.
+    assert_eq!(path, format!("crates/left/1.0.0/{sum}/download"));
+    let larder = larder.restart_in_place(&[]);
+    assert_eq!(
+        dl(&larder, &authority(&larder))
+            .replace("{crate}", "left")
+            .replace("{version}", "1.0.0")
+            .replace("{sha256-checksum}", &sum),
+        old
+    );
+    for path in [format!("/{path}"), "/crates/left/1.0.0/download".to_owned()] {
+        let reply = larder.get(&path);
+        assert!(
+            reply.complete && reply.body == upstream.body("left", "1.0.0"),
+            "{path}"
+        );
+    }
+    settle(&larder);
+    upstream.stop();
+    let larder = larder.restart_in_place(&["--offline"]);
+    for path in [format!("/{path}"), "/crates/left/1.0.0/download".to_owned()] {
+        let reply = larder.get(&path);
+        assert!(
+            reply.complete && reply.body == upstream.body("left", "1.0.0"),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn t13_the_download_address_is_by_the_name_that_the_client_used() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&["--allow-host", "larder.corp.example"]);
+    let port = larder.http().address().port();
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("[::1]:{port}"),
+        "localhost".to_owned(),
+        "host.containers.internal:3263".to_owned(),
+        "larder.corp.example".to_owned(),
+        "larder.corp.example:8080".to_owned(),
+    ] {
+        assert_eq!(
+            dl(&larder, &host),
+            format!("http://{host}/crates/{{crate}}/{{version}}/{{sha256-checksum}}/download")
+        );
+    }
+    let reply = larder.http().get_h2(&["/config.json"]).remove(0).unwrap();
+    assert!(
+        reply
+            .text()
+            .contains(&format!("http://127.0.0.1:{port}/crates/")),
+        "{}",
+        reply.text()
+    );
+}
+
+/// Paths that try to get out, with what they try.
+fn hostile_paths() -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/..",
+        "/../..",
+        "/../../etc/passwd",
+        "/se/rd/../../../left",
+        "/se/rd/..",
+        "/./le/ft/left",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/.%2e/left",
+        "/%2E%2E%2Fetc%2Fpasswd",
+        "/le/ft/..%2fleft",
+        "/le%2fft%2fleft",
+        "//le/ft/left",
+        "/le//ft/left",
+        "/le/ft//left",
+        "/le/ft/left/",
+        "//127.0.0.1/le/ft/left",
+        "/le/ft/left%00",
+        "/le/ft/%00left",
+        "/le/ft/left%0a",
+        "/le/ft/left%0d%0ax:%20y",
+        "/le/ft/le%7fft",
+        "/le\\ft\\left",
+        "/le/ft/..%5cleft",
+        "/le/ft/%5c..%5cleft",
+        "/c:/windows/nul",
+        "/3/n/nul:",
+        "/le/ft/left.",
+        "/le/ft/%c0%ae%c0%ae",
+        "/le/ft/%c0%af",
+        "/%ff%fe/x",
+        "/le/ft/%ef%bc%8fleft",
+        "/le/ft/l%c3%a9ft",
+        "/crates/../1.0.0/download",
+        "/crates/left/../download",
+        "/crates/left/1.0.0/../../download",
+        "/crates/..%2f..%2fleft/1.0.0/download",
+        "/crates/left/..%2f1.0.0/download",
+        "/crates/left/1.0.0%2f..%2f/download",
+        "/crates/left/%2e%2e/download",
+        "/crates/left/1.0.0%00/download",
+        "/crates/left/%2f1.0.0/download",
+        "/crates//1.0.0/download",
+        "/crates/left//download",
+        "/crates/left/1.0.0/..%2f..%2f/download",
+        "/crates/left/1.0.0/XYZ/download",
+        "/registry/../config.json",
+        "/registry/%2e%2e/config.json",
+        "/registry//config.json",
+        "/registry/x%2fy/config.json",
+        "/-/../config.json",
+        "/-/%2e%2e%2fetc",
+        "/config.json/..",
+        "/.git/config",
+        "/.../left",
+        "/le/ft/.left",
+    ]
+    .iter()
+    .map(|&path| path.to_owned())
+    .collect();
+    paths.push(format!("/{}", "a".repeat(4096)));
+    paths.push(format!("/aa/aa/{}", "a".repeat(65)));
+    paths.push(format!("/{}x", "../".repeat(300)));
+    paths.push(format!("/crates/left/{}/download", "1".repeat(300)));
+    paths
+}
+
+#[test]
+fn t23_and_promise_41_paths_that_climb_reach_neither_the_disk_nor_upstream() {
+    let upstream = upstream();
+    // A store within a folder of its own, whose other contents must stay as they are.
+    let outside = tempfile::tempdir().unwrap();
+    for secret in ["left", "config.json", "etc/passwd"] {
+        let path = outside.path().join(secret);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "secret").unwrap();
+    }
+    let site = site(&upstream).store_in(&outside.path().join("store"));
+    let larder = site.serve(&[]);
+    let before = files(outside.path());
+    for path in hostile_paths() {
+        let reply = larder.http().ask("GET", &path, &[]);
+        assert!(
+            matches!(reply.status, 400 | 404 | 414),
+            "{path}: {}",
+            reply.status
+        );
+        assert!(!reply.text().contains("secret"), "{path}");
+        assert_eq!(reply.text().lines().count(), 1, "{path}: {}", reply.text());
+    }
+    let h2: Vec<String> = hostile_paths()
+        .into_iter()
+        .filter(|path| path.parse::<http::Uri>().is_ok() && !path.starts_with("//"))
+        .collect();
+    let h2: Vec<&str> = h2.iter().map(String::as_str).collect();
+    for (path, reply) in h2.iter().zip(larder.http().get_h2(&h2)) {
+        // A stream that is refused outright is as good.
+        if let Ok(reply) = reply {
+            assert!(
+                matches!(reply.status, 400 | 404 | 414),
+                "{path}: {}",
+                reply.status
+            );
+        }
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    assert!(files(outside.path()) == before);
+}
+
+#[test]
+fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let http = larder.http();
+    let gate = upstream.gate("/dl/left");
+    let path = format!(
+        "/crates/left/1.0.0/{}/download",
+        upstream.checksum("left", "1.0.0")
+    );
+    let mut under_way = http.connect().unwrap();
+    under_way.send("GET", &path, &[]).unwrap();
+    gate.wait_for(1);
+    larder.signal("TERM");
+    until("no new connection is accepted", || {
+        http.connect()
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    gate.open();
+    let reply = under_way.receive().unwrap();
+    assert!(reply.status == 200 && reply.complete && reply.body == upstream.body("left", "1.0.0"));
+    // Fails unless it ends by itself, with 0.
+    larder.stop();
+}
+
+#[test]
+fn t35_the_git_protocol_is_told_what_is_missing() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    for path in [
+        "/info/refs?service=git-upload-pack",
+        "/index/info/refs?service=git-upload-pack",
+        "/registry/x/info/refs?service=git-upload-pack",
+    ] {
+        let reply = larder.get(path);
+        assert_eq!(reply.status, 400, "{path}");
+        assert!(
+            reply.text().contains("`sparse+`"),
+            "{path}: {}",
+            reply.text()
+        );
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+/// All kinds of routes.
+const ROUTES: [&str; 8] = [
+    "/config.json",
+    "/le/ft/left",
+    "/crates/left/1.0.0/download",
+    "/",
+    "/-/health",
+    "/-/ready",
+    "/-/status.json",
+    "/nothing",
+];
+
+#[test]
+fn promise_37_strangers_are_turned_away_on_every_route() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let port = larder.http().address().port();
+    for route in ROUTES {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:80",
+            "10.0.0.1",
+            "[2001:db8::1]",
+            "2130706433",
+            "0x7f.1",
+            "evil.example.",
+            "larder",
+        ] {
+            let reply = larder.http().ask("GET", route, &[("host", host)]);
+            assert!(
+                matches!(reply.status, 400 | 403 | 421),
+                "{route} by {host}: {}",
+                reply.status
+            );
+        }
+        for host in [
+            format!("LocalHost:{port}"),
+            "localhost.".to_owned(),
+            "127.0.0.1".to_owned(),
+            "127.8.8.8:1".to_owned(),
+        ] {
+            let reply = larder.http().ask("GET", route, &[("host", &host)]);
+            assert!(
+                matches!(reply.status, 200 | 404),
+                "{route} by {host}: {}",
+                reply.status
+            );
+        }
+        for head in [
+            format!("GET {route} HTTP/1.1\r\nconnection: close\r\n\r\n"),
+            format!(
+                "GET {route} HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            ),
+            format!(
+                "GET {route} HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n"
+            ),
+            format!("GET {route} HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n"),
+            format!("GET {route} HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n"),
+            format!("GET {route} HTTP/1.1\r\nhost: user@localhost\r\nconnection: close\r\n\r\n"),
+        ] {
+            let answer = larder.http().raw(head.as_bytes());
+            let answer = String::from_utf8_lossy(&answer);
+            let refused = ["400", "421"]
+                .iter()
+                .any(|status| answer.starts_with(&format!("HTTP/1.1 {status} ")));
+            assert!(refused, "{head:?}: {answer}");
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for stranger in ["evil.example", "10.0.0.1:3263", "localhost.evil.example"] {
+        let replies = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(larder.http().address())
+                .await
+                .unwrap();
+            crate::support::http::get_h2_on(stream, stranger, &ROUTES).await
+        });
+        for (route, reply) in ROUTES.iter().zip(replies) {
+            assert_eq!(reply.unwrap().status, 421, "{route} by {stranger}");
+        }
+    }
+}
+
+#[test]
+fn promise_39_no_request_selects_an_upstream() {
+    let upstream = upstream();
+    let trap = FakeUpstream::start();
+    trap.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let host = authority(&larder);
+    let other = trap
+        .base_url()
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    for line in [
+        format!("GET http://{other}/index/le/ft/left HTTP/1.1\r\nhost: {other}"),
+        format!("GET http://{other}/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("GET http://{host}/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("CONNECT {other} HTTP/1.1\r\nhost: {other}"),
+        format!("CONNECT {host} HTTP/1.1\r\nhost: {host}"),
+        format!("GET /http://{other}/index/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("GET /http:%2f%2f{other}%2findex HTTP/1.1\r\nhost: {host}"),
+        format!("GET //{other}/index/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("GET /registry/{other}/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("GET /registry/http:%2f%2f{other}/le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("POST /le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("DELETE /le/ft/left HTTP/1.1\r\nhost: {host}"),
+        format!("OPTIONS * HTTP/1.1\r\nhost: {host}"),
+    ] {
+        let answer = larder
+            .http()
+            .raw(format!("{line}\r\nconnection: close\r\n\r\n").as_bytes());
+        let answer = String::from_utf8_lossy(&answer);
+        let refused = ["400", "404", "405", "421"]
+            .iter()
+            .any(|status| answer.starts_with(&format!("HTTP/1.1 {status} ")));
+        assert!(refused, "{line}: {answer}");
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    // What names another place in a query or a header is an ordinary request.
+    let asked = format!(
+        "/le/ft/left?upstream={}&url={}&index={}",
+        trap.url(),
+        trap.url(),
+        trap.url()
+    );
+    let headers = [
+        ("x-forwarded-host", &*other),
+        ("x-original-url", "/config.json"),
+        ("forwarded", "host=evil.example"),
+        ("referer", trap.base_url()),
+    ];
+    let reply = larder.get_with(&asked, &headers);
+    assert!(reply.status == 200 && reply.body == upstream.index_body("left"));
+    assert_eq!(trap.requests().len() + trap.connections(), 0);
+    assert_eq!(upstream.requests()[0].path, "/index/le/ft/left");
+}
