@@ -37,18 +37,13 @@ impl Spool {
         }
     }
 
-    /// Appends `chunk`, which begins at `offset`; at 0 the body begins anew. Blocks on the disk for as long as a copy into
-    /// the page cache takes.
+    /// Appends `chunk`, which begins at `offset`. Blocks on the disk for as long as a copy into the page cache takes.
     ///
     /// # Errors
     /// What the system said; a full disk only if the body is too large for memory.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         let mut memory = self.memory();
         if memory.is_none() {
-            if offset == 0 {
-                // Of a longer body that was refused, nothing may stay behind the right one.
-                self.file.set_len(0)?;
-            }
             match self.file.write_all_at(chunk, offset) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) && offset < MEMORY_LIMIT => {

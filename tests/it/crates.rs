@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, sha256};
 
+use crate::stage::{blob_path, blobs, download, settle, site, until};
 use crate::support::larder::{Larder, Site};
-use crate::support::{blob_path, blobs, download, settle, site, until};
 
 /// Enough to be shown to clients while it arrives.
 const LARGE: usize = 300_000;

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
+use crate::stage::{blob_path, blobs, download, entry, entry_file, files, settle, site};
 use crate::support::larder::Larder;
-use crate::support::{blob_path, blobs, download, entry, entry_file, files, settle, site};
 
 /// One way in which a stored file goes bad.
 type Damage = (&'static str, fn(&mut Vec<u8>));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
+use crate::stage::{blobs, download, entry, entry_file, files, settle, site, until};
 use crate::support::larder::Larder;
-use crate::support::{blobs, download, entry, entry_file, files, settle, site, until};
 
 /// An upstream with `left 1.0.0`.
 fn upstream() -> FakeUpstream {

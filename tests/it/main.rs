@@ -1,16 +1,26 @@
 //! larder from outside: the built program against a fake upstream that misbehaves on command, with real clients.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test, what cannot be prepared is a failure"
+)]
+
 mod cargo;
 mod cli;
 mod connection;
 mod crash;
-mod outage;
 mod crates;
 mod disk;
 mod index;
+mod outage;
 mod scratch;
 mod server;
+mod stage;
 mod start;
+#[allow(
+    dead_code,
+    reason = "the benchmark and the fake upstream's own tests use the rest"
+)]
 mod support;
 mod tidy;
 mod tiny_registry;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream};
 
+use crate::stage::{download, entry, files, settle, site, until};
 use crate::support::larder::Larder;
-use crate::support::{download, entry, files, settle, site, until};
 
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();

@@ -1,0 +1,88 @@
+//! A larder before a fake upstream, and a look into its store: what many tests begin and end with.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fake_upstream::{FakeUpstream, index_path};
+
+use crate::support::larder::{Larder, Site};
+
+/// A larder with an empty store in front of this upstream.
+#[track_caller]
+pub(crate) fn site(upstream: &FakeUpstream) -> Site {
+    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
+}
+
+/// The path of a crate's index entry.
+pub(crate) fn entry(name: &str) -> String {
+    format!("/{}", index_path(name))
+}
+
+/// The path of a crate, without its checksum.
+pub(crate) fn download(name: &str, version: &str) -> String {
+    format!("/crates/{name}/{version}/download")
+}
+
+/// Every file below a folder with its bytes, and every link with its target, sorted by path.
+#[track_caller]
+pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .map(|found| found.expect("the folder can be listed"))
+        .filter(|found| !found.file_type().is_dir())
+        .map(|found| {
+            let content = if found.path_is_symlink() {
+                let target = std::fs::read_link(found.path()).expect("the link can be read");
+                target.into_os_string().into_encoded_bytes()
+            } else {
+                std::fs::read(found.path()).expect("the file can be read")
+            };
+            (found.into_path(), content)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Where the store keeps its blobs, and which there are.
+#[track_caller]
+pub(crate) fn blobs(site: &Site) -> Vec<PathBuf> {
+    let folder = site.store().join("v1/blobs");
+    files(&folder).into_iter().map(|(path, _)| path).collect()
+}
+
+/// Where the store keeps this blob.
+pub(crate) fn blob_path(site: &Site, sum: &str) -> PathBuf {
+    site.store()
+        .join("v1/blobs")
+        .join(&sum[..2])
+        .join(&sum[2..])
+}
+
+/// Where the store keeps the entry of this crate of crates.io.
+pub(crate) fn entry_file(site: &Site, name: &str) -> PathBuf {
+    site.store()
+        .join("v1/entries/crates-io/index")
+        .join(index_path(name))
+}
+
+/// Waits until no fetch is under way: clients have their answers before all is stored.
+#[track_caller]
+pub(crate) fn settle(larder: &Larder<'_>) {
+    until("all fetches have landed", || {
+        larder
+            .get("/-/status.json")
+            .text()
+            .contains("\"fetching\":0")
+    });
+}
+
+/// Waits for what must come true soon.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "still not true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
