@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use fake_upstream::{FakeUpstream, index_path};
 
@@ -23,23 +24,32 @@ pub(crate) fn download(name: &str, version: &str) -> String {
     format!("/crates/{name}/{version}/download")
 }
 
-/// Every file below a folder with its bytes, and every link with its target, sorted by path.
+/// Every file below a folder with its bytes, and every link with its target, sorted by path. A file that vanishes while it
+/// is looked at, as staged ones do, is not there.
 #[track_caller]
 pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files: Vec<_> = walkdir::WalkDir::new(folder)
-        .into_iter()
-        .map(|found| found.expect("the folder can be listed"))
-        .filter(|found| !found.file_type().is_dir())
-        .map(|found| {
-            let content = if found.path_is_symlink() {
-                let target = std::fs::read_link(found.path()).expect("the link can be read");
-                target.into_os_string().into_encoded_bytes()
-            } else {
-                std::fs::read(found.path()).expect("the file can be read")
-            };
-            (found.into_path(), content)
-        })
-        .collect();
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let mut files = Vec::new();
+    for found in walkdir::WalkDir::new(folder) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if error.io_error().is_some_and(is_gone) => continue,
+            Err(error) => panic!("the folder cannot be listed: {error}"),
+        };
+        if found.file_type().is_dir() {
+            continue;
+        }
+        let content = if found.path_is_symlink() {
+            fs::read_link(found.path()).map(|target| target.into_os_string().into_encoded_bytes())
+        } else {
+            fs::read(found.path())
+        };
+        match content {
+            Ok(content) => files.push((found.into_path(), content)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => panic!("{} cannot be read: {error}", found.path().display()),
+        }
+    }
     files.sort();
     files
 }
