@@ -388,12 +388,19 @@ impl Cache {
         }
         let (role, progress) = self.fly(resource, slot, demand);
         let landing = self.landed(resource, progress, until);
+        let wait = match &stored {
+            // Once for the head and once for the body. What was made due is too old to be served lightly.
+            Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
+                fetch::BUDGET.min(self.0.options.patience * 2)
+            }
+            Some(_) | None => fetch::BUDGET,
+        };
         let landing = match until {
             Until::Kept => landing.await?,
             // The flight goes on, so that the next asker may find it landed.
-            Until::Proven => match timeout(fetch::BUDGET, landing).await {
+            Until::Proven => match timeout(wait, landing).await {
                 Ok(landing) => landing?,
-                Err(_) => return self.too_slow(resource, stored),
+                Err(_) => return self.too_slow(resource, stored, wait),
             },
         };
         match landing.body {
@@ -407,12 +414,12 @@ impl Cache {
         &self,
         resource: &Resource,
         stored: Option<Entry>,
+        after: Duration,
     ) -> Result<(Outcome, Entry), Error> {
         let host = match resource.source() {
             Source::At(url) => crate::upstream::host(&url),
             Source::NamedBy(naming) => naming.to_string(),
         };
-        let after = fetch::BUDGET;
         let failure = Failure::Silent { host, after };
         match stored {
             Some(entry) => {
