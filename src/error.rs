@@ -48,6 +48,14 @@ pub enum Error {
         /// What was asked for.
         resource: String,
     },
+    /// The stored index entry does not list the version, and upstream cannot be asked whether it does by now.
+    #[error(
+        "cannot serve {resource}: the stored index entry does not list that version, and upstream cannot be asked now"
+    )]
+    Outdated {
+        /// What was asked for.
+        resource: String,
+    },
     /// The store failed.
     #[error("cannot {verb} {resource}: {cause}")]
     Store {
@@ -88,7 +96,7 @@ impl Error {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
-            Self::Down { .. } => Some("larder keeps trying; `larder status` shows what is stored".into()),
+            Self::Down { .. } | Self::Outdated { .. } => Some("larder keeps trying; `larder status` shows what is stored".into()),
             Self::Upstream { failure: Failure::Unreachable { .. } | Failure::Silent { .. }, .. } => {
                 Some("check the network and the proxy settings".into())
             }

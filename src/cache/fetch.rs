@@ -9,12 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, chain,
+    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot, chain,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now, reach,
@@ -75,7 +75,7 @@ impl Cache {
     ) -> Result<(Landing, Keep), Error> {
         let slot = Slot::Entry(key.clone());
         // Again, now that this flight is the only one: another may have landed just before it began.
-        let stored = self.stored(resource, key).await;
+        let stored = self.stored(resource, key).await?;
         let validators = match (
             self.decide(resource, &slot, stored.as_ref(), demand),
             &stored,
@@ -88,8 +88,8 @@ impl Cache {
             (Decision::Revalidate(validators), _) => validators,
             (Decision::Fetch, _) => Validators::default(),
         };
-        let url = self.locate(resource).await?;
-        let began = Instant::now();
+        let url = self.locate(resource, Demand::Fresh).await?;
+        let mut began = None;
         let mut tried = 0;
         loop {
             tried += 1;
@@ -106,13 +106,19 @@ impl Cache {
             }
             let patience = match &stored {
                 Some(_) => self.0.options.patience,
-                None => PATIENCE.min(BUDGET.saturating_sub(began.elapsed())),
+                None => PATIENCE,
             };
+            // Waiting for room is nobody's fault.
+            let began = *began.get_or_insert_with(Instant::now);
             let started = now();
-            let failure = match self
-                .ask_entry(resource, &url, validators.clone(), patience, started)
-                .await
-            {
+            let asked = self.ask_entry(resource, &url, validators.clone(), patience, started);
+            let asked = timeout(BUDGET, asked).await.unwrap_or_else(|_| {
+                Err(Failure::Broken {
+                    host: host(&url),
+                    cause: "it came too slowly".to_owned(),
+                })
+            });
+            let failure = match asked {
                 Ok(fetched) => {
                     self.note_answer(resource, &url);
                     return self
@@ -157,7 +163,7 @@ impl Cache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(slot);
-        let checked = self.checked(key, started);
+        let checked = self.counted(slot, started);
         match (fetched, stored) {
             (Fetched::NotModified(max_age), Some(mut entry)) => {
                 entry.checked = checked;
@@ -186,19 +192,6 @@ impl Cache {
                 fresh.checked = checked;
                 Ok((landing(Outcome::Miss, fresh), Keep::Put(old)))
             }
-        }
-    }
-
-    /// When an entry counts as checked by a request sent at `started`: never, if it must have been checked since.
-    fn checked(&self, key: &Key, started: SystemTime) -> SystemTime {
-        let mut due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
-        match due.get(key) {
-            Some(since) if started < *since => SystemTime::UNIX_EPOCH,
-            Some(_) => {
-                due.remove(key);
-                started
-            }
-            None => started,
         }
     }
 
@@ -310,7 +303,7 @@ impl Cache {
                 };
                 progress.send_replace(Progress::Proven(landing.clone()));
                 match self.0.store.put_blob(spool, sum).await {
-                    Ok(()) => self.note_proven(sum),
+                    Ok(()) => self.note_proven(sum, len),
                     Err(error) => landing.not_kept = Some(self.not_kept(&resource, &error)),
                 }
                 Ok(landing)
@@ -328,15 +321,18 @@ impl Cache {
         demand: Demand,
         progress: &watch::Sender<Progress>,
     ) -> Result<Arrival, Error> {
-        if let Some(blob) = self.stored_blob(resource, sum).await {
+        if let Some(blob) = self.stored_blob(resource, sum).await
+            && self.prove(sum, &blob).await.is_some()
+        {
             return Ok(Arrival::Stored(blob));
         }
-        let slot = Slot::Blob(sum);
+        let slot = blob_slot(resource, sum);
         match self.decide(resource, &slot, None, demand) {
             Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
             Decision::Serve(_) | Decision::Revalidate(_) | Decision::Fetch => {}
         }
-        let url = self.locate(resource).await?;
+        let mut url = self.locate(resource, Demand::Fresh).await?;
+        let mut is_located_anew = false;
         let spool = self
             .0
             .store
@@ -351,6 +347,7 @@ impl Cache {
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
                 return Err(error);
             }
+            transfer.last_byte = Instant::now();
             let failure = match self.transfer(&url, sum, &mut transfer, progress).await {
                 Ok(()) => {
                     self.note_answer(resource, &url);
@@ -361,6 +358,18 @@ impl Cache {
             };
             drop(permit);
             self.note_failure(resource, &url, &failure);
+            let may_have_moved = matches!(
+                failure,
+                Failure::Unreachable { .. } | Failure::Absent { .. } | Failure::Denied { .. }
+            );
+            if may_have_moved && !is_located_anew {
+                is_located_anew = true;
+                let now_at = self.locate(resource, Demand::Refresh).await?;
+                if now_at != url {
+                    url = now_at;
+                    continue;
+                }
+            }
             match failure {
                 Failure::Absent { .. } => {
                     self.remember_absence(slot, resource.policy().absence);
@@ -402,13 +411,12 @@ impl Cache {
         transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), Stop> {
-        let patience = PATIENCE.min(BUDGET.saturating_sub(transfer.last_byte.elapsed()));
         let ask = Ask {
             url: url.clone(),
             validators: Validators::default(),
             offset: transfer.written,
             compressible: false,
-            patience,
+            patience: PATIENCE,
         };
         let mut incoming = match self.0.upstream.get(&ask).await? {
             Reply::Body(incoming) => incoming,
@@ -450,29 +458,49 @@ impl Cache {
 
     /// Asks for something only to see whether the answer is a good one.
     async fn ask_for_sign(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
-        let patience = self.0.options.patience;
-        let validators = Validators::default();
-        if let Place::Entry(_) = resource.place() {
-            let asked = self.ask_entry(resource, url, validators, patience, now());
-            return asked.await.map(|_| ());
-        }
-        let ask = Ask {
-            url: url.clone(),
-            validators,
-            offset: 0,
-            compressible: false,
-            patience,
+        let asked = async {
+            let validators = Validators::default();
+            if let Place::Entry(_) = resource.place() {
+                let asked = self.ask_entry(resource, url, validators, PATIENCE, now());
+                return asked.await.map(|_| ());
+            }
+            let ask = Ask {
+                url: url.clone(),
+                validators,
+                offset: 0,
+                compressible: false,
+                patience: PATIENCE,
+            };
+            let Reply::Body(mut incoming) = self.0.upstream.get(&ask).await? else {
+                return Ok(());
+            };
+            // The whole would be proof; the beginning tells a login page.
+            let begin = incoming.chunk().await?.unwrap_or_default();
+            if begin.trim_ascii_start().starts_with(b"<") {
+                let why = "is a page; a login page?".to_owned();
+                return Err(Failure::Unrecognised {
+                    host: host(url),
+                    why,
+                });
+            }
+            Ok(())
         };
-        self.0.upstream.get(&ask).await.map(|_| ())
+        let silent = || Failure::Silent {
+            host: host(url),
+            after: BUDGET,
+        };
+        timeout(BUDGET, asked)
+            .await
+            .unwrap_or_else(|_| Err(silent()))
     }
 
     /// Where upstream keeps it.
-    async fn locate(&self, resource: &Resource) -> Result<Url, Error> {
+    async fn locate(&self, resource: &Resource, demand: Demand) -> Result<Url, Error> {
         let naming = match resource.source() {
             Source::At(url) => return Ok(url),
             Source::NamedBy(naming) => naming,
         };
-        let named = Box::pin(self.ensure_entry(&naming)).await?;
+        let named = Box::pin(self.ensure_entry(&naming, demand)).await?;
         let url = resource.locate(&named).map_err(|why| Error::Upstream {
             resource: resource.to_string(),
             failure: Failure::Unrecognised {
@@ -486,12 +514,12 @@ impl Cache {
         Ok(url)
     }
 
-    async fn ensure_entry(&self, resource: &Resource) -> Result<Bytes, Error> {
+    async fn ensure_entry(&self, resource: &Resource, demand: Demand) -> Result<Bytes, Error> {
         let Place::Entry(key) = resource.place() else {
             return Err(self.abandoned(resource));
         };
         let (_, entry) = self
-            .entry(resource, key, Demand::Fresh, super::Until::Proven)
+            .entry(resource, key, demand, super::Until::Proven)
             .await?;
         Ok(entry.body)
     }
@@ -565,11 +593,9 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
         if cache.0.breakers.outage(&url).is_none() {
             return;
         }
-        let (resource, url) = cache
-            .0
-            .breakers
-            .last_good(&url)
-            .unwrap_or_else(|| (failed.clone(), url.clone()));
+        // What was well once is the better question, but it may be what is ill now.
+        let known = cache.0.breakers.last_good(&url).filter(|_| tried % 2 == 0);
+        let (resource, url) = known.unwrap_or_else(|| (failed.clone(), url.clone()));
         match cache.ask_for_sign(&resource, &url).await {
             // Denied and absent are answers: whoever answers so is there.
             Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
@@ -684,6 +710,18 @@ impl Transfer {
         let part = &part[known..];
         if part.is_empty() {
             return Ok(());
+        }
+        if self
+            .total
+            .is_some_and(|total| self.written + part.len() as u64 > total)
+        {
+            // Clients were promised this size: what goes beyond must not make a bad body look whole.
+            let cause = "it is longer than announced".to_owned();
+            return Err(Failure::Broken {
+                host: host(url),
+                cause,
+            }
+            .into());
         }
         if self.written + part.len() as u64 > self.limit {
             return Err(Failure::TooLarge {

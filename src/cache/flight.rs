@@ -16,7 +16,9 @@ use crate::{error::Error, hash::Sha256, resource::Key, store::Spool};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot {
     Entry(Key),
-    Blob(Sha256),
+    /// A hash, and what was asked for by it: whoever asks for something else by the same hash, which may not exist, must
+    /// neither spoil nor share this fetch.
+    Blob(Sha256, String),
 }
 
 /// How far a flight has come.
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     fn slot() -> Slot {
-        Slot::Blob(Sha256::of(b"x"))
+        Slot::Blob(Sha256::of(b"x"), "x".to_owned())
     }
 
     #[tokio::test]

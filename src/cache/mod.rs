@@ -9,8 +9,8 @@ mod flight;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -76,8 +76,8 @@ struct Inner {
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
-    /// Blobs whose bytes this process has hashed.
-    proven: Mutex<HashSet<Sha256>>,
+    /// Blobs whose bytes this process has hashed, with their sizes.
+    proven: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -143,7 +143,7 @@ impl Cache {
     pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
         let answer = match self.complete(resource).await {
             Ok((resource, Slot::Entry(key))) => self.get_entry(&resource, key, demand).await,
-            Ok((resource, Slot::Blob(sum))) => self.get_blob(&resource, sum, demand).await,
+            Ok((resource, Slot::Blob(sum, _))) => self.get_blob(&resource, sum, demand).await,
             Err(error) => Err(error),
         };
         self.count(match &answer {
@@ -169,7 +169,7 @@ impl Cache {
                     entry: Some(entry.body),
                 })
             }
-            Slot::Blob(sum) => {
+            Slot::Blob(sum, _) => {
                 let stored = match self.stored_blob(&resource, sum).await {
                     Some(blob) if self.prove(sum, &blob).await.is_some() => Some(blob),
                     Some(_) | None => None,
@@ -181,7 +181,7 @@ impl Cache {
                         entry: None,
                     });
                 }
-                let (role, progress) = self.fly(&resource, Slot::Blob(sum), demand);
+                let (role, progress) = self.fly(&resource, blob_slot(&resource, sum), demand);
                 let landing = self.landed(&resource, progress, Until::Kept).await?;
                 let Landed::Blob(blob) = landing.body else {
                     return Err(self.abandoned(&resource));
@@ -198,7 +198,10 @@ impl Cache {
     /// The stored entry's body as it is, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         match resource.place() {
-            Place::Entry(key) => self.stored(resource, &key).await.map(|entry| entry.body),
+            Place::Entry(key) => {
+                let stored = self.stored(resource, &key).await.ok().flatten();
+                stored.map(|entry| entry.body)
+            }
             Place::Blob(_) | Place::ListedIn(_) => None,
         }
     }
@@ -256,7 +259,7 @@ impl Cache {
     async fn complete(&self, resource: &Resource) -> Result<(Resource, Slot), Error> {
         let listing = match resource.place() {
             Place::Entry(key) => return Ok((resource.clone(), Slot::Entry(key))),
-            Place::Blob(sum) => return Ok((resource.clone(), Slot::Blob(sum))),
+            Place::Blob(sum) => return Ok((resource.clone(), blob_slot(resource, sum))),
             Place::ListedIn(listing) => listing,
         };
         let Place::Entry(key) = listing.place() else {
@@ -269,16 +272,26 @@ impl Cache {
                 .await?;
             match resource.complete(&entry.body) {
                 Ok(complete) => match complete.place() {
-                    Place::Blob(sum) => return Ok((complete, Slot::Blob(sum))),
+                    Place::Blob(sum) => {
+                        let slot = blob_slot(&complete, sum);
+                        return Ok((complete, slot));
+                    }
                     Place::Entry(key) => return Ok((complete, Slot::Entry(key))),
                     Place::ListedIn(_) => return Err(self.abandoned(resource)),
                 },
                 Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
                     demand = Demand::Refresh
                 }
+                // The stored listing may be older than what is asked for: that upstream has it not, only upstream can say.
                 Err(_) => {
-                    return Err(Error::Unlisted {
-                        resource: resource.to_string(),
+                    let resource = resource.to_string();
+                    return Err(match outcome {
+                        Outcome::Stale(StaleReason::Offline) => Error::Offline { resource },
+                        Outcome::Stale(_) => Error::Outdated { resource },
+                        Outcome::Hit
+                        | Outcome::Miss
+                        | Outcome::Revalidated
+                        | Outcome::Collapsed => Error::Unlisted { resource },
                     });
                 }
             }
@@ -335,11 +348,12 @@ impl Cache {
                 body,
             });
         }
-        let (role, mut progress) = self.fly(resource, Slot::Blob(sum), demand);
-        let state = progress
-            .wait_for(|state| !matches!(state, Progress::Asking))
-            .await
-            .map(|state| state.clone());
+        let (role, mut progress) = self.fly(resource, blob_slot(resource, sum), demand);
+        let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
+        let Ok(state) = timeout(fetch::BUDGET, begun).await else {
+            return Err(self.too_slow(resource, fetch::BUDGET));
+        };
+        let state = state.map(|state| state.clone());
         let (outcome, body) = match state {
             Ok(Progress::Arriving { spool, total, .. }) => (
                 Outcome::Miss,
@@ -377,7 +391,7 @@ impl Cache {
         until: Until,
     ) -> Result<(Outcome, Entry), Error> {
         let slot = Slot::Entry(key.clone());
-        let stored = self.stored(resource, &key).await;
+        let stored = self.stored(resource, &key).await?;
         match self.decide(resource, &slot, stored.as_ref(), demand) {
             Decision::Serve(outcome) => {
                 let entry = stored.ok_or_else(|| self.abandoned(resource))?;
@@ -386,51 +400,70 @@ impl Cache {
             Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
             Decision::Revalidate(_) | Decision::Fetch => {}
         }
-        let (role, progress) = self.fly(resource, slot, demand);
-        let landing = self.landed(resource, progress, until);
-        let wait = match &stored {
-            // Once for the head and once for the body. What was made due is too old to be served lightly.
-            Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
-                fetch::BUDGET.min(self.0.options.patience * 2)
-            }
-            Some(_) | None => fetch::BUDGET,
+        let (role, landing) = self
+            .fly_to(resource, slot.clone(), demand, until, stored.as_ref())
+            .await?;
+        let Some(landing) = landing else {
+            let entry = stored.ok_or_else(|| self.abandoned(resource))?;
+            return Ok((Outcome::Stale(StaleReason::Failed), entry));
         };
-        let landing = match until {
-            Until::Kept => landing.await?,
-            // The flight goes on, so that the next asker may find it landed.
-            Until::Proven => match timeout(wait, landing).await {
-                Ok(landing) => landing?,
-                Err(_) => return self.too_slow(resource, stored, wait),
-            },
-        };
+        let mut landed = (role, landing);
+        // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
+        if matches!(&landed.1.body, Landed::Entry(entry) if entry.checked == SystemTime::UNIX_EPOCH)
+            && !matches!(landed.1.outcome, Outcome::Stale(_))
+            && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
+        {
+            landed = (role, again);
+        }
+        let (role, landing) = landed;
         match landing.body {
             Landed::Entry(entry) => Ok((collapse(role, landing.outcome), entry)),
             Landed::Blob(_) => Err(self.abandoned(resource)),
         }
     }
 
-    /// What a client gets that has waited as long as it can while an entry trickles in.
-    fn too_slow(
+    /// Joins or starts a flight and waits for it; `None` if a client that has a stored copy at hand has waited enough.
+    async fn fly_to(
         &self,
         resource: &Resource,
-        stored: Option<Entry>,
-        after: Duration,
-    ) -> Result<(Outcome, Entry), Error> {
+        slot: Slot,
+        demand: Demand,
+        until: Until,
+        stored: Option<&Entry>,
+    ) -> Result<(Role, Option<Landing>), Error> {
+        let (role, progress) = self.fly(resource, slot, demand);
+        let landing = self.landed(resource, progress, until);
+        let wait = match stored {
+            // Once for the head and once for the body. What was made due is too old to be served lightly.
+            Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
+                fetch::BUDGET.min(self.0.options.patience * 2)
+            }
+            Some(_) | None => fetch::BUDGET,
+        };
+        if until == Until::Kept {
+            return Ok((role, Some(landing.await?)));
+        }
+        // The flight goes on, so that the next asker may find it landed.
+        match (timeout(wait, landing).await, stored) {
+            (Ok(landing), _) => Ok((role, Some(landing?))),
+            (Err(_), Some(_)) => {
+                warn!(%resource, "upstream is slow; serving a stale copy");
+                Ok((role, None))
+            }
+            (Err(_), None) => Err(self.too_slow(resource, wait)),
+        }
+    }
+
+    /// What a client is told that has waited as long as it can.
+    fn too_slow(&self, resource: &Resource, after: Duration) -> Error {
         let host = match resource.source() {
             Source::At(url) => crate::upstream::host(&url),
-            Source::NamedBy(naming) => naming.to_string(),
+            Source::NamedBy(naming) => format!("the upstream that the {naming} names"),
         };
-        let failure = Failure::Silent { host, after };
-        match stored {
-            Some(entry) => {
-                warn!(%resource, error = %failure, "serving a stale copy");
-                Ok((Outcome::Stale(StaleReason::Failed), entry))
-            }
-            None => Err(Error::Upstream {
-                resource: resource.to_string(),
-                failure,
-                tried: 1,
-            }),
+        Error::Upstream {
+            resource: resource.to_string(),
+            failure: Failure::Silent { host, after },
+            tried: 1,
         }
     }
 
@@ -449,7 +482,7 @@ impl Cache {
             Source::NamedBy(_) => Reach::Online,
         };
         let held = stored.map(|entry| Held {
-            checked: entry.checked,
+            checked: self.counted(slot, entry.checked),
             max_age: entry.head.max_age.map(Duration::from_secs),
             validators: &entry.head.validators,
         });
@@ -471,13 +504,30 @@ impl Cache {
         )
     }
 
+    /// When an entry counts as checked by what was checked at `checked`: never, if it must have been checked since.
+    fn counted(&self, slot: &Slot, checked: SystemTime) -> SystemTime {
+        let Slot::Entry(key) = slot else {
+            return checked;
+        };
+        let due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.get(key) {
+            Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
+            Some(_) | None => checked,
+        }
+    }
+
     fn refused(&self, resource: &Resource, refusal: Refusal) -> Error {
         let name = resource.to_string();
         match (refusal, resource.source()) {
             (Refusal::Absent, _) => Error::Absent { resource: name },
-            (Refusal::Down, Source::At(url)) => self
-                .down(resource, &url)
-                .unwrap_or_else(|| self.abandoned(resource)),
+            (Refusal::Down, Source::At(url)) => {
+                self.down(resource, &url).unwrap_or_else(|| Error::Down {
+                    resource: name,
+                    host: crate::upstream::host(&url),
+                    since: Duration::ZERO,
+                    cause: "it was, a moment ago".to_owned(),
+                })
+            }
             (Refusal::Offline | Refusal::Down, _) => Error::Offline { resource: name },
         }
     }
@@ -514,7 +564,7 @@ impl Cache {
                 Slot::Entry(key) => {
                     Box::pin(cache.fetch_entry(resource, key, demand, progress)).await
                 }
-                Slot::Blob(sum) => {
+                Slot::Blob(sum, _) => {
                     Box::pin(cache.fetch_blob(resource, sum, demand, progress)).await
                 }
             }
@@ -547,14 +597,16 @@ impl Cache {
         }
     }
 
-    /// The stored entry; a damaged or unreadable one counts as none, to be fetched again.
-    async fn stored(&self, resource: &Resource, key: &Key) -> Option<Entry> {
+    /// The stored entry; a damaged one counts as none, to be fetched again.
+    async fn stored(&self, resource: &Resource, key: &Key) -> Result<Option<Entry>, Error> {
         match self.0.store.entry(key).await {
-            Ok(entry) => entry,
-            Err(error) => {
-                warn!(%resource, error = %chain(&error), "the stored copy is of no use; fetching it again");
-                None
+            Ok(entry) => Ok(entry),
+            Err(error @ StoreError::Damaged { .. }) => {
+                warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
+                Ok(None)
             }
+            // To take it for missing would send every request upstream, or tell clients offline that it is not there.
+            Err(error) => Err(Error::store("read", resource, &error)),
         }
     }
 
@@ -568,33 +620,20 @@ impl Cache {
         }
     }
 
-    /// Hashes a blob the first time this process serves it. A damaged one is taken away, to be fetched again.
+    /// The body of a stored blob, which is hashed the first time this process serves it. A damaged or unreadable one is
+    /// taken away, to be fetched again.
     async fn prove(&self, sum: Sha256, blob: &Blob) -> Option<Body> {
-        let is_proven = self
-            .0
-            .proven
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&sum);
-        if is_proven {
-            return self.whole_or_blob(blob.clone()).await;
+        let proven = self.proven().get(&sum).copied();
+        let body = if proven == Some(blob.len) {
+            self.whole_or_blob(blob.clone()).await
+        } else {
+            self.hash(sum, blob).await
+        };
+        if body.is_some() {
+            self.note_proven(sum, blob.len);
+            return body;
         }
-        let mut hasher = Hasher::default();
-        let mut whole = None;
-        let mut at = 0;
-        while at < blob.len {
-            let len = (blob.len - at).min(WHOLE_BLOB);
-            let Ok(part) = blob.bytes.read_at(at, usize::try_from(len).ok()?).await else {
-                break;
-            };
-            hasher.update(&part);
-            at += len;
-            whole = (len == blob.len).then_some(part);
-        }
-        if hasher.finish() == sum {
-            self.note_proven(sum);
-            return Some(whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole));
-        }
+        self.proven().remove(&sum);
         warn!(blob = %sum, "a stored blob is damaged; fetching it again");
         if let Err(error) = self.0.store.remove_blob(sum).await {
             warn!(blob = %sum, error = %chain(&error), "cannot remove the damaged blob");
@@ -602,12 +641,37 @@ impl Cache {
         None
     }
 
-    fn note_proven(&self, sum: Sha256) {
-        let mut proven = self.0.proven.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The body of a stored blob, if its hash is `sum`.
+    async fn hash(&self, sum: Sha256, blob: &Blob) -> Option<Body> {
+        let mut hasher = Hasher::default();
+        let mut whole = None;
+        let mut at = 0;
+        while at < blob.len {
+            let len = (blob.len - at).min(WHOLE_BLOB);
+            let part = blob
+                .bytes
+                .read_at(at, usize::try_from(len).ok()?)
+                .await
+                .ok()?;
+            hasher.update(&part);
+            at += len;
+            whole = (len == blob.len).then_some(part);
+        }
+        let is_right = hasher.finish() == sum;
+        is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole))
+    }
+
+    /// Never held across an await.
+    fn proven(&self) -> MutexGuard<'_, HashMap<Sha256, u64>> {
+        self.0.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_proven(&self, sum: Sha256, len: u64) {
+        let mut proven = self.proven();
         if proven.len() >= MEMORY {
             proven.clear();
         }
-        proven.insert(sum);
+        proven.insert(sum, len);
     }
 
     async fn whole_or_blob(&self, blob: Blob) -> Option<Body> {
@@ -637,6 +701,10 @@ fn collapse(role: Role, outcome: Outcome) -> Outcome {
         (Role::Joined, Outcome::Miss | Outcome::Revalidated) => Outcome::Collapsed,
         (Role::Leader | Role::Joined, outcome) => outcome,
     }
+}
+
+fn blob_slot(resource: &Resource, sum: Sha256) -> Slot {
+    Slot::Blob(sum, resource.to_string())
 }
 
 fn now() -> SystemTime {

@@ -86,7 +86,12 @@ pub(super) fn answer(
     }
     set(header::CONTENT_TYPE, policy.content_type);
     set(header::ACCEPT_RANGES, "bytes");
-    let (status, start, end) = match span(asked, &etag, len) {
+    let span = match (span(asked, &etag, len), &answer.body) {
+        // Only the end of a body is held back until the whole is proven: a part without it would end too cleanly.
+        (Span::Part { end, total, .. }, Body::Arriving(_)) if end < total => Span::Whole,
+        (span, _) => span,
+    };
+    let (status, start, end) = match span {
         Span::Whole => (StatusCode::OK, 0, len),
         Span::Part { start, end, total } => {
             set(
@@ -162,7 +167,7 @@ fn status_of(error: &Error) -> StatusCode {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
         // Asking again helps nothing: the user must act.
         Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
-        Error::Down { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Down { .. } | Error::Outdated { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { failure, .. } => match failure {
             Failure::Denied { .. } => StatusCode::FORBIDDEN,
             Failure::Absent { .. } => StatusCode::NOT_FOUND,
@@ -183,7 +188,7 @@ fn outcome_of(error: &Error) -> &'static str {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => "absent",
         Error::Offline { .. } => "missing-offline",
-        Error::Down { .. } => "missing-down",
+        Error::Down { .. } | Error::Outdated { .. } => "missing-down",
         Error::Upstream { .. } | Error::Store { .. } | Error::Abandoned { .. } => "failed",
     }
 }

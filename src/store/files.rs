@@ -274,6 +274,16 @@ impl Store for Files {
                 at: key.to_string(),
                 why,
             }),
+            // Somebody put a link or a folder in an entry's place.
+            Err(source)
+                if source.kind() == io::ErrorKind::IsADirectory
+                    || source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
+            {
+                Err(StoreError::Damaged {
+                    at: key.to_string(),
+                    why: "it is not a file".to_owned(),
+                })
+            }
             Err(source) => Err(StoreError::io(at, source)),
         }
     }

@@ -229,6 +229,8 @@ pub fn pause(failure: &Failure, tried: usize, jitter: f64) -> Option<Duration> {
     match failure {
         // Each such attempt costs its whole time limit, and the breaker's probes go on.
         Failure::Unreachable { .. } | Failure::Silent { .. } if tried > 1 => None,
+        // Bytes that are wrong twice are not wrong by chance.
+        Failure::WrongHash { .. } if tried > 1 => None,
         Failure::Status {
             retry_after: Some(wanted),
             ..
