@@ -21,7 +21,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-const AFTER: &str = "Every flag has a LARDER_* variable and a key of the same name in the config file; a flag beats the \
+const AFTER: &str = "Every setting has a flag, a LARDER_* variable and a key of the same name in the settings file; a flag beats the \
                      variable, the variable beats the file.\n\nExit codes: 0 done, 1 failed or incomplete, 2 wrong usage.";
 
 /// Flags that every command takes.

@@ -119,6 +119,7 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
         .map_err(failed)?;
     let code = runtime.block_on(async {
         outlive_size_limits().map_err(failed)?;
+        raise_descriptor_limit();
         match cli.command {
             cli::Command::Serve(_) => run_serve(&settings).await,
             cli::Command::Warm(flags) => run_warm(&settings, &shared, flags).await,
@@ -133,6 +134,16 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
     // What nobody waits for any more must not hold up the exit.
     runtime.shutdown_background();
     code
+}
+
+/// Many clients at once need many descriptors, and the usual soft limit is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// A file that may not grow further is for the store to bear like a full disk. Unheard, the signal would end the process.

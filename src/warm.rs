@@ -2,7 +2,7 @@
 //! all in parallel; then a report. Has no fetching code; lock files are `lockfile`'s, finding them `projects`'.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -174,7 +174,10 @@ impl Plan {
             let registry = match &package.source {
                 Source::Local => continue,
                 Source::CratesIo => Some(registries.crates_io()),
-                Source::Registry(index) => registries.at(index),
+                Source::Registry(index) => registries.iter().find(|registry| {
+                    lockfile::canonical_index(&format!("sparse+{}", registry.index())).as_ref()
+                        == Some(index)
+                }),
                 Source::Git(url) => {
                     let why = format!("comes from git ({url}), which larder does not hold");
                     self.skipped.push(Problem { what, why });
@@ -558,18 +561,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
-}
-
-/// How many packages of each registry a project pins, for `status`.
-pub fn count_by_registry(pins: &[Pin]) -> BTreeMap<String, usize> {
-    let distinct: BTreeSet<_> = pins
-        .iter()
-        .flat_map(|pin| &pin.packages)
-        .map(|package| Package::from(package.clone()))
-        .collect();
-    let mut counts = BTreeMap::new();
-    for package in distinct {
-        *counts.entry(package.registry).or_default() += 1;
-    }
-    counts
 }

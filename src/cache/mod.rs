@@ -1,5 +1,5 @@
 //! The one path from a request to a body: look up, decide, fetch if need be, answer. Daemon and `warm` both go through
-//! here. Only caller of the clock, and the only place that heals. Never knows which kind it holds; statuses and the disk's
+//! here. Tells the decisions the time, and is the only place that heals. Never knows which kind it holds; statuses and the disk's
 //! layout are for others.
 
 mod body;

@@ -31,6 +31,8 @@ pub struct Registry {
     name: String,
     /// The base address of its sparse index, ending in `/`.
     index: Url,
+    /// Where its entries are kept: what was fetched from one address never passes for another's.
+    folder: String,
 }
 
 impl Registries {
@@ -41,7 +43,7 @@ impl Registries {
             .chain([(CRATES_IO.to_owned(), crates_io)]);
         Self(
             registries
-                .map(|(name, index)| (name.clone(), Arc::new(Registry { name, index })))
+                .map(|(name, index)| (name.clone(), Arc::new(Registry::new(name, index))))
                 .collect(),
         )
     }
@@ -58,24 +60,10 @@ impl Registries {
         self.0.get(name)
     }
 
-    /// The registry whose index is at `index`, compared as cargo compares sources: with or without `sparse+` and the
-    /// last slash (cargo, `util/canonical_url.rs`).
-    pub fn at(&self, index: &str) -> Option<&Arc<Registry>> {
-        let wanted = canonical(index);
-        self.0
-            .values()
-            .find(|registry| canonical(registry.index.as_str()) == wanted)
-    }
-
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Registry>> {
         self.0.values()
     }
-}
-
-fn canonical(index: &str) -> &str {
-    let index = index.strip_prefix("sparse+").unwrap_or(index);
-    index.trim_end_matches('/')
 }
 
 impl Registry {
@@ -89,9 +77,22 @@ impl Registry {
         &self.index
     }
 
-    /// Whether `name` can name a registry: letters, digits, `-` and `_`.
+    fn new(name: String, index: Url) -> Self {
+        let folder = format!(
+            "{name}-{:.8}",
+            Sha256::of(index.as_str().as_bytes()).to_string()
+        );
+        Self {
+            name,
+            index,
+            folder,
+        }
+    }
+
+    /// Whether `name` can name a registry: small letters, digits, `-` and `_`, so that no two names share a folder
+    /// anywhere.
     pub fn is_valid_name(name: &str) -> bool {
-        is_crate_name(name)
+        is_crate_name(name) && !name.contains(|c: char| c.is_ascii_uppercase())
     }
 
     /// How people are told of it.
@@ -143,7 +144,7 @@ impl fmt::Display for RegistryConfig {
 
 impl Kind for RegistryConfig {
     fn place(&self) -> Place {
-        Place::Entry(Key::new(&[&self.registry.name, "config.json"]))
+        Place::Entry(Key::new(&[&self.registry.folder, "config.json"]))
     }
 
     fn policy(&self) -> Policy {
@@ -341,7 +342,7 @@ fn in_registry(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
 
 impl Kind for IndexEntry {
     fn place(&self) -> Place {
-        Place::Entry(Key::new(&[&self.registry.name, "index", &self.path()]))
+        Place::Entry(Key::new(&[&self.registry.folder, "index", &self.path()]))
     }
 
     fn policy(&self) -> Policy {
@@ -568,7 +569,11 @@ mod tests {
     fn check_path(path: &str, key: Option<&str>) {
         let segments: Vec<_> = path.split('/').collect();
         let found = IndexEntry::parse(&registry(), &segments).map(|entry| match entry.place() {
-            Place::Entry(key) => key.to_string(),
+            Place::Entry(key) => {
+                let (folder, path) = key.as_str().split_once('/').unwrap();
+                assert!(folder.starts_with("crates-io-"), "{folder}");
+                path.to_owned()
+            }
             other @ (Place::Blob(_) | Place::ListedIn(_)) => {
                 panic!("an index entry lives in an entry, not {other:?}")
             }
@@ -578,11 +583,11 @@ mod tests {
 
     #[test]
     fn t22_short_names_have_their_own_folders_and_a_wrong_folder_is_refused() {
-        check_path("1/a", Some("crates-io/index/1/a"));
-        check_path("2/cc", Some("crates-io/index/2/cc"));
-        check_path("3/l/log", Some("crates-io/index/3/l/log"));
-        check_path("se/rd/serde", Some("crates-io/index/se/rd/serde"));
-        check_path("re/gi/registry", Some("crates-io/index/re/gi/registry"));
+        check_path("1/a", Some("index/1/a"));
+        check_path("2/cc", Some("index/2/cc"));
+        check_path("3/l/log", Some("index/3/l/log"));
+        check_path("se/rd/serde", Some("index/se/rd/serde"));
+        check_path("re/gi/registry", Some("index/re/gi/registry"));
         check_path("xx/yy/serde", None);
         check_path("3/x/log", None);
         check_path("1/cc", None);
@@ -593,14 +598,27 @@ mod tests {
 
     #[test]
     fn t21_any_case_leads_to_the_one_lower_case_entry() {
-        check_path("mi/xe/mixedcase", Some("crates-io/index/mi/xe/mixedcase"));
-        check_path("Mi/Xe/MixedCase", Some("crates-io/index/mi/xe/mixedcase"));
+        check_path("mi/xe/mixedcase", Some("index/mi/xe/mixedcase"));
+        check_path("Mi/Xe/MixedCase", Some("index/mi/xe/mixedcase"));
+    }
+
+    #[test]
+    fn what_was_fetched_from_one_address_never_passes_for_anothers() {
+        let key = |address: &str| {
+            let registries = Registries::new(Url::parse(address).unwrap(), []);
+            match RegistryConfig::of(registries.crates_io()).place() {
+                Place::Entry(key) => key,
+                other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(key("http://a.example/"), key("http://a.example/"));
+        assert_ne!(key("http://a.example/"), key("http://b.example/"));
     }
 
     #[test]
     fn t24_dash_and_underscore_are_different_names() {
-        check_path("my/-d/my-dash", Some("crates-io/index/my/-d/my-dash"));
-        check_path("my/_d/my_dash", Some("crates-io/index/my/_d/my_dash"));
+        check_path("my/-d/my-dash", Some("index/my/-d/my-dash"));
+        check_path("my/_d/my_dash", Some("index/my/_d/my_dash"));
     }
 
     const SUM: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";

@@ -205,9 +205,9 @@ fn cache_status(outcome: Outcome) -> &'static str {
     use crate::cache::StaleReason::{Down, Failed, Offline};
     match outcome {
         Outcome::Hit => "larder; hit",
-        Outcome::Miss => "larder; fwd=uri-miss; stored",
-        Outcome::Revalidated => "larder; fwd=stale; fwd-status=304",
-        Outcome::Collapsed => "larder; fwd=uri-miss; collapsed",
+        Outcome::Miss => "larder; fwd=miss",
+        Outcome::Revalidated => "larder; fwd=stale",
+        Outcome::Collapsed => "larder; fwd=miss; collapsed",
         Outcome::Stale(Offline) => "larder; hit; detail=stale-offline",
         Outcome::Stale(Down) => "larder; hit; detail=stale-down",
         Outcome::Stale(Failed) => "larder; fwd=stale; detail=stale-failed",

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! STORE/CACHEDIR.TAG
-//! STORE/v1/entries/REGISTRY/config.json          one line of description, then the body; mtime = last checked
-//! STORE/v1/entries/REGISTRY/index/se/rd/serde
+//! STORE/v1/entries/NAME-HASH/config.json          one line of description, then the body; mtime = last checked
+//! STORE/v1/entries/NAME-HASH/index/se/rd/serde
 //! STORE/v1/blobs/ab/cdef...                      a body, named by its sha256
 //! STORE/v1/staging/PROCESS/...                   bodies on their way in; PROCESS/lock is held while it lives
 //! STORE/v1/projects/HASH.json                    warmed projects
@@ -554,7 +554,7 @@ mod tests {
             .await
             .unwrap();
         fs::write(
-            folder.path().join("v1/entries/crates-io/index/le/ft/left"),
+            folder.path().join("v1/entries").join(key("left").as_str()),
             "rubbish",
         )
         .unwrap();
@@ -650,7 +650,7 @@ mod tests {
             .put_entry(&key("left"), &entry(b"one", at(1)))
             .await
             .unwrap();
-        let path = folder.path().join("v1/entries/crates-io/index/le/ft/left");
+        let path = folder.path().join("v1/entries").join(key("left").as_str());
         let elsewhere = folder.path().join("canary");
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();

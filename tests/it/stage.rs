@@ -71,9 +71,7 @@ pub(crate) fn blob_path(site: &Site, sum: &str) -> PathBuf {
 
 /// Where the store keeps the entry of this crate of crates.io.
 pub(crate) fn entry_file(site: &Site, name: &str) -> PathBuf {
-    site.store()
-        .join("v1/entries/crates-io/index")
-        .join(index_path(name))
+    crates_io(site).join("index").join(index_path(name))
 }
 
 /// Waits until no fetch is under way: clients have their answers before all is stored.
@@ -95,4 +93,15 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "still not true: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Where the store keeps what it has of crates.io's index.
+pub(crate) fn crates_io(site: &Site) -> PathBuf {
+    let entries = site.store().join("v1/entries");
+    let mut folders: Vec<_> = fs::read_dir(&entries)
+        .unwrap()
+        .map(|folder| folder.unwrap().path())
+        .collect();
+    assert_eq!(folders.len(), 1, "one registry has been asked");
+    folders.remove(0)
 }
