@@ -364,16 +364,17 @@ impl Kind for IndexEntry {
     /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
     /// versions and an odd line pass, a login page or half a file does not.
     fn recognise(&self, body: &[u8]) -> Result<(), String> {
-        let mut last_is_whole = false;
+        let mut last = None;
         let mut ours = 0_usize;
         let mut others = 0_usize;
         for line in lines(body) {
-            last_is_whole = serde_json::from_slice::<&RawValue>(line).is_ok();
             match serde_json::from_slice::<Line<'_>>(line) {
                 Ok(line) if line.name.eq_ignore_ascii_case(&self.name) => ours += 1,
                 Ok(_) | Err(_) => others += 1,
             }
+            last = Some(line);
         }
+        let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
         if ours == 0 && others == 0 {
             Err("is empty".to_owned())
         } else if ours == 0 {
@@ -381,7 +382,7 @@ impl Kind for IndexEntry {
                 "does not describe the crate `{}`; a login page or a wrong server?",
                 self.name
             ))
-        } else if !last_is_whole && !body.ends_with(b"\n") {
+        } else if !body.ends_with(b"\n") && !last.is_some_and(is_whole) {
             Err("ends in the middle of a line".to_owned())
         } else {
             Ok(())
