@@ -1,5 +1,6 @@
 //! What a run was made on: a figure without it is worth little.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -13,6 +14,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) rustc: String,
     pub(crate) cargo: String,
+    /// The file system of larder's stores.
+    pub(crate) stores_on: String,
     /// Short, with a `+` if the tree had changes.
     pub(crate) commit: String,
     date: String,
@@ -42,6 +45,7 @@ pub(crate) fn describe() -> Machine {
             .into_owned(),
         rustc: said("rustc", &["--version"]),
         cargo: said("cargo", &["--version"]),
+        stores_on: file_system(&std::env::temp_dir()),
         commit: format!("{commit}{mark}"),
         date: now[..10].to_owned(),
     }
@@ -51,7 +55,7 @@ impl Machine {
     pub(crate) fn json(&self) -> Value {
         json!({
             "date": self.date, "cpu": self.cpu, "cores": self.cores, "kernel": self.kernel,
-            "rustc": self.rustc, "cargo": self.cargo, "commit": self.commit,
+            "rustc": self.rustc, "cargo": self.cargo, "stores_on": self.stores_on, "commit": self.commit,
         })
     }
 
@@ -64,6 +68,18 @@ impl Machine {
             .map(str::to_ascii_lowercase)
             .collect();
         format!("{}-{}-{}-cores", self.date, words.join("-"), self.cores)
+    }
+}
+
+/// The kind of file system, by the numbers in `linux/magic.h`.
+fn file_system(folder: &Path) -> String {
+    match rustix::fs::statfs(folder).map(|found| found.f_type) {
+        Ok(0xef53) => "ext4".to_owned(),
+        Ok(0x5846_5342) => "xfs".to_owned(),
+        Ok(0x9123_683e) => "btrfs".to_owned(),
+        Ok(0x0102_1994) => "tmpfs".to_owned(),
+        Ok(other) => format!("{other:#x}"),
+        Err(_) => "unknown".to_owned(),
     }
 }
 

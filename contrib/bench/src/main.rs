@@ -31,6 +31,9 @@ struct Arguments {
     /// The lock file whose shape upstream takes
     #[arg(long, value_name = "FILE", default_value = "Cargo.lock")]
     lock: PathBuf,
+    /// Where cargo's homes are made, which are thousands of small files; larder's stores are made in TMPDIR
+    #[arg(long, value_name = "FOLDER", default_value = "/dev/shm")]
+    cargo_in: PathBuf,
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -79,6 +82,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         let measured = (scene.play)(&scene::Play {
             larder: &larder,
             lock: &lock,
+            cargo_in: &arguments.cargo_in,
             rounds: arguments.rounds,
         });
         for row in &measured {
@@ -89,12 +93,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 
     let machine = machine::describe();
     let head = format!(
-        "{}, {} cores, Linux {}, {}, {}; larder at {}; {} rounds",
+        "{}, {} cores, Linux {}, {}, {}; stores on {}; larder at {}; {} rounds",
         machine.cpu,
         machine.cores,
         machine.kernel,
         machine.rustc,
         machine.cargo,
+        machine.stores_on,
         machine.commit,
         arguments.rounds
     );

@@ -28,6 +28,8 @@ pub(crate) struct Play<'a> {
     pub(crate) larder: &'a str,
     /// The text of the lock file that upstream is shaped like.
     pub(crate) lock: &'a str,
+    /// Where cargo's homes are made.
+    pub(crate) cargo_in: &'a Path,
     pub(crate) rounds: u32,
 }
 
@@ -76,7 +78,13 @@ pub(crate) const ALL: &[Scene] = &[
 
 impl Play<'_> {
     fn stage(&self, round_trip: Duration, bytes_per_second: Option<u64>) -> Stage {
-        Stage::new(self.larder, self.lock, round_trip, bytes_per_second)
+        Stage::new(
+            self.larder,
+            self.lock,
+            self.cargo_in,
+            round_trip,
+            bytes_per_second,
+        )
     }
 }
 

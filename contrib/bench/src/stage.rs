@@ -2,7 +2,7 @@
 //!
 //! What is compared with what is left to the scenes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fake_upstream::{FakeUpstream, Project, from_lock};
@@ -21,6 +21,7 @@ pub(crate) struct Stage {
     pub(crate) project: Project,
     pub(crate) round_trip: Duration,
     larder: String,
+    cargo_in: PathBuf,
     folder: TempDir,
 }
 
@@ -42,10 +43,11 @@ pub(crate) struct Took {
 }
 
 impl Stage {
-    /// Without `bytes_per_second` the bandwidth is what loopback gives.
+    /// Cargo's homes are made in `cargo_in`. Without `bytes_per_second` the bandwidth is what loopback gives.
     pub(crate) fn new(
         larder: &str,
         lock: &str,
+        cargo_in: &Path,
         round_trip: Duration,
         bytes_per_second: Option<u64>,
     ) -> Self {
@@ -66,6 +68,7 @@ impl Stage {
             project,
             round_trip,
             larder: larder.to_owned(),
+            cargo_in: cargo_in.to_owned(),
             folder,
         };
         std::fs::write(stage.ca_file(), stage.upstream.ca_pem())
@@ -101,8 +104,8 @@ impl Stage {
     /// # Panics
     /// If cargo fails, or resolves to something else than is locked.
     pub(crate) fn run(&self, task: Task, index: &str) -> Took {
-        let home = CargoHome::new().trust(self.upstream.ca_pem());
-        let folder = TempDir::new().expect("the temporary folder is writable");
+        let home = CargoHome::new_in(&self.cargo_in).trust(self.upstream.ca_pem());
+        let folder = TempDir::new_in(&self.cargo_in).expect("the temporary folder is writable");
         self.project
             .write(folder.path())
             .expect("the temporary folder is writable");

@@ -39,9 +39,15 @@ impl CargoHome {
     /// If there is no cargo: a test of the client without the client would pass for nothing.
     #[track_caller]
     pub(crate) fn new() -> Self {
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// [`CargoHome::new`] below this folder.
+    #[track_caller]
+    pub(crate) fn new_in(folder: &Path) -> Self {
         let _ = toolchain();
         Self {
-            folder: TempDir::new().expect("the temporary folder is writable"),
+            folder: TempDir::new_in(folder).expect("the temporary folder is writable"),
             variables: Vec::new(),
         }
     }
