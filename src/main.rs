@@ -181,7 +181,7 @@ struct Parts {
     cache: Cache,
 }
 
-fn parts(settings: &Settings, is_offline: bool) -> Result<Parts, Failed> {
+fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Parts, Failed> {
     let files = Arc::new(Files::open(&settings.store).map_err(failed)?);
     let store: Arc<dyn Store> = files.clone();
     let registries = Registries::new(settings.index.clone(), settings.registries.clone());
@@ -201,6 +201,7 @@ fn parts(settings: &Settings, is_offline: bool) -> Result<Parts, Failed> {
         max_age: settings.max_age,
         patience: settings.patience,
         offline_view: !settings.full_index,
+        read_ahead,
     };
     let cache = Cache::new(store.clone(), upstream, options);
     Ok(Parts {
@@ -229,7 +230,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         .map(tokio::net::TcpListener::local_addr)
         .collect::<Result<_, _>>()
         .map_err(failed)?;
-    let parts = parts(settings, settings.is_offline)?;
+    let parts = parts(settings, settings.is_offline, true)?;
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))
@@ -282,7 +283,7 @@ async fn run_warm(
     shared: &cli::Shared,
     flags: cli::Warm,
 ) -> Result<ExitCode, Failed> {
-    let parts = parts(settings, false)?;
+    let parts = parts(settings, false, false)?;
     let options = warm::Options {
         paths: flags.path,
         jobs: usize::from(settings.jobs),
@@ -396,7 +397,7 @@ async fn run_check(
     shared: &cli::Shared,
     flags: cli::Check,
 ) -> Result<ExitCode, Failed> {
-    let parts = parts(settings, true)?;
+    let parts = parts(settings, true, false)?;
     let verdict = check::check(&parts.cache, &parts.store, &parts.registries, flags.path).await;
     if shared.json {
         say(&format!(
@@ -454,7 +455,7 @@ async fn find_daemon(settings: &Settings, files: &Files) -> Option<(String, serd
 }
 
 async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCode, Failed> {
-    let parts = parts(settings, true)?;
+    let parts = parts(settings, true, false)?;
     let census = parts.store.census().await.map_err(failed)?;
     let pins = parts.store.pins().await.map_err(failed)?;
     let daemon = find_daemon(settings, &parts.files).await;
@@ -514,7 +515,7 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
 }
 
 async fn run_client_print(settings: &Settings) -> Result<ExitCode, Failed> {
-    let parts = parts(settings, true)?;
+    let parts = parts(settings, true, false)?;
     let base = match find_daemon(settings, &parts.files).await {
         Some((base, _)) => base,
         None => {

@@ -57,6 +57,9 @@ impl Cache {
         if let Ok((landing, Keep::Put(old))) = &mut landing {
             self.make_due(&resource, old.as_ref(), landing).await;
             progress.send_replace(Progress::Proven(landing.clone()));
+            if let Landed::Entry(entry) = &landing.body {
+                self.look_ahead(&resource, &entry.body);
+            }
             let Landed::Entry(entry) = &mut landing.body else {
                 return;
             };
@@ -88,6 +91,10 @@ impl Cache {
             (Decision::Revalidate(validators), _) => validators,
             (Decision::Fetch, _) => Validators::default(),
         };
+        if let Some(entry) = &stored {
+            // What it leads to is as stale, and need not wait for its answer.
+            self.look_ahead(resource, &entry.body);
+        }
         let url = self.locate(resource, Demand::Fresh).await?;
         let mut began = None;
         let mut tried = 0;

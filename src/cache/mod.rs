@@ -9,7 +9,7 @@ mod flight;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -56,6 +56,8 @@ pub struct Options {
     pub patience: Duration,
     /// Whether, offline, entries offer only what is held.
     pub offline_view: bool,
+    /// Whether to fetch ahead what clients will most likely ask for next.
+    pub read_ahead: bool,
 }
 
 /// The cache. Cheap to clone; all clones are one cache.
@@ -76,6 +78,8 @@ struct Inner {
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
+    /// Entries that were fetched ahead and that nobody has asked for yet.
+    ahead: Mutex<HashSet<Key>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
     proven: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
@@ -131,6 +135,7 @@ impl Cache {
             blob_room: Semaphore::new(IN_FLIGHT),
             absences: Mutex::default(),
             due: Mutex::default(),
+            ahead: Mutex::default(),
             proven: Mutex::default(),
             totals: Mutex::default(),
         }))
@@ -213,6 +218,47 @@ impl Cache {
             // Whoever needs it will be told what failed.
             let _ = cache.ensure(&resource, Demand::Fresh).await;
         });
+    }
+
+    /// Begins to fetch, or to revalidate, what clients will most likely ask for after `resource`, whose body is at hand. What
+    /// comes of it leads further in turn.
+    fn look_ahead(&self, resource: &Resource, body: &[u8]) {
+        if !self.0.options.read_ahead {
+            return;
+        }
+        for next in resource.leads_to(body) {
+            let cache = self.clone();
+            // Whoever needs it will be told what failed.
+            tokio::spawn(async move { cache.fetch_ahead(next).await });
+        }
+    }
+
+    async fn fetch_ahead(&self, next: Resource) {
+        let Place::Entry(key) = next.place() else {
+            return;
+        };
+        let slot = Slot::Entry(key.clone());
+        let Ok(stored) = self.stored(&next, &key).await else {
+            return;
+        };
+        match self.decide(&next, &slot, stored.as_ref(), Demand::Fresh) {
+            Decision::Fetch | Decision::Revalidate(_) => {}
+            Decision::Serve(_) | Decision::Refuse(_) => return,
+        }
+        let (role, _) = self.fly(&next, slot, Demand::Fresh);
+        if role == Role::Leader {
+            self.count("ahead-fetched");
+            let mut ahead = self.ahead();
+            if ahead.len() >= MEMORY {
+                ahead.clear();
+            }
+            ahead.insert(key);
+        }
+    }
+
+    /// Never held across an await.
+    fn ahead(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The outages known of, by host.
@@ -304,6 +350,9 @@ impl Cache {
         key: Key,
         demand: Demand,
     ) -> Result<Answer, Error> {
+        if self.ahead().remove(&key) {
+            self.count("ahead-asked");
+        }
         let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
         let mut sum = entry.head.sha256;
         let mut body = entry.body;

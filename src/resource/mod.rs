@@ -62,6 +62,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         Vec::new()
     }
 
+    /// What whoever asked for this will most likely ask for next, given its body.
+    fn leads_to(&self, _body: &[u8]) -> Vec<Resource> {
+        Vec::new()
+    }
+
     /// The blobs that `body` offers to clients.
     fn offers(&self, _body: &[u8]) -> Vec<Sha256> {
         Vec::new()

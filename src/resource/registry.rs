@@ -282,6 +282,17 @@ struct Dep<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     registry: Option<Cow<'a, str>>,
+    #[serde(default)]
+    optional: bool,
+}
+
+/// The part of a line by which versions are chosen.
+#[derive(Deserialize)]
+struct LineVersion<'a> {
+    #[serde(borrow)]
+    vers: Cow<'a, str>,
+    #[serde(default)]
+    yanked: Option<bool>,
 }
 
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -422,6 +433,29 @@ impl Kind for IndexEntry {
                     Place::Blob(_) | Place::ListedIn(_) => None,
                 },
             )
+            .collect()
+    }
+
+    /// The entries of what the newest version needs: a resolver asks for those of the version it chooses, which is the newest
+    /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Optional dependencies are mostly off, dev-dependencies always.
+    fn leads_to(&self, body: &[u8]) -> Vec<Resource> {
+        let newest = lines(body)
+            .filter_map(|line| Some((line, serde_json::from_slice::<LineVersion<'_>>(line).ok()?)))
+            .filter(|(_, version)| version.yanked != Some(true))
+            .filter_map(|(line, version)| Some((semver::Version::parse(&version.vers).ok()?, line)))
+            .max_by(|(a, _), (b, _)| (a.pre.is_empty(), a).cmp(&(b.pre.is_empty(), b)));
+        let Some((_, line)) = newest else {
+            return Vec::new();
+        };
+        let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
+            return Vec::new();
+        };
+        line.deps
+            .into_iter()
+            .filter(|dep| {
+                !dep.optional && dep.kind.as_deref() != Some("dev") && dep.registry.is_none()
+            })
+            .filter_map(|dep| Self::of(&self.registry, &dep.package.unwrap_or(dep.name)))
             .collect()
     }
 
@@ -778,6 +812,28 @@ mod tests {
         assert_eq!(view[2], b"rubbish");
         let none_held = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
         assert_eq!(none_held, body);
+    }
+
+    #[test]
+    fn an_entry_leads_to_what_its_newest_version_needs() {
+        let deps = |version: &str, deps: &str| {
+            line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
+        };
+        let body = [
+            deps("1.10.0", r#"{"name":"a","package":"needed"},{"name":"built","kind":"build"},{"name":"no","optional":true}"#),
+            deps("1.9.0", r#"{"name":"old"}"#),
+            deps("2.0.0-beta.1", r#"{"name":"beta"}"#),
+            deps("1.11.0", r#"{"name":"gone"}"#).replace("\"yanked\":false", "\"yanked\":true"),
+            deps("1.10.0", r#"{"name":"dev","kind":"dev"}"#).replace("1.10.0", "1.2.0"),
+        ]
+        .join("\n");
+        let entry = IndexEntry::of(&registry(), "left").unwrap();
+        let names: Vec<_> = entry
+            .leads_to(body.as_bytes())
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["index entry of `needed`", "index entry of `built`"]);
     }
 
     #[test]
