@@ -12,6 +12,10 @@ use url::Url;
 
 use super::{Failure, IDLE, origin};
 
+/// How long others wait for the one that went ahead: some round trips. If it is slower than that, more connections are the
+/// lesser evil, for its slowness may be the fault of what it asked for.
+const WAIT: Duration = Duration::from_millis(300);
+
 /// Lets one request go ahead to each https origin without a connection, and the others follow when it has its answer: only
 /// then is it known that all of them can share that one connection. Without this, a burst of requests opens as many.
 #[derive(Debug, Default)]
@@ -38,14 +42,13 @@ impl Doors {
         self.lock().clear();
     }
 
-    /// Waits, at most this long, for the request that went ahead; gives the sender to one that shall go ahead itself.
+    /// Waits for the request that went ahead, at most for [`WAIT`]; gives the sender to one that shall go ahead itself.
     ///
     /// # Errors
     /// If nobody was there.
     pub(super) async fn pass(
         &self,
         url: &Url,
-        patience: Duration,
     ) -> Result<Option<watch::Sender<Option<Knock>>>, Failure> {
         if url.scheme() != "https" {
             return Ok(None);
@@ -67,7 +70,7 @@ impl Doors {
                 return Ok(Some(sender));
             }
         };
-        let knock = tokio::time::timeout(patience, opening.wait_for(Option::is_some)).await;
+        let knock = tokio::time::timeout(WAIT, opening.wait_for(Option::is_some)).await;
         match knock {
             Ok(Ok(knock)) => knock.clone().unwrap_or(Ok(())).map(|()| None),
             // It is slow, or gave up: that says nothing about others.
@@ -90,8 +93,13 @@ impl Doors {
                 self.lock().insert(origin(url), Door::Open(Instant::now()));
             }
             Err(failure) => {
-                if opener.is_some() || matches!(failure, Failure::Unreachable { .. }) {
-                    self.lock().remove(&origin(url));
+                let mut doors = self.lock();
+                let is_shut = matches!(failure, Failure::Unreachable { .. });
+                // Others may have gone in while the one ahead stood waiting.
+                let is_opening =
+                    opener.is_some() && matches!(doors.get(&origin(url)), Some(Door::Opening(_)));
+                if is_shut || is_opening {
+                    doors.remove(&origin(url));
                 }
             }
         }

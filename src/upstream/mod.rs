@@ -382,19 +382,17 @@ impl Upstream {
             add(header::RANGE, &format!("bytes={}-", ask.offset));
         }
         let request = client.get(url.clone()).headers(headers).send();
-        let exchange = async {
-            let opener = self.doors.pass(url, self.options.dial_timeout).await?;
-            let sent = request.await.map_err(|error| sort(&error, url));
-            self.doors.note(url, opener, &sent);
-            sent
-        };
-        match tokio::time::timeout(ask.patience, exchange).await {
-            Ok(sent) => sent,
+        // The wait for others is not upstream's silence.
+        let opener = self.doors.pass(url).await?;
+        let sent = match tokio::time::timeout(ask.patience, request).await {
+            Ok(sent) => sent.map_err(|error| sort(&error, url)),
             Err(_) => Err(Failure::Silent {
                 host: host(url),
                 after: ask.patience,
             }),
-        }
+        };
+        self.doors.note(url, opener, &sent);
+        sent
     }
 
     /// Within the configured hosts and never from https to http.

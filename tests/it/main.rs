@@ -24,4 +24,5 @@ mod start;
 mod support;
 mod tidy;
 mod tiny_registry;
+mod upstream;
 mod warm;

@@ -1,0 +1,51 @@
+//! How larder speaks to upstream, as upstream sees it: connections, framing, resuming, redirects. What clients get while
+//! upstream is in trouble is tested elsewhere.
+
+use std::time::Duration;
+
+use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
+
+use crate::stage::{entry, settle, site, until};
+
+#[test]
+fn one_slow_answer_holds_up_nobody_behind_it() {
+    let upstream = FakeUpstream::builder().tls().start();
+    let names: Vec<_> = (0..20).map(|number| format!("many-{number:02}")).collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, upstream.ca_pem()).unwrap();
+    let site = site(&upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
+    let larder = site.serve(&[]);
+    for name in &names {
+        assert_eq!(larder.get(&entry(name)).status, 200);
+    }
+    settle(&larder);
+
+    // A new process has no connection, so the first request goes ahead to make one.
+    let larder = larder.restart(&["--max-age", "0s", "--patience", "1s"]);
+    upstream.forget_requests();
+    let (first, others) = names.split_first().unwrap();
+    let slow = Fault::StallFor(Duration::from_millis(1500));
+    upstream.fault(&entry_path(first), slow);
+    let mut ahead = larder.http().connect().unwrap();
+    ahead.send("GET", &entry(first), &[]).unwrap();
+    until("the first is asked for", || {
+        upstream.requests_for(&entry_path(first)) == 1
+    });
+    let mut behind: Vec<_> = others
+        .iter()
+        .map(|name| (name, larder.http().connect().unwrap()))
+        .collect();
+    for (name, client) in &mut behind {
+        client.send("GET", &entry(name), &[]).unwrap();
+    }
+    for (name, client) in &mut behind {
+        let reply = client.receive().unwrap();
+        let how = reply.header("cache-status").unwrap();
+        assert_eq!(reply.status, 200, "{name}");
+        assert_eq!(how, "larder; fwd=stale", "{name}");
+    }
+}
