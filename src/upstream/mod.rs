@@ -192,6 +192,23 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whose fault it is, in the form of [`host`]: behind a redirect not the host that was asked first. `None` for wrong
+    /// bytes, which say nothing about where they went wrong.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { host, .. }
+            | Self::Silent { host, .. }
+            | Self::Broken { host, .. }
+            | Self::Status { host, .. }
+            | Self::Denied { host, .. }
+            | Self::Absent { host, .. }
+            | Self::Redirected { host, .. }
+            | Self::TooLarge { host, .. }
+            | Self::Unrecognised { host, .. } => Some(host),
+            Self::WrongHash { .. } => None,
+        }
+    }
+
     /// Whether the same request may succeed a moment later.
     pub fn is_passing(&self) -> bool {
         match self {
@@ -527,12 +544,17 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
 }
 
 impl Incoming {
+    /// Who sends it, in the form of [`host`]: behind a redirect not the host that was asked first.
+    pub fn host(&self) -> String {
+        host(self.response.url())
+    }
+
     /// The next piece; `None` at a clean end.
     ///
     /// # Errors
     /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Ask::patience`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let host = host(self.response.url());
+        let host = self.host();
         match tokio::time::timeout(self.patience, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 self.received += chunk.len() as u64;
@@ -693,19 +715,55 @@ mod tests {
         );
     }
 
-    #[track_caller]
-    fn check_redirect(from: &str, to: &str, expected: bool) {
+    #[tokio::test]
+    async fn a_failure_behind_a_redirect_is_the_fault_of_the_host_it_led_to() {
+        let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = |listener: &std::net::TcpListener| {
+            Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap()
+        };
+        let (asked, led_to) = (url(&here), url(&gone));
+        drop(gone);
+        let answer = format!(
+            "HTTP/1.1 302 Found\r\nlocation: {led_to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let server = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut client, _) = here.accept().unwrap();
+            let read = client.read(&mut [0; 4096]).unwrap();
+            assert!(read > 0);
+            client.write_all(answer.as_bytes()).unwrap();
+        });
+        let upstream = upstream(&[&asked, &led_to]);
+        let ask = Ask {
+            url: asked,
+            validators: Validators::default(),
+            offset: 0,
+            compressible: false,
+            patience: Duration::from_secs(10),
+        };
+        let failure = upstream.get(&ask).await.unwrap_err();
+        assert_eq!(failure.host(), Some(&*host(&led_to)), "{failure}");
+        server.join().unwrap();
+    }
+
+    fn upstream(configured: &[&Url]) -> Upstream {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = Options {
             dial_timeout: Duration::from_secs(1),
             ca_file: None,
-            redirect_hosts: vec!["cdn.example".into()],
+            redirect_hosts: vec!["cdn.example".into(), "10.0.0.7:81".into()],
         };
+        Upstream::new(options, configured.iter().copied()).unwrap()
+    }
+
+    #[track_caller]
+    fn check_redirect(from: &str, to: &str, expected: bool) {
         let configured = [
             Url::parse("https://index.example/").unwrap(),
             Url::parse("http://127.0.0.1:80/").unwrap(),
         ];
-        let upstream = Upstream::new(options, &configured).unwrap();
+        let upstream = upstream(&configured.each_ref());
         assert_eq!(
             upstream.may_follow(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()),
             expected,
