@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use url::Url;
+use url::{Position, Url};
 
 use super::{Freshness, Key, Kind, Place, Policy, Resource, Source, Unlisted};
 use crate::hash::Sha256;
@@ -104,6 +104,36 @@ impl Registry {
         }
     }
 
+    /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
+    /// all crates, since the name of a crate is no reason to speak to a stranger.
+    fn may_download_from(&self, template: &str) -> Result<(), String> {
+        let example = |name, version, sum: &[u8]| {
+            Url::parse(&fill(template, name, version, Some(Sha256::of(sum))))
+        };
+        let unusable = |why: &str| {
+            format!(
+                "names the unusable download address `{}`: {why}",
+                template.escape_debug()
+            )
+        };
+        // Two values for every marker.
+        let (Ok(one), Ok(other)) = (example("aa", "0.0.0", b"1"), example("bbb", "1.1.1", b"2"))
+        else {
+            return Err(unusable("it is no address"));
+        };
+        if one[..Position::BeforePath] != other[..Position::BeforePath] {
+            Err(unusable(
+                "a marker stands before the path, where the host is",
+            ))
+        } else if !matches!(one.scheme(), "http" | "https") {
+            Err(unusable("it is neither http nor https"))
+        } else if self.index.scheme() == "https" && one.scheme() == "http" {
+            Err(unusable("it is http although the index is https"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn at(&self, path: &str) -> Url {
         self.index
             .join(path)
@@ -164,11 +194,7 @@ impl Kind for RegistryConfig {
 
     fn recognise(&self, body: &[u8]) -> Result<(), String> {
         match serde_json::from_slice::<ConfigFields<'_>>(body) {
-            Ok(config) if Url::parse(&fill(&config.dl, "a", "0.0.0", None)).is_ok() => Ok(()),
-            Ok(config) => Err(format!(
-                "names the unusable download address `{}`",
-                config.dl
-            )),
+            Ok(config) => self.registry.may_download_from(&config.dl),
             Err(_) => Err("is not a registry's config.json".to_owned()),
         }
     }
@@ -586,6 +612,10 @@ impl Kind for CrateFile {
     fn locate(&self, naming: &[u8]) -> Result<Url, String> {
         let config: ConfigFields<'_> = serde_json::from_slice(naming)
             .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
+        // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
+        self.registry
+            .may_download_from(&config.dl)
+            .map_err(|why| format!("config.json {why}"))?;
         let address = fill(&config.dl, &self.name, &self.version, self.checksum);
         Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
     }
@@ -757,6 +787,53 @@ mod tests {
             "http://a.example/{sha256-checksum}",
             &format!("http://a.example/{SUM}"),
         );
+    }
+
+    #[track_caller]
+    fn check_refused(index: &str, dl: &str, part: &str) {
+        let registries = Registries::new(Url::parse(index).unwrap(), []);
+        let registry = registries.crates_io();
+        let config = serde_json::json!({ "dl": dl }).to_string();
+        let file = CrateFile::of(registry, "left", "1.0.0", Sha256::parse(SUM)).unwrap();
+        let located = file.locate(config.as_bytes()).unwrap_err();
+        let recognised = RegistryConfig::of(registry)
+            .recognise(config.as_bytes())
+            .unwrap_err();
+        for why in [located, recognised] {
+            assert!(why.contains(part), "{dl}: {why}");
+        }
+    }
+
+    #[test]
+    fn downloads_come_over_the_web_and_no_less_safely_than_the_index() {
+        for dl in ["file:///etc", "ftp://a.example/dl", "data:{crate}"] {
+            check_refused("http://a.example/", dl, "neither http nor https");
+        }
+        check_refused("https://a.example/", "http://a.example/dl", "http although");
+        check_refused("https://a.example/", "dl/{crate}", "no address");
+        check_address(
+            "https://a.example/",
+            "https://a.example/MixedCase/1.0.0+b/download",
+        );
+    }
+
+    #[test]
+    fn no_crate_chooses_the_host_it_comes_from() {
+        for dl in [
+            "http://{crate}.example/",
+            "http://{crate}/",
+            "http:///{crate}/x",
+            "http:{crate}",
+            "http:\\\\{lowerprefix}.example/",
+            "http://{prefix}.example/",
+            "http://a.example{crate}",
+            "http://{sha256-checksum}.example/",
+            "http://{crate}@a.example/",
+            "{crate}://a.example/",
+            "http://v{version}.example/{crate}",
+        ] {
+            check_refused("http://a.example/", dl, "before the path");
+        }
     }
 
     #[test]

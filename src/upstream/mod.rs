@@ -4,7 +4,7 @@
 mod doors;
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     fmt,
     path::PathBuf,
     sync::{Mutex, PoisonError, RwLock},
@@ -23,6 +23,8 @@ use doors::Doors;
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
+/// How many hosts named by upstreams are remembered. A registry names one, and seldom another.
+const MAX_NAMED: usize = 64;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -42,8 +44,10 @@ pub struct Upstream {
     options: Options,
     roots: Vec<Certificate>,
     client: Mutex<Client>,
-    /// The configured hosts and those that configured upstreams name, with ports.
-    hosts: RwLock<HashSet<String>>,
+    /// The configured hosts, with ports.
+    configured: HashSet<String>,
+    /// Those that configured upstreams named, with ports, the latest last.
+    named: RwLock<VecDeque<String>>,
     doors: Doors,
 }
 
@@ -313,30 +317,34 @@ impl Upstream {
                 chain(&cause)
             ),
         })?;
-        let hosts = configured.into_iter().map(origin).collect();
+        let configured = configured.into_iter().map(origin).collect();
         Ok(Self {
             options,
             roots,
             client: Mutex::new(client),
-            hosts: RwLock::new(hosts),
+            configured,
+            named: RwLock::default(),
             doors: Doors::default(),
         })
     }
 
-    /// Lets redirects go to the host of `url`, which a configured upstream named.
+    /// Lets redirects go to the host of `url`, which a configured upstream named. Of those, the latest few count.
     pub fn allow(&self, url: &Url) {
         let origin = origin(url);
-        if !self
-            .hosts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&origin)
+        let is_known = |named: &VecDeque<String>| named.contains(&origin);
+        if self.configured.contains(&origin)
+            || is_known(&self.named.read().unwrap_or_else(PoisonError::into_inner))
         {
-            self.hosts
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(origin);
+            return;
         }
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        if is_known(&named) {
+            return;
+        }
+        if named.len() >= MAX_NAMED {
+            named.pop_front();
+        }
+        named.push_back(origin);
     }
 
     /// Forgets all connections: after an outage those that look alive often are not.
@@ -416,8 +424,9 @@ impl Upstream {
     fn may_follow(&self, from: &Url, to: &Url) -> bool {
         let is_web = matches!(to.scheme(), "http" | "https");
         let downgrade = from.scheme() == "https" && to.scheme() == "http";
-        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
-        let known = hosts.contains(&origin(to))
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.configured.contains(&origin(to))
+            || named.contains(&origin(to))
             || self
                 .options
                 .redirect_hosts
@@ -769,6 +778,20 @@ mod tests {
             expected,
             "{from} {to}"
         );
+    }
+
+    #[test]
+    fn hosts_that_upstreams_name_are_remembered_and_the_oldest_forgotten() {
+        let from = Url::parse("https://index.example/").unwrap();
+        let upstream = upstream(&[&from]);
+        let named = |number| Url::parse(&format!("https://dl-{number}.example/")).unwrap();
+        for number in 0..=MAX_NAMED {
+            upstream.allow(&named(number));
+            upstream.allow(&named(number));
+        }
+        let may_follow = |number| upstream.may_follow(&from, &named(number));
+        assert!(!may_follow(0));
+        assert!((1..=MAX_NAMED).all(may_follow));
     }
 
     #[test]
