@@ -6,6 +6,7 @@ mod doors;
 use std::{
     collections::{HashSet, VecDeque},
     fmt,
+    net::Ipv4Addr,
     path::PathBuf,
     sync::{Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -16,7 +17,7 @@ use reqwest::{
     Certificate, Client, Response, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
-use url::Url;
+use url::{Host, Url};
 
 use crate::{hash::Sha256, validators::Validators};
 use doors::Doors;
@@ -372,7 +373,7 @@ impl Upstream {
                 to: host(&next),
                 foreign,
             };
-            if !self.may_follow(&url, &next) {
+            if !self.may_follow(&ask.url, &url, &next) {
                 return Err(refuse(true));
             }
             if visited.len() == MAX_REDIRECTS || !visited.insert(next.clone()) {
@@ -420,20 +421,57 @@ impl Upstream {
         sent
     }
 
-    /// Within the configured hosts and never from https to http.
-    fn may_follow(&self, from: &Url, to: &Url) -> bool {
+    /// Within the configured hosts, never from https to http, and to an address on this machine or its network only if
+    /// somebody there or the user said so: nobody outside may have larder look around inside.
+    fn may_follow(&self, asked: &Url, from: &Url, to: &Url) -> bool {
         let is_web = matches!(to.scheme(), "http" | "https");
         let downgrade = from.scheme() == "https" && to.scheme() == "http";
-        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
-        let known = self.configured.contains(&origin(to))
-            || named.contains(&origin(to))
+        if !is_web || downgrade {
+            return false;
+        }
+        let target = origin(to);
+        let is_configured = self.configured.contains(&target)
             || self
                 .options
                 .redirect_hosts
                 .iter()
                 .any(|allowed| *allowed == host(to) || Some(&**allowed) == to.host_str());
-        let upgraded = from.host() == to.host() && to.scheme() == "https" && to.port().is_none();
-        is_web && !downgrade && (known || upgraded)
+        // It has been reached already, so nothing is gained by refusing.
+        if is_configured || target == origin(from) {
+            return true;
+        }
+        let is_named = self
+            .named
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&target);
+        let is_upgrade = from.host() == to.host() && to.scheme() == "https" && to.port().is_none();
+        if is_inside(to) {
+            is_named && is_inside(asked)
+        } else {
+            is_named || is_upgrade
+        }
+    }
+}
+
+/// Whether this is an address on this machine or a network that is not the internet. Names are not looked up.
+fn is_inside(url: &Url) -> bool {
+    let is_inside_v4 = |ip: Ipv4Addr| {
+        ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()
+    };
+    match url.host() {
+        Some(Host::Ipv4(ip)) => is_inside_v4(ip),
+        Some(Host::Ipv6(ip)) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_inside_v4(ip),
+            None => {
+                ip.is_loopback()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unspecified()
+            }
+        },
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
     }
 }
 
@@ -773,8 +811,12 @@ mod tests {
             Url::parse("http://127.0.0.1:80/").unwrap(),
         ];
         let upstream = upstream(&configured.each_ref());
+        for named in ["http://192.168.0.9:82/", "https://dl.example/"] {
+            upstream.allow(&Url::parse(named).unwrap());
+        }
+        let from = Url::parse(from).unwrap();
         assert_eq!(
-            upstream.may_follow(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()),
+            upstream.may_follow(&from, &from, &Url::parse(to).unwrap()),
             expected,
             "{from} {to}"
         );
@@ -789,7 +831,7 @@ mod tests {
             upstream.allow(&named(number));
             upstream.allow(&named(number));
         }
-        let may_follow = |number| upstream.may_follow(&from, &named(number));
+        let may_follow = |number| upstream.may_follow(&from, &from, &named(number));
         assert!(!may_follow(0));
         assert!((1..=MAX_NAMED).all(may_follow));
     }
@@ -802,5 +844,35 @@ mod tests {
         check_redirect("https://index.example/a", "http://index.example/b", false);
         check_redirect("http://127.0.0.1/a", "http://127.0.0.1:8080/b", false);
         check_redirect("https://index.example/a", "ftp://index.example/b", false);
+        check_redirect("https://index.example/a", "https://dl.example/b", true);
+        check_redirect("http://other.example:80/a", "https://other.example/b", true);
+    }
+
+    #[test]
+    fn nobody_outside_sends_larder_to_an_address_inside() {
+        for to in [
+            "http://127.0.0.1:81/",
+            "http://2130706433:81/",
+            "http://0.0.0.0/",
+            "http://[::]/",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.7]/",
+            "http://[fd00::1]/",
+            "http://[fe80::1]/",
+            "http://10.0.0.7/",
+            "http://169.254.169.254/",
+            "http://172.16.0.1/",
+            "http://192.168.0.9:82/",
+            "http://localhost/",
+        ] {
+            check_redirect("http://index.example/a", to, false);
+        }
+        check_redirect("http://index.example/a", "http://127.0.0.1:80/", true);
+        // What the user or somebody inside named, to the port.
+        check_redirect("http://index.example/a", "http://10.0.0.7:81/", true);
+        check_redirect("http://127.0.0.1/a", "http://192.168.0.9:82/", true);
+        check_redirect("http://127.0.0.1/a", "http://192.168.0.9:83/", false);
+        check_redirect("http://10.0.0.8/a", "http://10.0.0.8/b", true);
+        check_redirect("http://10.0.0.8:81/a", "https://10.0.0.8/b", false);
     }
 }
