@@ -89,13 +89,15 @@ pub struct Incoming {
     pub max_age: Option<Duration>,
     /// Size of the whole resource, if known and not compressed.
     pub total: Option<u64>,
-    /// Whether the body begins at the offset asked for, and not at 0.
+    /// Whether the body begins at the offset asked for, and not at 0. Nothing follows if that is the end of it all.
     pub resumed: bool,
     /// How the transfer is compressed.
     pub coding: Coding,
     patience: Duration,
     received: u64,
     announced: Option<u64>,
+    /// Whether nothing was left to send, and the answer's own body is a text about that.
+    is_over: bool,
 }
 
 /// How a transfer is compressed.
@@ -569,6 +571,25 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 patience: ask.patience,
                 received: 0,
                 announced,
+                is_over: false,
+                response,
+            })))
+        }
+        // All bytes came before, only the end did not. They may be the wrong ones still.
+        416 if ask.offset > 0
+            && text(header::CONTENT_RANGE).and_then(parse_unsatisfied_range)
+                == Some(ask.offset) =>
+        {
+            Ok(Reply::Body(Box::new(Incoming {
+                validators: Validators::default(),
+                max_age: None,
+                total: Some(ask.offset),
+                resumed: true,
+                coding: Coding::Identity,
+                patience: ask.patience,
+                received: 0,
+                announced: None,
+                is_over: true,
                 response,
             })))
         }
@@ -601,6 +622,9 @@ impl Incoming {
     /// # Errors
     /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Ask::patience`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.is_over {
+            return Ok(None);
+        }
         let host = self.host();
         match tokio::time::timeout(self.patience, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
@@ -678,6 +702,11 @@ fn parse_max_age(value: &str) -> Option<Duration> {
 fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
+}
+
+/// The size of the whole, from an answer that has no such range.
+fn parse_unsatisfied_range(value: &str) -> Option<u64> {
+    value.strip_prefix("bytes */")?.parse().ok()
 }
 
 fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
@@ -762,36 +791,65 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn a_failure_behind_a_redirect_is_the_fault_of_the_host_it_led_to() {
-        let here = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = |listener: &std::net::TcpListener| {
-            Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap()
-        };
-        let (asked, led_to) = (url(&here), url(&gone));
-        drop(gone);
-        let answer = format!(
-            "HTTP/1.1 302 Found\r\nlocation: {led_to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        );
-        let server = std::thread::spawn(move || {
+    /// A server that answers one request with this, and its address.
+    fn answer_once(answer: String) -> Url {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        std::thread::spawn(move || {
             use std::io::{Read as _, Write as _};
-            let (mut client, _) = here.accept().unwrap();
+            let (mut client, _) = server.accept().unwrap();
             let read = client.read(&mut [0; 4096]).unwrap();
             assert!(read > 0);
             client.write_all(answer.as_bytes()).unwrap();
         });
-        let upstream = upstream(&[&asked, &led_to]);
-        let ask = Ask {
-            url: asked,
+        Url::parse(&url).unwrap()
+    }
+
+    fn ask(url: Url, offset: u64) -> Ask {
+        Ask {
+            url,
             validators: Validators::default(),
-            offset: 0,
+            offset,
             compressible: false,
             patience: Duration::from_secs(10),
-        };
-        let failure = upstream.get(&ask).await.unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_behind_a_redirect_is_the_fault_of_the_host_it_led_to() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let led_to = format!("http://{}/", gone.local_addr().unwrap());
+        drop(gone);
+        let asked = answer_once(format!(
+            "HTTP/1.1 302 Found\r\nlocation: {led_to}\r\ncontent-length: 0\r\n\r\n"
+        ));
+        let led_to = Url::parse(&led_to).unwrap();
+        let upstream = upstream(&[&asked, &led_to]);
+        let failure = upstream.get(&ask(asked, 0)).await.unwrap_err();
         assert_eq!(failure.host(), Some(&*host(&led_to)), "{failure}");
-        server.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_rest_of_no_bytes_is_an_empty_body_and_another_size_is_not() {
+        let beyond = |size| {
+            answer_once(format!(
+                "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */{size}\r\ncontent-length: 4\r\n\r\noops"
+            ))
+        };
+        let upstream = upstream(&[]);
+        let reply = upstream.get(&ask(beyond(5), 5)).await.unwrap();
+        let Reply::Body(mut rest) = reply else {
+            panic!("{reply:?}")
+        };
+        assert_eq!((rest.resumed, rest.total), (true, Some(5)));
+        assert_eq!(rest.chunk().await, Ok(None));
+        for (size, offset) in [(9, 5), (0, 0)] {
+            let reply = upstream.get(&ask(beyond(size), offset)).await;
+            assert!(
+                matches!(reply, Err(Failure::Unrecognised { .. })),
+                "{reply:?}"
+            );
+        }
     }
 
     fn upstream(configured: &[&Url]) -> Upstream {
