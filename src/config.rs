@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -53,6 +54,8 @@ pub struct Settings {
     pub jobs: u16,
     /// Cargo's program.
     pub cargo: PathBuf,
+    /// Hosts that the user reaches without a proxy; empty if none are named.
+    pub no_proxy: OsString,
     /// Whether colours may be used, as far as the environment says.
     pub may_colour: bool,
 }
@@ -180,6 +183,11 @@ pub fn settings(
         h2c: serve.h2c.or(file.h2c).unwrap_or_default(),
         jobs: jobs.or(file.jobs).unwrap_or(64).max(1),
         cargo: env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from),
+        // Curl, by which cargo fetches, reads the variable in lower case first.
+        no_proxy: ["no_proxy", "NO_PROXY"]
+            .into_iter()
+            .find_map(env::var_os)
+            .unwrap_or_default(),
         may_colour: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && env::var_os("TERM").is_none_or(|term| term != "dumb"),
     })

@@ -291,6 +291,7 @@ async fn run_warm(
         dry_run: flags.dry_run,
         targets: flags.target,
         cargo: settings.cargo.clone(),
+        no_proxy: settings.no_proxy.clone(),
         scratch: parts.files.scratch().map_err(failed)?,
     };
     let (progress, watched) = watch::channel(warm::Progress::default());

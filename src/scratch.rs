@@ -7,8 +7,7 @@
 //! runs; finding projects, reading lock files and deadlines are left to others.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -39,6 +38,8 @@ pub struct Scratch {
     /// it works in, so nobody but the user should be able to write here or above; a shared temporary folder will
     /// not do.
     pub folder: PathBuf,
+    /// Hosts that the user reaches without a proxy, as in `no_proxy`; empty if none were named.
+    pub no_proxy: OsString,
 }
 
 /// Why cargo could not be asked.
@@ -104,7 +105,7 @@ impl Scratch {
             .arg("generate-lockfile")
             .args(self.settings())
             .current_dir(&overlay.project);
-        overlay.set_environment(command.as_std_mut());
+        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, MAKE_LOCK, project, &overlay).await?;
         on_disk(project, move || overlay.lock_text()).await
     }
@@ -136,7 +137,7 @@ impl Scratch {
             .features(CargoOpt::AllFeatures)
             .other_options(options)
             .cargo_command();
-        overlay.set_environment(&mut command);
+        overlay.set_environment(&mut command, self.no_proxy.clone());
         let answer = self
             .run(command.into(), LIST_NEEDS, project, &overlay)
             .await?;
@@ -244,7 +245,7 @@ impl Overlay {
         })
     }
 
-    fn set_environment(&self, command: &mut std::process::Command) {
+    fn set_environment(&self, command: &mut std::process::Command, mut exempt: OsString) {
         command
             // Its own home keeps the user's caches as they are. That it lies right above the tree has a second
             // effect: cargo looks no further up for a workspace (`find_root_iter` in `src/cargo/core/workspace.rs`).
@@ -252,10 +253,8 @@ impl Overlay {
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_TERM_PROGRESS_WHEN", "never")
             .env("RUSTUP_AUTO_INSTALL", "0");
-        // The larder is on this machine, where no proxy can reach it. Curl reads the variable in lower case first, and
-        // it counts for proxies from cargo's and git's settings as well.
-        let exempt = ["no_proxy", "NO_PROXY"].into_iter().find_map(env::var_os);
-        let mut exempt = exempt.unwrap_or_default();
+        // The larder is on this machine, where no proxy can reach it. The variable counts for proxies from cargo's and
+        // git's settings as well.
         if !exempt.is_empty() {
             exempt.push(",");
         }

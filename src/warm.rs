@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -45,6 +46,8 @@ pub struct Options {
     pub targets: Vec<String>,
     /// Cargo's program.
     pub cargo: PathBuf,
+    /// Hosts that the user reaches without a proxy.
+    pub no_proxy: OsString,
     /// A folder for scratch work.
     pub scratch: PathBuf,
 }
@@ -522,6 +525,7 @@ impl WithCargo<'_> {
             cargo: self.options.cargo.clone(),
             registry_address: format!("http://{address}/"),
             folder: self.options.scratch.clone(),
+            no_proxy: self.options.no_proxy.clone(),
         };
         let mut needed = BTreeSet::new();
         for plan in plans.iter_mut() {

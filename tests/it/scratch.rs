@@ -1,6 +1,7 @@
 //! The real cargo, asked about projects that must stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,7 @@ impl World {
             cargo: PathBuf::from(env!("CARGO")),
             registry_address: self.address.clone(),
             folder: self.scratch_folder.path().to_owned(),
+            no_proxy: OsString::new(),
         }
     }
 
@@ -403,6 +405,33 @@ async fn a_missing_cargo_and_a_missing_project_are_told_apart() {
         .unwrap_err();
     assert!(matches!(error, ScratchError::Start { .. }), "{error}");
     world.assert_untouched();
+}
+
+#[tokio::test]
+async fn cargo_reaches_the_larder_and_what_the_user_named_without_a_proxy() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new(registry(), &[("app/Cargo.toml", &package("app", ""))]);
+    let tools = tempfile::tempdir().unwrap();
+    let cargo = tools.path().join("cargo");
+    fs::write(
+        &cargo,
+        "#!/bin/sh\necho \"exempt: $no_proxy.\" >&2\nexit 1\n",
+    )
+    .unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    for (named, exempt) in [
+        ("", "exempt: 127.0.0.1."),
+        ("corp.example", "exempt: corp.example,127.0.0.1."),
+    ] {
+        let scratch = Scratch {
+            cargo: cargo.clone(),
+            no_proxy: named.into(),
+            ..world.scratch()
+        };
+        let project = world.home.path().join("app");
+        let error = scratch.make_lock(&project).await.unwrap_err().to_string();
+        assert!(error.contains(exempt), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
