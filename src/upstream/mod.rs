@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use reqwest::{
-    Certificate, Client, Response, StatusCode,
+    Certificate, Client, Response, StatusCode, Version,
     header::{self, HeaderMap, HeaderValue},
 };
 use url::{Host, Url};
@@ -83,9 +83,9 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Incoming {
     response: Response,
-    /// Upstream's validators.
+    /// Upstream's validators; none if the body may be cut unnoticed.
     pub validators: Validators,
-    /// `Cache-Control: max-age`.
+    /// `Cache-Control: max-age`; zero if the body may be cut unnoticed.
     pub max_age: Option<Duration>,
     /// Size of the whole resource, if known and not compressed.
     pub total: Option<u64>,
@@ -558,9 +558,19 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 (Coding::Identity, Some((_, total))) => total,
                 (Coding::Identity, None) => announced,
             };
-            let validators = Validators {
-                etag: text(header::ETAG).map(str::to_owned),
-                last_modified: text(header::LAST_MODIFIED).map(str::to_owned),
+            // Where only the end of the connection ends the body, a cut one looks whole, and an index entry that was cut
+            // between two lines is recognised. Believed once, it must not be vouched for by the validators of the whole.
+            let is_framed = announced.is_some()
+                || headers.contains_key(header::TRANSFER_ENCODING)
+                || response.version() >= Version::HTTP_2;
+            let (validators, max_age) = if is_framed {
+                let validators = Validators {
+                    etag: text(header::ETAG).map(str::to_owned),
+                    last_modified: text(header::LAST_MODIFIED).map(str::to_owned),
+                };
+                (validators, max_age)
+            } else {
+                (Validators::default(), Some(Duration::ZERO))
             };
             Ok(Reply::Body(Box::new(Incoming {
                 validators,

@@ -49,3 +49,28 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
         assert_eq!(how, "larder; fwd=stale", "{name}");
     }
 }
+
+#[test]
+fn a_body_that_may_have_been_cut_is_asked_for_anew_each_time() {
+    let upstream = FakeUpstream::builder().max_age(Some(600)).start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let first_line = upstream.index_body("left").len();
+    upstream.publish(Crate::new("left", "1.1.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    // Ends after a whole line: nobody can tell.
+    let cut = Fault::CutUnframed(u64::try_from(first_line).unwrap());
+    upstream.fault_times("left", 1, cut);
+    let reply = larder.get(&entry("left"));
+    assert_eq!((reply.status, reply.body.len()), (200, first_line));
+    settle(&larder);
+    let reply = larder.get(&entry("left"));
+    assert_eq!(&*reply.body, &*upstream.index_body("left"));
+    let asked = upstream.requests();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1].header("if-none-match"), None);
+    // The whole one came framed, and is fresh.
+    settle(&larder);
+    assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
+    assert_eq!(upstream.requests().len(), 2);
+}
