@@ -581,6 +581,10 @@ impl Cache {
 
     fn note_failure(&self, resource: &Resource, url: &Url, failure: &Failure) {
         self.count("upstream-failures");
+        // Where a redirect led to is another host, whose failure says nothing about the one that was asked.
+        if failure.host().is_some_and(|failed| failed != host(url)) {
+            return;
+        }
         if self.0.breakers.note_failure(url, failure, now()) {
             warn!(upstream = host(url), cause = %failure, "upstream is out of reach; serving what is stored");
             self.0.upstream.reconnect();

@@ -379,7 +379,14 @@ fn in_registry(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
 
 impl Kind for IndexEntry {
     fn place(&self) -> Place {
-        Place::Entry(Key::new(&[&self.registry.folder, "index", &self.path()]))
+        // One folder below the index, not the two of cargo's layout: making folders costs more than filling them.
+        let folder = self.name.get(..2).unwrap_or(&self.name);
+        Place::Entry(Key::new(&[
+            &self.registry.folder,
+            "index",
+            folder,
+            &self.name,
+        ]))
     }
 
     fn policy(&self) -> Policy {
@@ -648,11 +655,11 @@ mod tests {
 
     #[test]
     fn t22_short_names_have_their_own_folders_and_a_wrong_folder_is_refused() {
-        check_path("1/a", Some("index/1/a"));
-        check_path("2/cc", Some("index/2/cc"));
-        check_path("3/l/log", Some("index/3/l/log"));
-        check_path("se/rd/serde", Some("index/se/rd/serde"));
-        check_path("re/gi/registry", Some("index/re/gi/registry"));
+        check_path("1/a", Some("index/a/a"));
+        check_path("2/cc", Some("index/cc/cc"));
+        check_path("3/l/log", Some("index/lo/log"));
+        check_path("se/rd/serde", Some("index/se/serde"));
+        check_path("re/gi/registry", Some("index/re/registry"));
         check_path("xx/yy/serde", None);
         check_path("3/x/log", None);
         check_path("1/cc", None);
@@ -663,8 +670,8 @@ mod tests {
 
     #[test]
     fn t21_any_case_leads_to_the_one_lower_case_entry() {
-        check_path("mi/xe/mixedcase", Some("index/mi/xe/mixedcase"));
-        check_path("Mi/Xe/MixedCase", Some("index/mi/xe/mixedcase"));
+        check_path("mi/xe/mixedcase", Some("index/mi/mixedcase"));
+        check_path("Mi/Xe/MixedCase", Some("index/mi/mixedcase"));
     }
 
     #[test]
@@ -682,8 +689,8 @@ mod tests {
 
     #[test]
     fn t24_dash_and_underscore_are_different_names() {
-        check_path("my/-d/my-dash", Some("index/my/-d/my-dash"));
-        check_path("my/_d/my_dash", Some("index/my/_d/my_dash"));
+        check_path("my/-d/my-dash", Some("index/my/my-dash"));
+        check_path("my/_d/my_dash", Some("index/my/my_dash"));
     }
 
     const SUM: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";

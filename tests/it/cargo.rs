@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
 use tempfile::TempDir;
 
+use crate::stage::crates_io;
 use crate::support::cargo::{CargoHome, Project};
 use crate::support::larder::{Larder, Site};
 
@@ -37,10 +38,15 @@ fn project_on_left() -> Project {
     project
 }
 
-/// The same store seen by a larder with another upstream: the folder moves.
+/// The same store as if it had been filled from another upstream: the folders move.
 fn moved(from: Site, index: &str) -> Site {
     let to = Site::new(env!("CARGO_BIN_EXE_larder"), index);
+    let before = crates_io(&from);
+    let name = before
+        .strip_prefix(from.store())
+        .expect("it lies in the store");
     fs::rename(from.store(), to.store()).expect("temporary folders are on one file system");
+    fs::rename(to.store().join(name), crates_io(&to)).expect("the store is writable");
     to
 }
 

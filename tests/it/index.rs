@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
-use crate::stage::{blobs, crates_io, download, entry, entry_file, files, settle, site, until};
+use crate::stage::{blobs, download, entries, entry, entry_file, files, settle, site, until};
 use crate::support::larder::Larder;
 
 /// An upstream with `left 1.0.0`.
@@ -446,7 +446,7 @@ fn t21_any_case_leads_to_one_entry_and_the_crate_keeps_its_spelling() {
     }
     assert_eq!(upstream.requests_for("/index/mi/xe/mixedcase"), 1);
     settle(&larder);
-    let entries = files(&crates_io(&site).join("index"));
+    let entries = files(&entries(&site));
     assert_eq!(entries.len(), 1, "{entries:?}");
     let reply = larder.get(&download("MixedCase", "1.0.0"));
     assert_eq!(reply.body, upstream.body("MixedCase", "1.0.0"));

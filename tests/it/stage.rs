@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use fake_upstream::{FakeUpstream, index_path};
+use fake_upstream::{FakeUpstream, index_path, sha256};
 
 use crate::support::larder::{Larder, Site};
 
@@ -71,7 +71,7 @@ pub(crate) fn blob_path(site: &Site, sum: &str) -> PathBuf {
 
 /// Where the store keeps the entry of this crate of crates.io.
 pub(crate) fn entry_file(site: &Site, name: &str) -> PathBuf {
-    crates_io(site).join("index").join(index_path(name))
+    entries(site).join(name.get(..2).unwrap_or(name)).join(name)
 }
 
 /// Waits until no fetch is under way: clients have their answers before all is stored.
@@ -95,13 +95,14 @@ pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// Where the store keeps what it has of crates.io's index.
+/// Where the store keeps what it has of crates.io.
 pub(crate) fn crates_io(site: &Site) -> PathBuf {
-    let entries = site.store().join("v1/entries");
-    let mut folders: Vec<_> = fs::read_dir(&entries)
-        .unwrap()
-        .map(|folder| folder.unwrap().path())
-        .collect();
-    assert_eq!(folders.len(), 1, "one registry has been asked");
-    folders.remove(0)
+    let sum = sha256(site.index().as_bytes());
+    let folder = format!("crates-io-{}", &sum[..8]);
+    site.store().join("v1/entries").join(folder)
+}
+
+/// Where the store keeps its index entries of crates.io.
+pub(crate) fn entries(site: &Site) -> PathBuf {
+    crates_io(site).join("index")
 }

@@ -68,6 +68,11 @@ impl Site {
         &self.store
     }
 
+    /// The address of upstream's index.
+    pub(crate) fn index(&self) -> &str {
+        &self.index
+    }
+
     /// A one-shot command (`warm`, `check`, `status`) on this store and index, to its end.
     #[track_caller]
     pub(crate) fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
