@@ -9,11 +9,16 @@ use crate::{
     validators::Validators,
 };
 
+/// How long after it began a fetch ahead answers the request it was meant for: a resolver asks within a few round trips.
+const AHEAD: Duration = Duration::from_secs(10);
+
 /// What the asker wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// A copy within its freshness lifetime, or the best there is.
     Fresh,
+    /// A copy as for [`Demand::Fresh`], or one checked at this moment or later: it was fetched ahead for this very request.
+    FreshSince(SystemTime),
     /// Any stored copy will do.
     Stored,
     /// Upstream's word, whatever is stored.
@@ -122,13 +127,21 @@ pub fn decide(
         return match (demand, reach) {
             (_, Reach::Offline) => Decision::Refuse(Refusal::Offline),
             (_, Reach::Down) => Decision::Refuse(Refusal::Down),
-            (Demand::Fresh | Demand::Stored, Reach::Online) if is_absent => {
+            (Demand::Fresh | Demand::FreshSince(_) | Demand::Stored, Reach::Online)
+                if is_absent =>
+            {
                 Decision::Refuse(Refusal::Absent)
             }
             (_, Reach::Online) => Decision::Fetch,
         };
     };
-    let is_fresh = is_fresh(policy, stored, now, cap);
+    let is_fresh = is_fresh(policy, stored, now, cap)
+        || matches!(demand, Demand::FreshSince(since) if stored.checked >= since
+            && now.duration_since(since).is_ok_and(|age| age < AHEAD));
+    let demand = match demand {
+        Demand::FreshSince(_) => Demand::Fresh,
+        Demand::Fresh | Demand::Stored | Demand::Refresh => demand,
+    };
     match (demand, reach) {
         (Demand::Stored, _) => Decision::Serve(Outcome::Hit),
         (Demand::Fresh, _) if is_fresh => Decision::Serve(Outcome::Hit),
@@ -327,6 +340,20 @@ mod tests {
                 &hit,
             );
         }
+    }
+
+    #[test]
+    fn what_was_fetched_ahead_answers_the_request_it_was_meant_for_whatever_the_window() {
+        let now = NOW + Duration::from_secs(1_000_000);
+        let (hit, ask) = (
+            Decision::Serve(Outcome::Hit),
+            Decision::Revalidate(validators()),
+        );
+        let since = |seconds| Demand::FreshSince(now - Duration::from_secs(seconds));
+        check(Some(1), Some(0), since(2), Reach::Online, &hit);
+        check(Some(3), Some(0), since(2), Reach::Online, &ask);
+        check(Some(11), Some(0), since(12), Reach::Online, &ask);
+        check(Some(1), Some(0), Demand::Fresh, Reach::Online, &ask);
     }
 
     #[test]

@@ -213,18 +213,29 @@ impl Cache {
         let Landed::Entry(new) = &landing.body else {
             return;
         };
-        for (key, since) in resource.makes_due(old.map(|old| &*old.body), &new.body, now()) {
-            {
-                let mut due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
-                if due.len() >= MEMORY {
-                    due.clear();
-                }
-                let moment = due.entry(key.clone()).or_insert(since);
-                *moment = since.max(*moment);
+        let now = now();
+        // What was checked before a moment that lies further back than the window is stale by now in any case.
+        let window = now - self.0.options.max_age.min(Duration::from_secs(1 << 30));
+        let due: Vec<_> = resource
+            .makes_due(old.map(|old| &*old.body), &new.body, now)
+            .into_iter()
+            .filter(|(_, since)| *since > window)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        {
+            let mut all = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.len() >= MEMORY {
+                all.clear();
             }
-            if let Err(error) = self.0.store.expire(&key, since).await {
-                warn!(%resource, error = %chain(&error), "cannot make a dependency due");
+            for (key, since) in &due {
+                let moment = all.entry(key.clone()).or_insert(*since);
+                *moment = (*moment).max(*since);
             }
+        }
+        if let Err(error) = self.0.store.expire(due).await {
+            warn!(%resource, error = %chain(&error), "cannot make dependencies due");
         }
     }
 

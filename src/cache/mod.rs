@@ -9,7 +9,7 @@ mod flight;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -78,8 +78,8 @@ struct Inner {
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
-    /// Entries that were fetched ahead and that nobody has asked for yet.
-    ahead: Mutex<HashSet<Key>>,
+    /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
+    ahead: Mutex<HashMap<Key, SystemTime>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
     proven: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
@@ -229,11 +229,11 @@ impl Cache {
         for next in resource.leads_to(body) {
             let cache = self.clone();
             // Whoever needs it will be told what failed.
-            tokio::spawn(async move { cache.fetch_ahead(next).await });
+            tokio::spawn(async move { cache.fetch_ahead(next.resource, next.is_likely).await });
         }
     }
 
-    async fn fetch_ahead(&self, next: Resource) {
+    async fn fetch_ahead(&self, next: Resource, is_likely: bool) {
         let Place::Entry(key) = next.place() else {
             return;
         };
@@ -242,9 +242,12 @@ impl Cache {
             return;
         };
         match self.decide(&next, &slot, stored.as_ref(), Demand::Fresh) {
-            Decision::Fetch | Decision::Revalidate(_) => {}
+            Decision::Fetch if is_likely => {}
+            Decision::Fetch => return,
+            Decision::Revalidate(_) => {}
             Decision::Serve(_) | Decision::Refuse(_) => return,
         }
+        let since = now();
         let (role, _) = self.fly(&next, slot, Demand::Fresh);
         if role == Role::Leader {
             self.count("ahead-fetched");
@@ -252,12 +255,12 @@ impl Cache {
             if ahead.len() >= MEMORY {
                 ahead.clear();
             }
-            ahead.insert(key);
+            ahead.insert(key, since);
         }
     }
 
     /// Never held across an await.
-    fn ahead(&self) -> MutexGuard<'_, HashSet<Key>> {
+    fn ahead(&self) -> MutexGuard<'_, HashMap<Key, SystemTime>> {
         self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -350,9 +353,13 @@ impl Cache {
         key: Key,
         demand: Demand,
     ) -> Result<Answer, Error> {
-        if self.ahead().remove(&key) {
-            self.count("ahead-asked");
-        }
+        let demand = match self.ahead().remove(&key) {
+            Some(since) => {
+                self.count("ahead-asked");
+                Demand::FreshSince(since)
+            }
+            None => demand,
+        };
         let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
         let mut sum = entry.head.sha256;
         let mut body = entry.body;

@@ -63,7 +63,7 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// What whoever asked for this will most likely ask for next, given its body.
-    fn leads_to(&self, _body: &[u8]) -> Vec<Resource> {
+    fn leads_to(&self, _body: &[u8]) -> Vec<Lead> {
         Vec::new()
     }
 
@@ -76,6 +76,15 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     fn offline_view(&self, body: Bytes, _held: &HashSet<Sha256>) -> Bytes {
         body
     }
+}
+
+/// What will be asked for next.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// The thing.
+    pub resource: Resource,
+    /// Whether that is likely enough to fetch it; if not, it is worth asking about only if it was asked for before.
+    pub is_likely: bool,
 }
 
 /// The listing does not mention the resource.

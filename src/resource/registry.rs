@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
 
-use super::{Freshness, Key, Kind, Place, Policy, Resource, Source, Unlisted};
+use super::{Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
 use crate::hash::Sha256;
 
 /// The store's and the log's name for crates.io.
@@ -470,8 +470,9 @@ impl Kind for IndexEntry {
     }
 
     /// The entries of what the newest version needs: a resolver asks for those of the version it chooses, which is the newest
-    /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Optional dependencies are mostly off, dev-dependencies always.
-    fn leads_to(&self, body: &[u8]) -> Vec<Resource> {
+    /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Of the optional dependencies
+    /// most are off; which ones are on shows by what was asked for before. Dev-dependencies are always off.
+    fn leads_to(&self, body: &[u8]) -> Vec<Lead> {
         let newest = lines(body)
             .filter_map(|line| Some((line, serde_json::from_slice::<LineVersion<'_>>(line).ok()?)))
             .filter(|(_, version)| version.yanked != Some(true))
@@ -485,10 +486,15 @@ impl Kind for IndexEntry {
         };
         line.deps
             .into_iter()
-            .filter(|dep| {
-                !dep.optional && dep.kind.as_deref() != Some("dev") && dep.registry.is_none()
+            .filter(|dep| dep.kind.as_deref() != Some("dev") && dep.registry.is_none())
+            .filter_map(|dep| {
+                let resource = Self::of(&self.registry, &dep.package.unwrap_or(dep.name))?;
+                let is_likely = !dep.optional;
+                Some(Lead {
+                    resource,
+                    is_likely,
+                })
             })
-            .filter_map(|dep| Self::of(&self.registry, &dep.package.unwrap_or(dep.name)))
             .collect()
     }
 
@@ -912,12 +918,16 @@ mod tests {
         ]
         .join("\n");
         let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let names: Vec<_> = entry
+        let leads: Vec<_> = entry
             .leads_to(body.as_bytes())
-            .iter()
-            .map(ToString::to_string)
+            .into_iter()
+            .map(|lead| (lead.resource.to_string(), lead.is_likely))
             .collect();
-        assert_eq!(names, ["index entry of `needed`", "index entry of `built`"]);
+        let expected = [("needed", true), ("built", true), ("no", false)];
+        assert_eq!(
+            leads,
+            expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))
+        );
     }
 
     #[test]

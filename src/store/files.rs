@@ -295,14 +295,27 @@ impl Store for Files {
     }
 
     async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
-        self.touch(key, move |_| Some(checked)).await
+        let path = self.entry_path(key);
+        let at = path.clone();
+        blocking(move || touch(&path, |_| Some(checked)))
+            .await
+            .map_err(|source| StoreError::io(at, source))
     }
 
-    async fn expire(&self, key: &Key, since: SystemTime) -> Result<(), StoreError> {
-        self.touch(key, move |checked| {
-            (checked < since).then_some(SystemTime::UNIX_EPOCH)
+    async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
+        let due: Vec<_> = due
+            .into_iter()
+            .map(|(key, since)| (self.entry_path(&key), since))
+            .collect();
+        blocking(move || {
+            due.iter().try_for_each(|(path, since)| {
+                touch(path, |checked| {
+                    (checked < *since).then_some(SystemTime::UNIX_EPOCH)
+                })
+            })
         })
         .await
+        .map_err(|source| StoreError::io(self.top.join("entries"), source))
     }
 
     async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
@@ -445,26 +458,16 @@ impl Files {
         make_folder(&folder).map_err(|source| StoreError::io(&folder, source))?;
         Ok(folder)
     }
+}
 
-    /// Sets an entry's time of checking to what `choose` makes of the present one.
-    async fn touch(
-        &self,
-        key: &Key,
-        choose: impl FnOnce(SystemTime) -> Option<SystemTime> + Send + 'static,
-    ) -> Result<(), StoreError> {
-        let path = self.entry_path(key);
-        let at = path.clone();
-        blocking(move || {
-            let Some(file) = open(&path)? else {
-                return Ok(());
-            };
-            match choose(file.metadata()?.modified()?) {
-                Some(checked) => file.set_modified(checked),
-                None => Ok(()),
-            }
-        })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+/// Sets an entry's time of checking to what `choose` makes of the present one.
+fn touch(path: &Path, choose: impl FnOnce(SystemTime) -> Option<SystemTime>) -> io::Result<()> {
+    let Some(file) = open(path)? else {
+        return Ok(());
+    };
+    match choose(file.metadata()?.modified()?) {
+        Some(checked) => file.set_modified(checked),
+        None => Ok(()),
     }
 }
 
@@ -533,12 +536,12 @@ mod tests {
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(2_000)
         );
-        store.expire(&key("left"), at(1_999)).await.unwrap();
+        store.expire(vec![(key("left"), at(1_999))]).await.unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(2_000)
         );
-        store.expire(&key("left"), at(2_001)).await.unwrap();
+        store.expire(vec![(key("left"), at(2_001))]).await.unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(0)

@@ -33,8 +33,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
     async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError>;
 
-    /// Makes the entry under `key` stale if it was last checked before `since`. No entry, no effect.
-    async fn expire(&self, key: &Key, since: SystemTime) -> Result<(), StoreError>;
+    /// Makes each of these entries stale if it was last checked before the moment beside it. No entry, no effect.
+    async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError>;
 
     /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
     async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError>;
