@@ -231,6 +231,11 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     let parts = parts(settings, settings.is_offline, true)?;
+    match parts.files.prepare() {
+        // What is stored can be served from a disk that cannot be written to.
+        Err(error) if settings.is_offline => tracing::warn!(%error, "nothing can be stored"),
+        prepared => prepared.map_err(failed)?,
+    }
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))
@@ -284,6 +289,7 @@ async fn run_warm(
     flags: cli::Warm,
 ) -> Result<ExitCode, Failed> {
     let parts = parts(settings, false, false)?;
+    parts.files.prepare().map_err(failed)?;
     let options = warm::Options {
         paths: flags.path,
         jobs: usize::from(settings.jobs),

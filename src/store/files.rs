@@ -20,7 +20,7 @@ use std::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -43,27 +43,39 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 #[derive(Debug)]
 pub struct Files {
     top: PathBuf,
-    staging: Staging,
+    staging: Arc<Staging>,
 }
 
 impl Files {
-    /// Opens the store in `folder`, making it if need be, and takes away what dead processes left in staging.
+    /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the folder belongs to another user or others may write to it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        make_folder(folder).map_err(|source| unusable(folder, source))?;
         guard(folder)?;
         let top = folder.join(VERSION);
-        for part in ["entries", "blobs", "staging", "projects"] {
-            make_folder(&top.join(part)).map_err(|source| unusable(folder, source))?;
-        }
-        let tag = folder.join("CACHEDIR.TAG");
-        write_new(&tag, TAG).map_err(|source| StoreError::io(&tag, source))?;
-        sweep(&top.join("staging"));
-        let staging =
-            Staging::open(&top.join("staging")).map_err(|source| unusable(folder, source))?;
+        let staging = Arc::new(Staging {
+            folder: top.join("staging"),
+            mine: Mutex::default(),
+        });
         Ok(Self { top, staging })
+    }
+
+    /// Makes the store ready for writing, and takes away what dead processes left in staging. Without it, what is missing
+    /// is made when it is needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the folder cannot be written to.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        let folder = self.top.parent().unwrap_or(&self.top);
+        let prepare = || {
+            make_folder(&self.staging.folder)?;
+            guard(folder).map_err(io::Error::other)?;
+            write_new(&folder.join("CACHEDIR.TAG"), TAG)?;
+            sweep(&self.staging.folder);
+            self.staging.mine().map(drop)
+        };
+        prepare().map_err(|source| unusable(folder, source))
     }
 
     fn entry_path(&self, key: &Key) -> PathBuf {
@@ -82,10 +94,10 @@ impl Files {
         parts: [Bytes; 2],
         modified: Option<SystemTime>,
     ) -> Result<(), StoreError> {
-        let staging = self.staging.folder.clone();
+        let staging = self.staging.clone();
         let at = path.clone();
         blocking(move || {
-            let mut staged = NamedTempFile::new_in(staging)?;
+            let mut staged = staging.file()?;
             for part in parts {
                 staged.write_all(&part)?;
             }
@@ -109,6 +121,10 @@ fn publish(staged: tempfile::TempPath, path: &Path) -> io::Result<()> {
         }
         make_folder(folder)?;
         failed.path.persist(path).map_err(|failed| failed.error)?;
+        // The folders that were just made must survive as well; they are few and soon all there.
+        for parent in folder.ancestors().skip(1).take(3) {
+            File::open(parent)?.sync_all()?;
+        }
     }
     File::open(folder)?.sync_all()
 }
@@ -171,15 +187,54 @@ fn guard(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// This process's part of the staging folder. Whoever can lock its `lock` file knows that the process is dead.
+/// Where bodies lie that nobody may see yet.
 #[derive(Debug)]
 struct Staging {
+    /// The staging folder of all processes.
+    folder: PathBuf,
+    /// This process's part of it, made at the first need.
+    mine: Mutex<Option<Arc<Mine>>>,
+}
+
+/// One process's part of the staging folder. Whoever can lock its `lock` file knows that the process is dead.
+#[derive(Debug)]
+struct Mine {
     folder: PathBuf,
     _lock: File,
 }
 
 impl Staging {
-    fn open(all: &Path) -> io::Result<Self> {
+    /// A new file in this process's part.
+    fn file(&self) -> io::Result<NamedTempFile> {
+        match NamedTempFile::new_in(&self.mine()?.folder) {
+            // Somebody deleted the store, as they may: it begins anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.lock().take();
+                NamedTempFile::new_in(&self.mine()?.folder)
+            }
+            made => made,
+        }
+    }
+
+    fn mine(&self) -> io::Result<Arc<Mine>> {
+        let mut mine = self.lock();
+        if let Some(mine) = &*mine {
+            return Ok(mine.clone());
+        }
+        make_folder(&self.folder)?;
+        let made = Arc::new(Mine::new(&self.folder)?);
+        *mine = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Mine>>> {
+        self.mine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mine {
+    fn new(all: &Path) -> io::Result<Self> {
         loop {
             let folder = tempfile::Builder::new()
                 .prefix("")
@@ -208,7 +263,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for Mine {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -218,16 +273,20 @@ impl Drop for Staging {
 fn sweep(staging: &Path) {
     for folder in fs::read_dir(staging).into_iter().flatten().flatten() {
         let lock = folder.path().join("lock");
-        let is_dead = match OpenOptions::new().write(true).open(&lock) {
-            Ok(file) => file.try_lock().is_ok(),
+        match OpenOptions::new().write(true).open(&lock) {
+            // Locked until it is gone, so that a process which is just making it sees that it has lost it.
+            Ok(file) => {
+                if file.try_lock().is_ok() {
+                    let _ = fs::remove_dir_all(folder.path());
+                }
+            }
             // Just made, or half removed: leave the young alone.
-            Err(_) => folder
-                .metadata()
-                .and_then(|found| found.modified())
-                .is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 60)),
-        };
-        if is_dead {
-            let _ = fs::remove_dir_all(folder.path());
+            Err(_) => {
+                let made = folder.metadata().and_then(|found| found.modified());
+                if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 60)) {
+                    let _ = fs::remove_dir_all(folder.path());
+                }
+            }
         }
     }
 }
@@ -337,17 +396,19 @@ impl Store for Files {
 
     async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
         let paths: Vec<_> = sums.into_iter().map(|sum| self.blob_path(sum)).collect();
-        blocking(move || Ok(paths.iter().map(|path| path.is_file()).collect()))
+        blocking(move || Ok(paths.iter().map(|path| is_body(path)).collect()))
             .await
             .map_err(|source| StoreError::io(&self.top, source))
     }
 
     async fn spool(&self) -> Result<Spool, StoreError> {
-        let folder = self.staging.folder.clone();
-        let staged = blocking(move || NamedTempFile::new_in(folder)).await;
-        staged
-            .map(Spool::new)
-            .map_err(|source| StoreError::io(&self.staging.folder, source))
+        let staging = self.staging.clone();
+        match blocking(move || staging.file()).await {
+            Ok(staged) => Ok(Spool::new(staged)),
+            // Clients can still be served.
+            Err(error) if is_full(&error) => Ok(Spool::in_memory()),
+            Err(source) => Err(StoreError::io(&self.staging.folder, source)),
+        }
     }
 
     async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
@@ -378,7 +439,11 @@ impl Store for Files {
         let at = folder.clone();
         blocking(move || {
             let mut projects = Vec::new();
-            for file in fs::read_dir(folder)? {
+            let files = match fs::read_dir(folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(projects),
+                files => files?,
+            };
+            for file in files {
                 // A project file that cannot be read is a project that must be warmed again, no more.
                 if let Ok(project) = serde_json::from_slice(&fs::read(file?.path())?) {
                     projects.push(project);
@@ -454,9 +519,11 @@ impl Files {
     /// # Errors
     /// What the system said.
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        let folder = self.staging.folder.join("scratch");
-        make_folder(&folder).map_err(|source| StoreError::io(&folder, source))?;
-        Ok(folder)
+        let make = || {
+            let folder = self.staging.mine()?.folder.join("scratch");
+            make_folder(&folder).map(|()| folder)
+        };
+        make().map_err(|source| StoreError::io(&self.staging.folder, source))
     }
 }
 
@@ -469,6 +536,11 @@ fn touch(path: &Path, choose: impl FnOnce(SystemTime) -> Option<SystemTime>) -> 
         Some(checked) => file.set_modified(checked),
         None => Ok(()),
     }
+}
+
+/// Whether there is a file with something in it, and no link.
+fn is_body(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
 /// Files below a folder and their bytes.
@@ -622,12 +694,14 @@ mod tests {
     async fn a_sweep_takes_what_the_dead_left_and_nothing_of_the_living() {
         let folder = tempfile::tempdir().unwrap();
         let living = Files::open(folder.path()).unwrap();
+        living.prepare().unwrap();
         let spool = living.spool().await.unwrap();
         let dead = folder.path().join("v1/staging/dead");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         fs::write(dead.join("half"), "body").unwrap();
         let other = Files::open(folder.path()).unwrap();
+        other.prepare().unwrap();
         assert!(!dead.exists());
         spool.write(0, b"still there").unwrap();
         living
@@ -635,6 +709,41 @@ mod tests {
             .await
             .unwrap();
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_deleted_underfoot_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        store
+            .put_entry(&key("left"), &entry(b"one", at(1)))
+            .await
+            .unwrap();
+        fs::remove_dir_all(folder.path().join("v1")).unwrap();
+        store
+            .put_entry(&key("left"), &entry(b"two", at(2)))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.entry(&key("left")).await.unwrap(),
+            Some(entry(b"two", at(2)))
+        );
+        let spool = store.spool().await.unwrap();
+        spool.write(0, b"body").unwrap();
+        store
+            .put_blob(Arc::new(spool), Sha256::of(b"body"))
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn to_look_at_a_store_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        assert_eq!(store.entry(&key("left")).await.unwrap(), None);
+        assert_eq!(store.pins().await.unwrap(), []);
+        assert_eq!(store.census().await.unwrap(), Census::default());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

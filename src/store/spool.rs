@@ -20,7 +20,8 @@ const MEMORY_LIMIT: u64 = 64 << 20;
 /// A body on its way in. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Spool {
-    file: Arc<File>,
+    /// None if there was no room for one from the beginning.
+    file: Option<Arc<File>>,
     path: Mutex<Option<TempPath>>,
     /// The whole body so far, once the disk refused to take more.
     memory: Mutex<Option<Vec<u8>>>,
@@ -31,9 +32,18 @@ impl Spool {
     pub(super) fn new(staged: NamedTempFile) -> Self {
         let (file, path) = staged.into_parts();
         Self {
-            file: Arc::new(file),
+            file: Some(Arc::new(file)),
             path: Mutex::new(Some(path)),
             memory: Mutex::new(None),
+        }
+    }
+
+    /// Spools into memory, for want of room.
+    pub(super) fn in_memory() -> Self {
+        Self {
+            file: None,
+            path: Mutex::new(None),
+            memory: Mutex::new(Some(Vec::new())),
         }
     }
 
@@ -43,12 +53,12 @@ impl Spool {
     /// What the system said; a full disk only if the body is too large for memory.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         let mut memory = self.memory();
-        if memory.is_none() {
-            match self.file.write_all_at(chunk, offset) {
+        if let (None, Some(file)) = (&*memory, &self.file) {
+            match file.write_all_at(chunk, offset) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) && offset < MEMORY_LIMIT => {
                     let mut body = vec![0; usize::try_from(offset).map_err(io::Error::other)?];
-                    self.file.read_exact_at(&mut body, 0)?;
+                    file.read_exact_at(&mut body, 0)?;
                     *memory = Some(body);
                 }
                 Err(error) => return Err(error),
@@ -72,7 +82,7 @@ impl Spool {
         if let Some(body) = self.memory().as_mut() {
             body.clear();
         }
-        self.file.set_len(0)
+        self.file.as_ref().map_or(Ok(()), |file| file.set_len(0))
     }
 
     /// The staging file and its path, for the home to make a blob of, once.
@@ -88,7 +98,8 @@ impl Spool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        Ok((self.file.clone(), path.ok_or(io::ErrorKind::NotFound)?))
+        let file = self.file.clone().ok_or(io::ErrorKind::NotFound)?;
+        Ok((file, path.ok_or(io::ErrorKind::NotFound)?))
     }
 
     /// Never held across an await.
@@ -107,7 +118,8 @@ impl ReadAt for Spool {
                 .ok_or(io::ErrorKind::UnexpectedEof)?;
             return Ok(Bytes::copy_from_slice(part));
         }
-        self.file.read_at(offset, len).await
+        let file = self.file.clone().ok_or(io::ErrorKind::UnexpectedEof)?;
+        file.read_at(offset, len).await
     }
 }
 
