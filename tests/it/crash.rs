@@ -13,7 +13,7 @@ use crate::support::larder::{Larder, Site};
 
 const CRATES: usize = 50;
 /// Killed larders with raw clients, which are quick.
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 50;
 /// Killed larders with real cargo.
 const CARGO_ROUNDS: u64 = 2;
 
