@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
-    resource::Registries,
+    resource::Upstreams,
     store::Store,
     warm::{Problem, all_missing, plan},
 };
@@ -40,10 +40,10 @@ pub struct ProjectVerdict {
 pub async fn check(
     cache: &Cache,
     store: &Arc<dyn Store>,
-    registries: &Registries,
+    upstreams: &Upstreams,
     paths: Vec<PathBuf>,
 ) -> Verdict {
-    let (plans, failed) = plan(paths, registries).await;
+    let (plans, failed) = plan(paths, upstreams).await;
     let mut projects = Vec::new();
     for plan in plans {
         let mut missing = Vec::new();
@@ -55,7 +55,7 @@ pub async fn check(
                 .iter()
                 .map(|problem| format!("{} {}", problem.what, problem.why)),
         );
-        missing.extend(all_missing(cache, &**store, registries, &plan).await);
+        missing.extend(all_missing(cache, &**store, upstreams, &plan).await);
         missing.extend(
             plan.skipped
                 .iter()

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::server::H2c;
+use crate::{resource::dist::Format, server::H2c};
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -57,6 +57,34 @@ pub struct Shared {
         hide_env = true
     )]
     pub index: Option<String>,
+    /// Upstream of toolchains, as `RUSTUP_DIST_SERVER` would name it [default: rustup's own]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LARDER_DIST_SERVER",
+        global = true,
+        hide_env = true
+    )]
+    pub dist_server: Option<String>,
+    /// Upstream of rustup itself, as `RUSTUP_UPDATE_ROOT` would name it [default: `rustup` below the dist server]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LARDER_UPDATE_ROOT",
+        global = true,
+        hide_env = true
+    )]
+    pub update_root: Option<String>,
+    /// Which archives toolchain manifests offer: `gz` unpacks three times as fast as what rustup would choose, for 40 % more
+    /// bytes, and without larder the next update of such a toolchain fetches everything once [default: upstream]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "LARDER_TOOLCHAIN_FORMAT",
+        global = true,
+        hide_env = true
+    )]
+    pub toolchain_format: Option<Format>,
     /// Extra root certificates for upstream, PEM
     #[arg(
         long,

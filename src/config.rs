@@ -16,12 +16,15 @@ use url::Url;
 
 use crate::{
     cli::{Serve, Shared},
-    resource::Registry,
+    resource::{Registry, dist::Format},
     server::H2c,
 };
 
 /// The daemon's port. Never to be changed: cargo recompiles everything when a registry's address changes.
 pub const PORT: u16 = 3263;
+
+/// Where rustup gets toolchains from when nothing else is said (rustup, `dist/mod.rs`).
+const DIST_SERVER: &str = "https://static.rust-lang.org/";
 
 /// What the user wants, all sources considered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,12 @@ pub struct Settings {
     pub index: Url,
     /// Other registries, by name.
     pub registries: BTreeMap<String, Url>,
+    /// Base address of toolchains, ending in `/`; `dist/` is below it.
+    pub dist_server: Url,
+    /// Base address of rustup itself, ending in `/`.
+    pub update_root: Url,
+    /// Which archives toolchain manifests offer.
+    pub toolchain_format: Format,
     /// Extra root certificates.
     pub ca_file: Option<PathBuf>,
     /// Hosts that upstream may redirect to besides the configured ones.
@@ -72,6 +81,9 @@ struct File {
     store: Option<String>,
     max_age: Option<String>,
     index: Option<String>,
+    dist_server: Option<String>,
+    update_root: Option<String>,
+    toolchain_format: Option<Format>,
     ca_file: Option<PathBuf>,
     redirect_host: Option<Vec<String>>,
     patience: Option<String>,
@@ -145,6 +157,14 @@ pub fn settings(
         .clone()
         .or(file.index)
         .unwrap_or_else(|| tame_index::CRATES_IO_HTTP_INDEX.to_owned());
+    let dist_server = shared.dist_server.clone().or(file.dist_server);
+    let dist_server = base_url(dist_server.as_deref().unwrap_or(DIST_SERVER), "dist server")?;
+    let update_root = match shared.update_root.clone().or(file.update_root) {
+        Some(root) => base_url(&root, "update root")?,
+        None => dist_server
+            .join("rustup/")
+            .map_err(|cause| BadSettings(cause.to_string()))?,
+    };
     let mut registries = BTreeMap::new();
     for (name, registry) in file.registry {
         if !Registry::is_valid_name(&name) || name == crate::resource::registry::CRATES_IO {
@@ -164,6 +184,12 @@ pub fn settings(
         )?,
         index: index_url(&index)?,
         registries,
+        dist_server,
+        update_root,
+        toolchain_format: shared
+            .toolchain_format
+            .or(file.toolchain_format)
+            .unwrap_or_default(),
         ca_file: shared.ca_file.clone().or(file.ca_file),
         redirect_hosts: many(&shared.redirect_host, file.redirect_host),
         patience: duration(
@@ -215,11 +241,15 @@ fn read(path: &Path) -> Result<File, BadSettings> {
     })
 }
 
-/// An index's base address: `sparse+` is cargo's way to say how it is spoken to, and the last slash is needed for joining.
+/// An index's base address: `sparse+` is cargo's way to say how it is spoken to.
 fn index_url(text: &str) -> Result<Url, BadSettings> {
-    let bad = |why: &str| BadSettings(format!("cannot use `{text}` as an index: {why}"));
-    let bare = text.strip_prefix("sparse+").unwrap_or(text);
-    let mut url = Url::parse(bare).map_err(|cause| bad(&cause.to_string()))?;
+    base_url(text.strip_prefix("sparse+").unwrap_or(text), "index")
+}
+
+/// An address that others are joined to, which needs its last slash.
+fn base_url(text: &str, what: &str) -> Result<Url, BadSettings> {
+    let bad = |why: &str| BadSettings(format!("cannot use `{text}` as the {what}: {why}"));
+    let mut url = Url::parse(text).map_err(|cause| bad(&cause.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(bad("it must be an http or https address"));
     }

@@ -15,7 +15,7 @@ use larder::{
     check, cli, client,
     config::{self, Settings},
     daemon,
-    resource::Registries,
+    resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     store::{Census, Files, Store, files::Announcement},
     upstream::{self, Upstream},
@@ -177,14 +177,21 @@ fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) {
 struct Parts {
     files: Arc<Files>,
     store: Arc<dyn Store>,
-    registries: Registries,
+    upstreams: Upstreams,
     cache: Cache,
 }
 
 fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Parts, Failed> {
     let files = Arc::new(Files::open(&settings.store).map_err(failed)?);
     let store: Arc<dyn Store> = files.clone();
-    let registries = Registries::new(settings.index.clone(), settings.registries.clone());
+    let upstreams = Upstreams {
+        registries: Registries::new(settings.index.clone(), settings.registries.clone()),
+        dist: Dist::new(
+            settings.dist_server.clone(),
+            settings.update_root.clone(),
+            settings.toolchain_format,
+        ),
+    };
     // One TLS provider for the process; a second install is refused and harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let upstream = Upstream::new(
@@ -193,7 +200,11 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
             ca_file: settings.ca_file.clone(),
             redirect_hosts: settings.redirect_hosts.clone(),
         },
-        registries.iter().map(|registry| registry.index()),
+        upstreams
+            .registries
+            .iter()
+            .map(|registry| registry.index())
+            .chain(upstreams.dist.addresses()),
     )
     .map_err(failed)?;
     let options = cache::Options {
@@ -207,7 +218,7 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
     Ok(Parts {
         files,
         store,
-        registries,
+        upstreams,
         cache,
     })
 }
@@ -250,7 +261,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
     let cache = parts.cache.clone();
     let server = Server {
         cache: parts.cache,
-        registries: parts.registries,
+        upstreams: parts.upstreams,
         hosts: Hosts::new(&addresses, &settings.allow_hosts),
         h2c: settings.h2c,
     };
@@ -305,7 +316,7 @@ async fn run_warm(
     let work = warm::warm(
         &parts.cache,
         &parts.store,
-        &parts.registries,
+        &parts.upstreams,
         options,
         progress,
     );
@@ -405,7 +416,7 @@ async fn run_check(
     flags: cli::Check,
 ) -> Result<ExitCode, Failed> {
     let parts = parts(settings, true, false)?;
-    let verdict = check::check(&parts.cache, &parts.store, &parts.registries, flags.path).await;
+    let verdict = check::check(&parts.cache, &parts.store, &parts.upstreams, flags.path).await;
     if shared.json {
         say(&format!(
             "{}\n",

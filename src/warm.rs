@@ -21,7 +21,7 @@ use crate::{
     hash::Sha256,
     lockfile::{self, Source},
     projects,
-    resource::{CrateFile, IndexEntry, Registries, Registry, Resource},
+    resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams},
     scratch::Scratch,
     server::{self, H2c, Server, guard::Hosts},
     store::{Pin, Pinned, Store},
@@ -116,10 +116,7 @@ pub(crate) struct Plan {
 }
 
 /// Reads the lock files of all projects below `paths`, in parallel.
-pub(crate) async fn plan(
-    paths: Vec<PathBuf>,
-    registries: &Registries,
-) -> (Vec<Plan>, Vec<Problem>) {
+pub(crate) async fn plan(paths: Vec<PathBuf>, upstreams: &Upstreams) -> (Vec<Plan>, Vec<Problem>) {
     let found = tokio::task::spawn_blocking(move || projects::find(&paths))
         .await
         .unwrap_or_default();
@@ -129,7 +126,7 @@ pub(crate) async fn plan(
     });
     let mut reads = JoinSet::new();
     for project in found.projects {
-        let registries = registries.clone();
+        let upstreams = upstreams.clone();
         reads.spawn_blocking(move || {
             let mut plan = Plan {
                 folder: project.folder,
@@ -140,7 +137,7 @@ pub(crate) async fn plan(
             };
             if let Some(lock) = project.lock {
                 match std::fs::read(&lock) {
-                    Ok(text) => plan.read(&lock, &text, &registries),
+                    Ok(text) => plan.read(&lock, &text, &upstreams),
                     Err(cause) => plan.fail(&lock, format!("cannot be read: {cause}")),
                 }
             }
@@ -161,7 +158,7 @@ impl Plan {
     }
 
     /// Takes the packages from a lock file's text.
-    fn read(&mut self, lock: &Path, text: &[u8], registries: &Registries) {
+    fn read(&mut self, lock: &Path, text: &[u8], upstreams: &Upstreams) {
         let parsed = std::str::from_utf8(text)
             .map_err(|_| "is not UTF-8".to_owned())
             .and_then(|text| lockfile::parse(text).map_err(|error| error.to_string()));
@@ -176,8 +173,8 @@ impl Plan {
             let what = format!("{} {}", package.name, package.version);
             let registry = match &package.source {
                 Source::Local => continue,
-                Source::CratesIo => Some(registries.crates_io()),
-                Source::Registry(index) => registries.iter().find(|registry| {
+                Source::CratesIo => Some(upstreams.registries.crates_io()),
+                Source::Registry(index) => upstreams.registries.iter().find(|registry| {
                     lockfile::canonical_index(&format!("sparse+{}", registry.index())).as_ref()
                         == Some(index)
                 }),
@@ -210,13 +207,13 @@ impl Plan {
 pub async fn warm(
     cache: &Cache,
     store: &Arc<dyn Store>,
-    registries: &Registries,
+    upstreams: &Upstreams,
     options: Options,
     progress: watch::Sender<Progress>,
 ) -> Report {
     let began = Instant::now();
     let mut report = Report::default();
-    let (mut plans, problems) = plan(options.paths.clone(), registries).await;
+    let (mut plans, problems) = plan(options.paths.clone(), upstreams).await;
     report.projects = plans.len();
     report.failed.extend(problems);
 
@@ -234,7 +231,7 @@ pub async fn warm(
         } else {
             let with_cargo = WithCargo {
                 cache,
-                registries,
+                upstreams,
                 options: &options,
             };
             match with_cargo.run(&mut plans).await {
@@ -256,7 +253,7 @@ pub async fn warm(
     let room = Arc::new(Semaphore::new(options.jobs));
     let mut work = JoinSet::new();
     for package in packages {
-        let Some(registry) = registries.named(&package.registry).cloned() else {
+        let Some(registry) = upstreams.registries.named(&package.registry).cloned() else {
             continue;
         };
         let wants_crate = needed
@@ -478,12 +475,12 @@ async fn missing(
 pub(crate) async fn all_missing(
     cache: &Cache,
     store: &dyn Store,
-    registries: &Registries,
+    upstreams: &Upstreams,
     plan: &Plan,
 ) -> Vec<String> {
     let mut names = Vec::new();
     for pinned in &plan.packages {
-        let Some(registry) = registries.named(&pinned.registry) else {
+        let Some(registry) = upstreams.registries.named(&pinned.registry) else {
             continue;
         };
         names.extend(missing(cache, store, registry, &Package::from(pinned.clone())).await);
@@ -494,7 +491,7 @@ pub(crate) async fn all_missing(
 /// The part of warming that needs the user's own cargo: it talks to a larder of ours on a free port.
 struct WithCargo<'a> {
     cache: &'a Cache,
-    registries: &'a Registries,
+    upstreams: &'a Upstreams,
     options: &'a Options,
 }
 
@@ -513,7 +510,7 @@ impl WithCargo<'_> {
             .map_err(|cause| problem(cause.to_string()))?;
         let server = Server {
             cache: self.cache.clone(),
-            registries: self.registries.clone(),
+            upstreams: self.upstreams.clone(),
             hosts: Hosts::new(&[address], &[]),
             h2c: H2c::On,
         };
@@ -534,7 +531,7 @@ impl WithCargo<'_> {
                 None => match scratch.make_lock(&plan.folder).await {
                     Ok(text) => {
                         let lock = plan.folder.join("Cargo.lock");
-                        plan.read(&lock, text.as_bytes(), self.registries);
+                        plan.read(&lock, text.as_bytes(), self.upstreams);
                         Some(text)
                     }
                     Err(error) => {

@@ -214,6 +214,7 @@ mod tests {
             absence: CAP,
             content_type: "text/plain",
             compressible: false,
+            audience: crate::resource::Audience::Cargo,
         }
     }
 

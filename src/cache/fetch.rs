@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STREAM_FROM: u64 = 64 << 10;
 const STREAM_AFTER: Duration = Duration::from_millis(50);
 
+/// The largest sidecar: a hash and a file's name.
+const SIDECAR_LIMIT: usize = 4096;
+
 /// A good answer for an entry.
 enum Fetched {
     NotModified(Option<Duration>),
@@ -118,7 +121,14 @@ impl Cache {
             // Waiting for room is nobody's fault.
             let began = *began.get_or_insert_with(Instant::now);
             let started = now();
-            let asked = self.ask_entry(resource, &url, validators.clone(), patience, started);
+            let asked = self.ask(
+                resource,
+                &url,
+                stored.as_ref(),
+                validators.clone(),
+                patience,
+                started,
+            );
             let asked = timeout(BUDGET, asked).await.unwrap_or_else(|_| {
                 Err(Failure::Broken {
                     host: host(&url),
@@ -237,6 +247,104 @@ impl Cache {
         if let Err(error) = self.0.store.expire(due).await {
             warn!(%resource, error = %chain(&error), "cannot make dependencies due");
         }
+    }
+
+    /// Asks upstream about an entry, as its place demands.
+    async fn ask(
+        &self,
+        resource: &Resource,
+        url: &Url,
+        stored: Option<&Entry>,
+        validators: Validators,
+        patience: Duration,
+        started: SystemTime,
+    ) -> Result<Fetched, Failure> {
+        match resource.place() {
+            Place::Pair(..) => {
+                self.ask_pair(resource, url, stored, patience, started)
+                    .await
+            }
+            Place::Entry(_) | Place::Blob(_) | Place::ListedIn(_) => {
+                self.ask_entry(resource, url, validators, patience, started)
+                    .await
+            }
+        }
+    }
+
+    /// Asks for the sidecar, and for the body unless the stored one has that hash. A release in between shows as a wrong
+    /// hash, and the next attempt finds both new.
+    async fn ask_pair(
+        &self,
+        resource: &Resource,
+        url: &Url,
+        stored: Option<&Entry>,
+        patience: Duration,
+        started: SystemTime,
+    ) -> Result<Fetched, Failure> {
+        let (sidecar, expected, max_age) = self.ask_sidecar(url, patience).await?;
+        if let Some(stored) = stored
+            && stored.head.sha256 == expected
+            && stored.head.sidecar.as_deref() == Some(sidecar.as_str())
+        {
+            return Ok(Fetched::NotModified(max_age));
+        }
+        match self
+            .ask_entry(resource, url, Validators::default(), patience, started)
+            .await?
+        {
+            Fetched::Body(mut entry) if entry.head.sha256 == expected => {
+                entry.head.max_age = max_age
+                    .or(entry.head.max_age.map(Duration::from_secs))
+                    .map(|age| age.as_secs());
+                Ok(Fetched::Body(entry.with_sidecar(sidecar)))
+            }
+            Fetched::Body(entry) => Err(Failure::WrongHash {
+                got: entry.head.sha256,
+                expected,
+            }),
+            Fetched::NotModified(_) => Err(Failure::Unrecognised {
+                host: host(url),
+                why: "is 304 although nothing was conditional".to_owned(),
+            }),
+        }
+    }
+
+    /// The sidecar of the file at `url`, the hash in it, and its `max-age`.
+    async fn ask_sidecar(
+        &self,
+        url: &Url,
+        patience: Duration,
+    ) -> Result<(String, Sha256, Option<Duration>), Failure> {
+        let mut beside = url.clone();
+        beside.set_path(&format!("{}.sha256", url.path()));
+        let validators = Validators::default();
+        let ask = Ask {
+            url: beside,
+            validators,
+            offset: 0,
+            compressible: false,
+            patience,
+        };
+        let unrecognised = || Failure::Unrecognised {
+            host: host(url),
+            why: "is no sidecar: it does not begin with a sha256".to_owned(),
+        };
+        let Reply::Body(mut incoming) = self.0.upstream.get(&ask).await? else {
+            return Err(unrecognised());
+        };
+        let mut text = Vec::new();
+        while let Some(chunk) = incoming.chunk().await? {
+            text.extend_from_slice(&chunk);
+            if text.len() > SIDECAR_LIMIT {
+                return Err(unrecognised());
+            }
+        }
+        let text = String::from_utf8(text).map_err(|_| unrecognised())?;
+        let sum = text
+            .get(..64)
+            .and_then(Sha256::parse)
+            .ok_or_else(unrecognised)?;
+        Ok((text, sum, incoming.max_age))
     }
 
     async fn ask_entry(
@@ -478,6 +586,9 @@ impl Cache {
     async fn ask_for_sign(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
         let asked = async {
             let validators = Validators::default();
+            if let Place::Pair(..) = resource.place() {
+                return self.ask_sidecar(url, PATIENCE).await.map(|_| ());
+            }
             if let Place::Entry(_) = resource.place() {
                 let asked = self.ask_entry(resource, url, validators, PATIENCE, now());
                 return asked.await.map(|_| ());

@@ -11,7 +11,7 @@ mod reach;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub use reach::Outage;
 use crate::{
     error::Error,
     hash::{Hasher, Sha256},
-    resource::{Key, Place, Resource, Source},
+    resource::{Freshness, Half, Key, Place, Resource, Source},
     store::{Blob, Entry, Store, StoreError},
     upstream::{Failure, Upstream},
 };
@@ -44,6 +44,14 @@ const MEMORY: usize = 100_000;
 
 /// Requests to upstream at a time, for entries and for blobs each. No more than the stream limit of common front ends, so that one connection carries them.
 const IN_FLIGHT: usize = 100;
+
+/// How long a client that was handed a sidecar may take to ask for the body before a new generation replaces both. rustup
+/// asks at once (rustup, `download_and_check` in `dist/download.rs`).
+const HAND_OVER: Duration = Duration::from_secs(3);
+/// How long a handed-out generation is served to those who ask for the body, if nothing newer was handed out since.
+const HANDED: Duration = Duration::from_secs(60);
+/// Beyond this many, pairs that were handed out long ago are forgotten.
+const HANDED_PAIRS: usize = 32;
 
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +86,8 @@ struct Inner {
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
+    /// The pairs whose sidecars were handed out last.
+    handed: Mutex<HashMap<Key, Handed>>,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
     ahead: Mutex<HashMap<Key, SystemTime>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
@@ -105,6 +115,13 @@ pub struct Ensured {
     pub bytes: u64,
     /// The body, if it is kept in an entry.
     pub entry: Option<Bytes>,
+}
+
+/// A pair whose sidecar was handed out.
+#[derive(Clone, Debug)]
+struct Handed {
+    entry: Entry,
+    at: Instant,
 }
 
 /// Where a flight ended.
@@ -136,6 +153,7 @@ impl Cache {
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
+            handed: Mutex::default(),
             proven: Mutex::default(),
             totals: Mutex::default(),
         }))
@@ -147,7 +165,12 @@ impl Cache {
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
         let answer = match self.complete(resource).await {
-            Ok((resource, Slot::Entry(key))) => self.get_entry(&resource, key, demand).await,
+            Ok((resource, Slot::Entry(key))) => match resource.place() {
+                Place::Pair(_, half) => self.get_half(&resource, key, half, demand).await,
+                Place::Entry(_) | Place::Blob(_) | Place::ListedIn(_) => {
+                    self.get_entry(&resource, key, demand).await
+                }
+            },
             Ok((resource, Slot::Blob(sum, _))) => self.get_blob(&resource, sum, demand).await,
             Err(error) => Err(error),
         };
@@ -203,7 +226,7 @@ impl Cache {
     /// The stored entry's body as it is, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         match resource.place() {
-            Place::Entry(key) => {
+            Place::Entry(key) | Place::Pair(key, _) => {
                 let stored = self.stored(resource, &key).await.ok().flatten();
                 stored.map(|entry| entry.body)
             }
@@ -307,14 +330,20 @@ impl Cache {
     /// The resource named in full, and where it is kept. A listing that does not mention it is asked for anew once.
     async fn complete(&self, resource: &Resource) -> Result<(Resource, Slot), Error> {
         let listing = match resource.place() {
-            Place::Entry(key) => return Ok((resource.clone(), Slot::Entry(key))),
+            Place::Entry(key) | Place::Pair(key, _) => {
+                return Ok((resource.clone(), Slot::Entry(key)));
+            }
             Place::Blob(sum) => return Ok((resource.clone(), blob_slot(resource, sum))),
             Place::ListedIn(listing) => listing,
         };
         let Place::Entry(key) = listing.place() else {
             return Err(self.abandoned(resource));
         };
-        let mut demand = Demand::Stored;
+        // A listing of what never changes may be old; one of what moves may not.
+        let mut demand = match resource.policy().freshness {
+            Freshness::Forever => Demand::Stored,
+            Freshness::For(_) | Freshness::AsUpstreamSays => Demand::Fresh,
+        };
         loop {
             let (outcome, entry) = self
                 .entry(&listing, key.clone(), demand, Until::Proven)
@@ -325,7 +354,9 @@ impl Cache {
                         let slot = blob_slot(&complete, sum);
                         return Ok((complete, slot));
                     }
-                    Place::Entry(key) => return Ok((complete, Slot::Entry(key))),
+                    Place::Entry(key) | Place::Pair(key, _) => {
+                        return Ok((complete, Slot::Entry(key)));
+                    }
                     Place::ListedIn(_) => return Err(self.abandoned(resource)),
                 },
                 Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
@@ -387,6 +418,101 @@ impl Cache {
             sum,
             body: Body::Whole(body),
         })
+    }
+
+    /// One half of a pair. Clients ask for the sidecar first and then for a body that must match it, so what was handed out
+    /// last decides: the body that belongs to it is served, and a new generation's sidecar is held back until whoever has the
+    /// old one has had time to ask for its body. This holds whichever process brought the new generation.
+    async fn get_half(
+        &self,
+        resource: &Resource,
+        key: Key,
+        half: Half,
+        demand: Demand,
+    ) -> Result<Answer, Error> {
+        let (outcome, entry) = match half {
+            Half::Body => match self
+                .handed(&key)
+                .filter(|handed| handed.at.elapsed() < HANDED)
+            {
+                Some(handed) => (Outcome::Hit, handed.entry),
+                None => self.entry(resource, key, demand, Until::Proven).await?,
+            },
+            Half::Sidecar => {
+                let (outcome, entry) = self
+                    .entry(resource, key.clone(), demand, Until::Proven)
+                    .await?;
+                (outcome, self.hand_out(key, entry).await)
+            }
+        };
+        let body = resource.recut(&entry.body);
+        let body = match half {
+            Half::Body => body.unwrap_or(entry.body),
+            Half::Sidecar => {
+                let sidecar = entry
+                    .head
+                    .sidecar
+                    .unwrap_or_else(|| entry.head.sha256.to_string());
+                match body {
+                    None => Bytes::from(sidecar),
+                    Some(body) => {
+                        let rest = sidecar.get(64..).unwrap_or_default();
+                        Bytes::from(format!("{}{rest}", Sha256::of(&body)))
+                    }
+                }
+            }
+        };
+        Ok(Answer {
+            outcome,
+            sum: Sha256::of(&body),
+            body: Body::Whole(body),
+        })
+    }
+
+    fn handed(&self, key: &Key) -> Option<Handed> {
+        self.0
+            .handed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    /// Hands out the sidecar of `entry`, or of a newer one that was handed out already; waits while the clients of an older
+    /// one may still be asking for its body.
+    async fn hand_out(&self, key: Key, entry: Entry) -> Entry {
+        loop {
+            let pause = {
+                let mut all = self.0.handed.lock().unwrap_or_else(PoisonError::into_inner);
+                if all.len() >= HANDED_PAIRS {
+                    all.retain(|_, handed| handed.at.elapsed() < HANDED);
+                }
+                let at = Instant::now();
+                match all.get_mut(&key) {
+                    Some(last)
+                        if last.entry.head.sha256 == entry.head.sha256
+                            || last.entry.checked > entry.checked =>
+                    {
+                        last.at = at;
+                        return last.entry.clone();
+                    }
+                    Some(last) if last.at.elapsed() < HAND_OVER => {
+                        HAND_OVER.saturating_sub(last.at.elapsed())
+                    }
+                    Some(_) | None => {
+                        all.insert(
+                            key,
+                            Handed {
+                                entry: entry.clone(),
+                                at,
+                            },
+                        );
+                        return entry;
+                    }
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
     }
 
     async fn get_blob(

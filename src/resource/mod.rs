@@ -1,6 +1,7 @@
 //! What larder can be asked for: kinds as data, each naming its things and stating its policy. Pure: no I/O, no clock,
 //! no HTTP; the cache acts on what is said here and never asks which kind it holds.
 
+pub mod dist;
 pub mod registry;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration, time::SystemTime};
@@ -10,6 +11,7 @@ use url::Url;
 
 use crate::hash::Sha256;
 
+pub use dist::Dist;
 pub use registry::{CrateFile, IndexEntry, Registries, Registry, RegistryConfig};
 
 /// One nameable thing of some kind. Cheap to clone.
@@ -67,6 +69,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         Vec::new()
     }
 
+    /// The body for clients, where it is not the stored one.
+    fn recut(&self, _body: &Bytes) -> Option<Bytes> {
+        None
+    }
+
     /// The blobs that `body` offers to clients.
     fn offers(&self, _body: &[u8]) -> Vec<Sha256> {
         Vec::new()
@@ -96,10 +103,22 @@ pub struct Unlisted;
 pub enum Place {
     /// In an entry: a small record, body included, under a key.
     Entry(Key),
+    /// As one half of an entry that holds a file and its sidecar, always of one generation. Upstream keeps the sidecar at
+    /// the file's address with `.sha256` behind it, and the hash in it is the file's proof.
+    Pair(Key, Half),
     /// As a blob, named by its own hash, which is also its proof.
     Blob(Sha256),
     /// Not known before this other resource has been read: then [`Kind::complete`] tells.
     ListedIn(Resource),
+}
+
+/// Which half of a pair is meant: a file, or the sidecar beside it that holds its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The file.
+    Body,
+    /// The sidecar.
+    Sidecar,
 }
 
 /// Where upstream keeps a resource.
@@ -158,6 +177,26 @@ pub struct Policy {
     pub content_type: &'static str,
     /// Whether to ask upstream for a compressed transfer. Bodies are stored decoded in any case.
     pub compressible: bool,
+    /// Whose habits decide what a failure looks like.
+    pub audience: Audience,
+}
+
+/// The client that asks for a kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// cargo.
+    Cargo,
+    /// rustup, or its script.
+    Rustup,
+}
+
+/// Everything upstream that is configured.
+#[derive(Clone, Debug)]
+pub struct Upstreams {
+    /// The registries.
+    pub registries: Registries,
+    /// rustup's trees.
+    pub dist: Arc<Dist>,
 }
 
 /// How long a stored copy may be served without asking upstream.

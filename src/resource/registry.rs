@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
 
-use super::{Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
+use super::{Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
 use crate::hash::Sha256;
 
 /// The store's and the log's name for crates.io.
@@ -185,6 +185,7 @@ impl Kind for RegistryConfig {
             absence: Duration::from_secs(10),
             content_type: "application/json",
             compressible: false,
+            audience: Audience::Cargo,
         }
     }
 
@@ -398,6 +399,7 @@ impl Kind for IndexEntry {
             absence: Duration::from_secs(30),
             content_type: "text/plain",
             compressible: true,
+            audience: Audience::Cargo,
         }
     }
 
@@ -463,7 +465,7 @@ impl Kind for IndexEntry {
             .filter_map(
                 |(name, since)| match Self::new(&self.registry, &name)?.place() {
                     Place::Entry(key) => Some((key, since)),
-                    Place::Blob(_) | Place::ListedIn(_) => None,
+                    Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_) => None,
                 },
             )
             .collect()
@@ -607,6 +609,7 @@ impl Kind for CrateFile {
             absence: Duration::from_secs(30),
             content_type: "application/gzip",
             compressible: false,
+            audience: Audience::Cargo,
         }
     }
 
@@ -652,7 +655,7 @@ mod tests {
                 assert!(folder.starts_with("crates-io-"), "{folder}");
                 path.to_owned()
             }
-            other @ (Place::Blob(_) | Place::ListedIn(_)) => {
+            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
                 panic!("an index entry lives in an entry, not {other:?}")
             }
         });
@@ -686,7 +689,9 @@ mod tests {
             let registries = Registries::new(Url::parse(address).unwrap(), []);
             match RegistryConfig::of(registries.crates_io()).place() {
                 Place::Entry(key) => key,
-                other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+                other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
+                    panic!("{other:?}")
+                }
             }
         };
         assert_eq!(key("http://a.example/"), key("http://a.example/"));
@@ -945,7 +950,7 @@ mod tests {
         };
         let key = |name: &str| match IndexEntry::of(&registry(), name).unwrap().place() {
             Place::Entry(key) => key,
-            other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
         };
         let changed = format!("{old}\n{}", dep(""));
         assert_eq!(

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use crate::{
     cache::{Cache, Demand},
     resource::{
-        Registries, Registry, RegistryConfig,
+        Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, served_config},
     },
 };
@@ -43,8 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     /// Where everything comes from.
     pub cache: Cache,
-    /// The registries served.
-    pub registries: Registries,
+    /// What is served.
+    pub upstreams: Upstreams,
     /// The names clients may know it by.
     pub hosts: Hosts,
     /// Whether `Upgrade: h2c` is accepted.
@@ -180,7 +180,7 @@ impl Server {
                 return plain(refused.status, refused.reason, line);
             }
         };
-        let route = match route(path, request.uri().query(), &self.registries) {
+        let route = match route(path, request.uri().query(), &self.upstreams) {
             Ok(route) => route,
             Err(none) => {
                 let status = match none {
@@ -205,11 +205,15 @@ impl Server {
                 let line = Line::new(resource.to_string());
                 match self.cache.get(&resource, Demand::Fresh).await {
                     Ok(answer) => respond::answer(answer, &resource.policy(), &asked, line),
-                    Err(error) => respond::error(&error, &asked, line),
+                    Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
                 }
             }
             // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
             Route::Config(registry) => json(self.config(&registry, &authority).await),
+            Route::Script => {
+                self.script(&authority, &asked, Line::new(path.to_owned()))
+                    .await
+            }
             Route::Home => plain(StatusCode::OK, home(&authority), Line::new(path.to_owned())),
             Route::Health | Route::Ready => {
                 plain(StatusCode::OK, "ok".to_owned(), Line::new(path.to_owned()))
@@ -231,6 +235,23 @@ impl Server {
             name => format!("http://{authority}/registry/{name}/"),
         };
         served_config(&base, stored.as_deref())
+    }
+
+    /// rustup's script, made to work over http against this address.
+    async fn script(&self, authority: &str, asked: &Asked, line: Line) -> Response<Outgoing> {
+        let script = dist::script(&self.upstreams.dist);
+        let served = match self.cache.ensure(&script, Demand::Fresh).await {
+            Ok(ensured) => dist::served_script(
+                &ensured.entry.unwrap_or_default(),
+                &format!("http://{authority}/"),
+            )
+            .map_err(|why| format!("cannot make upstream's rustup-init.sh work over http: {why}")),
+            Err(error) => Err(error.with_hint()),
+        };
+        match served {
+            Ok(body) => respond::text(StatusCode::OK, "text/x-shellscript", body, asked, line),
+            Err(error) => respond::script_error(&error, asked, line),
+        }
     }
 
     fn status(&self) -> Bytes {

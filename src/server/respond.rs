@@ -17,7 +17,7 @@ use tracing::info;
 use crate::{
     cache::{Answer, Body, Outcome},
     error::Error,
-    resource::{Freshness, Policy},
+    resource::{Audience, Freshness, Policy},
     upstream::Failure,
 };
 
@@ -146,8 +146,16 @@ pub(super) fn text(
 }
 
 /// The answer to a request that could not be fulfilled.
-pub(super) fn error(error: &Error, asked: &Asked, line: Line) -> Response<Outgoing> {
-    let status = status_of(error);
+pub(super) fn error(
+    error: &Error,
+    audience: Audience,
+    asked: &Asked,
+    line: Line,
+) -> Response<Outgoing> {
+    let status = match audience {
+        Audience::Cargo => status_for_cargo(error),
+        Audience::Rustup => status_for_rustup(error),
+    };
     let body = Bytes::from(format!("{}\n", error.with_hint()));
     let line = line.outcome(outcome_of(error)).because(error.to_string());
     let mut response = text(status, "text/plain; charset=utf-8", body, asked, line);
@@ -162,7 +170,7 @@ pub(super) fn error(error: &Error, asked: &Asked, line: Line) -> Response<Outgoi
 /// By what cargo does with a status (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs` and
 /// `maybe_spurious` in `util/network/retry.rs`): 404, 410 and 451 mean that there is no such crate, 5xx and 429 are tried
 /// again, anything else fails at once and shows the body.
-fn status_of(error: &Error) -> StatusCode {
+fn status_for_cargo(error: &Error) -> StatusCode {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
         // Asking again helps nothing: the user must act.
@@ -182,6 +190,36 @@ fn status_of(error: &Error) -> StatusCode {
         Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Abandoned { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// By what rustup does with a status (rustup, `dist/mod.rs`, `try_update_from_dist_`): any 4xx on a manifest means that
+/// there is no such release, sends it back to older ones, and makes it panic on the undated nightly. 5xx is trouble.
+fn status_for_rustup(error: &Error) -> StatusCode {
+    match error {
+        Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
+        Error::Offline { .. }
+        | Error::Down { .. }
+        | Error::Outdated { .. }
+        | Error::Upstream { .. }
+        | Error::Store { .. }
+        | Error::Abandoned { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// A shell script that says what went wrong: whoever pipes the answer into a shell must not run half of something else.
+pub(super) fn script_error(error: &str, asked: &Asked, line: Line) -> Response<Outgoing> {
+    let quoted = error.replace('\'', "'\\''");
+    let body = Bytes::from(format!(
+        "#!/bin/sh\nprintf '%s\\n' 'larder: {quoted}' >&2\nexit 1\n"
+    ));
+    let line = line.outcome("failed").because(error.to_owned());
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "text/x-shellscript",
+        body,
+        asked,
+        line,
+    )
 }
 
 fn outcome_of(error: &Error) -> &'static str {
@@ -496,6 +534,35 @@ mod tests {
     }
 
     #[test]
+    fn t48_rustup_is_told_of_trouble_and_of_absence_only_by_upstreams_own_word() {
+        let resource = String::new;
+        assert_eq!(
+            status_for_rustup(&Error::Offline {
+                resource: resource()
+            }),
+            503
+        );
+        assert_eq!(
+            status_for_rustup(&Error::Absent {
+                resource: resource()
+            }),
+            404
+        );
+        let failure = Failure::Denied {
+            host: String::new(),
+            code: 403,
+        };
+        assert_eq!(
+            status_for_rustup(&Error::Upstream {
+                resource: resource(),
+                failure,
+                tried: 1
+            }),
+            503
+        );
+    }
+
+    #[test]
     fn t15_only_upstreams_own_word_is_a_404() {
         let resource = String::new;
         let upstream = |failure| Error::Upstream {
@@ -505,26 +572,26 @@ mod tests {
         };
         let host = String::new;
         assert_eq!(
-            status_of(&Error::Absent {
+            status_for_cargo(&Error::Absent {
                 resource: resource()
             }),
             404
         );
         assert_eq!(
-            status_of(&Error::Offline {
+            status_for_cargo(&Error::Offline {
                 resource: resource()
             }),
             424
         );
         assert_eq!(
-            status_of(&upstream(Failure::Denied {
+            status_for_cargo(&upstream(Failure::Denied {
                 host: host(),
                 code: 401
             })),
             403
         );
         assert_eq!(
-            status_of(&upstream(Failure::Status {
+            status_for_cargo(&upstream(Failure::Status {
                 host: host(),
                 code: 500,
                 retry_after: None
@@ -532,7 +599,7 @@ mod tests {
             503
         );
         assert_eq!(
-            status_of(&upstream(Failure::Unreachable {
+            status_for_cargo(&upstream(Failure::Unreachable {
                 host: host(),
                 cause: String::new()
             })),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
-use crate::resource::{CrateFile, IndexEntry, Registries, Registry, Resource};
+use crate::resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams, dist};
 
 /// What a path asks for.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub enum Route {
     Home,
     /// `config.json` of a registry, generated.
     Config(Arc<Registry>),
+    /// rustup's script, edited.
+    Script,
     /// Something the cache holds or can fetch.
     Resource(Resource),
     /// Is the process alive.
@@ -44,7 +46,7 @@ pub enum NoRoute {
 ///
 /// # Errors
 /// [`NoRoute`].
-pub fn route(path: &str, query: Option<&str>, registries: &Registries) -> Result<Route, NoRoute> {
+pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<Route, NoRoute> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
@@ -55,12 +57,21 @@ pub fn route(path: &str, query: Option<&str>, registries: &Registries) -> Result
         [.., "info", "refs"] if query.is_some_and(|query| query.contains("service=git-")) => {
             Err(NoRoute::GitProtocol)
         }
-        ["registry", name, rest @ ..] => match registries.named(name) {
+        ["rustup-init.sh"] => Ok(Route::Script),
+        // A last slash in `RUSTUP_DIST_SERVER` is doubled (rustup, `config.rs`, `dist_root_server`).
+        ["", rest @ ..] | rest if is_rustups(rest) => dist::parse(&upstreams.dist, rest)
+            .map(Route::Resource)
+            .ok_or(NoRoute::Unknown),
+        ["registry", name, rest @ ..] => match upstreams.registries.named(name) {
             Some(registry) => in_registry(registry, rest),
             None => Err(NoRoute::UnknownRegistry((*name).to_owned())),
         },
-        rest => in_registry(registries.crates_io(), rest),
+        rest => in_registry(upstreams.registries.crates_io(), rest),
     }
+}
+
+fn is_rustups(segments: &[&str]) -> bool {
+    matches!(segments, ["dist" | "rustup", ..])
 }
 
 fn in_registry(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, NoRoute> {
@@ -104,6 +115,10 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::resource::{
+        Registries,
+        dist::{Dist, Format},
+    };
 
     #[track_caller]
     fn check(path: &str, expected: Result<&str, NoRoute>) {
@@ -111,14 +126,23 @@ mod tests {
             "corp".to_owned(),
             Url::parse("https://corp.example/index/").unwrap(),
         );
-        let registries = Registries::new(Url::parse("https://index.example/").unwrap(), [corp]);
+        let url = |text| Url::parse(text).unwrap();
+        let upstreams = Upstreams {
+            registries: Registries::new(url("https://index.example/"), [corp]),
+            dist: Dist::new(
+                url("https://dist.example/"),
+                url("https://dist.example/rustup/"),
+                Format::Upstream,
+            ),
+        };
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
-        let found = route(path, query, &registries).map(|route| match route {
+        let found = route(path, query, &upstreams).map(|route| match route {
             Route::Config(registry) => format!("config of {}", registry.name()),
             Route::Resource(resource) => resource.to_string(),
-            other @ (Route::Home | Route::Health | Route::Ready | Route::Status) => {
+            other
+            @ (Route::Home | Route::Script | Route::Health | Route::Ready | Route::Status) => {
                 format!("{other:?}")
             }
         });
@@ -141,6 +165,19 @@ mod tests {
             "/registry/corp/se/rd/serde",
             Ok("index entry of `serde` in registry `corp`"),
         );
+        check(
+            "/dist/channel-rust-stable.toml",
+            Ok("manifest `dist/channel-rust-stable.toml`"),
+        );
+        check(
+            "/rustup/release-stable.toml",
+            Ok("rustup's `release-stable.toml`"),
+        );
+        check(
+            "/rustup/dist/x/rustup-init",
+            Ok("installer `rustup/dist/x/rustup-init`"),
+        );
+        check("/rustup-init.sh", Ok("Script"));
         check("/-/health", Ok("Health"));
         check("/-/ready", Ok("Ready"));
         check("/-/status.json", Ok("Status"));
@@ -186,6 +223,19 @@ mod tests {
             "/registry/corp/registry/corp/config.json",
             Err(NoRoute::Unknown),
         );
+    }
+
+    #[test]
+    fn t47_a_doubled_slash_before_the_trees_is_one() {
+        check(
+            "//dist/channel-rust-stable.toml",
+            Ok("manifest `dist/channel-rust-stable.toml`"),
+        );
+        check(
+            "//rustup/release-stable.toml",
+            Ok("rustup's `release-stable.toml`"),
+        );
+        check("///dist/channel-rust-stable.toml", Err(NoRoute::Unknown));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Head {
     /// Upstream's `max-age`, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<u64>,
+    /// The sidecar that came with the body, verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<String>,
     /// When these bytes were fetched, in seconds since 1970.
     pub fetched: u64,
 }
@@ -52,6 +55,7 @@ impl Entry {
             sha256: Sha256::of(&body),
             validators,
             max_age: max_age.map(|age| age.as_secs()),
+            sidecar: None,
             fetched,
         };
         Self {
@@ -59,6 +63,13 @@ impl Entry {
             body,
             checked,
         }
+    }
+
+    /// The same with the sidecar that came with it.
+    #[must_use]
+    pub fn with_sidecar(mut self, sidecar: String) -> Self {
+        self.head.sidecar = Some(sidecar);
+        self
     }
 
     /// The line that precedes the body, its end included.

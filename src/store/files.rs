@@ -573,7 +573,7 @@ mod tests {
             .place()
         {
             Place::Entry(key) => key,
-            other @ (Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
         }
     }
 

@@ -1,0 +1,615 @@
+//! What rustup asks for: channel manifests with their sidecars, archives, the installer and its script. Pure; the facts about
+//! rustup cite its functions so that the next reader can check whether they still hold.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use url::Url;
+
+use super::{Audience, Freshness, Half, Key, Kind, Place, Policy, Resource, Source, Unlisted};
+use crate::hash::Sha256;
+
+/// Where rustup's things come from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Dist {
+    server: Url,
+    update_root: Url,
+    format: Format,
+}
+
+/// Which archives manifests offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Those that upstream offers: rustup takes the smallest.
+    #[default]
+    Upstream,
+    /// gzip alone: larger, and unpacked three times as fast.
+    Gz,
+}
+
+impl Dist {
+    /// The tree of toolchains is at `server` + `dist/`, the one of rustup itself at `update_root`; both end in `/`.
+    pub fn new(server: Url, update_root: Url, format: Format) -> Arc<Self> {
+        Arc::new(Self {
+            server,
+            update_root,
+            format,
+        })
+    }
+
+    /// Both addresses.
+    pub fn addresses(&self) -> [&Url; 2] {
+        [&self.server, &self.update_root]
+    }
+}
+
+/// One file of the two trees, by its path at larder: `dist/...` or `rustup/...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Spot {
+    dist: Arc<Dist>,
+    path: String,
+}
+
+impl Spot {
+    /// `segments` are validated: nothing in them climbs, hides a slash, or begins with a dot.
+    fn new(dist: &Arc<Dist>, segments: &[&str]) -> Option<Self> {
+        let is_harmless = |segment: &&str| {
+            (1..=128).contains(&segment.len())
+                && !segment.starts_with('.')
+                && segment
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
+        };
+        let is_ours = matches!(segments, ["dist" | "rustup", _, ..]) && segments.len() <= 6;
+        (is_ours && segments.iter().all(is_harmless)).then(|| Self {
+            dist: dist.clone(),
+            path: segments.join("/"),
+        })
+    }
+
+    fn sidecar(&self) -> Self {
+        Self {
+            dist: self.dist.clone(),
+            path: format!("{}.sha256", self.path),
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key::new(&["rustup", &self.path])
+    }
+
+    fn url(&self) -> Url {
+        let joined = match self.path.strip_prefix("rustup/") {
+            Some(rest) => self.dist.update_root.join(rest),
+            None => self.dist.server.join(&self.path),
+        };
+        joined.expect("a validated path joins any base address")
+    }
+
+    fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether the path fixes the bytes: what lies in a dated folder or an archive, and full versions. Channel names,
+    /// `1.NN` names and `rustup/dist` move (rustup, `dist/mod.rs`, `manifest_v2_url`).
+    fn is_immutable(&self) -> bool {
+        let mut segments = self.path.split('/');
+        match (segments.next(), segments.next()) {
+            (Some("rustup"), Some(folder)) => folder == "archive",
+            (Some("dist"), Some(folder)) if is_date(folder) => true,
+            (Some("dist"), Some(name)) => match channel(name) {
+                Some(channel) => {
+                    channel.split('.').count() >= 3
+                        && channel.starts_with(|c: char| c.is_ascii_digit())
+                }
+                None => true,
+            },
+            (_, _) => false,
+        }
+    }
+}
+
+fn is_date(folder: &str) -> bool {
+    folder.len() == 10
+        && folder.bytes().enumerate().all(|(at, b)| {
+            if at == 4 || at == 7 {
+                b == b'-'
+            } else {
+                b.is_ascii_digit()
+            }
+        })
+}
+
+/// The channel in the name of a manifest: `stable`, `1.95`, `1.95.0-beta.3`. Manifests of the old kind have no ending.
+fn channel(name: &str) -> Option<&str> {
+    let channel = name.strip_prefix("channel-rust-")?;
+    let channel = channel.strip_suffix(".sha256").unwrap_or(channel);
+    Some(channel.strip_suffix(".toml").unwrap_or(channel))
+}
+
+/// Reads a path's segments: `dist/...` or `rustup/...`; `None` if they are no such path.
+pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
+    let spot = Spot::new(dist, segments)?;
+    if channel(spot.name()).is_some() && spot.path.starts_with("dist/") {
+        return Some(match spot.path.strip_suffix(".sha256") {
+            Some(path) => Arc::new(Manifest {
+                spot: Spot {
+                    path: path.to_owned(),
+                    ..spot
+                },
+                half: Half::Sidecar,
+            }),
+            None => Arc::new(Manifest {
+                spot,
+                half: Half::Body,
+            }),
+        });
+    }
+    if spot.path == "rustup/release-stable.toml" {
+        return Some(Arc::new(Release { spot }));
+    }
+    if spot.name().ends_with(".sha256") {
+        return Some(Arc::new(Sidecar { spot }));
+    }
+    Some(Arc::new(Archive {
+        spot,
+        checksum: None,
+    }))
+}
+
+/// The manifest of a channel, in full, at its path at larder (`dist/channel-rust-stable.toml`).
+pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
+    let segments: Vec<_> = path.split('/').collect();
+    let spot = Spot::new(dist, &segments)?;
+    channel(spot.name())?;
+    Some(Arc::new(Manifest {
+        spot,
+        half: Half::Body,
+    }))
+}
+
+/// The archive at a path at larder whose hash the manifest gives.
+pub fn archive(dist: &Arc<Dist>, path: &str, checksum: Sha256) -> Option<Resource> {
+    let segments: Vec<_> = path.split('/').collect();
+    Some(Arc::new(Archive {
+        spot: Spot::new(dist, &segments)?,
+        checksum: Some(checksum),
+    }))
+}
+
+/// The script that installs rustup, as upstream has it.
+pub fn script(dist: &Arc<Dist>) -> Resource {
+    Arc::new(Script {
+        spot: Spot {
+            dist: dist.clone(),
+            path: "rustup/rustup-init.sh".to_owned(),
+        },
+    })
+}
+
+const SHORT: Duration = Duration::from_secs(10);
+
+fn policy(freshness: Freshness, max_bytes: u64, content_type: &'static str) -> Policy {
+    Policy {
+        freshness,
+        max_bytes,
+        absence: SHORT,
+        content_type,
+        compressible: false,
+        audience: Audience::Rustup,
+    }
+}
+
+/// As long as upstream says for what moves, for ever for what does not.
+fn freshness(spot: &Spot) -> Freshness {
+    if spot.is_immutable() {
+        Freshness::Forever
+    } else {
+        Freshness::AsUpstreamSays
+    }
+}
+
+/// A channel's manifest or its sidecar: two halves of one entry, always of one generation, since rustup asks for the hash
+/// first and refuses a manifest that does not match (rustup, `download_and_check` in `dist/download.rs`).
+#[derive(Debug, PartialEq, Eq)]
+struct Manifest {
+    spot: Spot,
+    half: Half,
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.half {
+            Half::Body => write!(f, "manifest `{}`", self.spot.path),
+            Half::Sidecar => write!(f, "sidecar of manifest `{}`", self.spot.path),
+        }
+    }
+}
+
+impl Kind for Manifest {
+    fn place(&self) -> Place {
+        Place::Pair(self.spot.key(), self.half)
+    }
+
+    fn policy(&self) -> Policy {
+        policy(freshness(&self.spot), 64 << 20, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.spot.url())
+    }
+
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        // The sidecar's hash is the proof. Without this, an empty file with the hash of nothing would pass.
+        if body.is_empty() {
+            Err("is empty".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn recut(&self, body: &Bytes) -> Option<Bytes> {
+        match self.spot.dist.format {
+            Format::Upstream => None,
+            Format::Gz => without_xz(body),
+        }
+    }
+}
+
+/// The manifest without the archives that rustup would prefer to gzip (rustup, `dist/manifest.rs`); `None` if it is not
+/// written as expected: each such field on a line of its own, beside a gzip one.
+fn without_xz(manifest: &[u8]) -> Option<Bytes> {
+    let text = std::str::from_utf8(manifest).ok()?;
+    let is_other = |line: &&str| {
+        ["xz_url", "xz_hash", "zst_url", "zst_hash"]
+            .iter()
+            .any(|field| {
+                line.strip_prefix(field)
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+            })
+    };
+    let others = text.lines().filter(is_other).count();
+    let mentions = ["xz_", "zst_"]
+        .iter()
+        .map(|field| text.matches(field).count())
+        .sum::<usize>();
+    if others != mentions {
+        return None;
+    }
+    let kept: String = text
+        .split_inclusive('\n')
+        .filter(|line| !is_other(line))
+        .collect();
+    Some(Bytes::from(kept))
+}
+
+/// The small file beside another that holds its hash.
+#[derive(Debug, PartialEq, Eq)]
+struct Sidecar {
+    spot: Spot,
+}
+
+impl fmt::Display for Sidecar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sidecar `{}`", self.spot.path)
+    }
+}
+
+impl Kind for Sidecar {
+    fn place(&self) -> Place {
+        Place::Entry(self.spot.key())
+    }
+
+    fn policy(&self) -> Policy {
+        policy(freshness(&self.spot), 1 << 12, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.spot.url())
+    }
+
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        sidecar_sum(body)
+            .map(|_| ())
+            .ok_or_else(|| "does not begin with a sha256".to_owned())
+    }
+}
+
+/// The hash that a sidecar begins with. rustup panics on fewer than 64 digits, so such a one never gets through.
+pub(crate) fn sidecar_sum(body: &[u8]) -> Option<Sha256> {
+    Sha256::parse(std::str::from_utf8(body.get(..64)?).ok()?)
+}
+
+/// `release-stable.toml`: which rustup is the newest. Asked for at the end of every install, and its absence would make
+/// that fail after the fact.
+#[derive(Debug, PartialEq, Eq)]
+struct Release {
+    spot: Spot,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rustup's `release-stable.toml`")
+    }
+}
+
+impl Kind for Release {
+    fn place(&self) -> Place {
+        Place::Entry(self.spot.key())
+    }
+
+    fn policy(&self) -> Policy {
+        policy(Freshness::AsUpstreamSays, 1 << 16, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.spot.url())
+    }
+
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        match toml::from_str::<toml::Table>(text) {
+            Ok(table) if table.contains_key("schema-version") && table.contains_key("version") => {
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err("names no version of rustup".to_owned()),
+        }
+    }
+}
+
+/// A component, an installer, anything with a sidecar beside it: proven by the manifest's hash or the sidecar's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Archive {
+    spot: Spot,
+    checksum: Option<Sha256>,
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what: Cow<'_, str> = if self.spot.path.starts_with("dist/") {
+            format!("component `{}`", self.spot.path).into()
+        } else {
+            format!("installer `{}`", self.spot.path).into()
+        };
+        f.write_str(&what)
+    }
+}
+
+impl Kind for Archive {
+    fn place(&self) -> Place {
+        match self.checksum {
+            Some(sum) => Place::Blob(sum),
+            None => Place::ListedIn(Arc::new(Sidecar {
+                spot: self.spot.sidecar(),
+            })),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        policy(freshness(&self.spot), 8 << 30, "application/octet-stream")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.spot.url())
+    }
+
+    fn complete(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+        let checksum = Some(sidecar_sum(listing).ok_or(Unlisted)?);
+        Ok(Arc::new(Self {
+            checksum,
+            ..self.clone()
+        }))
+    }
+}
+
+/// The script that installs rustup.
+#[derive(Debug, PartialEq, Eq)]
+struct Script {
+    spot: Spot,
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("script `rustup-init.sh`")
+    }
+}
+
+impl Kind for Script {
+    fn place(&self) -> Place {
+        Place::Entry(self.spot.key())
+    }
+
+    fn policy(&self) -> Policy {
+        policy(Freshness::AsUpstreamSays, 1 << 20, "text/x-shellscript")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.spot.url())
+    }
+
+    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+        if body.starts_with(b"#!/") {
+            Ok(())
+        } else {
+            Err("is not a shell script".to_owned())
+        }
+    }
+}
+
+/// What keeps upstream's script from speaking http, in both places where it calls curl (rustup, `rustup-init.sh`,
+/// `downloader`).
+const HTTPS_ONLY: &str = "--proto '=https' ";
+/// How many such places there are.
+const HTTPS_PLACES: usize = 2;
+
+/// Upstream's script for a client that reached larder at `base` (ends in `/`): may speak http, and takes everything from
+/// here unless the caller's variables say otherwise.
+///
+/// # Errors
+/// Upstream's text is not as expected, so that the edit would make a script that works by half.
+pub fn served_script(script: &[u8], base: &str) -> Result<Bytes, String> {
+    let text = std::str::from_utf8(script).map_err(|_| "it is not UTF-8".to_owned())?;
+    let places = text.matches(HTTPS_ONLY).count();
+    if places != HTTPS_PLACES {
+        return Err(format!(
+            "it insists on https in {places} places, and {HTTPS_PLACES} were expected"
+        ));
+    }
+    let (interpreter, rest) = text.split_once('\n').ok_or("it has one line only")?;
+    let base = base.trim_end_matches('/');
+    let ours = format!(
+        "{interpreter}\n\
+         # Served by larder: the curl options that insist on https are gone, and these two lines are new.\n\
+         export RUSTUP_UPDATE_ROOT=\"${{RUSTUP_UPDATE_ROOT:-{base}/rustup}}\"\n\
+         export RUSTUP_DIST_SERVER=\"${{RUSTUP_DIST_SERVER:-{base}}}\"\n"
+    );
+    Ok(Bytes::from(ours + &rest.replace(HTTPS_ONLY, "")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dist() -> Arc<Dist> {
+        let url = |text| Url::parse(text).unwrap();
+        Dist::new(
+            url("http://d.example/"),
+            url("http://u.example/rustup/"),
+            Format::Upstream,
+        )
+    }
+
+    /// Path, place, address, whether it is kept for ever.
+    #[track_caller]
+    fn check(path: &str, expected: Option<(&str, &str, bool)>) {
+        let segments: Vec<_> = path.split('/').collect();
+        let found = parse(&dist(), &segments).map(|resource| {
+            let place = match resource.place() {
+                Place::Entry(key) => format!("entry {key}"),
+                Place::Pair(key, half) => format!("{half:?} {key}"),
+                Place::ListedIn(listing) => format!("listed in {listing}"),
+                Place::Blob(_) => "blob".to_owned(),
+            };
+            let Source::At(url) = resource.source() else {
+                panic!("dist files have fixed addresses")
+            };
+            (
+                place,
+                url.to_string(),
+                resource.policy().freshness == Freshness::Forever,
+            )
+        });
+        let found = found
+            .as_ref()
+            .map(|(place, url, forever)| (place.as_str(), url.as_str(), *forever));
+        assert_eq!(found, expected, "{path}");
+    }
+
+    #[test]
+    fn t50_dated_and_full_versions_are_kept_for_ever_and_names_that_move_are_not() {
+        let stable = "http://d.example/dist/channel-rust-stable.toml";
+        check(
+            "dist/channel-rust-stable.toml",
+            Some(("Body rustup/dist/channel-rust-stable.toml", stable, false)),
+        );
+        check(
+            "dist/channel-rust-stable.toml.sha256",
+            Some((
+                "Sidecar rustup/dist/channel-rust-stable.toml",
+                stable,
+                false,
+            )),
+        );
+        let forever = |path: &str| {
+            parse(&dist(), &path.split('/').collect::<Vec<_>>())
+                .unwrap()
+                .policy()
+                .freshness
+        };
+        for path in [
+            "dist/2026-04-16/channel-rust-nightly.toml",
+            "dist/channel-rust-1.95.0.toml",
+            "dist/channel-rust-1.95.0-beta.3.toml",
+            "dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "dist/rust-1.7.0-x86_64-unknown-linux-gnu.tar.gz",
+            "rustup/archive/1.29.0/x86_64-unknown-linux-gnu/rustup-init",
+        ] {
+            assert_eq!(forever(path), Freshness::Forever, "{path}");
+        }
+        for path in [
+            "dist/channel-rust-nightly.toml",
+            "dist/channel-rust-1.95.toml",
+            "dist/channel-rust-stable",
+            "rustup/release-stable.toml",
+            "rustup/dist/x86_64-unknown-linux-gnu/rustup-init",
+        ] {
+            assert_eq!(forever(path), Freshness::AsUpstreamSays, "{path}");
+        }
+    }
+
+    #[test]
+    fn archives_are_listed_in_their_sidecars() {
+        check(
+            "dist/2026-04-16/rustc-1.95.0-x.tar.xz",
+            Some((
+                "listed in sidecar `dist/2026-04-16/rustc-1.95.0-x.tar.xz.sha256`",
+                "http://d.example/dist/2026-04-16/rustc-1.95.0-x.tar.xz",
+                true,
+            )),
+        );
+        check(
+            "rustup/dist/x/rustup-init",
+            Some((
+                "listed in sidecar `rustup/dist/x/rustup-init.sha256`",
+                "http://u.example/rustup/dist/x/rustup-init",
+                false,
+            )),
+        );
+    }
+
+    #[test]
+    fn hostile_paths_are_none_of_ours() {
+        for path in [
+            "dist",
+            "dist/",
+            "dist/..",
+            "dist/.hidden",
+            "dist/a b",
+            "other/x",
+            "dist/a/b/c/d/e/f",
+        ] {
+            check(path, None);
+        }
+    }
+
+    #[test]
+    fn t45_a_sidecar_begins_with_a_whole_hash() {
+        let sum = "a".repeat(64);
+        assert!(sidecar_sum(format!("{sum}  file\n").as_bytes()).is_some());
+        assert!(sidecar_sum(&sum.as_bytes()[..63]).is_none());
+        assert!(sidecar_sum(b"<html>").is_none());
+    }
+
+    #[test]
+    fn t54_the_script_is_edited_in_two_places_or_not_at_all() {
+        let upstream = "#!/bin/sh\ncurl --proto '=https' --tlsv1.2 a\ncurl --proto '=https' b\n";
+        let served = served_script(upstream.as_bytes(), "http://127.0.0.1:3263/").unwrap();
+        let served = std::str::from_utf8(&served).unwrap();
+        assert!(served.starts_with("#!/bin/sh\n"));
+        assert!(served.contains("${RUSTUP_UPDATE_ROOT:-http://127.0.0.1:3263/rustup}"));
+        assert!(served.contains("${RUSTUP_DIST_SERVER:-http://127.0.0.1:3263}"));
+        assert!(served.ends_with("curl --tlsv1.2 a\ncurl b\n"));
+        assert!(served_script(b"#!/bin/sh\ncurl --proto '=https' a\n", "http://x/").is_err());
+    }
+
+    #[test]
+    fn the_gzip_only_manifest_loses_the_other_archives_and_nothing_else() {
+        let manifest = "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nxz_url = \"x.xz\"\nxz_hash = \"2\"\nend = 1\n";
+        assert_eq!(
+            without_xz(manifest.as_bytes()).unwrap(),
+            "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nend = 1\n"
+        );
+        assert_eq!(without_xz(b"t = { xz_url = \"x\" }\n"), None);
+    }
+}
