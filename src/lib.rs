@@ -35,6 +35,7 @@ pub mod server;
 pub mod lockfile;
 pub mod projects;
 pub mod scratch;
+pub mod toolchain;
 pub mod warm;
 
 pub mod check;
