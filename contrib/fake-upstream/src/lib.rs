@@ -1,5 +1,5 @@
-//! The only fake in larder's tests and benchmarks: a loopback server that plays crates.io, records every request and
-//! misbehaves on command. It knows nothing of larder, and checks nothing: the tests do.
+//! The only fake in larder's tests and benchmarks: a loopback server that plays crates.io and rustup's dist server,
+//! records every request and misbehaves on command. It knows nothing of larder, and checks nothing: the tests do.
 //!
 //! ```
 //! use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
@@ -15,10 +15,12 @@
 //! The server runs in a thread of its own, so it works the same for blocking and for async tests. Matchers are plain
 //! substrings of the request path; the empty one matches everything.
 
+mod channel;
 mod fault;
 mod gate;
 mod http1;
 mod http2;
+mod installer;
 mod lock;
 mod package;
 mod play;
@@ -27,6 +29,7 @@ mod server;
 mod state;
 mod tls;
 mod wire;
+mod xz;
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -35,8 +38,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
+pub use channel::{Archive, DEFAULT_ROOT, HOST, Toolchain, WASM};
 pub use fault::Fault;
 pub use gate::Gate;
+pub use installer::{Installer, bootstrap_script};
 pub use lock::{Project, from_lock};
 pub use package::{Crate, index_path, sha256};
 pub use state::Request;

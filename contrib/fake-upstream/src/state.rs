@@ -118,6 +118,11 @@ impl State {
         lock(&self.files).insert(path, file);
     }
 
+    /// Puts many, at once for all observers.
+    pub(crate) fn put_all(&self, new: Vec<(String, File)>) {
+        lock(&self.files).extend(new);
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         lock(&self.files).remove(path);
     }
