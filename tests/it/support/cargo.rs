@@ -21,7 +21,7 @@ pub(crate) struct CargoHome {
     variables: Vec<(OsString, OsString)>,
 }
 
-/// One finished run of cargo.
+/// One finished run of a client.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) status: ExitStatus,
@@ -113,7 +113,7 @@ impl CargoHome {
 }
 
 impl Run {
-    /// Fails the test unless cargo exited with 0.
+    /// Fails the test unless the client exited with 0.
     #[track_caller]
     pub(crate) fn assert_success(&self) -> &Self {
         assert!(
@@ -124,7 +124,7 @@ impl Run {
         self
     }
 
-    /// Fails the test if cargo exited with 0.
+    /// Fails the test if the client exited with 0.
     #[track_caller]
     pub(crate) fn assert_failure(&self) -> &Self {
         assert!(
@@ -260,15 +260,19 @@ fn search_path(toolchain: &Path) -> OsString {
     path
 }
 
+/// Runs a client to its end.
+///
+/// # Panics
+/// If it cannot be started, or is still running after a time that only hanging explains.
 #[track_caller]
-fn run(mut command: Command) -> Run {
+pub(crate) fn run(mut command: Command) -> Run {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let shown = format!("{command:?}");
     let start = Instant::now();
-    let child = command.spawn().expect("cargo can be started");
+    let child = command.spawn().expect("the client can be started");
     let id = child.id();
     let (finished, wait) = mpsc::channel();
     std::thread::spawn(move || finished.send((child.wait_with_output(), start.elapsed())));
@@ -283,7 +287,7 @@ fn run(mut command: Command) -> Run {
         status,
         stdout,
         stderr,
-    } = output.expect("the end of cargo can be waited for");
+    } = output.expect("the end of the client can be waited for");
     Run {
         status,
         stdout: String::from_utf8_lossy(&stdout).into_owned(),

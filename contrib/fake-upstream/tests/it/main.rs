@@ -10,6 +10,7 @@ mod registry;
 )]
 #[path = "../../../../tests/it/support/mod.rs"]
 mod support;
+mod toolchains;
 
 use fake_upstream::{Crate, FakeUpstream};
 
