@@ -158,9 +158,12 @@ pub fn settings(
         .or(file.index)
         .unwrap_or_else(|| tame_index::CRATES_IO_HTTP_INDEX.to_owned());
     let dist_server = shared.dist_server.clone().or(file.dist_server);
-    let dist_server = base_url(dist_server.as_deref().unwrap_or(DIST_SERVER), "dist server")?;
+    let dist_server = base_url(
+        dist_server.as_deref().unwrap_or(DIST_SERVER),
+        "the dist server",
+    )?;
     let update_root = match shared.update_root.clone().or(file.update_root) {
-        Some(root) => base_url(&root, "update root")?,
+        Some(root) => base_url(&root, "the update root")?,
         None => dist_server
             .join("rustup/")
             .map_err(|cause| BadSettings(cause.to_string()))?,
@@ -243,12 +246,12 @@ fn read(path: &Path) -> Result<File, BadSettings> {
 
 /// An index's base address: `sparse+` is cargo's way to say how it is spoken to.
 fn index_url(text: &str) -> Result<Url, BadSettings> {
-    base_url(text.strip_prefix("sparse+").unwrap_or(text), "index")
+    base_url(text.strip_prefix("sparse+").unwrap_or(text), "an index")
 }
 
 /// An address that others are joined to, which needs its last slash.
 fn base_url(text: &str, what: &str) -> Result<Url, BadSettings> {
-    let bad = |why: &str| BadSettings(format!("cannot use `{text}` as the {what}: {why}"));
+    let bad = |why: &str| BadSettings(format!("cannot use `{text}` as {what}: {why}"));
     let mut url = Url::parse(text).map_err(|cause| bad(&cause.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(bad("it must be an http or https address"));

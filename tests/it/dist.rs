@@ -129,6 +129,8 @@ fn t44_manifest_and_sidecar_match_before_during_and_after_a_release() {
     let manifest = || fake_upstream::sha256(&larder.get("/dist/channel-rust-stable.toml").body);
 
     let old = sidecar();
+    // A request made while a fetch is being stored shares it.
+    settle(&larder);
     upstream.release(&Toolchain::new("stable", "1.96.0").date("2026-05-28"));
     assert_eq!(
         manifest(),
