@@ -212,6 +212,8 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
         max_age: settings.max_age,
         patience: settings.patience,
         offline_view: !settings.full_index,
+        // The daemon's clients have their bodies before they are stored; `warm` waits for that.
+        writers: if read_ahead { 2 } else { 64 },
         read_ahead,
     };
     let cache = Cache::new(store.clone(), upstream, options);

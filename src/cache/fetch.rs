@@ -66,6 +66,7 @@ impl Cache {
             let Landed::Entry(entry) = &mut landing.body else {
                 return;
             };
+            let _turn = self.0.writers.acquire().await;
             if let Err(error) = self.0.store.put_entry(&key, entry).await {
                 landing.not_kept = Some(self.not_kept(&resource, &error));
             }
@@ -428,6 +429,7 @@ impl Cache {
                     not_kept: None,
                 };
                 progress.send_replace(Progress::Proven(landing.clone()));
+                let _turn = self.0.writers.acquire().await;
                 match self.0.store.put_blob(spool, sum).await {
                     Ok(()) => self.note_proven(sum, len),
                     Err(error) => landing.not_kept = Some(self.not_kept(&resource, &error)),

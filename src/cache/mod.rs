@@ -64,6 +64,9 @@ pub struct Options {
     pub patience: Duration,
     /// Whether, offline, entries offer only what is held.
     pub offline_view: bool,
+    /// Bodies stored at a time. Where nobody waits for it, few: to make files is work for the system, and clients need the
+    /// processor while it goes on.
+    pub writers: usize,
     /// Whether to fetch ahead what clients will most likely ask for next.
     pub read_ahead: bool,
 }
@@ -82,6 +85,8 @@ struct Inner {
     /// Room for requests to upstream; large downloads must not hold up the small ones.
     entry_room: Semaphore,
     blob_room: Semaphore,
+    /// Room for storing.
+    writers: Semaphore,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
@@ -150,6 +155,7 @@ impl Cache {
             flights: Flights::default(),
             entry_room: Semaphore::new(IN_FLIGHT),
             blob_room: Semaphore::new(IN_FLIGHT),
+            writers: Semaphore::new(options.writers),
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
