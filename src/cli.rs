@@ -124,7 +124,7 @@ pub struct Shared {
 pub enum Command {
     /// Run the daemon: a registry for cargo that fetches what it lacks and keeps it
     Serve(Serve),
-    /// Fetch all that the projects below PATH need, before the network goes away
+    /// Fetch all that the projects below PATH need, crates and toolchains, before the network goes away
     Warm(Warm),
     /// Tell whether the projects below PATH could be built offline, and what is missing
     Check(Check),
@@ -194,8 +194,7 @@ impl Serve {
 /// Flags of `warm`.
 #[derive(Debug, Args)]
 pub struct Warm {
-    /// Folders, lock files or manifests
-    #[arg(default_value = ".")]
+    /// Folders, lock files, manifests or toolchain files [default: .]
     pub path: Vec<PathBuf>,
     /// Tell what would be fetched, and fetch nothing
     #[arg(long)]
@@ -206,17 +205,52 @@ pub struct Warm {
     /// Ask upstream about every index entry, stored or not
     #[arg(long)]
     pub refresh: bool,
-    /// Fetch only the crates that a build for this target needs; repeatable
+    /// Fetch only the crates that a build for this target needs, and for the toolchains named the standard library for it;
+    /// repeatable
     #[arg(long, value_name = "TRIPLE")]
     pub target: Vec<String>,
+    /// Toolchains.
+    #[command(flatten)]
+    pub toolchains: Toolchains,
+}
+
+/// Flags about toolchains, of `warm` and `check`.
+#[derive(Debug, Args)]
+pub struct Toolchains {
+    /// A toolchain as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. With it and
+    /// without PATH, no projects are looked at
+    #[arg(long, value_name = "CHANNEL")]
+    pub toolchain: Vec<String>,
+    /// Profile of the toolchains named [default: rustup's setting, else default]
+    #[arg(long, value_name = "PROFILE", requires = "toolchain", value_parser = ["minimal", "default", "complete"])]
+    pub profile: Option<String>,
+    /// Component of the toolchains named, beyond the profile; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "toolchain",
+        value_delimiter = ','
+    )]
+    pub component: Vec<String>,
+    /// Machine that all toolchains are for; repeatable [default: rustup's setting, else this one]
+    #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
+    pub host: Vec<String>,
+    /// Also what `rustup-init.sh` needs to install rustup itself on these machines
+    #[arg(long)]
+    pub bootstrap: bool,
 }
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Folders, lock files or manifests
-    #[arg(default_value = ".")]
+    /// Folders, lock files, manifests or toolchain files [default: .]
     pub path: Vec<PathBuf>,
+    /// Target whose standard library the toolchains named shall have; repeatable
+    #[arg(long, value_name = "TRIPLE", requires = "toolchain")]
+    pub target: Vec<String>,
+    /// Toolchains.
+    #[command(flatten)]
+    pub toolchains: Toolchains,
 }
 
 /// Flags of `client`.

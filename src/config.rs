@@ -16,15 +16,15 @@ use url::Url;
 
 use crate::{
     cli::{Serve, Shared},
-    resource::{Registry, dist::Format},
+    resource::{
+        Registry,
+        dist::{DEFAULT_SERVER, Format},
+    },
     server::H2c,
 };
 
 /// The daemon's port. Never to be changed: cargo recompiles everything when a registry's address changes.
 pub const PORT: u16 = 3263;
-
-/// Where rustup gets toolchains from when nothing else is said (rustup, `dist/mod.rs`).
-const DIST_SERVER: &str = "https://static.rust-lang.org/";
 
 /// What the user wants, all sources considered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Settings {
     pub jobs: u16,
     /// Cargo's program.
     pub cargo: PathBuf,
+    /// rustup's settings file, which need not exist; `None` if no home folder is known.
+    pub rustup_settings: Option<PathBuf>,
     /// Hosts that the user reaches without a proxy; empty if none are named.
     pub no_proxy: OsString,
     /// Whether colours may be used, as far as the environment says.
@@ -159,7 +161,7 @@ pub fn settings(
         .unwrap_or_else(|| tame_index::CRATES_IO_HTTP_INDEX.to_owned());
     let dist_server = shared.dist_server.clone().or(file.dist_server);
     let dist_server = base_url(
-        dist_server.as_deref().unwrap_or(DIST_SERVER),
+        dist_server.as_deref().unwrap_or(DEFAULT_SERVER),
         "the dist server",
     )?;
     let update_root = match shared.update_root.clone().or(file.update_root) {
@@ -212,6 +214,12 @@ pub fn settings(
         h2c: serve.h2c.or(file.h2c).unwrap_or_default(),
         jobs: jobs.or(file.jobs).unwrap_or(64).max(1),
         cargo: env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from),
+        // As rustup does (rustup, `rustup_home` in the crate `home`).
+        rustup_settings: env::var_os("RUSTUP_HOME")
+            .filter(|home| !home.is_empty())
+            .map(PathBuf::from)
+            .or_else(|| Some(etcetera::home_dir().ok()?.join(".rustup")))
+            .map(|home| home.join("settings.toml")),
         // Curl, by which cargo fetches, reads the variable in lower case first.
         no_proxy: ["no_proxy", "NO_PROXY"]
             .into_iter()

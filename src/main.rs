@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -303,12 +304,14 @@ async fn run_warm(
 ) -> Result<ExitCode, Failed> {
     let parts = parts(settings, false, false)?;
     parts.files.prepare().map_err(failed)?;
+    let toolchains = toolchains(settings, flags.toolchains, &flags.target);
     let options = warm::Options {
-        paths: flags.path,
+        paths: paths(flags.path, &toolchains),
         jobs: usize::from(settings.jobs),
         refresh: flags.refresh,
         dry_run: flags.dry_run,
         targets: flags.target,
+        toolchains,
         cargo: settings.cargo.clone(),
         no_proxy: settings.no_proxy.clone(),
         scratch: parts.files.scratch().map_err(failed)?,
@@ -342,13 +345,21 @@ async fn run_warm(
     }
     if shared.quiet == 0 {
         let verb = if flags.dry_run { "to fetch" } else { "fetched" };
+        let toolchains = match report.toolchains {
+            0 => String::new(),
+            number => format!(
+                ", {} in {}",
+                count(report.components, "component"),
+                count(number, "toolchain")
+            ),
+        };
         let _ = writeln!(
             err,
-            "{} in {}: {} {verb}, {} were there, {} failed, {} skipped; {} in {:.1} s",
+            "{} in {}{toolchains}: {} {verb}, {} were there, {} failed, {} skipped; {} in {:.1} s",
             count(report.packages, "package"),
             count(report.projects, "project"),
-            report.fetched,
-            report.cached,
+            report.fetched + report.components_fetched,
+            report.cached + report.components_cached,
             report.failed.len(),
             report.skipped.len(),
             HumanBytes(report.bytes),
@@ -360,6 +371,27 @@ async fn run_warm(
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn toolchains(settings: &Settings, flags: cli::Toolchains, targets: &[String]) -> warm::Toolchains {
+    warm::Toolchains {
+        names: flags.toolchain,
+        profile: flags.profile,
+        components: flags.component,
+        targets: targets.to_vec(),
+        hosts: flags.host,
+        bootstrap: flags.bootstrap,
+        rustup_settings: settings.rustup_settings.clone(),
+    }
+}
+
+/// Who names a toolchain and no path does not mean the folder they happen to be in.
+fn paths(named: Vec<PathBuf>, toolchains: &warm::Toolchains) -> Vec<PathBuf> {
+    if named.is_empty() && toolchains.names.is_empty() {
+        vec![PathBuf::from(".")]
+    } else {
+        named
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {
@@ -378,8 +410,7 @@ async fn show_progress(mut progress: watch::Receiver<warm::Progress>, is_quiet: 
     let is_terminal = io::stderr().is_terminal();
     let bar = is_terminal.then(|| {
         let bar = ProgressBar::new(0);
-        let style =
-            ProgressStyle::with_template("{bar:30} {pos}/{len} packages  {msg}  {eta} left");
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar
     });
@@ -397,12 +428,7 @@ async fn show_progress(mut progress: watch::Receiver<warm::Progress>, is_quiet: 
             }
             None if std::time::Instant::now() >= next_line => {
                 next_line += PLAIN_PROGRESS;
-                let _ = writeln!(
-                    io::stderr(),
-                    "{}/{} packages  {amount}",
-                    now.done,
-                    now.total
-                );
+                let _ = writeln!(io::stderr(), "{}/{}  {amount}", now.done, now.total);
             }
             None => {}
         }
@@ -418,7 +444,16 @@ async fn run_check(
     flags: cli::Check,
 ) -> Result<ExitCode, Failed> {
     let parts = parts(settings, true, false)?;
-    let verdict = check::check(&parts.cache, &parts.store, &parts.upstreams, flags.path).await;
+    let toolchains = toolchains(settings, flags.toolchains, &flags.target);
+    let paths = paths(flags.path, &toolchains);
+    let verdict = check::check(
+        &parts.cache,
+        &parts.store,
+        &parts.upstreams,
+        paths,
+        toolchains,
+    )
+    .await;
     if shared.json {
         say(&format!(
             "{}\n",
@@ -426,24 +461,25 @@ async fn run_check(
         ))?;
     } else {
         let mut text = String::new();
-        for project in &verdict.projects {
-            let word = if project.ready {
-                "ready    "
-            } else {
-                "not ready"
-            };
-            text += &format!(
-                "{word}  {}  ({})\n",
-                project.path.display(),
-                count(project.packages, "package")
-            );
-            for missing in &project.missing {
+        let mut tell = |ready: bool, what: String, size: String, missing: &[String]| {
+            let word = if ready { "ready    " } else { "not ready" };
+            text += &format!("{word}  {what}  ({size})\n");
+            for missing in missing {
                 text += &format!("           missing: {missing}\n");
             }
+        };
+        for project in &verdict.projects {
+            let size = count(project.packages, "package");
+            let path = project.path.display().to_string();
+            tell(project.ready, path, size, &project.missing);
+        }
+        for toolchain in &verdict.toolchains {
+            let size = count(toolchain.components, "component");
+            tell(toolchain.ready, toolchain.title(), size, &toolchain.missing);
         }
         say(&text)?;
         for problem in &verdict.failed {
-            complain(&format!("{}: {}", problem.what, problem.why));
+            complain(&problem.to_string());
         }
         if !verdict.ready && shared.quiet == 0 {
             let _ = writeln!(io::stderr(), "hint: `larder warm` fetches what is missing");
@@ -482,9 +518,9 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
     if shared.json {
         let daemon = daemon
             .map(|(address, status)| serde_json::json!({ "address": address, "status": status }));
-        let locks: Vec<_> = pins.iter().map(|pin| &pin.lock).collect();
+        let owners: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
         let document = serde_json::json!({
-            "store": settings.store, "census": census, "projects": locks, "daemon": daemon,
+            "store": settings.store, "census": census, "projects": owners, "daemon": daemon,
         });
         say(&format!("{document}\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -497,18 +533,20 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
         ..
     } = census;
     let mut text = format!(
-        "store     {}\nindex     {entries} entries, {}\ncrates    {blobs} files, {}\nprojects  {}\n",
+        "store     {}\nentries   {entries}, {}\nfiles     {blobs}, {}\nprojects  {}\n",
         settings.store.display(),
         HumanBytes(entry_bytes),
         HumanBytes(blob_bytes),
         pins.len()
     );
     for pin in &pins {
-        text += &format!(
-            "          {}  ({})\n",
-            pin.lock.display(),
-            count(pin.packages.len(), "package")
-        );
+        let mut parts = vec![count(pin.packages.len(), "package")];
+        match (pin.packages.len(), pin.archives.len()) {
+            (_, 0) => {}
+            (0, archives) => parts = vec![count(archives, "component")],
+            (_, archives) => parts.push(count(archives, "component")),
+        }
+        text += &format!("          {}  ({})\n", pin.owner, parts.join(", "));
     }
     match daemon {
         None => text += "daemon    not running; start it with `larder serve`\n",

@@ -14,6 +14,8 @@ use walkdir::{DirEntry, WalkDir};
 
 const MANIFEST: &str = "Cargo.toml";
 const LOCK: &str = "Cargo.lock";
+/// In rustup's order: the first one that is there counts (rustup, `find_override_from_dir_walk` in `src/config.rs`).
+const TOOLCHAIN_FILES: [&str; 2] = ["rust-toolchain", "rust-toolchain.toml"];
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// How a valid `CACHEDIR.TAG` begins, by the Cache Directory Tagging Specification. Cargo puts one into `target`
 /// and into its home.
@@ -24,6 +26,8 @@ const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806
 pub struct Found {
     /// Sorted by folder, each once, however many paths lead to it.
     pub projects: Vec<Project>,
+    /// The toolchain files that rustup would heed in these projects or in any other folder below the paths, each once.
+    pub toolchain_files: Vec<PathBuf>,
     /// What could not be looked at, in the order it was met.
     pub problems: Vec<Problem>,
 }
@@ -35,6 +39,8 @@ pub struct Project {
     pub folder: PathBuf,
     /// Its lock file. `None` if cargo has not made one yet.
     pub lock: Option<PathBuf>,
+    /// The toolchain file that rustup would heed in it: the nearest, up to the root of the file system.
+    pub toolchain_file: Option<PathBuf>,
 }
 
 /// Something that could not be looked at. The rest was.
@@ -46,7 +52,7 @@ pub struct Problem {
     pub text: String,
 }
 
-/// Finds the projects at and below `paths`, each a folder, a `Cargo.toml` or a lock file of any name.
+/// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file or a lock file of any name.
 ///
 /// In a folder, everything below is looked at, except behind symbolic links, in hidden folders and in folders
 /// tagged as a cache (`CACHEDIR.TAG`, as cargo's `target` is). A path given by the user is looked at even so.
@@ -79,6 +85,10 @@ struct Search {
     /// Real folders with a manifest, and whether they have a lock file too.
     manifests: BTreeMap<PathBuf, bool>,
     unlocked: Vec<Unlocked>,
+    /// By their real path, spelled as the user would.
+    toolchain_files: BTreeMap<PathBuf, PathBuf>,
+    /// The nearest toolchain file by real folder.
+    nearest: BTreeMap<PathBuf, Option<PathBuf>>,
     /// By real folder. A tree full of packages asks for the same few again and again.
     workspaces: BTreeMap<PathBuf, Membership>,
 }
@@ -154,6 +164,8 @@ impl Search {
                 Ok(real) => self.folder(&parent(path), &real, &real, has_file(&real, LOCK), true),
                 Err(error) => self.problem(path, format!("cannot look at it: {error}")),
             }
+        } else if path.file_name().is_some_and(is_toolchain_file) {
+            self.toolchain_files.insert(real, readable(path));
         } else {
             self.lock(path);
         }
@@ -168,6 +180,7 @@ impl Search {
                 || !entry.file_type().is_dir()
                 || !(is_hidden(entry) || is_cache(entry.path()))
         };
+        let mut has_toolchain_file = false;
         for entry in WalkDir::new(path).into_iter().filter_entry(is_wanted) {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -184,10 +197,17 @@ impl Search {
             if (is_manifest || entry.file_name() == LOCK) && is_file(&entry) {
                 let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
                 *(if is_manifest { manifest } else { lock }) = true;
+            } else if is_toolchain_file(entry.file_name()) && is_file(&entry) {
+                has_toolchain_file = true;
+                // The other name in the same folder may be the one that counts.
+                let folder = parent(entry.path());
+                self.toolchain_file(&folder);
             }
         }
-        if folders.is_empty() && self.problems.len() == problems_before {
-            self.problem(path, format!("no {LOCK} or {MANIFEST} below it"));
+        let is_bare = folders.is_empty() && !has_toolchain_file;
+        if is_bare && self.problems.len() == problems_before {
+            let text = format!("no {LOCK}, {MANIFEST} or toolchain file below it");
+            self.problem(path, text);
         }
         for (folder, (has_manifest, has_lock)) in folders {
             // No link was followed on the way down, so the real path needs no further look at the disk.
@@ -226,6 +246,7 @@ impl Search {
                 self.projects.entry(real).or_insert_with(|| Project {
                     folder: parent(&lock),
                     lock: Some(lock),
+                    toolchain_file: None,
                 });
             }
             Err(error) => self.problem(lock, format!("cannot look at it: {error}")),
@@ -235,6 +256,7 @@ impl Search {
     fn finish(mut self) -> Found {
         let unlocked = std::mem::take(&mut self.unlocked);
         let mut elsewhere = Vec::new();
+        let mut projects: BTreeSet<Project> = BTreeSet::new();
         // Projects of their own first: their spelling is better than one derived from a member.
         for package in unlocked {
             if self.is_covered(&package) {
@@ -254,17 +276,54 @@ impl Search {
                 self.project_without_lock(&owner.clone(), owner);
             }
         }
-        let projects: BTreeSet<Project> = self.projects.into_values().collect();
+        for project in std::mem::take(&mut self.projects).into_values() {
+            let real = project.folder.canonicalize();
+            let nearest = real.map_or(None, |real| self.nearest(&real));
+            let toolchain_file = nearest.map(|nearest| self.toolchain_files[&nearest].clone());
+            projects.insert(Project {
+                toolchain_file,
+                ..project
+            });
+        }
+        let toolchain_files: BTreeSet<PathBuf> = self.toolchain_files.into_values().collect();
         Found {
             projects: projects.into_iter().collect(),
+            toolchain_files: toolchain_files.into_iter().collect(),
             problems: self.problems,
         }
+    }
+
+    /// The nearest toolchain file at or above a real folder, by its real path.
+    fn nearest(&mut self, folder: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.nearest.get(folder) {
+            return known.clone();
+        }
+        let found = match self.toolchain_file(folder) {
+            Some(real) => Some(real),
+            None => folder.parent().and_then(|above| self.nearest(above)),
+        };
+        self.nearest.insert(folder.to_owned(), found.clone());
+        found
+    }
+
+    /// Takes the toolchain file that counts in this very folder, and returns its real path.
+    fn toolchain_file(&mut self, folder: &Path) -> Option<PathBuf> {
+        let name = TOOLCHAIN_FILES
+            .into_iter()
+            .find(|name| has_file(folder, name))?;
+        let file = folder.join(name);
+        let real = file.canonicalize().ok()?;
+        self.toolchain_files
+            .entry(real.clone())
+            .or_insert_with(|| readable(&file));
+        Some(real)
     }
 
     fn project_without_lock(&mut self, folder: &Path, real: PathBuf) {
         self.projects.entry(real).or_insert_with(|| Project {
             folder: readable(folder),
             lock: None,
+            toolchain_file: None,
         });
     }
 
@@ -368,6 +427,10 @@ fn is_cache(folder: &Path) -> bool {
 /// A file, or a link to one: only folders are not looked at through links.
 fn is_file(entry: &DirEntry) -> bool {
     entry.file_type().is_file() || (entry.file_type().is_symlink() && entry.path().is_file())
+}
+
+fn is_toolchain_file(name: &OsStr) -> bool {
+    TOOLCHAIN_FILES.iter().any(|file| name == *file)
 }
 
 fn has_file(folder: &Path, name: &str) -> bool {
@@ -666,7 +729,10 @@ mod tests {
         assert_eq!(shown(&found, top.path()), ["a: a/Cargo.lock"]);
         let expected = [
             (&paths[0], "no such file or folder"),
-            (&paths[1], "no Cargo.lock or Cargo.toml below it"),
+            (
+                &paths[1],
+                "no Cargo.lock, Cargo.toml or toolchain file below it",
+            ),
         ]
         .map(|(path, text)| Problem {
             path: path.clone(),
@@ -713,7 +779,75 @@ mod tests {
         let here = Project {
             folder: PathBuf::from("."),
             lock: Some(PathBuf::from("Cargo.lock")),
+            toolchain_file: found.projects[0].toolchain_file.clone(),
         };
         assert!(found.projects.contains(&here), "{:?}", found.projects);
+    }
+
+    #[test]
+    fn a_project_has_the_nearest_toolchain_file_and_the_older_name_wins() {
+        let top = tree(&[
+            ("rust-toolchain.toml", ""),
+            ("ws/Cargo.lock", ""),
+            ("ws/rust-toolchain", ""),
+            ("ws/rust-toolchain.toml", ""),
+            ("ws/member/rust-toolchain.toml", ""),
+            ("deep/er/Cargo.lock", ""),
+            ("ci/image/rust-toolchain.toml", ""),
+            ("ci/.hidden/rust-toolchain.toml", ""),
+        ]);
+        let check = |paths: &[&str], projects: &[&str], files: &[&str]| {
+            let paths: Vec<PathBuf> = paths.iter().map(|path| top.path().join(path)).collect();
+            let found = find(&paths);
+            assert_eq!(found.problems, []);
+            let real = top.path().canonicalize().unwrap();
+            let short = |path: &Path| {
+                let path = path
+                    .strip_prefix(top.path())
+                    .or_else(|_| path.strip_prefix(&real));
+                path.unwrap().display().to_string()
+            };
+            let heeded: Vec<String> = found
+                .projects
+                .iter()
+                .map(|project| {
+                    let file = project.toolchain_file.as_deref().map(short);
+                    format!("{}: {}", short(&project.folder), file.unwrap_or_default())
+                })
+                .collect();
+            let all: Vec<_> = found
+                .toolchain_files
+                .iter()
+                .map(|file| short(file))
+                .collect();
+            assert_eq!(
+                (heeded, all),
+                (
+                    projects.iter().map(ToString::to_string).collect(),
+                    files.iter().map(ToString::to_string).collect(),
+                )
+            );
+        };
+        check(
+            &[""],
+            &["deep/er: rust-toolchain.toml", "ws: ws/rust-toolchain"],
+            &[
+                "ci/image/rust-toolchain.toml",
+                "rust-toolchain.toml",
+                "ws/member/rust-toolchain.toml",
+                "ws/rust-toolchain",
+            ],
+        );
+        check(
+            &["deep"],
+            &["deep/er: rust-toolchain.toml"],
+            &["rust-toolchain.toml"],
+        );
+        check(&["ci"], &[], &["ci/image/rust-toolchain.toml"]);
+        check(
+            &["ws/member/rust-toolchain.toml"],
+            &[],
+            &["ws/member/rust-toolchain.toml"],
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -189,6 +190,24 @@ impl Channel {
         self.release == "nightly" && self.date.is_none()
     }
 
+    /// The same toolchain as it was released on `date`, `YYYY-MM-DD`.
+    ///
+    /// # Panics
+    /// In debug builds, if that is no date.
+    #[must_use]
+    pub fn of_day(&self, date: &str) -> Self {
+        debug_assert!(is_date(date), "`{date}` is no date");
+        Self {
+            date: Some(date.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The day in the name, `YYYY-MM-DD`.
+    pub fn date(&self) -> Option<&str> {
+        self.date.as_deref()
+    }
+
     /// The host that the name carries.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
@@ -278,39 +297,112 @@ fn is_triple(text: &str) -> bool {
         && text.split('-').all(is_part)
 }
 
-/// The triple that rustup installs for where a name has none: the user's setting, or what the machine is.
+/// What rustup was told by its user once and for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct UserSettings {
+    /// The toolchain for where nothing names one.
+    pub default_toolchain: Option<String>,
+    /// The profile for toolchains that name none.
+    pub profile: Option<String>,
+    default_host_tuple: Option<String>,
+    // What rustup before 1.29 wrote.
+    default_host_triple: Option<String>,
+}
+
+impl UserSettings {
+    /// Reads `settings.toml` in rustup's home. One that cannot be read says nothing; rustup will say what is wrong with it.
+    pub fn parse(text: &str) -> Self {
+        toml::from_str(text).unwrap_or_default()
+    }
+
+    /// The triple that rustup installs for where a name has none: the user's setting, or what the machine is.
+    ///
+    /// `arch`, `os` are spelled as in `std::env::consts`. `None` where they leave a choice: several ABIs or byte orders. On
+    /// Linux glibc is assumed, which holds for every rustup that was not built for musl (`TargetTuple::from_host_or_build` in
+    /// `src/dist/mod.rs`).
+    pub fn host_triple(&self, arch: &str, os: &str) -> Option<String> {
+        let set = self.default_host_tuple.as_ref();
+        let set = set.or(self.default_host_triple.as_ref());
+        if let Some(triple) = set.filter(|triple| is_triple(triple)) {
+            return Some(triple.clone());
+        }
+        let arch = match arch {
+            "x86" => "i686",
+            "riscv64" => "riscv64gc",
+            "x86_64" | "aarch64" | "loongarch64" | "s390x" => arch,
+            _ => return None,
+        };
+        let rest = match os {
+            "linux" => "unknown-linux-gnu",
+            "macos" => "apple-darwin",
+            "windows" => "pc-windows-msvc",
+            "freebsd" | "netbsd" => return Some(format!("{arch}-unknown-{os}")),
+            _ => return None,
+        };
+        Some(format!("{arch}-{rest}"))
+    }
+}
+
+/// One `rustup toolchain install`, with nothing left to settings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Install {
+    /// Which toolchain.
+    pub channel: Channel,
+    /// The triple it runs on.
+    pub host: String,
+    /// `minimal`, `default`, `complete`.
+    pub profile: String,
+    /// Beyond those of the profile.
+    pub components: Vec<String>,
+    /// Beyond the host.
+    pub targets: Vec<String>,
+}
+
+impl fmt::Display for Install {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.channel.host() {
+            Some(_) => write!(f, "{}", self.channel),
+            None => write!(f, "{}-{}", self.channel, self.host),
+        }
+    }
+}
+
+/// Why a toolchain cannot be had from any dist server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoInstall {
+    /// Neither the file nor rustup's settings name one.
+    #[error("it names no channel, and rustup has no default toolchain here")]
+    NoChannel,
+    /// A name of the user's own.
+    #[error("{0}; larder cannot hold a toolchain of your own")]
+    NotReleased(#[from] ChannelError),
+}
+
+/// What installing what a toolchain file asks for means for this user; `None` if it points to a toolchain that is there already.
 ///
-/// `settings` is the text of `settings.toml` in rustup's home, if there is one. `arch`, `os` are spelled as in
-/// `std::env::consts`. `None` where they leave a choice: several ABIs or byte orders. On Linux glibc is assumed, which
-/// holds for every rustup that was not built for musl (`TargetTuple::from_host_or_build` in `src/dist/mod.rs`).
-pub fn host_triple(settings: Option<&str>, arch: &str, os: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Settings {
-        // The second is what rustup before 1.29 wrote.
-        default_host_tuple: Option<String>,
-        default_host_triple: Option<String>,
+/// `host` is for names without one.
+///
+/// # Errors
+/// No dist server has it.
+pub fn install(
+    wanted: Wanted,
+    user: &UserSettings,
+    host: &str,
+) -> Result<Option<Install>, NoInstall> {
+    if wanted.path.is_some() {
+        return Ok(None);
     }
-    let settings = settings.and_then(|text| toml::from_str::<Settings>(text).ok());
-    let set = settings
-        .and_then(|settings| settings.default_host_tuple.or(settings.default_host_triple))
-        .filter(|triple| is_triple(triple));
-    if set.is_some() {
-        return set;
-    }
-    let arch = match arch {
-        "x86" => "i686",
-        "riscv64" => "riscv64gc",
-        "x86_64" | "aarch64" | "loongarch64" | "s390x" => arch,
-        _ => return None,
-    };
-    let rest = match os {
-        "linux" => "unknown-linux-gnu",
-        "macos" => "apple-darwin",
-        "windows" => "pc-windows-msvc",
-        "freebsd" | "netbsd" => return Some(format!("{arch}-unknown-{os}")),
-        _ => return None,
-    };
-    Some(format!("{arch}-{rest}"))
+    let name = wanted.channel.as_ref().or(user.default_toolchain.as_ref());
+    let channel: Channel = name.ok_or(NoInstall::NoChannel)?.parse()?;
+    let profile = wanted.profile.as_deref().or(user.profile.as_deref());
+    let profile = profile.unwrap_or("default");
+    Ok(Some(Install {
+        host: channel.host().unwrap_or(host).to_owned(),
+        channel,
+        profile: full_profile(profile).unwrap_or(profile).to_owned(),
+        components: wanted.components,
+        targets: wanted.targets,
+    }))
 }
 
 /// One archive of a release.
@@ -324,6 +416,13 @@ pub struct DistFile {
     pub package: String,
     /// The triple it is installed for, or `*` if it is the same for all.
     pub target: String,
+}
+
+impl DistFile {
+    /// Whether these are the sources of the standard library, from which cargo builds it (`-Zbuild-std`).
+    pub fn holds_sources(&self) -> bool {
+        self.package == "rust-src"
+    }
 }
 
 /// Why a manifest does not tell what to install.
@@ -372,6 +471,15 @@ pub fn date(manifest: &str) -> Result<String, ManifestError> {
     let head: Head = toml::from_str(&manifest[..end])?;
     head.check()?;
     Ok(head.date)
+}
+
+/// The day before `date`; both are `YYYY-MM-DD`. `None` if that is no date, or one before 1970.
+pub fn day_before(date: &str) -> Option<String> {
+    let day = humantime::parse_rfc3339(&format!("{date}T00:00:00Z")).ok()?;
+    let before = day.checked_sub(Duration::from_secs(24 * 60 * 60))?;
+    let before = before.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + before).to_string();
+    text.get(..10).map(str::to_owned)
 }
 
 /// The archives that `rustup toolchain install` would download into an empty home, in its order (sorted by package, then
@@ -627,7 +735,7 @@ impl Component {
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -904,7 +1012,9 @@ mod tests {
             (None, "x86_64", "hermit", None),
         ] {
             assert_eq!(
-                host_triple(settings, arch, os).as_deref(),
+                UserSettings::parse(settings.unwrap_or_default())
+                    .host_triple(arch, os)
+                    .as_deref(),
                 triple,
                 "{settings:?} {arch} {os}"
             );
@@ -1098,5 +1208,48 @@ mod tests {
             })
             .min();
         assert!(best.unwrap() < Duration::from_millis(500), "{best:?}");
+    }
+
+    #[test]
+    fn an_install_is_what_the_file_says_completed_by_the_users_settings() {
+        let user = UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n");
+        let installed = |text: &str| {
+            let wanted = parse_file(ToolchainFile::Toml, text).unwrap();
+            install(wanted, &user, LINUX).map(|install| {
+                install.map(|install| {
+                    let more = [install.components.join("+"), install.targets.join("+")];
+                    format!("{install} {} {}", install.profile, more.join("/"))
+                })
+            })
+        };
+        let ok = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(
+            installed(
+                "[toolchain]\nchannel = '1.95'\ncomponents = ['clippy']\ntargets = ['w']\nprofile = 'd'"
+            ),
+            ok(&format!("1.95-{LINUX} default clippy/w"))
+        );
+        assert_eq!(
+            installed("[toolchain]\ncomponents = ['rust-src']"),
+            ok(&format!("beta-{LINUX} minimal rust-src/"))
+        );
+        assert_eq!(
+            installed("[toolchain]\nchannel = 'stable-x86_64-pc-windows-gnu'"),
+            ok("stable-x86_64-pc-windows-gnu minimal /")
+        );
+        assert_eq!(installed("[toolchain]\npath = '/opt/rust'"), Ok(None));
+        assert!(matches!(
+            installed("[toolchain]\nchannel = 'mine'"),
+            Err(NoInstall::NotReleased(_))
+        ));
+    }
+
+    #[test]
+    fn days_go_back_over_months_and_leap_years() {
+        assert_eq!(day_before("2026-03-01").as_deref(), Some("2026-02-28"));
+        assert_eq!(day_before("2024-03-01").as_deref(), Some("2024-02-29"));
+        assert_eq!(day_before("2026-01-01").as_deref(), Some("2025-12-31"));
+        assert_eq!(day_before("2026-13-01"), None);
+        assert_eq!(day_before("1970-01-01"), None);
     }
 }

@@ -9,6 +9,10 @@ use url::Url;
 use super::{Audience, Freshness, Half, Key, Kind, Place, Policy, Resource, Source, Unlisted};
 use crate::hash::Sha256;
 
+/// rustup's own server: what the addresses in its manifests begin with, wherever a manifest came from (rustup,
+/// `DEFAULT_DIST_SERVER` in `dist/mod.rs`).
+pub const DEFAULT_SERVER: &str = "https://static.rust-lang.org/";
+
 /// Where rustup's things come from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dist {
@@ -169,12 +173,43 @@ pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
     }))
 }
 
-/// The archive at a path at larder whose hash the manifest gives.
-pub fn archive(dist: &Arc<Dist>, path: &str, checksum: Sha256) -> Option<Resource> {
-    let segments: Vec<_> = path.split('/').collect();
+/// The archive that a manifest names by address and hash, and the sidecar beside it. `None` if rustup would not ask larder for
+/// that address: only what begins with [`DEFAULT_SERVER`] is asked of the configured server (rustup, `dist/manifestation.rs`,
+/// `Manifestation::update`).
+pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<(Resource, Resource)> {
+    let segments: Vec<_> = url.strip_prefix(DEFAULT_SERVER)?.split('/').collect();
+    let spot = Spot::new(dist, &segments)?;
+    let sidecar = spot.sidecar();
+    Some((
+        Arc::new(Archive {
+            spot,
+            checksum: Some(checksum),
+        }),
+        Arc::new(Sidecar { spot: sidecar }),
+    ))
+}
+
+/// What rustup asks for at the end of each install.
+pub fn release(dist: &Arc<Dist>) -> Resource {
+    Arc::new(Release {
+        spot: Spot {
+            dist: dist.clone(),
+            path: "rustup/release-stable.toml".to_owned(),
+        },
+    })
+}
+
+/// The program that installs rustup itself on a host, where its script looks for it; `None` if that is no triple.
+pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
+    let ending = if host.contains("-windows-") {
+        ".exe"
+    } else {
+        ""
+    };
+    let name = format!("rustup-init{ending}");
     Some(Arc::new(Archive {
-        spot: Spot::new(dist, &segments)?,
-        checksum: Some(checksum),
+        spot: Spot::new(dist, &["rustup", "dist", host, &name])?,
+        checksum: None,
     }))
 }
 

@@ -449,7 +449,7 @@ impl Store for Files {
                     projects.push(project);
                 }
             }
-            projects.sort_by(|a: &Pin, b: &Pin| a.lock.cmp(&b.lock));
+            projects.sort_by(|a: &Pin, b: &Pin| a.owner.cmp(&b.owner));
             Ok(projects)
         })
         .await
@@ -457,7 +457,7 @@ impl Store for Files {
     }
 
     async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
-        let name = Sha256::of(pin.lock.as_os_str().as_encoded_bytes()).to_string();
+        let name = Sha256::of(pin.owner.to_string().as_bytes()).to_string();
         let path = self
             .top
             .join("projects")

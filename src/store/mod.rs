@@ -51,10 +51,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Takes away a blob that was found damaged. None there, no effect.
     async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError>;
 
-    /// The registered projects.
+    /// What is registered.
     async fn pins(&self) -> Result<Vec<Pin>, StoreError>;
 
-    /// Registers a project, in place of what was registered for the same lock file.
+    /// Registers what an owner needs, in place of what was registered for it before.
     async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError>;
 
     /// What the store holds, by counting. Takes a time that grows with it.
@@ -80,13 +80,36 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 }
 
-/// A warmed project: what it needs must not be evicted.
+/// What was warmed and must not be evicted.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pin {
-    /// Its lock file.
-    pub lock: PathBuf,
+    /// On whose account.
+    pub owner: Owner,
     /// The crates it needs.
     pub packages: Vec<Pinned>,
+    /// The hashes of the toolchain archives it needs.
+    pub archives: Vec<Sha256>,
+}
+
+/// Who needs what is pinned.
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// A lock file or toolchain file, by its absolute path.
+    File(PathBuf),
+    /// A toolchain that was named by itself.
+    Toolchain(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Toolchain(name) => write!(f, "toolchain {name}"),
+        }
+    }
 }
 
 /// One crate that a project needs.

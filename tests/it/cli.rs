@@ -57,7 +57,7 @@ fn status_tells_of_store_and_projects_and_that_no_daemon_runs() {
     let lock = project.folder().join("Cargo.lock").display().to_string();
     for expected in [
         &site.store().display().to_string(),
-        "crates    1 files",
+        "files     1, ",
         &lock,
         "(1 package)",
         "not running; start it with `larder serve`",

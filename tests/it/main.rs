@@ -28,3 +28,4 @@ mod tiny_registry;
 mod toolchain;
 mod upstream;
 mod warm;
+mod warm_toolchains;

@@ -1,0 +1,662 @@
+//! Fills the larder from lock files and toolchain files: projects to packages, packages to resources, resources through the
+//! cache's one path, all in parallel; then a report. Has no fetching code; lock files are `lockfile`'s, finding them `projects`'.
+
+mod plan;
+mod toolchains;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+pub use plan::Toolchains;
+pub(crate) use plan::{Plan, ProjectPlan, ToolchainPlan, Wanted, plan};
+pub(crate) use toolchains::{Pantry, Way};
+
+use crate::{
+    cache::{Cache, Demand, Ensured, Outcome},
+    error::Error,
+    hash::Sha256,
+    resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams},
+    scratch::Scratch,
+    server::{self, H2c, Server, guard::Hosts},
+    store::{Owner, Pin, Pinned, Store},
+    toolchain::DistFile,
+};
+
+/// How long an outage may last before what is missing counts as failed, and how often to look.
+const BLIP: Duration = Duration::from_secs(10);
+const BLIP_PAUSE: Duration = Duration::from_millis(500);
+
+/// What to warm, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folders, lock files or manifests.
+    pub paths: Vec<PathBuf>,
+    /// Fetches at a time.
+    pub jobs: usize,
+    /// Whether every index entry is asked about, stored or not.
+    pub refresh: bool,
+    /// Whether to stop before fetching.
+    pub dry_run: bool,
+    /// Only crates that builds for these need; all, if empty.
+    pub targets: Vec<String>,
+    /// The toolchains that are wanted beyond those of toolchain files.
+    pub toolchains: Toolchains,
+    /// Cargo's program.
+    pub cargo: PathBuf,
+    /// Hosts that the user reaches without a proxy.
+    pub no_proxy: OsString,
+    /// A folder for scratch work.
+    pub scratch: PathBuf,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Projects found.
+    pub projects: usize,
+    /// Distinct packages of known registries in their lock files.
+    pub packages: usize,
+    /// Crates that were fetched; in a dry run, that would be.
+    pub fetched: usize,
+    /// Crates that were there.
+    pub cached: usize,
+    /// Distinct toolchains.
+    pub toolchains: usize,
+    /// Their archives.
+    pub components: usize,
+    /// Archives that were fetched; in a dry run, that would be.
+    pub components_fetched: usize,
+    /// Archives that were there.
+    pub components_cached: usize,
+    /// Bytes fetched: crates, index entries and archives.
+    pub bytes: u64,
+    /// Time taken, in seconds.
+    pub seconds: f64,
+    /// What could not be had.
+    pub failed: Vec<Problem>,
+    /// What larder does not cover.
+    pub skipped: Vec<Problem>,
+}
+
+/// One thing that is not in the larder now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Which thing.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+/// How far the work has come, for whoever shows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Packages and archives in all, as far as they are known; 0 while lock files are read.
+    pub total: usize,
+    /// How many of them are done with.
+    pub done: usize,
+    /// Bytes fetched.
+    pub bytes: u64,
+}
+
+/// One crate to have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Package {
+    registry: String,
+    name: String,
+    version: String,
+    /// The lock file's word on its hash.
+    checksum: Option<Sha256>,
+}
+
+/// Warms. `progress` is told how far it has come.
+pub async fn warm(
+    cache: &Cache,
+    store: &Arc<dyn Store>,
+    upstreams: &Upstreams,
+    options: Options,
+    progress: watch::Sender<Progress>,
+) -> Report {
+    let began = Instant::now();
+    let mut report = Report::default();
+    let (paths, toolchains) = (options.paths.clone(), options.toolchains.clone());
+    let mut plan = plan(paths, toolchains, upstreams).await;
+    report.projects = plan.projects.len();
+    report.failed.append(&mut plan.failed);
+
+    let mut needed: Option<BTreeSet<(String, String)>> = None;
+    let is_unlocked = |project: &ProjectPlan| project.lock.is_none();
+    let has_targets = !options.targets.is_empty() && !plan.projects.is_empty();
+    if plan.projects.iter().any(is_unlocked) || has_targets {
+        if options.dry_run {
+            let unlocked = plan.projects.iter().filter(|project| is_unlocked(project));
+            report.skipped.extend(unlocked.map(|project| {
+                Problem {
+                    what: project.folder.display().to_string(),
+                    why: "has no Cargo.lock; without --dry-run, one is made in a scratch folder"
+                        .to_owned(),
+                }
+            }));
+        } else {
+            let with_cargo = WithCargo {
+                cache,
+                upstreams,
+                options: &options,
+            };
+            match with_cargo.run(&mut plan.projects).await {
+                Ok(narrowed) => needed = narrowed,
+                Err(problem) => report.failed.push(problem),
+            }
+        }
+    }
+
+    let way = if options.dry_run {
+        Way::Look
+    } else {
+        Way::Fetch {
+            refresh: options.refresh,
+        }
+    };
+    let mut work = Work {
+        pantry: Pantry {
+            cache: cache.clone(),
+            store: store.clone(),
+            dist: upstreams.dist.clone(),
+            way,
+        },
+        upstreams: upstreams.clone(),
+        needed: needed.map(Arc::new),
+        room: Arc::new(Semaphore::new(options.jobs)),
+        begun: BTreeSet::new(),
+        steps: JoinSet::new(),
+        pins: BTreeMap::new(),
+        report,
+        progress,
+    };
+    // First, since these files are the largest.
+    work.toolchains(&plan, options.toolchains.bootstrap);
+    for project in &mut plan.projects {
+        let lock = project.lock.clone();
+        let lock = lock.unwrap_or_else(|| project.folder.join("Cargo.lock"));
+        let owner = Owner::File(std::path::absolute(&lock).unwrap_or(lock));
+        work.packages(&[owner], std::mem::take(&mut project.wanted));
+    }
+    work.run().await;
+    let Work {
+        pins, mut report, ..
+    } = work;
+
+    if !options.dry_run {
+        for pin in pins.into_values() {
+            if let Err(error) = store.put_pin(&pin).await {
+                report.failed.push(Problem {
+                    what: pin.owner.to_string(),
+                    why: format!("cannot be registered: {error}"),
+                });
+            }
+        }
+    }
+    report.failed.sort();
+    report.failed.dedup();
+    report.skipped.sort();
+    report.skipped.dedup();
+    report.seconds = began.elapsed().as_secs_f64();
+    report
+}
+
+/// All that is under way, and what has come of it so far.
+struct Work {
+    pantry: Pantry,
+    upstreams: Upstreams,
+    /// The packages whose crates are wanted; all, if there is none.
+    needed: Option<Arc<BTreeSet<(String, String)>>>,
+    room: Arc<Semaphore>,
+    begun: BTreeSet<Package>,
+    steps: JoinSet<Step>,
+    pins: BTreeMap<Owner, Pin>,
+    report: Report,
+    progress: watch::Sender<Progress>,
+}
+
+/// What one task came to.
+enum Step {
+    /// A package.
+    Package(Result<Had, Problem>),
+    /// One archive of a toolchain.
+    Archive(Result<Had, Problem>),
+    /// The archives of a toolchain.
+    Release(Vec<Owner>, Result<Vec<DistFile>, Problem>),
+    /// The standard library's lock file.
+    Library(Vec<Owner>, Had, Result<Vec<u8>, Problem>),
+    /// What else rustup asks for: what of it is missing.
+    Extras(Vec<Problem>),
+}
+
+impl Work {
+    /// Begins with all toolchains.
+    fn toolchains(&mut self, plan: &Plan, bootstrap: bool) {
+        for toolchain in &plan.toolchains {
+            self.report.failed.extend_from_slice(&toolchain.failed);
+            self.report.skipped.extend_from_slice(&toolchain.skipped);
+        }
+        let installs = plan.installs();
+        self.report.toolchains = installs.len();
+        if !installs.is_empty() || bootstrap {
+            let (pantry, hosts) = (self.pantry.clone(), plan.hosts.clone());
+            self.begin(async move { Step::Extras(pantry.extras(&hosts, bootstrap).await) });
+        }
+        for (install, owners) in installs {
+            let pantry = self.pantry.clone();
+            self.begin(async move { Step::Release(owners, pantry.release(&install).await) });
+        }
+    }
+
+    /// Begins with the packages of one lock file that were not begun with yet.
+    fn packages(&mut self, owners: &[Owner], mut wanted: Wanted) {
+        self.report.failed.append(&mut wanted.failed);
+        self.report.skipped.append(&mut wanted.skipped);
+        if wanted.packages.is_empty() {
+            return;
+        }
+        for pinned in &wanted.packages {
+            let package = Package::from(pinned.clone());
+            if !self.begun.insert(package.clone()) {
+                continue;
+            }
+            self.report.packages += 1;
+            let Some(registry) = self.upstreams.registries.named(&package.registry).cloned() else {
+                continue;
+            };
+            let one = One {
+                cache: self.pantry.cache.clone(),
+                registry,
+                wants_crate: self.needed.as_ref().is_none_or(|needed| {
+                    needed.contains(&(package.name.clone(), package.version.clone()))
+                }),
+                package,
+                refresh: self.pantry.way == Way::Fetch { refresh: true },
+            };
+            let pantry = self.pantry.clone();
+            self.begin(async move {
+                Step::Package(match pantry.way {
+                    Way::Look => one.look(&*pantry.store).await,
+                    Way::Fetch { .. } => one.have().await,
+                })
+            });
+        }
+        for owner in owners {
+            self.pin(owner)
+                .packages
+                .extend(wanted.packages.iter().cloned());
+        }
+    }
+
+    /// Begins with the archives of one toolchain.
+    fn archives(&mut self, owners: &[Owner], files: Vec<DistFile>) {
+        self.report.components += files.len();
+        for owner in owners {
+            let sums = files.iter().filter_map(|file| Sha256::parse(&file.sha256));
+            self.pin(owner).archives.extend(sums);
+        }
+        for file in files {
+            let (pantry, owners) = (self.pantry.clone(), owners.to_vec());
+            self.begin(async move {
+                match pantry.archive(&file).await {
+                    Ok(had) if file.holds_sources() && pantry.has(had) => {
+                        Step::Library(owners, had, pantry.library_lock(&file).await)
+                    }
+                    had => Step::Archive(had),
+                }
+            });
+        }
+    }
+
+    fn pin(&mut self, owner: &Owner) -> &mut Pin {
+        self.pins.entry(owner.clone()).or_insert_with(|| Pin {
+            owner: owner.clone(),
+            packages: Vec::new(),
+            archives: Vec::new(),
+        })
+    }
+
+    /// Begins a task once there is room for it.
+    fn begin(&mut self, task: impl Future<Output = Step> + Send + 'static) {
+        let room = self.room.clone();
+        self.progress.send_modify(|progress| progress.total += 1);
+        self.steps.spawn(async move {
+            let _permit = room.acquire_owned().await;
+            task.await
+        });
+    }
+
+    /// Goes on until nothing is under way.
+    async fn run(&mut self) {
+        while let Some(step) = self.steps.join_next().await {
+            match step {
+                Ok(step) => self.take(step),
+                Err(died) => self.report.failed.push(Problem {
+                    what: "a fetch".to_owned(),
+                    why: died.to_string(),
+                }),
+            }
+            let bytes = self.report.bytes;
+            self.progress.send_modify(|progress| {
+                progress.done += 1;
+                progress.bytes = bytes;
+            });
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        let report = &mut self.report;
+        let failed = match step {
+            Step::Package(Ok(had)) => {
+                report.bytes += had.bytes;
+                match had.fetched {
+                    Some(true) => report.fetched += 1,
+                    Some(false) => report.cached += 1,
+                    None => {}
+                }
+                return;
+            }
+            Step::Archive(Ok(had)) => return report.took_archive(&had),
+            Step::Release(owners, Ok(files)) => return self.archives(&owners, files),
+            Step::Library(owners, had, Ok(lock)) => {
+                report.took_archive(&had);
+                let mut wanted = Wanted::default();
+                wanted.read("the standard library's Cargo.lock", &lock, &self.upstreams);
+                return self.packages(&owners, wanted);
+            }
+            Step::Library(_, had, Err(problem)) => {
+                report.took_archive(&had);
+                problem
+            }
+            // Without its manifest, nobody can say what a toolchain would be.
+            Step::Release(_, Err(problem)) if self.pantry.way == Way::Look => {
+                return report.skipped.push(problem);
+            }
+            Step::Extras(_) if self.pantry.way == Way::Look => return,
+            Step::Extras(missing) => return report.failed.extend(missing),
+            Step::Package(Err(problem))
+            | Step::Archive(Err(problem))
+            | Step::Release(_, Err(problem)) => problem,
+        };
+        report.failed.push(failed);
+    }
+}
+
+impl Report {
+    fn took_archive(&mut self, had: &Had) {
+        self.bytes += had.bytes;
+        match had.fetched {
+            Some(true) => self.components_fetched += 1,
+            Some(false) | None => self.components_cached += 1,
+        }
+    }
+}
+
+impl From<Pinned> for Package {
+    fn from(pinned: Pinned) -> Self {
+        Self {
+            registry: pinned.registry,
+            name: pinned.name,
+            version: pinned.version,
+            checksum: pinned.checksum,
+        }
+    }
+}
+
+/// One package on its way into the larder.
+struct One {
+    cache: Cache,
+    registry: Arc<Registry>,
+    package: Package,
+    wants_crate: bool,
+    refresh: bool,
+}
+
+/// How a package or an archive was had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Had {
+    /// Whether its file was fetched, or in a dry run would be; `None` if it is not wanted.
+    pub(crate) fetched: Option<bool>,
+    /// Bytes fetched.
+    pub(crate) bytes: u64,
+}
+
+impl One {
+    fn problem(&self, why: impl ToString) -> Problem {
+        Problem {
+            what: format!("{} {}", self.package.name, self.package.version),
+            why: why.to_string(),
+        }
+    }
+
+    async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Problem> {
+        let ensured = patiently(&self.cache, resource, demand).await;
+        ensured.map_err(|error| self.problem(error.with_hint()))
+    }
+
+    /// Makes sure that the package is stored: its index entry, which must list it, and its crate.
+    async fn have(&self) -> Result<Had, Problem> {
+        let Some(entry) = IndexEntry::of(&self.registry, &self.package.name) else {
+            return Err(self.problem("has a name that no crate can have"));
+        };
+        let mut bytes = 0;
+        let mut demand = if self.refresh {
+            Demand::Refresh
+        } else {
+            Demand::Stored
+        };
+        let checksum = loop {
+            let had = self.ensure(&entry, demand).await?;
+            if had.outcome == Outcome::Miss {
+                bytes += had.bytes;
+            }
+            if self.refresh && matches!(had.outcome, Outcome::Stale(_)) {
+                return Err(
+                    self.problem("its index entry could not be refreshed; the stored one was kept")
+                );
+            }
+            let body = had.entry.unwrap_or_default();
+            match IndexEntry::checksum(&body, &self.package.version) {
+                Some(checksum) => break checksum,
+                // The stored entry is older than the lock file.
+                None if demand == Demand::Stored && had.outcome == Outcome::Hit => {
+                    demand = Demand::Refresh
+                }
+                None => return Err(self.problem("its index entry does not list that version")),
+            }
+        };
+        if let Some(locked) = self.package.checksum.filter(|locked| *locked != checksum) {
+            let why = format!(
+                "the lock file says sha256 {locked}, the index says {checksum}; one of them was tampered with"
+            );
+            return Err(self.problem(why));
+        }
+        if !self.wants_crate {
+            return Ok(Had {
+                fetched: None,
+                bytes,
+            });
+        }
+        let Some(file) = CrateFile::of(
+            &self.registry,
+            &self.package.name,
+            &self.package.version,
+            Some(checksum),
+        ) else {
+            return Err(self.problem("has a version that no crate can have"));
+        };
+        let had = self.ensure(&file, Demand::Stored).await?;
+        let fetched = had.outcome != Outcome::Hit;
+        Ok(Had {
+            fetched: Some(fetched),
+            bytes: bytes + if fetched { had.bytes } else { 0 },
+        })
+    }
+
+    /// Tells whether it is stored, and fetches nothing.
+    async fn look(&self, store: &dyn Store) -> Result<Had, Problem> {
+        let is_held = missing(&self.cache, store, &self.registry, &self.package)
+            .await
+            .is_none();
+        Ok(Had {
+            fetched: Some(!is_held),
+            bytes: 0,
+        })
+    }
+}
+
+/// Like [`Cache::ensure`], but outlasts an outage that may yet be a blip: nothing is gained by failing fast here.
+async fn patiently(cache: &Cache, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
+    loop {
+        match cache.ensure(resource, demand).await {
+            Err(Error::Down { since, .. }) if since < BLIP => tokio::time::sleep(BLIP_PAUSE).await,
+            ensured => return ensured,
+        }
+    }
+}
+
+/// What of a package is missing from the store; `None` if nothing is.
+async fn missing(
+    cache: &Cache,
+    store: &dyn Store,
+    registry: &Arc<Registry>,
+    package: &Package,
+) -> Option<String> {
+    let listed = match IndexEntry::of(registry, &package.name) {
+        Some(entry) => cache
+            .peek(&entry)
+            .await
+            .and_then(|body| IndexEntry::checksum(&body, &package.version)),
+        None => None,
+    };
+    let title = format!("{} {}", package.name, package.version);
+    let Some(listed) = listed else {
+        return Some(format!("index entry of `{title}`"));
+    };
+    if package.checksum.is_some_and(|locked| locked != listed) {
+        return Some(format!(
+            "crate `{title}` with the hash that the lock file wants"
+        ));
+    }
+    match store.holds(vec![listed]).await.as_deref() {
+        Ok([true]) => None,
+        Ok(_) | Err(_) => Some(format!("crate `{title}`")),
+    }
+}
+
+/// What of the packages of a lock file is missing from the store, by name.
+pub(crate) async fn all_missing(
+    cache: &Cache,
+    store: &dyn Store,
+    upstreams: &Upstreams,
+    packages: &[Pinned],
+) -> Vec<String> {
+    let mut names = Vec::new();
+    for pinned in packages {
+        let Some(registry) = upstreams.registries.named(&pinned.registry) else {
+            continue;
+        };
+        names.extend(missing(cache, store, registry, &Package::from(pinned.clone())).await);
+    }
+    names
+}
+
+/// The part of warming that needs the user's own cargo: it talks to a larder of ours on a free port.
+struct WithCargo<'a> {
+    cache: &'a Cache,
+    upstreams: &'a Upstreams,
+    options: &'a Options,
+}
+
+impl WithCargo<'_> {
+    /// Makes lock files where there are none, and returns what the targets need, if any were named.
+    async fn run(
+        &self,
+        plans: &mut [ProjectPlan],
+    ) -> Result<Option<BTreeSet<(String, String)>>, Problem> {
+        let problem = |why: String| Problem {
+            what: "a larder for cargo".to_owned(),
+            why,
+        };
+        let listener = server::listen(([127, 0, 0, 1], 0).into())
+            .await
+            .map_err(|cause| problem(cause.to_string()))?;
+        let address = listener
+            .local_addr()
+            .map_err(|cause| problem(cause.to_string()))?;
+        let server = Server {
+            cache: self.cache.clone(),
+            upstreams: self.upstreams.clone(),
+            hosts: Hosts::new(&[address], &[]),
+            h2c: H2c::On,
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(server::run(vec![listener], Arc::new(server), async {
+            let _ = stopped.await;
+        }));
+        let scratch = Scratch {
+            cargo: self.options.cargo.clone(),
+            registry_address: format!("http://{address}/"),
+            folder: self.options.scratch.clone(),
+            no_proxy: self.options.no_proxy.clone(),
+        };
+        let mut needed = BTreeSet::new();
+        for plan in plans.iter_mut() {
+            let text = match &plan.lock {
+                Some(lock) => tokio::fs::read_to_string(lock).await.ok(),
+                None => match scratch.make_lock(&plan.folder).await {
+                    Ok(text) => {
+                        let lock = plan.folder.join("Cargo.lock");
+                        let name = lock.display().to_string();
+                        plan.wanted.read(&name, text.as_bytes(), self.upstreams);
+                        Some(text)
+                    }
+                    Err(error) => {
+                        plan.wanted.fail(&plan.folder, chain(&error));
+                        None
+                    }
+                },
+            };
+            let Some(text) = text else { continue };
+            for target in &self.options.targets {
+                match scratch.needed_for(&plan.folder, &text, target).await {
+                    Ok(packages) => needed.extend(packages),
+                    Err(error) => plan.wanted.fail(&plan.folder, chain(&error)),
+                }
+            }
+        }
+        drop(stop);
+        let _ = serving.await;
+        Ok((!self.options.targets.is_empty()).then_some(needed))
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,376 @@
+//! `larder warm` and `larder check` on toolchains, and what real rustup makes of their work.
+
+use std::fs;
+
+use fake_upstream::{
+    Crate, DEFAULT_ROOT, FakeUpstream, HOST, Installer, Toolchain, WASM, crate_path,
+};
+use larder::toolchain;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::stage::site;
+use crate::support::larder::{Larder, Site};
+use crate::support::rustup::{Rustup, installed};
+
+/// An upstream with a release of rustup and of these toolchains.
+fn released(toolchains: &[&Toolchain]) -> FakeUpstream {
+    let upstream = FakeUpstream::start();
+    for toolchain in toolchains {
+        upstream.release(toolchain);
+    }
+    upstream.release_rustup(&Installer::new("1.29.0").program(fs::read(installed()).unwrap()));
+    upstream
+}
+
+fn stable() -> Toolchain {
+    Toolchain::new("stable", "1.95.0").date("2026-04-16")
+}
+
+/// Runs a command with `--json` against this upstream; its document, its exit code and what it told people.
+#[track_caller]
+fn run(site: &Site, upstream: &FakeUpstream, arguments: &[&str]) -> (Value, Option<i32>, String) {
+    let server = upstream.base_url();
+    let mut all = vec!["--json", "--dist-server", &server];
+    all.extend(arguments);
+    let output = site.command(&all);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let document = serde_json::from_slice(&output.stdout);
+    let document = document.unwrap_or_else(|error| panic!("{error}: {text}"));
+    (document, output.status.code(), text)
+}
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let top = TempDir::new().unwrap();
+    for (path, text) in files {
+        let path = top.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    top
+}
+
+fn archives_asked(upstream: &FakeUpstream) -> Vec<String> {
+    let requests = upstream.requests().into_iter();
+    let mut paths: Vec<_> = requests
+        .map(|request| request.path)
+        .filter(|path| path.contains(".tar.") && !path.ends_with(".sha256"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// What `rustup toolchain install` would download, as paths on the server.
+fn files(release: &Toolchain, profile: &str, components: &[&str], targets: &[&str]) -> Vec<String> {
+    let owned = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let manifest = release.manifest(&release.archives());
+    let (components, targets) = (owned(components), owned(targets));
+    let files = toolchain::files(&manifest, HOST, profile, &components, &targets).unwrap();
+    let mut paths: Vec<_> = files
+        .into_iter()
+        .map(|file| file.url.replace(DEFAULT_ROOT, ""))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn serve_offline<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
+    site.serve(&["--dist-server", &upstream.base_url(), "--offline"])
+}
+
+#[track_caller]
+fn rustup(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) {
+    let server = larder.url().trim_end_matches('/');
+    let run = rustup.run(arguments, server, &format!("{server}/rustup"));
+    run.assert_success();
+}
+
+#[test]
+fn what_a_toolchain_file_asks_for_is_fetched_once_and_real_rustup_installs_it_offline() {
+    let upstream = released(&[&stable()]);
+    let tree = folder(&[(
+        "app/rust-toolchain.toml",
+        &format!(
+            "[toolchain]\nchannel = '1.95.0'\nprofile = 'minimal'\ncomponents = ['clippy']\ntargets = ['{WASM}']\n"
+        ),
+    )]);
+    let path = tree.path().display().to_string();
+    let site = site(&upstream);
+    let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
+    assert_eq!((&verdict["ready"], code), (&Value::Bool(false), Some(1)));
+    assert!(
+        verdict["toolchains"][0]["missing"][0]
+            .as_str()
+            .is_some_and(|missing| missing.contains("channel-rust-1.95.0.toml")),
+        "{verdict:#}"
+    );
+
+    let (report, code, said) = run(&site, &upstream, &["warm", &path]);
+    assert_eq!(code, Some(0), "{said}");
+    let expected = files(&stable(), "minimal", &["clippy"], &[WASM]);
+    assert_eq!(archives_asked(&upstream), expected);
+    let numbers = ["toolchains", "components", "components_fetched", "failed"];
+    let numbers = numbers.map(|field| report[field].to_string());
+    assert_eq!(numbers, ["1", "5", "5", "[]"]);
+
+    upstream.forget_requests();
+    let (report, code, _) = run(&site, &upstream, &["warm", &path]);
+    assert_eq!(
+        (report["components_cached"].as_u64(), code),
+        (Some(5), Some(0))
+    );
+    assert_eq!(archives_asked(&upstream).len(), 0);
+    let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
+    assert_eq!(
+        (verdict["ready"].as_bool(), code),
+        (Some(true), Some(0)),
+        "{verdict:#}"
+    );
+    let status = site.command(&["status"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains("rust-toolchain.toml  (5 components)"),
+        "{status}"
+    );
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let client = Rustup::new();
+    let install = [
+        "toolchain",
+        "install",
+        "1.95.0",
+        "--profile",
+        "minimal",
+        "-t",
+        WASM,
+    ];
+    rustup(&client, &larder, &install);
+    // For this, rustup does not ask for the manifest.
+    rustup(
+        &client,
+        &larder,
+        &["component", "add", "clippy", "--toolchain", "1.95.0"],
+    );
+    let installed = client.components(&format!("1.95.0-{HOST}"));
+    assert!(
+        installed.iter().any(|name| name.starts_with("clippy")),
+        "{installed:?}"
+    );
+}
+
+#[test]
+fn a_named_toolchain_is_fetched_whole_and_a_release_since_then_is_noticed() {
+    let upstream = released(&[&stable()]);
+    let site = site(&upstream);
+    let named = [
+        "warm",
+        "--toolchain",
+        "stable",
+        "--profile",
+        "default",
+        "--bootstrap",
+        "--max-age",
+        "0s",
+    ];
+    let (report, code, said) = run(&site, &upstream, &named);
+    assert_eq!(
+        (code, report["projects"].as_u64()),
+        (Some(0), Some(0)),
+        "{said}"
+    );
+    assert_eq!(
+        archives_asked(&upstream),
+        files(&stable(), "default", &[], &[])
+    );
+    let installer = format!("/rustup/dist/{HOST}/rustup-init");
+    assert_eq!(upstream.requests_for(&installer), 2, "its hash, and itself");
+
+    let newer = Toolchain::new("stable", "1.96.0").date("2026-05-28");
+    upstream.release(&newer);
+    upstream.forget_requests();
+    let (_, code, _) = run(&site, &upstream, &named);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        archives_asked(&upstream),
+        files(&newer, "default", &[], &[])
+    );
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    rustup(&Rustup::new(), &larder, &["toolchain", "install", "stable"]);
+    assert_eq!(larder.get("/rustup-init.sh").status, 200);
+    assert_eq!(larder.get(&installer).status, 200);
+}
+
+#[test]
+fn a_nightly_that_lacks_something_is_passed_over_as_rustup_does() {
+    let nightly = |date: &str| Toolchain::new("nightly", "1.97.0-nightly").date(date);
+    let complete = nightly("2026-04-14");
+    let upstream = released(&[
+        &complete,
+        &nightly("2026-04-15").unavailable("clippy-preview"),
+        &nightly("2026-04-16").unavailable("clippy-preview"),
+    ]);
+    let site = site(&upstream);
+    let wanted = [
+        "--toolchain",
+        "nightly",
+        "--profile",
+        "minimal",
+        "--component",
+        "clippy",
+    ];
+    let (report, code, said) = run(&site, &upstream, &[&["warm"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{said}{report:#}");
+    assert_eq!(
+        archives_asked(&upstream),
+        files(&complete, "minimal", &["clippy"], &[])
+    );
+    let (verdict, code, _) = run(&site, &upstream, &[&["check"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{verdict:#}");
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let install = [
+        "toolchain",
+        "install",
+        "nightly",
+        "--profile",
+        "minimal",
+        "-c",
+        "clippy",
+    ];
+    rustup(&Rustup::new(), &larder, &install);
+}
+
+#[test]
+fn a_release_that_lacks_something_fails_by_its_name() {
+    let upstream = released(&[&stable().unavailable("clippy-preview")]);
+    let site = site(&upstream);
+    let wanted = ["warm", "--toolchain", "stable", "--profile", "default"];
+    let (report, code, said) = run(&site, &upstream, &wanted);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert!(
+        said.contains("toolchain stable-") && said.contains("clippy"),
+        "{said}"
+    );
+    let (_, code, said) = run(&site, &upstream, &["warm", "--toolchain", "1.12.0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("there is no such release"), "{said}");
+    let (_, code, said) = run(&site, &upstream, &["warm", "--toolchain", "mine"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("`mine` is no release channel"), "{said}");
+}
+
+#[test]
+fn with_its_sources_the_crates_that_the_standard_library_is_built_from_come_along() {
+    let upstream = FakeUpstream::start();
+    let sum = upstream.publish(Crate::new("libc", "1.0.0"));
+    let lock = format!(
+        "version = 4\n\n[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
+    );
+    // In the archive that rustup prefers, and in the other.
+    for release in [
+        stable().library_lock(&lock),
+        stable().library_lock(&lock).gz_only(),
+    ] {
+        upstream.forget_requests();
+        upstream.release(&release);
+        upstream.release_rustup(&Installer::new("1.29.0"));
+        let tree = folder(&[(
+            "rust-toolchain",
+            "[toolchain]\nchannel = 'stable'\nprofile = 'minimal'\ncomponents = ['rust-src']",
+        )]);
+        let path = tree.path().display().to_string();
+        let site = site(&upstream);
+        let (report, code, said) = run(&site, &upstream, &["warm", &path]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(
+            (report["packages"].as_u64(), report["fetched"].as_u64()),
+            (Some(1), Some(1))
+        );
+        assert_eq!(upstream.requests_for(&crate_path("libc", "1.0.0")), 1);
+        let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
+        assert_eq!(code, Some(0), "{verdict:#}");
+
+        fs::remove_file(crate::stage::blob_path(&site, &sum)).unwrap();
+        let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
+        assert_eq!(code, Some(1));
+        assert!(
+            verdict["toolchains"][0]["missing"][0]
+                .as_str()
+                .is_some_and(|missing| missing.contains("libc 1.0.0")),
+            "{verdict:#}"
+        );
+    }
+}
+
+#[test]
+fn toolchain_files_that_ask_for_nothing_to_be_fetched_or_cannot_be_read_are_told_apart() {
+    let upstream = released(&[&stable()]);
+    let tree = folder(&[
+        ("a/rust-toolchain.toml", "[toolchain]\npath = '/opt/rust'\n"),
+        ("b/rust-toolchain", "my-own\n"),
+        ("c/rust-toolchain.toml", "[toolchain\n"),
+        ("d/rust-toolchain", "stable\n"),
+    ]);
+    let path = tree.path().display().to_string();
+    let site = site(&upstream);
+    let (report, code, said) = run(&site, &upstream, &["warm", "--dry-run", &path]);
+    assert_eq!(
+        (code, archives_asked(&upstream).len()),
+        (Some(1), 0),
+        "{said}"
+    );
+    assert!(
+        report["skipped"]
+            .to_string()
+            .contains("channel-rust-stable.toml` is not stored"),
+        "{report:#}"
+    );
+
+    let (report, code, _) = run(&site, &upstream, &["warm", &path]);
+    assert_eq!((code, report["toolchains"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(
+        report["skipped"].as_array().map(Vec::len),
+        Some(1),
+        "{report:#}"
+    );
+    assert!(
+        report["skipped"]
+            .to_string()
+            .contains("`my-own` is no release")
+    );
+    assert_eq!(
+        report["failed"].as_array().map(Vec::len),
+        Some(1),
+        "{report:#}"
+    );
+    assert!(
+        report["failed"]
+            .to_string()
+            .contains("c/rust-toolchain.toml")
+    );
+
+    // With all stored, a dry run knows.
+    let (report, _, _) = run(&site, &upstream, &["warm", "--dry-run", &path]);
+    assert_eq!(
+        report["components_cached"], report["components"],
+        "{report:#}"
+    );
+}
+
+#[test]
+fn a_manifest_that_leads_past_larder_is_refused_and_the_fault_is_named() {
+    let upstream = FakeUpstream::start();
+    upstream.release(&stable().root("http://mirror.example/static"));
+    upstream.release_rustup(&Installer::new("1.29.0"));
+    let site = site(&upstream);
+    let (_, code, said) = run(&site, &upstream, &["warm", "--toolchain", "stable"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("past larder, to http://mirror.example/static/dist/"),
+        "{said}"
+    );
+}
