@@ -75,7 +75,7 @@ fn files(release: &Toolchain, profile: &str, components: &[&str], targets: &[&st
 }
 
 fn serve_offline<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
-    site.serve(&["--dist-server", &upstream.base_url(), "--offline"])
+    site.serve(&["--dist-server", upstream.base_url(), "--offline"])
 }
 
 #[track_caller]
