@@ -24,6 +24,7 @@ use larder::{
 };
 use tokio::sync::watch;
 use tracing::info;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 /// How often `warm` says how far it is where there is no terminal.
@@ -109,7 +110,7 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
     };
     let settings =
         config::settings(&shared, serve, jobs).map_err(|bad| Failed::Usage(bad.to_string()))?;
-    set_up_log(
+    let _log = set_up_log(
         &shared,
         &settings,
         matches!(cli.command, cli::Command::Serve(_)),
@@ -153,8 +154,10 @@ fn outlive_size_limits() -> io::Result<()> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
-/// The daemon tells of every request; other commands only of trouble.
-fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) {
+/// The daemon tells of every request; other commands only of trouble. Lines are written by a thread of their own, many at a
+/// time where there are many, so that no request waits for whoever reads them. What is waiting is written when the guard is
+/// dropped.
+fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> WorkerGuard {
     let level = match (
         is_daemon,
         i16::from(shared.verbose) - i16::from(shared.quiet),
@@ -166,12 +169,14 @@ fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) {
         (_, 1..) => "trace",
     };
     let colour = settings.may_colour && io::stderr().is_terminal();
+    let (writer, guard) = tracing_appender::non_blocking(io::BufWriter::new(io::stderr()));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(colour)
         .with_target(false)
         .try_init();
+    guard
 }
 
 /// The parts every command is made of.

@@ -29,7 +29,12 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{Blob, Census, Entry, Pin, Spool, Store, StoreError, is_full, spool::blocking};
+use super::{
+    Blob, Census, Entry, Pin, Spool, Store, StoreError,
+    hot::{Hot, Stamp},
+    is_full,
+    spool::blocking,
+};
 use crate::{hash::Sha256, resource::Key};
 
 /// The format of everything below it.
@@ -44,7 +49,14 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 pub struct Files {
     top: PathBuf,
     staging: Arc<Staging>,
+    entries: Hot<Entry>,
+    blobs: Hot<Blob>,
 }
+
+/// Room for entries in memory, in bytes.
+const HOT_ENTRIES: u64 = 8 << 20;
+/// Blobs kept open.
+const HOT_BLOBS: u64 = 256;
 
 impl Files {
     /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
@@ -58,7 +70,15 @@ impl Files {
             folder: top.join("staging"),
             mine: Mutex::default(),
         });
-        Ok(Self { top, staging })
+        Ok(Self {
+            top,
+            staging,
+            entries: Hot::new(512, HOT_ENTRIES, |entry| {
+                // What it takes beside its body: head, path, and their places in tables.
+                entry.body.len() as u64 + 512
+            }),
+            blobs: Hot::new(128, HOT_BLOBS, |_| 1),
+        })
     }
 
     /// Makes the store ready for writing, and takes away what dead processes left in staging. Without it, what is missing
@@ -316,6 +336,9 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 impl Store for Files {
     async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let path = self.entry_path(key);
+        if let Some(entry) = self.entries.get(&path) {
+            return Ok(Some(entry));
+        }
         let at = path.clone();
         let read = blocking(move || {
             let Some(mut file) = open(&path)? else {
@@ -324,12 +347,16 @@ impl Store for Files {
             let found = file.metadata()?;
             let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
             file.read_to_end(&mut record)?;
-            Ok(Some(Entry::parse(Bytes::from(record), found.modified()?)))
+            let entry = Entry::parse(Bytes::from(record), found.modified()?);
+            Ok(Some((Stamp::of(&found), entry)))
         });
         match read.await {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(entry))) => Ok(Some(entry)),
-            Ok(Some(Err(why))) => Err(StoreError::Damaged {
+            Ok(Some((stamp, Ok(entry)))) => {
+                self.entries.put(at, stamp, entry.clone());
+                Ok(Some(entry))
+            }
+            Ok(Some((_, Err(why)))) => Err(StoreError::Damaged {
                 at: key.to_string(),
                 why,
             }),
@@ -379,19 +406,29 @@ impl Store for Files {
 
     async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
         let path = self.blob_path(sum);
+        if let Some(blob) = self.blobs.get(&path) {
+            return Ok(Some(blob));
+        }
         let at = path.clone();
-        blocking(move || {
+        let opened = blocking(move || {
             let Some(file) = open(&path)? else {
                 return Ok(None);
             };
-            let len = file.metadata()?.len();
-            Ok(Some(Blob {
-                len,
+            let found = file.metadata()?;
+            let blob = Blob {
+                len: found.len(),
                 bytes: Arc::new(Arc::new(file)),
-            }))
-        })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+            };
+            Ok(Some((Stamp::of(&found), blob)))
+        });
+        match opened.await {
+            Ok(None) => Ok(None),
+            Ok(Some((stamp, blob))) => {
+                self.blobs.put(at, stamp, blob.clone());
+                Ok(Some(blob))
+            }
+            Err(source) => Err(StoreError::io(at, source)),
+        }
     }
 
     async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
@@ -767,5 +804,35 @@ mod tests {
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
         assert!(store.entry(&key("left")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_is_given_up_as_soon_as_any_process_changes_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, other] = [(); 2].map(|()| Files::open(folder.path()).unwrap());
+        let key = key("left");
+        ours.put_entry(&key, &entry(b"one", at(1))).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
+        }
+        other.renew(&key, at(5)).await.unwrap();
+        let renewed = ours.entry(&key).await.unwrap().unwrap();
+        assert_eq!(renewed.checked, at(5));
+        other.expire(vec![(key.clone(), at(6))]).await.unwrap();
+        let expired = ours.entry(&key).await.unwrap().unwrap();
+        assert_eq!(expired.checked, SystemTime::UNIX_EPOCH);
+        other.put_entry(&key, &entry(b"two", at(5))).await.unwrap();
+        assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"two", at(5))));
+
+        let sum = Sha256::of(b"body");
+        let spool = other.spool().await.unwrap();
+        spool.write(0, b"body").unwrap();
+        other.put_blob(Arc::new(spool), sum).await.unwrap();
+        for _ in 0..2 {
+            let blob = ours.blob(sum).await.unwrap().unwrap();
+            assert_eq!(blob.bytes.read_at(1, 2).await.unwrap(), "od");
+        }
+        other.remove_blob(sum).await.unwrap();
+        assert!(ours.blob(sum).await.unwrap().is_none());
     }
 }

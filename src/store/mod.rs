@@ -3,6 +3,8 @@
 
 pub mod entry;
 pub mod files;
+mod hot;
+mod read;
 pub mod spool;
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::SystemTime};

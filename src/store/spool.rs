@@ -123,19 +123,6 @@ impl ReadAt for Spool {
     }
 }
 
-#[async_trait]
-impl ReadAt for Arc<File> {
-    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let file = self.clone();
-        blocking(move || {
-            let mut part = vec![0; len];
-            file.read_exact_at(&mut part, offset)?;
-            Ok(Bytes::from(part))
-        })
-        .await
-    }
-}
-
 /// Runs disk work where it may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
