@@ -4,6 +4,7 @@
 
 mod goods;
 mod hits;
+mod instructions;
 mod load;
 mod machine;
 mod million;
@@ -30,7 +31,7 @@ use row::{Row, table};
 #[derive(Debug, clap::Parser)]
 #[command(
     about = "Measures larder against going direct, with real cargo and a fake upstream, and against nginx",
-    after_help = "`hits` needs nginx and wrk (Debian packages). Without them \
+    after_help = "`hits` needs nginx and wrk, `instructions` needs valgrind and strace (all of them Debian packages). Without them \
                   their rows say so. Other caches, crates-io-proxy and panamax for instance, are not compared."
 )]
 struct Arguments {
@@ -46,7 +47,7 @@ struct Arguments {
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only the scenes whose name contains this; repeatable. `million` is played only when it is named
+    /// Only the scenes whose name contains this; repeatable. `instructions` and `million` are played only when they are named
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Keep the raw numbers in `contrib/bench/runs`

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::goods;
 use crate::hits;
+use crate::instructions;
 use crate::load;
 use crate::million;
 use crate::row::{Row, Unit, rounded};
@@ -59,6 +60,10 @@ pub(crate) const ALL: &[Scene] = &[
     scene("warm-1000", warm_fast),
     scene("outage", outage),
     scene("memory", memory),
+    Scene {
+        opt_in: true,
+        ..scene("instructions", instructions::play)
+    },
     Scene {
         opt_in: true,
         ..scene("million", million::play)
