@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod guard;
 pub mod h2c;
+mod metrics;
 mod respond;
 pub mod route;
 
@@ -219,6 +220,13 @@ impl Server {
                 plain(StatusCode::OK, "ok".to_owned(), Line::new(path.to_owned()))
             }
             Route::Status => json(self.status()),
+            Route::Metrics => respond::text(
+                StatusCode::OK,
+                metrics::CONTENT_TYPE,
+                self.metrics(),
+                &asked,
+                Line::new(path.to_owned()),
+            ),
         }
     }
 
@@ -274,13 +282,26 @@ impl Server {
         });
         Bytes::from(format!("{status}\n"))
     }
+
+    fn metrics(&self) -> Bytes {
+        let outages = self.cache.outages();
+        let down: Vec<_> = outages.into_iter().map(|(host, _)| host).collect();
+        let numbers = metrics::Numbers {
+            version: env!("CARGO_PKG_VERSION"),
+            is_offline: self.cache.is_offline(),
+            totals: &self.cache.totals(),
+            in_flight: self.cache.in_flight(),
+            down: &down,
+        };
+        Bytes::from(numbers.to_string())
+    }
 }
 
 /// What a person is told who opens the address in a browser.
 fn home(authority: &str) -> String {
     let settings = crate::client::cargo_settings(&format!("http://{authority}/"));
     format!(
-        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json",
+        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json, for Prometheus: /-/metrics",
         env!("CARGO_PKG_VERSION")
     )
 }

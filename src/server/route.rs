@@ -23,6 +23,8 @@ pub enum Route {
     Ready,
     /// Its numbers.
     Status,
+    /// Its numbers for Prometheus.
+    Metrics,
 }
 
 /// Why a path asks for nothing. `Display` is for the client.
@@ -54,6 +56,7 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
         ["-", "health"] => Ok(Route::Health),
         ["-", "ready"] => Ok(Route::Ready),
         ["-", "status.json"] => Ok(Route::Status),
+        ["-", "metrics"] => Ok(Route::Metrics),
         [.., "info", "refs"] if query.is_some_and(|query| query.contains("service=git-")) => {
             Err(NoRoute::GitProtocol)
         }
@@ -141,8 +144,12 @@ mod tests {
         let found = route(path, query, &upstreams).map(|route| match route {
             Route::Config(registry) => format!("config of {}", registry.name()),
             Route::Resource(resource) => resource.to_string(),
-            other
-            @ (Route::Home | Route::Script | Route::Health | Route::Ready | Route::Status) => {
+            other @ (Route::Home
+            | Route::Script
+            | Route::Health
+            | Route::Ready
+            | Route::Status
+            | Route::Metrics) => {
                 format!("{other:?}")
             }
         });
@@ -181,6 +188,7 @@ mod tests {
         check("/-/health", Ok("Health"));
         check("/-/ready", Ok("Ready"));
         check("/-/status.json", Ok("Status"));
+        check("/-/metrics", Ok("Metrics"));
     }
 
     #[test]

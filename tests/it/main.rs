@@ -13,6 +13,7 @@ mod crates;
 mod disk;
 mod dist;
 mod index;
+mod metrics;
 mod outage;
 mod scratch;
 mod server;

@@ -330,7 +330,7 @@ fn t35_the_git_protocol_is_told_what_is_missing() {
 }
 
 /// All kinds of routes.
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 9] = [
     "/config.json",
     "/le/ft/left",
     "/crates/left/1.0.0/download",
@@ -338,6 +338,7 @@ const ROUTES: [&str; 8] = [
     "/-/health",
     "/-/ready",
     "/-/status.json",
+    "/-/metrics",
     "/nothing",
 ];
 

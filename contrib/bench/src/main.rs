@@ -1,8 +1,14 @@
-//! Measures larder against going direct: reads the arguments, runs the scenes in order, prints the table, records the run.
+//! Measures larder against going direct and against nginx: reads the arguments, runs the scenes in order, prints the table, records the run.
 //!
 //! What is measured is `scene`'s matter, how numbers become a verdict `row`'s.
 
+mod goods;
+mod hits;
+mod instructions;
+mod load;
 mod machine;
+mod million;
+mod nginx;
 mod row;
 mod scene;
 mod stage;
@@ -23,7 +29,11 @@ use serde_json::json;
 use row::{Row, table};
 
 #[derive(Debug, clap::Parser)]
-#[command(about = "Measures larder against going direct, with real cargo and a fake upstream")]
+#[command(
+    about = "Measures larder against going direct, with real cargo and a fake upstream, and against nginx",
+    after_help = "`hits` needs nginx and wrk, `instructions` needs valgrind and strace (all of them Debian packages). Without them \
+                  their rows say so. Other caches, crates-io-proxy and panamax for instance, are not compared."
+)]
 struct Arguments {
     /// The built larder
     #[arg(long, value_name = "FILE")]
@@ -37,7 +47,7 @@ struct Arguments {
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only the scenes whose name contains this; repeatable
+    /// Only the scenes whose name contains this; repeatable. `instructions` and `million` are played only when they are named
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Keep the raw numbers in `contrib/bench/runs`
@@ -73,8 +83,8 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 
     let mut rows: Vec<Row> = Vec::new();
     for scene in scene::ALL {
-        let is_wanted = arguments.only.is_empty()
-            || arguments.only.iter().any(|part| scene.name.contains(part));
+        let is_named = arguments.only.iter().any(|part| scene.name.contains(part));
+        let is_wanted = is_named || (arguments.only.is_empty() && !scene.opt_in);
         if !is_wanted {
             continue;
         }

@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use fake_upstream::crate_path;
 use serde_json::{Value, json};
 
+use crate::goods;
+use crate::hits;
+use crate::instructions;
+use crate::load;
+use crate::million;
 use crate::row::{Row, Unit, rounded};
 use crate::stage::{DIAL, Stage, Task, Took};
 use crate::support::larder::{Larder, Site};
@@ -20,6 +25,8 @@ const FAR: Duration = Duration::from_millis(150);
 const PATIENCE: f64 = 2.0;
 /// Clients that want the same crate at once.
 const CROWD: usize = 200;
+/// Clients that download the same large file at once.
+const STREAMS: usize = 50;
 
 /// What a scene is played with.
 #[derive(Clone, Copy, Debug)]
@@ -37,44 +44,39 @@ pub(crate) struct Play<'a> {
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) name: &'static str,
+    /// Whether it is played only when it is asked for.
+    pub(crate) opt_in: bool,
     pub(crate) play: fn(&Play<'_>) -> Vec<Row>,
 }
 
 /// In the order of the table.
 pub(crate) const ALL: &[Scene] = &[
+    scene("cold", cold),
+    scene("stale", stale_near),
+    scene("stale-far", stale_far),
+    scene("crowd", crowd),
+    scene("hits", hits::play),
+    scene("warm-100", warm_slow),
+    scene("warm-1000", warm_fast),
+    scene("outage", outage),
+    scene("memory", memory),
     Scene {
-        name: "cold",
-        play: cold,
+        opt_in: true,
+        ..scene("instructions", instructions::play)
     },
     Scene {
-        name: "stale",
-        play: stale_near,
-    },
-    Scene {
-        name: "stale-far",
-        play: stale_far,
-    },
-    Scene {
-        name: "crowd",
-        play: crowd,
-    },
-    Scene {
-        name: "warm-100",
-        play: warm_slow,
-    },
-    Scene {
-        name: "warm-1000",
-        play: warm_fast,
-    },
-    Scene {
-        name: "outage",
-        play: outage,
-    },
-    Scene {
-        name: "memory",
-        play: memory,
+        opt_in: true,
+        ..scene("million", million::play)
     },
 ];
+
+const fn scene(name: &'static str, play: fn(&Play<'_>) -> Vec<Row>) -> Scene {
+    Scene {
+        name,
+        opt_in: false,
+        play,
+    }
+}
 
 impl Play<'_> {
     fn stage(&self, round_trip: Duration, bytes_per_second: Option<u64>) -> Stage {
@@ -92,32 +94,28 @@ impl Play<'_> {
 fn cold(play: &Play<'_>) -> Vec<Row> {
     let stage = play.stage(NEAR, None);
     let compare = |task, what: &str, first_claim, reach| {
-        let mut row = ratio(what, first_claim, reach);
+        let mut row = Row::ratio(
+            &format!("{what}, larder empty / direct"),
+            first_claim,
+            reach,
+        );
+        let mut waste = waste(&format!("{what}, larder empty"));
         for _ in 0..play.rounds {
             let direct = stage.direct(task);
             let site = stage.site();
             let larder = site.serve(&[]);
+            let before = index_requests(&stage);
             let through = stage.run(task, larder.url());
+            waste.push_waste(&stage, &larder, before);
             // Still writing, it would slow down the next direct run.
             larder.stop();
             row.push_pair(direct, through);
         }
-        row
+        [row, waste]
     };
-    vec![
-        compare(
-            Task::Fetch,
-            "cargo fetch --locked, larder empty / direct",
-            1.15,
-            1.0,
-        ),
-        compare(
-            Task::Resolve,
-            "cargo generate-lockfile, larder empty / direct",
-            1.2,
-            1.0,
-        ),
-    ]
+    let fetch = compare(Task::Fetch, "cargo fetch --locked", 1.15, 1.0);
+    let resolve = compare(Task::Resolve, "cargo generate-lockfile", 1.2, 1.0);
+    fetch.into_iter().chain(resolve).collect()
 }
 
 fn stale_near(play: &Play<'_>) -> Vec<Row> {
@@ -132,25 +130,39 @@ fn stale_far(play: &Play<'_>) -> Vec<Row> {
 fn stale(play: &Play<'_>, round_trip: Duration, first_claim: f64, reach: f64) -> Vec<Row> {
     let stage = play.stage(round_trip, None);
     let site = filled(&stage);
+    let distance = format!("{} ms", round_trip.as_millis());
     let compare = |task, what: &str| {
-        let what = format!(
-            "{what}, stored but stale / direct, {} ms",
-            round_trip.as_millis()
+        let mut row = Row::ratio(
+            &format!("{what}, stored but stale / direct, {distance}"),
+            first_claim,
+            reach,
         );
-        let mut row = ratio(&what, first_claim, reach);
+        let mut waste = waste(&format!("{what}, stored but stale, {distance}"));
         for _ in 0..play.rounds {
             let direct = stage.direct(task);
             let larder = site.serve(&["--max-age", "0s"]);
+            let before = index_requests(&stage);
             let through = stage.run(task, larder.url());
+            waste.push_waste(&stage, &larder, before);
             larder.stop();
             row.push_pair(direct, through);
         }
-        row
+        [row, waste]
     };
-    vec![
-        compare(Task::Fetch, "cargo fetch --locked"),
-        compare(Task::Resolve, "cargo generate-lockfile"),
-    ]
+    let fetch = compare(Task::Fetch, "cargo fetch --locked");
+    let resolve = compare(Task::Resolve, "cargo generate-lockfile");
+    fetch.into_iter().chain(resolve).collect()
+}
+
+/// What larder asked for in vain, as a share of all it asked upstream's index.
+fn waste(what: &str) -> Row {
+    let what = format!("read ahead in vain / index requests upstream, {what}");
+    Row::ratio(&what, 0.25, 0.1)
+}
+
+/// Index entries that upstream was asked for so far.
+fn index_requests(stage: &Stage) -> usize {
+    stage.upstream.requests_for("/index/") - stage.upstream.requests_for("/index/config.json")
 }
 
 /// A larder that has all that both tasks ask for, and is warmed.
@@ -176,7 +188,7 @@ fn crowd(play: &Play<'_>) -> Vec<Row> {
     let what = format!("requests upstream, {CROWD} clients want one missing crate");
     let mut row = Row {
         unit: Unit::Count,
-        ..ratio(&what, 1.0, 1.0)
+        ..Row::ratio(&what, 1.0, 1.0)
     };
     for _ in 0..play.rounds {
         let site = stage.site();
@@ -223,11 +235,11 @@ fn warm_twice(play: &Play<'_>, megabits: u64) -> Vec<Row> {
     let needed = bytes as f64 / bytes_per_second as f64 + round_trips.as_secs_f64();
     let packages = stage.project.packages.len();
     let what = format!("larder warm, {packages} packages, empty store / needed, {megabits} Mbit/s");
-    let mut first = ratio(&what, 2.5, 1.5);
+    let mut first = Row::ratio(&what, 2.5, 1.5);
     let what = format!("larder warm again, nothing to do, {megabits} Mbit/s");
     let mut second = Row {
         unit: Unit::Seconds,
-        ..ratio(&what, 0.5, 0.2)
+        ..Row::ratio(&what, 0.5, 0.2)
     };
     for _ in 0..play.rounds {
         let site = stage.site();
@@ -259,8 +271,8 @@ fn outage(play: &Play<'_>) -> Vec<Row> {
     let stage = play.stage(NEAR, None);
     let site = filled(&stage);
     let what = "cargo fetch --locked of a warmed project, upstream black-holed, less 2 s / online";
-    let mut at_dial = ratio(&format!("{what}; larder started in the dark"), 1.0, 1.0);
-    let mut in_use = ratio(&format!("{what}; larder connected before"), 1.0, 1.0);
+    let mut at_dial = Row::ratio(&format!("{what}; larder started in the dark"), 1.0, 1.0);
+    let mut in_use = Row::ratio(&format!("{what}; larder connected before"), 1.0, 1.0);
     for _ in 0..play.rounds {
         let larder = site.serve(&["--max-age", "0s"]);
         let online = stage.run(Task::Fetch, larder.url());
@@ -280,29 +292,46 @@ fn outage(play: &Play<'_>) -> Vec<Row> {
 
 fn memory(play: &Play<'_>) -> Vec<Row> {
     let stage = play.stage(NEAR, None);
-    let row = |what| Row {
+    let row = |what: &str, first_claim, reach| Row {
         unit: Unit::Mebibytes,
-        ..ratio(what, 30.0, 15.0)
+        ..Row::ratio(what, first_claim, reach)
     };
-    let mut started = row("resident memory, just started");
-    let mut worked = row("resident memory, idle after a cold cargo fetch");
+    let mut started = row("resident memory, just started", 30.0, 15.0);
+    let mut worked = row("resident memory, idle after a cold cargo fetch", 30.0, 15.0);
+    let what = format!("most resident memory, {STREAMS} clients stream a component of 80 MB");
+    let mut arriving = row(&format!("{what}, not stored before"), 128.0, 64.0);
+    let mut stored = row(&format!("{what}, stored"), 128.0, 64.0);
+    let component = goods::component(&stage.upstream);
+    let dist_server = goods::dist_server(&stage.upstream);
     for _ in 0..play.rounds {
         let site = stage.site();
         let larder = site.serve(&[]);
-        let (all, raw) = resident(&larder);
+        let (all, raw) = resident(&larder, "VmRSS:");
         started.push(all, raw);
         stage.run(Task::Fetch, larder.url());
         // Idle means that nothing is under way any more, cargo's connections and larder's writing included.
         std::thread::sleep(Duration::from_secs(1));
-        let (all, raw) = resident(&larder);
+        let (all, raw) = resident(&larder, "VmRSS:");
         worked.push(all, raw);
         larder.stop();
+
+        // The most that a process ever had is kept by the kernel, so each takes a process of its own.
+        for row in [&mut arriving, &mut stored] {
+            let larder = site.serve(&["--dist-server", &dist_server]);
+            let url = larder.url().trim_end_matches('/');
+            let bytes = load::download(url, &component.path, STREAMS, 1);
+            assert_eq!(bytes, (STREAMS * component.body.len()) as u64);
+            let (all, raw) = resident(&larder, "VmHWM:");
+            row.push(all, raw);
+            load::settle(&larder);
+            larder.stop();
+        }
     }
-    vec![started, worked]
+    vec![started, worked, arriving, stored]
 }
 
-/// Resident memory in MiB, program file included.
-fn resident(larder: &Larder<'_>) -> (f64, Value) {
+/// Resident memory in MiB, now (`VmRSS:`) or at its most (`VmHWM:`), program file included.
+fn resident(larder: &Larder<'_>, which: &str) -> (f64, Value) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", larder.process_id()));
     let status = status.expect("larder runs and this is Linux");
     let mebibytes = |name: &str| {
@@ -310,27 +339,25 @@ fn resident(larder: &Larder<'_>) -> (f64, Value) {
         let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         rounded(kibibytes.expect("the kernel tells a process's memory in kB") / 1024.0)
     };
-    let all = mebibytes("VmRSS:");
-    let raw =
-        json!({"rss": all, "anonymous": mebibytes("RssAnon:"), "file": mebibytes("RssFile:")});
+    let all = mebibytes(which);
+    let raw = json!({
+        "figure": all, "rss": mebibytes("VmRSS:"), "anonymous": mebibytes("RssAnon:"), "file": mebibytes("RssFile:"),
+    });
     (all, raw)
 }
 
-fn ratio(what: &str, first_claim: f64, reach: f64) -> Row {
-    Row {
-        what: what.to_owned(),
-        unit: Unit::Ratio,
-        samples: Vec::new(),
-        first_claim,
-        reach,
-        raw: Vec::new(),
-    }
-}
-
 impl Row {
-    fn push(&mut self, sample: f64, raw: Value) {
-        self.samples.push(sample);
-        self.raw.push(raw);
+    /// Waits until nothing is under way any more: what is wasted is not waited for by anybody else.
+    fn push_waste(&mut self, stage: &Stage, larder: &Larder<'_>, before: usize) {
+        load::settle(larder);
+        let status = load::status(larder);
+        let count = |name: &str| status["requests"][name].as_u64().unwrap_or_default();
+        let (fetched, asked) = (count("ahead-fetched"), count("ahead-asked"));
+        let all = index_requests(stage) - before;
+        self.push(
+            fetched.saturating_sub(asked) as f64 / all.max(1) as f64,
+            json!({"ahead_fetched": fetched, "ahead_asked": asked, "index_requests": all}),
+        );
     }
 
     fn push_pair(&mut self, direct: Took, larder: Took) {

@@ -1,0 +1,176 @@
+//! Clients that ask as fast as they can, and what that costs the server: requests and bytes per second, processor time.
+//!
+//! What is compared with what is left to the scenes.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::larder::Larder;
+
+/// What a word in `/proc/PID/stat` counts in: Linux tells user space hundredths of a second on every machine.
+const TICK: f64 = 0.01;
+
+/// Requests per second that wrk gets answered: one thread, 16 connections kept alive.
+///
+/// # Panics
+/// If wrk fails, or saw an answer that is neither 2xx nor 3xx, or lost a connection.
+pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64 {
+    let mut command = Command::new("wrk");
+    command.args(["-t1", "-c16", "-d", &format!("{}s", lasting.as_secs())]);
+    for (name, value) in headers {
+        command.args(["-H", &format!("{name}: {value}")]);
+    }
+    let output = command.arg(url).output().expect("wrk can be started");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && !said.contains("Non-2xx") && !said.contains("Socket errors"),
+        "wrk was not content with {url}:\n{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rate = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    rate.unwrap_or_else(|| panic!("wrk names no rate:\n{said}"))
+}
+
+/// So many clients, each downloading so many times; the bytes of all bodies. Nothing is kept.
+///
+/// # Panics
+/// If a download is not answered with 200 or does not come to its announced end.
+pub(crate) fn download(base: &str, path: &str, clients: usize, times: usize) -> u64 {
+    let address = base.trim_start_matches("http://");
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|_| scope.spawn(|| download_often(address, path, times)))
+            .collect();
+        let bytes = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client does not panic"));
+        bytes.sum()
+    })
+}
+
+fn download_often(address: &str, path: &str, times: usize) -> u64 {
+    let stream = TcpStream::connect(address).expect("the server accepts connections");
+    let mut stream = BufReader::with_capacity(128 << 10, stream);
+    let mut bytes = 0;
+    for _ in 0..times {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        let sent = stream.get_mut().write_all(request.as_bytes());
+        sent.expect("the server takes requests");
+        let mut left = content_length(&mut stream, path);
+        bytes += left;
+        while left > 0 {
+            let ready = stream.fill_buf().expect("the server goes on").len();
+            assert!(ready > 0, "{path} broke off with {left} bytes to come");
+            let taken = ready.min(usize::try_from(left).unwrap_or(usize::MAX));
+            stream.consume(taken);
+            left -= taken as u64;
+        }
+    }
+    bytes
+}
+
+/// Reads the head of an answer.
+fn content_length(stream: &mut BufReader<TcpStream>, path: &str) -> u64 {
+    let mut length = None;
+    let mut line = String::new();
+    for number in 0.. {
+        line.clear();
+        stream.read_line(&mut line).expect("the server answers");
+        let line = line.trim_end();
+        if number == 0 {
+            assert!(line.contains(" 200 "), "{path} was answered: {line}");
+        }
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok();
+        }
+    }
+    length.expect("the size of a large file is announced")
+}
+
+/// Processor seconds that these processes have used so far, in user space and in the kernel, ended threads included.
+pub(crate) fn processor_time(processes: &[u32]) -> f64 {
+    let ticks = processes.iter().map(|process| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+        let stat = stat.expect("the process runs and this is Linux");
+        // The second word is the program's name in brackets and may contain anything.
+        let words = stat.rsplit(')').next().unwrap_or_default();
+        let words: Vec<_> = words.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<f64>().expect("a count of ticks");
+        number(11) + number(12)
+    });
+    ticks.sum::<f64>() * TICK
+}
+
+/// What the daemon says of itself.
+pub(crate) fn status(larder: &Larder<'_>) -> Value {
+    let reply = larder.get("/-/status.json");
+    serde_json::from_slice(&reply.body).expect("the status is JSON")
+}
+
+/// Waits until no fetch is under way and all is stored.
+pub(crate) fn settle(larder: &Larder<'_>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while status(larder)["fetching"] != 0 {
+        assert!(Instant::now() < deadline, "larder is still fetching");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What must be installed first, if anything.
+pub(crate) fn lacks(programs: &[(&str, &str)]) -> Option<String> {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|(program, _)| !is_installed(program))
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    Some(format!(
+        "missing {}: apt-get install {}",
+        names.join(" and "),
+        packages.join(" ")
+    ))
+}
+
+/// nginx lies where only the superuser's search path leads.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .any(|folder| folder.join(program).is_file())
+}
+
+/// Empties a log, which whoever appends to it survives.
+pub(crate) fn truncate(log: &Path) {
+    let file = std::fs::OpenOptions::new().write(true).open(log);
+    file.and_then(|file| file.set_len(0))
+        .expect("the log can be emptied");
+}
+
+/// How many lines it has.
+pub(crate) fn lines(log: &Path) -> usize {
+    let file = std::fs::File::open(log).expect("there is a log");
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut piece = vec![0; 1 << 20];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut piece).expect("the log can be read") {
+            0 => return lines,
+            len => lines += piece[..len].iter().filter(|&&byte| byte == b'\n').count(),
+        }
+    }
+}

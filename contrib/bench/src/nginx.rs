@@ -1,0 +1,150 @@
+//! nginx as people set it up before crates.io: `proxy_cache` with the settings that its guides recommend, and Debian's log.
+//!
+//! What it is asked for is left to the scenes.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::http::Http;
+
+/// How long start and stop may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running nginx with an empty cache. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    master: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Nginx {
+    /// Caches what this upstream has, below the same paths.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub(crate) fn before(upstream: &str) -> Self {
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        // Free for now; whoever takes it meanwhile makes nginx fail, which is seen.
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = address.expect("there is a free port");
+        let settings = folder.path().join("nginx.conf");
+        std::fs::write(&settings, configuration(&folder, address, upstream))
+            .expect("the temporary folder is writable");
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"]
+            .into_iter()
+            .find(|program| std::path::Path::new(program).is_file())
+            .unwrap_or("nginx");
+        let master = Command::new(program)
+            .arg("-p")
+            .arg(folder.path())
+            .arg("-c")
+            .arg(&settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut nginx = Self {
+            master: master.expect("nginx can be started"),
+            address,
+            folder,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            let ended = nginx.master.try_wait().ok().flatten();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "nginx does not listen: {ended:?}\n{}",
+                std::fs::read_to_string(nginx.folder.path().join("error.log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        nginx
+    }
+
+    /// Its address, without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A client of it.
+    pub(crate) fn http(&self) -> Http {
+        Http::to(&self.url())
+    }
+
+    /// The processes that answer.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        let master = self.master.id();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+        let children = children.expect("nginx runs and this is Linux");
+        children
+            .split_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect()
+    }
+
+    /// One line for each answer.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.path().join("access.log")
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Killed, the master would leave its workers behind.
+        let _ = Command::new("/bin/sh")
+            .args(["-c", &format!("kill -TERM {}", self.master.id())])
+            .status();
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.master.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.master.kill();
+        let _ = self.master.wait();
+    }
+}
+
+fn configuration(folder: &TempDir, address: SocketAddr, upstream: &str) -> String {
+    let folder = folder.path().display();
+    // Workers of the superuser's nginx would be nobody, who may not look into the temporary folder.
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
+    let upstream = upstream.trim_end_matches('/');
+    let forward = "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_cache store; \
+                   proxy_cache_valid 200 10m; proxy_cache_lock on; proxy_cache_revalidate on; \
+                   proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;";
+    format!(
+        "{user}
+daemon off;
+worker_processes auto;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    default_type application/octet-stream;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_timeout 65;
+    keepalive_requests 1000000000;
+    access_log {folder}/access.log combined;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    proxy_cache_path {folder}/cache levels=1:2 keys_zone=store:10m max_size=10g inactive=7d use_temp_path=off;
+    server {{
+        listen {address};
+        location / {{ proxy_pass {upstream}; {forward} }}
+    }}
+}}
+"
+    )
+}

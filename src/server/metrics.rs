@@ -1,0 +1,252 @@
+//! The daemon's numbers as Prometheus reads them: text format 0.0.4, written by hand, since the counters are few and the cache
+//! has them already. Counting is the cache's business, how the text is sent `respond`'s.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Write as _},
+};
+
+/// What a scraper must be told that the text is.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The counters that are no outcomes of requests, each with its metric and label.
+const COUNTERS: [(&str, Metric, &str); 7] = [
+    ("upstream-answers", Metric::Upstream, "answered"),
+    ("upstream-failures", Metric::Upstream, "failed"),
+    ("probes-failed", Metric::Upstream, "probe-failed"),
+    ("ahead-fetched", Metric::Fetched, "index"),
+    ("blobs-ahead-fetched", Metric::Fetched, "blob"),
+    ("ahead-asked", Metric::Asked, "index"),
+    ("blobs-ahead-asked", Metric::Asked, "blob"),
+];
+
+/// A metric that comes in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Metric {
+    Upstream,
+    Fetched,
+    Asked,
+}
+
+/// What there is to tell.
+#[derive(Debug)]
+pub(super) struct Numbers<'a> {
+    pub(super) version: &'a str,
+    pub(super) is_offline: bool,
+    /// Everything the cache counts, by its name there.
+    pub(super) totals: &'a BTreeMap<&'static str, u64>,
+    /// Fetches under way.
+    pub(super) in_flight: usize,
+    /// The hosts out of reach.
+    pub(super) down: &'a [String],
+}
+
+impl Numbers<'_> {
+    fn of(&self, metric: Metric) -> impl Iterator<Item = (&'static str, u64)> {
+        COUNTERS
+            .iter()
+            .filter(move |(_, of, _)| *of == metric)
+            .map(|(name, _, label)| (*label, self.totals.get(name).copied().unwrap_or_default()))
+    }
+
+    /// What requests came to. A counter that nobody sorted here is among them, so that none is lost.
+    fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.totals
+            .iter()
+            .filter(|(name, _)| COUNTERS.iter().all(|(known, ..)| known != *name))
+            .map(|(name, count)| (*name, *count))
+    }
+
+    /// What was fetched ahead and not asked for so far. Falls when somebody asks, so it is no counter.
+    fn wasted(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let asked = self.of(Metric::Asked);
+        self.of(Metric::Fetched)
+            .zip(asked)
+            .map(|((kind, fetched), (_, asked))| (kind, fetched.saturating_sub(asked)))
+    }
+}
+
+impl Display for Numbers<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let build = [(self.version, 1)];
+        family(
+            out,
+            "build_info",
+            "gauge",
+            "The larder that runs here.",
+            "version",
+            build,
+        )?;
+        plain(
+            out,
+            "offline",
+            "Whether larder is offline by order.",
+            u64::from(self.is_offline),
+        )?;
+        family(
+            out,
+            "requests_total",
+            "counter",
+            "Requests for something that the cache holds or fetches, by how they were answered.",
+            "outcome",
+            self.outcomes(),
+        )?;
+        family(
+            out,
+            "upstream_requests_total",
+            "counter",
+            "Requests to upstream, by what came of them.",
+            "result",
+            self.of(Metric::Upstream),
+        )?;
+        family(
+            out,
+            "read_ahead_fetched_total",
+            "counter",
+            "What was fetched or revalidated before any client asked for it.",
+            "kind",
+            self.of(Metric::Fetched),
+        )?;
+        family(
+            out,
+            "read_ahead_asked_total",
+            "counter",
+            "What clients then asked for of what was fetched ahead.",
+            "kind",
+            self.of(Metric::Asked),
+        )?;
+        family(
+            out,
+            "read_ahead_wasted_total",
+            "gauge",
+            "What was fetched ahead and not asked for so far.",
+            "kind",
+            self.wasted(),
+        )?;
+        plain(
+            out,
+            "fetches_in_flight",
+            "Fetches under way.",
+            self.in_flight as u64,
+        )?;
+        plain(
+            out,
+            "outages",
+            "Upstream hosts that are out of reach now.",
+            self.down.len() as u64,
+        )?;
+        let down = self.down.iter().map(|host| (host.as_str(), 1));
+        family(
+            out,
+            "upstream_down",
+            "gauge",
+            "The upstream hosts that are out of reach now.",
+            "upstream",
+            down,
+        )
+    }
+}
+
+/// One metric without labels, of a kind that may fall.
+fn plain(out: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    head(out, name, "gauge", help)?;
+    writeln!(out, "larder_{name} {value}")
+}
+
+/// One metric that comes in parts, told apart by one label.
+fn family<'a>(
+    out: &mut fmt::Formatter<'_>,
+    name: &str,
+    kind: &str,
+    help: &str,
+    label: &str,
+    samples: impl IntoIterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
+    head(out, name, kind, help)?;
+    for (value, count) in samples {
+        write!(out, "larder_{name}{{{label}=\"")?;
+        for c in value.chars() {
+            match c {
+                '\\' | '"' => write!(out, "\\{c}")?,
+                '\n' => out.write_str("\\n")?,
+                c => out.write_char(c)?,
+            }
+        }
+        writeln!(out, "\"}} {count}")?;
+    }
+    Ok(())
+}
+
+fn head(out: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(
+        out,
+        "# HELP larder_{name} {help}\n# TYPE larder_{name} {kind}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(totals: &[(&'static str, u64)], down: &[&str], expected: &[&str]) {
+        let totals = totals.iter().copied().collect();
+        let down: Vec<_> = down.iter().map(|host| (*host).to_owned()).collect();
+        let text = Numbers {
+            version: "1.2.3",
+            is_offline: false,
+            totals: &totals,
+            in_flight: 3,
+            down: &down,
+        }
+        .to_string();
+        for line in expected {
+            assert!(text.lines().any(|known| known == *line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn waste_is_what_was_fetched_ahead_less_what_was_asked_for_and_never_below_zero() {
+        check(
+            &[
+                ("ahead-fetched", 9),
+                ("ahead-asked", 7),
+                ("blobs-ahead-asked", 1),
+            ],
+            &[],
+            &[
+                "larder_read_ahead_fetched_total{kind=\"index\"} 9",
+                "larder_read_ahead_asked_total{kind=\"index\"} 7",
+                "larder_read_ahead_wasted_total{kind=\"index\"} 2",
+                "larder_read_ahead_wasted_total{kind=\"blob\"} 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_counter_that_nobody_sorted_is_not_lost() {
+        check(
+            &[("hit", 2), ("news", 1)],
+            &[],
+            &[
+                "larder_requests_total{outcome=\"hit\"} 2",
+                "larder_requests_total{outcome=\"news\"} 1",
+                "larder_build_info{version=\"1.2.3\"} 1",
+                "larder_fetches_in_flight 3",
+                "larder_outages 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        check(
+            &[],
+            &["a\"b\\c\nd"],
+            &[
+                r#"larder_upstream_down{upstream="a\"b\\c\nd"} 1"#,
+                "larder_outages 1",
+            ],
+        );
+    }
+}

@@ -1,0 +1,180 @@
+//! `/-/metrics`: the exposition is one that Prometheus reads, and it says what was done.
+//!
+//! Who may read it is the same for all routes and tested with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fake_upstream::{Crate, FakeUpstream, entry_path};
+
+use crate::stage::{download, entry, settle, site, until};
+use crate::support::larder::Larder;
+
+/// An exposition, read as strictly as the format's description allows.
+#[derive(Debug, Default)]
+struct Metrics {
+    /// By metric with its labels as written.
+    samples: BTreeMap<String, u64>,
+    kinds: BTreeMap<String, String>,
+}
+
+impl Metrics {
+    #[track_caller]
+    fn of(larder: &Larder<'_>) -> Self {
+        let reply = larder.get("/-/metrics");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(
+            reply.header("content-type"),
+            Some("text/plain; version=0.0.4; charset=utf-8")
+        );
+        Self::parse(&reply.text())
+    }
+
+    #[track_caller]
+    fn parse(text: &str) -> Self {
+        assert!(text.ends_with('\n'), "the last line must end:\n{text}");
+        let mut metrics = Self::default();
+        let mut helped = BTreeSet::new();
+        let mut current = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, _) = rest.split_once(' ').expect("a help has words");
+                assert!(helped.insert(name), "`{name}` is helped twice");
+                current = name;
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a type has a kind");
+                assert_eq!(name, current, "the type must follow its help");
+                assert!(["counter", "gauge"].contains(&kind), "{line}");
+                assert_eq!(metrics.kinds.insert(name.to_owned(), kind.to_owned()), None);
+            } else {
+                let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
+                let name = sample.split('{').next().unwrap_or(sample);
+                assert_eq!(name, current, "samples must follow their type: {line}");
+                if let Some(labels) = sample.strip_prefix(name).filter(|l| !l.is_empty()) {
+                    assert!(
+                        labels.starts_with('{')
+                            && labels.contains("=\"")
+                            && labels.ends_with("\"}"),
+                        "{line}"
+                    );
+                }
+                let value = value.parse().expect("a count");
+                assert_eq!(
+                    metrics.samples.insert(sample.to_owned(), value),
+                    None,
+                    "{line} is there twice"
+                );
+            }
+        }
+        metrics
+    }
+
+    /// The value of this metric, labels included; 0 if there is none.
+    fn get(&self, sample: &str) -> u64 {
+        self.samples.get(sample).copied().unwrap_or_default()
+    }
+}
+
+#[test]
+fn the_numbers_are_what_was_done() {
+    let upstream = FakeUpstream::start();
+    // `far` is never asked for: it is what reading ahead wastes here.
+    upstream.publish(Crate::new("far", "1.0.0"));
+    upstream.publish(Crate::new("right", "1.0.0").dep("far", "^1"));
+    upstream.publish(Crate::new("left", "1.0.0").dep("right", "^1"));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "1h"]);
+
+    let before = Metrics::of(&larder);
+    assert_eq!(before.get("larder_requests_total{outcome=\"hit\"}"), 0);
+    assert_eq!(before.kinds["larder_requests_total"], "counter");
+
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    until("both entries behind `left` were fetched ahead", || {
+        upstream.requests_for(&entry_path("far")) == 1
+    });
+    settle(&larder);
+    assert_eq!(larder.get(&entry("right")).status, 200);
+    assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
+    settle(&larder);
+    for _ in 0..3 {
+        assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
+    }
+    assert_eq!(larder.get(&entry("nothing")).status, 404);
+
+    let after = Metrics::of(&larder);
+    for (sample, expected) in [
+        // `left`'s entry and its crate.
+        ("larder_requests_total{outcome=\"miss\"}", 2),
+        // `right`'s entry, which came ahead, and the crate three times more.
+        ("larder_requests_total{outcome=\"hit\"}", 4),
+        ("larder_requests_total{outcome=\"absent\"}", 1),
+        ("larder_read_ahead_fetched_total{kind=\"index\"}", 2),
+        ("larder_read_ahead_asked_total{kind=\"index\"}", 1),
+        ("larder_read_ahead_wasted_total{kind=\"index\"}", 1),
+        ("larder_fetches_in_flight", 0),
+        ("larder_outages", 0),
+        ("larder_offline", 0),
+        (
+            concat!(
+                "larder_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"}"
+            ),
+            1,
+        ),
+    ] {
+        assert_eq!(after.get(sample), expected, "{sample}\n{after:#?}");
+    }
+    let answered = after.get("larder_upstream_requests_total{result=\"answered\"}");
+    let failed = after.get("larder_upstream_requests_total{result=\"failed\"}");
+    assert_eq!(answered + failed, upstream.requests().len() as u64);
+    // Upstream's word that there is no `nothing`.
+    assert_eq!(failed, 1);
+}
+
+#[test]
+fn an_outage_is_told_with_its_host_and_ends() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s", "--patience", "1s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    settle(&larder);
+
+    upstream.stop();
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    let down = Metrics::of(&larder);
+    assert_eq!(down.get("larder_outages"), 1);
+    let hosts: Vec<_> = down
+        .samples
+        .keys()
+        .filter(|sample| sample.starts_with("larder_upstream_down{"))
+        .collect();
+    assert!(
+        matches!(hosts[..], [host] if host.contains("127.0.0.1")),
+        "{hosts:?}"
+    );
+    assert!(down.get("larder_upstream_requests_total{result=\"failed\"}") >= 1);
+
+    upstream.restart();
+    until("the outage is over", || {
+        Metrics::of(&larder).get("larder_outages") == 0
+    });
+    let up = Metrics::of(&larder);
+    assert!(
+        up.samples
+            .keys()
+            .all(|sample| !sample.starts_with("larder_upstream_down{"))
+    );
+}
+
+#[test]
+fn offline_is_told() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&["--offline"]);
+    assert_eq!(larder.get(&entry("left")).status, 424);
+    let metrics = Metrics::of(&larder);
+    assert_eq!(metrics.get("larder_offline"), 1);
+    assert_eq!(metrics.get("larder_requests_total{outcome=\"failed\"}"), 1);
+}
