@@ -5,15 +5,18 @@
     reason = "in a test, what cannot be prepared is a failure"
 )]
 
+mod bootstrap;
 mod cargo;
 mod cli;
 mod connection;
+mod container;
 mod crash;
 mod crates;
 mod disk;
 mod dist;
 mod index;
 mod outage;
+mod rustup_updates;
 mod scratch;
 mod server;
 mod stage;
