@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{resource::dist::Format, server::H2c};
 
@@ -130,7 +130,7 @@ pub enum Command {
     Check(Check),
     /// Tell what is stored and whether a daemon runs
     Status,
-    /// Settings for cargo
+    /// Settings for cargo, rustup and container builds
     Client(Client),
     /// Print a completion script for a shell
     Completions {
@@ -264,6 +264,22 @@ pub struct Client {
 /// What `client` does.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Print the settings that make cargo use the running larder
-    Print,
+    /// Print the settings that make a client use the running larder
+    Print {
+        /// Which client
+        #[arg(value_enum, default_value_t)]
+        of: ClientKind,
+    },
+}
+
+/// Whose settings `client print` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ClientKind {
+    /// TOML for cargo's config.toml
+    #[default]
+    Cargo,
+    /// Variables for rustup, as a shell exports them: `eval "$(larder client print rustup)"`
+    Rustup,
+    /// Options for `podman build` or `docker build`: `podman build $(larder client print build) .`
+    Build,
 }

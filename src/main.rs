@@ -2,6 +2,7 @@
 //! people is printed here; HTTP and the disk are for others.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -128,8 +129,8 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failed> {
             cli::Command::Check(flags) => run_check(&settings, &shared, flags).await,
             cli::Command::Status => run_status(&settings, &shared).await,
             cli::Command::Client(cli::Client {
-                command: cli::ClientCommand::Print,
-            }) => run_client_print(&settings).await,
+                command: cli::ClientCommand::Print { of },
+            }) => run_client_print(&settings, &shared, of).await,
             cli::Command::Completions { .. } | cli::Command::Man => Ok(ExitCode::SUCCESS),
         }
     });
@@ -577,35 +578,67 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_client_print(settings: &Settings) -> Result<ExitCode, Failed> {
+async fn run_client_print(
+    settings: &Settings,
+    shared: &cli::Shared,
+    of: cli::ClientKind,
+) -> Result<ExitCode, Failed> {
+    let note = |text: &str| {
+        if shared.quiet == 0 {
+            // Nobody is left to tell if stderr is closed.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    };
     let parts = parts(settings, true, false)?;
-    let base = match find_daemon(settings, &parts.files).await {
+    let found = find_daemon(settings, &parts.files).await;
+    let is_running = found.is_some();
+    let base = match found {
         Some((base, _)) => base,
         None => {
-            let base = settings
+            note("note: no larder is running now; this is where `larder serve` will listen");
+            settings
                 .listen
                 .first()
-                .map(|address| format!("http://{address}/"));
-            let _ = writeln!(
-                io::stderr(),
-                "note: no larder is running now; this is where `larder serve` will listen"
-            );
-            base.ok_or_else(|| failed("no address to listen on is configured"))?
+                .map(|address| format!("http://{address}/"))
+                .ok_or_else(|| failed("no address to listen on is configured"))?
         }
     };
     // An address that is listened on everywhere is reached on this machine by loopback.
     let base = base
         .replace("//0.0.0.0:", "//127.0.0.1:")
         .replace("//[::]:", "//[::1]:");
-    let _ = writeln!(
-        io::stderr(),
-        "# for $CARGO_HOME/config.toml or a project's .cargo/config.toml"
-    );
-    let mut text = client::cargo_settings(&base);
+    let mut cargo = client::cargo_settings(&base);
     for (name, index) in &settings.registries {
-        text += "\n";
-        text += &client::registry_settings(&base, name, index.as_str());
+        cargo += "\n";
+        cargo += &client::registry_settings(&base, name, index.as_str());
     }
-    say(&text)?;
+    if shared.json {
+        let document = serde_json::json!({
+            "address": base,
+            "running": is_running,
+            "cargo": cargo,
+            "rustup": client::rustup_variables(&base).into_iter().collect::<BTreeMap<_, _>>(),
+            "build": client::build_arguments(&base).into_iter().collect::<BTreeMap<_, _>>(),
+        });
+        say(&format!("{document}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match of {
+        cli::ClientKind::Cargo => {
+            note(
+                "# for $CARGO_HOME/config.toml or a project's .cargo/config.toml\n\
+                 # rustup's settings: larder client print rustup",
+            );
+            say(&cargo)?;
+        }
+        cli::ClientKind::Rustup => {
+            note("# for a shell, or its profile: eval \"$(larder client print rustup)\"");
+            say(&client::rustup_exports(&base))?;
+        }
+        cli::ClientKind::Build => {
+            note("# for a build: podman build $(larder client print build) .");
+            say(&client::build_options(&base))?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }

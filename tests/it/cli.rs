@@ -3,7 +3,7 @@
 //! `warm` and `check` have a module of their own.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
@@ -161,6 +161,49 @@ fn printed_settings_cover_the_other_registries() {
     let folder = project.folder().display().to_string();
     let check = site.command(&["check", "--config", &config, &folder]);
     assert!(check.status.success(), "{check:?}");
+}
+
+#[test]
+fn a_shell_that_evaluates_what_is_printed_for_rustup_has_its_variables() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let output = site.command(&["client", "print", "rustup"]);
+    assert!(output.status.success(), "{output:?}");
+    let script = format!("{}\nenv | grep ^RUSTUP_ | sort", stdout(&output));
+    let shell = Command::new("sh")
+        .env_clear()
+        .args(["-c", &script])
+        .output()
+        .expect("there is a shell");
+    let server = larder.url().trim_end_matches('/');
+    assert_eq!(
+        stdout(&shell),
+        format!("RUSTUP_DIST_SERVER={server}\nRUSTUP_UPDATE_ROOT={server}/rustup\n")
+    );
+}
+
+#[test]
+fn the_settings_of_all_clients_are_one_json_document_if_so_asked() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let text = stdout(&site.command(&["client", "print"]));
+    let output = site.command(&["client", "print", "--json"]);
+    let printed: Value = serde_json::from_slice(&output.stdout).expect("stdout is one document");
+    let url = larder.url();
+    assert_eq!(printed["address"], url);
+    assert_eq!(printed["running"], true);
+    assert_eq!(printed["cargo"], text);
+    assert_eq!(
+        printed["rustup"]["RUSTUP_UPDATE_ROOT"],
+        format!("{url}rustup")
+    );
+    assert_eq!(printed["build"]["CARGO_MIRROR"], url);
+    larder.stop();
+    let output = site.command(&["client", "print", "build", "--json", "-q"]);
+    assert!(stdout(&output).contains("\"running\":false"), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

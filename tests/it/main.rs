@@ -5,9 +5,11 @@
     reason = "in a test, what cannot be prepared is a failure"
 )]
 
+mod bootstrap;
 mod cargo;
 mod cli;
 mod connection;
+mod container;
 mod crash;
 mod crates;
 mod disk;
@@ -15,6 +17,7 @@ mod dist;
 mod index;
 mod metrics;
 mod outage;
+mod rustup_updates;
 mod scratch;
 mod server;
 mod stage;

@@ -150,6 +150,23 @@ impl Rustup {
     }
 }
 
+/// Makes a folder that holds links to these of this machine's programs and nothing else, to be a whole `PATH`.
+///
+/// # Panics
+/// If one of them is not installed: its test would pass for nothing.
+#[track_caller]
+pub(crate) fn link_tools(folder: &Path, names: &[&str]) {
+    std::fs::create_dir_all(folder).expect("the temporary folder is writable");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for name in names {
+        let found = std::env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .find(|program| program.is_file());
+        let found = found.unwrap_or_else(|| panic!("{name} is not installed, or not in PATH"));
+        std::os::unix::fs::symlink(found, folder.join(name)).expect("the folder is new");
+    }
+}
+
 /// The program behind the `rustup` in `PATH`; its bytes serve as `rustup-init` too.
 ///
 /// # Panics

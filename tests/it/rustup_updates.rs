@@ -1,0 +1,217 @@
+//! Real rustup through larder over time: releases that come in between, downloads that break off, rustup's own updates.
+//!
+//! Single installs are tested elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain};
+
+use crate::stage::{settle, site, until};
+use crate::support::cargo::Run;
+use crate::support::larder::{Larder, Site};
+use crate::support::rustup::{Rustup, installed};
+
+const INSTALL: [&str; 6] = [
+    "toolchain",
+    "install",
+    "stable",
+    "--profile",
+    "minimal",
+    "--no-self-update",
+];
+
+fn old() -> Toolchain {
+    Toolchain::new("stable", "1.95.0").date("2026-04-16")
+}
+
+fn new() -> Toolchain {
+    Toolchain::new("stable", "1.96.0").date("2026-05-28")
+}
+
+fn program() -> Vec<u8> {
+    std::fs::read(installed()).unwrap()
+}
+
+/// A larder that asks upstream about moving names each time.
+fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
+    let server = upstream.base_url().trim_end_matches('/');
+    site.serve(&["--max-age", "0s", "--dist-server", server])
+}
+
+#[track_caller]
+fn run(user: &Rustup, larder: &Larder<'_>, arguments: &[&str]) -> Run {
+    let server = larder.url().trim_end_matches('/');
+    user.run(arguments, server, &format!("{server}/rustup"))
+}
+
+/// How often upstream was asked for each archive of a release that a minimal profile has.
+fn asked(upstream: &FakeUpstream, toolchain: &Toolchain) -> [usize; 3] {
+    let requests = upstream.requests();
+    ["cargo", "rust-std", "rustc"].map(|package| {
+        let path = format!("{}.xz", toolchain.archive_path(package, HOST));
+        requests
+            .iter()
+            .filter(|request| request.path == path)
+            .count()
+    })
+}
+
+#[track_caller]
+fn rustc(user: &Rustup) -> String {
+    user.installed_text(&format!("stable-{HOST}"), "bin/rustc")
+}
+
+#[test]
+fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can_be_repeated() {
+    let upstream = FakeUpstream::start();
+    upstream.release(&old());
+    upstream.release_rustup(&Installer::new("1.29.0").program(program()));
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let (user, other) = (Rustup::new(), Rustup::new());
+    for user in [&user, &other] {
+        run(user, &larder, &INSTALL).assert_success();
+        assert!(rustc(user).contains("rustc 1.95.0"), "{}", rustc(user));
+    }
+    settle(&larder);
+    let update = run(&user, &larder, &["update", "--no-self-update"]);
+    assert!(update.stdout.contains("unchanged"), "{update:?}");
+
+    upstream.release(&new());
+    let update = run(&user, &larder, &["update", "--no-self-update"]);
+    update.assert_success();
+    assert!(rustc(&user).contains("rustc 1.96.0"), "{}", rustc(&user));
+    assert_eq!(asked(&upstream, &old()), [1, 1, 1]);
+    assert_eq!(asked(&upstream, &new()), [1, 1, 1]);
+
+    settle(&larder);
+    upstream.stop();
+    let larder = larder.restart(&["--offline"]);
+    run(&other, &larder, &["update", "--no-self-update"]).assert_success();
+    assert!(rustc(&other).contains("rustc 1.96.0"), "{}", rustc(&other));
+    run(&Rustup::new(), &larder, &INSTALL).assert_success();
+}
+
+/// A release whose rustc takes three seconds on its way from upstream, so that it can be interrupted.
+fn slow() -> (FakeUpstream, Toolchain) {
+    let upstream = FakeUpstream::start();
+    let toolchain = old().padding("rustc", LARGE);
+    upstream.release(&toolchain);
+    upstream.release_rustup(&Installer::new("1.29.0").program(program()));
+    let slowly = Fault::Drip {
+        bytes_per_second: u32::try_from(LARGE / 3).unwrap(),
+    };
+    upstream.fault(
+        &format!("{}.xz", toolchain.archive_path("rustc", HOST)),
+        slowly,
+    );
+    (upstream, toolchain)
+}
+
+const LARGE: usize = 6_000_000;
+
+/// Starts an install and waits until a good part of rustc has arrived: the process, and the file it is writing.
+#[track_caller]
+fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
+    let server = larder.url().trim_end_matches('/');
+    let mut command = user.command("rustup", server, &format!("{server}/rustup"));
+    command
+        .args(INSTALL)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let process = command.spawn().unwrap();
+    let mut partial = None;
+    until("a part of rustc has arrived", || {
+        partial = large_part(&user.home().join("downloads"));
+        partial.is_some()
+    });
+    (process, partial.unwrap())
+}
+
+/// The file being downloaded that is too large for the other components.
+fn large_part(downloads: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(downloads).ok()?;
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "partial"))
+        .find(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 500_000))
+}
+
+#[test]
+fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
+    let (upstream, toolchain) = slow();
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let user = Rustup::new();
+    let (mut process, partial) = start(&user, &larder);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(partial.exists());
+
+    // The fetch goes on without a client, and the second run joins it from where the first one was.
+    run(&user, &larder, &INSTALL).assert_success();
+    assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
+    assert_eq!(asked(&upstream, &toolchain), [1, 1, 1]);
+    let log = larder.stop();
+    let resumed = log
+        .lines()
+        .any(|line| line.contains("/rustc-1.95.0") && line.contains("status=206"));
+    assert!(resumed, "{log}");
+}
+
+#[test]
+fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds() {
+    let (upstream, toolchain) = slow();
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let user = Rustup::new();
+    let (mut process, _) = start(&user, &larder);
+    let url = larder.url().to_owned();
+    larder.kill();
+    upstream.clear_faults();
+    let authority = url.trim_start_matches("http://").trim_end_matches('/');
+    let server = upstream.base_url().trim_end_matches('/');
+    let larder = site.serve_at(authority, &["--dist-server", server]);
+    // Whether rustup's own attempts lasted until larder was back is a matter of luck.
+    process.wait().unwrap();
+    run(&user, &larder, &INSTALL).assert_success();
+    assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
+    assert_eq!(user.components(&format!("stable-{HOST}")).len(), 3);
+    // What had arrived in full is kept; what was under way is fetched again, once.
+    assert_eq!(asked(&upstream, &toolchain), [1, 1, 2]);
+}
+
+#[test]
+fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
+    let upstream = FakeUpstream::start();
+    upstream.release(&old());
+    upstream.release_rustup(&Installer::new("1.29.0").program(program()));
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let user = Rustup::new();
+    run(&user, &larder, &INSTALL).assert_success();
+    settle(&larder);
+
+    // The same program, told from the other by what stands behind its end.
+    let mut newer = program();
+    newer.extend_from_slice(b"newer");
+    let installer = Installer::new("99.0.0").program(newer.clone());
+    upstream.release_rustup(&installer);
+    let check = run(&user, &larder, &["check"]);
+    assert!(
+        check.stdout.contains("99.0.0") || check.stderr.contains("99.0.0"),
+        "{check:?}"
+    );
+    settle(&larder);
+    run(&user, &larder, &["self", "update"]).assert_success();
+    let now = std::fs::read(user.cargo_home().join("bin/rustup")).unwrap();
+    assert!(now == newer, "{} bytes", now.len());
+    assert_eq!(
+        upstream.requests_for(&installer.archive_path()),
+        2,
+        "with its sidecar"
+    );
+}
