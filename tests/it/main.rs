@@ -13,6 +13,7 @@ mod crates;
 mod disk;
 mod dist;
 mod index;
+mod large;
 mod outage;
 mod scratch;
 mod server;
