@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{ReadAt, is_full};
@@ -127,9 +128,16 @@ impl ReadAt for Spool {
 impl ReadAt for Arc<File> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let file = self.clone();
+        // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
+        let mut part = Vec::with_capacity(len);
         blocking(move || {
-            let mut part = vec![0; len];
-            file.read_exact_at(&mut part, offset)?;
+            while part.len() < len {
+                let at = offset + part.len() as u64;
+                if rustix::io::pread(&*file, spare_capacity(&mut part), at)? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            part.truncate(len);
             Ok(Bytes::from(part))
         })
         .await

@@ -247,3 +247,65 @@ fn a_large_body_that_is_cut_is_resumed_and_whole_for_all_who_joined() {
         .collect();
     assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
 }
+
+/// The highest memory that the daemon has had so far, in kB.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn peak_memory(larder: &Larder<'_>) -> u64 {
+    let status = format!("/proc/{}/status", larder.process_id());
+    let status = std::fs::read_to_string(status).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+/// Reads the rest of an answer and compares it with what it should be, without holding it.
+#[cfg(target_os = "linux")]
+fn brings(client: &mut Connection, body: &[u8]) -> bool {
+    let mut at = 0;
+    let mut is_right = true;
+    let reply = client.receive_in_pieces(&mut |piece| {
+        is_right &= body.get(at..at + piece.len()) == Some(piece);
+        at += piece.len();
+    });
+    is_right && at == body.len() && reply.is_ok_and(|reply| reply.complete)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_up_nobody() {
+    const CLIENTS: usize = 50;
+    let upstream = FakeUpstream::builder().bandwidth(60 << 20).start();
+    let body = bytes(80 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let before = peak_memory(&larder);
+    let check = |state: &str, headers: &[(&str, &str)], part: &[u8]| {
+        let gate = upstream.gate(COMPONENT);
+        let mut slowest = asked(&larder, headers);
+        let clients: Vec<_> = (1..CLIENTS).map(|_| asked(&larder, headers)).collect();
+        gate.open();
+        slowest.wait_for_answer().unwrap();
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = clients
+                .into_iter()
+                .map(|mut client| scope.spawn(move || brings(&mut client, part)))
+                .collect();
+            for reader in readers {
+                assert!(reader.join().unwrap(), "{state}");
+            }
+        });
+        settle(&larder);
+        assert!(brings(&mut slowest, part), "{state}: the slowest");
+        let peak = peak_memory(&larder);
+        assert!(peak < 64 << 10, "{state}: {peak} kB, at first {before} kB");
+    };
+    check("arriving", &[], &body);
+    // Memory is a matter of how many, not of how long.
+    check("stored", &[("range", "bytes=67108864-")], &body[64 << 20..]);
+    assert_eq!(upstream.requests().len(), 1);
+}
