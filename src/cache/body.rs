@@ -42,7 +42,8 @@ impl Body {
         }
     }
 
-    /// The piece that begins at `at` and ends before `end`, as much as is convenient; `None` at the end of the body.
+    /// The piece that begins at `at` and ends before `end`, as much as is convenient; `None` at the end of the body. What
+    /// ends at `end` comes only when the whole body is proven, so that no part of a bad one looks complete.
     ///
     /// # Errors
     /// A body on its way in turned out bad or broke off, or the disk failed: the transfer must not end cleanly.
@@ -54,7 +55,7 @@ impl Body {
                 return Ok((at < end).then(|| bytes.slice(at..end)));
             }
             Self::Blob(blob) => (blob.len, blob.bytes.clone()),
-            Self::Arriving(arriving) => (arriving.ready(at).await?, arriving.spool.clone()),
+            Self::Arriving(arriving) => (arriving.ready(at, end).await?, arriving.spool.clone()),
         };
         let end = end.min(ready).min(at + PIECE);
         if at >= end {
@@ -68,14 +69,16 @@ impl Body {
 }
 
 impl Arriving {
-    /// Waits until more than `at` bytes may be read, or until there will be no more; how many may be read then.
-    async fn ready(&mut self, at: u64) -> io::Result<u64> {
+    /// Waits until more than `at` bytes may be read on the way to `end`, or until there will be no more; how many may be
+    /// read then.
+    async fn ready(&mut self, at: u64, end: u64) -> io::Result<u64> {
         loop {
             match &*self.progress.borrow_and_update() {
                 Progress::Asking => {}
                 Progress::Arriving { ready, .. } => {
-                    if *ready > at {
-                        return Ok(*ready);
+                    let ready = (*ready).min(end.saturating_sub(1));
+                    if ready > at {
+                        return Ok(ready);
                     }
                 }
                 Progress::Proven(landing) | Progress::Landed(Ok(landing)) => {

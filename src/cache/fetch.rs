@@ -37,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// answered with words.
 const STREAM_FROM: u64 = 64 << 10;
 const STREAM_AFTER: Duration = Duration::from_millis(50);
+/// Clients are told of more bytes when there are so many, or this long after they were last told: each time, all of them
+/// wake and read, which for small pieces costs more than the bytes.
+const TELL_BYTES: u64 = 256 << 10;
+const TELL_AFTER: Duration = Duration::from_millis(10);
 
 /// The largest sidecar: a hash and a file's name.
 const SIDECAR_LIMIT: usize = 4096;
@@ -794,6 +798,8 @@ struct Transfer {
     began: Instant,
     last_byte: Instant,
     is_shown: bool,
+    /// How much clients were last told of, and when.
+    told: (u64, Instant),
 }
 
 impl Transfer {
@@ -810,6 +816,7 @@ impl Transfer {
             began,
             last_byte: began,
             is_shown: false,
+            told: (0, began),
         }
     }
 
@@ -878,9 +885,15 @@ impl Transfer {
     /// Lets clients read all but the last piece.
     fn show(&mut self, progress: &watch::Sender<Progress>) {
         let ready = self.written - self.last_piece;
-        let is_time = self.written >= STREAM_FROM || self.began.elapsed() >= STREAM_AFTER;
-        if ready > 0 && (self.is_shown || is_time) {
+        let is_time = if self.is_shown {
+            let (told, at) = self.told;
+            ready >= told + TELL_BYTES || at.elapsed() >= TELL_AFTER
+        } else {
+            self.written >= STREAM_FROM || self.began.elapsed() >= STREAM_AFTER
+        };
+        if ready > 0 && is_time {
             self.is_shown = true;
+            self.told = (ready, Instant::now());
             progress.send_replace(Progress::Arriving {
                 spool: self.spool.clone(),
                 total: self.total,

@@ -86,12 +86,7 @@ pub(super) fn answer(
     }
     set(header::CONTENT_TYPE, policy.content_type);
     set(header::ACCEPT_RANGES, "bytes");
-    let span = match (span(asked, &etag, len), &answer.body) {
-        // Only the end of a body is held back until the whole is proven: a part without it would end too cleanly.
-        (Span::Part { end, total, .. }, Body::Arriving(_)) if end < total => Span::Whole,
-        (span, _) => span,
-    };
-    let (status, start, end) = match span {
+    let (status, start, end) = match span(asked, &etag, len) {
         Span::Whole => (StatusCode::OK, 0, len),
         Span::Part { start, end, total } => {
             set(

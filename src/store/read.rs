@@ -10,6 +10,7 @@ use super::{ReadAt, spool::blocking};
 #[async_trait]
 impl ReadAt for Arc<File> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
         let mut part = vec![0; len];
         let at_hand = read_at_hand(self, &mut part, offset);
         if at_hand == len {

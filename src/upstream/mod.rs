@@ -26,6 +26,9 @@ use doors::Doors;
 const MAX_REDIRECTS: usize = 5;
 /// How many hosts named by upstreams are remembered. A registry names one, and seldom another.
 const MAX_NAMED: usize = 64;
+/// What one HTTP/2 answer may send unasked: a whole round trip's worth, or it waits. With 2 MB, 34 MB/s came at 40 ms and
+/// 11 at 150; with 8, as much as the systems' own buffers are, 81 and 28.
+const STREAM_WINDOW: u32 = 8 << 20;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -490,7 +493,7 @@ fn build(options: &Options, roots: &[Certificate]) -> reqwest::Result<Client> {
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(15))
         .pool_idle_timeout(IDLE)
-        .http2_initial_stream_window_size(2 << 20)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(32 << 20)
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(5))

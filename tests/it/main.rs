@@ -15,6 +15,7 @@ mod crates;
 mod disk;
 mod dist;
 mod index;
+mod large;
 mod metrics;
 mod outage;
 mod rustup_updates;

@@ -61,6 +61,8 @@ pub enum Fault {
     NotModifiedWithoutValidator,
     /// The true answer without a length: chunked; over h2 without `content-length`.
     NoLength,
+    /// This fault, for requests with a `Range` alone.
+    OfRanges(Box<Self>),
 }
 
 /// The faults in force. The newest rule that matches a path wins.
@@ -91,16 +93,19 @@ impl Faults {
     }
 
     /// The fault for one request, used up by this call where it has a number of times.
-    pub(crate) fn take(&mut self, path: &str) -> Option<Fault> {
-        let rule = self
-            .rules
-            .iter_mut()
-            .rev()
-            .find(|rule| rule.times_left != Some(0) && path.contains(&rule.matcher))?;
+    pub(crate) fn take(&mut self, path: &str, is_range: bool) -> Option<Fault> {
+        let rule = self.rules.iter_mut().rev().find(|rule| {
+            rule.times_left != Some(0)
+                && path.contains(&rule.matcher)
+                && (is_range || !matches!(rule.fault, Fault::OfRanges(_)))
+        })?;
         if let Some(left) = &mut rule.times_left {
             *left -= 1;
         }
-        Some(rule.fault.clone())
+        Some(match &rule.fault {
+            Fault::OfRanges(fault) => (**fault).clone(),
+            fault => fault.clone(),
+        })
     }
 }
 
@@ -113,11 +118,20 @@ mod tests {
         let mut faults = Faults::default();
         faults.add("left", None, Fault::Empty);
         faults.add("/dl/left", Some(1), Fault::Stall);
-        assert_eq!(faults.take("/dl/left/1.0.0/download"), Some(Fault::Stall));
-        assert_eq!(faults.take("/dl/left/1.0.0/download"), Some(Fault::Empty));
-        assert_eq!(faults.take("/index/le/ft/left"), Some(Fault::Empty));
-        assert_eq!(faults.take("/index/ri/gh/right"), None);
+        assert_eq!(
+            faults.take("/dl/left/1.0.0/download", false),
+            Some(Fault::Stall)
+        );
+        assert_eq!(
+            faults.take("/dl/left/1.0.0/download", false),
+            Some(Fault::Empty)
+        );
+        assert_eq!(faults.take("/index/le/ft/left", false), Some(Fault::Empty));
+        assert_eq!(faults.take("/index/ri/gh/right", false), None);
+        faults.add("left", None, Fault::OfRanges(Box::new(Fault::Refuse)));
+        assert_eq!(faults.take("/index/le/ft/left", false), Some(Fault::Empty));
+        assert_eq!(faults.take("/index/le/ft/left", true), Some(Fault::Refuse));
         faults.clear();
-        assert_eq!(faults.take("/index/le/ft/left"), None);
+        assert_eq!(faults.take("/index/le/ft/left", false), None);
     }
 }

@@ -99,7 +99,7 @@ where
             Then::NextRequest
         });
     }
-    let ending = play(state, reply.steps, &mut sink).await?;
+    let ending = play(state, request.connection, reply.steps, &mut sink).await?;
     sink.flush().await?;
     Ok(match ending {
         Ending::Cut => Then::Break,

@@ -122,7 +122,7 @@ async fn send(
         return Ok(());
     }
     let mut body = Http2Body { stream };
-    match play(state, reply.steps, &mut body).await? {
+    match play(state, request.connection, reply.steps, &mut body).await? {
         Ending::Complete => body.stream.send_data(Bytes::new(), true).map_err(|_| Gone),
         Ending::Cut => {
             // A reset throws away what the stream has queued, so the connection gets a moment to write it first.

@@ -118,6 +118,12 @@ impl Builder {
         self
     }
 
+    /// Limits the body bytes per second of each connection (unlimited by default), whatever its streams.
+    pub fn connection_bandwidth(mut self, bytes_per_second: u64) -> Self {
+        self.settings.connection_bytes_per_second = Some(bytes_per_second.max(1));
+        self
+    }
+
     /// Whether answers carry an `ETag` and `If-None-Match` is honoured (yes by default).
     pub fn validators(mut self, validators: bool) -> Self {
         self.settings.validators = validators;
@@ -216,6 +222,7 @@ impl FakeUpstream {
                 delay: Duration::ZERO,
                 connect_delay: Duration::ZERO,
                 bytes_per_second: None,
+                connection_bytes_per_second: None,
                 validators: true,
                 max_age: None,
             },

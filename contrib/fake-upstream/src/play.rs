@@ -37,12 +37,13 @@ pub(crate) enum Ending {
 /// Sends what the steps say.
 pub(crate) async fn play(
     state: &State,
+    connection: u64,
     steps: Vec<Step>,
     sink: &mut (impl Sink + Send),
 ) -> Result<Ending, Gone> {
     for step in steps {
         match step {
-            Step::Data(bytes) => send(state, bytes, sink).await?,
+            Step::Data(bytes) => send(state, connection, bytes, sink).await?,
             Step::Drip {
                 mut bytes,
                 bytes_per_second,
@@ -57,7 +58,7 @@ pub(crate) async fn play(
                 }
             }
             Step::Forever(bytes) => loop {
-                send(state, bytes.clone(), sink).await?;
+                send(state, connection, bytes.clone(), sink).await?;
             },
             Step::Silence => return Ok(Ending::Silence),
             Step::Cut => return Ok(Ending::Cut),
@@ -66,10 +67,15 @@ pub(crate) async fn play(
     Ok(Ending::Complete)
 }
 
-async fn send(state: &State, mut bytes: Bytes, sink: &mut impl Sink) -> Result<(), Gone> {
+async fn send(
+    state: &State,
+    connection: u64,
+    mut bytes: Bytes,
+    sink: &mut impl Sink,
+) -> Result<(), Gone> {
     while !bytes.is_empty() {
         let piece = bytes.split_to(PIECE.min(bytes.len()));
-        state.pace(piece.len()).await;
+        state.pace(connection, piece.len()).await;
         sink.send(piece).await?;
     }
     // An endless body into a fast connection would otherwise never let anybody else run.

@@ -175,6 +175,8 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
             reply.steps.clear();
             reply
         }
+        // Whoever takes the fault takes what is in it.
+        Fault::OfRanges(_) => reply,
         Fault::NoLength => {
             reply.framing = Framing::Chunked;
             reply

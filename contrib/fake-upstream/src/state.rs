@@ -14,6 +14,9 @@ use crate::gate::Hold;
 use crate::package::sha256;
 use crate::reply::{self, Answer};
 
+/// How far a bandwidth may run behind its clock and still catch up.
+const SLACK: Duration = Duration::from_millis(10);
+
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -44,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) delay: Duration,
     pub(crate) connect_delay: Duration,
     pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) connection_bytes_per_second: Option<u64>,
     pub(crate) validators: bool,
     pub(crate) max_age: Option<u32>,
 }
@@ -91,7 +95,9 @@ pub(crate) struct State {
     peak_in_flight: AtomicUsize,
     connections: AtomicU64,
     connections_to_drop: AtomicUsize,
+    /// From when the shared bandwidth is free, and that of each connection.
     pace: Mutex<Option<Instant>>,
+    connection_paces: Mutex<HashMap<u64, Instant>>,
 }
 
 impl State {
@@ -107,6 +113,7 @@ impl State {
             connections: AtomicU64::new(0),
             connections_to_drop: AtomicUsize::new(0),
             pace: Mutex::new(None),
+            connection_paces: Mutex::default(),
         }
     }
 
@@ -217,26 +224,38 @@ impl State {
         if !self.settings.delay.is_zero() {
             tokio::time::sleep(self.settings.delay).await;
         }
-        let fault = lock(&self.faults).take(&request.path);
+        let is_range = request.header("range").is_some();
+        let fault = lock(&self.faults).take(&request.path, is_range);
         if let Some(Fault::StallFor(time)) = fault {
             tokio::time::sleep(time).await;
         }
         reply::answer(self, request, fault)
     }
 
-    /// Returns when these bytes may go out under the shared bandwidth.
-    pub(crate) async fn pace(&self, bytes: usize) {
-        let Some(bytes_per_second) = self.settings.bytes_per_second else {
-            return;
+    /// Returns when these bytes may go out on this connection under its bandwidth and the shared one.
+    pub(crate) async fn pace(&self, connection: u64, bytes: usize) {
+        let now = Instant::now();
+        let reserve = |bytes_per_second: u64, free_from: Option<Instant>| {
+            let takes = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
+            // Sleep is coarse: what it took too long is made up for.
+            free_from.map_or(now, |free| free.max(now - SLACK)) + takes
         };
-        let takes = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
-        let done = {
+        let mut done = now;
+        if let Some(rate) = self.settings.bytes_per_second {
             let mut free_from = lock(&self.pace);
-            let now = Instant::now();
-            let start = free_from.map_or(now, |free| free.max(now));
-            *free_from.insert(start + takes)
-        };
-        tokio::time::sleep_until(done.into()).await;
+            let free = reserve(rate, *free_from);
+            *free_from = Some(free);
+            done = done.max(free);
+        }
+        if let Some(rate) = self.settings.connection_bytes_per_second {
+            let mut paces = lock(&self.connection_paces);
+            let free = reserve(rate, paces.get(&connection).copied());
+            paces.insert(connection, free);
+            done = done.max(free);
+        }
+        if done > now {
+            tokio::time::sleep_until(done.into()).await;
+        }
     }
 }
 

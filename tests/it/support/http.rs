@@ -97,7 +97,7 @@ impl Http {
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_nodelay(true)?;
         Ok(Connection {
-            stream: BufReader::new(stream),
+            stream: BufReader::with_capacity(64 << 10, stream),
             host: self.address.to_string(),
             has_body: true,
         })
@@ -207,6 +207,14 @@ impl Connection {
 
     /// Reads the answer to what was sent.
     pub(crate) fn receive(&mut self) -> io::Result<Reply> {
+        let mut body = Vec::new();
+        let mut reply = self.receive_in_pieces(&mut |piece| body.extend_from_slice(piece))?;
+        reply.body = body;
+        Ok(reply)
+    }
+
+    /// [`Connection::receive`] for a body too large to hold: its pieces are handed over as they come, and the reply has none.
+    pub(crate) fn receive_in_pieces(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<Reply> {
         let asked = Instant::now();
         let status_line = self.line()?;
         let status = status_line
@@ -235,11 +243,17 @@ impl Connection {
             return Ok(reply);
         }
         // What ends a body early is not an error of the exchange: the caller sees `complete`.
-        reply.complete = self.read_body(&mut reply, asked).unwrap_or(false);
+        let mut begun = None;
+        let mut note = |piece: &[u8]| {
+            begun.get_or_insert_with(|| asked.elapsed());
+            each(piece);
+        };
+        reply.complete = self.read_body(&reply, &mut note).unwrap_or(false);
+        reply.first_byte = begun.unwrap_or(reply.first_byte);
         Ok(reply)
     }
 
-    fn read_body(&mut self, reply: &mut Reply, asked: Instant) -> io::Result<bool> {
+    fn read_body(&mut self, reply: &Reply, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         if reply
             .header("transfer-encoding")
             .is_some_and(|coding| coding.contains("chunked"))
@@ -252,7 +266,7 @@ impl Connection {
                     // No trailers are sent by anything under test, so an empty line ends the body.
                     return Ok(self.line()?.is_empty());
                 }
-                if !self.take(size, reply, asked)? || !self.line()?.is_empty() {
+                if !self.take(size, each)? || !self.line()?.is_empty() {
                     return Ok(false);
                 }
             }
@@ -261,29 +275,26 @@ impl Connection {
         match length {
             Some(length) => {
                 let length = length.map_err(io::Error::other)?;
-                self.take(length, reply, asked)
+                self.take(length, each)
             }
             None => {
-                self.take(u64::MAX, reply, asked)?;
+                self.take(u64::MAX, each)?;
                 Ok(true)
             }
         }
     }
 
-    /// Appends this many bytes to the body; `false` if the connection ends before.
-    fn take(&mut self, mut count: u64, reply: &mut Reply, asked: Instant) -> io::Result<bool> {
+    /// Hands over this many bytes; `false` if the connection ends before.
+    fn take(&mut self, mut count: u64, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         while count > 0 {
             let ready = self.stream.fill_buf()?;
             if ready.is_empty() {
                 return Ok(false);
             }
-            if reply.body.is_empty() {
-                reply.first_byte = asked.elapsed();
-            }
             let taken = ready
                 .len()
                 .min(usize::try_from(count).unwrap_or(usize::MAX));
-            reply.body.extend_from_slice(&ready[..taken]);
+            each(&ready[..taken]);
             self.stream.consume(taken);
             count -= taken as u64;
         }

@@ -125,6 +125,22 @@ fn bandwidth_is_shared_by_connections() {
 }
 
 #[test]
+fn a_connection_has_a_bandwidth_of_its_own() {
+    let upstream = FakeUpstream::builder()
+        .connection_bandwidth(400_000)
+        .start();
+    upstream.serve_static("/big", vec![7; 100_000], "text/plain");
+    let start = Instant::now();
+    let replies = Http::to(upstream.base_url()).get_at_once(4, "/big");
+    let took = start.elapsed();
+    assert!(replies.iter().all(|reply| reply.complete));
+    assert!(
+        took >= Duration::from_millis(220) && took < Duration::from_millis(750),
+        "{took:?}"
+    );
+}
+
+#[test]
 fn max_age_and_missing_validators_show_in_the_headers() {
     let upstream = FakeUpstream::builder()
         .validators(false)

@@ -1,0 +1,311 @@
+//! Large bodies through the built daemon: ranges of what is still arriving, and bodies that turn out bad when many clients
+//! have most of them. Components of toolchains stand for all; crates take the same way.
+
+use std::time::Duration;
+
+use fake_upstream::{FakeUpstream, Fault, sha256};
+
+use crate::stage::{blobs, settle, site, until};
+use crate::support::http::Connection;
+use crate::support::larder::{Larder, Site};
+
+const COMPONENT: &str = "/dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
+const MEGABYTE: usize = 1 << 20;
+
+/// Bytes of which no two pieces are alike.
+fn bytes(size: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(size + 8);
+    let mut number = 0_u64;
+    while body.len() < size {
+        number += 1;
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        body.extend_from_slice(&mixed.to_le_bytes());
+    }
+    body.truncate(size);
+    body
+}
+
+fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
+    let server = upstream.base_url().trim_end_matches('/').to_owned();
+    let larder = site.serve(&["--dist-server", &server]);
+    // From here on the component's hash is known, and faults and counts are about the component alone.
+    assert_eq!(larder.get(&format!("{COMPONENT}.sha256")).status, 200);
+    settle(&larder);
+    upstream.forget_requests();
+    larder
+}
+
+fn asked(larder: &Larder<'_>, headers: &[(&str, &str)]) -> Connection {
+    let mut client = larder.http().connect().unwrap();
+    client.send("GET", COMPONENT, headers).unwrap();
+    client
+}
+
+#[test]
+fn t46_ranges_of_a_component_that_is_still_arriving_are_parts_of_it_as_it_arrives() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(2 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    upstream.fault(
+        COMPONENT,
+        Fault::Drip {
+            bytes_per_second: 2 << 20,
+        },
+    );
+    let mut whole = asked(&larder, &[]);
+    whole.wait_for_answer().unwrap();
+
+    let size = body.len();
+    let ours = format!("\"{}\"", sha256(&body));
+    let check = |state: &str| {
+        let wanted = [
+            ("bytes=1000-", None, 206, 1000..size),
+            ("bytes=1500000-", None, 206, 1_500_000..size),
+            ("bytes=1000-1299999", None, 206, 1000..1_300_000),
+            ("bytes=1000-1299999", Some(&*ours), 206, 1000..1_300_000),
+            ("bytes=1000-1299999", Some("\"other\""), 200, 0..size),
+            ("bytes=2097152-", None, 416, 0..0),
+        ];
+        let clients = wanted.clone().map(|(range, condition, ..)| {
+            let mut headers = vec![("range", range)];
+            headers.extend(condition.map(|tag| ("if-range", tag)));
+            asked(&larder, &headers)
+        });
+        for (mut client, (range, condition, status, part)) in clients.into_iter().zip(wanted) {
+            let reply = client.receive().unwrap();
+            let what = format!("{state}: {range} if {condition:?}");
+            assert_eq!((reply.status, reply.complete), (status, true), "{what}");
+            assert!(reply.body == body[part.clone()], "{what}");
+            let announced = match status {
+                206 => Some(format!("bytes {}-{}/{size}", part.start, part.end - 1)),
+                416 => Some(format!("bytes */{size}")),
+                _ => None,
+            };
+            assert_eq!(
+                reply.header("content-range"),
+                announced.as_deref(),
+                "{what}"
+            );
+            assert_eq!(reply.header("etag"), Some(&*ours), "{what}");
+            if state == "arriving" && range == "bytes=1000-" {
+                assert!(
+                    reply.first_byte < Duration::from_millis(500),
+                    "{what}: {:?}",
+                    reply.first_byte
+                );
+            }
+        }
+    };
+    check("arriving");
+    let reply = whole.receive().unwrap();
+    assert!(reply.complete && reply.body == body);
+    settle(&larder);
+    check("stored");
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(requests[0].header("range"), None);
+}
+
+#[test]
+fn t46_a_range_of_a_body_whose_size_upstream_has_not_told_gets_the_whole() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(3 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    // Cut, so that there is a pause in which it is surely arriving.
+    upstream.fault_times(COMPONENT, 1, Fault::CutChunked(2 << 20));
+    let mut whole = asked(&larder, &[]);
+    whole.wait_for_answer().unwrap();
+    let reply = asked(&larder, &[("range", "bytes=1000-")])
+        .receive()
+        .unwrap();
+    assert_eq!((reply.status, reply.complete), (200, true));
+    assert!(reply.body == body);
+    assert_eq!(
+        (
+            reply.header("content-range"),
+            reply.header("content-length")
+        ),
+        (None, None)
+    );
+    let reply = whole.receive().unwrap();
+    assert!(reply.complete && reply.body == body);
+}
+
+/// Several clients join the transfer of a body that turns out bad. None of them may take what it has for all.
+#[track_caller]
+fn check_bad(what: &str, faults: &[(usize, Fault)]) {
+    let upstream = FakeUpstream::builder().bandwidth(6 << 20).start();
+    let body = bytes(2 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    for (times, fault) in faults {
+        upstream.fault_times(COMPONENT, *times, fault.clone());
+    }
+    let mut first = asked(&larder, &[]);
+    first.wait_for_answer().unwrap();
+    let ranges = [
+        "bytes=1000-",
+        "bytes=0-99999",
+        "bytes=1900000-",
+        "bytes=1000000-1000000",
+    ];
+    let others: Vec<_> = std::iter::repeat_n(&[][..], 3)
+        .map(|headers| (asked(&larder, headers), 0..body.len()))
+        .chain(ranges.map(|range| {
+            let (start, end) = range["bytes=".len()..].split_once('-').unwrap();
+            let end = end.parse().map_or(body.len(), |last: usize| last + 1);
+            (
+                asked(&larder, &[("range", range)]),
+                start.parse().unwrap()..end,
+            )
+        }))
+        .collect();
+    let mut in_h2 = larder.http().get_h2(&[COMPONENT, COMPONENT]);
+    let clients = std::iter::once((first, 0..body.len())).chain(others);
+    for (mut client, part) in clients {
+        let reply = client.receive().unwrap();
+        assert!(
+            matches!(reply.status, 200 | 206),
+            "{what}: {}",
+            reply.status
+        );
+        let length = reply
+            .header("content-length")
+            .map(|length| length.parse().unwrap());
+        assert_eq!(length, Some(part.len()), "{what}: {part:?}");
+        assert!(!reply.complete, "{what}: {part:?}");
+        assert!(reply.body.len() < part.len(), "{what}: {part:?}");
+    }
+    for reply in in_h2.drain(..) {
+        // Who came when all was over was told so in words.
+        assert!(
+            reply.is_ok_and(|reply| !reply.complete || reply.status == 503),
+            "{what}"
+        );
+    }
+    until("the refusal is in the log", || {
+        larder.log().contains("aborted")
+    });
+    assert_eq!(blobs(&site).len(), 0, "{what}");
+
+    upstream.clear_faults();
+    let reply = larder.get(COMPONENT);
+    assert_eq!((reply.status, reply.complete), (200, true), "{what}");
+    assert!(reply.body == body, "{what}");
+    settle(&larder);
+    assert_eq!(blobs(&site).len(), 1, "{what}");
+}
+
+#[test]
+fn a_large_body_with_one_wrong_byte_is_whole_for_none_of_those_who_joined() {
+    for at in [0, 1_500_000, u64::MAX] {
+        check_bad(&format!("byte {at}"), &[(1, Fault::FlipByte(at))]);
+    }
+}
+
+#[test]
+fn a_large_body_that_is_cut_and_not_resumed_is_whole_for_none_of_those_who_joined() {
+    // The newest fault comes first: the rest, when it is asked for, is refused.
+    check_bad(
+        "cut",
+        &[(9, Fault::Status(403)), (1, Fault::CutAfter(1_900_000))],
+    );
+}
+
+#[test]
+fn a_large_body_that_is_cut_is_resumed_and_whole_for_all_who_joined() {
+    let upstream = FakeUpstream::builder().bandwidth(6 << 20).start();
+    let body = bytes(2 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    upstream.fault_times(COMPONENT, 1, Fault::CutAfter(1_000_000));
+    let mut first = asked(&larder, &[]);
+    first.wait_for_answer().unwrap();
+    let mut part = asked(&larder, &[("range", "bytes=700000-1699999")]);
+    let mut second = asked(&larder, &[]);
+    assert!(
+        part.receive()
+            .is_ok_and(|reply| reply.complete && reply.body == body[700_000..1_700_000])
+    );
+    for client in [&mut first, &mut second] {
+        assert!(
+            client
+                .receive()
+                .is_ok_and(|reply| reply.complete && reply.body == body)
+        );
+    }
+    let ranges: Vec<_> = upstream
+        .requests()
+        .iter()
+        .map(|request| request.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
+}
+
+/// The highest memory that the daemon has had so far, in kB.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn peak_memory(larder: &Larder<'_>) -> u64 {
+    let status = format!("/proc/{}/status", larder.process_id());
+    let status = std::fs::read_to_string(status).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+/// Reads the rest of an answer and compares it with what it should be, without holding it.
+#[cfg(target_os = "linux")]
+fn brings(client: &mut Connection, body: &[u8]) -> bool {
+    let mut at = 0;
+    let mut is_right = true;
+    let reply = client.receive_in_pieces(&mut |piece| {
+        is_right &= body.get(at..at + piece.len()) == Some(piece);
+        at += piece.len();
+    });
+    is_right && at == body.len() && reply.is_ok_and(|reply| reply.complete)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_up_nobody() {
+    const CLIENTS: usize = 50;
+    let upstream = FakeUpstream::builder().bandwidth(60 << 20).start();
+    let body = bytes(80 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let before = peak_memory(&larder);
+    let check = |state: &str, headers: &[(&str, &str)], part: &[u8]| {
+        let gate = upstream.gate(COMPONENT);
+        let mut slowest = asked(&larder, headers);
+        let clients: Vec<_> = (1..CLIENTS).map(|_| asked(&larder, headers)).collect();
+        gate.open();
+        slowest.wait_for_answer().unwrap();
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = clients
+                .into_iter()
+                .map(|mut client| scope.spawn(move || brings(&mut client, part)))
+                .collect();
+            for reader in readers {
+                assert!(reader.join().unwrap(), "{state}");
+            }
+        });
+        settle(&larder);
+        assert!(brings(&mut slowest, part), "{state}: the slowest");
+        let peak = peak_memory(&larder);
+        assert!(peak < 64 << 10, "{state}: {peak} kB, at first {before} kB");
+    };
+    check("arriving", &[], &body);
+    // Memory is a matter of how many, not of how long.
+    check("stored", &[("range", "bytes=67108864-")], &body[64 << 20..]);
+    assert_eq!(upstream.requests().len(), 1);
+}
