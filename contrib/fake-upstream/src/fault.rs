@@ -102,10 +102,11 @@ impl Faults {
         if let Some(left) = &mut rule.times_left {
             *left -= 1;
         }
-        Some(match &rule.fault {
-            Fault::OfRanges(fault) => (**fault).clone(),
-            fault => fault.clone(),
-        })
+        let mut fault = &rule.fault;
+        while let Fault::OfRanges(inner) = fault {
+            fault = inner;
+        }
+        Some(fault.clone())
     }
 }
 
