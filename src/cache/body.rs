@@ -10,7 +10,7 @@ use super::{Landed, flight::Progress};
 use crate::store::{Blob, ReadAt, Spool};
 
 /// How much is read at a time: large enough to spare system calls, small enough for many clients at once.
-const PIECE: u64 = 256 << 10;
+pub(super) const PIECE: u64 = 256 << 10;
 
 /// The body of an answer.
 #[derive(Clone, Debug)]

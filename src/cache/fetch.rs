@@ -14,16 +14,20 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot, chain,
+    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot,
+    body::PIECE,
+    chain,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
-    now, reach,
+    now,
+    parts::Parts,
+    reach,
 };
 use crate::{
     error::Error,
     hash::{Hasher, Sha256},
     resource::{Key, Place, Resource, Source},
-    store::{Blob, Entry, Spool, StoreError},
+    store::{Blob, Entry, ReadAt as _, Spool, StoreError},
     upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
     validators::Validators,
 };
@@ -32,7 +36,7 @@ use crate::{
 /// `HttpTimeout` in `util/network/http.rs`).
 pub(super) const BUDGET: Duration = Duration::from_secs(24);
 /// How long one attempt for something not stored waits for upstream's head.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A body is shown to clients while it arrives once it is this large or this old. Before that, a bad one can still be
 /// answered with words.
 const STREAM_FROM: u64 = 64 << 10;
@@ -327,6 +331,7 @@ impl Cache {
             url: beside,
             validators,
             offset: 0,
+            part: None,
             compressible: false,
             patience,
         };
@@ -365,6 +370,7 @@ impl Cache {
             url: url.clone(),
             validators,
             offset: 0,
+            part: None,
             compressible: policy.compressible,
             patience,
         };
@@ -520,6 +526,7 @@ impl Cache {
                 }
                 Failure::WrongHash { .. } => transfer
                     .start_over()
+                    .await
                     .map_err(|error| Error::store("store", resource, &error))?,
                 Failure::Unreachable { .. }
                 | Failure::Silent { .. }
@@ -543,10 +550,35 @@ impl Cache {
         transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), Stop> {
+        loop {
+            transfer.absorb(progress).await;
+            let is_all = transfer.written > 0 && transfer.total == Some(transfer.written);
+            if is_all || self.stream(url, transfer, progress).await? == Stopped::AtEnd {
+                break;
+            }
+        }
+        let got = transfer.hasher.clone().finish();
+        if got == sum {
+            return Ok(());
+        }
+        if transfer.parts.are_used {
+            self.0.parts.distrust(host(url));
+        }
+        Err(Failure::WrongHash { got, expected: sum }.into())
+    }
+
+    /// Asks for what follows the front, and brings it up to the next part or to the end.
+    async fn stream(
+        &self,
+        url: &Url,
+        transfer: &mut Transfer,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Stopped, Stop> {
         let ask = Ask {
             url: url.clone(),
             validators: Validators::default(),
             offset: transfer.written,
+            part: None,
             compressible: false,
             patience: PATIENCE,
         };
@@ -562,11 +594,22 @@ impl Cache {
             }
         };
         transfer.begin(&incoming, url)?;
+        if transfer.written == 0 {
+            transfer.parts.give_up().await;
+            transfer.parts = self.begin_parts(&incoming, url, &transfer.spool);
+        }
+        transfer.bound = transfer.parts.bound(transfer.written).await;
         let mut decoder = Decoder::new(incoming.coding);
         let limit = transfer.limit;
         while let Some(chunk) = incoming.chunk().await? {
+            if transfer.written + chunk.len() as u64 >= transfer.bound {
+                transfer.bound = transfer.parts.bound(transfer.bound).await;
+            }
             decoder.decode(&chunk, url, limit, |part| transfer.take(part, url))?;
             transfer.show(progress);
+            if transfer.written == transfer.bound {
+                return Ok(Stopped::AtPart);
+            }
         }
         decoder.finish(url, |part| transfer.take(part, url))?;
         if transfer
@@ -580,12 +623,7 @@ impl Cache {
             }
             .into());
         }
-        let got = transfer.hasher.clone().finish();
-        if got == sum {
-            Ok(())
-        } else {
-            Err(Failure::WrongHash { got, expected: sum }.into())
-        }
+        Ok(Stopped::AtEnd)
     }
 
     /// Asks for something only to see whether the answer is a good one.
@@ -603,6 +641,7 @@ impl Cache {
                 url: url.clone(),
                 validators,
                 offset: 0,
+                part: None,
                 compressible: false,
                 patience: PATIENCE,
             };
@@ -772,6 +811,14 @@ enum Arrival {
     Spooled(Arc<Spool>, u64),
 }
 
+/// Where a stream came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    AtEnd,
+    /// At a part that has come another way.
+    AtPart,
+}
+
 /// Why an attempt stopped.
 enum Stop {
     Failure(Failure),
@@ -795,6 +842,9 @@ struct Transfer {
     skip: u64,
     total: Option<u64>,
     limit: u64,
+    /// What comes another way, and where the first of it begins.
+    parts: Parts,
+    bound: u64,
     began: Instant,
     last_byte: Instant,
     is_shown: bool,
@@ -813,6 +863,8 @@ impl Transfer {
             skip: 0,
             total: None,
             limit: resource.policy().max_bytes,
+            parts: Parts::default(),
+            bound: u64::MAX,
             began,
             last_byte: began,
             is_shown: false,
@@ -820,7 +872,8 @@ impl Transfer {
         }
     }
 
-    fn start_over(&mut self) -> Result<(), StoreError> {
+    async fn start_over(&mut self) -> Result<(), StoreError> {
+        self.parts.give_up().await;
         self.hasher = Hasher::default();
         self.written = 0;
         self.last_piece = 0;
@@ -849,7 +902,9 @@ impl Transfer {
     fn take(&mut self, part: &[u8], url: &Url) -> Result<(), Stop> {
         let known = usize::try_from(self.skip).map_or(part.len(), |skip| skip.min(part.len()));
         self.skip -= known as u64;
+        let room = usize::try_from(self.bound - self.written).unwrap_or(usize::MAX);
         let part = &part[known..];
+        let part = &part[..part.len().min(room)];
         if part.is_empty() {
             return Ok(());
         }
@@ -875,11 +930,31 @@ impl Transfer {
         self.spool
             .write(self.written, part)
             .map_err(|source| Stop::Store(StoreError::io("staging", source)))?;
+        self.advance(part);
+        Ok(())
+    }
+
+    /// Moves the front over what is in the spool now.
+    fn advance(&mut self, part: &[u8]) {
         self.hasher.update(part);
         self.written += part.len() as u64;
         self.last_piece = part.len() as u64;
         self.last_byte = Instant::now();
-        Ok(())
+    }
+
+    /// Moves the front over the parts that lie there, as they arrive.
+    async fn absorb(&mut self, progress: &watch::Sender<Progress>) {
+        while let Some(arrived) = self.parts.arrived(self.written).await {
+            while self.written < arrived {
+                let len = usize::try_from((arrived - self.written).min(PIECE)).unwrap_or(0);
+                let Ok(part) = self.spool.read_at(self.written, len).await else {
+                    // The disk filled up, and the spool went on in memory without them.
+                    return self.parts.give_up().await;
+                };
+                self.advance(&part);
+                self.show(progress);
+            }
+        }
     }
 
     /// Lets clients read all but the last piece.

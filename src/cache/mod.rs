@@ -6,6 +6,7 @@ mod body;
 pub mod decide;
 mod fetch;
 mod flight;
+mod parts;
 mod reach;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
 };
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
+use parts::PartRoom;
 use reach::Breakers;
 
 /// Blobs up to this size are answered from memory, in one piece.
@@ -85,6 +87,7 @@ struct Inner {
     /// Room for requests to upstream; large downloads must not hold up the small ones.
     entry_room: Semaphore,
     blob_room: Semaphore,
+    parts: PartRoom,
     /// Room for storing.
     writers: Semaphore,
     /// Until when upstream's word that there is no such thing is believed.
@@ -155,6 +158,7 @@ impl Cache {
             flights: Flights::default(),
             entry_room: Semaphore::new(IN_FLIGHT),
             blob_room: Semaphore::new(IN_FLIGHT),
+            parts: PartRoom::new(),
             writers: Semaphore::new(options.writers),
             absences: Mutex::default(),
             due: Mutex::default(),

@@ -74,6 +74,18 @@ impl Spool {
         }
     }
 
+    /// Writes `chunk` where what lies before it may still be missing. Blocks like [`Spool::write`].
+    ///
+    /// # Errors
+    /// What the system said; `StorageFull` once the body is in memory, where there is only what was appended.
+    pub fn write_ahead(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
+        let memory = self.memory();
+        match (&*memory, &self.file) {
+            (None, Some(file)) => file.write_all_at(chunk, offset),
+            (Some(_), _) | (None, None) => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
     /// Forgets all that was written, for a body that must be fetched from its first byte again.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub struct Upstream {
     options: Options,
     roots: Vec<Certificate>,
     client: Mutex<Client>,
+    /// For parts, whose connections are their own; made when first needed.
+    apart: Mutex<Option<Client>>,
     /// The configured hosts, with ports.
     configured: HashSet<String>,
     /// Those that configured upstreams named, with ports, the latest last.
@@ -64,10 +66,21 @@ pub struct Ask {
     pub validators: Validators,
     /// The first byte wanted; more than 0 resumes a broken transfer.
     pub offset: u64,
+    /// Only what lies between `offset` and here, over a connection of its own.
+    pub part: Option<Part>,
     /// Whether a compressed transfer helps.
     pub compressible: bool,
     /// How long to wait for the head of the answer, and then for each piece of its body.
     pub patience: Duration,
+}
+
+/// A part of a body, fetched beside the rest.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The first byte after it.
+    pub end: u64,
+    /// What [`Incoming::divisible`] said: anything else than that very body is to be answered in full.
+    pub validator: String,
 }
 
 /// Upstream's answer: a head, and a body still to come.
@@ -94,6 +107,8 @@ pub struct Incoming {
     pub total: Option<u64>,
     /// Whether the body begins at the offset asked for, and not at 0. Nothing follows if that is the end of it all.
     pub resumed: bool,
+    /// By what upstream would know parts of this very body, if it gives any.
+    pub divisible: Option<String>,
     /// How the transfer is compressed.
     pub coding: Coding,
     patience: Duration,
@@ -312,8 +327,8 @@ impl Upstream {
                         .ok_or_else(|| format!("no PEM certificate in {}", file.display()))
                 })?,
         };
-        let client = build(&options, &roots).map_err(|cause| match &options.ca_file {
-            Some(file) if build(&options, &[]).is_ok() => format!(
+        let client = build(&options, &roots, false).map_err(|cause| match &options.ca_file {
+            Some(file) if build(&options, &[], false).is_ok() => format!(
                 "cannot use the root certificates in {}: {}",
                 file.display(),
                 chain(&cause)
@@ -328,6 +343,7 @@ impl Upstream {
             options,
             roots,
             client: Mutex::new(client),
+            apart: Mutex::default(),
             configured,
             named: RwLock::default(),
             doors: Doors::default(),
@@ -355,7 +371,8 @@ impl Upstream {
 
     /// Forgets all connections: after an outage those that look alive often are not.
     pub fn reconnect(&self) {
-        if let Ok(client) = build(&self.options, &self.roots) {
+        *self.apart.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Ok(client) = build(&self.options, &self.roots, false) {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
             self.doors.close();
         }
@@ -389,11 +406,6 @@ impl Upstream {
     }
 
     async fn send(&self, ask: &Ask, url: &Url) -> Result<Response, Failure> {
-        let client = self
-            .client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let mut headers = HeaderMap::new();
         let mut add = |name, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -409,21 +421,48 @@ impl Upstream {
         } else if let Some(date) = &ask.validators.last_modified {
             add(header::IF_MODIFIED_SINCE, date);
         }
-        if ask.offset > 0 {
+        if let Some(part) = &ask.part {
+            add(
+                header::RANGE,
+                &format!("bytes={}-{}", ask.offset, part.end.saturating_sub(1)),
+            );
+            add(header::IF_RANGE, &part.validator);
+        } else if ask.offset > 0 {
             add(header::RANGE, &format!("bytes={}-", ask.offset));
         }
-        let request = client.get(url.clone()).headers(headers).send();
+        let send = async |client: Client| {
+            let request = client.get(url.clone()).headers(headers).send();
+            match tokio::time::timeout(ask.patience, request).await {
+                Ok(sent) => sent.map_err(|error| sort(&error, url)),
+                Err(_) => Err(Failure::Silent {
+                    host: host(url),
+                    after: ask.patience,
+                }),
+            }
+        };
+        if ask.part.is_some() {
+            return send(self.apart().map_err(|error| sort(&error, url))?).await;
+        }
         // The wait for others is not upstream's silence.
         let opener = self.doors.pass(url).await?;
-        let sent = match tokio::time::timeout(ask.patience, request).await {
-            Ok(sent) => sent.map_err(|error| sort(&error, url)),
-            Err(_) => Err(Failure::Silent {
-                host: host(url),
-                after: ask.patience,
-            }),
-        };
+        let client = self
+            .client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let sent = send(client).await;
         self.doors.note(url, opener, &sent);
         sent
+    }
+
+    /// The client for parts. Over HTTP/2 all of them would share one connection, and what limits it.
+    fn apart(&self) -> reqwest::Result<Client> {
+        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*apart {
+            return Ok(client.clone());
+        }
+        let client = build(&self.options, &self.roots, true)?;
+        Ok(apart.insert(client).clone())
     }
 
     /// Within the configured hosts, never from https to http, and to an address on this machine or its network only if
@@ -480,8 +519,14 @@ fn is_inside(url: &Url) -> bool {
     }
 }
 
-fn build(options: &Options, roots: &[Certificate]) -> reqwest::Result<Client> {
-    Client::builder()
+fn build(options: &Options, roots: &[Certificate], only_http1: bool) -> reqwest::Result<Client> {
+    let builder = Client::builder();
+    let builder = if only_http1 {
+        builder.http1_only()
+    } else {
+        builder
+    };
+    builder
         .user_agent(concat!(
             "larder/",
             env!("CARGO_PKG_VERSION"),
@@ -575,11 +620,19 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
             } else {
                 (Validators::default(), Some(Duration::ZERO))
             };
+            let in_parts = text(header::ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "bytes");
+            let divisible = validators
+                .etag
+                .clone()
+                .filter(|etag| !etag.starts_with("W/"))
+                .or_else(|| validators.last_modified.clone())
+                .filter(|_| in_parts && !resumed && coding == Coding::Identity);
             Ok(Reply::Body(Box::new(Incoming {
                 validators,
                 max_age,
                 total,
                 resumed,
+                divisible,
                 coding,
                 patience: ask.patience,
                 received: 0,
@@ -598,6 +651,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 max_age: None,
                 total: Some(ask.offset),
                 resumed: true,
+                divisible: None,
                 coding: Coding::Identity,
                 patience: ask.patience,
                 received: 0,
@@ -823,6 +877,7 @@ mod tests {
             url,
             validators: Validators::default(),
             offset,
+            part: None,
             compressible: false,
             patience: Duration::from_secs(10),
         }

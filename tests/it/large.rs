@@ -1,11 +1,12 @@
 //! Large bodies through the built daemon: ranges of what is still arriving, and bodies that turn out bad when many clients
 //! have most of them. Components of toolchains stand for all; crates take the same way.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use fake_upstream::{FakeUpstream, Fault, sha256};
 
-use crate::stage::{blobs, settle, site, until};
+use crate::stage::{blob_path, blobs, settle, site, until};
 use crate::support::http::Connection;
 use crate::support::larder::{Larder, Site};
 
@@ -248,6 +249,212 @@ fn a_large_body_that_is_cut_is_resumed_and_whole_for_all_who_joined() {
     assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
 }
 
+/// How often the component was asked for from its beginning.
+fn whole_requests(upstream: &FakeUpstream) -> usize {
+    let requests = upstream.requests();
+    let from_the_beginning = requests
+        .iter()
+        .filter(|request| request.header("range").is_none());
+    from_the_beginning.count()
+}
+
+/// The ranges of it that were asked for, in order of their beginnings.
+fn ranges(upstream: &FakeUpstream) -> Vec<(usize, Option<usize>)> {
+    let requests = upstream.requests();
+    let ranges = requests.iter().filter_map(|request| {
+        let (start, last) = request.header("range")?["bytes=".len()..].split_once('-')?;
+        Some((start.parse().unwrap(), last.parse().ok()))
+    });
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort();
+    ranges
+}
+
+const DIVIDED: usize = 32 * MEGABYTE;
+const QUARTER: usize = DIVIDED / 4;
+
+/// A component that is large enough to be fetched in parts, from an upstream that is slow on each connection.
+fn divided(builder: fake_upstream::Builder, megabytes: u64) -> (FakeUpstream, Vec<u8>) {
+    let upstream = builder.connection_bandwidth(megabytes << 20).start();
+    let body = bytes(DIVIDED);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    (upstream, body)
+}
+
+#[track_caller]
+fn check_whole_and_kept(site: &Site, larder: &Larder<'_>, body: &[u8]) {
+    let reply = larder.get(COMPONENT);
+    assert_eq!((reply.status, reply.complete), (200, true));
+    assert!(reply.body == body);
+    settle(larder);
+    let stored = std::fs::read(blob_path(site, &sha256(body))).unwrap();
+    assert!(stored == body);
+}
+
+#[test]
+fn a_large_body_is_fetched_in_parts_over_connections_of_their_own() {
+    for builder in [FakeUpstream::builder(), FakeUpstream::builder().tls()] {
+        let (upstream, body) = divided(builder, 8);
+        let folder = tempfile::TempDir::new().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, upstream.ca_pem()).unwrap();
+        let mut site = site(&upstream);
+        if !upstream.ca_pem().is_empty() {
+            site = site.variable("LARDER_CA_FILE", ca_file.to_str().unwrap());
+        }
+        let larder = serve(&site, &upstream);
+        let began = Instant::now();
+        check_whole_and_kept(&site, &larder, &body);
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(3),
+            "{took:?}; one stream takes four seconds"
+        );
+        let parts = [1, 2, 3].map(|part| (part * QUARTER, Some((part + 1) * QUARTER - 1)));
+        assert_eq!(
+            (whole_requests(&upstream), ranges(&upstream)),
+            (1, parts.to_vec())
+        );
+        let requests = upstream.requests();
+        let connections: HashSet<_> = requests.iter().map(|request| request.connection).collect();
+        assert_eq!(connections.len(), 4);
+        let tag = format!("\"{}\"", &sha256(&body)[..32]);
+        for part in requests
+            .iter()
+            .filter(|request| request.header("range").is_some())
+        {
+            assert_eq!(part.header("if-range"), Some(&*tag));
+        }
+    }
+}
+
+#[test]
+fn what_upstream_gives_no_parts_of_comes_in_one_stream() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 64);
+    let without_parts = [
+        // Trouble, and no range at all.
+        Fault::Status(503),
+        Fault::Status(404),
+        Fault::Stall,
+        Fault::Gzip,
+    ];
+    for fault in without_parts {
+        let site = site(&upstream);
+        let larder = serve(&site, &upstream);
+        upstream.fault(COMPONENT, Fault::OfRanges(Box::new(fault.clone())));
+        check_whole_and_kept(&site, &larder, &body);
+        upstream.clear_faults();
+        assert_eq!(whole_requests(&upstream), 1, "{fault:?}");
+        let ranges = ranges(&upstream);
+        assert!(
+            ranges.iter().all(|(_, last)| last.is_some()),
+            "{fault:?}: {ranges:?}"
+        );
+    }
+    // Nothing to know the same body by.
+    let (upstream, body) = divided(FakeUpstream::builder().validators(false), 64);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    check_whole_and_kept(&site, &larder, &body);
+    assert_eq!((whole_requests(&upstream), ranges(&upstream).len()), (1, 0));
+}
+
+#[test]
+fn parts_of_what_has_changed_meanwhile_are_not_taken() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 16);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let late = Fault::StallFor(Duration::from_millis(200));
+    upstream.fault(COMPONENT, Fault::OfRanges(Box::new(late)));
+    let mut client = asked(&larder, &[]);
+    client.wait_for_answer().unwrap();
+    until("the parts are asked for", || ranges(&upstream).len() == 3);
+    upstream.serve_static(COMPONENT, vec![7; DIVIDED], "application/x-xz");
+    let reply = client.receive().unwrap();
+    assert!(reply.complete && reply.body == body);
+    assert_eq!((whole_requests(&upstream), ranges(&upstream).len()), (1, 3));
+}
+
+#[test]
+fn parts_that_are_cut_are_resumed_and_what_they_lack_is_fetched_from_the_front() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 16);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let cut = |at| Fault::OfRanges(Box::new(Fault::CutAfter(at)));
+    // Two attempts for each of three parts.
+    upstream.fault_times(COMPONENT, 6, cut(1_000_000));
+    check_whole_and_kept(&site, &larder, &body);
+    assert_eq!(whole_requests(&upstream), 1);
+    let (parts, rests): (Vec<_>, Vec<_>) = ranges(&upstream)
+        .into_iter()
+        .partition(|(_, last)| last.is_some());
+    let begin = |part: usize, piece: usize| part * QUARTER + piece * 1_000_000;
+    let tries = [1, 2, 3].map(|part| [0, 1].map(|piece| begin(part, piece)));
+    assert!(
+        parts
+            .iter()
+            .map(|(start, _)| *start)
+            .eq(tries.as_flattened().iter().copied()),
+        "{parts:?}"
+    );
+    assert!(
+        rests
+            .iter()
+            .map(|(start, _)| *start)
+            .eq([1, 2, 3].map(|part| begin(part, 2))),
+        "{rests:?}"
+    );
+}
+
+#[test]
+fn a_front_that_is_cut_is_resumed_and_uses_the_parts_all_the_same() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 16);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    upstream.fault_times(COMPONENT, 1, Fault::CutAfter(1_000_000));
+    check_whole_and_kept(&site, &larder, &body);
+    assert_eq!(whole_requests(&upstream), 1);
+    let ranges = ranges(&upstream);
+    assert_eq!((ranges.len(), ranges[0]), (4, (1_000_000, None)));
+}
+
+#[test]
+fn a_whole_made_wrong_by_its_parts_is_refused_and_next_time_there_are_none() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 16);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let lie = Fault::OfRanges(Box::new(Fault::FlipByte(100_000)));
+    upstream.fault(COMPONENT, lie);
+    let mut joined = asked(&larder, &[("range", "bytes=1000-1999")]);
+    for reply in [larder.get(COMPONENT), joined.receive().unwrap()] {
+        assert!(
+            matches!(reply.status, 200 | 206) && !reply.complete,
+            "{}",
+            reply.status
+        );
+    }
+    until("the refusal is in the log", || {
+        larder.log().contains("nothing was stored")
+    });
+    assert_eq!((blobs(&site).len(), ranges(&upstream).len()), (0, 3));
+    upstream.forget_requests();
+    check_whole_and_kept(&site, &larder, &body);
+    assert_eq!((whole_requests(&upstream), ranges(&upstream).len()), (1, 0));
+}
+
+#[test]
+fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 16);
+    // In blocks of 512 bytes: in the middle of the second part.
+    let site = site(&upstream).after("ulimit -f 40000");
+    let larder = serve(&site, &upstream);
+    let reply = larder.get(COMPONENT);
+    assert_eq!((reply.status, reply.complete), (200, true));
+    assert!(reply.body == body);
+    larder.wait_for_log("not stored");
+    assert_eq!((blobs(&site).len(), whole_requests(&upstream)), (0, 1));
+}
+
 /// The highest memory that the daemon has had so far, in kB.
 #[cfg(target_os = "linux")]
 #[track_caller]
@@ -307,5 +514,5 @@ fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_u
     check("arriving", &[], &body);
     // Memory is a matter of how many, not of how long.
     check("stored", &[("range", "bytes=67108864-")], &body[64 << 20..]);
-    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(whole_requests(&upstream), 1);
 }

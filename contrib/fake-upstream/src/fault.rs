@@ -102,11 +102,12 @@ impl Faults {
         if let Some(left) = &mut rule.times_left {
             *left -= 1;
         }
-        let mut fault = &rule.fault;
-        while let Fault::OfRanges(inner) = fault {
-            fault = inner;
-        }
-        Some(fault.clone())
+        let fault = rule.fault.clone();
+        Some(if let Fault::OfRanges(fault) = fault {
+            *fault
+        } else {
+            fault
+        })
     }
 }
 
