@@ -12,12 +12,13 @@ use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::debug;
 
@@ -36,6 +37,9 @@ const PARTS: usize = 3;
 const ROOM: usize = 12;
 /// Attempts for one part. What is missing then comes from the front.
 const ATTEMPTS: usize = 2;
+/// How long the front waits for one part, which set out when the front did and should be as far. The rest of a slower one
+/// is asked for anew.
+const WAIT: Duration = Duration::from_secs(2);
 
 /// Room for parts, and who shall not be asked for any.
 #[derive(Debug)]
@@ -79,6 +83,8 @@ struct Ahead {
     span: Range<u64>,
     /// Up to where it has arrived; closed when it is over.
     arrived: watch::Receiver<u64>,
+    /// How long the front has waited for it.
+    waited: Duration,
     task: JoinHandle<()>,
 }
 
@@ -115,7 +121,12 @@ impl Parts {
                 self.are_used = true;
                 return Some(arrived);
             }
-            if arrived == next.span.end || next.arrived.changed().await.is_err() {
+            let began = Instant::now();
+            let left = WAIT.saturating_sub(next.waited);
+            let is_over = arrived == next.span.end
+                || !matches!(timeout(left, next.arrived.changed()).await, Ok(Ok(())));
+            next.waited += began.elapsed();
+            if is_over {
                 self.give_up_next().await;
             }
         }
@@ -178,6 +189,7 @@ impl Cache {
             parts.ahead.push_back(Ahead {
                 span,
                 arrived,
+                waited: Duration::ZERO,
                 task,
             });
         }

@@ -407,6 +407,25 @@ fn parts_that_are_cut_are_resumed_and_what_they_lack_is_fetched_from_the_front()
 }
 
 #[test]
+fn a_part_that_is_much_slower_than_the_others_is_not_waited_for() {
+    let (upstream, body) = divided(FakeUpstream::builder(), 64);
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream);
+    let drip = Fault::Drip {
+        bytes_per_second: 200_000,
+    };
+    upstream.fault_times(COMPONENT, 1, Fault::OfRanges(Box::new(drip)));
+    let began = Instant::now();
+    check_whole_and_kept(&site, &larder, &body);
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(20),
+        "{took:?}; it takes 40 seconds"
+    );
+    assert_eq!(whole_requests(&upstream), 1);
+}
+
+#[test]
 fn a_front_that_is_cut_is_resumed_and_uses_the_parts_all_the_same() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
