@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain};
 
@@ -93,19 +94,17 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     run(&Rustup::new(), &larder, &INSTALL).assert_success();
 }
 
-/// A release whose rustc takes three seconds on its way from upstream, so that it can be interrupted.
-fn slow() -> (FakeUpstream, Toolchain) {
+/// A release with a large rustc, which comes from upstream like this.
+fn interrupted(how: Fault) -> (FakeUpstream, Toolchain) {
     let upstream = FakeUpstream::start();
     let toolchain = old().padding("rustc", LARGE);
     upstream.release(&toolchain);
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
-    let slowly = Fault::Drip {
-        bytes_per_second: u32::try_from(LARGE / 3).unwrap(),
-    };
-    upstream.fault(
-        &format!("{}.xz", toolchain.archive_path("rustc", HOST)),
-        slowly,
-    );
+    let path = format!("{}.xz", toolchain.archive_path("rustc", HOST));
+    upstream.fault(&path, how);
+    // The sidecar's path begins the same; the newer rule lets it through.
+    let at_once = Fault::StallFor(Duration::ZERO);
+    upstream.fault(&format!("{path}.sha256"), at_once);
     (upstream, toolchain)
 }
 
@@ -142,7 +141,10 @@ fn large_part(downloads: &Path) -> Option<PathBuf> {
 
 #[test]
 fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
-    let (upstream, toolchain) = slow();
+    // Three seconds, so that it can be interrupted.
+    let (upstream, toolchain) = interrupted(Fault::Drip {
+        bytes_per_second: u32::try_from(LARGE / 3).unwrap(),
+    });
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::new();
@@ -164,11 +166,18 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
 
 #[test]
 fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds() {
-    let (upstream, toolchain) = slow();
+    let (upstream, toolchain) = interrupted(Fault::StallBodyAfter(LARGE as u64 / 3));
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::new();
     let (mut process, _) = start(&user, &larder);
+    // Clients have their answers before all is stored, and what is to be kept must be.
+    until("only rustc is still under way", || {
+        larder
+            .get("/-/status.json")
+            .text()
+            .contains("\"fetching\":1")
+    });
     let url = larder.url().to_owned();
     larder.kill();
     upstream.clear_faults();
