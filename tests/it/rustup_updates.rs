@@ -91,7 +91,6 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     let larder = larder.restart(&["--offline"]);
     run(&other, &larder, &["update", "--no-self-update"]).assert_success();
     assert!(rustc(&other).contains("rustc 1.96.0"), "{}", rustc(&other));
-    run(&Rustup::new(), &larder, &INSTALL).assert_success();
 }
 
 /// A release with a large rustc, which comes from upstream like this.
