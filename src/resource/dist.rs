@@ -7,7 +7,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::{Audience, Freshness, Half, Key, Kind, Place, Policy, Resource, Source, Unlisted};
-use crate::hash::Sha256;
+use crate::{hash::Sha256, toolchain};
 
 /// rustup's own server: what the addresses in its manifests begin with, wherever a manifest came from (rustup,
 /// `DEFAULT_DIST_SERVER` in `dist/mod.rs`).
@@ -290,6 +290,47 @@ impl Kind for Manifest {
             Format::Gz => without_xz(body),
         }
     }
+
+    fn runs(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return Vec::new();
+        };
+        let Some(host) = toolchain::target_of(text, &asked.to_string()) else {
+            return Vec::new();
+        };
+        let recut = self.recut(body);
+        // A part of what is valid, cut between lines.
+        let text = recut.as_deref().map_or(Ok(text), std::str::from_utf8);
+        let text = text.unwrap_or_default();
+        let mut runs: Vec<Vec<Resource>> = Vec::new();
+        for profile in PROFILES {
+            // A target that is no host has none; a release without some component has no such profile for this host.
+            let Ok(files) = toolchain::files(text, host, profile, &[], &[]) else {
+                continue;
+            };
+            let run = files.iter().map(|file| self.component(file));
+            runs.extend(run.collect::<Option<_>>());
+        }
+        runs
+    }
+}
+
+/// The profiles that toolchains are installed with (rustup, `Profile` in `dist/mod.rs`), the smaller first. Nobody needs
+/// `complete`, which rustup's own documentation advises against.
+const PROFILES: [&str; 2] = ["minimal", "default"];
+
+impl Manifest {
+    /// A component as rustup asks larder for it: it puts the server that it was told to use before the path (rustup,
+    /// `DownloadCfg::url` in `dist/download.rs`).
+    fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
+        let url = Url::parse(&file.url).ok()?;
+        let at = url.path().find("/dist/")?;
+        archive(
+            &self.spot.dist,
+            &url.path()[at + 1..],
+            Sha256::parse(&file.sha256)?,
+        )
+    }
 }
 
 /// The manifest without the archives that rustup would prefer to gzip (rustup, `dist/manifest.rs`); `None` if it is not
@@ -429,13 +470,64 @@ impl Kind for Archive {
         Source::At(self.spot.url())
     }
 
+    /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
     fn complete(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
-        let checksum = Some(sidecar_sum(listing).ok_or(Unlisted)?);
+        let in_manifest = || {
+            let manifest = std::str::from_utf8(listing).ok()?;
+            Sha256::parse(toolchain::listed(manifest, &self.spot.path)?.sha256)
+        };
+        let checksum = Some(sidecar_sum(listing).or_else(in_manifest).ok_or(Unlisted)?);
         Ok(Arc::new(Self {
             checksum,
             ..self.clone()
         }))
     }
+
+    fn listed_in_pairs(&self) -> Vec<Resource> {
+        let paths = manifests(&self.spot.path);
+        let of_path = |path: &String| manifest(&self.spot.dist, path);
+        paths.iter().filter_map(of_path).collect()
+    }
+}
+
+/// The manifests that may list a component, by their paths; a component lies in a dated folder and has its channel or its
+/// full version in its name (`rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`).
+fn manifests(path: &str) -> Vec<String> {
+    let mut segments = path.split('/');
+    let (Some("dist"), Some(date), Some(name), None) = (
+        segments.next(),
+        segments.next().filter(|date| is_date(date)),
+        segments.next(),
+        segments.next(),
+    ) else {
+        return Vec::new();
+    };
+    let stem = name.split_once(".tar.").map_or(name, |(stem, _)| stem);
+    let is_version = |part: &&str| {
+        part.split('.').count() == 3
+            && part
+                .split('.')
+                .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let names = match stem
+        .split('-')
+        .find(|part| matches!(*part, "nightly" | "beta") || is_version(part))
+    {
+        Some(channel @ ("nightly" | "beta")) => {
+            vec![channel.to_owned(), format!("{date}/{channel}")]
+        }
+        Some(version) => {
+            let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
+            let stable = ["stable", version, minor].map(str::to_owned);
+            [&stable[..], &[format!("{date}/stable")]].concat()
+        }
+        None => Vec::new(),
+    };
+    let path = |name: &String| match name.rsplit_once('/') {
+        Some((date, channel)) => format!("dist/{date}/channel-rust-{channel}.toml"),
+        None => format!("dist/channel-rust-{name}.toml"),
+    };
+    names.iter().map(path).collect()
 }
 
 /// The script that installs rustup.
@@ -601,6 +693,121 @@ mod tests {
                 false,
             )),
         );
+    }
+
+    #[test]
+    fn a_component_may_be_listed_in_the_manifests_of_its_channel_and_version() {
+        let manifests = |path: &str| manifests(path).join(" ");
+        let x = "x86_64-unknown-linux-gnu";
+        assert_eq!(
+            manifests(&format!("dist/2026-04-16/rust-std-1.95.0-{x}.tar.xz")),
+            "dist/channel-rust-stable.toml dist/channel-rust-1.95.0.toml dist/channel-rust-1.95.toml \
+             dist/2026-04-16/channel-rust-stable.toml"
+        );
+        assert_eq!(
+            manifests("dist/2026-04-16/rust-src-nightly.tar.gz"),
+            "dist/channel-rust-nightly.toml dist/2026-04-16/channel-rust-nightly.toml"
+        );
+        assert_eq!(
+            manifests(&format!("dist/2026-04-16/rustc-beta-{x}.tar.xz")),
+            "dist/channel-rust-beta.toml dist/2026-04-16/channel-rust-beta.toml"
+        );
+        for path in [
+            "dist/rust-1.7.0-x.tar.gz",
+            "rustup/dist/x/rustup-init",
+            "dist/2026-04-16/x/rustc-nightly-x.tar.gz",
+            "dist/2026-04-16/thing.tar.gz",
+        ] {
+            assert_eq!(manifests(path), "", "{path}");
+        }
+    }
+
+    fn stable(format: Format) -> Manifest {
+        let url = |text| Url::parse(text).unwrap();
+        let dist = Dist::new(url("http://d.example/"), url("http://u.example/"), format);
+        Manifest {
+            spot: Spot {
+                dist,
+                path: "dist/channel-rust-stable.toml".to_owned(),
+            },
+            half: Half::Body,
+        }
+    }
+
+    const MANIFEST: &str = include_str!("../../fixtures/channel-rust-stable.toml");
+
+    /// The runs that the asking for this file leads to, as the names of packages.
+    #[track_caller]
+    fn check_runs(asked: &str, format: Format, ending: &str, expected: &[&str]) {
+        let path = format!("dist/2026-04-16/{asked}");
+        let asked = toolchain::listed(MANIFEST, &path).unwrap().sha256;
+        let body = Bytes::from_static(MANIFEST.as_bytes());
+        let runs = stable(format).runs(&body, Sha256::parse(asked).unwrap());
+        let runs: Vec<_> = runs
+            .iter()
+            .map(|run| {
+                let names: Vec<_> = run
+                    .iter()
+                    .map(|file| {
+                        let name = file.to_string();
+                        let (_, name) = name.split_once("/2026-04-16/").unwrap();
+                        assert!(matches!(file.place(), Place::Blob(_)));
+                        // Of one component, there is no other archive.
+                        assert!(
+                            name.contains(ending) || name.starts_with("rustfmt"),
+                            "{name}"
+                        );
+                        name.split("-1.").next().unwrap().to_owned()
+                    })
+                    .collect();
+                names.join(" ")
+            })
+            .collect();
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn a_component_leads_to_the_profiles_of_its_host_in_the_format_that_rustup_takes() {
+        let linux = "x86_64-unknown-linux-gnu.tar";
+        let profiles = [
+            "cargo rust-std rustc",
+            "cargo clippy rust-docs rust-std rustc rustfmt",
+        ];
+        let (cargo_xz, cargo_gz) = (
+            format!("cargo-1.95.0-{linux}.xz"),
+            format!("cargo-1.95.0-{linux}.gz"),
+        );
+        check_runs(&cargo_gz, Format::Gz, ".tar.gz", &profiles);
+        check_runs(&cargo_xz, Format::Gz, ".tar.gz", &profiles);
+        check_runs(&cargo_xz, Format::Upstream, linux, &profiles);
+        // clippy is not available there, and without it rustup does not install the default profile.
+        let windows = "rustc-1.95.0-x86_64-pc-windows-gnu.tar.xz";
+        let minimal = ["cargo rust-mingw rust-std rustc"];
+        check_runs(windows, Format::Upstream, ".tar.", &minimal);
+        for no_host in [
+            "rust-src-1.95.0.tar.xz",
+            "rust-std-1.95.0-wasm32-unknown-unknown.tar.xz",
+        ] {
+            check_runs(no_host, Format::Upstream, "", &[]);
+        }
+    }
+
+    #[test]
+    fn a_component_is_completed_by_its_sidecar_or_a_manifest_and_by_nothing_else() {
+        let path = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
+        let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
+        let sum = |listing: &str| {
+            let complete = resource.complete(listing.as_bytes()).ok()?;
+            match complete.place() {
+                Place::Blob(sum) => Some(sum.to_string()[..8].to_owned()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(sum(MANIFEST).as_deref(), Some("3e517d1b"));
+        let sidecar = format!("{}  cargo\n", "ab".repeat(32));
+        assert_eq!(sum(&sidecar).as_deref(), Some("abababab"));
+        assert_eq!(sum(&MANIFEST.replace("2026-04-16/", "2026-04-17/")), None);
+        assert_eq!(sum("<html>"), None);
     }
 
     #[test]

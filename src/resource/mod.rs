@@ -36,6 +36,12 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         Err(Unlisted)
     }
 
+    /// Pairs whose bodies [`Kind::complete`] reads as well as the listing's, the likeliest first. Others may be as good; these
+    /// can be told from the name alone.
+    fn listed_in_pairs(&self) -> Vec<Resource> {
+        Vec::new()
+    }
+
     /// The address, given the body of the resource that [`Source::NamedBy`] pointed at.
     ///
     /// # Errors
@@ -66,6 +72,12 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
 
     /// What whoever asked for this will most likely ask for next, given its body.
     fn leads_to(&self, _body: &[u8]) -> Vec<Lead> {
+        Vec::new()
+    }
+
+    /// What whoever was given this body may go on to ask for, `asked` among it: runs of blobs in the order in which they are
+    /// asked for, each with all that is in the one before it.
+    fn runs(&self, _body: &Bytes, _asked: Sha256) -> Vec<Vec<Resource>> {
         Vec::new()
     }
 
