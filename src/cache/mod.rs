@@ -2,17 +2,19 @@
 //! here. Tells the decisions the time, and is the only place that heals. Never knows which kind it holds; statuses and the disk's
 //! layout are for others.
 
+mod ahead;
 mod body;
 pub mod decide;
 mod fetch;
 mod flight;
+mod handed;
 mod parts;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -34,8 +36,10 @@ use crate::{
     store::{Blob, Entry, Store, StoreError},
     upstream::{Failure, Upstream},
 };
+use ahead::Course;
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
+use handed::Pairs;
 use parts::PartRoom;
 use reach::Breakers;
 
@@ -47,13 +51,8 @@ const MEMORY: usize = 100_000;
 /// Requests to upstream at a time, for entries and for blobs each. No more than the stream limit of common front ends, so that one connection carries them.
 const IN_FLIGHT: usize = 100;
 
-/// How long a client that was handed a sidecar may take to ask for the body before a new generation replaces both. rustup
-/// asks at once (rustup, `download_and_check` in `dist/download.rs`).
-const HAND_OVER: Duration = Duration::from_secs(3);
-/// How long a handed-out generation is served to those who ask for the body, if nothing newer was handed out since.
-const HANDED: Duration = Duration::from_secs(60);
-/// Beyond this many, pairs that were handed out long ago are forgotten.
-const HANDED_PAIRS: usize = 32;
+/// Blobs fetched ahead at a time: enough to fill a line with large files, and little beside what clients ask for.
+const AHEAD_IN_FLIGHT: usize = 4;
 
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
@@ -88,16 +87,19 @@ struct Inner {
     entry_room: Semaphore,
     blob_room: Semaphore,
     parts: PartRoom,
+    /// Room for blobs that no client has asked for yet; they are not let in to wait for the other.
+    ahead_room: Semaphore,
     /// Room for storing.
     writers: Semaphore,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
-    /// The pairs whose sidecars were handed out last.
-    handed: Mutex<HashMap<Key, Handed>>,
+    handed: Pairs,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
     ahead: Mutex<HashMap<Key, SystemTime>>,
+    /// The same for blobs.
+    ahead_blobs: Mutex<HashSet<Sha256>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
     proven: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
@@ -125,13 +127,6 @@ pub struct Ensured {
     pub entry: Option<Bytes>,
 }
 
-/// A pair whose sidecar was handed out.
-#[derive(Clone, Debug)]
-struct Handed {
-    entry: Entry,
-    at: Instant,
-}
-
 /// Where a flight ended.
 #[derive(Clone, Debug)]
 struct Landing {
@@ -157,13 +152,16 @@ impl Cache {
             breakers: Breakers::new(options.is_offline),
             flights: Flights::default(),
             entry_room: Semaphore::new(IN_FLIGHT),
-            blob_room: Semaphore::new(IN_FLIGHT),
             parts: PartRoom::new(),
+            // What is fetched ahead takes none of the clients' room.
+            blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
+            ahead_room: Semaphore::new(AHEAD_IN_FLIGHT),
             writers: Semaphore::new(options.writers),
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
-            handed: Mutex::default(),
+            ahead_blobs: Mutex::default(),
+            handed: Pairs::default(),
             proven: Mutex::default(),
             totals: Mutex::default(),
         }))
@@ -175,13 +173,18 @@ impl Cache {
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
         let answer = match self.complete(resource).await {
-            Ok((resource, Slot::Entry(key))) => match resource.place() {
+            Ok((resource, Slot::Entry(key), _)) => match resource.place() {
                 Place::Pair(_, half) => self.get_half(&resource, key, half, demand).await,
                 Place::Entry(_) | Place::Blob(_) | Place::ListedIn(_) => {
                     self.get_entry(&resource, key, demand).await
                 }
             },
-            Ok((resource, Slot::Blob(sum, _))) => self.get_blob(&resource, sum, demand).await,
+            Ok((resource, Slot::Blob(sum, _), course)) => {
+                if let Some(course) = course {
+                    self.follow(course, sum);
+                }
+                self.get_blob(&resource, sum, demand).await
+            }
             Err(error) => Err(error),
         };
         self.count(match &answer {
@@ -197,7 +200,7 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had or kept.
     pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
-        let (resource, slot) = self.complete(resource).await?;
+        let (resource, slot, _) = self.complete(resource).await?;
         match slot {
             Slot::Entry(key) => {
                 let (outcome, entry) = self.entry(&resource, key, demand, Until::Kept).await?;
@@ -292,6 +295,67 @@ impl Cache {
         }
     }
 
+    /// Begins to fetch what a client that asks for `sum` as a part of a course will ask for next.
+    fn follow(&self, course: Arc<Course>, sum: Sha256) {
+        if !self.0.options.read_ahead || self.is_offline() || !course.note(sum) {
+            return;
+        }
+        let cache = self.clone();
+        tokio::spawn(async move {
+            for next in course.next(sum).await {
+                let cache = cache.clone();
+                tokio::spawn(async move { cache.fetch_blob_ahead(next).await });
+            }
+        });
+    }
+
+    async fn fetch_blob_ahead(&self, next: Resource) {
+        let Place::Blob(sum) = next.place() else {
+            return;
+        };
+        let Ok(_turn) = self.0.ahead_room.acquire().await else {
+            return;
+        };
+        let slot = blob_slot(&next, sum);
+        // What is damaged will be found when it is asked for.
+        if self.stored_blob(&next, sum).await.is_some()
+            || self.decide(&next, &slot, None, Demand::Fresh) != Decision::Fetch
+        {
+            return;
+        }
+        let progress = {
+            // Locked over both, so that whoever joins finds it noted.
+            let mut ahead = self.ahead_blobs();
+            let (role, progress) = self.fly(&next, slot, Demand::Fresh);
+            if role == Role::Joined {
+                return;
+            }
+            if ahead.len() >= MEMORY {
+                ahead.clear();
+            }
+            ahead.insert(sum);
+            progress
+        };
+        self.count("blobs-ahead-fetched");
+        // Whoever needs it will be told what failed.
+        let _ = self.landed(&next, progress, Until::Proven).await;
+    }
+
+    /// Counts the first request for what was fetched ahead.
+    fn note_asked(&self, sum: Sha256) {
+        if self.ahead_blobs().remove(&sum) {
+            self.count("blobs-ahead-asked");
+        }
+    }
+
+    /// Never held across an await.
+    fn ahead_blobs(&self) -> MutexGuard<'_, HashSet<Sha256>> {
+        self.0
+            .ahead_blobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Never held across an await.
     fn ahead(&self) -> MutexGuard<'_, HashMap<Key, SystemTime>> {
         self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
@@ -337,15 +401,23 @@ impl Cache {
             .or_default() += 1;
     }
 
-    /// The resource named in full, and where it is kept. A listing that does not mention it is asked for anew once.
-    async fn complete(&self, resource: &Resource) -> Result<(Resource, Slot), Error> {
+    /// The resource named in full, where it is kept, and the course of which it is a part. A listing that does not mention
+    /// it is asked for anew once.
+    async fn complete(
+        &self,
+        resource: &Resource,
+    ) -> Result<(Resource, Slot, Option<Arc<Course>>), Error> {
         let listing = match resource.place() {
             Place::Entry(key) | Place::Pair(key, _) => {
-                return Ok((resource.clone(), Slot::Entry(key)));
+                return Ok((resource.clone(), Slot::Entry(key), None));
             }
-            Place::Blob(sum) => return Ok((resource.clone(), blob_slot(resource, sum))),
+            Place::Blob(sum) => return Ok((resource.clone(), blob_slot(resource, sum), None)),
             Place::ListedIn(listing) => listing,
         };
+        if let Some((complete, sum, course)) = self.complete_by_pair(resource).await {
+            let slot = blob_slot(&complete, sum);
+            return Ok((complete, slot, course));
+        }
         let Place::Entry(key) = listing.place() else {
             return Err(self.abandoned(resource));
         };
@@ -362,10 +434,10 @@ impl Cache {
                 Ok(complete) => match complete.place() {
                     Place::Blob(sum) => {
                         let slot = blob_slot(&complete, sum);
-                        return Ok((complete, slot));
+                        return Ok((complete, slot, None));
                     }
                     Place::Entry(key) | Place::Pair(key, _) => {
-                        return Ok((complete, Slot::Entry(key)));
+                        return Ok((complete, Slot::Entry(key), None));
                     }
                     Place::ListedIn(_) => return Err(self.abandoned(resource)),
                 },
@@ -386,6 +458,38 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// The resource as the pairs at hand list it, for which upstream need not be asked: those that clients were handed, who
+    /// ask by them, and stored ones of any age, since the name that they list fixes its bytes.
+    async fn complete_by_pair(
+        &self,
+        resource: &Resource,
+    ) -> Option<(Resource, Sha256, Option<Arc<Course>>)> {
+        let pairs = resource.listed_in_pairs();
+        if pairs.is_empty() {
+            return None;
+        }
+        let complete = |body: &[u8]| {
+            let complete = resource.complete(body).ok()?;
+            match complete.place() {
+                Place::Blob(sum) => Some((complete, sum)),
+                Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
+            }
+        };
+        for (entry, course) in self.0.handed.listings() {
+            if let Some((complete, sum)) = complete(&entry.body) {
+                return Some((complete, sum, Some(course)));
+            }
+        }
+        for pair in pairs {
+            if let Some(body) = self.peek(&pair).await
+                && let Some((complete, sum)) = complete(&body)
+            {
+                return Some((complete, sum, None));
+            }
+        }
+        None
     }
 
     async fn get_entry(
@@ -441,18 +545,15 @@ impl Cache {
         demand: Demand,
     ) -> Result<Answer, Error> {
         let (outcome, entry) = match half {
-            Half::Body => match self
-                .handed(&key)
-                .filter(|handed| handed.at.elapsed() < HANDED)
-            {
-                Some(handed) => (Outcome::Hit, handed.entry),
+            Half::Body => match self.0.handed.give_body(&key) {
+                Some(entry) => (Outcome::Hit, entry),
                 None => self.entry(resource, key, demand, Until::Proven).await?,
             },
             Half::Sidecar => {
                 let (outcome, entry) = self
                     .entry(resource, key.clone(), demand, Until::Proven)
                     .await?;
-                (outcome, self.hand_out(key, entry).await)
+                (outcome, self.hand_out(resource, key, entry).await)
             }
         };
         let body = resource.recut(&entry.body);
@@ -479,49 +580,14 @@ impl Cache {
         })
     }
 
-    fn handed(&self, key: &Key) -> Option<Handed> {
-        self.0
-            .handed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-            .cloned()
-    }
-
     /// Hands out the sidecar of `entry`, or of a newer one that was handed out already; waits while the clients of an older
     /// one may still be asking for its body.
-    async fn hand_out(&self, key: Key, entry: Entry) -> Entry {
+    async fn hand_out(&self, resource: &Resource, key: Key, entry: Entry) -> Entry {
         loop {
-            let pause = {
-                let mut all = self.0.handed.lock().unwrap_or_else(PoisonError::into_inner);
-                if all.len() >= HANDED_PAIRS {
-                    all.retain(|_, handed| handed.at.elapsed() < HANDED);
-                }
-                let at = Instant::now();
-                match all.get_mut(&key) {
-                    Some(last)
-                        if last.entry.head.sha256 == entry.head.sha256
-                            || last.entry.checked > entry.checked =>
-                    {
-                        last.at = at;
-                        return last.entry.clone();
-                    }
-                    Some(last) if last.at.elapsed() < HAND_OVER => {
-                        HAND_OVER.saturating_sub(last.at.elapsed())
-                    }
-                    Some(_) | None => {
-                        all.insert(
-                            key,
-                            Handed {
-                                entry: entry.clone(),
-                                at,
-                            },
-                        );
-                        return entry;
-                    }
-                }
-            };
-            tokio::time::sleep(pause).await;
+            match self.0.handed.hand_out(resource, &key, &entry) {
+                Ok(entry) => return entry,
+                Err(pause) => tokio::time::sleep(pause).await,
+            }
         }
     }
 
@@ -534,6 +600,7 @@ impl Cache {
         if let Some(blob) = self.stored_blob(resource, sum).await
             && let Some(body) = self.prove(sum, &blob).await
         {
+            self.note_asked(sum);
             return Ok(Answer {
                 outcome: Outcome::Hit,
                 sum,
@@ -541,6 +608,7 @@ impl Cache {
             });
         }
         let (role, mut progress) = self.fly(resource, blob_slot(resource, sum), demand);
+        self.note_asked(sum);
         let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
         let Ok(state) = timeout(fetch::BUDGET, begun).await else {
             return Err(self.too_slow(resource, fetch::BUDGET));
