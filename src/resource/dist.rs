@@ -320,16 +320,9 @@ impl Kind for Manifest {
 const PROFILES: [&str; 2] = ["minimal", "default"];
 
 impl Manifest {
-    /// A component as rustup asks larder for it: it puts the server that it was told to use before the path (rustup,
-    /// `DownloadCfg::url` in `dist/download.rs`).
     fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
-        let url = Url::parse(&file.url).ok()?;
-        let at = url.path().find("/dist/")?;
-        archive(
-            &self.spot.dist,
-            &url.path()[at + 1..],
-            Sha256::parse(&file.sha256)?,
-        )
+        let sum = Sha256::parse(&file.sha256)?;
+        archive(&self.spot.dist, &file.url, sum).map(|(archive, _)| archive)
     }
 }
 
