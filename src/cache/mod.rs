@@ -427,9 +427,13 @@ impl Cache {
             Freshness::For(_) | Freshness::AsUpstreamSays => Demand::Fresh,
         };
         loop {
-            let (outcome, entry) = self
-                .entry(&listing, key.clone(), demand, Until::Proven)
-                .await?;
+            let listed = self.entry(&listing, key.clone(), demand, Until::Proven);
+            let (outcome, entry) = match listed.await {
+                Err(absent @ Error::Absent { .. }) => {
+                    return self.complete_by_last_pair(resource).await.ok_or(absent);
+                }
+                listed => listed?,
+            };
             match resource.complete(&entry.body) {
                 Ok(complete) => match complete.place() {
                     Place::Blob(sum) => {
@@ -490,6 +494,26 @@ impl Cache {
             }
         }
         None
+    }
+
+    /// The resource as the last of its pairs lists it, which is fetched for that: where upstream has no listing.
+    async fn complete_by_last_pair(
+        &self,
+        resource: &Resource,
+    ) -> Option<(Resource, Slot, Option<Arc<Course>>)> {
+        let pair = resource.listed_in_pairs().pop()?;
+        let Place::Pair(key, _) = pair.place() else {
+            return None;
+        };
+        let fetched = self.entry(&pair, key, Demand::Stored, Until::Proven).await;
+        let complete = resource.complete(&fetched.ok()?.1.body).ok()?;
+        match complete.place() {
+            Place::Blob(sum) => {
+                let slot = blob_slot(&complete, sum);
+                Some((complete, slot, None))
+            }
+            Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
+        }
     }
 
     async fn get_entry(

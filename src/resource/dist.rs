@@ -173,20 +173,14 @@ pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
     }))
 }
 
-/// The archive that a manifest names by address and hash, and the sidecar beside it. `None` if rustup would not ask larder for
-/// that address: only what begins with [`DEFAULT_SERVER`] is asked of the configured server (rustup, `dist/manifestation.rs`,
-/// `Manifestation::update`).
-pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<(Resource, Resource)> {
+/// The archive that a manifest names by address and hash. `None` if rustup would not ask larder for that address: only what
+/// begins with [`DEFAULT_SERVER`] is asked of the configured server (rustup, `Manifestation::update` in `dist/manifestation.rs`).
+pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource> {
     let segments: Vec<_> = url.strip_prefix(DEFAULT_SERVER)?.split('/').collect();
-    let spot = Spot::new(dist, &segments)?;
-    let sidecar = spot.sidecar();
-    Some((
-        Arc::new(Archive {
-            spot,
-            checksum: Some(checksum),
-        }),
-        Arc::new(Sidecar { spot: sidecar }),
-    ))
+    Some(Arc::new(Archive {
+        spot: Spot::new(dist, &segments)?,
+        checksum: Some(checksum),
+    }))
 }
 
 /// What rustup asks for at the end of each install.
@@ -322,7 +316,7 @@ const PROFILES: [&str; 2] = ["minimal", "default"];
 impl Manifest {
     fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
         let sum = Sha256::parse(&file.sha256)?;
-        archive(&self.spot.dist, &file.url, sum).map(|(archive, _)| archive)
+        archive(&self.spot.dist, &file.url, sum)
     }
 }
 

@@ -37,7 +37,7 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// Pairs whose bodies [`Kind::complete`] reads as well as the listing's, the likeliest first. Others may be as good; these
-    /// can be told from the name alone.
+    /// can be told from the name alone. The last one lists it for ever, if upstream has it.
     fn listed_in_pairs(&self) -> Vec<Resource> {
         Vec::new()
     }

@@ -132,7 +132,7 @@ impl Pantry {
         let Some(sum) = Sha256::parse(&file.sha256) else {
             return Err(problem("has no usable hash in the manifest".to_owned()));
         };
-        let Some((archive, sidecar)) = dist::archive(&self.dist, &file.url, sum) else {
+        let Some(archive) = dist::archive(&self.dist, &file.url, sum) else {
             return Err(problem(format!(
                 "the manifest sends rustup past larder, to {}",
                 file.url
@@ -146,13 +146,7 @@ impl Pantry {
                     bytes: 0,
                 })
             }
-            Way::Fetch { .. } => {
-                let had = self.fetch(&archive).await.map_err(&problem)?;
-                // By this alone is a component found that is added to an installed toolchain later, without any manifest.
-                // A server need not have it.
-                let _ = self.cache.ensure(&sidecar, Demand::Stored).await;
-                Ok(had)
-            }
+            Way::Fetch { .. } => self.fetch(&archive).await.map_err(&problem),
         }
     }
 
