@@ -1377,6 +1377,15 @@ mod tests {
             })
             .min();
         assert!(best.unwrap() < Duration::from_millis(500), "{best:?}");
+        let last = "dist/2026-04-16/rust-std-1.95.0-z2999-none-none.tar.xz";
+        let best = (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                assert!(listed(&large, last).is_some());
+                start.elapsed()
+            })
+            .min();
+        assert!(best.unwrap() < Duration::from_millis(100), "{best:?}");
     }
 
     #[test]

@@ -117,3 +117,95 @@ fn forget(all: &mut Vec<Handed>) {
     });
     all.drain(..first.map_or(0, |first| first + 1));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use url::Url;
+
+    use super::*;
+    use crate::{
+        resource::{
+            Place,
+            dist::{Dist, Format},
+        },
+        validators::Validators,
+    };
+
+    /// A manifest's key, and the pair of the generation that was checked at this second.
+    fn pair(channel: &str, len: usize, second: u64) -> (Resource, Key, Entry) {
+        let url = |text| Url::parse(text).unwrap();
+        let dist = Dist::new(
+            url("http://d.example/"),
+            url("http://u.example/"),
+            Format::Upstream,
+        );
+        let path = format!("dist/channel-rust-{channel}.toml");
+        let resource = crate::resource::dist::manifest(&dist, &path).unwrap();
+        let Place::Pair(key, _) = resource.place() else {
+            panic!("a manifest is half of a pair")
+        };
+        let mut body = vec![0; len];
+        body[..8].copy_from_slice(&second.to_be_bytes());
+        let checked = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let entry = Entry::new(Bytes::from(body), Validators::default(), None, checked);
+        (resource, key, entry)
+    }
+
+    #[test]
+    fn a_new_generation_is_held_back_and_then_replaces_the_old_one_which_still_lists() {
+        let pairs = Pairs::default();
+        let (resource, key, old) = pair("stable", 8, 1);
+        let (_, _, new) = pair("stable", 8, 2);
+        let sums = |pairs: &Pairs| -> Vec<_> {
+            let listings = pairs.listings().into_iter();
+            listings.map(|(entry, _)| entry.head.sha256).collect()
+        };
+        pairs.hand_out(&resource, &key, &old).unwrap();
+        assert!(pairs.hand_out(&resource, &key, &new).unwrap_err() <= HAND_OVER);
+        assert_eq!(pairs.give_body(&key).unwrap().head.sha256, old.head.sha256);
+        pairs.lock()[0].at -= HAND_OVER;
+        pairs.hand_out(&resource, &key, &new).unwrap();
+        assert_eq!(pairs.give_body(&key).unwrap().head.sha256, new.head.sha256);
+        assert_eq!(sums(&pairs), [new.head.sha256, old.head.sha256]);
+        // What another process still had in hand does not turn it back.
+        let handed = pairs.hand_out(&resource, &key, &old).unwrap();
+        assert_eq!(handed.head.sha256, new.head.sha256);
+        for handed in pairs.lock().iter_mut() {
+            handed.at -= LISTED;
+        }
+        assert!(pairs.give_body(&key).is_none());
+        assert!(sums(&pairs).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_once_nobody_can_be_about_to_ask_for_the_body() {
+        let pairs = Pairs::default();
+        for number in 0..20 {
+            let (resource, key, entry) = pair(&number.to_string(), 1 << 20, number);
+            pairs.hand_out(&resource, &key, &entry).unwrap();
+        }
+        assert_eq!(pairs.lock().len(), 20);
+        for handed in pairs.lock().iter_mut() {
+            handed.at -= HANDED;
+        }
+        let (resource, key, entry) = pair("stable", 1 << 20, 99);
+        pairs.hand_out(&resource, &key, &entry).unwrap();
+        assert_eq!(pairs.lock().len(), KEPT >> 20);
+        assert_eq!(pairs.listings()[0].0.head.sha256, entry.head.sha256);
+    }
+
+    #[test]
+    fn a_pair_whose_body_nobody_has_comes_last() {
+        let pairs = Pairs::default();
+        let (resource, key, given) = pair("stable", 8, 1);
+        pairs.hand_out(&resource, &key, &given).unwrap();
+        pairs.give_body(&key).unwrap();
+        let (resource, key, other) = pair("1.95.0", 8, 2);
+        pairs.hand_out(&resource, &key, &other).unwrap();
+        let first = pairs.listings().remove(0).0;
+        assert_eq!(first.head.sha256, given.head.sha256);
+    }
+}

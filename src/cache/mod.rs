@@ -87,7 +87,7 @@ struct Inner {
     entry_room: Semaphore,
     blob_room: Semaphore,
     parts: PartRoom,
-    /// Room for blobs that no client has asked for yet; they are not let in to wait for the other.
+    /// Room for fetching blobs ahead.
     ahead_room: Semaphore,
     /// Room for storing.
     writers: Semaphore,
@@ -336,9 +336,14 @@ impl Cache {
             ahead.insert(sum);
             progress
         };
-        self.count("blobs-ahead-fetched");
-        // Whoever needs it will be told what failed.
-        let _ = self.landed(&next, progress, Until::Proven).await;
+        match self.landed(&next, progress, Until::Proven).await {
+            // Stored by another flight that landed just before this one began.
+            Ok(landing) if landing.outcome == Outcome::Hit => {
+                self.ahead_blobs().remove(&sum);
+            }
+            // Whoever needs it will be told what failed.
+            Ok(_) | Err(_) => self.count("blobs-ahead-fetched"),
+        }
     }
 
     /// Counts the first request for what was fetched ahead.

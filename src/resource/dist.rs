@@ -785,10 +785,10 @@ mod tests {
         let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
         let sum = |listing: &str| {
             let complete = resource.complete(listing.as_bytes()).ok()?;
-            match complete.place() {
-                Place::Blob(sum) => Some(sum.to_string()[..8].to_owned()),
-                other => panic!("{other:?}"),
-            }
+            let Place::Blob(sum) = complete.place() else {
+                panic!("it is not complete: {complete:?}")
+            };
+            Some(sum.to_string()[..8].to_owned())
         };
         assert_eq!(sum(MANIFEST).as_deref(), Some("3e517d1b"));
         let sidecar = format!("{}  cargo\n", "ab".repeat(32));

@@ -15,14 +15,18 @@ const MINIMAL: [&str; 6] = [
     "--no-self-update",
 ];
 
-fn released() -> FakeUpstream {
+pub(crate) fn released() -> FakeUpstream {
     let upstream = FakeUpstream::start();
     upstream.release(&Toolchain::new("stable", "1.95.0").date("2026-04-16"));
     upstream.release_rustup(&Installer::new("1.29.0").program(std::fs::read(installed()).unwrap()));
     upstream
 }
 
-fn serve<'site>(site: &'site Site, upstream: &FakeUpstream, more: &[&str]) -> Larder<'site> {
+pub(crate) fn serve<'site>(
+    site: &'site Site,
+    upstream: &FakeUpstream,
+    more: &[&str],
+) -> Larder<'site> {
     let server = upstream.base_url().trim_end_matches('/').to_owned();
     let mut arguments = vec!["--dist-server", server.as_str()];
     arguments.extend(more);
@@ -34,7 +38,7 @@ fn install(larder: &Larder<'_>, arguments: &[&str]) -> crate::support::cargo::Ru
     Rustup::new().run(arguments, &server, &format!("{server}/rustup"))
 }
 
-fn archives_asked(upstream: &FakeUpstream) -> usize {
+pub(crate) fn archives_asked(upstream: &FakeUpstream) -> usize {
     upstream
         .requests()
         .iter()

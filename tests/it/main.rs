@@ -14,6 +14,7 @@ mod crash;
 mod crates;
 mod disk;
 mod dist;
+mod dist_ahead;
 mod index;
 mod large;
 mod metrics;

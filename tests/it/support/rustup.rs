@@ -34,7 +34,12 @@ impl Rustup {
         for folder in [&bin, &rustup.home(), &rustup.work_folder()] {
             std::fs::create_dir_all(folder).expect("the temporary folder is writable");
         }
-        std::fs::copy(installed(), bin.join("rustup")).expect("the temporary folder is writable");
+        // Written by another process: while one of ours has it open for writing, a child that a parallel test starts
+        // inherits that for a moment, and what is open for writing cannot be run.
+        let copied = Command::new("cp")
+            .args([installed(), &bin.join("rustup")])
+            .status();
+        assert!(copied.is_ok_and(|copied| copied.success()), "cannot copy");
         for tool in ["cargo", "rustc"] {
             std::fs::hard_link(bin.join("rustup"), bin.join(tool))
                 .expect("the temporary folder knows links");
