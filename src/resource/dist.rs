@@ -728,7 +728,7 @@ mod tests {
     fn check_runs(asked: &str, format: Format, ending: &str, expected: &[&str]) {
         let path = format!("dist/2026-04-16/{asked}");
         let asked = toolchain::listed(MANIFEST, &path).unwrap().sha256;
-        let body = Bytes::from_static(MANIFEST.as_bytes());
+        let body = Bytes::from(MANIFEST.replace("https://dist.example/", DEFAULT_SERVER));
         let runs = stable(format).runs(&body, Sha256::parse(asked).unwrap());
         let runs: Vec<_> = runs
             .iter()
