@@ -259,10 +259,10 @@ fn who_never_took_the_manifest_gets_what_he_asks_for_and_nothing_follows() {
     take_manifest(&larder);
     settle(&larder);
     let larder = larder.restart(&["--dist-server", upstream.base_url().trim_end_matches('/')]);
-    assert_eq!(larder.get(&xz("cargo", HOST)).status, 200);
+    assert_eq!(larder.get(&xz("rust-std", HOST)).status, 200);
     // Only looked whether there is a new one.
     assert_eq!(larder.get(&format!("{MANIFEST}.sha256")).status, 200);
-    assert_eq!(larder.get(&xz("rust-std", HOST)).status, 200);
+    assert_eq!(larder.get(&xz("cargo", HOST)).status, 200);
     settle(&larder);
     assert_eq!(archives(&upstream), "cargo rust-std");
     assert_eq!(total(&larder, FETCHED), 0);
