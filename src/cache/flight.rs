@@ -52,8 +52,8 @@ pub(super) enum Role {
 
 impl Flights {
     /// Joins the flight of `slot`, or starts it with the fetch that `start` makes. If the fetch dies without landing,
-    /// the channel closes and every waiter sees that. Nobody joins a flight that has failed: who asks again wants another
-    /// try.
+    /// the channel closes and every waiter sees that. Nobody joins a flight that is over: after a failure, who asks again
+    /// wants another try, and after a success they may want what is newer than its answer.
     pub(super) fn join<F>(
         &self,
         slot: Slot,
@@ -64,7 +64,7 @@ impl Flights {
     {
         let mut flights = self.lock();
         if let Some(progress) = flights.get(&slot)
-            && !matches!(*progress.borrow(), Progress::Landed(Err(_)))
+            && !matches!(*progress.borrow(), Progress::Landed(_))
         {
             return (Role::Joined, progress.clone());
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_joins_a_flight_that_has_failed_and_its_end_leaves_the_next_one_alone() {
+    async fn nobody_joins_a_flight_that_is_over_and_its_end_leaves_the_next_one_alone() {
         let flights = Flights::default();
         let (end, wait) = oneshot::channel::<()>();
         let (_, mut first) = flights.join(slot(), |progress| async move {
