@@ -28,12 +28,6 @@ fn xz(package: &str, target: &str) -> String {
     format!("{}.xz", toolchain().archive_path(package, target))
 }
 
-/// A user whose rustup writes files as it unpacks them: with threads for that, it sleeps a tenth of a second for each of its
-/// packages and more.
-fn rustup() -> Rustup {
-    Rustup::new().variable("RUSTUP_IO_THREADS", "1")
-}
-
 fn run(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) -> crate::support::cargo::Run {
     let server = larder.url().trim_end_matches('/').to_owned();
     rustup.run(arguments, &server, &format!("{server}/rustup"))
@@ -90,7 +84,7 @@ fn an_install_costs_one_request_for_each_archive_and_none_for_a_sidecar() {
         let upstream = released();
         let site = site(&upstream);
         let larder = serve(&site, &upstream, &["--toolchain-format", format]);
-        install(&rustup(), &larder, &["default"]);
+        install(&Rustup::new(), &larder, &["default"]);
         let all = "cargo clippy rust-docs rust-std rustc rustfmt";
         assert_eq!(archives(&upstream), all, "{format}");
         let other = if format == "gz" { ".tar.xz" } else { ".tar.gz" };
@@ -106,7 +100,7 @@ fn a_mirror_without_sidecars_of_components_is_good_enough() {
     }
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = rustup();
+    let rustup = Rustup::new();
     install(&rustup, &larder, &["default", "-t", WASM]);
     settle(&larder);
 
@@ -148,8 +142,8 @@ fn offline_a_stored_component_can_be_added_to_a_toolchain_without_asking_for_the
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&rustup(), &larder, &["default"]);
-    let rustup = rustup();
+    install(&Rustup::new(), &larder, &["default"]);
+    let rustup = Rustup::new();
     install(&rustup, &larder, &["minimal"]);
     settle(&larder);
     larder.stop();
@@ -217,7 +211,7 @@ fn check_waste(more: &[&str], ahead: impl Fn(u64) -> bool) {
     upstream.release(&toolchain());
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&rustup(), &larder, more);
+    install(&Rustup::new(), &larder, more);
     settle(&larder);
     let (fetched, asked) = (total(&larder, FETCHED), total(&larder, ASKED));
     assert_eq!(fetched, asked, "{more:?}");
@@ -242,7 +236,7 @@ fn what_is_added_to_a_toolchain_leads_to_nothing() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = rustup();
+    let rustup = Rustup::new();
     install(&rustup, &larder, &["minimal"]);
     settle(&larder);
     let before = total(&larder, FETCHED);
@@ -279,11 +273,11 @@ fn what_is_stored_is_not_fetched_ahead() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&rustup(), &larder, &["minimal"]);
+    install(&Rustup::new(), &larder, &["minimal"]);
     settle(&larder);
     let before = total(&larder, FETCHED);
     upstream.forget_requests();
-    install(&rustup(), &larder, &["minimal"]);
+    install(&Rustup::new(), &larder, &["minimal"]);
     settle(&larder);
     assert_eq!(archives(&upstream), "");
     assert_eq!(total(&larder, FETCHED), before);
@@ -333,7 +327,7 @@ fn a_component_that_the_manifest_has_another_hash_for_never_ends_as_a_whole() {
         );
     }
     let failed = run(
-        &rustup().variable("RUSTUP_MAX_RETRIES", "0"),
+        &Rustup::new().variable("RUSTUP_MAX_RETRIES", "0"),
         &larder,
         &[&INSTALL[..], &["minimal"]].concat(),
     );
@@ -360,7 +354,7 @@ fn check_recovery(fault: Fault) {
     upstream.fault(&xz("rustc", HOST), fault);
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = rustup().variable("RUSTUP_MAX_RETRIES", "0");
+    let rustup = Rustup::new().variable("RUSTUP_MAX_RETRIES", "0");
     let minimal = [&INSTALL[..], &["minimal"]].concat();
     run(&rustup, &larder, &minimal).assert_failure();
     check_kept_is_sound(&site, &larder);
@@ -393,7 +387,7 @@ fn twenty_rustups_at_once_cost_one_fetch_of_each_archive() {
     let larder = serve(&site, &upstream, &[]);
     std::thread::scope(|scope| {
         for _ in 0..20 {
-            scope.spawn(|| install(&rustup(), &larder, &["minimal"]));
+            scope.spawn(|| install(&Rustup::new(), &larder, &["minimal"]));
         }
     });
     assert_eq!(archives_asked(&upstream), 3);

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain};
 
@@ -93,23 +92,24 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     assert!(rustc(&other).contains("rustc 1.96.0"), "{}", rustc(&other));
 }
 
-/// A release with a large rustc, which comes from upstream like this.
-fn interrupted(how: Fault) -> (FakeUpstream, Toolchain) {
+/// A release in which these components are large, and come from upstream like this.
+fn interrupted(components: &[&str], how: &Fault) -> (FakeUpstream, Toolchain) {
     let upstream = FakeUpstream::start();
-    let toolchain = old().padding("rustc", LARGE);
+    let toolchain = components
+        .iter()
+        .fold(old(), |toolchain, name| toolchain.padding(name, LARGE));
     upstream.release(&toolchain);
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
-    let path = format!("{}.xz", toolchain.archive_path("rustc", HOST));
-    upstream.fault(&path, how);
-    // The sidecar's path begins the same; the newer rule lets it through.
-    let at_once = Fault::StallFor(Duration::ZERO);
-    upstream.fault(&format!("{path}.sha256"), at_once);
+    for name in components {
+        let path = format!("{}.xz", toolchain.archive_path(name, HOST));
+        upstream.fault(&path, how.clone());
+    }
     (upstream, toolchain)
 }
 
 const LARGE: usize = 6_000_000;
 
-/// Starts an install and waits until a good part of rustc has arrived: the process, and the file it is writing.
+/// Starts an install and waits until a good part of a large component has arrived: the process, and the file it is writing.
 #[track_caller]
 fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
     let server = larder.url().trim_end_matches('/');
@@ -121,7 +121,7 @@ fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
         .stderr(Stdio::null());
     let process = command.spawn().unwrap();
     let mut partial = None;
-    until("a part of rustc has arrived", || {
+    until("a part of a large component has arrived", || {
         partial = large_part(&user.home().join("downloads"));
         partial.is_some()
     });
@@ -140,10 +140,12 @@ fn large_part(downloads: &Path) -> Option<PathBuf> {
 
 #[test]
 fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
-    // Three seconds, so that it can be interrupted.
-    let (upstream, toolchain) = interrupted(Fault::Drip {
+    // Three seconds, so that it can be interrupted. Both that rustup begins with, since when it is killed in the middle of
+    // unpacking it leaves what its next run takes for somebody else's.
+    let drip = Fault::Drip {
         bytes_per_second: u32::try_from(LARGE / 3).unwrap(),
-    });
+    };
+    let (upstream, toolchain) = interrupted(&["cargo", "rust-std"], &drip);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::new();
@@ -159,13 +161,14 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
     let log = larder.stop();
     let resumed = log
         .lines()
-        .any(|line| line.contains("/rustc-1.95.0") && line.contains("status=206"));
+        .any(|line| line.contains("-1.95.0") && line.contains("status=206"));
     assert!(resumed, "{log}");
 }
 
 #[test]
 fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds() {
-    let (upstream, toolchain) = interrupted(Fault::StallBodyAfter(LARGE as u64 / 3));
+    let stall = Fault::StallBodyAfter(LARGE as u64 / 3);
+    let (upstream, toolchain) = interrupted(&["rustc"], &stall);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::new();
