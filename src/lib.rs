@@ -46,4 +46,5 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod hash;
+pub mod log;
 pub mod validators;

@@ -17,6 +17,7 @@ use larder::{
     check, cli, client,
     config::{self, Settings},
     daemon,
+    log::Log,
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     store::{Census, Files, Store, files::Announcement},
@@ -25,8 +26,7 @@ use larder::{
 };
 use tokio::sync::watch;
 use tracing::info;
-use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 
 /// How often `warm` says how far it is where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
@@ -155,10 +155,8 @@ fn outlive_size_limits() -> io::Result<()> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
-/// The daemon tells of every request; other commands only of trouble. Lines are written by a thread of their own, many at a
-/// time where there are many, so that no request waits for whoever reads them. What is waiting is written when the guard is
-/// dropped.
-fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> WorkerGuard {
+/// The daemon tells of every request; other commands only of trouble.
+fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> Option<Log> {
     let level = match (
         is_daemon,
         i16::from(shared.verbose) - i16::from(shared.quiet),
@@ -170,14 +168,18 @@ fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> Wor
         (_, 1..) => "trace",
     };
     let colour = settings.may_colour && io::stderr().is_terminal();
-    let (writer, guard) = tracing_appender::non_blocking(io::BufWriter::new(io::stderr()));
+    let log = is_daemon.then(|| Log::to(io::stderr()).ok()).flatten();
+    let writer = match &log {
+        Some(log) => BoxMakeWriter::new(log.lines()),
+        None => BoxMakeWriter::new(io::stderr),
+    };
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
         .with_writer(writer)
         .with_ansi(colour)
         .with_target(false)
         .try_init();
-    guard
+    log
 }
 
 /// The parts every command is made of.

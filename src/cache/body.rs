@@ -7,10 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{Landed, flight::Progress};
-use crate::store::{Blob, ReadAt, Spool};
-
-/// How much is read at a time: large enough to spare system calls, small enough for many clients at once.
-pub(super) const PIECE: u64 = 256 << 10;
+use crate::store::{Blob, PIECE, ReadAt, Spool};
 
 /// The body of an answer.
 #[derive(Clone, Debug)]
@@ -57,7 +54,7 @@ impl Body {
             Self::Blob(blob) => (blob.len, blob.bytes.clone()),
             Self::Arriving(arriving) => (arriving.ready(at, end).await?, arriving.spool.clone()),
         };
-        let end = end.min(ready).min(at + PIECE);
+        let end = end.min(ready).min(at + PIECE as u64);
         if at >= end {
             return Ok(None);
         }

@@ -14,9 +14,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot,
-    body::PIECE,
-    chain,
+    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot, chain,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now,
@@ -27,7 +25,7 @@ use crate::{
     error::Error,
     hash::{Hasher, Sha256},
     resource::{Key, Place, Resource, Source},
-    store::{Blob, Entry, ReadAt as _, Spool, StoreError},
+    store::{Blob, Entry, PIECE, ReadAt as _, Spool, StoreError},
     upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
     validators::Validators,
 };
@@ -946,7 +944,7 @@ impl Transfer {
     async fn absorb(&mut self, progress: &watch::Sender<Progress>) {
         while let Some(arrived) = self.parts.arrived(self.written).await {
             while self.written < arrived {
-                let len = usize::try_from((arrived - self.written).min(PIECE)).unwrap_or(0);
+                let len = usize::try_from((arrived - self.written).min(PIECE as u64)).unwrap_or(0);
                 let Ok(part) = self.spool.read_at(self.written, len).await else {
                     // The disk filled up, and the spool went on in memory without them.
                     return self.parts.give_up().await;

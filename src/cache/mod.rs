@@ -33,7 +33,7 @@ use crate::{
     error::Error,
     hash::{Hasher, Sha256},
     resource::{Freshness, Half, Key, Place, Resource, Source},
-    store::{Blob, Entry, Store, StoreError},
+    store::{Blob, Entry, PIECE, Store, StoreError},
     upstream::{Failure, Upstream},
 };
 use ahead::Course;
@@ -43,8 +43,8 @@ use handed::Pairs;
 use parts::PartRoom;
 use reach::Breakers;
 
-/// Blobs up to this size are answered from memory, in one piece.
-const WHOLE_BLOB: u64 = 1 << 20;
+/// Blobs up to this size are read before they are answered with, in one piece.
+const WHOLE_BLOB: u64 = PIECE as u64;
 /// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
 const MEMORY: usize = 100_000;
 
@@ -538,6 +538,7 @@ impl Cache {
         let mut sum = entry.head.sha256;
         let mut body = entry.body;
         if self.0.options.offline_view
+            && !self.0.breakers.is_all_well()
             && let Source::At(url) = resource.source()
             && self.0.breakers.is_settled_in(&url, now())
         {
@@ -764,11 +765,15 @@ impl Cache {
         demand: Demand,
     ) -> Decision {
         let now = now();
-        let reach = match resource.source() {
-            Source::At(url) => self.0.breakers.reach(&url),
-            // Which upstream that is, the fetch will find out.
-            Source::NamedBy(_) if self.is_offline() => Reach::Offline,
-            Source::NamedBy(_) => Reach::Online,
+        let reach = if self.0.breakers.is_all_well() {
+            Reach::Online
+        } else {
+            match resource.source() {
+                Source::At(url) => self.0.breakers.reach(&url),
+                // Which upstream that is, the fetch will find out.
+                Source::NamedBy(_) if self.is_offline() => Reach::Offline,
+                Source::NamedBy(_) => Reach::Online,
+            }
         };
         let held = stored.map(|entry| Held {
             checked: self.counted(slot, entry.checked),

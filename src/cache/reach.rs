@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +34,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(super) struct Breakers {
     is_offline: bool,
     hosts: Mutex<HashMap<String, Breaker>>,
+    /// How many outages there are: most of the time none, and then nobody need know which upstream is meant.
+    outages: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +61,13 @@ impl Breakers {
         Self {
             is_offline,
             hosts: Mutex::default(),
+            outages: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether every upstream may be asked.
+    pub(super) fn is_all_well(&self) -> bool {
+        !self.is_offline && self.outages.load(Ordering::Acquire) == 0
     }
 
     /// Whether the upstream of `url` may be asked.
@@ -103,7 +114,11 @@ impl Breakers {
         let breaker = hosts.entry(host(url)).or_default();
         breaker.bad_answers.clear();
         breaker.last_good = Some((resource.clone(), url.clone()));
-        breaker.outage.take().is_some()
+        let is_over = breaker.outage.take().is_some();
+        if is_over {
+            self.outages.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_over
     }
 
     /// Notes a failure; whether that began an outage, which the caller must then probe.
@@ -126,6 +141,7 @@ impl Breakers {
             since: now,
             cause: failure.to_string(),
         });
+        self.outages.fetch_add(1, Ordering::AcqRel);
         true
     }
 

@@ -63,16 +63,19 @@ pub(super) fn answer(
     asked: &Asked,
     line: Line,
 ) -> Response<Outgoing> {
-    let etag = format!("\"{}\"", answer.sum);
+    let mut etag = [b'"'; 66];
+    etag[1..65].copy_from_slice(&answer.sum.digits());
     let len = answer.body.size();
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    let mut set = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
+    headers.reserve(8);
+    if let Ok(etag) = HeaderValue::from_bytes(&etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    let etag = std::str::from_utf8(&etag).unwrap_or_default();
+    let mut set = |name, value| {
+        headers.insert(name, HeaderValue::from_static(value));
     };
-    set(header::ETAG, &etag);
     set(header::CACHE_CONTROL, cache_control(policy));
     set(
         header::HeaderName::from_static("cache-status"),
@@ -80,28 +83,30 @@ pub(super) fn answer(
     );
     let line = line.outcome(answer.outcome.as_str());
 
-    if matches(&asked.if_none_match, &etag) {
+    if matches(&asked.if_none_match, etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response.map(|()| Outgoing::empty(line.status(304)));
     }
     set(header::CONTENT_TYPE, policy.content_type);
     set(header::ACCEPT_RANGES, "bytes");
-    let (status, start, end) = match span(asked, &etag, len) {
+    let mut set_range = |text: String| {
+        if let Ok(text) = HeaderValue::try_from(text) {
+            headers.insert(header::CONTENT_RANGE, text);
+        }
+    };
+    let (status, start, end) = match span(asked, etag, len) {
         Span::Whole => (StatusCode::OK, 0, len),
         Span::Part { start, end, total } => {
-            set(
-                header::CONTENT_RANGE,
-                &format!("bytes {start}-{}/{total}", end - 1),
-            );
+            set_range(format!("bytes {start}-{}/{total}", end - 1));
             (StatusCode::PARTIAL_CONTENT, start, Some(end))
         }
         Span::Unsatisfiable { total } => {
-            set(header::CONTENT_RANGE, &format!("bytes */{total}"));
+            set_range(format!("bytes */{total}"));
             (StatusCode::RANGE_NOT_SATISFIABLE, 0, Some(0))
         }
     };
     if let Some(end) = end {
-        set(header::CONTENT_LENGTH, &(end - start).to_string());
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
     }
     *response.status_mut() = status;
     let line = line.status(status.as_u16());

@@ -33,6 +33,7 @@ use super::{
     Blob, Census, Entry, Pin, Spool, Store, StoreError,
     hot::{Hot, Stamp},
     is_full,
+    read::{Reader, Rooms},
     spool::blocking,
 };
 use crate::{hash::Sha256, resource::Key};
@@ -51,6 +52,7 @@ pub struct Files {
     staging: Arc<Staging>,
     entries: Hot<Entry>,
     blobs: Hot<Blob>,
+    rooms: Arc<Rooms>,
 }
 
 /// Room for entries in memory, in bytes.
@@ -78,6 +80,7 @@ impl Files {
                 entry.body.len() as u64 + 512
             }),
             blobs: Hot::new(128, HOT_BLOBS, |_| 1),
+            rooms: Arc::default(),
         })
     }
 
@@ -409,7 +412,7 @@ impl Store for Files {
         if let Some(blob) = self.blobs.get(&path) {
             return Ok(Some(blob));
         }
-        let at = path.clone();
+        let (at, rooms) = (path.clone(), self.rooms.clone());
         let opened = blocking(move || {
             let Some(file) = open(&path)? else {
                 return Ok(None);
@@ -417,7 +420,10 @@ impl Store for Files {
             let found = file.metadata()?;
             let blob = Blob {
                 len: found.len(),
-                bytes: Arc::new(Arc::new(file)),
+                bytes: Arc::new(Reader {
+                    file: Arc::new(file),
+                    rooms,
+                }),
             };
             Ok(Some((Stamp::of(&found), blob)))
         });
@@ -441,7 +447,7 @@ impl Store for Files {
     async fn spool(&self) -> Result<Spool, StoreError> {
         let staging = self.staging.clone();
         match blocking(move || staging.file()).await {
-            Ok(staged) => Ok(Spool::new(staged)),
+            Ok(staged) => Ok(Spool::new(staged, self.rooms.clone())),
             // Clients can still be served.
             Err(error) if is_full(&error) => Ok(Spool::in_memory()),
             Err(source) => Err(StoreError::io(&self.staging.folder, source)),

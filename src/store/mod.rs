@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 pub use entry::{Entry, Head};
 pub use files::Files;
+pub use read::PIECE;
 pub use spool::Spool;
 
 use crate::{hash::Sha256, resource::Key};

@@ -1,27 +1,99 @@
-//! Reads files that are most likely in the page cache, without a detour if they are. Knows nothing of what is in them.
+//! Reads files that are most likely in the page cache: without a detour if they are, into room that is used again. Knows
+//! nothing of what is in them.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{
+    fs::File,
+    io, mem,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{ReadAt, spool::blocking};
 
-#[async_trait]
-impl ReadAt for Arc<File> {
-    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
-        let mut part = vec![0; len];
-        let at_hand = read_at_hand(self, &mut part, offset);
-        if at_hand == len {
-            return Ok(Bytes::from(part));
+/// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
+pub const PIECE: usize = 256 << 10;
+/// Reads below this size get room from the allocator, which is fast at that.
+const SMALL: usize = 32 << 10;
+/// How many pieces of room are kept for the next reads. New room for each would be cleared by the kernel page by page,
+/// which takes longer than the reading.
+const ROOMS: usize = 16;
+
+/// An open file that is read piece by piece.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    pub(super) file: Arc<File>,
+    pub(super) rooms: Arc<Rooms>,
+}
+
+/// Room for pieces, free to be used.
+#[derive(Debug, Default)]
+pub(super) struct Rooms(Mutex<Vec<Vec<u8>>>);
+
+impl Rooms {
+    fn take(&self) -> Vec<u8> {
+        self.lock().pop().unwrap_or_else(|| vec![0; PIECE])
+    }
+
+    fn give_back(&self, room: Vec<u8>) {
+        let mut rooms = self.lock();
+        if rooms.len() < ROOMS {
+            rooms.push(room);
         }
-        let file = self.clone();
-        blocking(move || {
-            file.read_exact_at(&mut part[at_hand..], offset + at_hand as u64)?;
-            Ok(Bytes::from(part))
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first bytes of a room, which is free again when nobody reads them any more.
+struct Piece {
+    room: Vec<u8>,
+    len: usize,
+    rooms: Arc<Rooms>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.room[..self.len]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.rooms.give_back(mem::take(&mut self.room));
+    }
+}
+
+#[async_trait]
+impl ReadAt for Reader {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let is_piece = (SMALL..=PIECE).contains(&len);
+        // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
+        let mut room = if is_piece {
+            self.rooms.take()
+        } else {
+            vec![0; len]
+        };
+        let at_hand = read_at_hand(&self.file, &mut room[..len], offset);
+        if at_hand < len {
+            let file = self.file.clone();
+            room = blocking(move || {
+                file.read_exact_at(&mut room[at_hand..len], offset + at_hand as u64)?;
+                Ok(room)
+            })
+            .await?;
+        }
+        Ok(if is_piece {
+            let rooms = self.rooms.clone();
+            Bytes::from_owner(Piece { room, len, rooms })
+        } else {
+            Bytes::from(room)
         })
-        .await
     }
 }
 
@@ -37,4 +109,35 @@ fn read_at_hand(file: &File, part: &mut [u8], offset: u64) -> usize {
 #[cfg(not(target_os = "linux"))]
 fn read_at_hand(_: &File, _: &mut [u8], _: u64) -> usize {
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_are_right_whatever_their_size_and_their_room_is_used_again() {
+        let body: Vec<u8> = (0..3 * PIECE).map(|at| (at % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&body).unwrap();
+        let reader = Reader {
+            file: Arc::new(file),
+            rooms: Arc::default(),
+        };
+        let check = async |offset: usize, len: usize| {
+            let piece = reader.read_at(offset as u64, len).await.unwrap();
+            assert_eq!(piece, body[offset..offset + len], "{len} bytes at {offset}");
+        };
+        for len in [0, 1, SMALL - 1, SMALL, PIECE - 1, PIECE, PIECE + 1] {
+            check(17, len).await;
+        }
+        assert_eq!(reader.rooms.lock().len(), 1);
+        let past_the_end = reader.read_at(body.len() as u64 - 1, 2).await;
+        assert_eq!(
+            past_the_end.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+    }
 }

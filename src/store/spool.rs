@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::{ReadAt, is_full};
+use super::{
+    ReadAt, is_full,
+    read::{Reader, Rooms},
+};
 
 /// The largest body that is carried on in memory when the disk is full.
 const MEMORY_LIMIT: u64 = 64 << 20;
@@ -21,7 +24,7 @@ const MEMORY_LIMIT: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Spool {
     /// None if there was no room for one from the beginning.
-    file: Option<Arc<File>>,
+    file: Option<Reader>,
     path: Mutex<Option<TempPath>>,
     /// The whole body so far, once the disk refused to take more.
     memory: Mutex<Option<Vec<u8>>>,
@@ -29,10 +32,13 @@ pub struct Spool {
 
 impl Spool {
     /// Spools into a staging file.
-    pub(super) fn new(staged: NamedTempFile) -> Self {
+    pub(super) fn new(staged: NamedTempFile, rooms: Arc<Rooms>) -> Self {
         let (file, path) = staged.into_parts();
         Self {
-            file: Some(Arc::new(file)),
+            file: Some(Reader {
+                file: Arc::new(file),
+                rooms,
+            }),
             path: Mutex::new(Some(path)),
             memory: Mutex::new(None),
         }
@@ -54,11 +60,11 @@ impl Spool {
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         let mut memory = self.memory();
         if let (None, Some(file)) = (&*memory, &self.file) {
-            match file.write_all_at(chunk, offset) {
+            match file.file.write_all_at(chunk, offset) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) && offset < MEMORY_LIMIT => {
                     let mut body = vec![0; usize::try_from(offset).map_err(io::Error::other)?];
-                    file.read_exact_at(&mut body, 0)?;
+                    file.file.read_exact_at(&mut body, 0)?;
                     *memory = Some(body);
                 }
                 Err(error) => return Err(error),
@@ -81,7 +87,7 @@ impl Spool {
     pub fn write_ahead(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         let memory = self.memory();
         match (&*memory, &self.file) {
-            (None, Some(file)) => file.write_all_at(chunk, offset),
+            (None, Some(file)) => file.file.write_all_at(chunk, offset),
             (Some(_), _) | (None, None) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
@@ -94,7 +100,9 @@ impl Spool {
         if let Some(body) = self.memory().as_mut() {
             body.clear();
         }
-        self.file.as_ref().map_or(Ok(()), |file| file.set_len(0))
+        self.file
+            .as_ref()
+            .map_or(Ok(()), |file| file.file.set_len(0))
     }
 
     /// The staging file and its path, for the home to make a blob of, once.
@@ -110,7 +118,12 @@ impl Spool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let file = self.file.clone().ok_or(io::ErrorKind::NotFound)?;
+        let file = self
+            .file
+            .as_ref()
+            .ok_or(io::ErrorKind::NotFound)?
+            .file
+            .clone();
         Ok((file, path.ok_or(io::ErrorKind::NotFound)?))
     }
 

@@ -1,0 +1,204 @@
+//! Log lines written by a thread of their own, many at a time where there are many: no request waits for whoever reads them,
+//! and none pays for a system call. What the lines say is for others.
+
+use std::{
+    io::{self, Write},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How long a line waits for others. Nobody reads faster.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The most that waits, in bytes, when nobody reads what is written. Further lines are lost and counted.
+const LIMIT: usize = 1 << 20;
+
+/// The thread that writes. When it is dropped, what is waiting is written.
+#[derive(Debug)]
+pub struct Log {
+    lines: Lines,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where lines are handed in, each by one call of `write`.
+#[derive(Clone, Debug, Default)]
+pub struct Lines(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Told of the first line after a pause, and of the end.
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    text: Vec<u8>,
+    lost: u64,
+    is_over: bool,
+}
+
+impl Log {
+    /// Begins to write to `out`.
+    ///
+    /// # Errors
+    /// What the system said, if there can be no thread.
+    pub fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let lines = Lines::default();
+        let shared = lines.0.clone();
+        let thread = thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || shared.write_to(out))?;
+        Ok(Self {
+            lines,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where to hand in lines.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines.0.lock().is_over = true;
+        self.lines.0.news.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A writer that died has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn write_to(&self, mut out: impl Write) {
+        let mut text = Vec::new();
+        loop {
+            let waiting = self.lock();
+            let waiting = self
+                .news
+                .wait_while(waiting, |waiting| {
+                    waiting.text.is_empty() && !waiting.is_over
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            let (mut waiting, _) = self
+                .news
+                .wait_timeout_while(waiting, PAUSE, |waiting| !waiting.is_over)
+                .unwrap_or_else(PoisonError::into_inner);
+            mem::swap(&mut waiting.text, &mut text);
+            let lost = mem::take(&mut waiting.lost);
+            let is_over = waiting.is_over;
+            drop(waiting);
+            // Nobody is left to tell.
+            let _ = out.write_all(&text);
+            if lost > 0 {
+                let _ = writeln!(
+                    out,
+                    "{lost} log lines were lost: nobody read them fast enough"
+                );
+            }
+            let _ = out.flush();
+            if is_over {
+                return;
+            }
+            text.clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut waiting = self.0.lock();
+        let is_first = waiting.text.is_empty();
+        if waiting.text.len() + line.len() > LIMIT {
+            waiting.lost += 1;
+        } else {
+            waiting.text.extend_from_slice(line);
+        }
+        drop(waiting);
+        if is_first {
+            self.0.news.notify_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Takes what is written in one call as one piece, once it is let.
+    struct Slow(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
+
+    impl Write for Slow {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let _ = self.1.recv();
+            let _ = self.0.send(text.to_vec());
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_come_out_whole_in_order_and_together_and_none_is_left_at_the_end() {
+        let (sender, written) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        let log = Log::to(Slow(sender, wait)).unwrap();
+        let mut lines = log.lines();
+        for line in ["one\n", "two\n", "three\n"] {
+            lines.write_all(line.as_bytes()).unwrap();
+        }
+        go.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), b"one\ntwo\nthree\n");
+        lines.write_all(b"four\n").unwrap();
+        drop(go);
+        drop(log);
+        assert_eq!(written.recv().unwrap(), b"four\n");
+        assert!(written.recv().is_err());
+    }
+
+    #[test]
+    fn who_does_not_read_costs_lines_and_neither_time_nor_memory() {
+        let (sender, written) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        let log = Log::to(Slow(sender, wait)).unwrap();
+        let line = [b'x'; 1000];
+        let mut lines = log.lines();
+        for _ in 0..3 * LIMIT / line.len() {
+            lines.write_all(&line).unwrap();
+        }
+        assert!(log.lines.0.lock().text.capacity() <= 2 * LIMIT);
+        drop(go);
+        drop(log);
+        let text: Vec<u8> = written.iter().flatten().collect();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("log lines were lost"));
+        assert!(text.len() <= 2 * LIMIT + 1000);
+    }
+}
