@@ -1,15 +1,21 @@
-//! Log lines written by a thread of their own, many at a time where there are many: no request waits for whoever reads them,
-//! and none pays for a system call. What the lines say is for others.
+//! Log lines: how they look, and a thread of their own that writes them, many at a time where there are many, so that no
+//! request waits for whoever reads them and none pays for a system call. What the lines say is for others.
 
 use std::{
+    cell::RefCell,
+    fmt::{self, Write as _},
     io::{self, Write},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::layer::{Context, Layer};
 
 /// How long a line waits for others. Nobody reads faster.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -136,11 +142,92 @@ impl Write for Lines {
     }
 }
 
-impl MakeWriter<'_> for Lines {
-    type Writer = Self;
+/// Makes a line of each event: time, level, what happened, and the rest as `name=value`. Every request has one, so it is
+/// kept to what that needs.
+#[derive(Debug)]
+pub struct Layout {
+    /// Where lines go; to stderr at once, without it.
+    lines: Option<Lines>,
+    /// Whether levels are coloured.
+    colour: bool,
+}
 
-    fn make_writer(&self) -> Self {
-        self.clone()
+impl Layout {
+    /// Lines for a thread to write, or, without one, for stderr.
+    pub fn new(lines: Option<Lines>, colour: bool) -> Self {
+        Self { lines, colour }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Layout {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        thread_local! {
+            static LINE: RefCell<Fields> = RefCell::default();
+        }
+        LINE.with_borrow_mut(|Fields { line, rest }| {
+            line.clear();
+            rest.clear();
+            let level = *event.metadata().level();
+            let (before, after) = match level {
+                _ if !self.colour => ("", ""),
+                Level::ERROR => ("\x1b[31m", "\x1b[0m"),
+                Level::WARN => ("\x1b[33m", "\x1b[0m"),
+                Level::INFO => ("\x1b[32m", "\x1b[0m"),
+                _ => ("\x1b[2m", "\x1b[0m"),
+            };
+            let now = humantime::format_rfc3339_micros(SystemTime::now());
+            let _ = write!(line, "{now} {before}{:>5}{after}", level.as_str());
+            let mut fields = Fields {
+                line: mem::take(line),
+                rest: mem::take(rest),
+            };
+            event.record(&mut fields);
+            fields.line.push_str(&fields.rest);
+            fields.line.push('\n');
+            let text = fields.line.as_bytes();
+            // Nobody is left to tell.
+            let _ = match &self.lines {
+                Some(lines) => lines.clone().write_all(text),
+                None => io::stderr().write_all(text),
+            };
+            (*line, *rest) = (fields.line, fields.rest);
+        });
+    }
+}
+
+/// A line in the making: the message follows what is in `line` already, the other fields wait in `rest`.
+#[derive(Default)]
+struct Fields {
+    line: String,
+    rest: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.line, " {value:?}"),
+            name => write!(self.rest, " {name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // Words that need no quotes get none.
+        if value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+            && !value.is_empty()
+        {
+            self.rest.push(' ');
+            self.rest.push_str(field.name());
+            self.rest.push('=');
+            self.rest.push_str(value);
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        let _ = write!(self.rest, " {}={value}", field.name());
     }
 }
 

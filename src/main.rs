@@ -17,7 +17,7 @@ use larder::{
     check, cli, client,
     config::{self, Settings},
     daemon,
-    log::Log,
+    log::{Layout, Log},
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     store::{Census, Files, Store, files::Announcement},
@@ -26,7 +26,11 @@ use larder::{
 };
 use tokio::sync::watch;
 use tracing::info;
-use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// How often `warm` says how far it is where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
@@ -157,27 +161,23 @@ fn outlive_size_limits() -> io::Result<()> {
 
 /// The daemon tells of every request; other commands only of trouble.
 fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> Option<Log> {
-    let level = match (
+    let ours = |level| Targets::new().with_target("larder", level);
+    let filter = match (
         is_daemon,
         i16::from(shared.verbose) - i16::from(shared.quiet),
     ) {
-        (true, 0) | (false, 1) => "larder=info",
-        (true, -1) | (false, 0) => "larder=warn",
-        (true, 1) | (false, 2) => "larder=debug",
-        (_, ..=-1) => "larder=error",
-        (_, 1..) => "trace",
+        (true, 0) | (false, 1) => ours(LevelFilter::INFO),
+        (true, -1) | (false, 0) => ours(LevelFilter::WARN),
+        (true, 1) | (false, 2) => ours(LevelFilter::DEBUG),
+        (_, ..=-1) => ours(LevelFilter::ERROR),
+        (_, 1..) => Targets::new().with_default(LevelFilter::TRACE),
     };
     let colour = settings.may_colour && io::stderr().is_terminal();
     let log = is_daemon.then(|| Log::to(io::stderr()).ok()).flatten();
-    let writer = match &log {
-        Some(log) => BoxMakeWriter::new(log.lines()),
-        None => BoxMakeWriter::new(io::stderr),
-    };
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(writer)
-        .with_ansi(colour)
-        .with_target(false)
+    let layout = Layout::new(log.as_ref().map(Log::lines), colour);
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(layout)
         .try_init();
     log
 }

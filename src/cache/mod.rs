@@ -969,6 +969,9 @@ impl Cache {
     }
 
     async fn whole_or_blob(&self, blob: Blob) -> Option<Body> {
+        if let Some(bytes) = blob.bytes.in_memory() {
+            return Some(Body::Whole(bytes));
+        }
         if blob.len > WHOLE_BLOB {
             return Some(Body::Blob(blob));
         }

@@ -356,10 +356,20 @@ impl IndexEntry {
 
     /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
     pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
-        lines(body)
-            .filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok())
-            .find(|line| line.vers == version)
-            .and_then(|line| Sha256::parse(&line.cksum))
+        let read = |line| {
+            let line = serde_json::from_slice::<Line<'_>>(line).ok()?;
+            (line.vers == version).then(|| Sha256::parse(&line.cksum))?
+        };
+        // To read all of the lines before the right one takes longer than everything else that a stored crate costs.
+        let needle = format!("\"vers\":\"{version}\"");
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let quick = text.find(&needle).and_then(|at| {
+            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+            read(&body[start..end])
+        });
+        // Written in another way, or found within something else.
+        quick.or_else(|| lines(body).find_map(read))
     }
 }
 

@@ -57,8 +57,11 @@ pub struct Files {
 
 /// Room for entries in memory, in bytes.
 const HOT_ENTRIES: u64 = 8 << 20;
-/// Blobs kept open.
-const HOT_BLOBS: u64 = 256;
+/// Room for blobs in memory, in bytes, and what an open file counts for in it.
+const HOT_BLOBS: u64 = 8 << 20;
+const OPEN_FILE: u64 = 32 << 10;
+/// The largest blob kept in memory. Those that are larger are read anew each time.
+const HOT_BLOB: u64 = 512 << 10;
 
 impl Files {
     /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
@@ -79,7 +82,10 @@ impl Files {
                 // What it takes beside its body: head, path, and their places in tables.
                 entry.body.len() as u64 + 512
             }),
-            blobs: Hot::new(128, HOT_BLOBS, |_| 1),
+            blobs: Hot::new(128, HOT_BLOBS, |blob| match blob.bytes.in_memory() {
+                Some(bytes) => bytes.len() as u64,
+                None => OPEN_FILE,
+            }),
             rooms: Arc::default(),
         })
     }
@@ -339,7 +345,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 impl Store for Files {
     async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let path = self.entry_path(key);
-        if let Some(entry) = self.entries.get(&path) {
+        if let Some((_, entry)) = self.entries.get(&path) {
             return Ok(Some(entry));
         }
         let at = path.clone();
@@ -409,7 +415,18 @@ impl Store for Files {
 
     async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
         let path = self.blob_path(sum);
-        if let Some(blob) = self.blobs.get(&path) {
+        if let Some((stamp, blob)) = self.blobs.get(&path) {
+            // Asked for again, and soon: it is worth its room.
+            if blob.len > HOT_BLOB || blob.bytes.in_memory().is_some() {
+                return Ok(Some(blob));
+            }
+            let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
+            let Ok(bytes) = blob.bytes.read_at(0, len).await else {
+                return Ok(Some(blob));
+            };
+            let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
+            let blob = Blob { bytes, ..blob };
+            self.blobs.put(path, stamp, blob.clone());
             return Ok(Some(blob));
         }
         let (at, rooms) = (path.clone(), self.rooms.clone());

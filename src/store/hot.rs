@@ -70,10 +70,10 @@ impl<T: Clone> Hot<T> {
 
     /// What was read from `path`, if the same file is still there. Asks the file system, but waits for no disk if anybody
     /// asked lately.
-    pub(super) fn get(&self, path: &Path) -> Option<T> {
+    pub(super) fn get(&self, path: &Path) -> Option<(Stamp, T)> {
         let (stamp, value) = self.held.get(path)?;
         match fs::symlink_metadata(path) {
-            Ok(found) if Stamp::of(&found) == stamp => Some(value),
+            Ok(found) if Stamp::of(&found) == stamp => Some((stamp, value)),
             Ok(_) | Err(_) => {
                 self.held.remove(path);
                 None

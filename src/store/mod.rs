@@ -81,6 +81,11 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// # Errors
     /// `UnexpectedEof` if there are fewer.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+
+    /// All of them, if they are in memory.
+    fn in_memory(&self) -> Option<Bytes> {
+        None
+    }
 }
 
 /// What was warmed and must not be evicted.

@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io, mem,
     os::unix::fs::FileExt as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -17,9 +20,11 @@ use super::{ReadAt, spool::blocking};
 pub const PIECE: usize = 256 << 10;
 /// Reads below this size get room from the allocator, which is fast at that.
 const SMALL: usize = 32 << 10;
-/// How many pieces of room are kept for the next reads. New room for each would be cleared by the kernel page by page,
-/// which takes longer than the reading.
-const ROOMS: usize = 16;
+/// How many pieces of room are kept for the next reads, by each group of threads. New room for each would be cleared by the
+/// kernel page by page, which takes longer than the reading.
+const ROOMS: usize = 4;
+/// Groups of threads. Room that another processor has just written to is slow to write to.
+const GROUPS: usize = 4;
 
 /// An open file that is read piece by piece.
 #[derive(Clone, Debug)]
@@ -30,23 +35,42 @@ pub(super) struct Reader {
 
 /// Room for pieces, free to be used.
 #[derive(Debug, Default)]
-pub(super) struct Rooms(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Rooms([Mutex<Vec<Vec<u8>>>; GROUPS]);
 
 impl Rooms {
     fn take(&self) -> Vec<u8> {
-        self.lock().pop().unwrap_or_else(|| vec![0; PIECE])
+        self.mine().pop().unwrap_or_else(|| vec![0; PIECE])
     }
 
     fn give_back(&self, room: Vec<u8>) {
-        let mut rooms = self.lock();
+        let mut rooms = self.mine();
         if rooms.len() < ROOMS {
             rooms.push(room);
         }
     }
 
-    /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The room of this thread's group. Never held across an await.
+    fn mine(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % GROUPS;
+        }
+        let group = GROUP.with(|group| &self.0[*group]);
+        group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl ReadAt for Bytes {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Self> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.checked_add(len).filter(|end| *end <= self.len());
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(self.slice(start..end))
+    }
+
+    fn in_memory(&self) -> Option<Self> {
+        Some(self.clone())
     }
 }
 
@@ -133,7 +157,7 @@ mod tests {
         for len in [0, 1, SMALL - 1, SMALL, PIECE - 1, PIECE, PIECE + 1] {
             check(17, len).await;
         }
-        assert_eq!(reader.rooms.lock().len(), 1);
+        assert_eq!(reader.rooms.mine().len(), 1);
         let past_the_end = reader.read_at(body.len() as u64 - 1, 2).await;
         assert_eq!(
             past_the_end.unwrap_err().kind(),

@@ -81,9 +81,15 @@ impl Nginx {
         let master = self.master.id();
         let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
         let children = children.expect("nginx runs and this is Linux");
+        // Others come and go: the one that reads what is in the cache at the start, for instance.
+        let is_worker = |child: &u32| {
+            let line = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
+            line.is_ok_and(|line| line.contains("worker process"))
+        };
         children
             .split_whitespace()
             .filter_map(|child| child.parse().ok())
+            .filter(is_worker)
             .collect()
     }
 
