@@ -48,7 +48,9 @@ const WHOLE_BLOB: u64 = PIECE as u64;
 /// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
 const MEMORY: usize = 100_000;
 
-/// Requests to upstream at a time, for entries and for blobs each. No more than the stream limit of common front ends, so that one connection carries them.
+/// Requests to upstream at a time, for entries and for blobs. What answers a volley of questions about a whole project in one
+/// round trip; and no more bodies than one connection carries.
+const ENTRIES_IN_FLIGHT: usize = 300;
 const IN_FLIGHT: usize = 100;
 
 /// Blobs fetched ahead at a time: enough to fill a line with large files, and little beside what clients ask for.
@@ -151,7 +153,7 @@ impl Cache {
             options,
             breakers: Breakers::new(options.is_offline),
             flights: Flights::default(),
-            entry_room: Semaphore::new(IN_FLIGHT),
+            entry_room: Semaphore::new(ENTRIES_IN_FLIGHT),
             parts: PartRoom::new(),
             // What is fetched ahead takes none of the clients' room.
             blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),

@@ -1,124 +1,129 @@
-//! One connection to an https upstream, however many requests begin at once. What is sent over it is for others.
+//! What is known of the ways to each origin: whether HTTP/2 is spoken there, and that a dial has just failed. What is sent
+//! over them is for others.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
-use reqwest::Response;
 use tokio::sync::watch;
-use url::Url;
 
-use super::{Failure, IDLE, origin};
+use super::Failure;
 
-/// How long others wait for the one that went ahead: some round trips. If it is slower than that, more connections are the
-/// lesser evil, for its slowness may be the fault of what it asked for.
-const WAIT: Duration = Duration::from_millis(300);
-
-/// Lets one request go ahead to each https origin without a connection, and the others follow when it has its answer: only
-/// then is it known that all of them can share that one connection. Without this, a burst of requests opens as many.
+/// The ways to all origins.
 #[derive(Debug, Default)]
 pub(super) struct Doors(Mutex<HashMap<String, Door>>);
 
-#[derive(Debug)]
-enum Door {
-    /// Something was answered at this moment.
-    Open(Instant),
-    /// One request went ahead, and will say here how it went.
-    Opening(watch::Receiver<Option<Knock>>),
+#[derive(Debug, Default)]
+struct Door {
+    speech: Speech,
+    /// By lane: the last dial that failed, for all who wait for a connection there.
+    shut: Vec<watch::Sender<Option<Failure>>>,
 }
 
-/// How going ahead went: nobody there, or go on.
-pub(super) type Knock = Result<(), Failure>;
+/// Which HTTP an origin speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Speech {
+    /// Not tried yet.
+    #[default]
+    Unknown,
+    /// HTTP/2.
+    Http2,
+    /// Something older.
+    Older,
+}
+
+/// Tells whether a dial fails from now on.
+pub(super) struct Watcher(watch::Receiver<Option<Failure>>);
 
 impl Doors {
+    pub(super) fn speech(&self, origin: &str) -> Speech {
+        self.lock()
+            .get(origin)
+            .map_or(Speech::Unknown, |door| door.speech)
+    }
+
+    pub(super) fn learn(&self, origin: &str, speech: Speech) {
+        self.lock().entry(origin.to_owned()).or_default().speech = speech;
+    }
+
+    /// Watches the dials of one lane.
+    pub(super) fn watch(&self, origin: &str, lane: usize) -> Watcher {
+        let mut doors = self.lock();
+        let door = doors.entry(origin.to_owned()).or_default();
+        while door.shut.len() <= lane {
+            door.shut.push(watch::Sender::new(None));
+        }
+        let mut watcher = door.shut[lane].subscribe();
+        watcher.mark_unchanged();
+        Watcher(watcher)
+    }
+
+    /// Tells all who watch the lane that its dial failed: nobody there. Each of them would find out one after the other, each
+    /// after the whole time limit.
+    pub(super) fn shut(&self, origin: &str, lane: usize, failure: &Failure) {
+        if let Some(door) = self.lock().get(origin)
+            && let Some(shut) = door.shut.get(lane)
+        {
+            shut.send_replace(Some(failure.clone()));
+        }
+    }
+
+    /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Door>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Forgets all connections.
-    pub(super) fn close(&self) {
-        self.lock().clear();
-    }
-
-    /// Waits for the request that went ahead, at most for [`WAIT`]; gives the sender to one that shall go ahead itself.
-    ///
-    /// # Errors
-    /// If nobody was there.
-    pub(super) async fn pass(
-        &self,
-        url: &Url,
-    ) -> Result<Option<watch::Sender<Option<Knock>>>, Failure> {
-        if url.scheme() != "https" {
-            return Ok(None);
-        }
-        let mut opening = match self.lock().entry(origin(url)) {
-            hash_map::Entry::Occupied(door) if door.get().is_open() => return Ok(None),
-            hash_map::Entry::Occupied(mut door) => match door.get() {
-                // Whoever gave up dropped its end.
-                Door::Opening(opening) if opening.has_changed().is_ok() => opening.clone(),
-                Door::Opening(_) | Door::Open(_) => {
-                    let (sender, opening) = watch::channel(None);
-                    door.insert(Door::Opening(opening));
-                    return Ok(Some(sender));
-                }
-            },
-            hash_map::Entry::Vacant(door) => {
-                let (sender, opening) = watch::channel(None);
-                door.insert(Door::Opening(opening));
-                return Ok(Some(sender));
+impl Watcher {
+    /// Resolves when a dial has failed, if ever.
+    pub(super) async fn shut(mut self) -> Failure {
+        loop {
+            if self.0.changed().await.is_err() {
+                // Nobody is left who could tell.
+                std::future::pending::<()>().await;
             }
-        };
-        let knock = tokio::time::timeout(WAIT, opening.wait_for(Option::is_some)).await;
-        match knock {
-            Ok(Ok(knock)) => knock.clone().unwrap_or(Ok(())).map(|()| None),
-            // It is slow, or gave up: that says nothing about others.
-            Ok(Err(_)) | Err(_) => Ok(None),
-        }
-    }
-
-    /// Notes how a request went, for those that wait for it and for those to come.
-    pub(super) fn note(
-        &self,
-        url: &Url,
-        opener: Option<watch::Sender<Option<Knock>>>,
-        sent: &Result<Response, Failure>,
-    ) {
-        if url.scheme() != "https" {
-            return;
-        }
-        match sent {
-            Ok(_) => {
-                self.lock().insert(origin(url), Door::Open(Instant::now()));
+            if let Some(failure) = self.0.borrow().clone() {
+                return failure;
             }
-            Err(failure) => {
-                let mut doors = self.lock();
-                let is_shut = matches!(failure, Failure::Unreachable { .. });
-                // Others may have gone in while the one ahead stood waiting.
-                let is_opening =
-                    opener.is_some() && matches!(doors.get(&origin(url)), Some(Door::Opening(_)));
-                if is_shut || is_opening {
-                    doors.remove(&origin(url));
-                }
-            }
-        }
-        if let Some(opener) = opener {
-            let knock = match sent {
-                Err(failure @ Failure::Unreachable { .. }) => Err(failure.clone()),
-                Ok(_) | Err(_) => Ok(()),
-            };
-            opener.send_replace(Some(knock));
         }
     }
 }
 
-impl Door {
-    /// Whether there should still be a connection.
-    fn is_open(&self) -> bool {
-        match self {
-            Self::Open(answered) => answered.elapsed() < IDLE,
-            Self::Opening(_) => false,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure::Unreachable {
+            host: "h".to_owned(),
+            cause: "c".to_owned(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_failed_dial_is_told_to_those_who_wait_in_its_lane_and_to_nobody_later() {
+        let doors = Doors::default();
+        let (first, second, other) = (
+            doors.watch("a:1", 0),
+            doors.watch("a:1", 0),
+            doors.watch("a:1", 1),
+        );
+        doors.shut("a:1", 0, &failure());
+        for watcher in [first, second] {
+            assert_eq!(watcher.shut().await.to_string(), failure().to_string());
+        }
+        for watcher in [other, doors.watch("a:1", 0)] {
+            let told = tokio::time::timeout(std::time::Duration::from_millis(20), watcher.shut());
+            assert!(told.await.is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_is_learned_by_origin() {
+        let doors = Doors::default();
+        doors.learn("a:1", Speech::Http2);
+        assert_eq!(doors.speech("a:1"), Speech::Http2);
+        assert_eq!(doors.speech("b:1"), Speech::Unknown);
     }
 }

@@ -8,8 +8,11 @@ use std::{
     fmt,
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Mutex, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -17,10 +20,11 @@ use reqwest::{
     Certificate, Client, Response, StatusCode, Version,
     header::{self, HeaderMap, HeaderValue},
 };
+use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::{hash::Sha256, validators::Validators};
-use doors::Doors;
+use doors::{Doors, Speech};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -47,15 +51,45 @@ pub struct Options {
 pub struct Upstream {
     options: Options,
     roots: Vec<Certificate>,
-    client: Mutex<Client>,
-    /// For parts, whose connections are their own; made when first needed.
-    apart: Mutex<Option<Client>>,
+    clients: Mutex<Clients>,
     /// The configured hosts, with ports.
     configured: HashSet<String>,
     /// Those that configured upstreams named, with ports, the latest last.
     named: RwLock<VecDeque<String>>,
     doors: Doors,
+    /// Requests to https origins without an answer yet.
+    waiting: AtomicUsize,
+    /// Room for requests that each need a connection of their own.
+    room: Semaphore,
 }
+
+/// One client for each kind of connection; each is made when first needed.
+#[derive(Debug, Default)]
+struct Clients {
+    /// HTTP/2 and nothing else, so that it is known before the first answer that all requests can share a connection: a
+    /// burst of them waits for one dial, and opens one connection. Each lane has its own.
+    lanes: [Option<Client>; LANES],
+    /// Whatever upstream prefers.
+    any: Option<Client>,
+    /// HTTP/1.1, for parts: over HTTP/2 all of them would share one connection, and what limits it.
+    apart: Option<Client>,
+}
+
+/// Which of the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Lane(usize),
+    Any,
+    Apart,
+}
+
+/// Connections to one HTTP/2 upstream. Common front ends answer a hundred or so requests at a time on each, and a volley
+/// that revalidates a large project is several hundred.
+const LANES: usize = 3;
+/// Requests without an answer for which one lane is enough.
+const LANE: usize = 100;
+/// Connections to upstreams that take one request at a time on each.
+const CONNECTIONS: usize = 100;
 
 /// What to ask for.
 #[derive(Clone, Debug)]
@@ -327,8 +361,8 @@ impl Upstream {
                         .ok_or_else(|| format!("no PEM certificate in {}", file.display()))
                 })?,
         };
-        let client = build(&options, &roots, false).map_err(|cause| match &options.ca_file {
-            Some(file) if build(&options, &[], false).is_ok() => format!(
+        let any = build(&options, &roots, Way::Any).map_err(|cause| match &options.ca_file {
+            Some(file) if build(&options, &[], Way::Any).is_ok() => format!(
                 "cannot use the root certificates in {}: {}",
                 file.display(),
                 chain(&cause)
@@ -342,11 +376,15 @@ impl Upstream {
         Ok(Self {
             options,
             roots,
-            client: Mutex::new(client),
-            apart: Mutex::default(),
+            clients: Mutex::new(Clients {
+                any: Some(any),
+                ..Clients::default()
+            }),
             configured,
             named: RwLock::default(),
             doors: Doors::default(),
+            waiting: AtomicUsize::new(0),
+            room: Semaphore::new(CONNECTIONS),
         })
     }
 
@@ -371,11 +409,26 @@ impl Upstream {
 
     /// Forgets all connections: after an outage those that look alive often are not.
     pub fn reconnect(&self) {
-        *self.apart.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if let Ok(client) = build(&self.options, &self.roots, false) {
-            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
-            self.doors.close();
+        *self.clients() = Clients::default();
+    }
+
+    /// Never held across an await.
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self, way: Way) -> reqwest::Result<Client> {
+        let mut clients = self.clients();
+        let place = match way {
+            Way::Lane(lane) => &mut clients.lanes[lane],
+            Way::Any => &mut clients.any,
+            Way::Apart => &mut clients.apart,
+        };
+        if let Some(client) = place {
+            return Ok(client.clone());
         }
+        let client = build(&self.options, &self.roots, way)?;
+        Ok(place.insert(client).clone())
     }
 
     /// Asks once, following redirects within the configured hosts.
@@ -430,8 +483,9 @@ impl Upstream {
         } else if ask.offset > 0 {
             add(header::RANGE, &format!("bytes={}-", ask.offset));
         }
-        let send = async |client: Client| {
-            let request = client.get(url.clone()).headers(headers).send();
+        let send = async |way| {
+            let client = self.client(way).map_err(|error| sort(&error, url))?;
+            let request = client.get(url.clone()).headers(headers.clone()).send();
             match tokio::time::timeout(ask.patience, request).await {
                 Ok(sent) => sent.map_err(|error| sort(&error, url)),
                 Err(_) => Err(Failure::Silent {
@@ -441,28 +495,49 @@ impl Upstream {
             }
         };
         if ask.part.is_some() {
-            return send(self.apart().map_err(|error| sort(&error, url))?).await;
+            return send(Way::Apart).await;
         }
-        // The wait for others is not upstream's silence.
-        let opener = self.doors.pass(url).await?;
-        let client = self
-            .client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let sent = send(client).await;
-        self.doors.note(url, opener, &sent);
+        let origin = origin(url);
+        let speech = match url.scheme() {
+            "https" => self.doors.speech(&origin),
+            _ => Speech::Older,
+        };
+        if speech == Speech::Older {
+            // The wait for others is not upstream's silence.
+            let _turn = self.room.acquire().await;
+            return send(Way::Any).await;
+        }
+        let waiting = Waiting::one_more(&self.waiting);
+        let lane = (waiting.before / LANE).min(LANES - 1);
+        let watcher = self.doors.watch(&origin, lane);
+        let began = Instant::now();
+        let sent = tokio::select! {
+            biased;
+            sent = send(Way::Lane(lane)) => sent,
+            failure = watcher.shut() => return Err(failure),
+        };
+        match (&sent, speech) {
+            (Ok(_), Speech::Unknown) => self.doors.learn(&origin, Speech::Http2),
+            // It may be that HTTP/2 is what failed. Where nobody is there, this would take as long again.
+            (Err(_), Speech::Unknown) if began.elapsed() < self.options.dial_timeout => {
+                let again = send(Way::Any).await;
+                if let Ok(answer) = &again {
+                    let is_older = answer.version() < Version::HTTP_2;
+                    let speech = if is_older {
+                        Speech::Older
+                    } else {
+                        Speech::Http2
+                    };
+                    self.doors.learn(&origin, speech);
+                    return again;
+                }
+            }
+            (Ok(_) | Err(_), _) => {}
+        }
+        if let Err(failure @ Failure::Unreachable { .. }) = &sent {
+            self.doors.shut(&origin, lane, failure);
+        }
         sent
-    }
-
-    /// The client for parts. Over HTTP/2 all of them would share one connection, and what limits it.
-    fn apart(&self) -> reqwest::Result<Client> {
-        let mut apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = &*apart {
-            return Ok(client.clone());
-        }
-        let client = build(&self.options, &self.roots, true)?;
-        Ok(apart.insert(client).clone())
     }
 
     /// Within the configured hosts, never from https to http, and to an address on this machine or its network only if
@@ -498,6 +573,26 @@ impl Upstream {
     }
 }
 
+/// A request without an answer yet, counted while it lives.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    /// How many there were before it.
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn one_more(all: &'a AtomicUsize) -> Self {
+        let before = all.fetch_add(1, Ordering::Relaxed);
+        Self { all, before }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether this is an address on this machine or a network that is not the internet. Names are not looked up.
 fn is_inside(url: &Url) -> bool {
     let is_inside_v4 = |ip: Ipv4Addr| {
@@ -519,12 +614,12 @@ fn is_inside(url: &Url) -> bool {
     }
 }
 
-fn build(options: &Options, roots: &[Certificate], only_http1: bool) -> reqwest::Result<Client> {
+fn build(options: &Options, roots: &[Certificate], way: Way) -> reqwest::Result<Client> {
     let builder = Client::builder();
-    let builder = if only_http1 {
-        builder.http1_only()
-    } else {
-        builder
+    let builder = match way {
+        Way::Lane(_) => builder.http2_prior_knowledge(),
+        Way::Any => builder,
+        Way::Apart => builder.http1_only(),
     };
     builder
         .user_agent(concat!(
