@@ -72,6 +72,7 @@ impl Cache {
             let Landed::Entry(entry) = &mut landing.body else {
                 return;
             };
+            self.pause(entry.body.len() as u64).await;
             let _turn = self.0.writers.acquire().await;
             if let Err(error) = self.0.store.put_entry(&key, entry).await {
                 landing.not_kept = Some(self.not_kept(&resource, &error));
@@ -437,6 +438,7 @@ impl Cache {
                     not_kept: None,
                 };
                 progress.send_replace(Progress::Proven(landing.clone()));
+                self.pause(spool.in_memory()).await;
                 let _turn = self.0.writers.acquire().await;
                 match self.0.store.put_blob(spool, sum).await {
                     Ok(()) => self.note_proven(sum, len),
@@ -447,6 +449,13 @@ impl Cache {
             Err(error) => Err(error),
         };
         progress.send_replace(Progress::Landed(landing));
+    }
+
+    /// Lets clients go first, where there are any.
+    async fn pause(&self, bytes: u64) {
+        if self.0.options.read_ahead {
+            self.0.pace.pause(bytes).await;
+        }
     }
 
     /// Brings a blob's proven bytes into a spool.

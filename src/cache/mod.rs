@@ -8,6 +8,7 @@ pub mod decide;
 mod fetch;
 mod flight;
 mod handed;
+mod pace;
 mod parts;
 mod reach;
 
@@ -40,6 +41,7 @@ use ahead::Course;
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
 use handed::Pairs;
+use pace::Pace;
 use parts::PartRoom;
 use reach::Breakers;
 
@@ -93,6 +95,7 @@ struct Inner {
     ahead_room: Semaphore,
     /// Room for storing.
     writers: Semaphore,
+    pace: Pace,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
@@ -159,6 +162,7 @@ impl Cache {
             blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
             ahead_room: Semaphore::new(AHEAD_IN_FLIGHT),
             writers: Semaphore::new(options.writers),
+            pace: Pace::new(),
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
@@ -174,6 +178,7 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
+        self.0.pace.note();
         let answer = match self.complete(resource).await {
             Ok((resource, Slot::Entry(key), _)) => match resource.place() {
                 Place::Pair(_, half) => self.get_half(&resource, key, half, demand).await,
@@ -194,6 +199,7 @@ impl Cache {
             Err(Error::Absent { .. }) => "absent",
             Err(_) => "failed",
         });
+        self.0.pace.note();
         answer
     }
 
@@ -395,6 +401,7 @@ impl Cache {
     /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
     /// out before the disk has them.
     pub async fn finish(&self) {
+        self.0.pace.end();
         self.0.flights.land_proven().await;
     }
 

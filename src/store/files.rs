@@ -463,12 +463,10 @@ impl Store for Files {
 
     async fn spool(&self) -> Result<Spool, StoreError> {
         let staging = self.staging.clone();
-        match blocking(move || staging.file()).await {
-            Ok(staged) => Ok(Spool::new(staged, self.rooms.clone())),
-            // Clients can still be served.
-            Err(error) if is_full(&error) => Ok(Spool::in_memory()),
-            Err(source) => Err(StoreError::io(&self.staging.folder, source)),
-        }
+        Ok(Spool::new(
+            Box::new(move || staging.file()),
+            self.rooms.clone(),
+        ))
     }
 
     async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {

@@ -277,8 +277,9 @@ fn promise_46_files_are_for_their_owner_only_whatever_the_umask() {
     let site = site(&upstream).after("umask 0");
     let larder = site.serve(&[]);
     assert!(larder.get(&download("left", "1.0.0")).complete);
-    upstream.publish(Crate::new("right", "1.0.0").padding(200_000));
-    upstream.fault("/dl/right", Fault::StallBodyAfter(100_000));
+    settle(&larder);
+    upstream.publish(Crate::new("right", "1.0.0").padding(400_000));
+    upstream.fault("/dl/right", Fault::StallBodyAfter(300_000));
     // One on its way in, too.
     let mut arriving = larder.http().connect().unwrap();
     arriving

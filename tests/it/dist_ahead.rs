@@ -417,20 +417,18 @@ fn four_at_a_time_are_fetched_ahead_and_clients_pass_them() {
     }
     gate.wait_for(4);
     // Those of the third have to wait, but not for long if somebody wants them now.
-    let rustc = format!("{}.xz", toolchains[2].archive_path("rustc", HOST));
-    assert_eq!(upstream.requests_for(&rustc), 0);
+    let rust_std = format!("{}.xz", toolchains[2].archive_path("rust-std", HOST));
+    assert_eq!(upstream.requests_for(&rust_std), 0);
     assert_eq!(gate.waiting(), 4);
     std::thread::scope(|scope| {
-        let rustc = scope.spawn(|| larder.get(&rustc));
+        let rust_std = scope.spawn(|| larder.get(&rust_std));
         gate.wait_for(5);
         gate.open();
-        assert!(rustc.join().unwrap().complete);
+        assert!(rust_std.join().unwrap().complete);
     });
-    let rust_std = format!("{}.xz", toolchains[2].archive_path("rust-std", HOST));
-    until("the queue goes on", || {
-        upstream.requests_for(&rust_std) == 1
-    });
+    let rustc = format!("{}.xz", toolchains[2].archive_path("rustc", HOST));
+    until("the queue goes on", || upstream.requests_for(&rustc) == 1);
     settle(&larder);
-    assert_eq!(upstream.requests_for(&rustc), 1);
+    assert_eq!(upstream.requests_for(&rust_std), 1);
     assert_eq!(total(&larder, FETCHED), 5);
 }

@@ -1,0 +1,124 @@
+//! When to store what clients have been given already: not while they are busy asking for more, since to make files is work
+//! for the system, and they need the processor. Bounded, since what waits takes memory and a crash would cost it. Knows the
+//! time; storing is the cache's.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+/// Clients that have asked for nothing for so long are done, or think.
+const CALM: Duration = Duration::from_millis(40);
+/// The longest that anything waits.
+const LONGEST: Duration = Duration::from_secs(4);
+/// The most that waits, in bytes of memory. What comes beyond it is stored at once.
+const ROOM: u64 = 48 << 20;
+
+/// When clients asked, and what waits for a pause of theirs.
+#[derive(Debug)]
+pub(super) struct Pace {
+    began: Instant,
+    /// When a client asked last, in milliseconds since the beginning.
+    asked: AtomicU64,
+    waiting: AtomicU64,
+    is_over: AtomicBool,
+    over: Notify,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            asked: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            over: Notify::new(),
+        }
+    }
+
+    /// A client asks for something, or was just given it.
+    pub(super) fn note(&self) {
+        self.asked.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// From now on nothing waits.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.over.notify_waiters();
+    }
+
+    /// Waits until clients pause, for something that takes so many bytes of memory meanwhile.
+    pub(super) async fn pause(&self, bytes: u64) {
+        let waiting = self.waiting.fetch_add(bytes, Ordering::AcqRel);
+        let _counted = Counted(&self.waiting, bytes);
+        if waiting + bytes > ROOM {
+            return;
+        }
+        let deadline = Instant::now() + LONGEST;
+        loop {
+            let over = self.over.notified();
+            let asked = Duration::from_millis(self.asked.load(Ordering::Relaxed));
+            let calm_at = self.began + asked + CALM;
+            let now = Instant::now();
+            if self.is_over.load(Ordering::Acquire) || now >= calm_at.min(deadline) {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(calm_at.min(deadline).into()) => {}
+                () = over => {}
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+struct Counted<'a>(&'a AtomicU64, u64);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn seconds(pace: &Pace, bytes: u64) -> f64 {
+        let began = Instant::now();
+        pace.pause(bytes).await;
+        began.elapsed().as_secs_f64()
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_stored_when_clients_pause_or_memory_runs_short_or_the_end_comes() {
+        let pace = std::sync::Arc::new(Pace::new());
+        pace.note();
+        let waited = seconds(&pace, 1).await;
+        assert!((0.02..2.0).contains(&waited), "{waited}");
+
+        pace.note();
+        assert!(seconds(&pace, ROOM + 1).await < 0.02);
+
+        let busy = pace.clone();
+        let client = tokio::spawn(async move {
+            loop {
+                busy.note();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let ender = pace.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            ender.end();
+        });
+        let waited = seconds(&pace, 1).await;
+        assert!((0.1..3.0).contains(&waited), "{waited}");
+        client.abort();
+    }
+}
