@@ -328,6 +328,15 @@ fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.is_empty())
 }
 
+/// The version of a line, as far as it can be seen without reading the line: registries write it before what could look the
+/// same, the dependencies.
+fn version_in(line: &[u8]) -> Option<&str> {
+    const FIELD: &str = "\"vers\":\"";
+    let line = std::str::from_utf8(line).ok()?;
+    let at = line.find(FIELD)? + FIELD.len();
+    line[at..].split('"').next()
+}
+
 impl IndexEntry {
     /// The entry of the crate `name`, in any case; `None` if that cannot be a crate's name.
     pub fn of(registry: &Arc<Registry>, name: &str) -> Option<Resource> {
@@ -485,11 +494,16 @@ impl Kind for IndexEntry {
     /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Of the optional dependencies
     /// most are off; which ones are on shows by what was asked for before. Dev-dependencies are always off.
     fn leads_to(&self, body: &[u8]) -> Vec<Lead> {
-        let newest = lines(body)
-            .filter_map(|line| Some((line, serde_json::from_slice::<LineVersion<'_>>(line).ok()?)))
-            .filter(|(_, version)| version.yanked != Some(true))
-            .filter_map(|(line, version)| Some((semver::Version::parse(&version.vers).ok()?, line)))
-            .max_by(|(a, _), (b, _)| (a.pre.is_empty(), a).cmp(&(b.pre.is_empty(), b)));
+        // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
+        let mut versions: Vec<_> = lines(body)
+            .filter_map(|line| Some((semver::Version::parse(version_in(line)?).ok()?, line)))
+            .collect();
+        versions
+            .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
+        let newest = versions.into_iter().find(|(version, line)| {
+            serde_json::from_slice::<LineVersion<'_>>(line)
+                .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string())
+        });
         let Some((_, line)) = newest else {
             return Vec::new();
         };
