@@ -6,8 +6,8 @@ use std::{
     fmt::{self, Write as _},
     io::{self, Write},
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -19,14 +19,17 @@ use tracing_subscriber::layer::{Context, Layer};
 
 /// How long a line waits for others. Nobody reads faster.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the end waits for somebody to read the last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The most that waits, in bytes, when nobody reads what is written. Further lines are lost and counted.
 const LIMIT: usize = 1 << 20;
 
-/// The thread that writes. When it is dropped, what is waiting is written.
+/// The thread that writes. When it is dropped, what is waiting is written, if anybody reads it.
 #[derive(Debug)]
 pub struct Log {
     lines: Lines,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread ends.
+    end: mpsc::Receiver<()>,
 }
 
 /// Where lines are handed in, each by one call of `write`.
@@ -55,13 +58,14 @@ impl Log {
     pub fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
         let lines = Lines::default();
         let shared = lines.0.clone();
-        let thread = thread::Builder::new()
+        let (ending, end) = mpsc::channel();
+        thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || shared.write_to(out))?;
-        Ok(Self {
-            lines,
-            thread: Some(thread),
-        })
+            .spawn(move || {
+                let _ending = ending;
+                shared.write_to(out);
+            })?;
+        Ok(Self { lines, end })
     }
 
     /// Where to hand in lines.
@@ -74,10 +78,8 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.lines.0.lock().is_over = true;
         self.lines.0.news.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A writer that died has said so itself.
-            let _ = thread.join();
-        }
+        // Either way there is nothing more to do.
+        let _ = self.end.recv_timeout(LAST_WORDS);
     }
 }
 
@@ -233,8 +235,6 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     /// Takes what is written in one call as one piece, once it is let.

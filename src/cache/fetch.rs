@@ -18,6 +18,7 @@ use super::{
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now,
+    pace::Counted,
     parts::Parts,
     reach,
 };
@@ -72,8 +73,9 @@ impl Cache {
             let Landed::Entry(entry) = &mut landing.body else {
                 return;
             };
-            self.pause(entry.body.len() as u64).await;
             let _turn = self.0.writers.acquire().await;
+            // It may have been made due since.
+            entry.checked = self.counted(&Slot::Entry(key.clone()), entry.checked);
             if let Err(error) = self.0.store.put_entry(&key, entry).await {
                 landing.not_kept = Some(self.not_kept(&resource, &error));
             }
@@ -438,7 +440,7 @@ impl Cache {
                     not_kept: None,
                 };
                 progress.send_replace(Progress::Proven(landing.clone()));
-                self.pause(spool.in_memory()).await;
+                let _waiting = self.pause(spool.in_memory()).await;
                 let _turn = self.0.writers.acquire().await;
                 match self.0.store.put_blob(spool, sum).await {
                     Ok(()) => self.note_proven(sum, len),
@@ -451,11 +453,12 @@ impl Cache {
         progress.send_replace(Progress::Landed(landing));
     }
 
-    /// Lets clients go first, where there are any.
-    async fn pause(&self, bytes: u64) {
-        if self.0.options.read_ahead {
-            self.0.pace.pause(bytes).await;
+    /// Lets clients go first, where there are any. To be held until the body is stored.
+    async fn pause(&self, bytes: u64) -> Option<Counted<'_>> {
+        if !self.0.options.read_ahead {
+            return None;
         }
+        Some(self.0.pace.pause(bytes).await)
     }
 
     /// Brings a blob's proven bytes into a spool.
@@ -488,6 +491,7 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
+            self.0.pace.admit().await;
             let permit = self.0.blob_room.acquire().await;
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
                 return Err(error);

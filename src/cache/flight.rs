@@ -85,6 +85,19 @@ impl Flights {
         (Role::Leader, receiver)
     }
 
+    /// Waits until the flight of `slot` is over, if it has proven what it brings and is storing it.
+    pub(super) async fn land(&self, slot: &Slot) {
+        let progress = self.lock().get(slot).cloned();
+        if let Some(mut progress) = progress
+            && matches!(*progress.borrow(), Progress::Proven(_))
+        {
+            // An error means that the flight is over as well.
+            let _ = progress
+                .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+                .await;
+        }
+    }
+
     /// How many are under way.
     pub(super) fn len(&self) -> usize {
         self.lock().len()

@@ -349,7 +349,8 @@ impl Cache {
             Ok(landing) if landing.outcome == Outcome::Hit => {
                 self.ahead_blobs().remove(&sum);
             }
-            // Whoever needs it will be told what failed.
+            // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
+            Err(_) if self.ahead_blobs().remove(&sum) => {}
             Ok(_) | Err(_) => self.count("blobs-ahead-fetched"),
         }
     }
@@ -708,11 +709,14 @@ impl Cache {
         };
         let mut landed = (role, landing);
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
-        if matches!(&landed.1.body, Landed::Entry(entry) if entry.checked == SystemTime::UNIX_EPOCH)
+        if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&slot, entry.checked) == SystemTime::UNIX_EPOCH)
             && !matches!(landed.1.outcome, Outcome::Stale(_))
-            && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
         {
-            landed = (role, again);
+            // While it is being stored, to join it would bring the same again.
+            self.0.flights.land(&slot).await;
+            if let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await? {
+                landed = (role, again);
+            }
         }
         let (role, landing) = landed;
         match landing.body {

@@ -1,6 +1,6 @@
-//! When to store what clients have been given already: not while they are busy asking for more, since to make files is work
-//! for the system, and they need the processor. Bounded, since what waits takes memory and a crash would cost it. Knows the
-//! time; storing is the cache's.
+//! When to store the blobs that clients have been given already: not while they are busy asking for more, since to make files
+//! is work for the system, and they need the processor. Bounded, since what waits takes memory and a crash would cost it.
+//! Entries don't wait: until they are stored, nobody can tell how old they are. Knows the time; storing is the cache's.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,12 +9,16 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Clients that have asked for nothing for so long are done. Between its requests cargo computes for some hundred milliseconds.
-const CALM: Duration = Duration::from_millis(400);
+/// Clients that have asked for nothing for so long are done, or compute.
+const CALM: Duration = Duration::from_millis(40);
 /// The longest that anything waits.
-const LONGEST: Duration = Duration::from_secs(4);
+const LONGEST: Duration = Duration::from_secs(2);
 /// The most that waits, in bytes of memory. What comes beyond it is stored at once.
 const ROOM: u64 = 48 << 20;
+/// Beyond this, nothing more is fetched until something is stored: the disk is slower than the network.
+const LIMIT: u64 = 64 << 20;
+/// How often to look whether there is room again.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// When clients asked, and what waits for a pause of theirs.
 #[derive(Debug)]
@@ -49,12 +53,20 @@ impl Pace {
         self.over.notify_waiters();
     }
 
-    /// Waits until clients pause, for something that takes so many bytes of memory meanwhile.
-    pub(super) async fn pause(&self, bytes: u64) {
+    /// Waits while too much waits to be stored.
+    pub(super) async fn admit(&self) {
+        while self.waiting.load(Ordering::Acquire) > LIMIT {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until clients pause, for something that takes so many bytes of memory until it is stored, and is counted for as
+    /// long as the result is held.
+    pub(super) async fn pause(&self, bytes: u64) -> Counted<'_> {
         let waiting = self.waiting.fetch_add(bytes, Ordering::AcqRel);
-        let _counted = Counted(&self.waiting, bytes);
+        let counted = Counted(&self.waiting, bytes);
         if waiting + bytes > ROOM {
-            return;
+            return counted;
         }
         let deadline = Instant::now() + LONGEST;
         loop {
@@ -63,7 +75,7 @@ impl Pace {
             let calm_at = self.began + asked + CALM;
             let now = Instant::now();
             if self.is_over.load(Ordering::Acquire) || now >= calm_at.min(deadline) {
-                return;
+                return counted;
             }
             tokio::select! {
                 () = tokio::time::sleep_until(calm_at.min(deadline).into()) => {}
@@ -77,7 +89,8 @@ impl Pace {
     }
 }
 
-struct Counted<'a>(&'a AtomicU64, u64);
+/// Bytes that wait to be stored, counted while this lives.
+pub(super) struct Counted<'a>(&'a AtomicU64, u64);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -91,7 +104,7 @@ mod tests {
 
     async fn seconds(pace: &Pace, bytes: u64) -> f64 {
         let began = Instant::now();
-        pace.pause(bytes).await;
+        drop(pace.pause(bytes).await);
         began.elapsed().as_secs_f64()
     }
 
@@ -100,10 +113,18 @@ mod tests {
         let pace = std::sync::Arc::new(Pace::new());
         pace.note();
         let waited = seconds(&pace, 1).await;
-        assert!((0.2..3.0).contains(&waited), "{waited}");
+        assert!((0.02..2.0).contains(&waited), "{waited}");
 
         pace.note();
-        assert!(seconds(&pace, ROOM + 1).await < 0.02);
+        assert!(seconds(&pace, ROOM + 1).await < 0.1);
+        pace.note();
+        let began = Instant::now();
+        let held = pace.pause(LIMIT + 1).await;
+        assert!(began.elapsed().as_secs_f64() < 0.1);
+        let admitted = tokio::time::timeout(Duration::from_millis(30), pace.admit()).await;
+        assert!(admitted.is_err());
+        drop(held);
+        pace.admit().await;
 
         let busy = pace.clone();
         let client = tokio::spawn(async move {

@@ -60,7 +60,7 @@ const HOT_ENTRIES: u64 = 8 << 20;
 /// Room for blobs in memory, in bytes, and what an open file counts for in it.
 const HOT_BLOBS: u64 = 8 << 20;
 const OPEN_FILE: u64 = 32 << 10;
-/// The largest blob kept in memory. Those that are larger are read anew each time.
+/// The largest blob kept open or in memory. Those that are larger are opened and read anew each time.
 const HOT_BLOB: u64 = 512 << 10;
 
 impl Files {
@@ -417,7 +417,7 @@ impl Store for Files {
         let path = self.blob_path(sum);
         if let Some((stamp, blob)) = self.blobs.get(&path) {
             // Asked for again, and soon: it is worth its room.
-            if blob.len > HOT_BLOB || blob.bytes.in_memory().is_some() {
+            if blob.bytes.in_memory().is_some() {
                 return Ok(Some(blob));
             }
             let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
@@ -447,7 +447,10 @@ impl Store for Files {
         match opened.await {
             Ok(None) => Ok(None),
             Ok(Some((stamp, blob))) => {
-                self.blobs.put(at, stamp, blob.clone());
+                // A deleted file takes its room on disk for as long as it is open.
+                if blob.len <= HOT_BLOB {
+                    self.blobs.put(at, stamp, blob.clone());
+                }
                 Ok(Some(blob))
             }
             Err(source) => Err(StoreError::io(at, source)),

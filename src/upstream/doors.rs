@@ -17,8 +17,8 @@ pub(super) struct Doors(Mutex<HashMap<String, Door>>);
 #[derive(Debug, Default)]
 struct Door {
     speech: Speech,
-    /// By lane: the last dial that failed, for all who wait for a connection there.
-    shut: Vec<watch::Sender<Option<Failure>>>,
+    /// By lane: the latest news, for all who wait for a connection there.
+    news: Vec<watch::Sender<Option<News>>>,
 }
 
 /// Which HTTP an origin speaks.
@@ -31,10 +31,21 @@ pub(super) enum Speech {
     Http2,
     /// Something older.
     Older,
+    /// HTTP/2 was tried, and nothing came back. That may be the fault of HTTP/2.
+    Doubtful,
 }
 
-/// Tells whether a dial fails from now on.
-pub(super) struct Watcher(watch::Receiver<Option<Failure>>);
+/// What may become known about an origin while a request waits for a connection to it.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// A dial failed: nobody there.
+    Shut(Failure),
+    /// It does not speak HTTP/2.
+    Older,
+}
+
+/// Tells of news from now on.
+pub(super) struct Watcher(watch::Receiver<Option<News>>);
 
 impl Doors {
     pub(super) fn speech(&self, origin: &str) -> Speech {
@@ -44,17 +55,33 @@ impl Doors {
     }
 
     pub(super) fn learn(&self, origin: &str, speech: Speech) {
-        self.lock().entry(origin.to_owned()).or_default().speech = speech;
+        let mut doors = self.lock();
+        let door = doors.entry(origin.to_owned()).or_default();
+        door.speech = speech;
+        if speech == Speech::Older {
+            for news in &door.news {
+                news.send_replace(Some(News::Older));
+            }
+        }
+    }
+
+    /// Whoever stands there may be another by now.
+    pub(super) fn forget(&self) {
+        for door in self.lock().values_mut() {
+            if door.speech != Speech::Doubtful {
+                door.speech = Speech::Unknown;
+            }
+        }
     }
 
     /// Watches the dials of one lane.
     pub(super) fn watch(&self, origin: &str, lane: usize) -> Watcher {
         let mut doors = self.lock();
         let door = doors.entry(origin.to_owned()).or_default();
-        while door.shut.len() <= lane {
-            door.shut.push(watch::Sender::new(None));
+        while door.news.len() <= lane {
+            door.news.push(watch::Sender::new(None));
         }
-        let mut watcher = door.shut[lane].subscribe();
+        let mut watcher = door.news[lane].subscribe();
         watcher.mark_unchanged();
         Watcher(watcher)
     }
@@ -63,9 +90,9 @@ impl Doors {
     /// after the whole time limit.
     pub(super) fn shut(&self, origin: &str, lane: usize, failure: &Failure) {
         if let Some(door) = self.lock().get(origin)
-            && let Some(shut) = door.shut.get(lane)
+            && let Some(news) = door.news.get(lane)
         {
-            shut.send_replace(Some(failure.clone()));
+            news.send_replace(Some(News::Shut(failure.clone())));
         }
     }
 
@@ -76,15 +103,15 @@ impl Doors {
 }
 
 impl Watcher {
-    /// Resolves when a dial has failed, if ever.
-    pub(super) async fn shut(mut self) -> Failure {
+    /// Resolves when there is news, if ever.
+    pub(super) async fn news(&mut self) -> News {
         loop {
             if self.0.changed().await.is_err() {
                 // Nobody is left who could tell.
                 std::future::pending::<()>().await;
             }
-            if let Some(failure) = self.0.borrow().clone() {
-                return failure;
+            if let Some(news) = self.0.borrow().clone() {
+                return news;
             }
         }
     }
@@ -110,13 +137,22 @@ mod tests {
             doors.watch("a:1", 1),
         );
         doors.shut("a:1", 0, &failure());
-        for watcher in [first, second] {
-            assert_eq!(watcher.shut().await.to_string(), failure().to_string());
+        for mut watcher in [first, second] {
+            let news = watcher.news().await;
+            assert!(matches!(news, News::Shut(told) if told.to_string() == failure().to_string()));
         }
-        for watcher in [other, doors.watch("a:1", 0)] {
-            let told = tokio::time::timeout(std::time::Duration::from_millis(20), watcher.shut());
+        for mut watcher in [other, doors.watch("a:1", 0)] {
+            let told = tokio::time::timeout(std::time::Duration::from_millis(20), watcher.news());
             assert!(told.await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_http2_is_told_that_it_is_not_spoken() {
+        let doors = Doors::default();
+        let mut waiting = doors.watch("a:1", 2);
+        doors.learn("a:1", Speech::Older);
+        assert!(matches!(waiting.news().await, News::Older));
     }
 
     #[test]
@@ -125,5 +161,9 @@ mod tests {
         doors.learn("a:1", Speech::Http2);
         assert_eq!(doors.speech("a:1"), Speech::Http2);
         assert_eq!(doors.speech("b:1"), Speech::Unknown);
+        doors.learn("c:1", Speech::Doubtful);
+        doors.forget();
+        assert_eq!(doors.speech("a:1"), Speech::Unknown);
+        assert_eq!(doors.speech("c:1"), Speech::Doubtful);
     }
 }

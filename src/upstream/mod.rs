@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::{hash::Sha256, validators::Validators};
-use doors::{Doors, Speech};
+use doors::{Doors, News, Speech};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -410,6 +410,7 @@ impl Upstream {
     /// Forgets all connections: after an outage those that look alive often are not.
     pub fn reconnect(&self) {
         *self.clients() = Clients::default();
+        self.doors.forget();
     }
 
     /// Never held across an await.
@@ -502,42 +503,79 @@ impl Upstream {
             "https" => self.doors.speech(&origin),
             _ => Speech::Older,
         };
-        if speech == Speech::Older {
-            // The wait for others is not upstream's silence.
-            let _turn = self.room.acquire().await;
-            return send(Way::Any).await;
+        if matches!(speech, Speech::Unknown | Speech::Http2) {
+            let waiting = Waiting::one_more(&self.waiting);
+            let lane = (waiting.before / LANE).min(LANES - 1);
+            let mut watcher = self.doors.watch(&origin, lane);
+            let began = Instant::now();
+            let sent = tokio::select! {
+                biased;
+                sent = send(Way::Lane(lane)) => Some(sent),
+                news = watcher.news() => match news {
+                    News::Shut(failure) => return Err(failure),
+                    News::Older => None,
+                },
+            };
+            match (sent, speech) {
+                (Some(Ok(answer)), _) => {
+                    self.doors.learn(&origin, Speech::Http2);
+                    return Ok(answer);
+                }
+                // It may be that HTTP/2 is what failed. Where nobody is there, to find out now would take as long again.
+                (Some(Err(failure)), Speech::Unknown)
+                    if began.elapsed() >= self.options.dial_timeout =>
+                {
+                    if matches!(failure, Failure::Silent { .. }) {
+                        self.doors.learn(&origin, Speech::Doubtful);
+                    }
+                    self.tell(&origin, lane, &failure);
+                    return Err(failure);
+                }
+                (Some(Err(failure)), Speech::Http2 | Speech::Older | Speech::Doubtful) => {
+                    self.tell(&origin, lane, &failure);
+                    return Err(failure);
+                }
+                (Some(Err(_)), Speech::Unknown) | (None, _) => {}
+            }
         }
-        let waiting = Waiting::one_more(&self.waiting);
-        let lane = (waiting.before / LANE).min(LANES - 1);
-        let watcher = self.doors.watch(&origin, lane);
-        let began = Instant::now();
-        let sent = tokio::select! {
+        let mut watcher = self.doors.watch(&origin, 0);
+        let _turn = tokio::select! {
             biased;
-            sent = send(Way::Lane(lane)) => sent,
-            failure = watcher.shut() => return Err(failure),
+            // The wait for others is not upstream's silence.
+            turn = self.room.acquire() => turn,
+            news = async {
+                loop {
+                    if let News::Shut(failure) = watcher.news().await {
+                        return failure;
+                    }
+                }
+            } => return Err(news),
         };
-        match (&sent, speech) {
-            (Ok(_), Speech::Unknown) => self.doors.learn(&origin, Speech::Http2),
-            // It may be that HTTP/2 is what failed. Where nobody is there, this would take as long again.
-            (Err(_), Speech::Unknown) if began.elapsed() < self.options.dial_timeout => {
-                let again = send(Way::Any).await;
-                if let Ok(answer) = &again {
-                    let is_older = answer.version() < Version::HTTP_2;
-                    let speech = if is_older {
-                        Speech::Older
-                    } else {
-                        Speech::Http2
-                    };
+        let sent = send(Way::Any).await;
+        match &sent {
+            Ok(answer) if url.scheme() == "https" => {
+                let is_older = answer.version() < Version::HTTP_2;
+                let speech = if is_older {
+                    Speech::Older
+                } else {
+                    Speech::Http2
+                };
+                if self.doors.speech(&origin) != speech {
                     self.doors.learn(&origin, speech);
-                    return again;
                 }
             }
-            (Ok(_) | Err(_), _) => {}
-        }
-        if let Err(failure @ Failure::Unreachable { .. }) = &sent {
-            self.doors.shut(&origin, lane, failure);
+            Ok(_) => {}
+            Err(failure @ Failure::Silent { .. }) => self.doors.shut(&origin, 0, failure),
+            Err(failure) => self.tell(&origin, 0, failure),
         }
         sent
+    }
+
+    /// Tells others who wait for a connection if there can be none.
+    fn tell(&self, origin: &str, lane: usize, failure: &Failure) {
+        if matches!(failure, Failure::Unreachable { .. }) {
+            self.doors.shut(origin, lane, failure);
+        }
     }
 
     /// Within the configured hosts, never from https to http, and to an address on this machine or its network only if

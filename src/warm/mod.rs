@@ -185,6 +185,7 @@ pub async fn warm(
         needed: needed.map(Arc::new),
         room: Arc::new(Semaphore::new(options.jobs)),
         begun: BTreeSet::new(),
+        begun_archives: BTreeSet::new(),
         steps: JoinSet::new(),
         pins: BTreeMap::new(),
         report,
@@ -229,6 +230,8 @@ struct Work {
     needed: Option<Arc<BTreeSet<(String, String)>>>,
     room: Arc<Semaphore>,
     begun: BTreeSet<Package>,
+    /// The hashes of the archives that were begun with.
+    begun_archives: BTreeSet<String>,
     steps: JoinSet<Step>,
     pins: BTreeMap<Owner, Pin>,
     report: Report,
@@ -310,12 +313,16 @@ impl Work {
 
     /// Begins with the archives of one toolchain.
     fn archives(&mut self, owners: &[Owner], files: Vec<DistFile>) {
-        self.report.components += files.len();
         for owner in owners {
             let sums = files.iter().filter_map(|file| Sha256::parse(&file.sha256));
             self.pin(owner).archives.extend(sums);
         }
         for file in files {
+            // Several toolchain files may ask for parts of one toolchain.
+            if !self.begun_archives.insert(file.sha256.clone()) {
+                continue;
+            }
+            self.report.components += 1;
             let (pantry, owners) = (self.pantry.clone(), owners.to_vec());
             self.begin(async move {
                 match pantry.archive(&file).await {
