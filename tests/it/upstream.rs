@@ -50,6 +50,59 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
     }
 }
 
+/// Fills a larder with stale entries and asks for all of them at once through a new process, which knows nothing of its
+/// upstream yet; how many connections that took.
+#[track_caller]
+fn volley(upstream: &FakeUpstream) -> usize {
+    let names: Vec<_> = (0..60).map(|number| format!("many-{number:02}")).collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, upstream.ca_pem()).unwrap();
+    let site = site(upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
+    let larder = site.serve(&[]);
+    for name in &names {
+        assert_eq!(larder.get(&entry(name)).status, 200);
+    }
+    settle(&larder);
+    let larder = larder.restart(&["--max-age", "0s"]);
+    let connections = upstream.connections();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let larder = &larder;
+            scope.spawn(move || {
+                let reply = larder.get(&entry(name));
+                let how = reply.header("cache-status").unwrap();
+                assert_eq!((reply.status, how), (200, "larder; fwd=stale"), "{name}");
+            });
+        }
+    });
+    assert!(!larder.log().contains("out of reach"), "{}", larder.log());
+    upstream.connections() - connections
+}
+
+#[test]
+fn a_volley_of_questions_goes_over_one_connection() {
+    let delay = Duration::from_millis(50);
+    let upstream = FakeUpstream::builder()
+        .tls()
+        .delay(delay)
+        .connect_delay(delay * 2);
+    assert_eq!(volley(&upstream.start()), 1);
+}
+
+#[test]
+fn an_upstream_that_speaks_older_http_only_is_understood_at_once_by_all() {
+    let delay = Duration::from_millis(50);
+    let upstream = FakeUpstream::builder()
+        .tls_http1_only()
+        .delay(delay)
+        .connect_delay(delay * 2);
+    assert!(volley(&upstream.start()) <= 1 + 60);
+}
+
 #[test]
 fn a_body_that_may_have_been_cut_is_asked_for_anew_each_time() {
     let upstream = FakeUpstream::builder().max_age(Some(600)).start();
