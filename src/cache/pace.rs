@@ -14,9 +14,9 @@ const CALM: Duration = Duration::from_millis(40);
 /// The longest that anything waits.
 const LONGEST: Duration = Duration::from_secs(2);
 /// The most that waits, in bytes of memory. What comes beyond it is stored at once.
-const ROOM: u64 = 48 << 20;
+const ROOM: u64 = 16 << 20;
 /// Beyond this, nothing more is fetched until something is stored: the disk is slower than the network.
-const LIMIT: u64 = 64 << 20;
+const LIMIT: u64 = 32 << 20;
 /// How often to look whether there is room again.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -56,7 +56,7 @@ pub struct Files {
 }
 
 /// Room for entries in memory, in bytes.
-const HOT_ENTRIES: u64 = 8 << 20;
+const HOT_ENTRIES: u64 = 4 << 20;
 /// Room for blobs in memory, in bytes, and what an open file counts for in it.
 const HOT_BLOBS: u64 = 8 << 20;
 const OPEN_FILE: u64 = 32 << 10;

@@ -22,9 +22,9 @@ pub const PIECE: usize = 256 << 10;
 const SMALL: usize = 32 << 10;
 /// How many pieces of room are kept for the next reads, by each group of threads. New room for each would be cleared by the
 /// kernel page by page, which takes longer than the reading.
-const ROOMS: usize = 4;
+const ROOMS: usize = 3;
 /// Groups of threads. Room that another processor has just written to is slow to write to.
-const GROUPS: usize = 4;
+const GROUPS: usize = 2;
 
 /// An open file that is read piece by piece.
 #[derive(Clone, Debug)]
