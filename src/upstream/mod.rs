@@ -521,9 +521,10 @@ impl Upstream {
                     self.doors.learn(&origin, Speech::Http2);
                     return Ok(answer);
                 }
-                // It may be that HTTP/2 is what failed. Where nobody is there, to find out now would take as long again.
+                // It may be that HTTP/2 is what failed: then it did so soon. What fails late fails because nobody is there, be it
+                // that another's dial timed out, and to find out more would take as long again.
                 (Some(Err(failure)), Speech::Unknown)
-                    if began.elapsed() >= self.options.dial_timeout =>
+                    if began.elapsed() >= self.options.dial_timeout / 2 =>
                 {
                     if matches!(failure, Failure::Silent { .. }) {
                         self.doors.learn(&origin, Speech::Doubtful);
