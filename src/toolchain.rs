@@ -275,7 +275,8 @@ fn version_length(name: &str) -> Option<usize> {
     Some(length)
 }
 
-fn is_date(text: &str) -> bool {
+/// Whether this is written as a day, `YYYY-MM-DD`.
+pub(crate) fn is_date(text: &str) -> bool {
     let digit_or_dash = |(at, byte): (usize, u8)| match at {
         4 | 7 => byte == b'-',
         _ => byte.is_ascii_digit(),

@@ -88,13 +88,8 @@ impl Flights {
     /// Waits until the flight of `slot` is over, if it has proven what it brings and is storing it.
     pub(super) async fn land(&self, slot: &Slot) {
         let progress = self.lock().get(slot).cloned();
-        if let Some(mut progress) = progress
-            && matches!(*progress.borrow(), Progress::Proven(_))
-        {
-            // An error means that the flight is over as well.
-            let _ = progress
-                .wait_for(|progress| matches!(progress, Progress::Landed(_)))
-                .await;
+        if let Some(progress) = progress {
+            land(progress).await;
         }
     }
 
@@ -106,19 +101,24 @@ impl Flights {
     /// Waits until everything that is proven by now has been stored. Fetches still on their way are not waited for.
     pub(super) async fn land_proven(&self) {
         let under_way: Vec<_> = self.lock().values().cloned().collect();
-        for mut progress in under_way {
-            if matches!(*progress.borrow(), Progress::Proven(_)) {
-                // An error means that the flight is over as well.
-                let _ = progress
-                    .wait_for(|progress| matches!(progress, Progress::Landed(_)))
-                    .await;
-            }
+        for progress in under_way {
+            land(progress).await;
         }
     }
 
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<Slot, watch::Receiver<Progress>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until a flight is over that has proven what it brings; any other is not waited for.
+async fn land(mut progress: watch::Receiver<Progress>) {
+    if matches!(*progress.borrow(), Progress::Proven(_)) {
+        // An error means that the flight is over as well.
+        let _ = progress
+            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+            .await;
     }
 }
 

@@ -101,7 +101,7 @@ impl Spot {
         let mut segments = self.path.split('/');
         match (segments.next(), segments.next()) {
             (Some("rustup"), Some(folder)) => folder == "archive",
-            (Some("dist"), Some(folder)) if is_date(folder) => true,
+            (Some("dist"), Some(folder)) if toolchain::is_date(folder) => true,
             (Some("dist"), Some(name)) => match channel(name) {
                 Some(channel) => {
                     channel.split('.').count() >= 3
@@ -112,17 +112,6 @@ impl Spot {
             (_, _) => false,
         }
     }
-}
-
-fn is_date(folder: &str) -> bool {
-    folder.len() == 10
-        && folder.bytes().enumerate().all(|(at, b)| {
-            if at == 4 || at == 7 {
-                b == b'-'
-            } else {
-                b.is_ascii_digit()
-            }
-        })
 }
 
 /// The channel in the name of a manifest: `stable`, `1.95`, `1.95.0-beta.3`. Manifests of the old kind have no ending.
@@ -483,7 +472,7 @@ fn manifests(path: &str) -> Vec<String> {
     let mut segments = path.split('/');
     let (Some("dist"), Some(date), Some(name), None) = (
         segments.next(),
-        segments.next().filter(|date| is_date(date)),
+        segments.next().filter(|date| toolchain::is_date(date)),
         segments.next(),
         segments.next(),
     ) else {

@@ -518,7 +518,9 @@ impl Upstream {
             };
             match (sent, speech) {
                 (Some(Ok(answer)), _) => {
-                    self.doors.learn(&origin, Speech::Http2);
+                    if speech == Speech::Unknown {
+                        self.doors.learn(&origin, Speech::Http2);
+                    }
                     return Ok(answer);
                 }
                 // It may be that HTTP/2 is what failed: then it did so soon. What fails late fails because nobody is there, be it

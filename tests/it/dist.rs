@@ -6,7 +6,7 @@ use crate::stage::{settle, site};
 use crate::support::larder::{Larder, Site};
 use crate::support::rustup::{Rustup, installed};
 
-const MINIMAL: [&str; 6] = [
+pub(crate) const MINIMAL: [&str; 6] = [
     "toolchain",
     "install",
     "stable",

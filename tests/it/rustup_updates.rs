@@ -7,19 +7,11 @@ use std::process::{Child, Stdio};
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain};
 
+use crate::dist::MINIMAL;
 use crate::stage::{settle, site, until};
 use crate::support::cargo::Run;
 use crate::support::larder::{Larder, Site};
 use crate::support::rustup::{Rustup, installed};
-
-const INSTALL: [&str; 6] = [
-    "toolchain",
-    "install",
-    "stable",
-    "--profile",
-    "minimal",
-    "--no-self-update",
-];
 
 fn old() -> Toolchain {
     Toolchain::new("stable", "1.95.0").date("2026-04-16")
@@ -71,7 +63,7 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     let larder = serve(&site, &upstream);
     let (user, other) = (Rustup::new(), Rustup::new());
     for user in [&user, &other] {
-        run(user, &larder, &INSTALL).assert_success();
+        run(user, &larder, &MINIMAL).assert_success();
         assert!(rustc(user).contains("rustc 1.95.0"), "{}", rustc(user));
     }
     settle(&larder);
@@ -115,7 +107,7 @@ fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
     let server = larder.url().trim_end_matches('/');
     let mut command = user.command("rustup", server, &format!("{server}/rustup"));
     command
-        .args(INSTALL)
+        .args(MINIMAL)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -155,7 +147,7 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
     assert!(partial.exists());
 
     // The fetch goes on without a client, and the second run joins it from where the first one was.
-    run(&user, &larder, &INSTALL).assert_success();
+    run(&user, &larder, &MINIMAL).assert_success();
     assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
     assert_eq!(asked(&upstream, &toolchain), [1, 1, 1]);
     let log = larder.stop();
@@ -189,7 +181,7 @@ fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds()
     let larder = site.serve_at(authority, &["--dist-server", server]);
     // Whether rustup's own attempts lasted until larder was back is a matter of luck.
     process.wait().unwrap();
-    run(&user, &larder, &INSTALL).assert_success();
+    run(&user, &larder, &MINIMAL).assert_success();
     assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
     assert_eq!(user.components(&format!("stable-{HOST}")).len(), 3);
     // What had arrived in full is kept; what was under way is fetched again, once.
@@ -204,7 +196,7 @@ fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::new();
-    run(&user, &larder, &INSTALL).assert_success();
+    run(&user, &larder, &MINIMAL).assert_success();
     settle(&larder);
 
     // The same program, told from the other by what stands behind its end.

@@ -5,24 +5,48 @@ use std::time::Duration;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
+use tempfile::TempDir;
+
 use crate::stage::{entry, settle, site, until};
+use crate::support::larder::{Larder, Site};
+
+/// Publishes so many crates; their names.
+fn publish_many(upstream: &FakeUpstream, count: usize) -> Vec<String> {
+    let names: Vec<_> = (0..count)
+        .map(|number| format!("many-{number:02}"))
+        .collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    names
+}
+
+/// A site that trusts this upstream's authority, whose file is in the folder.
+fn trusting_site(upstream: &FakeUpstream) -> (Site, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, upstream.ca_pem()).unwrap();
+    let site = site(upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
+    (site, folder)
+}
+
+/// A larder that has stored these entries.
+#[track_caller]
+fn filled<'site>(site: &'site Site, names: &[String]) -> Larder<'site> {
+    let larder = site.serve(&[]);
+    for name in names {
+        assert_eq!(larder.get(&entry(name)).status, 200);
+    }
+    settle(&larder);
+    larder
+}
 
 #[test]
 fn one_slow_answer_holds_up_nobody_behind_it() {
     let upstream = FakeUpstream::builder().tls().start();
-    let names: Vec<_> = (0..20).map(|number| format!("many-{number:02}")).collect();
-    for name in &names {
-        upstream.publish(Crate::new(name, "1.0.0"));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, upstream.ca_pem()).unwrap();
-    let site = site(&upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
-    let larder = site.serve(&[]);
-    for name in &names {
-        assert_eq!(larder.get(&entry(name)).status, 200);
-    }
-    settle(&larder);
+    let names = publish_many(&upstream, 20);
+    let (site, _ca) = trusting_site(&upstream);
+    let larder = filled(&site, &names);
 
     // A new process has no connection, so the first request goes ahead to make one.
     let larder = larder.restart(&["--max-age", "0s", "--patience", "1s"]);
@@ -54,19 +78,9 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
 /// upstream yet; how many connections that took.
 #[track_caller]
 fn volley(upstream: &FakeUpstream) -> usize {
-    let names: Vec<_> = (0..60).map(|number| format!("many-{number:02}")).collect();
-    for name in &names {
-        upstream.publish(Crate::new(name, "1.0.0"));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, upstream.ca_pem()).unwrap();
-    let site = site(upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
-    let larder = site.serve(&[]);
-    for name in &names {
-        assert_eq!(larder.get(&entry(name)).status, 200);
-    }
-    settle(&larder);
+    let names = publish_many(upstream, 60);
+    let (site, _ca) = trusting_site(upstream);
+    let larder = filled(&site, &names);
     let larder = larder.restart(&["--max-age", "0s"]);
     let connections = upstream.connections();
     std::thread::scope(|scope| {
