@@ -14,7 +14,9 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Landed, Landing, MEMORY, Outcome, StaleReason, blob_slot, chain,
+    Cache, Landed, Landing, MEMORY, Outcome, StaleReason,
+    behind::News,
+    blob_slot, chain,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now,
@@ -63,24 +65,79 @@ impl Cache {
         demand: Demand,
         progress: watch::Sender<Progress>,
     ) {
-        let mut landing = self.settle_entry(&resource, &key, demand).await;
-        if let Ok((landing, Keep::Put(old))) = &mut landing {
-            self.make_due(&resource, old.as_ref(), landing).await;
-            progress.send_replace(Progress::Proven(landing.clone()));
-            if let Landed::Entry(entry) = &landing.body {
-                self.look_ahead(&resource, &entry.body);
+        let mut fetched = None;
+        let landing = match self.settle_entry(&resource, &key, demand).await {
+            Ok((landing, Keep::Put(old))) => {
+                self.make_due(&resource, old.as_ref(), &landing).await;
+                if let Landed::Entry(entry) = &landing.body {
+                    self.store_later(&resource, &key, News::Entry(entry.clone()));
+                    fetched = Some(entry.body.clone());
+                }
+                Ok(landing)
             }
-            let Landed::Entry(entry) = &mut landing.body else {
-                return;
-            };
-            let _turn = self.0.writers.acquire().await;
-            // It may have been made due since.
-            entry.checked = self.counted(&Slot::Entry(key.clone()), entry.checked);
-            if let Err(error) = self.0.store.put_entry(&key, entry).await {
-                landing.not_kept = Some(self.not_kept(&resource, &error));
+            Ok((landing, Keep::Nothing)) => Ok(landing),
+            Err(error) => Err(error),
+        };
+        progress.send_replace(Progress::Landed(landing));
+        if let Some(body) = fetched {
+            self.look_ahead(&resource, &body);
+        }
+    }
+
+    /// Lets news of an entry be seen at once, and stored when there is time.
+    fn store_later(&self, resource: &Resource, key: &Key, news: News) {
+        let bytes = match &news {
+            News::Entry(entry) => entry.body.len() as u64,
+            News::Checked(..) => 0,
+        };
+        if !self.0.behind.add(resource, key, news) {
+            return;
+        }
+        let (cache, key) = (self.clone(), key.clone());
+        tokio::spawn(async move {
+            let _waiting = cache.pause(bytes).await;
+            // What failed is in the log.
+            let _ = cache.store_waiting(&key).await;
+        });
+    }
+
+    /// Stores what waits under `key`, or waits until that is done. Nothing waits, no effect.
+    pub(super) async fn store_waiting(&self, key: &Key) -> Result<(), Error> {
+        let Some(waiting) = self.0.behind.find(key) else {
+            return Ok(());
+        };
+        let mut failed = waiting.turn.lock().await;
+        let _room = self.0.writers.acquire().await;
+        while let Some((number, news)) = self.0.behind.current(key, &waiting) {
+            *failed = self.store_news(&waiting.resource, key, news).await.err();
+            self.0.behind.end(key, &waiting, number);
+        }
+        failed.clone().map_or(Ok(()), Err)
+    }
+
+    async fn store_news(&self, resource: &Resource, key: &Key, news: News) -> Result<(), Error> {
+        let stored = self.0.store.entry(key).await;
+        if let Ok(Some(stored)) = &stored
+            && !news.is_news_to(stored)
+        {
+            return Ok(());
+        }
+        // It may have been made due since.
+        let counted = |checked| self.counted(&Slot::Entry(key.clone()), checked);
+        match news {
+            News::Entry(mut entry) => {
+                entry.checked = counted(entry.checked);
+                let stored = self.0.store.put_entry(key, &entry).await;
+                stored.map_err(|error| self.not_kept(resource, &error))
+            }
+            News::Checked(_, checked) => {
+                // Nothing that was stored is lost by it.
+                if let Err(error) = self.0.store.renew(key, counted(checked)).await {
+                    warn!(%resource, error = %chain(&error), "cannot note that the stored copy is still right");
+                }
+                Ok(())
             }
         }
-        progress.send_replace(Progress::Landed(landing.map(|(landing, _)| landing)));
     }
 
     async fn settle_entry(
@@ -113,6 +170,7 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
+            self.0.pace.admit().await;
             let permit = self.0.entry_room.acquire().await;
             // While this one waited for room, others may have found out.
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
@@ -148,9 +206,7 @@ impl Cache {
             let failure = match asked {
                 Ok(fetched) => {
                     self.note_answer(resource, &url);
-                    return self
-                        .accept(resource, &slot, key, stored, fetched, started)
-                        .await;
+                    return self.accept(resource, &slot, key, stored, fetched, started);
                 }
                 Err(failure) => failure,
             };
@@ -176,7 +232,7 @@ impl Cache {
     }
 
     /// Turns upstream's good answer about an entry into a landing.
-    async fn accept(
+    fn accept(
         &self,
         resource: &Resource,
         slot: &Slot,
@@ -196,7 +252,7 @@ impl Cache {
                 entry.checked = checked;
                 let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
                 if same_age {
-                    self.renew(resource, key, checked).await;
+                    self.store_later(resource, key, News::Checked(entry.head.sha256, checked));
                     return Ok((landing(Outcome::Revalidated, entry), Keep::Nothing));
                 }
                 entry.head.max_age = max_age.map(|age| age.as_secs());
@@ -210,7 +266,7 @@ impl Cache {
                 fresh.checked = checked;
                 fresh.head.fetched = old.head.fetched;
                 if fresh.head == old.head {
-                    self.renew(resource, key, checked).await;
+                    self.store_later(resource, key, News::Checked(fresh.head.sha256, checked));
                     return Ok((landing(Outcome::Revalidated, fresh), Keep::Nothing));
                 }
                 Ok((landing(Outcome::Revalidated, fresh), Keep::Put(Some(old))))
@@ -222,12 +278,6 @@ impl Cache {
         }
     }
 
-    async fn renew(&self, resource: &Resource, key: &Key, checked: SystemTime) {
-        if let Err(error) = self.0.store.renew(key, checked).await {
-            warn!(%resource, error = %chain(&error), "cannot note that the stored copy is still right");
-        }
-    }
-
     /// Makes entries that must agree with a changed one be checked again, before the changed one can be seen.
     async fn make_due(&self, resource: &Resource, old: Option<&Entry>, landing: &Landing) {
         let Landed::Entry(new) = &landing.body else {
@@ -236,11 +286,7 @@ impl Cache {
         let now = now();
         // What was checked before a moment that lies further back than the window is stale by now in any case.
         let window = now - self.0.options.max_age.min(Duration::from_secs(1 << 30));
-        let due: Vec<_> = resource
-            .makes_due(old.map(|old| &*old.body), &new.body, now)
-            .into_iter()
-            .filter(|(_, since)| *since > window)
-            .collect();
+        let due = resource.makes_due(old.map(|old| &*old.body), &new.body, window, now);
         if due.is_empty() {
             return;
         }
@@ -453,7 +499,7 @@ impl Cache {
         progress.send_replace(Progress::Landed(landing));
     }
 
-    /// Lets clients go first, where there are any. To be held until the body is stored.
+    /// Lets clients go first, where there are any. To be held until what takes so many bytes of memory is stored.
     async fn pause(&self, bytes: u64) -> Option<Counted<'_>> {
         if !self.0.options.read_ahead {
             return None;
@@ -1019,7 +1065,7 @@ impl Decoder {
                     decoder
                         .write_all(bite)
                         .map_err(|cause| undecodable(url, &cause))?;
-                    let out = std::mem::take(decoder.get_mut());
+                    let mut out = std::mem::take(decoder.get_mut());
                     if out.len() as u64 > limit {
                         return Err(E::from(Failure::TooLarge {
                             host: host(url),
@@ -1029,6 +1075,9 @@ impl Decoder {
                     if !out.is_empty() {
                         take(&out)?;
                     }
+                    // Its room serves the next bite.
+                    out.clear();
+                    *decoder.get_mut() = out;
                 }
                 Ok(())
             }

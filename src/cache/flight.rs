@@ -33,7 +33,7 @@ pub(super) enum Progress {
         total: Option<u64>,
         ready: u64,
     },
-    /// The body is right; it is being stored.
+    /// The body is a blob's and right; it is being stored.
     Proven(Landing),
     /// It is over.
     Landed(Result<Landing, Error>),
@@ -85,14 +85,6 @@ impl Flights {
         (Role::Leader, receiver)
     }
 
-    /// Waits until the flight of `slot` is over, if it has proven what it brings and is storing it.
-    pub(super) async fn land(&self, slot: &Slot) {
-        let progress = self.lock().get(slot).cloned();
-        if let Some(progress) = progress {
-            land(progress).await;
-        }
-    }
-
     /// How many are under way.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
@@ -101,24 +93,19 @@ impl Flights {
     /// Waits until everything that is proven by now has been stored. Fetches still on their way are not waited for.
     pub(super) async fn land_proven(&self) {
         let under_way: Vec<_> = self.lock().values().cloned().collect();
-        for progress in under_way {
-            land(progress).await;
+        for mut progress in under_way {
+            if matches!(*progress.borrow(), Progress::Proven(_)) {
+                // An error means that the flight is over as well.
+                let _ = progress
+                    .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+                    .await;
+            }
         }
     }
 
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<Slot, watch::Receiver<Progress>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Waits until a flight is over that has proven what it brings; any other is not waited for.
-async fn land(mut progress: watch::Receiver<Progress>) {
-    if matches!(*progress.borrow(), Progress::Proven(_)) {
-        // An error means that the flight is over as well.
-        let _ = progress
-            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
-            .await;
     }
 }
 

@@ -3,6 +3,7 @@
 //! layout are for others.
 
 mod ahead;
+mod behind;
 mod body;
 pub mod decide;
 mod fetch;
@@ -38,6 +39,7 @@ use crate::{
     upstream::{Failure, Upstream},
 };
 use ahead::Course;
+use behind::{Behind, News};
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
 use handed::Pairs;
@@ -96,6 +98,8 @@ struct Inner {
     /// Room for storing.
     writers: Semaphore,
     pace: Pace,
+    /// Entries that wait to be stored.
+    behind: Behind,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
@@ -163,6 +167,7 @@ impl Cache {
             ahead_room: Semaphore::new(AHEAD_IN_FLIGHT),
             writers: Semaphore::new(options.writers),
             pace: Pace::new(),
+            behind: Behind::default(),
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
@@ -399,10 +404,19 @@ impl Cache {
         self.0.flights.len()
     }
 
+    /// Entries that clients have been given and the store does not have yet.
+    pub fn waiting(&self) -> usize {
+        self.0.behind.len()
+    }
+
     /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
     /// out before the disk has them.
     pub async fn finish(&self) {
         self.0.pace.end();
+        for key in self.0.behind.keys() {
+            // What failed is in the log.
+            let _ = self.store_waiting(&key).await;
+        }
         self.0.flights.land_proven().await;
     }
 
@@ -695,6 +709,9 @@ impl Cache {
         match self.decide(resource, &slot, stored.as_ref(), demand) {
             Decision::Serve(outcome) => {
                 let entry = stored.ok_or_else(|| self.abandoned(resource))?;
+                if until == Until::Kept {
+                    self.store_waiting(&key).await?;
+                }
                 return Ok((outcome, entry));
             }
             Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
@@ -711,12 +728,12 @@ impl Cache {
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
         if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&slot, entry.checked) == SystemTime::UNIX_EPOCH)
             && !matches!(landed.1.outcome, Outcome::Stale(_))
+            && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
         {
-            // While it is being stored, to join it would bring the same again.
-            self.0.flights.land(&slot).await;
-            if let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await? {
-                landed = (role, again);
-            }
+            landed = (role, again);
+        }
+        if until == Until::Kept {
+            self.store_waiting(&key).await?;
         }
         let (role, landing) = landed;
         match landing.body {
@@ -906,8 +923,14 @@ impl Cache {
 
     /// The stored entry; a damaged one counts as none, to be fetched again.
     async fn stored(&self, resource: &Resource, key: &Key) -> Result<Option<Entry>, Error> {
+        // Looked up first: what is stored meanwhile is then found in the store.
+        let news = self.0.behind.news(key);
         match self.0.store.entry(key).await {
-            Ok(entry) => Ok(entry),
+            Ok(stored) => Ok(newest(stored, news)),
+            // What waits heals it.
+            Err(StoreError::Damaged { .. }) if matches!(news, Some(News::Entry(_))) => {
+                Ok(newest(None, news))
+            }
             Err(error @ StoreError::Damaged { .. }) => {
                 warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
                 Ok(None)
@@ -1003,6 +1026,21 @@ enum Until {
     Proven,
     /// Until it is stored, safe from a crash.
     Kept,
+}
+
+/// What is stored and what waits to be, made one.
+fn newest(stored: Option<Entry>, news: Option<News>) -> Option<Entry> {
+    match (stored, news) {
+        (Some(mut stored), Some(news)) if news.is_news_to(&stored) => match news {
+            News::Entry(waiting) => Some(waiting),
+            News::Checked(_, checked) => {
+                stored.checked = checked;
+                Some(stored)
+            }
+        },
+        (None, Some(News::Entry(waiting))) => Some(waiting),
+        (stored, Some(_) | None) => stored,
+    }
 }
 
 /// A request that joined another's fetch says so.

@@ -1,6 +1,6 @@
-//! When to store the blobs that clients have been given already: not while they are busy asking for more, since to make files
-//! is work for the system, and they need the processor. Bounded, since what waits takes memory and a crash would cost it.
-//! Entries don't wait: until they are stored, nobody can tell how old they are. Knows the time; storing is the cache's.
+//! When to store what clients have been given already: not while they are busy asking for more, since to make files is work for
+//! the system, and they need the processor. Bounded, since what waits takes memory and a crash would cost it. Knows the time;
+//! storing is the cache's, and entries that wait are seen through `behind`.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

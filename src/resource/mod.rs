@@ -59,12 +59,13 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         Ok(())
     }
 
-    /// Entries that must have been checked after the given moment to be consistent with `new`, which is about to
-    /// replace `old`.
+    /// Entries that must have been checked after the moment beside them to be consistent with `new`, which is about to
+    /// replace `old`, as far as that moment lies after `_after`.
     fn makes_due(
         &self,
         _old: Option<&[u8]>,
         _new: &[u8],
+        _after: SystemTime,
         _now: SystemTime,
     ) -> Vec<(Key, SystemTime)> {
         Vec::new()

@@ -323,18 +323,30 @@ struct LineVersion<'a> {
 }
 
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    body.split(|&b| b == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
+    let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
+    ends.scan(0, |start, end| {
+        let line = &body[*start..end];
+        *start = end + 1;
+        Some(line.trim_ascii())
+    })
+    .filter(|line| !line.is_empty())
 }
 
 /// The version of a line, as far as it can be seen without reading the line: registries write it before what could look the
 /// same, the dependencies.
 fn version_in(line: &[u8]) -> Option<&str> {
-    const FIELD: &str = "\"vers\":\"";
-    let line = std::str::from_utf8(line).ok()?;
-    let at = line.find(FIELD)? + FIELD.len();
-    line[at..].split('"').next()
+    string_after(b"\"vers\":\"", line)
+}
+
+/// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string.
+fn published_in(line: &[u8]) -> Option<SystemTime> {
+    humantime::parse_rfc3339(string_after(b"\"pubtime\":\"", line)?).ok()
+}
+
+/// What follows `field` up to the next quotation mark.
+fn string_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
+    let rest = &line[memchr::memmem::find(line, field)? + field.len()..];
+    std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
 
 impl IndexEntry {
@@ -429,25 +441,19 @@ impl Kind for IndexEntry {
     /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
     /// versions and an odd line pass, a login page or half a file does not.
     fn recognise(&self, body: &[u8]) -> Result<(), String> {
-        let mut last = None;
-        let mut ours = 0_usize;
-        let mut others = 0_usize;
-        for line in lines(body) {
-            match serde_json::from_slice::<Line<'_>>(line) {
-                Ok(line) if line.name.eq_ignore_ascii_case(&self.name) => ours += 1,
-                Ok(_) | Err(_) => others += 1,
-            }
-            last = Some(line);
-        }
+        let is_ours = |line| {
+            serde_json::from_slice::<Line<'_>>(line)
+                .is_ok_and(|line| line.name.eq_ignore_ascii_case(&self.name))
+        };
         let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
-        if ours == 0 && others == 0 {
+        if lines(body).next().is_none() {
             Err("is empty".to_owned())
-        } else if ours == 0 {
+        } else if !lines(body).any(is_ours) {
             Err(format!(
                 "does not describe the crate `{}`; a login page or a wrong server?",
                 self.name
             ))
-        } else if !body.ends_with(b"\n") && !last.is_some_and(is_whole) {
+        } else if !body.ends_with(b"\n") && !lines(body).last().is_some_and(is_whole) {
             Err("ends in the middle of a line".to_owned())
         } else {
             Ok(())
@@ -456,10 +462,19 @@ impl Kind for IndexEntry {
 
     /// A version published at a moment may need versions of its dependencies published just before that moment, so
     /// their entries must have been checked since. Without a publication time, the moment is now.
-    fn makes_due(&self, old: Option<&[u8]>, new: &[u8], now: SystemTime) -> Vec<(Key, SystemTime)> {
+    fn makes_due(
+        &self,
+        old: Option<&[u8]>,
+        new: &[u8],
+        after: SystemTime,
+        now: SystemTime,
+    ) -> Vec<(Key, SystemTime)> {
         let known: HashSet<&[u8]> = old.map(|old| lines(old).collect()).unwrap_or_default();
         let mut due = BTreeMap::new();
-        for line in lines(new).filter(|line| !known.contains(line)) {
+        // Nearly all versions are old, and to read their lines takes longer than all else that is done with an entry.
+        let is_new =
+            |line: &&[u8]| !known.contains(line) && published_in(line).is_none_or(|at| at > after);
+        for line in lines(new).filter(is_new) {
             let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
                 continue;
             };
@@ -481,6 +496,7 @@ impl Kind for IndexEntry {
             }
         }
         due.into_iter()
+            .filter(|(_, since)| *since > after)
             .filter_map(
                 |(name, since)| match Self::new(&self.registry, &name)?.place() {
                     Place::Entry(key) => Some((key, since)),
@@ -963,6 +979,7 @@ mod tests {
     fn t25_new_lines_make_their_dependencies_due_since_publication() {
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        let long_ago = SystemTime::UNIX_EPOCH;
         let old = line("left", "1.0.0", SUM);
         let dep = |time: &str| {
             line("left", "1.1.0", SUM).replace(
@@ -978,18 +995,25 @@ mod tests {
         };
         let changed = format!("{old}\n{}", dep(""));
         assert_eq!(
-            entry.makes_due(Some(old.as_bytes()), changed.as_bytes(), now),
+            entry.makes_due(Some(old.as_bytes()), changed.as_bytes(), long_ago, now),
             [(key("right"), now)]
         );
         assert_eq!(
-            entry.makes_due(Some(changed.as_bytes()), changed.as_bytes(), now),
+            entry.makes_due(Some(changed.as_bytes()), changed.as_bytes(), long_ago, now),
             []
         );
         let dated = dep(r#","pubtime":"2024-01-02T03:04:05Z""#);
         let published = humantime::parse_rfc3339("2024-01-02T03:04:05Z").unwrap();
         assert_eq!(
-            entry.makes_due(None, dated.as_bytes(), now),
+            entry.makes_due(None, dated.as_bytes(), long_ago, now),
             [(key("right"), published)]
         );
+        for dated in [dated.clone(), dated.replace("\":\"2", "\": \"2")] {
+            assert_eq!(
+                entry.makes_due(None, dated.as_bytes(), published, now),
+                [],
+                "{dated}"
+            );
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Numbers<'a> {
     pub(super) totals: &'a BTreeMap<&'static str, u64>,
     /// Fetches under way.
     pub(super) in_flight: usize,
+    /// Entries that are not stored yet.
+    pub(super) waiting: usize,
     /// The hosts out of reach.
     pub(super) down: &'a [String],
 }
@@ -131,6 +133,12 @@ impl Display for Numbers<'_> {
         )?;
         plain(
             out,
+            "entries_waiting",
+            "Entries that clients were given and that are not stored yet.",
+            self.waiting as u64,
+        )?;
+        plain(
+            out,
             "outages",
             "Upstream hosts that are out of reach now.",
             self.down.len() as u64,
@@ -197,6 +205,7 @@ mod tests {
             is_offline: false,
             totals: &totals,
             in_flight: 3,
+            waiting: 4,
             down: &down,
         }
         .to_string();
@@ -233,6 +242,7 @@ mod tests {
                 "larder_requests_total{outcome=\"news\"} 1",
                 "larder_build_info{version=\"1.2.3\"} 1",
                 "larder_fetches_in_flight 3",
+                "larder_entries_waiting 4",
                 "larder_outages 0",
             ],
         );

@@ -279,6 +279,7 @@ impl Server {
             "outages": outages,
             "requests": self.cache.totals(),
             "fetching": self.cache.in_flight(),
+            "storing": self.cache.waiting(),
         });
         Bytes::from(format!("{status}\n"))
     }
@@ -291,6 +292,7 @@ impl Server {
             is_offline: self.cache.is_offline(),
             totals: &self.cache.totals(),
             in_flight: self.cache.in_flight(),
+            waiting: self.cache.waiting(),
             down: &down,
         };
         Bytes::from(numbers.to_string())

@@ -392,9 +392,14 @@ impl Store for Files {
     async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
         let path = self.entry_path(key);
         let at = path.clone();
-        blocking(move || touch(&path, |_| Some(checked)))
-            .await
-            .map_err(|source| StoreError::io(at, source))
+        let touched = blocking(move || touch(&path, |_| Some(checked))).await;
+        if let Some((before, after)) =
+            touched.map_err(|source| StoreError::io(at.clone(), source))?
+        {
+            self.entries
+                .restamp(&at, before, after, |entry| entry.checked = checked);
+        }
+        Ok(())
     }
 
     async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
@@ -407,6 +412,7 @@ impl Store for Files {
                 touch(path, |checked| {
                     (checked < *since).then_some(SystemTime::UNIX_EPOCH)
                 })
+                .map(drop)
             })
         })
         .await
@@ -588,15 +594,20 @@ impl Files {
     }
 }
 
-/// Sets an entry's time of checking to what `choose` makes of the present one.
-fn touch(path: &Path, choose: impl FnOnce(SystemTime) -> Option<SystemTime>) -> io::Result<()> {
+/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's stamp changed.
+fn touch(
+    path: &Path,
+    choose: impl FnOnce(SystemTime) -> Option<SystemTime>,
+) -> io::Result<Option<(Stamp, Stamp)>> {
     let Some(file) = open(path)? else {
-        return Ok(());
+        return Ok(None);
     };
-    match choose(file.metadata()?.modified()?) {
-        Some(checked) => file.set_modified(checked),
-        None => Ok(()),
-    }
+    let found = file.metadata()?;
+    let Some(checked) = choose(found.modified()?) else {
+        return Ok(None);
+    };
+    file.set_modified(checked)?;
+    Ok(Some((Stamp::of(&found), Stamp::of(&file.metadata()?))))
 }
 
 /// Whether there is a file with something in it, and no link.

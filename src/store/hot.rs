@@ -81,6 +81,22 @@ impl<T: Clone> Hot<T> {
         }
     }
 
+    /// Keeps what was read from the file whose stamp was `before`, now that it is `after`, with what `change` does to it.
+    pub(super) fn restamp(
+        &self,
+        path: &Path,
+        before: Stamp,
+        after: Stamp,
+        change: impl FnOnce(&mut T),
+    ) {
+        if let Some((stamp, mut value)) = self.held.get(path)
+            && stamp == before
+        {
+            change(&mut value);
+            self.held.insert(path.to_owned(), (after, value));
+        }
+    }
+
     /// Keeps what was read from the file of this stamp.
     pub(super) fn put(&self, path: PathBuf, stamp: Stamp, value: T) {
         if (self.weight)(&value) <= self.largest {

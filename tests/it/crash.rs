@@ -115,7 +115,12 @@ fn after_sigkill_every_byte_served_is_right_and_staging_is_swept() {
         let site = site(&upstream);
         upstream.forget_requests();
         fetch_until_killed(site.serve(&[]), &everything, || {
-            wait_for_requests(&upstream, random(round, 2 * CRATES));
+            // After all requests there are, moments in which the last of it is being stored.
+            let moment = random(round, 3 * CRATES);
+            wait_for_requests(&upstream, moment.min(2 * CRATES));
+            std::thread::sleep(Duration::from_millis(
+                moment.saturating_sub(2 * CRATES) as u64 * 2,
+            ));
         });
 
         // In half of the rounds nothing can be fetched anew: what is served then is what the dead one left.

@@ -74,14 +74,12 @@ pub(crate) fn entry_file(site: &Site, name: &str) -> PathBuf {
     entries(site).join(name.get(..2).unwrap_or(name)).join(name)
 }
 
-/// Waits until no fetch is under way: clients have their answers before all is stored.
+/// Waits until no fetch is under way and all is stored: clients have their answers before.
 #[track_caller]
 pub(crate) fn settle(larder: &Larder<'_>) {
     until("all fetches have landed", || {
-        larder
-            .get("/-/status.json")
-            .text()
-            .contains("\"fetching\":0")
+        let status = larder.get("/-/status.json").text();
+        status.contains("\"fetching\":0") && status.contains("\"storing\":0")
     });
 }
 
