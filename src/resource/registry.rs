@@ -252,6 +252,18 @@ fn prefix(name: &str) -> String {
     }
 }
 
+/// Whether these segments, in any case, are the index folder of a crate: [`prefix`] without its string.
+fn is_prefix(folder: &[&str], name: &str) -> bool {
+    match (name.len(), folder) {
+        (1, ["1"]) | (2, ["2"]) => true,
+        (3, ["3", first]) => first.eq_ignore_ascii_case(&name[..1]),
+        (4.., [first, second]) => {
+            first.eq_ignore_ascii_case(&name[..2]) && second.eq_ignore_ascii_case(&name[2..4])
+        }
+        _ => false,
+    }
+}
+
 /// Whether `name` may name a crate: what crates.io allows, and nothing that could be mistaken for a path. Names that
 /// crates.io reserves pass: whether they exist is upstream's to say.
 fn is_crate_name(name: &str) -> bool {
@@ -367,8 +379,7 @@ impl IndexEntry {
     pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
         let (name, folder) = segments.split_last()?;
         let entry = Self::new(registry, name)?;
-        (prefix(&entry.name) == folder.join("/").to_ascii_lowercase())
-            .then(|| Arc::new(entry) as Resource)
+        is_prefix(folder, &entry.name).then(|| Arc::new(entry) as Resource)
     }
 
     fn path(&self) -> String {

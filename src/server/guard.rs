@@ -11,6 +11,8 @@ use super::h2c::announces_body;
 /// name of its own, and is refused.
 #[derive(Clone, Debug)]
 pub struct Hosts {
+    /// What most clients write, which needs no reading.
+    usual: Vec<String>,
     listening: Vec<IpAddr>,
     allowed: Vec<String>,
 }
@@ -28,6 +30,10 @@ impl Hosts {
     /// The names that follow from the addresses listened on, and those that the user allows besides.
     pub fn new(listening: &[SocketAddr], allowed: &[String]) -> Self {
         Self {
+            usual: listening
+                .iter()
+                .flat_map(|address| [address.to_string(), format!("localhost:{}", address.port())])
+                .collect(),
             listening: listening.iter().map(SocketAddr::ip).collect(),
             allowed: allowed
                 .iter()
@@ -62,7 +68,7 @@ impl Hosts {
 ///
 /// # Errors
 /// [`Refused`].
-pub fn check<B>(request: &Request<B>, hosts: &Hosts) -> Result<String, Refused> {
+pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, Refused> {
     let refuse = |status, reason: &str| {
         Err(Refused {
             status,
@@ -108,6 +114,9 @@ pub fn check<B>(request: &Request<B>, hosts: &Hosts) -> Result<String, Refused> 
         (Some(authority), _, None) | (None, Some(authority), None) => authority,
         (None, None, None) => return refuse(StatusCode::BAD_REQUEST, "no `Host`"),
     };
+    if hosts.usual.iter().any(|usual| usual == authority) {
+        return Ok(authority);
+    }
     let Ok(parsed) = authority.parse::<http::uri::Authority>() else {
         return refuse(StatusCode::BAD_REQUEST, "`Host` cannot be read");
     };
@@ -122,7 +131,7 @@ pub fn check<B>(request: &Request<B>, hosts: &Hosts) -> Result<String, Refused> 
             reason,
         });
     }
-    Ok(authority.to_owned())
+    Ok(authority)
 }
 
 #[cfg(test)]

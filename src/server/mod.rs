@@ -151,7 +151,7 @@ async fn serve_connection(
     }
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
         let server = server.clone();
-        async move { server.respond(&request).await }
+        async move { server.respond(Asked(request.map(drop))).await }
     };
     if let Err(error) =
         connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
@@ -161,8 +161,8 @@ async fn serve_connection(
 }
 
 impl Server {
-    async fn respond<B>(&self, request: &Request<B>) -> Response<Outgoing> {
-        let asked = Asked::of(request.method(), request.headers());
+    async fn respond(&self, asked: Asked) -> Response<Outgoing> {
+        let request = &asked.0;
         let path = request.uri().path();
         let plain = |status, body: String, line| {
             respond::text(
@@ -203,19 +203,19 @@ impl Server {
         };
         match route {
             Route::Resource(resource) => {
-                let line = Line::new(resource.to_string());
+                let line = Line::new(&resource);
                 match self.cache.get(&resource, Demand::Fresh).await {
-                    Ok(answer) => respond::answer(answer, &resource.policy(), &asked, line),
+                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
                 }
             }
             // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
-            Route::Config(registry) => json(self.config(&registry, &authority).await),
+            Route::Config(registry) => json(self.config(&registry, authority).await),
             Route::Script => {
-                self.script(&authority, &asked, Line::new(path.to_owned()))
+                self.script(authority, &asked, Line::new(path.to_owned()))
                     .await
             }
-            Route::Home => plain(StatusCode::OK, home(&authority), Line::new(path.to_owned())),
+            Route::Home => plain(StatusCode::OK, home(authority), Line::new(path.to_owned())),
             Route::Health | Route::Ready => {
                 plain(StatusCode::OK, "ok".to_owned(), Line::new(path.to_owned()))
             }

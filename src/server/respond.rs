@@ -2,7 +2,7 @@
 //! the body's first line is what its user reads.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -10,14 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
 use tracing::info;
 
 use crate::{
     cache::{Answer, Body, Outcome},
     error::Error,
-    resource::{Audience, Freshness, Policy},
+    resource::{Audience, Freshness, Policy, Resource},
     upstream::Failure,
 };
 
@@ -25,34 +25,29 @@ use crate::{
 /// add up to eleven seconds (cargo, `util/network/retry.rs`); three of these are enough to outlast a blip.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// What a request asked for, as far as its answer's form depends on it.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) method: Method,
-    pub(super) if_none_match: Vec<String>,
-    pub(super) range: Option<String>,
-    pub(super) if_range: Option<String>,
-}
+/// RFC 9211.
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// What a request asked for, without its body, which larder has no use for.
+#[derive(Debug)]
+pub(super) struct Asked(pub(super) Request<()>);
 
 impl Asked {
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-                .map(str::to_owned)
-        };
-        Self {
-            method: method.clone(),
-            if_none_match: headers
-                .get_all(header::IF_NONE_MATCH)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .map(str::to_owned)
-                .collect(),
-            range: text(header::RANGE),
-            if_range: text(header::IF_RANGE),
-        }
+    fn is_head(&self) -> bool {
+        self.0.method() == Method::HEAD
+    }
+
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.0.headers().get(name)?.to_str().ok()
+    }
+
+    /// Weak comparison of an entity tag with any of several tags, or `*` (RFC 9110, 13.1.2).
+    fn has(&self, etag: &str) -> bool {
+        let tags = self.0.headers().get_all(header::IF_NONE_MATCH).iter();
+        tags.filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
     }
 }
 
@@ -60,32 +55,43 @@ impl Asked {
 pub(super) fn answer(
     answer: Answer,
     policy: &Policy,
-    asked: &Asked,
+    asked: Asked,
     line: Line,
 ) -> Response<Outgoing> {
     let mut etag = [b'"'; 66];
     etag[1..65].copy_from_slice(&answer.sum.digits());
+    let tag = std::str::from_utf8(&etag).unwrap_or_default();
     let len = answer.body.size();
-    let mut response = Response::new(());
-    let headers = response.headers_mut();
-    headers.reserve(8);
+    let is_held = asked.has(tag);
+    let span = span(&asked, tag, len);
+    let is_head = asked.is_head();
+
+    // The table of the request's fields becomes that of the answer's: most of what a table costs is making one.
+    let mut headers = asked.0.into_parts().0.headers;
+    headers.clear();
     if let Ok(etag) = HeaderValue::from_bytes(&etag) {
         headers.insert(header::ETAG, etag);
     }
-    let etag = std::str::from_utf8(&etag).unwrap_or_default();
     let mut set = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));
     };
     set(header::CACHE_CONTROL, cache_control(policy));
-    set(
-        header::HeaderName::from_static("cache-status"),
-        cache_status(answer.outcome),
-    );
+    set(CACHE_STATUS, cache_status(answer.outcome));
     let line = line.outcome(answer.outcome.as_str());
+    let respond = |status: StatusCode, headers, body| {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    };
 
-    if matches(&asked.if_none_match, etag) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return response.map(|()| Outgoing::empty(line.status(304)));
+    if is_held {
+        let status = StatusCode::NOT_MODIFIED;
+        return respond(
+            status,
+            headers,
+            Outgoing::empty(line.status(status.as_u16())),
+        );
     }
     set(header::CONTENT_TYPE, policy.content_type);
     set(header::ACCEPT_RANGES, "bytes");
@@ -94,7 +100,7 @@ pub(super) fn answer(
             headers.insert(header::CONTENT_RANGE, text);
         }
     };
-    let (status, start, end) = match span(asked, etag, len) {
+    let (status, start, end) = match span {
         Span::Whole => (StatusCode::OK, 0, len),
         Span::Part { start, end, total } => {
             set_range(format!("bytes {start}-{}/{total}", end - 1));
@@ -105,15 +111,19 @@ pub(super) fn answer(
             (StatusCode::RANGE_NOT_SATISFIABLE, 0, Some(0))
         }
     };
-    if let Some(end) = end {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
-    }
-    *response.status_mut() = status;
     let line = line.status(status.as_u16());
-    if asked.method == Method::HEAD || end == Some(start) {
-        return response.map(|()| Outgoing::empty(line));
+    if is_head || end == Some(start) {
+        if let Some(end) = end {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
+        }
+        return respond(status, headers, Outgoing::empty(line));
     }
-    response.map(|()| Outgoing::body(answer.body, start, end, line))
+    // Of a body that is sent, hyper tells the length.
+    respond(
+        status,
+        headers,
+        Outgoing::body(answer.body, start, end, line),
+    )
 }
 
 /// A short text of our own.
@@ -138,7 +148,7 @@ pub(super) fn text(
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
-    if asked.method == Method::HEAD {
+    if asked.is_head() {
         return response.map(|()| Outgoing::empty(line));
     }
     let len = body.len() as u64;
@@ -238,7 +248,6 @@ fn cache_control(policy: &Policy) -> &'static str {
     }
 }
 
-/// RFC 9211.
 fn cache_status(outcome: Outcome) -> &'static str {
     use crate::cache::StaleReason::{Down, Failed, Offline};
     match outcome {
@@ -252,15 +261,6 @@ fn cache_status(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Weak comparison with any of several tags, or `*` (RFC 9110, 13.1.2).
-fn matches(if_none_match: &[String], etag: &str) -> bool {
-    if_none_match
-        .iter()
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Span {
     Whole,
@@ -271,11 +271,16 @@ enum Span {
 /// The part of a body that a request wants (RFC 9110, 14). Several parts at once, or a body of unknown size, get the
 /// whole, which is always allowed.
 fn span(asked: &Asked, etag: &str, len: Option<u64>) -> Span {
-    let (&Method::GET, Some(range), Some(total)) = (&asked.method, &asked.range, len) else {
+    let (&Method::GET, Some(range), Some(total)) =
+        (asked.0.method(), asked.header(header::RANGE), len)
+    else {
         return Span::Whole;
     };
     // A date is no strong validator of ours.
-    if asked.if_range.as_ref().is_some_and(|wanted| wanted != etag) {
+    if asked
+        .header(header::IF_RANGE)
+        .is_some_and(|wanted| wanted != etag)
+    {
         return Span::Whole;
     }
     let Some((first, last)) = range
@@ -305,17 +310,45 @@ fn span(asked: &Asked, etag: &str, len: Option<u64>) -> Span {
 /// The line that the log gets when a request is over.
 #[derive(Debug)]
 pub(super) struct Line {
-    what: String,
+    what: What,
     outcome: &'static str,
     status: u16,
     began: Instant,
     error: Option<String>,
 }
 
+/// What a request asked for, to be named when it is over.
+#[derive(Debug)]
+pub(super) enum What {
+    Resource(Resource),
+    Path(String),
+}
+
+impl From<&Resource> for What {
+    fn from(resource: &Resource) -> Self {
+        Self::Resource(resource.clone())
+    }
+}
+
+impl From<String> for What {
+    fn from(path: String) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource(resource) => resource.fmt(f),
+            Self::Path(path) => path.fmt(f),
+        }
+    }
+}
+
 impl Line {
-    pub(super) fn new(what: String) -> Self {
+    pub(super) fn new(what: impl Into<What>) -> Self {
         Self {
-            what,
+            what: what.into(),
             outcome: "own",
             status: 0,
             began: Instant::now(),
@@ -475,20 +508,26 @@ impl Drop for Outgoing {
 mod tests {
     use super::*;
 
-    fn asked(range: &str, if_range: Option<&str>) -> Asked {
-        Asked {
-            method: Method::GET,
-            if_none_match: Vec::new(),
-            range: Some(range.to_owned()),
-            if_range: if_range.map(str::to_owned),
+    fn asked(fields: &[(HeaderName, &str)]) -> Asked {
+        let mut request = Request::new(());
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(name, value);
         }
+        Asked(request)
+    }
+
+    fn ranged(range: &str, if_range: Option<&str>) -> Asked {
+        let mut fields = vec![(header::RANGE, range)];
+        fields.extend(if_range.map(|tag| (header::IF_RANGE, tag)));
+        asked(&fields)
     }
 
     #[test]
     fn ranges_are_read_as_rfc_9110_says() {
         let check = |range: &str, expected: Span| {
             assert_eq!(
-                span(&asked(range, None), "e", Some(10)),
+                span(&ranged(range, None), "e", Some(10)),
                 expected,
                 "{range}"
             )
@@ -512,19 +551,19 @@ mod tests {
         check("bytes=+1-2", Span::Whole);
         check("bytes=-", Span::Whole);
         assert_eq!(
-            span(&asked("bytes=3-", Some("e")), "e", Some(10)),
+            span(&ranged("bytes=3-", Some("e")), "e", Some(10)),
             part(3, 10)
         );
         assert_eq!(
-            span(&asked("bytes=3-", Some("old")), "e", Some(10)),
+            span(&ranged("bytes=3-", Some("old")), "e", Some(10)),
             Span::Whole
         );
-        assert_eq!(span(&asked("bytes=3-", None), "e", None), Span::Whole);
+        assert_eq!(span(&ranged("bytes=3-", None), "e", None), Span::Whole);
     }
 
     #[test]
     fn t8_validators_are_compared_by_the_weak_rule() {
-        let matches = |value: &str| matches(&[value.to_owned()], "\"x\"");
+        let matches = |value| asked(&[(header::IF_NONE_MATCH, value)]).has("\"x\"");
         assert!(matches("\"x\""));
         assert!(matches("W/\"x\""));
         assert!(matches("\"a\", W/\"b\" ,\"x\""));

@@ -1,6 +1,6 @@
 //! Which thing a path asks for. Pure; what happens with it is for others.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use percent_encoding::percent_decode_str;
 
@@ -50,7 +50,7 @@ pub enum NoRoute {
 /// [`NoRoute`].
 pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<Route, NoRoute> {
     let segments = segments(path)?;
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match segments.as_slice() {
         [""] => Ok(Route::Home),
         ["-", "health"] => Ok(Route::Health),
@@ -88,29 +88,35 @@ fn in_registry(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, NoR
 }
 
 /// Splits a path and undoes its encoding; what could climb out of a folder or hide a slash is refused.
-fn segments(path: &str) -> Result<Vec<String>, NoRoute> {
+fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, NoRoute> {
     let path = path
         .strip_prefix('/')
         .ok_or(NoRoute::Malformed("it does not begin with `/`"))?;
     if path.len() > 1024 {
         return Err(NoRoute::Malformed("it is longer than 1024 bytes"));
     }
-    path.split('/')
-        .map(|segment| {
-            let segment = percent_decode_str(segment)
-                .decode_utf8()
-                .map_err(|_| NoRoute::Malformed("it is not UTF-8"))?;
-            if segment == "." || segment == ".." {
-                return Err(NoRoute::Malformed("it contains `.` or `..`"));
-            }
-            if segment.contains(['/', '\\']) || segment.contains(char::is_control) {
-                return Err(NoRoute::Malformed(
-                    "it contains an encoded slash, a backslash or a control character",
-                ));
-            }
-            Ok(segment.into_owned())
-        })
-        .collect()
+    let mut segments = Vec::with_capacity(8);
+    for segment in path.split('/') {
+        let segment = percent_decode_str(segment)
+            .decode_utf8()
+            .map_err(|_| NoRoute::Malformed("it is not UTF-8"))?;
+        if segment == "." || segment == ".." {
+            return Err(NoRoute::Malformed("it contains `.` or `..`"));
+        }
+        // In ASCII, bytes are quicker to look through than characters.
+        let is_control = if segment.is_ascii() {
+            segment.bytes().any(|byte| byte.is_ascii_control())
+        } else {
+            segment.contains(char::is_control)
+        };
+        if is_control || segment.bytes().any(|byte| matches!(byte, b'/' | b'\\')) {
+            return Err(NoRoute::Malformed(
+                "it contains an encoded slash, a backslash or a control character",
+            ));
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
 }
 
 #[cfg(test)]
