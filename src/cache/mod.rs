@@ -185,13 +185,12 @@ impl Cache {
     pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
         self.0.pace.note();
         let answer = match self.complete(resource).await {
-            Ok((resource, Slot::Entry(key), _)) => match resource.place() {
-                Place::Pair(_, half) => self.get_half(&resource, key, half, demand).await,
-                Place::Entry(_) | Place::Blob(_) | Place::ListedIn(_) => {
-                    self.get_entry(&resource, key, demand).await
-                }
-            },
-            Ok((resource, Slot::Blob(sum, _), course)) => {
+            Ok((resource, Spot::Entry(key), _)) => self.get_entry(&resource, key, demand).await,
+            // Boxed like all that is not for hits, which would carry its room otherwise.
+            Ok((resource, Spot::Half(key, half), _)) => {
+                Box::pin(self.get_half(&resource, key, half, demand)).await
+            }
+            Ok((resource, Spot::Blob(sum), course)) => {
                 if let Some(course) = course {
                     self.follow(course, sum);
                 }
@@ -213,17 +212,19 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had or kept.
     pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
-        let (resource, slot, _) = self.complete(resource).await?;
-        match slot {
-            Slot::Entry(key) => {
-                let (outcome, entry) = self.entry(&resource, key, demand, Until::Kept).await?;
+        let (resource, spot, _) = self.complete(resource).await?;
+        match spot {
+            Spot::Entry(key) | Spot::Half(key, _) => {
+                let kept = self.entry(&resource, key.clone(), demand, Until::Kept);
+                let (outcome, entry) = kept.await?;
+                self.store_waiting(&key).await?;
                 Ok(Ensured {
                     outcome,
                     bytes: entry.body.len() as u64,
                     entry: Some(entry.body),
                 })
             }
-            Slot::Blob(sum, _) => {
+            Spot::Blob(sum) => {
                 let stored = match self.stored_blob(&resource, sum).await {
                     Some(blob) if self.prove(sum, &blob).await.is_some() => Some(blob),
                     Some(_) | None => None,
@@ -435,17 +436,20 @@ impl Cache {
     async fn complete(
         &self,
         resource: &Resource,
-    ) -> Result<(Resource, Slot, Option<Arc<Course>>), Error> {
-        let listing = match resource.place() {
-            Place::Entry(key) | Place::Pair(key, _) => {
-                return Ok((resource.clone(), Slot::Entry(key), None));
-            }
-            Place::Blob(sum) => return Ok((resource.clone(), blob_slot(resource, sum), None)),
-            Place::ListedIn(listing) => listing,
-        };
+    ) -> Result<(Resource, Spot, Option<Arc<Course>>), Error> {
+        match Spot::of(resource.place()) {
+            Ok(spot) => Ok((resource.clone(), spot, None)),
+            Err(listing) => Box::pin(self.complete_by_listing(resource, listing)).await,
+        }
+    }
+
+    async fn complete_by_listing(
+        &self,
+        resource: &Resource,
+        listing: Resource,
+    ) -> Result<(Resource, Spot, Option<Arc<Course>>), Error> {
         if let Some((complete, sum, course)) = self.complete_by_pair(resource).await {
-            let slot = blob_slot(&complete, sum);
-            return Ok((complete, slot, course));
+            return Ok((complete, Spot::Blob(sum), course));
         }
         let Place::Entry(key) = listing.place() else {
             return Err(self.abandoned(resource));
@@ -464,16 +468,10 @@ impl Cache {
                 listed => listed?,
             };
             match resource.complete(&entry.body) {
-                Ok(complete) => match complete.place() {
-                    Place::Blob(sum) => {
-                        let slot = blob_slot(&complete, sum);
-                        return Ok((complete, slot, None));
-                    }
-                    Place::Entry(key) | Place::Pair(key, _) => {
-                        return Ok((complete, Slot::Entry(key), None));
-                    }
-                    Place::ListedIn(_) => return Err(self.abandoned(resource)),
-                },
+                Ok(complete) => {
+                    let spot = Spot::of(complete.place()).map_err(|_| self.abandoned(resource))?;
+                    return Ok((complete, spot, None));
+                }
                 Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
                     demand = Demand::Refresh
                 }
@@ -529,7 +527,7 @@ impl Cache {
     async fn complete_by_last_pair(
         &self,
         resource: &Resource,
-    ) -> Option<(Resource, Slot, Option<Arc<Course>>)> {
+    ) -> Option<(Resource, Spot, Option<Arc<Course>>)> {
         let pair = resource.listed_in_pairs().pop()?;
         let Place::Pair(key, _) = pair.place() else {
             return None;
@@ -537,10 +535,7 @@ impl Cache {
         let fetched = self.entry(&pair, key, Demand::Stored, Until::Proven).await;
         let complete = resource.complete(&fetched.ok()?.1.body).ok()?;
         match complete.place() {
-            Place::Blob(sum) => {
-                let slot = blob_slot(&complete, sum);
-                Some((complete, slot, None))
-            }
+            Place::Blob(sum) => Some((complete, Spot::Blob(sum), None)),
             Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
         }
     }
@@ -661,6 +656,16 @@ impl Cache {
                 body,
             });
         }
+        Box::pin(self.fetched_blob(resource, sum, demand)).await
+    }
+
+    /// A blob, by a flight.
+    async fn fetched_blob(
+        &self,
+        resource: &Resource,
+        sum: Sha256,
+        demand: Demand,
+    ) -> Result<Answer, Error> {
         let (role, mut progress) = self.fly(resource, blob_slot(resource, sum), demand);
         self.note_asked(sum);
         let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
@@ -704,19 +709,29 @@ impl Cache {
         demand: Demand,
         until: Until,
     ) -> Result<(Outcome, Entry), Error> {
-        let slot = Slot::Entry(key.clone());
         let stored = self.stored(resource, &key).await?;
+        let slot = Slot::Entry(key);
         match self.decide(resource, &slot, stored.as_ref(), demand) {
             Decision::Serve(outcome) => {
                 let entry = stored.ok_or_else(|| self.abandoned(resource))?;
-                if until == Until::Kept {
-                    self.store_waiting(&key).await?;
-                }
-                return Ok((outcome, entry));
+                Ok((outcome, entry))
             }
-            Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
-            Decision::Revalidate(_) | Decision::Fetch => {}
+            Decision::Refuse(refusal) => Err(self.refused(resource, refusal)),
+            Decision::Revalidate(_) | Decision::Fetch => {
+                Box::pin(self.fetched_entry(resource, slot, demand, until, stored)).await
+            }
         }
+    }
+
+    /// An entry, by a flight.
+    async fn fetched_entry(
+        &self,
+        resource: &Resource,
+        slot: Slot,
+        demand: Demand,
+        until: Until,
+        stored: Option<Entry>,
+    ) -> Result<(Outcome, Entry), Error> {
         let (role, landing) = self
             .fly_to(resource, slot.clone(), demand, until, stored.as_ref())
             .await?;
@@ -731,9 +746,6 @@ impl Cache {
             && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
         {
             landed = (role, again);
-        }
-        if until == Until::Kept {
-            self.store_waiting(&key).await?;
         }
         let (role, landing) = landed;
         match landing.body {
@@ -957,7 +969,7 @@ impl Cache {
         let body = if proven == Some(blob.len) {
             self.whole_or_blob(blob.clone()).await
         } else {
-            self.hash(sum, blob).await
+            Box::pin(self.hash(sum, blob)).await
         };
         if body.is_some() {
             self.note_proven(sum, blob.len);
@@ -1040,6 +1052,26 @@ fn newest(stored: Option<Entry>, news: Option<News>) -> Option<Entry> {
         },
         (None, Some(News::Entry(waiting))) => Some(waiting),
         (stored, Some(_) | None) => stored,
+    }
+}
+
+/// Where a resource that is named in full is kept.
+#[derive(Debug)]
+enum Spot {
+    Entry(Key),
+    Half(Key, Half),
+    Blob(Sha256),
+}
+
+impl Spot {
+    /// The listing to read first, if it is not named in full.
+    fn of(place: Place) -> Result<Self, Resource> {
+        match place {
+            Place::Entry(key) => Ok(Self::Entry(key)),
+            Place::Pair(key, half) => Ok(Self::Half(key, half)),
+            Place::Blob(sum) => Ok(Self::Blob(sum)),
+            Place::ListedIn(listing) => Err(listing),
+        }
     }
 }
 

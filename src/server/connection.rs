@@ -24,11 +24,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -256,7 +257,8 @@ where
     let stop = stopping.clone();
     let answer = service_fn(|mut request: Request<Incoming>| {
         // Once stopping, a switch would only be the longer way to the end.
-        let frame = if upgrade && !*stop.borrow() {
+        let asks = upgrade && request.headers().contains_key(UPGRADE);
+        let frame = if asks && !*stop.borrow() {
             h2c::accept(&request)
         } else {
             None
@@ -279,7 +281,7 @@ where
 
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(limits.head)
         .max_buf_size(HTTP1_BUFFER)
         .half_close(false);
@@ -642,6 +644,52 @@ impl<B: Body> Body for Reply<B> {
         self.body
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Measures the time for request heads: hyper asks for a new sleep with each of them, and all of these are one timer, which is
+/// set again only when it ends before its time. Each deadline must be later than those before.
+#[derive(Clone, Debug, Default)]
+struct HeadTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
+
+/// A sleep until the deadline of one head.
+struct HeadSleep {
+    deadline: Instant,
+    timer: HeadTimer,
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(HeadSleep {
+            deadline: deadline.into(),
+            timer: self.clone(),
+        })
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+impl hyper::rt::Sleep for HeadSleep {}
+
+impl Future for HeadSleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut timer = self.timer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sleep = timer.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(self.deadline);
+        }
     }
 }
 

@@ -210,10 +210,10 @@ impl Server {
                 }
             }
             // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
-            Route::Config(registry) => json(self.config(&registry, authority).await),
+            Route::Config(registry) => json(Box::pin(self.config(&registry, authority)).await),
             Route::Script => {
-                self.script(authority, &asked, Line::new(path.to_owned()))
-                    .await
+                let line = Line::new(path.to_owned());
+                Box::pin(self.script(authority, &asked, line)).await
             }
             Route::Home => plain(StatusCode::OK, home(authority), Line::new(path.to_owned())),
             Route::Health | Route::Ready => {
