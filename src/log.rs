@@ -164,9 +164,9 @@ impl Layout {
 impl<S: Subscriber> Layer<S> for Layout {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         thread_local! {
-            static LINE: RefCell<Fields> = RefCell::default();
+            static LINE: RefCell<(Fields, Second)> = RefCell::default();
         }
-        LINE.with_borrow_mut(|Fields { line, rest }| {
+        LINE.with_borrow_mut(|(Fields { line, rest }, second)| {
             line.clear();
             rest.clear();
             let level = *event.metadata().level();
@@ -177,8 +177,8 @@ impl<S: Subscriber> Layer<S> for Layout {
                 Level::INFO => ("\x1b[32m", "\x1b[0m"),
                 _ => ("\x1b[2m", "\x1b[0m"),
             };
-            let now = humantime::format_rfc3339_micros(SystemTime::now());
-            let _ = write!(line, "{now} {before}{:>5}{after}", level.as_str());
+            second.write(line, SystemTime::now());
+            let _ = write!(line, " {before}{:>5}{after}", level.as_str());
             let mut fields = Fields {
                 line: mem::take(line),
                 rest: mem::take(rest),
@@ -229,13 +229,74 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        let _ = write!(self.rest, " {}={value}", field.name());
+        self.rest.push(' ');
+        self.rest.push_str(field.name());
+        self.rest.push('=');
+        push_number(&mut self.rest, value, 1);
     }
+}
+
+/// The last second that a line was written in, and how it looks, up to the fraction: most lines have it in common.
+#[derive(Default)]
+struct Second {
+    since_1970: Option<u64>,
+    text: String,
+}
+
+impl Second {
+    /// Writes the time, with microseconds.
+    fn write(&mut self, line: &mut String, now: SystemTime) {
+        let since = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if self.since_1970 != Some(since.as_secs()) {
+            self.since_1970 = Some(since.as_secs());
+            self.text.clear();
+            let start = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
+            let _ = write!(self.text, "{}", humantime::format_rfc3339_seconds(start));
+            // What ends it follows the fraction.
+            self.text.truncate(self.text.len().saturating_sub(1));
+        }
+        line.push_str(&self.text);
+        line.push('.');
+        push_number(line, since.subsec_micros().into(), 6);
+        line.push('Z');
+    }
+}
+
+/// Writes a number with at least so many digits.
+fn push_number(text: &mut String, mut number: u64, digits: usize) {
+    let mut all = [b'0'; 20];
+    let mut at = all.len();
+    while number > 0 {
+        at -= 1;
+        // One digit.
+        all[at] += (number % 10) as u8;
+        number /= 10;
+    }
+    let at = at.min(all.len() - digits);
+    text.push_str(std::str::from_utf8(&all[at..]).unwrap_or_default());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_and_numbers_look_as_everywhere() {
+        let mut second = Second::default();
+        for micros in [0, 1, 999_999, 1_000_000, 1_800_000_000_123_456] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+            let mut line = String::new();
+            second.write(&mut line, now);
+            assert_eq!(line, humantime::format_rfc3339_micros(now).to_string());
+        }
+        for number in [0, 7, 10, 1234, u64::MAX] {
+            let mut text = String::new();
+            push_number(&mut text, number, 1);
+            assert_eq!(text, number.to_string());
+        }
+    }
 
     /// Takes what is written in one call as one piece, once it is let.
     struct Slow(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);

@@ -972,7 +972,9 @@ impl Cache {
             Box::pin(self.hash(sum, blob)).await
         };
         if body.is_some() {
-            self.note_proven(sum, blob.len);
+            if proven != Some(blob.len) {
+                self.note_proven(sum, blob.len);
+            }
             return body;
         }
         self.proven().remove(&sum);

@@ -108,12 +108,23 @@ impl Files {
     }
 
     fn entry_path(&self, key: &Key) -> PathBuf {
-        self.top.join("entries").join(key.as_str())
+        self.path(&["entries", key.as_str()])
     }
 
     fn blob_path(&self, sum: Sha256) -> PathBuf {
-        let digits = sum.to_string();
-        self.top.join("blobs").join(&digits[..2]).join(&digits[2..])
+        let digits = sum.digits();
+        let digits = std::str::from_utf8(&digits).unwrap_or_default();
+        let (first, rest) = digits.split_at(2);
+        self.path(&["blobs", first, rest])
+    }
+
+    /// A path below the top. Each hit needs one: its room is made once.
+    fn path(&self, parts: &[&str]) -> PathBuf {
+        let len = parts.iter().map(|part| part.len() + 1).sum::<usize>();
+        let mut path = PathBuf::with_capacity(self.top.as_os_str().len() + len);
+        path.push(&self.top);
+        path.extend(parts);
+        path
     }
 
     /// Writes a small file so that it is there whole or not at all.

@@ -3,6 +3,7 @@
 //! knows nothing of what is in the files.
 
 use std::{
+    ffi::OsString,
     fmt, fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -32,7 +33,8 @@ impl Stamp {
 
 /// Values read from files, by path.
 pub(super) struct Hot<T> {
-    held: Cache<PathBuf, (Stamp, T), Weigh<T>>,
+    /// By paths as strings, since to hash a path part by part takes longer than all else.
+    held: Cache<OsString, (Stamp, T), Weigh<T>>,
     weight: fn(&T) -> u64,
     largest: u64,
 }
@@ -51,8 +53,8 @@ impl<T> fmt::Debug for Hot<T> {
     }
 }
 
-impl<T> Weighter<PathBuf, (Stamp, T)> for Weigh<T> {
-    fn weight(&self, _: &PathBuf, (_, value): &(Stamp, T)) -> u64 {
+impl<T> Weighter<OsString, (Stamp, T)> for Weigh<T> {
+    fn weight(&self, _: &OsString, (_, value): &(Stamp, T)) -> u64 {
         self.0(value).max(1)
     }
 }
@@ -71,11 +73,11 @@ impl<T: Clone> Hot<T> {
     /// What was read from `path`, if the same file is still there. Asks the file system, but waits for no disk if anybody
     /// asked lately.
     pub(super) fn get(&self, path: &Path) -> Option<(Stamp, T)> {
-        let (stamp, value) = self.held.get(path)?;
+        let (stamp, value) = self.held.get(path.as_os_str())?;
         match fs::symlink_metadata(path) {
             Ok(found) if Stamp::of(&found) == stamp => Some((stamp, value)),
             Ok(_) | Err(_) => {
-                self.held.remove(path);
+                self.held.remove(path.as_os_str());
                 None
             }
         }
@@ -100,7 +102,7 @@ impl<T: Clone> Hot<T> {
     /// Keeps what was read from the file of this stamp.
     pub(super) fn put(&self, path: PathBuf, stamp: Stamp, value: T) {
         if (self.weight)(&value) <= self.largest {
-            self.held.insert(path, (stamp, value));
+            self.held.insert(path.into_os_string(), (stamp, value));
         }
     }
 }
