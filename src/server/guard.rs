@@ -184,8 +184,8 @@ mod tests {
     #[track_caller]
     fn check_refused(request: http::request::Builder, status: u16) {
         let hosts = Hosts::new(&["127.0.0.1:1".parse().unwrap()], &[]);
-        let found =
-            check(&request.body(()).unwrap(), &hosts).map_err(|refused| refused.status.as_u16());
+        let request = request.body(()).unwrap();
+        let found = check(&request, &hosts).map_err(|refused| refused.status.as_u16());
         assert_eq!(found, Err(status));
     }
 

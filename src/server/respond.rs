@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -372,7 +372,7 @@ impl Line {
     }
 
     fn write(&self, bytes: u64) {
-        let ms = Duration::as_millis(&self.began.elapsed());
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (resource, outcome, status) = (&self.what, self.outcome, self.status);
         match &self.error {
             None => info!(%resource, outcome, status, bytes, ms),
