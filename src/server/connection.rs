@@ -905,6 +905,20 @@ mod tests {
         check("blocked writes have their own bound", |_| blocked, alive);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn each_head_has_its_full_time_by_the_one_timer_of_its_connection() {
+        let timer = HeadTimer::default();
+        let began = Instant::now();
+        let second = Duration::from_secs(1);
+        let first = timer.sleep(4 * second);
+        assert!(tokio::time::timeout(3 * second, first).await.is_err());
+        // The timer is still set for the first.
+        timer.sleep(4 * second).await;
+        assert_eq!(began.elapsed().as_millis() / 100, 70);
+        timer.sleep(4 * second).await;
+        assert_eq!(began.elapsed().as_millis() / 100, 110);
+    }
+
     #[test]
     fn closing_connections_are_kept_for_their_answers_only() {
         let second = Some(Duration::from_secs(1));
