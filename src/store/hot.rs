@@ -91,11 +91,12 @@ impl<T: Clone> Hot<T> {
         after: Stamp,
         change: impl FnOnce(&mut T),
     ) {
-        if let Some((stamp, mut value)) = self.held.get(path)
+        if let Some((stamp, mut value)) = self.held.get(path.as_os_str())
             && stamp == before
         {
             change(&mut value);
-            self.held.insert(path.to_owned(), (after, value));
+            self.held
+                .insert(path.as_os_str().to_owned(), (after, value));
         }
     }
 
