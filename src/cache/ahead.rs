@@ -7,11 +7,32 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::{
     hash::Sha256,
     resource::{Place, Resource},
 };
+
+/// What is fetched ahead for one reason: how much of it at a time, and what it is counted as.
+#[derive(Debug)]
+pub struct Lane {
+    pub(super) room: Semaphore,
+    /// The counter of what has come.
+    pub(super) fetched: &'static str,
+    /// The counter of what clients then asked for.
+    pub(super) asked: &'static str,
+}
+
+impl Lane {
+    pub(super) fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
+        Self {
+            room: Semaphore::new(room),
+            fetched,
+            asked,
+        }
+    }
+}
 
 /// One handed-out body, and what was asked of it since.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ mod parts;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -27,6 +27,7 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
+pub use ahead::Lane;
 pub use body::{Arriving, Body};
 pub use decide::{Demand, Outcome, Reach, StaleReason};
 pub use reach::Outage;
@@ -93,8 +94,8 @@ struct Inner {
     entry_room: Semaphore,
     blob_room: Semaphore,
     parts: PartRoom,
-    /// Room for fetching blobs ahead.
-    ahead_room: Semaphore,
+    /// For what clients will ask for that follow a course.
+    course_lane: Lane,
     /// Room for storing.
     writers: Semaphore,
     pace: Pace,
@@ -107,8 +108,8 @@ struct Inner {
     handed: Pairs,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
     ahead: Mutex<HashMap<Key, SystemTime>>,
-    /// The same for blobs.
-    ahead_blobs: Mutex<HashSet<Sha256>>,
+    /// The same for blobs, with the counter of those that are asked for.
+    ahead_blobs: Mutex<HashMap<Sha256, &'static str>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
     proven: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
@@ -164,7 +165,7 @@ impl Cache {
             parts: PartRoom::new(),
             // What is fetched ahead takes none of the clients' room.
             blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
-            ahead_room: Semaphore::new(AHEAD_IN_FLIGHT),
+            course_lane: Lane::new(AHEAD_IN_FLIGHT, "blobs-ahead-fetched", "blobs-ahead-asked"),
             writers: Semaphore::new(options.writers),
             pace: Pace::new(),
             behind: Behind::default(),
@@ -279,26 +280,40 @@ impl Cache {
         for next in resource.leads_to(body) {
             let cache = self.clone();
             // Whoever needs it will be told what failed.
-            tokio::spawn(async move { cache.fetch_ahead(next.resource, next.is_likely).await });
+            tokio::spawn(async move {
+                let _ = cache.ask_ahead(&next.resource, next.is_likely).await;
+            });
         }
     }
 
-    async fn fetch_ahead(&self, next: Resource, is_likely: bool) {
+    /// Fetches, or revalidates, an entry that a client will ask for, and gives its body once that is known; `None` if it can't
+    /// be had now.
+    pub async fn fetch_entry_ahead(&self, next: &Resource) -> Option<Bytes> {
+        let progress = match self.ask_ahead(next, true).await? {
+            Ahead::Stored(body) => return Some(body),
+            Ahead::Asked(progress) => progress,
+        };
+        match self.landed(next, progress, Until::Proven).await.ok()?.body {
+            Landed::Entry(entry) => Some(entry.body),
+            Landed::Blob(_) => None,
+        }
+    }
+
+    async fn ask_ahead(&self, next: &Resource, is_likely: bool) -> Option<Ahead> {
         let Place::Entry(key) = next.place() else {
-            return;
+            return None;
         };
         let slot = Slot::Entry(key.clone());
-        let Ok(stored) = self.stored(&next, &key).await else {
-            return;
-        };
-        match self.decide(&next, &slot, stored.as_ref(), Demand::Fresh) {
+        let stored = self.stored(next, &key).await.ok()?;
+        match self.decide(next, &slot, stored.as_ref(), Demand::Fresh) {
             Decision::Fetch if is_likely => {}
-            Decision::Fetch => return,
+            Decision::Fetch => return None,
             Decision::Revalidate(_) => {}
-            Decision::Serve(_) | Decision::Refuse(_) => return,
+            Decision::Serve(_) => return stored.map(|entry| Ahead::Stored(entry.body)),
+            Decision::Refuse(_) => return None,
         }
         let since = now();
-        let (role, _) = self.fly(&next, slot, Demand::Fresh);
+        let (role, progress) = self.fly(next, slot, Demand::Fresh);
         if role == Role::Leader {
             self.count("ahead-fetched");
             let mut ahead = self.ahead();
@@ -307,6 +322,13 @@ impl Cache {
             }
             ahead.insert(key, since);
         }
+        Some(Ahead::Asked(progress))
+    }
+
+    /// Room for fetching that many blobs ahead at a time, for a reason that is not the cache's. It takes none of the clients' room.
+    pub fn lane(&self, room: usize, fetched: &'static str, asked: &'static str) -> Lane {
+        self.0.blob_room.add_permits(room);
+        Lane::new(room, fetched, asked)
     }
 
     /// Begins to fetch what a client that asks for `sum` as a part of a course will ask for next.
@@ -318,58 +340,69 @@ impl Cache {
         tokio::spawn(async move {
             for next in course.next(sum).await {
                 let cache = cache.clone();
-                tokio::spawn(async move { cache.fetch_blob_ahead(next).await });
+                tokio::spawn(async move {
+                    let lane = &cache.0.course_lane;
+                    // Whoever needs it will be told what failed.
+                    let _ = cache.fetch_blob_ahead(&next, lane).await;
+                });
             }
         });
     }
 
-    async fn fetch_blob_ahead(&self, next: Resource) {
+    /// Fetches a blob that a client will ask for, unless it is held or on its way already. Says whether it was fetched and stored
+    /// where it had to be.
+    pub async fn fetch_blob_ahead(&self, next: &Resource, lane: &Lane) -> bool {
         let Place::Blob(sum) = next.place() else {
-            return;
+            return false;
         };
-        let Ok(_turn) = self.0.ahead_room.acquire().await else {
-            return;
+        let Ok(turn) = lane.room.acquire().await else {
+            return false;
         };
-        let slot = blob_slot(&next, sum);
+        let slot = blob_slot(next, sum);
         // What is damaged will be found when it is asked for.
-        if self.stored_blob(&next, sum).await.is_some()
-            || self.decide(&next, &slot, None, Demand::Fresh) != Decision::Fetch
-        {
-            return;
+        if self.stored_blob(next, sum).await.is_some() {
+            return true;
+        }
+        if self.decide(next, &slot, None, Demand::Fresh) != Decision::Fetch {
+            return false;
         }
         let progress = {
             // Locked over both, so that whoever joins finds it noted.
             let mut ahead = self.ahead_blobs();
-            let (role, progress) = self.fly(&next, slot, Demand::Fresh);
+            let (role, progress) = self.fly(next, slot, Demand::Fresh);
             if role == Role::Joined {
-                return;
+                return true;
             }
             if ahead.len() >= MEMORY {
                 ahead.clear();
             }
-            ahead.insert(sum);
+            ahead.insert(sum, lane.asked);
             progress
         };
-        match self.landed(&next, progress, Until::Proven).await {
+        let landing = self.landed(next, progress.clone(), Until::Proven).await;
+        match &landing {
             // Stored by another flight that landed just before this one began.
             Ok(landing) if landing.outcome == Outcome::Hit => {
                 self.ahead_blobs().remove(&sum);
             }
             // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
-            Err(_) if self.ahead_blobs().remove(&sum) => {}
-            Ok(_) | Err(_) => self.count("blobs-ahead-fetched"),
+            Err(_) if self.ahead_blobs().remove(&sum).is_some() => {}
+            Ok(_) | Err(_) => self.count(lane.fetched),
         }
+        drop(turn);
+        self.landed(next, progress, Until::Kept).await.is_ok()
     }
 
     /// Counts the first request for what was fetched ahead.
     fn note_asked(&self, sum: Sha256) {
-        if self.ahead_blobs().remove(&sum) {
-            self.count("blobs-ahead-asked");
+        let asked = self.ahead_blobs().remove(&sum);
+        if let Some(asked) = asked {
+            self.count(asked);
         }
     }
 
     /// Never held across an await.
-    fn ahead_blobs(&self) -> MutexGuard<'_, HashSet<Sha256>> {
+    fn ahead_blobs(&self) -> MutexGuard<'_, HashMap<Sha256, &'static str>> {
         self.0
             .ahead_blobs
             .lock()
@@ -1031,6 +1064,14 @@ impl Cache {
             .ok()
             .map(Body::Whole)
     }
+}
+
+/// An entry that a client will ask for.
+enum Ahead {
+    /// Stored and fresh.
+    Stored(Bytes),
+    /// Upstream is asked.
+    Asked(watch::Receiver<Progress>),
 }
 
 /// How long to wait for a flight.
