@@ -534,6 +534,20 @@ impl Store for Files {
         .map_err(|source| StoreError::io(at, source))
     }
 
+    async fn pinned_at(&self) -> Result<Option<SystemTime>, StoreError> {
+        // Each is put by a rename, which changes the folder.
+        let folder = self.top.join("projects");
+        let at = folder.clone();
+        blocking(
+            move || match fs::metadata(folder).and_then(|found| found.modified()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                modified => modified.map(Some),
+            },
+        )
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
     async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
         let name = Sha256::of(pin.owner.to_string().as_bytes()).to_string();
         let path = self

@@ -57,6 +57,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What is registered.
     async fn pins(&self) -> Result<Vec<Pin>, StoreError>;
 
+    /// When anything was registered last; `None` if nothing ever was. Several registrations may share a moment.
+    async fn pinned_at(&self) -> Result<Option<SystemTime>, StoreError>;
+
     /// Registers what an owner needs, in place of what was registered for it before.
     async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError>;
 
@@ -131,6 +134,9 @@ pub struct Pinned {
     pub version: String,
     /// Its archive's hash.
     pub checksum: Option<Sha256>,
+    /// Whether its archive was left out, since none of the targets that were named needs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_left_out: bool,
 }
 
 /// What a store holds.

@@ -304,6 +304,12 @@ impl Work {
                 })
             });
         }
+        if let Some(needed) = self.needed.clone() {
+            for pinned in &mut wanted.packages {
+                let package = (pinned.name.clone(), pinned.version.clone());
+                pinned.is_left_out = !needed.contains(&package);
+            }
+        }
         for owner in owners {
             self.pin(owner)
                 .packages
@@ -614,6 +620,7 @@ impl WithCargo<'_> {
         let server = Server {
             cache: self.cache.clone(),
             upstreams: self.upstreams.clone(),
+            lookout: None,
             hosts: Hosts::new(&[address], &[]),
             h2c: H2c::On,
         };

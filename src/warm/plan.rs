@@ -241,11 +241,9 @@ impl Wanted {
             let what = format!("{} {}", package.name, package.version);
             let registry = match &package.source {
                 Source::Local => continue,
-                Source::CratesIo => Some(upstreams.registries.crates_io()),
-                Source::Registry(index) => upstreams.registries.iter().find(|registry| {
-                    lockfile::canonical_index(&format!("sparse+{}", registry.index())).as_ref()
-                        == Some(index)
-                }),
+                Source::CratesIo | Source::Registry(_) => {
+                    package.source.registry(&upstreams.registries)
+                }
                 Source::Git(url) => {
                     let why = format!("comes from git ({url}), which larder does not hold");
                     self.skipped.push(Problem { what, why });
@@ -258,6 +256,7 @@ impl Wanted {
                     name: package.name,
                     version: package.version,
                     checksum: package.checksum.as_deref().and_then(Sha256::parse),
+                    is_left_out: false,
                 }),
                 (None, Source::Registry(index)) => {
                     let why = format!(
