@@ -14,7 +14,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
 
-use super::{Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
+use super::{
+    Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted,
+    platform::holds_here,
+};
 use crate::hash::Sha256;
 
 /// The store's and the log's name for crates.io.
@@ -321,6 +324,8 @@ struct Dep<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     registry: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    target: Option<Cow<'a, str>>,
     #[serde(default)]
     optional: bool,
 }
@@ -388,9 +393,26 @@ impl IndexEntry {
 
     /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
     pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
-        let read = |line| {
-            let line = serde_json::from_slice::<Line<'_>>(line).ok()?;
-            (line.vers == version).then(|| Sha256::parse(&line.cksum))?
+        Self::find(body, version).map(|(_, checksum)| checksum)
+    }
+
+    /// The names of the crates that a version may need when it is built on this machine, as far as that is certain: without
+    /// dev-dependencies, and without what other platforms need. Optional ones are among them.
+    pub fn needs_here(body: &[u8], version: &str) -> Vec<String> {
+        let line = Self::find(body, version).map(|(line, _)| line);
+        let line = line.and_then(|line| serde_json::from_slice::<LineDeps<'_>>(line).ok());
+        let deps = line.into_iter().flat_map(|line| line.deps);
+        deps.filter(|dep| dep.kind.as_deref() != Some("dev"))
+            .filter(|dep| dep.target.as_deref().is_none_or(holds_here))
+            .map(|dep| dep.package.unwrap_or(dep.name).into_owned())
+            .collect()
+    }
+
+    /// The line of a version, and the checksum in it.
+    fn find<'a>(body: &'a [u8], version: &str) -> Option<(&'a [u8], Sha256)> {
+        let read = |text: &'a [u8]| {
+            let line = serde_json::from_slice::<Line<'_>>(text).ok()?;
+            (line.vers == version).then(|| Some((text, Sha256::parse(&line.cksum)?)))?
         };
         // To read all of the lines before the right one takes longer than everything else that a stored crate costs.
         let needle = format!("\"vers\":\"{version}\"");
