@@ -18,6 +18,7 @@ use larder::{
     config::{self, Settings},
     daemon,
     log::{Layout, Log},
+    lookout::Lookout,
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     store::{Census, Files, Store, files::Announcement},
@@ -270,9 +271,17 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         tracing::warn!(%error, "cannot note the address for other commands");
     }
     let cache = parts.cache.clone();
+    let lookout = (!settings.is_offline).then(|| {
+        Lookout::keep(
+            parts.cache.clone(),
+            parts.store.clone(),
+            parts.upstreams.clone(),
+        )
+    });
     let server = Server {
         cache: parts.cache,
         upstreams: parts.upstreams,
+        lookout,
         hosts: Hosts::new(&addresses, &settings.allow_hosts),
         h2c: settings.h2c,
     };

@@ -10,14 +10,16 @@ use std::{
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters that are no outcomes of requests, each with its metric and label.
-const COUNTERS: [(&str, Metric, &str); 7] = [
+const COUNTERS: [(&str, Metric, &str); 9] = [
     ("upstream-answers", Metric::Upstream, "answered"),
     ("upstream-failures", Metric::Upstream, "failed"),
     ("probes-failed", Metric::Upstream, "probe-failed"),
     ("ahead-fetched", Metric::Fetched, "index"),
     ("blobs-ahead-fetched", Metric::Fetched, "blob"),
+    ("crates-ahead-fetched", Metric::Fetched, "crate"),
     ("ahead-asked", Metric::Asked, "index"),
     ("blobs-ahead-asked", Metric::Asked, "blob"),
+    ("crates-ahead-asked", Metric::Asked, "crate"),
 ];
 
 /// A metric that comes in parts.

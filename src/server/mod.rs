@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use crate::{
     cache::{Cache, Demand},
+    lookout::Lookout,
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, served_config},
@@ -46,6 +47,8 @@ pub struct Server {
     pub cache: Cache,
     /// What is served.
     pub upstreams: Upstreams,
+    /// Who is told what clients ask for.
+    pub lookout: Option<Lookout>,
     /// The names clients may know it by.
     pub hosts: Hosts,
     /// Whether `Upgrade: h2c` is accepted.
@@ -204,6 +207,9 @@ impl Server {
         match route {
             Route::Resource(resource) => {
                 let line = Line::new(&resource);
+                if let Some(lookout) = &self.lookout {
+                    lookout.note(&resource);
+                }
                 match self.cache.get(&resource, Demand::Fresh).await {
                     Ok(answer) => respond::answer(answer, &resource.policy(), asked, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
@@ -233,6 +239,9 @@ impl Server {
     /// The generated `config.json`. Upstream's own is needed soon, for the download address: fetching it now also
     /// warms up the connection while cargo reads this one.
     async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
+        if let Some(lookout) = &self.lookout {
+            lookout.note_start();
+        }
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
         if !self.cache.is_offline() {

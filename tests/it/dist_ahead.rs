@@ -4,7 +4,7 @@
 use fake_upstream::{FakeUpstream, Fault, HOST, Toolchain, WASM};
 
 use crate::dist::{archives_asked, released, serve};
-use crate::stage::{settle, site, until};
+use crate::stage::{settle, site, total, until};
 use crate::support::larder::{Larder, Site};
 use crate::support::rustup::Rustup;
 
@@ -43,17 +43,6 @@ fn take_manifest(larder: &Larder<'_>) {
     for path in [&format!("{MANIFEST}.sha256"), MANIFEST] {
         assert_eq!(larder.get(path).status, 200);
     }
-}
-
-/// One of the daemon's totals.
-#[track_caller]
-fn total(larder: &Larder<'_>, name: &str) -> u64 {
-    let status = larder.get("/-/status.json").text();
-    let Some((_, rest)) = status.split_once(&format!("\"{name}\":")) else {
-        return 0;
-    };
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
-    rest[..end].parse().unwrap()
 }
 
 /// What was asked of upstream about archives, sorted: `cargo rustc`, sidecars with `.sha256`.

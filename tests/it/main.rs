@@ -17,6 +17,7 @@ mod dist;
 mod dist_ahead;
 mod index;
 mod large;
+mod lookout;
 mod metrics;
 mod outage;
 mod rustup_updates;

@@ -83,6 +83,17 @@ pub(crate) fn settle(larder: &Larder<'_>) {
     });
 }
 
+/// One of the daemon's totals.
+#[track_caller]
+pub(crate) fn total(larder: &Larder<'_>, name: &str) -> u64 {
+    let status = larder.get("/-/status.json").text();
+    let Some((_, rest)) = status.split_once(&format!("\"{name}\":")) else {
+        return 0;
+    };
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+    rest[..end].parse().unwrap()
+}
+
 /// Waits for what must come true soon.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {

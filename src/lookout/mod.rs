@@ -1,0 +1,391 @@
+//! Fetches ahead what a registered lock file names and the store lacks, once a client sets out to ask for it. Listens to what
+//! clients ask for, looks at the lock files, and has the cache fetch. Which lock file is meant is `burst`'s to say, what a lock file
+//! names `shelf`'s, what of it this machine needs `wants`'s.
+
+mod burst;
+mod shelf;
+mod wants;
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tracing::{debug, info};
+
+use crate::{
+    cache::{Cache, Lane},
+    hash::Sha256,
+    resource::{Audience, CrateFile, IndexEntry, Place, Resource, Upstreams},
+    store::{Owner, Store, StoreError},
+};
+use burst::{Burst, Candidate, Verdict};
+use shelf::{Lock, Package, Shelf};
+use wants::Wants;
+
+/// How often to look at the lock files at most. Looking is kept to a twentieth of one core besides.
+const EVERY: Duration = Duration::from_secs(2);
+const SHARE: u32 = 20;
+/// What is asked for at once comes within this time, and no pause in it is longer than the other.
+const VOLLEY: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(4);
+/// Clients that have asked for nothing for so long do something else next.
+const QUIET: Duration = Duration::from_secs(2);
+/// What was begun ahead, or found to be for another platform, is not begun again for so long: it may be what can't be had.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
+/// Crates fetched ahead at a time.
+const IN_FLIGHT: usize = 64;
+/// So many failures end it: upstream or the disk has trouble.
+const STRIKES: usize = 3;
+/// Names that wait to be looked at. What comes beyond them is not noted, which costs no more than a fetch ahead.
+const BACKLOG: usize = 4096;
+
+/// The handle that is told what clients ask for. To tell it costs next to nothing while there is nothing to fetch ahead.
+#[derive(Debug)]
+pub struct Lookout {
+    events: mpsc::Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    /// Whether it matters now what clients ask for.
+    is_listening: AtomicBool,
+    /// When to look again at the earliest, in milliseconds since the beginning.
+    due: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A client sets out, and it is time to look.
+    Begin,
+    /// A client asks for the index entry of this name.
+    Asked(u64),
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A registry and a name in it, for telling them apart. Two that look the same cost a fetch in vain.
+fn mark(entry: &Resource) -> Option<u64> {
+    let Place::Entry(key) = entry.place() else {
+        return None;
+    };
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+impl Lookout {
+    /// Keeps watch over what is registered in `store`, for as long as the handle is held.
+    pub fn keep(cache: Cache, store: Arc<dyn Store>, upstreams: Upstreams) -> Self {
+        let shared = Arc::new(Shared {
+            began: Instant::now(),
+            is_listening: AtomicBool::new(false),
+            due: AtomicU64::new(0),
+        });
+        let (sender, events) = mpsc::channel(BACKLOG);
+        let lane = cache.lane(IN_FLIGHT, "crates-ahead-fetched", "crates-ahead-asked");
+        let watch = Watch {
+            cache,
+            store,
+            upstreams,
+            lane: Arc::new(lane),
+            shared: shared.clone(),
+            shelf: Shelf::default(),
+            pinned_at: None,
+            begun: HashMap::new(),
+        };
+        tokio::spawn(watch.run(events));
+        Self {
+            events: sender,
+            shared,
+        }
+    }
+
+    /// A client asks for a registry's config, which it does before anything else, if it has none.
+    pub fn note_start(&self) {
+        if self.shared.now() >= self.shared.due.load(Ordering::Relaxed) {
+            self.begin();
+        }
+    }
+
+    /// A client asks for this.
+    pub fn note(&self, resource: &Resource) {
+        let is_listening = self.shared.is_listening.load(Ordering::Relaxed);
+        if !is_listening && self.shared.now() < self.shared.due.load(Ordering::Relaxed) {
+            return;
+        }
+        // Of all that is kept as an entry, cargo is given only what belongs to an index.
+        if resource.policy().audience != Audience::Cargo {
+            return;
+        }
+        let Some(mark) = mark(resource) else {
+            return;
+        };
+        if !is_listening {
+            self.begin();
+        }
+        let _ = self.events.try_send(Event::Asked(mark));
+    }
+
+    fn begin(&self) {
+        let due = self.shared.now() + millis(EVERY);
+        self.shared.due.store(due, Ordering::Relaxed);
+        self.shared.is_listening.store(true, Ordering::Relaxed);
+        let _ = self.events.try_send(Event::Begin);
+    }
+}
+
+/// The task behind the handle.
+#[derive(Debug)]
+struct Watch {
+    cache: Cache,
+    store: Arc<dyn Store>,
+    upstreams: Upstreams,
+    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+    shelf: Shelf,
+    /// The moment of the registrations that are on the shelf, if none can have been missed.
+    pinned_at: Option<SystemTime>,
+    begun: HashMap<Sha256, Instant>,
+}
+
+impl Watch {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut next = events.recv().await;
+        while let Some(event) = next {
+            next = match event {
+                Event::Begin => self.burst(&mut events).await,
+                Event::Asked(_) => None,
+            };
+            if next.is_none() {
+                self.shared.is_listening.store(false, Ordering::Relaxed);
+                next = events.recv().await;
+            }
+        }
+    }
+
+    /// Looks, then listens until it is clear which lock file clients work on, or that it is none. Returns what came that is for
+    /// another burst.
+    async fn burst(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        self.shared.is_listening.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let looked = self.look().await;
+        let due = self.shared.now() + millis(EVERY.max(began.elapsed() * SHARE));
+        self.shared.due.store(due, Ordering::Relaxed);
+        let candidates = match looked {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                debug!(%error, "cannot look at what is registered");
+                return None;
+            }
+        };
+        let mut burst = Burst::new(candidates);
+        if let Verdict::Nothing = burst.verdict() {
+            debug!("no registered lock file lacks anything");
+            return None;
+        }
+        loop {
+            // One volley.
+            let mut first = None;
+            let mut patience = QUIET;
+            while let Ok(event) = timeout(patience, events.recv()).await {
+                match event? {
+                    Event::Asked(mark) => burst.note(mark),
+                    begin @ Event::Begin => return Some(begin),
+                }
+                if first.get_or_insert_with(Instant::now).elapsed() > VOLLEY {
+                    break;
+                }
+                patience = PAUSE;
+            }
+            match burst.verdict() {
+                Verdict::Follow(candidate) => {
+                    self.follow(candidate);
+                    return None;
+                }
+                Verdict::Unclear if first.is_some() => {}
+                Verdict::Unclear | Verdict::Nothing => {
+                    debug!("clients work on no registered lock file that lacks anything");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Every lock file that can be read, and what the store lacks of it. Nothing, if it lacks nothing of any.
+    async fn look(&mut self) -> Result<Vec<Candidate>, StoreError> {
+        let pinned_at = self.store.pinned_at().await?;
+        let mut pins = None;
+        if pinned_at.is_none() || pinned_at != self.pinned_at {
+            // One more registration may share the moment of one that was just made.
+            let is_settled =
+                pinned_at.is_some_and(|at| at.elapsed().is_ok_and(|age| age > EVERY / 2));
+            let mut all = match pinned_at {
+                Some(_) => self.store.pins().await?,
+                None => Vec::new(),
+            };
+            all.retain(|pin| !pin.packages.is_empty() && matches!(pin.owner, Owner::File(_)));
+            self.pinned_at = pinned_at.filter(|_| is_settled);
+            pins = Some(all);
+        }
+        let (mut shelf, upstreams) = (std::mem::take(&mut self.shelf), self.upstreams.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(pins) = pins {
+                shelf.register(&pins);
+            }
+            shelf.look(&upstreams.registries);
+            shelf
+        });
+        match looked.await {
+            Ok(shelf) => self.shelf = shelf,
+            Err(_) => self.pinned_at = None,
+        }
+
+        self.begun.retain(|_, at| at.elapsed() < AGAIN);
+        let mut sums: Vec<_> = self.shelf.locks().flat_map(|lock| lock.sums()).collect();
+        sums.sort_unstable();
+        sums.dedup();
+        let held = self.store.holds(sums.clone()).await?;
+        let lacking: Vec<_> = sums
+            .into_iter()
+            .zip(held)
+            .filter(|(sum, is_held)| !is_held && !self.begun.contains_key(sum))
+            .map(|(sum, _)| sum)
+            .collect();
+        if lacking.is_empty() {
+            return Ok(Vec::new());
+        }
+        let candidates = self.shelf.locks().map(|lock| Candidate {
+            lacks: lock
+                .wanted()
+                .filter(|package| lacking.binary_search(&package.sum).is_ok())
+                .cloned()
+                .collect(),
+            lock: lock.clone(),
+        });
+        Ok(candidates.collect())
+    }
+
+    /// Begins to fetch what the store lacks of a lock file.
+    fn follow(&mut self, candidate: Candidate) {
+        let Candidate { lock, lacks } = candidate;
+        let now = Instant::now();
+        self.begun
+            .extend(lacks.iter().map(|package| (package.sum, now)));
+        info!(
+            lock = %lock.path.display(),
+            crates = lacks.len(),
+            "a client sets out to ask for what a registered lock file names; fetching ahead"
+        );
+        let errand = Errand {
+            cache: self.cache.clone(),
+            lane: self.lane.clone(),
+            strikes: Arc::default(),
+        };
+        tokio::spawn(errand.run(lock, lacks));
+    }
+}
+
+/// One lock file's fetching.
+#[derive(Clone)]
+struct Errand {
+    cache: Cache,
+    lane: Arc<Lane>,
+    strikes: Arc<AtomicUsize>,
+}
+
+impl Errand {
+    /// Asks for all index entries, as cargo is about to; as soon as they tell that a crate is needed here, and that the lock file
+    /// is right about its hash, the crate.
+    async fn run(self, lock: Arc<Lock>, lacks: Vec<Arc<Package>>) {
+        let mut versions: HashMap<u64, Vec<Arc<Package>>> = HashMap::new();
+        for package in lock.packages() {
+            versions
+                .entry(package.mark)
+                .or_default()
+                .push(package.clone());
+        }
+        // What is lacking is asked for first.
+        let order = lacks.iter().chain(lock.packages());
+        let mut entries = JoinSet::new();
+        for package in order {
+            let Some(versions) = versions.remove(&package.mark) else {
+                continue;
+            };
+            let errand = self.clone();
+            entries.spawn(async move { errand.entry(versions).await });
+        }
+        let lacking: HashSet<_> = lacks.iter().map(|package| package.sum).collect();
+        let mut wants = Wants::of(lock.roots());
+        let mut ready: HashMap<String, Vec<Arc<Package>>> = HashMap::new();
+        while let Some(learnt) = entries.join_next().await {
+            let Ok(Some(learnt)) = learnt else { continue };
+            let right = learnt.right.into_iter();
+            let right = right.filter(|package| lacking.contains(&package.sum));
+            ready.entry(learnt.name.clone()).or_default().extend(right);
+            for name in wants.learn(learnt.name, learnt.needs) {
+                for package in ready.remove(&name).into_iter().flatten() {
+                    let errand = self.clone();
+                    tokio::spawn(async move { errand.fetch(&package).await });
+                }
+            }
+        }
+    }
+
+    /// Has the index entry of a crate, of which these versions are locked.
+    async fn entry(&self, versions: Vec<Arc<Package>>) -> Option<Learnt> {
+        let first = versions.first()?;
+        let entry = IndexEntry::of(&first.registry, &first.name)?;
+        let body = self.cache.fetch_entry_ahead(&entry).await?;
+        let mut needs = Vec::new();
+        let mut right = Vec::new();
+        for package in &versions {
+            needs.extend(IndexEntry::needs_here(&body, &package.version));
+            if IndexEntry::checksum(&body, &package.version) == Some(package.sum) {
+                right.push(package.clone());
+            }
+        }
+        Some(Learnt {
+            name: first.name.clone(),
+            needs,
+            right,
+        })
+    }
+
+    async fn fetch(&self, package: &Package) {
+        let (registry, name, version) = (&package.registry, &package.name, &package.version);
+        let Some(file) = CrateFile::of(registry, name, version, Some(package.sum)) else {
+            return;
+        };
+        if self.strikes.load(Ordering::Relaxed) < STRIKES
+            && !self.cache.fetch_blob_ahead(&file, &self.lane).await
+        {
+            self.strikes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What an index entry told.
+struct Learnt {
+    name: String,
+    /// What the locked versions need.
+    needs: Vec<String>,
+    /// Those of them about which lock file and index agree.
+    right: Vec<Arc<Package>>,
+}

@@ -1,0 +1,328 @@
+//! What the daemon fetches ahead when a client sets out to ask for what a registered lock file names, and when it does not.
+
+use std::fs;
+use std::path::Path;
+
+use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path};
+
+use crate::stage::{blob_path, download, entry, settle, site, total, until};
+use crate::support::cargo::{CargoHome, Project};
+use crate::support::larder::{Larder, Site};
+
+const FETCHED: &str = "crates-ahead-fetched";
+const ASKED: &str = "crates-ahead-asked";
+/// What the log says when it looked and has nothing to do, or listened in vain.
+const COMPLETE: &str = "no registered lock file lacks anything";
+const IN_VAIN: &str = "clients work on no registered lock file that lacks anything";
+
+/// Has real cargo write the project's lock file, without larder.
+#[track_caller]
+fn lock(project: &Project, upstream: &FakeUpstream) {
+    let run = CargoHome::new().run(project, &["generate-lockfile"], &upstream.url());
+    run.assert_success();
+}
+
+#[track_caller]
+fn warm(site: &Site, folder: &Path, more: &[&str]) {
+    let folder = folder.display().to_string();
+    let output = site.command(&[&["warm", &folder], more].concat());
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[track_caller]
+fn fetch(project: &Project, larder: &Larder<'_>) {
+    let run = CargoHome::new().run(project, &["fetch", "--locked"], larder.url());
+    run.assert_success();
+}
+
+/// A client that begins as cargo does and asks for these entries.
+#[track_caller]
+fn ask(larder: &Larder<'_>, names: &[&str]) {
+    assert_eq!(larder.get("/config.json").status, 200);
+    for name in names {
+        assert_eq!(larder.get(&entry(name)).status, 200, "{name}");
+    }
+}
+
+fn publish(upstream: &FakeUpstream, names: &[&str]) {
+    for name in names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+}
+
+/// A registered project that depends on these, with a store that has nothing of some of it.
+fn registered(upstream: &FakeUpstream, site: &Site, names: &[&str], lost: &[&str]) -> Project {
+    let mut project = Project::new();
+    for name in names {
+        project = project.dep(name, "1");
+    }
+    lock(&project, upstream);
+    warm(site, project.folder(), &[]);
+    for name in lost {
+        fs::remove_file(blob_path(site, &upstream.checksum(name, "1.0.0"))).unwrap();
+    }
+    upstream.forget_requests();
+    project
+}
+
+#[test]
+fn what_a_lock_file_gained_comes_while_cargo_still_resolves() {
+    let upstream = FakeUpstream::builder().max_age(Some(600)).start();
+    publish(&upstream, &["old", "low"]);
+    upstream.publish(Crate::new("mid", "1.0.0").dep("low", "^1"));
+    upstream.publish(Crate::new("top", "1.0.0").dep("mid", "^1"));
+    let site = site(&upstream);
+    let larder = site.serve(&["-v"]);
+    // Before anything is registered.
+    ask(&larder, &["old"]);
+    larder.wait_for_log(COMPLETE);
+    let project = registered(&upstream, &site, &["old"], &[]);
+
+    let project = project.dep("top", "1");
+    lock(&project, &upstream);
+    // What another process registered is seen, once it is time to look again.
+    let larder = larder.restart(&[]);
+    upstream.forget_requests();
+    // Nobody who has not read this can ask for a crate.
+    let gate = upstream.gate(&entry_path("low"));
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| fetch(&project, &larder));
+        for name in ["top", "mid"] {
+            until("the crates come before cargo can ask for them", || {
+                upstream.requests_for(&crate_path(name, "1.0.0")) == 1
+            });
+        }
+        gate.open();
+        cargo.join().unwrap();
+    });
+    settle(&larder);
+    for name in ["top", "mid", "low"] {
+        assert_eq!(upstream.requests_for(&crate_path(name, "1.0.0")), 1);
+        assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{name}");
+    }
+    assert_eq!(upstream.requests_for(&crate_path("old", "1.0.0")), 0);
+    // The last one may have been asked for by both at the same moment.
+    let fetched = total(&larder, FETCHED);
+    assert!((2..=3).contains(&fetched), "{fetched}");
+    assert_eq!(total(&larder, ASKED), fetched);
+    let metrics = larder.get("/-/metrics").text();
+    let sample = format!("larder_read_ahead_fetched_total{{kind=\"crate\"}} {fetched}\n");
+    assert!(metrics.contains(&sample), "{metrics}");
+}
+
+#[test]
+fn what_is_registered_while_the_daemon_runs_is_seen() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two"]);
+    let site = site(&upstream);
+    let larder = site.serve(&["-v"]);
+    ask(&larder, &["one"]);
+    larder.wait_for_log(COMPLETE);
+    let _project = registered(&upstream, &site, &["one", "two"], &["two"]);
+    // It looks again only after a while.
+    until("the missing crate is fetched", || {
+        ask(&larder, &["one", "two"]);
+        total(&larder, FETCHED) == 1
+    });
+    assert_eq!(upstream.requests_for("/dl/"), 1);
+    assert_eq!(larder.get(&download("two", "1.0.0")).status, 200);
+    assert_eq!(total(&larder, ASKED), 1);
+    assert_eq!(upstream.requests_for("/dl/"), 1);
+}
+
+#[test]
+fn an_emptied_store_is_filled_again_by_what_is_registered() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two"]);
+    let site = site(&upstream);
+    let project = registered(&upstream, &site, &["one", "two"], &[]);
+    for folder in ["blobs", "entries"] {
+        fs::remove_dir_all(site.store().join("v1").join(folder)).unwrap();
+    }
+    let larder = site.serve(&[]);
+    fetch(&project, &larder);
+    settle(&larder);
+    assert_eq!(upstream.requests_for("/dl/"), 2);
+    for name in ["one", "two"] {
+        assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{name}");
+    }
+}
+
+/// A daemon whose registered project lacks `two`, and what happens when a client asks for these entries.
+#[track_caller]
+fn check_untouched<T>(names: &[&str], prepare: impl FnOnce(&FakeUpstream, &Site, &Project) -> T) {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two", "three"]);
+    let site = site(&upstream);
+    let project = registered(&upstream, &site, &["one", "two"], &["two"]);
+    let _held = prepare(&upstream, &site, &project);
+    upstream.forget_requests();
+    let larder = site.serve(&["-v"]);
+    ask(&larder, names);
+    until("it gives up", || {
+        let log = larder.log();
+        log.contains(COMPLETE) || log.contains(IN_VAIN)
+    });
+    settle(&larder);
+    assert_eq!(upstream.requests_for("/dl/"), 0);
+    assert_eq!(total(&larder, FETCHED), 0);
+}
+
+#[test]
+fn a_client_that_asks_for_something_else_or_for_a_part_leads_to_nothing() {
+    // Another project that shares a package, the missing one among them.
+    check_untouched(&["two", "three"], |_, _, _| {});
+    check_untouched(&["one", "three"], |_, _, _| {});
+    // `cargo add two`, for instance.
+    check_untouched(&["two"], |_, _, _| {});
+}
+
+#[test]
+fn a_registered_project_that_lacks_nothing_and_is_as_good_an_explanation_leads_to_nothing() {
+    check_untouched(&["one", "two"], |upstream, site, _| {
+        // With another version of `two`.
+        upstream.publish(Crate::new("two", "1.1.0"));
+        let newer = Project::new().dep("one", "1").dep("two", "1.1");
+        lock(&newer, upstream);
+        warm(site, newer.folder(), &[]);
+        newer
+    });
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_read_leads_to_nothing() {
+    let names = ["one", "two"];
+    let replaced = |text: &'static [u8]| {
+        move |_: &FakeUpstream, _: &Site, project: &Project| {
+            fs::write(project.folder().join("Cargo.lock"), text).unwrap();
+        }
+    };
+    check_untouched(&names, replaced(b""));
+    check_untouched(&names, replaced(b"version = 4\n\n[[package]\n"));
+    check_untouched(&names, replaced(b"\xff\xfe\x00"));
+    check_untouched(&names, |_, _, project| {
+        let merged = format!("<<<<<<< ours\n{}", project.lock());
+        project.write("Cargo.lock", &merged);
+    });
+    check_untouched(&names, |_, _, project| {
+        let huge = project.lock() + &"# more\n".repeat(2 << 20);
+        project.write("Cargo.lock", &huge);
+    });
+    check_untouched(&names, |_, _, project| {
+        fs::remove_file(project.folder().join("Cargo.lock")).unwrap();
+    });
+    check_untouched(&names, |_, _, project| {
+        let lock = project.folder().join("Cargo.lock");
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+    });
+}
+
+#[test]
+fn a_checksum_that_the_index_does_not_give_is_not_fetched_ahead() {
+    check_untouched_but_followed(|upstream, project| {
+        let lock = project.lock();
+        let wrong = lock.replace(&upstream.checksum("two", "1.0.0"), &"a".repeat(64));
+        assert_ne!(lock, wrong);
+        project.write("Cargo.lock", &wrong);
+    });
+}
+
+/// The lock file is the one that the client works on, and yet nothing of it is fetched.
+#[track_caller]
+fn check_untouched_but_followed(prepare: impl FnOnce(&FakeUpstream, &Project)) {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two"]);
+    let site = site(&upstream);
+    let project = registered(&upstream, &site, &["one", "two"], &["two"]);
+    prepare(&upstream, &project);
+    let larder = site.serve(&[]);
+    ask(&larder, &["one", "two"]);
+    larder.wait_for_log("fetching ahead");
+    settle(&larder);
+    assert_eq!(upstream.requests_for("/dl/"), 0);
+}
+
+#[test]
+fn what_only_other_platforms_need_is_not_fetched_ahead() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["here", "there", "beyond"]);
+    upstream.publish(Crate::new("wide", "1.0.0").dep("beyond", "^1"));
+    let top = Crate::new("top", "1.0.0")
+        .target_dep("cfg(windows)", "wide", "^1")
+        .target_dep("cfg(not(windows))", "here", "^1")
+        .target_dep("x86_64-pc-windows-msvc", "there", "^1");
+    upstream.publish(top);
+    let site = site(&upstream);
+    let lost = ["top", "here", "there", "wide", "beyond"];
+    let _project = registered(&upstream, &site, &["top"], &lost);
+    let larder = site.serve(&[]);
+    ask(&larder, &["top"]);
+    until("what is needed here has come", || {
+        total(&larder, FETCHED) == 2
+    });
+    settle(&larder);
+    for (name, times) in [
+        ("top", 1),
+        ("here", 1),
+        ("there", 0),
+        ("wide", 0),
+        ("beyond", 0),
+    ] {
+        let asked = upstream.requests_for(&crate_path(name, "1.0.0"));
+        assert_eq!(asked, times, "{name}");
+    }
+}
+
+#[test]
+fn what_was_left_out_when_it_was_registered_is_not_fetched_ahead() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["here", "winonly"]);
+    let project = Project::new().dep("here", "1");
+    let manifest = fs::read_to_string(project.folder().join("Cargo.toml")).unwrap();
+    let windows = "\n[target.'cfg(windows)'.dependencies]\nwinonly = \"1\"\n";
+    project.write("Cargo.toml", &(manifest + windows));
+    lock(&project, &upstream);
+    let cargo = Path::new(env!("CARGO"));
+    let site = site(&upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &cargo.parent().unwrap().display().to_string());
+    warm(
+        &site,
+        project.folder(),
+        &["--target", "x86_64-unknown-linux-gnu"],
+    );
+    fs::remove_file(blob_path(&site, &upstream.checksum("here", "1.0.0"))).unwrap();
+    upstream.forget_requests();
+    let larder = site.serve(&[]);
+    ask(&larder, &["here", "winonly"]);
+    until("what was not left out has come", || {
+        total(&larder, FETCHED) == 1
+    });
+    settle(&larder);
+    assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 0);
+}
+
+#[test]
+fn offline_and_down_nothing_is_asked_for_ahead() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two"]);
+    let site = site(&upstream);
+    let _project = registered(&upstream, &site, &["one", "two"], &["two"]);
+    let connections = upstream.connections();
+    let larder = site.serve(&["--offline", "-v"]);
+    ask(&larder, &["one", "two"]);
+    settle(&larder);
+    assert_eq!(upstream.connections(), connections);
+    let log = larder.stop();
+    assert!(!log.contains("ahead"), "{log}");
+
+    upstream.stop();
+    let larder = site.serve(&["-v"]);
+    ask(&larder, &["one", "two"]);
+    larder.wait_for_log("fetching ahead");
+    settle(&larder);
+    assert_eq!(larder.get(&download("one", "1.0.0")).status, 200);
+    assert_eq!(larder.get(&download("two", "1.0.0")).status, 503);
+    assert_eq!(total(&larder, FETCHED), 0);
+}
