@@ -1,10 +1,12 @@
 //! Whether a dependency that a crate has only on some platforms is one for this machine, as far as that is certain. Pure: reads
-//! the `target` of a dependency in an index line, which is `cfg(..)` or a triple (cargo, `cargo-platform/src/lib.rs`).
+//! the `target` of a dependency in an index line, which is `cfg(..)` or a triple (cargo, `Platform` in `cargo-platform`).
 
 use std::env::consts;
 
-/// How deep conditions may be nested. No crate comes near it.
-const DEEPEST: usize = 32;
+use cargo_metadata::cargo_platform::{Cfg, CfgExpr, Platform};
+
+/// The longest condition that is read, in bytes. No crate comes near it.
+const LONGEST: usize = 1024;
 
 /// What is known of this machine, and so most likely of clients on it.
 #[derive(Clone, Copy, Debug)]
@@ -29,53 +31,44 @@ pub(super) fn holds_here(condition: &str) -> bool {
 impl Machine {
     /// `None` if it cannot be told.
     fn judge(self, condition: &str) -> Option<bool> {
-        let inner = condition.trim().strip_prefix("cfg(")?.strip_suffix(')')?;
-        let mut rest = inner;
-        let verdict = self.expression(&mut rest, 0);
-        rest.trim().is_empty().then_some(verdict)?
+        // The parser goes as deep as brackets do.
+        if condition.len() > LONGEST {
+            return None;
+        }
+        match condition.parse().ok()? {
+            Platform::Name(_) => None,
+            Platform::Cfg(condition) => self.holds(&condition),
+        }
     }
 
-    /// Reads one expression from the start of `rest`. What cannot be read is left there.
-    fn expression(self, rest: &mut &str, depth: usize) -> Option<bool> {
-        let word = word(rest);
-        if let Some(inner) = rest.trim_start().strip_prefix('(')
-            && depth < DEEPEST
-        {
-            *rest = inner;
-            let mut all = Vec::new();
-            loop {
-                if let Some(after) = rest.trim_start().strip_prefix(')') {
-                    *rest = after;
-                    break;
-                }
-                let before = rest.len();
-                all.push(self.expression(rest, depth + 1));
-                *rest = rest.trim_start();
-                *rest = rest.strip_prefix(',').unwrap_or(rest);
-                if rest.len() == before {
-                    return None;
-                }
+    fn holds(self, condition: &CfgExpr) -> Option<bool> {
+        match condition {
+            CfgExpr::Not(inner) => self.holds(inner).map(|holds| !holds),
+            CfgExpr::All(all) => self.unless(false, all),
+            CfgExpr::Any(any) => self.unless(true, any),
+            CfgExpr::Value(Cfg::Name(name)) => match name.as_str() {
+                family @ ("unix" | "windows") => Some(self.family == family),
+                "debug_assertions" | "panic" | "overflow_checks" => None,
+                // Switches of single crates, which are off unless somebody sets them for the whole build.
+                _ => Some(false),
+            },
+            CfgExpr::Value(Cfg::KeyPair(key, value)) => self.has(key.as_str(), value),
+            CfgExpr::True => Some(true),
+            CfgExpr::False => Some(false),
+        }
+    }
+
+    /// `decisive` if one of them is that, else the contrary if all are.
+    fn unless(self, decisive: bool, all: &[CfgExpr]) -> Option<bool> {
+        let mut is_certain = true;
+        for one in all {
+            match self.holds(one) {
+                Some(holds) if holds == decisive => return Some(decisive),
+                Some(_) => {}
+                None => is_certain = false,
             }
-            return match word {
-                "all" if all.contains(&Some(false)) => Some(false),
-                "all" => all.iter().all(|one| *one == Some(true)).then_some(true),
-                "any" if all.contains(&Some(true)) => Some(true),
-                "any" => all.iter().all(|one| *one == Some(false)).then_some(false),
-                "not" => all.first().copied().flatten().map(|inner| !inner),
-                _ => None,
-            };
         }
-        if let Some(value) = rest.trim_start().strip_prefix('=') {
-            let (value, after) = value.trim_start().strip_prefix('"')?.split_once('"')?;
-            *rest = after;
-            return self.has(word, value);
-        }
-        match word {
-            "unix" | "windows" => Some(self.family == word),
-            "" | "debug_assertions" | "panic" | "overflow_checks" => None,
-            // Switches of single crates, which are off unless somebody sets them for the whole build.
-            _ => Some(false),
-        }
+        is_certain.then_some(!decisive)
     }
 
     fn has(self, key: &str, value: &str) -> Option<bool> {
@@ -87,25 +80,11 @@ impl Machine {
             "target_env" if value == "sgx" => Some(false),
             "target_vendor" if self.os == "linux" => Some(value == "unknown"),
             "target_vendor" if self.os == "macos" => Some(value == "apple"),
-            "target_pointer_width" => Some(match usize::BITS {
-                32 => value == "32",
-                _ => value == "64",
-            }),
+            "target_pointer_width" => Some(value == usize::BITS.to_string()),
             "target_endian" => Some((value == "little") == cfg!(target_endian = "little")),
             _ => None,
         }
     }
-}
-
-/// Takes a name from the start of `rest`.
-fn word<'a>(rest: &mut &'a str) -> &'a str {
-    let text = rest.trim_start();
-    let end = text
-        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
-    let (word, after) = text.split_at(end);
-    *rest = after;
-    word
 }
 
 #[cfg(test)]
@@ -181,6 +160,7 @@ mod tests {
             "cfg(all(unix;unix))",
             "cfg(all(,,))",
             "cfg(some(unix))",
+            "cfg(\"unix\")",
             "cfg(target_os = linux)",
             "cfg(target_os = \"linux)",
             "cfg(\u{1f980})",
