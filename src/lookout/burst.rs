@@ -74,3 +74,73 @@ impl Burst {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookout::shelf::named;
+
+    /// Lock files as `DIRECT | INDIRECT`, with `!` behind what the store lacks; what is asked for; and which of them is followed.
+    #[track_caller]
+    fn check(locks: &[&str], asked: &str, expected: Option<usize>) {
+        let candidates = locks.iter().map(|text| {
+            let (lock, all) = named(text);
+            let lacks = all
+                .into_iter()
+                .filter_map(|(package, word)| word.ends_with('!').then_some(package));
+            Candidate {
+                lacks: lacks.collect(),
+                lock,
+            }
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let mut burst = Burst::new(candidates.clone());
+        for name in asked.split_whitespace() {
+            let (_, package) = named(name);
+            burst.note(package[0].0.mark);
+        }
+        let followed = match burst.verdict() {
+            Verdict::Follow(found) => candidates
+                .iter()
+                .position(|candidate| Arc::ptr_eq(&candidate.lock, &found.lock)),
+            Verdict::Unclear | Verdict::Nothing => None,
+        };
+        assert_eq!(followed, expected, "{locks:?} after {asked}");
+    }
+
+    #[test]
+    fn the_one_whose_direct_dependencies_are_all_asked_for_is_followed() {
+        let lock = "a b! | c d!";
+        check(&[lock], "a", None);
+        check(&[lock], "a b", Some(0));
+        check(&[lock], "c a d b", Some(0));
+        check(&[lock], "a b e", None);
+        check(&["a b | c d"], "a b", None);
+        check(&["| c d!"], "c", None);
+    }
+
+    #[test]
+    fn a_tenth_of_many_may_be_missing() {
+        let lock = "a b c d e f g h i j k!";
+        check(&[lock], "a b c d e f g h i", None);
+        check(&[lock], "a b c d e f g h i j", Some(0));
+    }
+
+    #[test]
+    fn what_two_share_decides_nothing_and_what_tells_them_apart_does() {
+        let locks = ["a b | c x!", "a b | c y!", "a b e | c y!"];
+        check(&locks, "a b", None);
+        check(&locks, "a b c", None);
+        check(&locks, "a b c x", Some(0));
+        check(&locks, "a b e", Some(2));
+        // One that has all it needs explains it as well.
+        check(&["a b!", "a b"], "a b", None);
+        check(&["a b! | c", "a b"], "a b c", Some(0));
+    }
+
+    #[test]
+    fn copies_that_lack_the_same_are_as_good_as_one() {
+        check(&["a b! | c!", "a b! | c!"], "a b", Some(0));
+        check(&["a b! | c!", "a b! | c"], "a b", None);
+    }
+}

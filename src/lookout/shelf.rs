@@ -270,3 +270,89 @@ fn read(
         left_out: BTreeSet::new(),
     })
 }
+
+/// A lock file for tests, as `DIRECT | INDIRECT`, and its packages with the words that named them. A `!` is no part of a name.
+#[cfg(test)]
+pub(super) fn named(text: &str) -> (Arc<Lock>, Vec<(Arc<Package>, String)>) {
+    use std::fmt::Write as _;
+    let url = url::Url::parse("http://127.0.0.1:9/").unwrap();
+    let registries = Registries::new(url, []);
+    let (direct, _) = text.split_once('|').unwrap_or((text, ""));
+    let bare = |word: &str| word.trim_end_matches('!').to_owned();
+    let direct: Vec<_> = direct.split_whitespace().map(bare).collect();
+    let mut lock = format!(
+        "[[package]]\nname = \"project\"\nversion = \"0.1.0\"\ndependencies = {direct:?}\n"
+    );
+    let words = text.split_whitespace().filter(|word| *word != "|");
+    for word in words.clone() {
+        let name = bare(word);
+        let sum = Sha256::of(name.as_bytes());
+        let source = "registry+https://github.com/rust-lang/crates.io-index";
+        let _ = write!(
+            lock,
+            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"{source}\"\nchecksum = \"{sum}\"\n"
+        );
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, lock).unwrap();
+    let lock = read(file.path(), &registries, &mut HashSet::new()).unwrap();
+    let of = |word: &str| {
+        let mut packages = lock.packages();
+        let package = packages.find(|package| package.name == bare(word));
+        (package.unwrap().clone(), word.to_owned())
+    };
+    let packages = words.map(of).collect();
+    (Arc::new(lock), packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(path: &Path) -> Pin {
+        Pin {
+            owner: Owner::File(path.to_owned()),
+            packages: Vec::new(),
+            archives: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_lock_file_is_read_anew_when_it_has_changed_and_shares_what_others_name() {
+        let url = url::Url::parse("http://127.0.0.1:9/").unwrap();
+        let registries = Registries::new(url, []);
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one.lock", "two.lock"].map(|name| folder.path().join(name));
+        let text = |names: &[&str]| {
+            let packages = names.iter().map(|name| {
+                let sum = Sha256::of(name.as_bytes());
+                format!(
+                    "[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
+                )
+            });
+            packages.collect::<String>()
+        };
+        fs::write(&one, text(&["left", "right"])).unwrap();
+        fs::write(&two, text(&["left"])).unwrap();
+        let mut shelf = Shelf::default();
+        shelf.register(&[pin(&one), pin(&two), pin(&folder.path().join("gone"))]);
+        let mut named = || {
+            shelf.look(&registries);
+            let of = |lock: &Arc<Lock>| {
+                let names: Vec<_> = lock.packages().map(|package| &*package.name).collect();
+                names.join(" ")
+            };
+            let all: Vec<_> = shelf.locks().map(of).collect();
+            (all.join(", "), shelf.packages.len())
+        };
+        assert_eq!(named(), ("left right, left".to_owned(), 2));
+        fs::write(&one, text(&["left"])).unwrap();
+        assert_eq!(named(), ("left, left".to_owned(), 1));
+        fs::write(&one, "<<<<<<< ours\n").unwrap();
+        assert_eq!(named(), ("left".to_owned(), 1));
+        fs::remove_file(&two).unwrap();
+        assert_eq!(named(), (String::new(), 0));
+        fs::write(&two, text(&["right"])).unwrap();
+        assert_eq!(named(), ("right".to_owned(), 1));
+    }
+}
