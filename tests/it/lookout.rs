@@ -69,8 +69,10 @@ fn registered(upstream: &FakeUpstream, site: &Site, names: &[&str], lost: &[&str
 fn what_a_lock_file_gained_comes_while_cargo_still_resolves() {
     let upstream = FakeUpstream::builder().max_age(Some(600)).start();
     publish(&upstream, &["old", "low"]);
-    upstream.publish(Crate::new("mid", "1.0.0").dep("low", "^1"));
-    upstream.publish(Crate::new("top", "1.0.0").dep("mid", "^1"));
+    // Where a registry does not tell when a version was published, what it needs is asked about once more.
+    let published = |name| Crate::new(name, "1.0.0").pubtime("2024-05-06T07:08:09Z");
+    upstream.publish(published("mid").dep("low", "^1"));
+    upstream.publish(published("top").dep("mid", "^1"));
     let site = site(&upstream);
     let larder = site.serve(&["-v"]);
     // Before anything is registered.
@@ -324,5 +326,6 @@ fn offline_and_down_nothing_is_asked_for_ahead() {
     settle(&larder);
     assert_eq!(larder.get(&download("one", "1.0.0")).status, 200);
     assert_eq!(larder.get(&download("two", "1.0.0")).status, 503);
-    assert_eq!(total(&larder, FETCHED), 0);
+    // Only as far as the client waited for the same.
+    assert_eq!(total(&larder, FETCHED), total(&larder, ASKED));
 }
