@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod guard;
 pub mod h2c;
+mod loan;
 mod metrics;
 mod respond;
 pub mod route;
@@ -30,6 +31,7 @@ use crate::{
 };
 use connection::{Limits, Protocol};
 use guard::Hosts;
+use loan::{Lending, Loans};
 use respond::{Asked, Line, Outgoing};
 use route::{NoRoute, Route, route};
 
@@ -152,9 +154,12 @@ async fn serve_connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
+    let (stream, loans) = Lending::new(stream);
+    let service = move |request: Request<hyper::body::Incoming>, protocol: Protocol| {
         let server = server.clone();
-        async move { server.respond(Asked(request.map(drop))).await }
+        // HTTP/2 cuts and copies what it sends.
+        let loans = (protocol == Protocol::Http1).then(|| loans.clone());
+        async move { server.respond(Asked(request.map(drop)), loans).await }
     };
     if let Err(error) =
         connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
@@ -164,7 +169,8 @@ async fn serve_connection(
 }
 
 impl Server {
-    async fn respond(&self, asked: Asked) -> Response<Outgoing> {
+    /// The answer to a request. Its body may lend files to the connection if there are `loans`.
+    async fn respond(&self, asked: Asked, loans: Option<Loans>) -> Response<Outgoing> {
         let request = &asked.0;
         let path = request.uri().path();
         let plain = |status, body: String, line| {
@@ -211,7 +217,7 @@ impl Server {
                     lookout.note(&resource);
                 }
                 match self.cache.get(&resource, Demand::Fresh).await {
-                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, line),
+                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, loans, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
                 }
             }

@@ -1,5 +1,6 @@
-//! Large bodies through the built daemon: ranges of what is still arriving, and bodies that turn out bad when many clients
-//! have most of them. Components of toolchains stand for all; crates take the same way.
+//! Large bodies through the built daemon: ranges of what is still arriving, bodies that turn out bad when many clients
+//! have most of them, and stored ones, whatever happens to their files meanwhile. Components of toolchains stand for all;
+//! crates take the same way.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -474,6 +475,153 @@ fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
     assert_eq!((blobs(&site).len(), whole_requests(&upstream)), (0, 1));
 }
 
+/// A larder that holds the component.
+fn storing<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
+    let larder = serve(site, upstream);
+    assert!(larder.get(COMPONENT).complete);
+    settle(&larder);
+    upstream.forget_requests();
+    larder
+}
+
+/// Reads the rest of an answer and compares it with what it should be, without holding it.
+fn brings(client: &mut Connection, body: &[u8]) -> bool {
+    let mut at = 0;
+    let mut is_right = true;
+    let reply = client.receive_in_pieces(&mut |piece| {
+        is_right &= body.get(at..at + piece.len()) == Some(piece);
+        at += piece.len();
+    });
+    is_right && at == body.len() && reply.is_ok_and(|reply| reply.complete)
+}
+
+#[test]
+fn a_stored_component_comes_whole_and_in_parts_time_and_again_over_one_connection() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(80 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = storing(&site, &upstream);
+    let mut client = larder.http().connect().unwrap();
+    let wanted = [
+        ("bytes=0-", 0..body.len()),
+        ("bytes=12345678-", 12_345_678..body.len()),
+        ("bytes=999-50000000", 999..50_000_001),
+        ("bytes=262144-524287", 262_144..524_288),
+        ("bytes=262143-262143", 262_143..262_144),
+        ("bytes=-300000", body.len() - 300_000..body.len()),
+    ];
+    for (range, part) in &wanted {
+        client.send("GET", COMPONENT, &[("range", range)]).unwrap();
+        assert!(brings(&mut client, &body[part.clone()]), "{range}");
+        client.send("HEAD", COMPONENT, &[]).unwrap();
+        let head = client.receive().unwrap();
+        assert_eq!(head.header("content-length"), Some("83886080"));
+        assert_eq!(client.get("/-/health", &[]).unwrap().text(), "ok\n");
+    }
+    // The next requests are there already when an answer begins.
+    for (range, _) in &wanted {
+        client.send("GET", COMPONENT, &[("range", range)]).unwrap();
+    }
+    for (range, part) in &wanted {
+        let is_right = brings(&mut client, &body[part.clone()]);
+        assert!(is_right, "{range} after what was asked for before");
+    }
+    assert_eq!(upstream.requests_for(""), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stored_component_that_must_come_from_the_disk_comes_whole() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(24 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = storing(&site, &upstream);
+    let blob = std::fs::File::open(blob_path(&site, &sha256(&body))).unwrap();
+    let mut client = larder.http().connect().unwrap();
+    // The whole, then every other megabyte, as far as the system obliges.
+    let megabyte = std::num::NonZeroU64::new(MEGABYTE as u64);
+    let parts = (0..24)
+        .step_by(2)
+        .map(|at| (at * MEGABYTE as u64, megabyte));
+    for forgotten in [vec![(0, None)], parts.collect()] {
+        blob.sync_all().unwrap();
+        for (at, len) in forgotten {
+            rustix::fs::fadvise(&blob, at, len, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        client.send("GET", COMPONENT, &[]).unwrap();
+        assert!(brings(&mut client, &body));
+    }
+}
+
+#[test]
+fn a_component_that_is_removed_or_replaced_on_its_way_to_a_client_is_sent_to_its_end() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(24 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = storing(&site, &upstream);
+    let blob = blob_path(&site, &sha256(&body));
+    let other = blob.with_extension("other");
+    std::fs::write(&other, &body[1..]).unwrap();
+    let mut client = asked(&larder, &[]);
+    client.wait_for_answer().unwrap();
+    std::fs::rename(&other, &blob).unwrap();
+    assert!(brings(&mut client, &body), "replaced");
+
+    std::fs::write(&other, &body).unwrap();
+    std::fs::rename(&other, &blob).unwrap();
+    let mut client = asked(&larder, &[]);
+    client.wait_for_answer().unwrap();
+    std::fs::remove_file(&blob).unwrap();
+    assert!(brings(&mut client, &body), "removed");
+}
+
+#[test]
+fn a_component_that_is_cut_on_its_way_to_a_client_breaks_off() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(32 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = storing(&site, &upstream);
+    let mut client = asked(&larder, &[]);
+    client.wait_for_answer().unwrap();
+    let blob = blob_path(&site, &sha256(&body));
+    let blob = std::fs::File::options().write(true).open(blob).unwrap();
+    blob.set_len(24 << 20).unwrap();
+    let reply = client.receive().unwrap();
+    assert_eq!((reply.status, reply.complete), (200, false));
+    assert!(reply.body.len() <= 24 << 20 && body.starts_with(&reply.body));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn clients_that_leave_in_the_middle_of_a_stored_component_leave_nothing_behind() {
+    let upstream = FakeUpstream::start();
+    let body = bytes(24 * MEGABYTE);
+    upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
+    let site = site(&upstream);
+    let larder = storing(&site, &upstream);
+    let sum = sha256(&body);
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", larder.process_id())).unwrap();
+        files
+            .flatten()
+            .filter_map(|file| std::fs::read_link(file.path()).ok())
+            .filter(|path| path.ends_with(&sum[2..]))
+            .count()
+    };
+    let mut clients: Vec<_> = (0..20).map(|_| asked(&larder, &[])).collect();
+    for client in &mut clients {
+        client.wait_for_answer().unwrap();
+    }
+    assert_eq!(open(), 20);
+    drop(clients);
+    until("no file is open for those who left", || open() == 0);
+    assert!(brings(&mut asked(&larder, &[]), &body));
+}
+
 /// The highest memory that the daemon has had so far, in kB.
 #[cfg(target_os = "linux")]
 #[track_caller]
@@ -486,18 +634,6 @@ fn peak_memory(larder: &Larder<'_>) -> u64 {
         .trim_end_matches(" kB")
         .parse()
         .unwrap()
-}
-
-/// Reads the rest of an answer and compares it with what it should be, without holding it.
-#[cfg(target_os = "linux")]
-fn brings(client: &mut Connection, body: &[u8]) -> bool {
-    let mut at = 0;
-    let mut is_right = true;
-    let reply = client.receive_in_pieces(&mut |piece| {
-        is_right &= body.get(at..at + piece.len()) == Some(piece);
-        at += piece.len();
-    });
-    is_right && at == body.len() && reply.is_ok_and(|reply| reply.complete)
 }
 
 #[cfg(target_os = "linux")]
