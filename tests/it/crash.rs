@@ -118,9 +118,8 @@ fn after_sigkill_every_byte_served_is_right_and_staging_is_swept() {
             // After all requests there are, moments in which the last of it is being stored.
             let moment = random(round, 3 * CRATES);
             wait_for_requests(&upstream, moment.min(2 * CRATES));
-            std::thread::sleep(Duration::from_millis(
-                moment.saturating_sub(2 * CRATES) as u64 * 2,
-            ));
+            let beyond = moment.saturating_sub(2 * CRATES);
+            std::thread::sleep(Duration::from_millis(10 * beyond as u64));
         });
 
         // In half of the rounds nothing can be fetched anew: what is served then is what the dead one left.
