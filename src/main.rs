@@ -36,6 +36,11 @@ use tracing_subscriber::{
 /// How often `warm` says how far it is where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
 
+/// The system's keeps what a burst took: 70 MB after a cold fetch of 860 packages, of which a fifth is in use.
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match run(cli) {

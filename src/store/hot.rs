@@ -1,12 +1,17 @@
 //! What was read from files lately, kept for as long as the same file is in its place: several processes may write to one
-//! store, and the next request must see what any of them put. A look at the file's status costs a microsecond. Bounded;
-//! knows nothing of what is in the files.
+//! store, and the next request must see what any of them put. A look at the file's status costs a microsecond. Bounded,
+//! more tightly when nobody asks; knows nothing of what is in the files.
 
 use std::{
     ffi::OsString,
     fmt, fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use quick_cache::{Weighter, sync::Cache};
@@ -31,12 +36,45 @@ impl Stamp {
     }
 }
 
+/// How long nobody asks until the room of a burst is given up.
+const CALM: Duration = Duration::from_secs(5);
+
+/// Room for values, by weight. None that weighs more than an eighth of it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// When nobody asks.
+    pub(super) idle: u64,
+    /// While somebody asks, and a moment longer.
+    pub(super) burst: u64,
+}
+
 /// Values read from files, by path.
 pub(super) struct Hot<T> {
-    /// By paths as strings, since to hash a path part by part takes longer than all else.
-    held: Cache<OsString, (Stamp, T), Weigh<T>>,
+    held: Arc<Held<T>>,
     weight: fn(&T) -> u64,
-    largest: u64,
+    room: Room,
+}
+
+struct Held<T> {
+    /// By paths as strings, since to hash a path part by part takes longer than all else.
+    table: Cache<OsString, (Stamp, T), Weigh<T>>,
+    /// Whether somebody asked since this was last looked at.
+    is_used: AtomicBool,
+    /// Whether there is the room of a burst now.
+    is_wide: AtomicBool,
+}
+
+/// Takes the room of a burst away once nobody asks.
+async fn narrow<T: Clone>(held: Weak<Held<T>>, idle: u64) {
+    loop {
+        tokio::time::sleep(CALM).await;
+        let Some(held) = held.upgrade() else { return };
+        if !held.is_used.swap(false, Ordering::Relaxed) {
+            held.table.set_capacity(idle);
+            held.is_wide.store(false, Ordering::Release);
+            return;
+        }
+    }
 }
 
 struct Weigh<T>(fn(&T) -> u64);
@@ -59,25 +97,32 @@ impl<T> Weighter<OsString, (Stamp, T)> for Weigh<T> {
     }
 }
 
-impl<T: Clone> Hot<T> {
-    /// Room for values that weigh `capacity` together, of which none weighs more than an eighth of it. `usual` many are
-    /// expected.
-    pub(super) fn new(usual: usize, capacity: u64, weight: fn(&T) -> u64) -> Self {
+impl<T: Clone + Send + Sync + 'static> Hot<T> {
+    /// Nothing yet; `usual` many values are expected.
+    pub(super) fn new(usual: usize, room: Room, weight: fn(&T) -> u64) -> Self {
+        let held = Held {
+            table: Cache::with_weighter(usual, room.idle, Weigh(weight)),
+            is_used: AtomicBool::new(false),
+            is_wide: AtomicBool::new(false),
+        };
         Self {
-            held: Cache::with_weighter(usual, capacity, Weigh(weight)),
+            held: Arc::new(held),
             weight,
-            largest: capacity / 8,
+            room,
         }
     }
 
     /// What was read from `path`, if the same file is still there. Asks the file system, but waits for no disk if anybody
     /// asked lately.
     pub(super) fn get(&self, path: &Path) -> Option<(Stamp, T)> {
-        let (stamp, value) = self.held.get(path.as_os_str())?;
+        let (stamp, value) = self.held.table.get(path.as_os_str())?;
+        if !self.held.is_used.load(Ordering::Relaxed) {
+            self.held.is_used.store(true, Ordering::Relaxed);
+        }
         match fs::symlink_metadata(path) {
             Ok(found) if Stamp::of(&found) == stamp => Some((stamp, value)),
             Ok(_) | Err(_) => {
-                self.held.remove(path.as_os_str());
+                self.held.table.remove(path.as_os_str());
                 None
             }
         }
@@ -91,19 +136,69 @@ impl<T: Clone> Hot<T> {
         after: Stamp,
         change: impl FnOnce(&mut T),
     ) {
-        if let Some((stamp, mut value)) = self.held.get(path.as_os_str())
+        if let Some((stamp, mut value)) = self.held.table.get(path.as_os_str())
             && stamp == before
         {
             change(&mut value);
             self.held
+                .table
                 .insert(path.as_os_str().to_owned(), (after, value));
         }
     }
 
     /// Keeps what was read from the file of this stamp.
     pub(super) fn put(&self, path: PathBuf, stamp: Stamp, value: T) {
-        if (self.weight)(&value) <= self.largest {
-            self.held.insert(path.into_os_string(), (stamp, value));
+        let room = self.widen();
+        if (self.weight)(&value) <= room / 8 {
+            self.held
+                .table
+                .insert(path.into_os_string(), (stamp, value));
         }
+    }
+
+    /// Makes the room of a burst for as long as somebody asks, where there is a runtime to take it away again; says how much
+    /// room there is.
+    fn widen(&self) -> u64 {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return self.room.idle;
+        };
+        self.held.is_used.store(true, Ordering::Relaxed);
+        if !self.held.is_wide.swap(true, Ordering::AcqRel) {
+            self.held.table.set_capacity(self.room.burst);
+            runtime.spawn(narrow(Arc::downgrade(&self.held), self.room.idle));
+        }
+        self.room.burst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_has_more_room_and_keeps_it_while_somebody_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room {
+            idle: 20,
+            burst: 400,
+        };
+        let hot = Hot::new(100, room, |value: &Vec<u8>| value.len() as u64);
+        let path = |number: u64| folder.path().join(number.to_string());
+        for number in 0..100 {
+            fs::write(path(number), "x").unwrap();
+            let stamp = Stamp::of(&fs::metadata(path(number)).unwrap());
+            hot.put(path(number), stamp, vec![0; 3]);
+        }
+        let held = || {
+            (0..100)
+                .filter(|number| hot.get(&path(*number)).is_some())
+                .count()
+        };
+        for _ in 0..3 {
+            assert!(held() > 90, "{}", held());
+            tokio::time::sleep(CALM * 9 / 10).await;
+        }
+        tokio::time::sleep(CALM * 3).await;
+        assert!(held() <= 6, "{}", held());
     }
 }
