@@ -351,6 +351,8 @@ async fn run_warm(
         report = work => report,
         () = shutdown().map_err(failed)? => return Err(failed("interrupted; what was fetched is kept")),
     };
+    // What was fetched on the way, beside what was asked for.
+    parts.cache.finish().await;
     let _ = shown.await;
     if shared.json {
         say(&format!(

@@ -27,14 +27,13 @@ pub(super) enum News {
 }
 
 impl News {
-    /// Whether it tells more than what is stored: another process may have stored what is newer.
-    pub(super) fn is_news_to(&self, stored: &Entry) -> bool {
+    /// Whether it tells more than what is stored: another process may have stored what is newer. What was checked in the future was
+    /// checked by a clock that has been set back since, or another's, and says nothing.
+    pub(super) fn is_news_to(&self, stored: &Entry, now: SystemTime) -> bool {
+        let is_newer = |checked| checked > stored.checked || stored.checked > now;
         match self {
-            // What was made due while it was fetched counts as never checked, and is new all the same.
-            Self::Entry(entry) => {
-                entry.checked >= stored.checked || entry.checked == SystemTime::UNIX_EPOCH
-            }
-            Self::Checked(sum, checked) => stored.head.sha256 == *sum && *checked > stored.checked,
+            Self::Entry(entry) => entry.checked == stored.checked || is_newer(entry.checked),
+            Self::Checked(sum, checked) => stored.head.sha256 == *sum && is_newer(*checked),
         }
     }
 }
@@ -216,12 +215,18 @@ mod tests {
 
     #[test]
     fn what_another_process_stored_later_is_no_news() {
-        let (older, newer) = (entry("a", 1), entry("b", 2));
-        assert!(News::Entry(newer.clone()).is_news_to(&older));
-        assert!(!News::Entry(older.clone()).is_news_to(&newer));
-        assert!(News::Entry(entry("c", 0)).is_news_to(&newer));
-        assert!(News::Checked(newer.head.sha256, at(3)).is_news_to(&newer));
-        assert!(!News::Checked(newer.head.sha256, at(1)).is_news_to(&newer));
-        assert!(!News::Checked(older.head.sha256, at(3)).is_news_to(&newer));
+        let (older, newer, now) = (entry("a", 1), entry("b", 2), at(9));
+        assert!(News::Entry(newer.clone()).is_news_to(&older, now));
+        assert!(!News::Entry(older.clone()).is_news_to(&newer, now));
+        assert!(News::Checked(newer.head.sha256, at(3)).is_news_to(&newer, now));
+        assert!(!News::Checked(newer.head.sha256, at(1)).is_news_to(&newer, now));
+        assert!(!News::Checked(older.head.sha256, at(3)).is_news_to(&newer, now));
+    }
+
+    #[test]
+    fn a_copy_from_the_future_is_healed_by_any_news() {
+        let (stored, now) = (entry("a", 99), at(9));
+        assert!(News::Entry(entry("b", 9)).is_news_to(&stored, now));
+        assert!(News::Checked(stored.head.sha256, at(9)).is_news_to(&stored, now));
     }
 }

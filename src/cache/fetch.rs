@@ -47,6 +47,8 @@ const STREAM_AFTER: Duration = Duration::from_millis(50);
 const TELL_BYTES: u64 = 256 << 10;
 const TELL_AFTER: Duration = Duration::from_millis(10);
 
+/// What waits to be stored takes beside its body, in bytes of memory.
+const NEWS: u64 = 1024;
 /// The largest sidecar: a hash and a file's name.
 const SIDECAR_LIMIT: usize = 4096;
 
@@ -86,10 +88,11 @@ impl Cache {
 
     /// Lets news of an entry be seen at once, and stored when there is time.
     fn store_later(&self, resource: &Resource, key: &Key, news: News) {
-        let bytes = match &news {
+        let body = match &news {
             News::Entry(entry) => entry.body.len() as u64,
             News::Checked(..) => 0,
         };
+        let bytes = body + NEWS;
         if !self.0.behind.add(resource, key, news) {
             return;
         }
@@ -101,10 +104,10 @@ impl Cache {
         });
     }
 
-    /// Stores what waits under `key`, or waits until that is done. Nothing waits, no effect.
-    pub(super) async fn store_waiting(&self, key: &Key) -> Result<(), Error> {
+    /// Stores what waits under `key`, or waits until that is done; says whether anything waited.
+    pub(super) async fn store_waiting(&self, key: &Key) -> Result<bool, Error> {
         let Some(waiting) = self.0.behind.find(key) else {
-            return Ok(());
+            return Ok(false);
         };
         let mut failed = waiting.turn.lock().await;
         let _room = self.0.writers.acquire().await;
@@ -112,13 +115,13 @@ impl Cache {
             *failed = self.store_news(&waiting.resource, key, news).await.err();
             self.0.behind.end(key, &waiting, number);
         }
-        failed.clone().map_or(Ok(()), Err)
+        failed.clone().map_or(Ok(true), Err)
     }
 
     async fn store_news(&self, resource: &Resource, key: &Key, news: News) -> Result<(), Error> {
         let stored = self.0.store.entry(key).await;
         if let Ok(Some(stored)) = &stored
-            && !news.is_news_to(stored)
+            && !news.is_news_to(stored, now())
         {
             return Ok(());
         }
@@ -246,13 +249,12 @@ impl Cache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(slot);
-        let checked = self.counted(slot, started);
         match (fetched, stored) {
             (Fetched::NotModified(max_age), Some(mut entry)) => {
-                entry.checked = checked;
+                entry.checked = started;
                 let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
                 if same_age {
-                    self.store_later(resource, key, News::Checked(entry.head.sha256, checked));
+                    self.store_later(resource, key, News::Checked(entry.head.sha256, started));
                     return Ok((landing(Outcome::Revalidated, entry), Keep::Nothing));
                 }
                 entry.head.max_age = max_age.map(|age| age.as_secs());
@@ -263,16 +265,16 @@ impl Cache {
             }
             (Fetched::NotModified(_), None) => Err(self.abandoned(resource)),
             (Fetched::Body(mut fresh), Some(old)) if fresh.head.sha256 == old.head.sha256 => {
-                fresh.checked = checked;
+                fresh.checked = started;
                 fresh.head.fetched = old.head.fetched;
                 if fresh.head == old.head {
-                    self.store_later(resource, key, News::Checked(fresh.head.sha256, checked));
+                    self.store_later(resource, key, News::Checked(fresh.head.sha256, started));
                     return Ok((landing(Outcome::Revalidated, fresh), Keep::Nothing));
                 }
                 Ok((landing(Outcome::Revalidated, fresh), Keep::Put(Some(old))))
             }
             (Fetched::Body(mut fresh), old) => {
-                fresh.checked = checked;
+                fresh.checked = started;
                 Ok((landing(Outcome::Miss, fresh), Keep::Put(old)))
             }
         }
@@ -284,9 +286,18 @@ impl Cache {
             return;
         };
         let now = now();
-        // What was checked before a moment that lies further back than the window is stale by now in any case.
-        let window = now - self.0.options.max_age.min(Duration::from_secs(1 << 30));
-        let due = resource.makes_due(old.map(|old| &*old.body), &new.body, window, now);
+        // Of an entry that is new here all lines are new, and few of them matter: what was checked before a moment that lies further
+        // back than the window, and than what a request fetches ahead or joins, is stale by now in any case.
+        let window = self
+            .0
+            .options
+            .max_age
+            .clamp(BUDGET, Duration::from_secs(1 << 30));
+        let after = match old {
+            Some(_) => SystemTime::UNIX_EPOCH,
+            None => now - window,
+        };
+        let due = resource.makes_due(old.map(|old| &*old.body), &new.body, after, now);
         if due.is_empty() {
             return;
         }

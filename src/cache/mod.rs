@@ -218,7 +218,10 @@ impl Cache {
             Spot::Entry(key) | Spot::Half(key, _) => {
                 let kept = self.entry(&resource, key.clone(), demand, Until::Kept);
                 let (outcome, entry) = kept.await?;
-                self.store_waiting(&key).await?;
+                // What no longer waits may have failed before anybody waited for it.
+                if !self.store_waiting(&key).await? && outcome != Outcome::Hit {
+                    self.check_kept(&resource, &key, &entry).await?;
+                }
                 Ok(Ensured {
                     outcome,
                     bytes: entry.body.len() as u64,
@@ -249,6 +252,18 @@ impl Cache {
                 })
             }
         }
+    }
+
+    async fn check_kept(&self, resource: &Resource, key: &Key, entry: &Entry) -> Result<(), Error> {
+        let error = match self.0.store.entry(key).await {
+            Ok(Some(stored)) if stored.head.sha256 == entry.head.sha256 => return Ok(()),
+            Ok(_) => StoreError::Damaged {
+                at: key.to_string(),
+                why: "what was put is not there".to_owned(),
+            },
+            Err(error) => error,
+        };
+        Err(Error::store("store", resource, &error))
     }
 
     /// The stored entry's body as it is, whatever its age. Never asks upstream.
@@ -875,9 +890,13 @@ impl Cache {
 
     /// When an entry counts as checked by what was checked at `checked`: never, if it must have been checked since.
     fn counted(&self, slot: &Slot, checked: SystemTime) -> SystemTime {
-        let Slot::Entry(key) = slot else {
-            return checked;
-        };
+        match slot {
+            Slot::Entry(key) => self.counted_entry(key, checked),
+            Slot::Blob(..) => checked,
+        }
+    }
+
+    fn counted_entry(&self, key: &Key, checked: SystemTime) -> SystemTime {
         let due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
         match due.get(key) {
             Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
@@ -970,11 +989,17 @@ impl Cache {
     async fn stored(&self, resource: &Resource, key: &Key) -> Result<Option<Entry>, Error> {
         // Looked up first: what is stored meanwhile is then found in the store.
         let news = self.0.behind.news(key);
+        let count = |newest: Option<Entry>| {
+            newest.map(|mut entry| {
+                entry.checked = self.counted_entry(key, entry.checked);
+                entry
+            })
+        };
         match self.0.store.entry(key).await {
-            Ok(stored) => Ok(newest(stored, news)),
+            Ok(stored) => Ok(count(newest(stored, news, now()))),
             // What waits heals it.
             Err(StoreError::Damaged { .. }) if matches!(news, Some(News::Entry(_))) => {
-                Ok(newest(None, news))
+                Ok(count(newest(None, news, now())))
             }
             Err(error @ StoreError::Damaged { .. }) => {
                 warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
@@ -1084,9 +1109,9 @@ enum Until {
 }
 
 /// What is stored and what waits to be, made one.
-fn newest(stored: Option<Entry>, news: Option<News>) -> Option<Entry> {
+fn newest(stored: Option<Entry>, news: Option<News>, now: SystemTime) -> Option<Entry> {
     match (stored, news) {
-        (Some(mut stored), Some(news)) if news.is_news_to(&stored) => match news {
+        (Some(mut stored), Some(news)) if news.is_news_to(&stored, now) => match news {
             News::Entry(waiting) => Some(waiting),
             News::Checked(_, checked) => {
                 stored.checked = checked;

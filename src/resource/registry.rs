@@ -339,6 +339,9 @@ struct LineVersion<'a> {
     yanked: Option<bool>,
 }
 
+/// Of how many series of versions that are no substitutes for each other the newest version is looked at.
+const SERIES: usize = 4;
+
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
     ends.scan(0, |start, end| {
@@ -526,7 +529,7 @@ impl Kind for IndexEntry {
             let published = line
                 .pubtime
                 .and_then(|time| humantime::parse_rfc3339(&time).ok())
-                .unwrap_or(now);
+                .map_or(now, |time| time.min(now));
             for dep in line.deps {
                 // Dev-dependencies of other people's crates are never resolved; those of another registry are not
                 // known by name here.
@@ -553,7 +556,8 @@ impl Kind for IndexEntry {
 
     /// The entries of what the newest version needs: a resolver asks for those of the version it chooses, which is the newest
     /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Of the optional dependencies
-    /// most are off; which ones are on shows by what was asked for before. Dev-dependencies are always off.
+    /// most are off; which ones are on shows by what was asked for before, and so it does whether somebody uses one of the
+    /// older versions that the newest one is no substitute for. Dev-dependencies are always off.
     fn leads_to(&self, body: &[u8]) -> Vec<Lead> {
         // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
         let mut versions: Vec<_> = lines(body)
@@ -561,24 +565,41 @@ impl Kind for IndexEntry {
             .collect();
         versions
             .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let newest = versions.into_iter().find(|(version, line)| {
-            serde_json::from_slice::<LineVersion<'_>>(line)
-                .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string())
-        });
-        let Some((_, line)) = newest else {
-            return Vec::new();
-        };
-        let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
-            return Vec::new();
-        };
-        line.deps
+        let mut leads: BTreeMap<String, bool> = BTreeMap::new();
+        let mut series = Vec::new();
+        for (version, line) in versions {
+            // What cargo takes for compatible (semver, `Op::Caret`).
+            let this = match (version.major, version.minor) {
+                (0, 0) => (0, 0, version.patch),
+                (0, minor) => (0, minor, 0),
+                (major, _) => (major, 0, 0),
+            };
+            let is_odd = !version.pre.is_empty() && !series.is_empty();
+            if is_odd || series.contains(&this) {
+                continue;
+            }
+            let is_choice = serde_json::from_slice::<LineVersion<'_>>(line)
+                .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string());
+            let (true, Ok(line)) = (is_choice, serde_json::from_slice::<LineDeps<'_>>(line)) else {
+                continue;
+            };
+            for dep in line.deps {
+                if dep.kind.as_deref() == Some("dev") || dep.registry.is_some() {
+                    continue;
+                }
+                let name = dep.package.unwrap_or(dep.name).into_owned();
+                *leads.entry(name).or_default() |= !dep.optional && series.is_empty();
+            }
+            series.push(this);
+            if series.len() == SERIES {
+                break;
+            }
+        }
+        leads
             .into_iter()
-            .filter(|dep| dep.kind.as_deref() != Some("dev") && dep.registry.is_none())
-            .filter_map(|dep| {
-                let resource = Self::of(&self.registry, &dep.package.unwrap_or(dep.name))?;
-                let is_likely = !dep.optional;
+            .filter_map(|(name, is_likely)| {
                 Some(Lead {
-                    resource,
+                    resource: Self::of(&self.registry, &name)?,
                     is_likely,
                 })
             })
@@ -1014,13 +1035,15 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_leads_to_what_its_newest_version_needs() {
+    fn an_entry_leads_to_what_its_newest_version_needs_and_perhaps_to_what_older_series_need() {
         let deps = |version: &str, deps: &str| {
             line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
         };
         let body = [
             deps("1.10.0", r#"{"name":"a","package":"needed"},{"name":"built","kind":"build"},{"name":"no","optional":true}"#),
             deps("1.9.0", r#"{"name":"old"}"#),
+            deps("0.9.2", r#"{"name":"older"}"#),
+            deps("0.9.3", r#"{"name":"other"},{"name":"built"}"#),
             deps("2.0.0-beta.1", r#"{"name":"beta"}"#),
             deps("1.11.0", r#"{"name":"gone"}"#).replace("\"yanked\":false", "\"yanked\":true"),
             deps("1.10.0", r#"{"name":"dev","kind":"dev"}"#).replace("1.10.0", "1.2.0"),
@@ -1032,7 +1055,12 @@ mod tests {
             .into_iter()
             .map(|lead| (lead.resource.to_string(), lead.is_likely))
             .collect();
-        let expected = [("needed", true), ("built", true), ("no", false)];
+        let expected = [
+            ("built", true),
+            ("needed", true),
+            ("no", false),
+            ("other", false),
+        ];
         assert_eq!(
             leads,
             expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))

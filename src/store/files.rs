@@ -411,7 +411,7 @@ impl Store for Files {
         let path = self.entry_path(key);
         let at = path.clone();
         let touched = blocking(move || touch(&path, |_| Some(checked))).await;
-        if let Some((before, after)) =
+        if let Some((before, after, checked)) =
             touched.map_err(|source| StoreError::io(at.clone(), source))?
         {
             self.entries
@@ -626,11 +626,12 @@ impl Files {
     }
 }
 
-/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's stamp changed.
+/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's stamp changed,
+/// and what that time is now.
 fn touch(
     path: &Path,
     choose: impl FnOnce(SystemTime) -> Option<SystemTime>,
-) -> io::Result<Option<(Stamp, Stamp)>> {
+) -> io::Result<Option<(Stamp, Stamp, SystemTime)>> {
     let Some(file) = open(path)? else {
         return Ok(None);
     };
@@ -639,7 +640,8 @@ fn touch(
         return Ok(None);
     };
     file.set_modified(checked)?;
-    Ok(Some((Stamp::of(&found), Stamp::of(&file.metadata()?))))
+    let now = file.metadata()?;
+    Ok(Some((Stamp::of(&found), Stamp::of(&now), now.modified()?)))
 }
 
 /// Whether there is a file with something in it, and no link.

@@ -57,8 +57,8 @@ pub struct Upstream {
     /// Those that configured upstreams named, with ports, the latest last.
     named: RwLock<VecDeque<String>>,
     doors: Doors,
-    /// Requests to https origins without an answer yet.
-    waiting: AtomicUsize,
+    /// Requests to https origins without an answer yet, by lane.
+    waiting: [AtomicUsize; LANES],
     /// Room for requests that each need a connection of their own.
     room: Semaphore,
 }
@@ -383,7 +383,7 @@ impl Upstream {
             configured,
             named: RwLock::default(),
             doors: Doors::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: std::array::from_fn(|_| AtomicUsize::new(0)),
             room: Semaphore::new(CONNECTIONS),
         })
     }
@@ -504,8 +504,7 @@ impl Upstream {
             _ => Speech::Older,
         };
         if matches!(speech, Speech::Unknown | Speech::Http2) {
-            let waiting = Waiting::one_more(&self.waiting);
-            let lane = (waiting.before / LANE).min(LANES - 1);
+            let (lane, _waiting) = Waiting::one_more(&self.waiting);
             let mut watcher = self.doors.watch(&origin, lane);
             let began = Instant::now();
             let sent = tokio::select! {
@@ -614,23 +613,24 @@ impl Upstream {
     }
 }
 
-/// A request without an answer yet, counted while it lives.
-struct Waiting<'a> {
-    all: &'a AtomicUsize,
-    /// How many there were before it.
-    before: usize,
-}
+/// A request without an answer yet, counted in its lane while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn one_more(all: &'a AtomicUsize) -> Self {
-        let before = all.fetch_add(1, Ordering::Relaxed);
-        Self { all, before }
+    /// Chooses a lane: the first that has room, so that few requests need one connection, else the emptiest.
+    fn one_more(lanes: &'a [AtomicUsize; LANES]) -> (usize, Self) {
+        let counts = lanes.each_ref().map(|lane| lane.load(Ordering::Relaxed));
+        let roomy = counts.iter().position(|count| *count < LANE);
+        let emptiest = || (0..LANES).min_by_key(|lane| counts[*lane]).unwrap_or(0);
+        let lane = roomy.unwrap_or_else(emptiest);
+        lanes[lane].fetch_add(1, Ordering::Relaxed);
+        (lane, Self(&lanes[lane]))
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

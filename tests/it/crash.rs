@@ -44,7 +44,7 @@ fn random(round: u64, limit: usize) -> usize {
     let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
     let mixed = (nanos ^ round.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let number = usize::try_from(mixed).unwrap_or(0) % limit;
-    eprintln!("round {round}: killed after {number} requests");
+    eprintln!("round {round}: killed at moment {number}");
     number
 }
 

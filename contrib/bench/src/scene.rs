@@ -220,7 +220,8 @@ fn stale_far(play: &Play<'_>) -> Vec<Row> {
     stale(play, FAR, 0.5, 0.3)
 }
 
-/// Every run of cargo meets a larder that was just started on a store that has everything and may trust nothing.
+/// Every run of cargo meets a larder that was just started on a store that has everything and may trust nothing. What it takes if
+/// everything may be trusted is cargo's own work, below which no cache can go.
 fn stale(play: &Play<'_>, round_trip: Duration, first_claim: f64, reach: f64) -> Vec<Row> {
     let stage = play.stage(round_trip, None);
     let site = filled(&stage);
@@ -232,8 +233,16 @@ fn stale(play: &Play<'_>, round_trip: Duration, first_claim: f64, reach: f64) ->
             reach,
         );
         let mut waste = waste(&format!("{what}, stored but stale, {distance}"));
+        let mut floor = Row::ratio(
+            &format!("{what}, stored and fresh / direct, {distance}"),
+            UNCLAIMED,
+            UNCLAIMED,
+        );
         for _ in 0..play.rounds {
             let direct = stage.direct(task);
+            let larder = site.serve(&["--max-age", "1d"]);
+            floor.push_pair(direct, stage.run(task, larder.url()));
+            larder.stop();
             let larder = site.serve(&["--max-age", "0s"]);
             let before = index_requests(&stage);
             let through = stage.run(task, larder.url());
@@ -241,7 +250,7 @@ fn stale(play: &Play<'_>, round_trip: Duration, first_claim: f64, reach: f64) ->
             larder.stop();
             row.push_pair(direct, through);
         }
-        [row, waste]
+        [row, waste, floor]
     };
     let fetch = compare(Task::Fetch, "cargo fetch --locked");
     let resolve = compare(Task::Resolve, "cargo generate-lockfile");
