@@ -529,8 +529,24 @@ impl Store for Files {
                 files => files?,
             };
             for file in files {
-                // A project file that cannot be read is a project that must be warmed again, no more.
-                if let Ok(project) = serde_json::from_slice(&fs::read(file?.path())?) {
+                let file = file?;
+                // What is no project file, or none that may be read, is a project that must be warmed again, no more. But when
+                // files run out, or the disk has trouble, nobody may take the project for gone.
+                if !file.file_type()?.is_file() {
+                    continue;
+                }
+                let text = match fs::read(file.path()) {
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                        ) =>
+                    {
+                        continue;
+                    }
+                    text => text?,
+                };
+                if let Ok(project) = serde_json::from_slice(&text) {
                     projects.push(project);
                 }
             }
@@ -850,6 +866,26 @@ mod tests {
         assert_eq!(store.pins().await.unwrap(), []);
         assert_eq!(store.census().await.unwrap(), Census::default());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_readable_project_file_hides_no_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Files::open(folder.path()).unwrap();
+        let pin = Pin {
+            owner: crate::store::Owner::File("/project/Cargo.lock".into()),
+            packages: Vec::new(),
+            archives: Vec::new(),
+        };
+        store.put_pin(&pin).await.unwrap();
+        let projects = folder.path().join("v1/projects");
+        fs::create_dir(projects.join("folder.json")).unwrap();
+        fs::write(projects.join("rubbish.json"), "rubbish").unwrap();
+        std::os::unix::fs::symlink("nowhere", projects.join("link.json")).unwrap();
+        let closed = projects.join("closed.json");
+        fs::write(&closed, "{}").unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        assert_eq!(store.pins().await.unwrap(), [pin]);
     }
 
     #[test]
