@@ -3,9 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs::{self, File},
-    io::Read as _,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -89,14 +89,17 @@ struct Stamp {
 
 impl Stamp {
     /// `None` if it is no file.
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some(Self {
+    fn of(found: &fs::Metadata) -> Option<Self> {
+        found.is_file().then(|| Self {
             file: (found.dev(), found.ino()),
             len: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
         })
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        Self::of(&fs::metadata(path).ok()?)
     }
 
     fn is_settled(&self) -> bool {
@@ -168,7 +171,7 @@ impl Shelf {
         let mut changed: Vec<_> = self
             .locks
             .iter()
-            .map(|(path, place)| (Stamp::of(path), path, place.stamp))
+            .map(|(path, place)| (Stamp::at(path), path, place.stamp))
             .filter(|(stamp, _, known)| stamp.is_none() || stamp != known)
             .map(|(stamp, path, _)| (stamp, path.clone()))
             .collect();
@@ -178,16 +181,16 @@ impl Shelf {
             let Some(place) = self.locks.get_mut(&path) else {
                 continue;
             };
-            place.stamp = stamp.filter(Stamp::is_settled);
+            place.stamp = None;
             place.lock = None;
-            if stamp.is_none() {
+            if stamp.is_none() || Instant::now() > deadline {
                 continue;
             }
-            if Instant::now() > deadline {
-                place.stamp = None;
-                continue;
-            }
-            match read(&path, registries, &mut self.packages) {
+            let read = open(&path).and_then(|(file, stamp)| {
+                place.stamp = Some(stamp).filter(Stamp::is_settled);
+                read(file, &path, registries, &mut self.packages)
+            });
+            match read {
                 Ok(lock) => {
                     let left_out = place.left_out.clone();
                     place.lock = Some(Arc::new(Lock { left_out, ..lock }));
@@ -207,13 +210,32 @@ impl Shelf {
     }
 }
 
+/// Opens a file and tells what it looked like then. Never waits: what was a file may have been replaced by a pipe since.
+fn open(path: &Path) -> Result<(File, Stamp), String> {
+    let opened = || {
+        let nonblock =
+            i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nonblock)
+            .open(path)?;
+        let found = file.metadata()?;
+        Ok((file, found))
+    };
+    let (file, found) = opened().map_err(|cause: io::Error| cause.to_string())?;
+    match Stamp::of(&found) {
+        Some(stamp) => Ok((file, stamp)),
+        None => Err("it is not a file".to_owned()),
+    }
+}
+
 fn read(
+    file: File,
     path: &Path,
     registries: &Registries,
     known: &mut HashSet<Arc<Package>>,
 ) -> Result<Lock, String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|cause| cause.to_string())?;
     file.take(LARGEST + 1)
         .read_to_string(&mut text)
         .map_err(|cause| cause.to_string())?;
@@ -295,7 +317,8 @@ pub(super) fn named(text: &str) -> (Arc<Lock>, Vec<(Arc<Package>, String)>) {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, lock).unwrap();
-    let lock = read(file.path(), &registries, &mut HashSet::new()).unwrap();
+    let (opened, _) = open(file.path()).unwrap();
+    let lock = read(opened, file.path(), &registries, &mut HashSet::new()).unwrap();
     let of = |word: &str| {
         let mut packages = lock.packages();
         let package = packages.find(|package| package.name == bare(word));
@@ -315,6 +338,18 @@ mod tests {
             packages: Vec::new(),
             archives: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_lock_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("Cargo.lock");
+        let (kind, mode) = (
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        );
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        assert_eq!(open(&pipe).unwrap_err(), "it is not a file");
     }
 
     #[test]
