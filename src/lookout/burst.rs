@@ -30,20 +30,63 @@ pub(super) enum Verdict {
 /// Index entries that were asked for with no great pause in between, and the lock files that may explain them all.
 #[derive(Debug)]
 pub(super) struct Burst {
+    /// What was asked for since a client set out.
+    heard: Heard,
+    /// The same, and what was asked for before, unless that was nothing.
+    all: Option<Heard>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
     asked: HashSet<u64>,
     candidates: Vec<Candidate>,
 }
 
 impl Burst {
-    pub(super) fn new(candidates: Vec<Candidate>) -> Self {
-        Self {
+    /// A client sets out just after these entries were asked for. They may be another's, who goes on, or the beginning of the
+    /// same work.
+    pub(super) fn after(earlier: &HashSet<u64>, candidates: Vec<Candidate>) -> Self {
+        let heard = Heard {
             asked: HashSet::new(),
             candidates,
+        };
+        let mut all = (!earlier.is_empty()).then(|| heard.clone());
+        for mark in earlier {
+            all.iter_mut().for_each(|all| all.note(*mark));
         }
+        Self { heard, all }
     }
 
     /// An entry is asked for.
     pub(super) fn note(&mut self, mark: u64) {
+        self.heard.note(mark);
+        self.all.iter_mut().for_each(|all| all.note(mark));
+    }
+
+    /// What was asked for since the client set out.
+    pub(super) fn into_asked(self) -> HashSet<u64> {
+        self.heard.asked
+    }
+
+    /// What to do, by what was asked for since the client set out, or else by that and what was asked for before.
+    pub(super) fn verdict(&self) -> Verdict {
+        match (
+            self.heard.verdict(),
+            self.all.as_ref().map_or(Verdict::Nothing, Heard::verdict),
+        ) {
+            (Verdict::Follow(candidate), _) | (_, Verdict::Follow(candidate)) => {
+                Verdict::Follow(candidate)
+            }
+            (Verdict::Nothing, Verdict::Nothing) => Verdict::Nothing,
+            (Verdict::Unclear | Verdict::Nothing, Verdict::Unclear | Verdict::Nothing) => {
+                Verdict::Unclear
+            }
+        }
+    }
+}
+
+impl Heard {
+    fn note(&mut self, mark: u64) {
         if self.asked.insert(mark) {
             // Cargo asks for nothing that is not in its lock file, if that is good.
             self.candidates
@@ -54,7 +97,7 @@ impl Burst {
     /// A lock file explains what was asked for if it names all of that, and nearly all that it depends on directly is among it. If
     /// several do, which happens to copies of one project, they must lack the same; one that lacks nothing is as good an
     /// explanation as any.
-    pub(super) fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Verdict {
         let lacks_any = |candidate: &Candidate| !candidate.lacks.is_empty();
         if !self.candidates.iter().any(lacks_any) {
             return Verdict::Nothing;
@@ -83,6 +126,12 @@ mod tests {
     /// Lock files as `DIRECT | INDIRECT`, with `!` behind what the store lacks; what is asked for; and which of them is followed.
     #[track_caller]
     fn check(locks: &[&str], asked: &str, expected: Option<usize>) {
+        check_after(locks, "", asked, expected);
+    }
+
+    /// The same, when other entries were asked for before a client set out.
+    #[track_caller]
+    fn check_after(locks: &[&str], earlier: &str, asked: &str, expected: Option<usize>) {
         let candidates = locks.iter().map(|text| {
             let (lock, all) = named(text);
             let lacks = all
@@ -94,10 +143,11 @@ mod tests {
             }
         });
         let candidates: Vec<_> = candidates.collect();
-        let mut burst = Burst::new(candidates.clone());
+        let mark = |name: &str| named(name).1[0].0.mark;
+        let earlier_marks = earlier.split_whitespace().map(mark).collect();
+        let mut burst = Burst::after(&earlier_marks, candidates.clone());
         for name in asked.split_whitespace() {
-            let (_, package) = named(name);
-            burst.note(package[0].0.mark);
+            burst.note(mark(name));
         }
         let followed = match burst.verdict() {
             Verdict::Follow(found) => candidates
@@ -105,7 +155,7 @@ mod tests {
                 .position(|candidate| Arc::ptr_eq(&candidate.lock, &found.lock)),
             Verdict::Unclear | Verdict::Nothing => None,
         };
-        assert_eq!(followed, expected, "{locks:?} after {asked}");
+        assert_eq!(followed, expected, "{locks:?} after {earlier}, {asked}");
     }
 
     #[test]
@@ -136,6 +186,17 @@ mod tests {
         // One that has all it needs explains it as well.
         check(&["a b!", "a b"], "a b", None);
         check(&["a b! | c", "a b"], "a b c", Some(0));
+    }
+
+    #[test]
+    fn what_was_asked_for_before_another_client_set_out_counts_and_is_not_held_against_it() {
+        let locks = ["a b! | c", "d e! | f"];
+        check(&locks, "b", None);
+        check_after(&locks, "a", "b", Some(0));
+        check_after(&locks, "a", "b d", None);
+        check_after(&locks, "a", "d e", Some(1));
+        check_after(&locks, "a g", "b", None);
+        check_after(&locks, "", "d e", Some(1));
     }
 
     #[test]

@@ -167,22 +167,25 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        let mut next = events.recv().await;
-        while let Some(event) = next {
-            next = match event {
-                Event::Begin => self.burst(&mut events).await,
+        while let Some(event) = events.recv().await {
+            let mut next = match event {
+                Event::Begin => Some(HashSet::new()),
                 Event::Asked(_) => None,
             };
-            if next.is_none() {
-                self.shared.is_listening.store(false, Ordering::Relaxed);
-                next = events.recv().await;
+            while let Some(earlier) = next {
+                next = self.burst(&mut events, &earlier).await;
             }
+            self.shared.is_listening.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Looks, then listens until it is clear which lock file clients work on, or that it is none. Returns what came that is for
-    /// another burst.
-    async fn burst(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
+    /// Looks, then listens until it is clear which lock file clients work on, or that it is none. If a client sets out before
+    /// that, another burst begins, after what was asked for in this one, which is returned.
+    async fn burst(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        earlier: &HashSet<u64>,
+    ) -> Option<HashSet<u64>> {
         self.shared.is_listening.store(true, Ordering::Relaxed);
         let began = Instant::now();
         let looked = self.look().await;
@@ -195,7 +198,7 @@ impl Watch {
                 return None;
             }
         };
-        let mut burst = Burst::new(candidates);
+        let mut burst = Burst::after(earlier, candidates);
         if let Verdict::Nothing = burst.verdict() {
             debug!("no registered lock file lacks anything");
             return None;
@@ -207,7 +210,7 @@ impl Watch {
             while let Ok(event) = timeout(patience, events.recv()).await {
                 match event? {
                     Event::Asked(mark) => burst.note(mark),
-                    begin @ Event::Begin => return Some(begin),
+                    Event::Begin => return Some(burst.into_asked()),
                 }
                 if first.get_or_insert_with(Instant::now).elapsed() > VOLLEY {
                     break;
