@@ -3,7 +3,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -31,6 +34,28 @@ impl Lane {
             fetched,
             asked,
         }
+    }
+}
+
+/// How often fetching ahead may still fail before it ends.
+#[derive(Debug)]
+pub struct Strikes(AtomicUsize);
+
+impl Strikes {
+    /// The last of so many failures ends it.
+    pub const fn new(left: usize) -> Self {
+        Self(AtomicUsize::new(left))
+    }
+
+    pub(super) fn are_out(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn count(&self) {
+        let less = |left: usize| left.checked_sub(1);
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 

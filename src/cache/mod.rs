@@ -27,7 +27,7 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
-pub use ahead::Lane;
+pub use ahead::{Lane, Strikes};
 pub use body::{Arriving, Body};
 pub use decide::{Demand, Outcome, Reach, StaleReason};
 pub use reach::Outage;
@@ -358,35 +358,40 @@ impl Cache {
                 tokio::spawn(async move {
                     let lane = &cache.0.course_lane;
                     // Whoever needs it will be told what failed.
-                    let _ = cache.fetch_blob_ahead(&next, lane).await;
+                    let strikes = Strikes::new(1);
+                    cache.fetch_blob_ahead(&next, lane, &strikes).await;
                 });
             }
         });
     }
 
-    /// Fetches a blob that a client will ask for, unless it is held or on its way already. Says whether it was fetched and stored
-    /// where it had to be.
-    pub async fn fetch_blob_ahead(&self, next: &Resource, lane: &Lane) -> bool {
+    /// Fetches a blob that a client will ask for, unless it is held or on its way already, or the strikes are out when its turn
+    /// comes. That it can't be fetched or stored counts as one, before the next takes the turn.
+    pub async fn fetch_blob_ahead(&self, next: &Resource, lane: &Lane, strikes: &Strikes) {
         let Place::Blob(sum) = next.place() else {
-            return false;
+            return;
         };
         let Ok(turn) = lane.room.acquire().await else {
-            return false;
+            return;
         };
+        if strikes.are_out() {
+            return;
+        }
         let slot = blob_slot(next, sum);
         // What is damaged will be found when it is asked for.
         if self.stored_blob(next, sum).await.is_some() {
-            return true;
+            return;
         }
         if self.decide(next, &slot, None, Demand::Fresh) != Decision::Fetch {
-            return false;
+            strikes.count();
+            return;
         }
         let progress = {
             // Locked over both, so that whoever joins finds it noted.
             let mut ahead = self.ahead_blobs();
             let (role, progress) = self.fly(next, slot, Demand::Fresh);
             if role == Role::Joined {
-                return true;
+                return;
             }
             if ahead.len() >= MEMORY {
                 ahead.clear();
@@ -404,8 +409,14 @@ impl Cache {
             Err(_) if self.ahead_blobs().remove(&sum).is_some() => {}
             Ok(_) | Err(_) => self.count(lane.fetched),
         }
+        if landing.is_err() {
+            strikes.count();
+            return;
+        }
         drop(turn);
-        self.landed(next, progress, Until::Kept).await.is_ok()
+        if self.landed(next, progress, Until::Kept).await.is_err() {
+            strikes.count();
+        }
     }
 
     /// Counts the first request for what was fetched ahead.

@@ -11,7 +11,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tracing::{debug, info};
 
 use crate::{
-    cache::{Cache, Lane},
+    cache::{Cache, Lane, Strikes},
     hash::Sha256,
     resource::{Audience, CrateFile, IndexEntry, Place, Resource, Upstreams},
     store::{Owner, Store, StoreError},
@@ -299,7 +299,7 @@ impl Watch {
         let errand = Errand {
             cache: self.cache.clone(),
             lane: self.lane.clone(),
-            strikes: Arc::default(),
+            strikes: Arc::new(Strikes::new(STRIKES)),
         };
         tokio::spawn(errand.run(lock, lacks));
     }
@@ -310,7 +310,7 @@ impl Watch {
 struct Errand {
     cache: Cache,
     lane: Arc<Lane>,
-    strikes: Arc<AtomicUsize>,
+    strikes: Arc<Strikes>,
 }
 
 impl Errand {
@@ -376,11 +376,9 @@ impl Errand {
         let Some(file) = CrateFile::of(registry, name, version, Some(package.sum)) else {
             return;
         };
-        if self.strikes.load(Ordering::Relaxed) < STRIKES
-            && !self.cache.fetch_blob_ahead(&file, &self.lane).await
-        {
-            self.strikes.fetch_add(1, Ordering::Relaxed);
-        }
+        self.cache
+            .fetch_blob_ahead(&file, &self.lane, &self.strikes)
+            .await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path};
+use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
 use crate::stage::{blob_path, download, entry, settle, site, total, until};
 use crate::support::cargo::{CargoHome, Project};
@@ -303,6 +303,27 @@ fn what_was_left_out_when_it_was_registered_is_not_fetched_ahead() {
     });
     settle(&larder);
     assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 0);
+}
+
+#[test]
+fn three_refusals_end_what_is_fetched_ahead() {
+    let upstream = FakeUpstream::builder().max_age(Some(600)).start();
+    let names: Vec<_> = (0..200).map(|number| format!("crate{number}")).collect();
+    let names: Vec<_> = names.iter().map(|name| &**name).collect();
+    publish(&upstream, &names);
+    let site = site(&upstream);
+    let _project = registered(&upstream, &site, &names, &names);
+    upstream.fault("/dl/", Fault::Status(403));
+    let larder = site.serve(&[]);
+    ask(&larder, &names);
+    larder.wait_for_log("fetching ahead");
+    let asked = || {
+        let is_asked = |name: &&&str| upstream.requests_for(&crate_path(name, "1.0.0")) > 0;
+        names.iter().filter(is_asked).count()
+    };
+    until("some are asked for", || asked() >= 3);
+    settle(&larder);
+    assert!(asked() <= 64 + 3, "{}", asked());
 }
 
 #[test]
