@@ -37,6 +37,28 @@ impl Lane {
     }
 }
 
+/// Room beside the clients', for as long as it is held: whoever holds it fetches without having to wait for them.
+#[derive(Debug)]
+pub struct ExtraRoom {
+    pub(super) cache: super::Cache,
+    pub(super) room: u32,
+}
+
+impl Drop for ExtraRoom {
+    fn drop(&mut self) {
+        let (cache, room) = (self.cache.clone(), self.room);
+        // Some of it may be in use by others. They keep it until they are done.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            if let Ok(taken) = cache.0.blob_room.acquire_many(room).await {
+                taken.forget();
+            }
+        });
+    }
+}
+
 /// How often fetching ahead may still fail before it ends.
 #[derive(Debug)]
 pub struct Strikes(AtomicUsize);

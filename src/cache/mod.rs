@@ -27,7 +27,7 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
-pub use ahead::{Lane, Strikes};
+pub use ahead::{ExtraRoom, Lane, Strikes};
 pub use body::{Arriving, Body};
 pub use decide::{Demand, Outcome, Reach, StaleReason};
 pub use reach::Outage;
@@ -54,7 +54,7 @@ const WHOLE_BLOB: u64 = PIECE as u64;
 const MEMORY: usize = 100_000;
 
 /// Requests to upstream at a time, for entries and for blobs. What answers a volley of questions about a whole project in one
-/// round trip; and no more bodies than one connection carries.
+/// round trip; and no more bodies than one connection carries, but for what is fetched ahead, which has room beside them.
 const ENTRIES_IN_FLIGHT: usize = 300;
 const IN_FLIGHT: usize = 100;
 
@@ -163,7 +163,7 @@ impl Cache {
             flights: Flights::default(),
             entry_room: Semaphore::new(ENTRIES_IN_FLIGHT),
             parts: PartRoom::new(),
-            // What is fetched ahead takes none of the clients' room.
+            // What follows a course takes none of the clients' room.
             blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
             course_lane: Lane::new(AHEAD_IN_FLIGHT, "blobs-ahead-fetched", "blobs-ahead-asked"),
             writers: Semaphore::new(options.writers),
@@ -340,10 +340,19 @@ impl Cache {
         Some(Ahead::Asked(progress))
     }
 
-    /// Room for fetching that many blobs ahead at a time, for a reason that is not the cache's. It takes none of the clients' room.
-    pub fn lane(&self, room: usize, fetched: &'static str, asked: &'static str) -> Lane {
-        self.0.blob_room.add_permits(room);
-        Lane::new(room, fetched, asked)
+    /// A lane for fetching that many blobs ahead at a time, for a reason that is not the cache's. They take the clients' room
+    /// unless [`Cache::extra_room`] is held meanwhile.
+    pub fn lane(&self, room: u16, fetched: &'static str, asked: &'static str) -> Lane {
+        Lane::new(room.into(), fetched, asked)
+    }
+
+    /// Makes room for so many more blobs on their way at a time, until it is dropped.
+    pub fn extra_room(&self, room: u16) -> ExtraRoom {
+        self.0.blob_room.add_permits(room.into());
+        ExtraRoom {
+            cache: self.clone(),
+            room: room.into(),
+        }
     }
 
     /// Begins to fetch what a client that asks for `sum` as a part of a course will ask for next.

@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tracing::{debug, info};
 
 use crate::{
-    cache::{Cache, Lane, Strikes},
+    cache::{Cache, ExtraRoom, Lane, Strikes},
     hash::Sha256,
     resource::{Audience, CrateFile, IndexEntry, Place, Resource, Upstreams},
     store::{Owner, Store, StoreError},
@@ -40,7 +40,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What was begun ahead, or found to be for another platform, is not begun again for so long: it may be what can't be had.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Crates fetched ahead at a time.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: u16 = 64;
 /// So many failures end it: upstream or the disk has trouble.
 const STRIKES: usize = 3;
 /// Names that wait to be looked at. What comes beyond them is not noted, which costs no more than a fetch ahead.
@@ -105,6 +105,7 @@ impl Lookout {
             store,
             upstreams,
             lane: Arc::new(lane),
+            room: Weak::new(),
             shared: shared.clone(),
             shelf: Shelf::default(),
             pinned_at: None,
@@ -158,6 +159,8 @@ struct Watch {
     store: Arc<dyn Store>,
     upstreams: Upstreams,
     lane: Arc<Lane>,
+    /// Of the errands that are under way: clients are to have no less of theirs, and no more when there are none.
+    room: Weak<ExtraRoom>,
     shared: Arc<Shared>,
     shelf: Shelf,
     /// The moment of the registrations that are on the shelf, if none can have been missed.
@@ -296,9 +299,13 @@ impl Watch {
             crates = lacks.len(),
             "a client sets out to ask for what a registered lock file names; fetching ahead"
         );
+        let room = self.room.upgrade();
+        let room = room.unwrap_or_else(|| Arc::new(self.cache.extra_room(IN_FLIGHT)));
+        self.room = Arc::downgrade(&room);
         let errand = Errand {
             cache: self.cache.clone(),
             lane: self.lane.clone(),
+            _room: room,
             strikes: Arc::new(Strikes::new(STRIKES)),
         };
         tokio::spawn(errand.run(lock, lacks));
@@ -310,6 +317,7 @@ impl Watch {
 struct Errand {
     cache: Cache,
     lane: Arc<Lane>,
+    _room: Arc<ExtraRoom>,
     strikes: Arc<Strikes>,
 }
 
