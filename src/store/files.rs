@@ -884,7 +884,7 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", projects.join("link.json")).unwrap();
         let closed = projects.join("closed.json");
         fs::write(&closed, "{}").unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(store.pins().await.unwrap(), [pin]);
     }
 
