@@ -61,7 +61,7 @@ pub enum Fault {
     NotModifiedWithoutValidator,
     /// The true answer without a length: chunked; over h2 without `content-length`.
     NoLength,
-    /// This fault, for requests with a `Range` alone.
+    /// This fault, for requests alone with a `Range` that has an end.
     OfRanges(Box<Self>),
 }
 

@@ -224,7 +224,10 @@ impl State {
         if !self.settings.delay.is_zero() {
             tokio::time::sleep(self.settings.delay).await;
         }
-        let is_range = request.header("range").is_some();
+        // One with an end: what goes on from somewhere to the end is the rest of a whole.
+        let is_range = request
+            .header("range")
+            .is_some_and(|range| !range.ends_with('-'));
         let fault = lock(&self.faults).take(&request.path, is_range);
         if let Some(Fault::StallFor(time)) = fault {
             tokio::time::sleep(time).await;
