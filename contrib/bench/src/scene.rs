@@ -412,8 +412,10 @@ fn memory(play: &Play<'_>) -> Vec<Row> {
         let (all, raw) = resident(&larder, "VmRSS:");
         started.push(all, raw);
         stage.run(Task::Fetch, larder.url());
-        // Idle means that nothing is under way any more, cargo's connections and larder's writing included.
-        std::thread::sleep(Duration::from_secs(1));
+        // Idle means that nothing is under way any more, cargo's connections and larder's writing included, and that the room for a
+        // burst was given up, which is so ten seconds after the last request.
+        load::settle(&larder);
+        std::thread::sleep(Duration::from_secs(12));
         let (all, raw) = resident(&larder, "VmRSS:");
         worked.push(all, raw);
         larder.stop();
