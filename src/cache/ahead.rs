@@ -28,7 +28,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
+    /// For so many blobs at a time. They take the clients' room unless [`Cache::extra_room`](super::Cache::extra_room) is held
+    /// meanwhile.
+    pub fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
         Self {
             room: Semaphore::new(room),
             fetched,

@@ -126,16 +126,15 @@ impl Cache {
             return Ok(());
         }
         // It may have been made due since.
-        let counted = |checked| self.counted(&Slot::Entry(key.clone()), checked);
         match news {
             News::Entry(mut entry) => {
-                entry.checked = counted(entry.checked);
+                entry.checked = self.counted(key, entry.checked);
                 let stored = self.0.store.put_entry(key, &entry).await;
                 stored.map_err(|error| self.not_kept(resource, &error))
             }
             News::Checked(_, checked) => {
                 // Nothing that was stored is lost by it.
-                if let Err(error) = self.0.store.renew(key, counted(checked)).await {
+                if let Err(error) = self.0.store.renew(key, self.counted(key, checked)).await {
                     warn!(%resource, error = %chain(&error), "cannot note that the stored copy is still right");
                 }
                 Ok(())

@@ -340,12 +340,6 @@ impl Cache {
         Some(Ahead::Asked(progress))
     }
 
-    /// A lane for fetching that many blobs ahead at a time, for a reason that is not the cache's. They take the clients' room
-    /// unless [`Cache::extra_room`] is held meanwhile.
-    pub fn lane(&self, room: u16, fetched: &'static str, asked: &'static str) -> Lane {
-        Lane::new(room.into(), fetched, asked)
-    }
-
     /// Makes room for so many more blobs on their way at a time, until it is dropped.
     pub fn extra_room(&self, room: u16) -> ExtraRoom {
         self.0.blob_room.add_permits(room.into());
@@ -778,7 +772,7 @@ impl Cache {
         until: Until,
     ) -> Result<(Outcome, Entry), Error> {
         let stored = self.stored(resource, &key).await?;
-        let slot = Slot::Entry(key);
+        let slot = Slot::Entry(key.clone());
         match self.decide(resource, &slot, stored.as_ref(), demand) {
             Decision::Serve(outcome) => {
                 let entry = stored.ok_or_else(|| self.abandoned(resource))?;
@@ -786,7 +780,7 @@ impl Cache {
             }
             Decision::Refuse(refusal) => Err(self.refused(resource, refusal)),
             Decision::Revalidate(_) | Decision::Fetch => {
-                Box::pin(self.fetched_entry(resource, slot, demand, until, stored)).await
+                Box::pin(self.fetched_entry(resource, key, demand, until, stored)).await
             }
         }
     }
@@ -795,11 +789,12 @@ impl Cache {
     async fn fetched_entry(
         &self,
         resource: &Resource,
-        slot: Slot,
+        key: Key,
         demand: Demand,
         until: Until,
         stored: Option<Entry>,
     ) -> Result<(Outcome, Entry), Error> {
+        let slot = Slot::Entry(key.clone());
         let (role, landing) = self
             .fly_to(resource, slot.clone(), demand, until, stored.as_ref())
             .await?;
@@ -809,7 +804,7 @@ impl Cache {
         };
         let mut landed = (role, landing);
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
-        if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&slot, entry.checked) == SystemTime::UNIX_EPOCH)
+        if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&key, entry.checked) == SystemTime::UNIX_EPOCH)
             && !matches!(landed.1.outcome, Outcome::Stale(_))
             && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
         {
@@ -886,7 +881,7 @@ impl Cache {
             }
         };
         let held = stored.map(|entry| Held {
-            checked: self.counted(slot, entry.checked),
+            checked: entry.checked,
             max_age: entry.head.max_age.map(Duration::from_secs),
             validators: &entry.head.validators,
         });
@@ -908,15 +903,8 @@ impl Cache {
         )
     }
 
-    /// When an entry counts as checked by what was checked at `checked`: never, if it must have been checked since.
-    fn counted(&self, slot: &Slot, checked: SystemTime) -> SystemTime {
-        match slot {
-            Slot::Entry(key) => self.counted_entry(key, checked),
-            Slot::Blob(..) => checked,
-        }
-    }
-
-    fn counted_entry(&self, key: &Key, checked: SystemTime) -> SystemTime {
+    /// When the entry under `key` counts as checked that was checked at `checked`: never, if it must have been checked since.
+    fn counted(&self, key: &Key, checked: SystemTime) -> SystemTime {
         let due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
         match due.get(key) {
             Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
@@ -1011,7 +999,7 @@ impl Cache {
         let news = self.0.behind.news(key);
         let count = |newest: Option<Entry>| {
             newest.map(|mut entry| {
-                entry.checked = self.counted_entry(key, entry.checked);
+                entry.checked = self.counted(key, entry.checked);
                 entry
             })
         };

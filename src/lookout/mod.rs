@@ -99,7 +99,11 @@ impl Lookout {
             due: AtomicU64::new(0),
         });
         let (sender, events) = mpsc::channel(BACKLOG);
-        let lane = cache.lane(IN_FLIGHT, "crates-ahead-fetched", "crates-ahead-asked");
+        let lane = Lane::new(
+            IN_FLIGHT.into(),
+            "crates-ahead-fetched",
+            "crates-ahead-asked",
+        );
         let watch = Watch {
             cache,
             store,

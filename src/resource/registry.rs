@@ -580,7 +580,10 @@ impl Kind for IndexEntry {
             }
             let is_choice = serde_json::from_slice::<LineVersion<'_>>(line)
                 .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string());
-            let (true, Ok(line)) = (is_choice, serde_json::from_slice::<LineDeps<'_>>(line)) else {
+            if !is_choice {
+                continue;
+            }
+            let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
                 continue;
             };
             for dep in line.deps {

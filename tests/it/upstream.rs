@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
+use fake_upstream::{Builder, Crate, FakeUpstream, Fault, entry_path};
 
 use tempfile::TempDir;
 
@@ -77,7 +77,9 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
 /// Fills a larder with stale entries and asks for all of them at once through a new process, which knows nothing of its
 /// upstream yet; how many connections that took.
 #[track_caller]
-fn volley(upstream: &FakeUpstream) -> usize {
+fn volley(upstream: Builder) -> usize {
+    let delay = Duration::from_millis(50);
+    let upstream = &upstream.delay(delay).connect_delay(delay * 2).start();
     let names = publish_many(upstream, 60);
     let (site, _ca) = trusting_site(upstream);
     let larder = filled(&site, &names);
@@ -99,23 +101,13 @@ fn volley(upstream: &FakeUpstream) -> usize {
 
 #[test]
 fn a_volley_of_questions_goes_over_one_connection() {
-    let delay = Duration::from_millis(50);
-    let upstream = FakeUpstream::builder()
-        .tls()
-        .delay(delay)
-        .connect_delay(delay * 2);
-    assert_eq!(volley(&upstream.start()), 1);
+    assert_eq!(volley(FakeUpstream::builder().tls()), 1);
 }
 
 #[test]
 fn an_upstream_that_speaks_older_http_only_is_understood_at_once_by_all() {
-    let delay = Duration::from_millis(50);
-    let upstream = FakeUpstream::builder()
-        .tls_http1_only()
-        .delay(delay)
-        .connect_delay(delay * 2);
     // One for each question, and not another one for each that tried HTTP/2 before; a busy machine may open a few more.
-    assert!(volley(&upstream.start()) <= 60 + 10);
+    assert!(volley(FakeUpstream::builder().tls_http1_only()) <= 60 + 10);
 }
 
 #[test]
