@@ -2,11 +2,12 @@
 //! remembers; the fetching is the cache's.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     hash::Sha256,
-    resource::{Place, Resource},
+    resource::{Key, Lead, Place, Resource},
 };
 
 /// What is fetched ahead for one reason: how much of it at a time, and what it is counted as.
@@ -80,6 +81,44 @@ impl Strikes {
         let _ = self
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// How long ago something was asked about, or followed, that belongs to the same burst for certain.
+pub(super) const LATELY: Duration = Duration::from_secs(2);
+
+/// The leads that were followed lately, with what sets apart those to the same thing: a burst has many to a few.
+#[derive(Debug, Default)]
+pub(super) struct Trail(Mutex<Followed>);
+
+#[derive(Debug, Default)]
+struct Followed {
+    since: Option<Instant>,
+    /// By lead, whether as a likely one.
+    leads: HashMap<(Key, String), bool>,
+}
+
+impl Trail {
+    /// Whether this lead to what is kept under `key` is yet to be followed, which it then counts as. One that was followed without
+    /// being likely is, once it is.
+    pub(super) fn follow(&self, key: &Key, lead: &Lead, now: Instant) -> bool {
+        let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_past = |since| now.duration_since(since) > LATELY;
+        if followed.since.is_none_or(is_past) {
+            *followed = Followed {
+                since: Some(now),
+                leads: HashMap::new(),
+            };
+        }
+        match followed.leads.entry((key.clone(), lead.choice.clone())) {
+            Entry::Vacant(free) => {
+                free.insert(lead.is_likely);
+                true
+            }
+            Entry::Occupied(mut was_likely) => {
+                lead.is_likely && !std::mem::replace(was_likely.get_mut(), true)
+            }
+        }
     }
 }
 
@@ -229,6 +268,32 @@ fn ahead(runs: &[Vec<Sha256>], asked: &HashSet<Sha256>) -> Vec<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::{IndexEntry, Registries};
+
+    #[test]
+    fn a_lead_is_followed_once_in_a_burst_and_once_more_when_it_becomes_likely() {
+        let registries = Registries::new(url::Url::parse("http://127.0.0.1:9/").unwrap(), []);
+        let resource = IndexEntry::of(registries.crates_io(), "left").unwrap();
+        let Place::Entry(key) = resource.place() else {
+            panic!("{:?}", resource.place())
+        };
+        let (trail, start) = (Trail::default(), Instant::now());
+        let follow = |choice: &str, is_likely, after| {
+            let lead = Lead {
+                resource: resource.clone(),
+                choice: choice.to_owned(),
+                is_likely,
+            };
+            trail.follow(&key, &lead, start + after)
+        };
+        assert!(follow("^1", false, Duration::ZERO));
+        assert!(!follow("^1", false, Duration::ZERO));
+        assert!(follow("^1", true, Duration::ZERO));
+        assert!(!follow("^1", true, Duration::ZERO));
+        assert!(!follow("^1", false, LATELY));
+        assert!(follow("^2", true, LATELY));
+        assert!(follow("^1", true, LATELY * 2));
+    }
 
     const MINIMAL: &str = "cargo rust-std rustc";
     const DEFAULT: &str = "cargo clippy rust-docs rust-std rustc rustfmt";

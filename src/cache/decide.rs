@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long after it began a fetch ahead answers the request it was meant for: a resolver asks within a few round trips.
-const AHEAD: Duration = Duration::from_secs(10);
+pub(super) const AHEAD: Duration = Duration::from_secs(10);
 
 /// What the asker wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

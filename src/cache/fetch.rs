@@ -73,7 +73,9 @@ impl Cache {
                 self.make_due(&resource, old.as_ref(), &landing).await;
                 if let Landed::Entry(entry) = &landing.body {
                     self.store_later(&resource, &key, News::Entry(entry.clone()));
-                    fetched = Some(entry.body.clone());
+                    // What is as it was has been followed when it was asked about.
+                    let is_changed = old.is_none_or(|old| old.head.sha256 != entry.head.sha256);
+                    fetched = is_changed.then(|| entry.body.clone());
                 }
                 Ok(landing)
             }
@@ -156,6 +158,8 @@ impl Cache {
             &stored,
         ) {
             (Decision::Serve(outcome), Some(entry)) => {
+                // That one may have been wanted for something else.
+                self.look_ahead(resource, &entry.body);
                 return Ok((landing(outcome, entry.clone()), Keep::Nothing));
             }
             (Decision::Serve(_), None) => return Err(self.abandoned(resource)),

@@ -16,7 +16,7 @@ mod reach;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -39,7 +39,7 @@ use crate::{
     store::{Blob, Entry, PIECE, Store, StoreError},
     upstream::{Failure, Upstream},
 };
-use ahead::Course;
+use ahead::{Course, LATELY, Trail};
 use behind::{Behind, News};
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
@@ -106,6 +106,7 @@ struct Inner {
     /// Entries whose fetches count only if they began after the given moment.
     due: Mutex<HashMap<Key, SystemTime>>,
     handed: Pairs,
+    trail: Trail,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
     ahead: Mutex<HashMap<Key, SystemTime>>,
     /// The same for blobs, with the counter of those that are asked for.
@@ -174,6 +175,7 @@ impl Cache {
             ahead: Mutex::default(),
             ahead_blobs: Mutex::default(),
             handed: Pairs::default(),
+            trail: Trail::default(),
             proven: Mutex::default(),
             totals: Mutex::default(),
         }))
@@ -289,26 +291,55 @@ impl Cache {
     /// Begins to fetch, or to revalidate, what clients will most likely ask for after `resource`, whose body is at hand. What
     /// comes of it leads further in turn.
     fn look_ahead(&self, resource: &Resource, body: &[u8]) {
-        if !self.0.options.read_ahead {
+        // What comes of it later than that would answer nobody any more.
+        if !self.0.options.read_ahead || self.0.pace.quiet() > decide::AHEAD {
             return;
         }
-        for next in resource.leads_to(body) {
-            let cache = self.clone();
-            // Whoever needs it will be told what failed.
-            tokio::spawn(async move {
-                let _ = cache.ask_ahead(&next.resource, next.is_likely).await;
-            });
+        for lead in resource.leads_to(body) {
+            let Place::Entry(key) = lead.resource.place() else {
+                continue;
+            };
+            if self.0.trail.follow(&key, &lead, Instant::now()) {
+                let cache = self.clone();
+                tokio::spawn(async move {
+                    // Whoever needs it will be told what failed.
+                    let _ = cache.follow_lead(&lead.resource, lead.is_likely).await;
+                });
+            }
         }
+    }
+
+    /// Fetches, or revalidates, what a lead is to, and goes on from there.
+    async fn follow_lead(&self, next: &Resource, is_likely: bool) -> Option<()> {
+        let body = match self.ask_ahead(next, is_likely).await? {
+            // What is older was asked for in another burst, and so was what it leads to.
+            Ahead::Stored(entry) if entry.checked + LATELY >= now() => entry.body,
+            Ahead::Stored(_) => return None,
+            // The flight goes on by itself.
+            Ahead::Asked(Role::Leader, ..) => return None,
+            Ahead::Asked(Role::Joined, _, Some(stored)) => stored.body,
+            Ahead::Asked(Role::Joined, progress, None) => self.landed_entry(next, progress).await?,
+        };
+        self.look_ahead(next, &body);
+        Some(())
     }
 
     /// Fetches, or revalidates, an entry that a client will ask for, and gives its body once that is known; `None` if it can't
     /// be had now.
     pub async fn fetch_entry_ahead(&self, next: &Resource) -> Option<Bytes> {
-        let progress = match self.ask_ahead(next, true).await? {
-            Ahead::Stored(body) => return Some(body),
-            Ahead::Asked(progress) => progress,
-        };
-        match self.landed(next, progress, Until::Proven).await.ok()?.body {
+        match self.ask_ahead(next, true).await? {
+            Ahead::Stored(entry) => Some(entry.body),
+            Ahead::Asked(_, progress, _) => self.landed_entry(next, progress).await,
+        }
+    }
+
+    async fn landed_entry(
+        &self,
+        resource: &Resource,
+        progress: watch::Receiver<Progress>,
+    ) -> Option<Bytes> {
+        let landing = self.landed(resource, progress, Until::Proven).await;
+        match landing.ok()?.body {
             Landed::Entry(entry) => Some(entry.body),
             Landed::Blob(_) => None,
         }
@@ -320,15 +351,17 @@ impl Cache {
         };
         let slot = Slot::Entry(key.clone());
         let stored = self.stored(next, &key).await.ok()?;
-        match self.decide(next, &slot, stored.as_ref(), Demand::Fresh) {
+        // What this burst has asked about already is not asked about again, however short the freshness window.
+        let since = now();
+        let demand = Demand::FreshSince(since - LATELY);
+        match self.decide(next, &slot, stored.as_ref(), demand) {
             Decision::Fetch if is_likely => {}
             Decision::Fetch => return None,
             Decision::Revalidate(_) => {}
-            Decision::Serve(_) => return stored.map(|entry| Ahead::Stored(entry.body)),
+            Decision::Serve(_) => return stored.map(Ahead::Stored),
             Decision::Refuse(_) => return None,
         }
-        let since = now();
-        let (role, progress) = self.fly(next, slot, Demand::Fresh);
+        let (role, progress) = self.fly(next, slot, demand);
         if role == Role::Leader {
             self.count("ahead-fetched");
             let mut ahead = self.ahead();
@@ -337,7 +370,7 @@ impl Cache {
             }
             ahead.insert(key, since);
         }
-        Some(Ahead::Asked(progress))
+        Some(Ahead::Asked(role, progress, stored))
     }
 
     /// Makes room for so many more blobs on their way at a time, until it is dropped.
@@ -1101,10 +1134,10 @@ impl Cache {
 
 /// An entry that a client will ask for.
 enum Ahead {
-    /// Stored and fresh.
-    Stored(Bytes),
-    /// Upstream is asked.
-    Asked(watch::Receiver<Progress>),
+    /// Stored, and fresh enough.
+    Stored(Entry),
+    /// Upstream is asked about what is stored, by this flight or one that was there.
+    Asked(Role, watch::Receiver<Progress>, Option<Entry>),
 }
 
 /// How long to wait for a flight.

@@ -47,6 +47,12 @@ impl Pace {
         self.asked.store(self.now(), Ordering::Relaxed);
     }
 
+    /// How long ago a client asked last.
+    pub(super) fn quiet(&self) -> Duration {
+        let asked = self.asked.load(Ordering::Relaxed);
+        Duration::from_millis(self.now().saturating_sub(asked))
+    }
+
     /// From now on nothing waits.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Release);

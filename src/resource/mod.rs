@@ -102,8 +102,10 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
 /// What will be asked for next.
 #[derive(Clone, Debug)]
 pub struct Lead {
-    /// The thing.
+    /// The thing, which knows for what it will be asked for, and so what it leads to in turn.
     pub resource: Resource,
+    /// What sets it apart from other leads to the same thing that lead further to something else.
+    pub choice: String,
     /// Whether that is likely enough to fetch it; if not, it is worth asking about only if it was asked for before.
     pub is_likely: bool,
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use semver::{Version, VersionReq};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
@@ -292,6 +293,8 @@ pub struct IndexEntry {
     pub registry: Arc<Registry>,
     /// The crate's name, lower-case as index paths are.
     name: String,
+    /// Among which versions whoever asks will choose, if that is known.
+    wanted: Option<VersionReq>,
 }
 
 /// The fields of an index line that larder reads (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
@@ -320,6 +323,8 @@ struct Dep<'a> {
     name: Cow<'a, str>,
     #[serde(borrow, default)]
     package: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    req: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -379,6 +384,7 @@ impl IndexEntry {
         is_crate_name(name).then(|| Self {
             registry: registry.clone(),
             name: name.to_ascii_lowercase(),
+            wanted: None,
         })
     }
 
@@ -554,18 +560,24 @@ impl Kind for IndexEntry {
             .collect()
     }
 
-    /// The entries of what the newest version needs: a resolver asks for those of the version it chooses, which is the newest
-    /// acceptable one (cargo, `core/resolver/dep_cache.rs`). Of the optional dependencies
-    /// most are off; which ones are on shows by what was asked for before, and so it does whether somebody uses one of the
-    /// older versions that the newest one is no substitute for. Dev-dependencies are always off.
+    /// The entries of what the version needs that a resolver will choose, which is the newest acceptable one (cargo,
+    /// `core/resolver/dep_cache.rs`): the newest that is wanted. Where that isn't known, the newest of all and, if somebody needed it
+    /// before, of some older series of versions that the newest one is no substitute for. Of the optional dependencies most are off; which
+    /// ones are on shows by what was asked for before, too. Dev-dependencies are always off.
     fn leads_to(&self, body: &[u8]) -> Vec<Lead> {
+        let is_wanted = |version: &Version| {
+            let wanted = self.wanted.as_ref();
+            wanted.is_none_or(|wanted| wanted.matches(version))
+        };
         // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
         let mut versions: Vec<_> = lines(body)
-            .filter_map(|line| Some((semver::Version::parse(version_in(line)?).ok()?, line)))
+            .filter_map(|line| Some((Version::parse(version_in(line)?).ok()?, line)))
+            .filter(|(version, _)| is_wanted(version))
             .collect();
         versions
             .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let mut leads: BTreeMap<String, bool> = BTreeMap::new();
+        let most = if self.wanted.is_some() { 1 } else { SERIES };
+        let mut leads: BTreeMap<(String, String), bool> = BTreeMap::new();
         let mut series = Vec::new();
         for (version, line) in versions {
             // What cargo takes for compatible (semver, `Op::Caret`).
@@ -591,18 +603,24 @@ impl Kind for IndexEntry {
                     continue;
                 }
                 let name = dep.package.unwrap_or(dep.name).into_owned();
-                *leads.entry(name).or_default() |= !dep.optional && series.is_empty();
+                *leads.entry((name, dep.req.into_owned())).or_default() |=
+                    !dep.optional && series.is_empty();
             }
             series.push(this);
-            if series.len() == SERIES {
+            if series.len() == most {
                 break;
             }
         }
         leads
             .into_iter()
-            .filter_map(|(name, is_likely)| {
+            .filter_map(|((name, req), is_likely)| {
+                let entry = Self {
+                    wanted: VersionReq::parse(&req).ok(),
+                    ..Self::new(&self.registry, &name)?
+                };
                 Some(Lead {
-                    resource: Self::of(&self.registry, &name)?,
+                    resource: Arc::new(entry),
+                    choice: req,
                     is_likely,
                 })
             })
@@ -1068,6 +1086,48 @@ mod tests {
             leads,
             expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))
         );
+    }
+
+    #[test]
+    fn an_entry_that_is_wanted_for_something_leads_to_what_the_newest_such_version_needs() {
+        let deps = |version: &str, deps: &str| {
+            line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
+        };
+        let body = [
+            deps("0.1.2", r#"{"name":"old","req":"^1"}"#),
+            deps(
+                "0.1.3",
+                r#"{"name":"x","req":"^2"},{"name":"X","package":"x","req":"^3","optional":true}"#,
+            ),
+            deps("0.1.4", r#"{"name":"gone","req":"^1"}"#)
+                .replace("\"yanked\":false", "\"yanked\":true"),
+            deps("0.9.0", r#"{"name":"left","req":"^0.1"}"#),
+            deps("0.8.0", r#"{"name":"other","req":"not a requirement"}"#),
+        ]
+        .join("\n");
+        let leads = |entry: &Resource| entry.leads_to(body.as_bytes());
+        let told = |leads: &[Lead]| -> Vec<_> {
+            leads
+                .iter()
+                .map(|lead| format!("{} {} {}", lead.resource, lead.choice, lead.is_likely))
+                .collect()
+        };
+        let wanted = leads(&IndexEntry::of(&registry(), "left").unwrap());
+        assert_eq!(
+            told(&wanted),
+            [
+                "index entry of `left` ^0.1 true",
+                "index entry of `other` not a requirement false",
+                "index entry of `x` ^2 false",
+                "index entry of `x` ^3 false",
+            ]
+        );
+        let further = leads(&wanted[0].resource);
+        assert_eq!(
+            told(&further),
+            ["index entry of `x` ^2 true", "index entry of `x` ^3 false"]
+        );
+        assert!(leads(&further[0].resource).is_empty());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod disk;
 mod dist;
 mod dist_ahead;
 mod index;
+mod index_ahead;
 mod large;
 mod lookout;
 mod metrics;

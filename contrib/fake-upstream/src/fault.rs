@@ -57,6 +57,8 @@ pub enum Fault {
     RedirectLoop,
     /// The full answer although the client's validator still holds.
     IgnoreValidator,
+    /// The full answer with an `ETag` that was never given before.
+    OtherTag,
     /// 304 although the client sent no validator (or an old one).
     NotModifiedWithoutValidator,
     /// The true answer without a length: chunked; over h2 without `content-length`.

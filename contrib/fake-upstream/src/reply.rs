@@ -169,6 +169,12 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
         Fault::Redirect(location) => Reply::redirect(location),
         Fault::RedirectLoop => Reply::redirect(request.path.clone()),
         Fault::IgnoreValidator => reply,
+        Fault::OtherTag => {
+            let tag = format!("\"{}\"", state.requests().len());
+            reply.headers.retain(|(name, _)| *name != "etag");
+            reply.headers.push(("etag", tag));
+            reply
+        }
         Fault::NotModifiedWithoutValidator => {
             reply.status = 304;
             reply.framing = Framing::Bodiless;

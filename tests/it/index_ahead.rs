@@ -1,0 +1,128 @@
+//! Index entries that are fetched or revalidated before cargo asks for them: which, and how often.
+
+use std::fs::File;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
+
+use crate::stage::{entry, entry_file, settle, site, total, until};
+
+/// Of two answers that are so far apart, the second does not belong to the first one's burst.
+const LONGER_THAN_LATELY: Duration = Duration::from_millis(2_500);
+
+/// `many` has nine series; the first needs `deep`, the last `shallow`, and those between nothing. `left` wants the first,
+/// `right` the last, and `both` wants both of them.
+fn upstream() -> FakeUpstream {
+    let upstream = FakeUpstream::start();
+    // Old ones: what is new makes its dependencies due once more.
+    let publish = |name, version: &str, deps: &[(&str, &str)]| {
+        let new = Crate::new(name, version).pubtime("2020-01-01T00:00:00Z");
+        let with_deps = deps.iter().fold(new, |new, (dep, req)| new.dep(dep, req));
+        upstream.publish(with_deps);
+    };
+    publish("deep", "1.0.0", &[]);
+    publish("shallow", "1.0.0", &[]);
+    publish("many", "0.1.0", &[("deep", "^1")]);
+    for minor in 2..9 {
+        publish("many", &format!("0.{minor}.0"), &[]);
+    }
+    publish("many", "0.9.0", &[("shallow", "^1")]);
+    publish("left", "1.0.0", &[("many", "^0.1")]);
+    publish("right", "1.0.0", &[("many", "^0.9")]);
+    publish("both", "1.0.0", &[("left", "^1"), ("right", "^1")]);
+    upstream
+}
+
+#[test]
+fn the_version_that_is_wanted_says_what_will_be_asked_for_next() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    until("what the wanted version needs was fetched ahead", || {
+        upstream.requests_for(&entry_path("deep")) == 1
+    });
+    settle(&larder);
+    assert_eq!(upstream.requests_for(&entry_path("shallow")), 0);
+}
+
+#[test]
+fn whoever_wants_another_version_of_the_same_crate_leads_elsewhere() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    assert_eq!(larder.get(&entry("both")).status, 200);
+    until("what each wanted version needs was fetched ahead", || {
+        ["deep", "shallow"]
+            .iter()
+            .all(|name| upstream.requests_for(&entry_path(name)) == 1)
+    });
+    settle(&larder);
+    assert_eq!(upstream.requests_for(&entry_path("many")), 1);
+}
+
+#[test]
+fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let names = ["both", "left", "right", "many", "deep", "shallow"];
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(larder.get(&entry("both")).status, 200);
+    until("all was fetched ahead", || {
+        total(&larder, "upstream-answers") == 6
+    });
+    settle(&larder);
+    larder.stop();
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    for name in names {
+        let file = File::options().write(true).open(entry_file(&site, name));
+        file.unwrap().set_modified(an_hour_ago).unwrap();
+    }
+
+    let larder = site.serve(&["--max-age", "0s"]);
+    upstream.forget_requests();
+    // Nobody can be answered before all have asked.
+    let gate = upstream.gate("/");
+    thread::scope(|scope| {
+        let client = scope.spawn(|| larder.get(&entry("both")));
+        until("everything is asked about", || {
+            names
+                .iter()
+                .all(|name| upstream.requests_for(&entry_path(name)) == 1)
+        });
+        drop(gate);
+        assert_eq!(client.join().unwrap().status, 200);
+    });
+    for name in names {
+        assert_eq!(larder.get(&entry(name)).status, 200);
+    }
+    settle(&larder);
+    for name in &names[1..] {
+        assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{name}");
+    }
+}
+
+#[test]
+fn what_needs_itself_is_not_asked_about_for_ever() {
+    let upstream = FakeUpstream::builder()
+        .max_age(Some(0))
+        .delay(LONGER_THAN_LATELY)
+        .start();
+    upstream.fault_times("/index/", 100, Fault::OtherTag);
+    let publish = |name, dep| {
+        let new = Crate::new(name, "1.0.0").pubtime("2020-01-01T00:00:00Z");
+        upstream.publish(new.dep(dep, "^1"));
+    };
+    publish("left", "right");
+    publish("right", "left");
+    let site = site(&upstream);
+    let larder = site.serve(&["--patience", "10s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    settle(&larder);
+    // Each once, and once more at most where the other led to it when it was old already.
+    let asked = upstream.requests_for("/index/");
+    assert!((2..=4).contains(&asked), "{:?}", upstream.requests());
+    larder.stop();
+    assert_eq!(upstream.requests_for("/index/"), asked);
+}
