@@ -121,6 +121,20 @@ impl Error {
     }
 }
 
+/// An error and its causes on one line. What an error says of its cause by itself is not said again.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 fn attempts(tried: usize) -> String {
     if tried > 1 {
         format!(" (tried {tried} times)")
@@ -132,4 +146,27 @@ fn attempts(tried: usize) -> String {
 /// Whole seconds, which is all a person wants.
 fn short(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_whether_or_not_the_error_tells_them_itself() {
+        let cause = || io::Error::other("the disk is gone");
+        let tells = StoreError::Io {
+            path: "a".into(),
+            source: cause(),
+        };
+        assert_eq!(chain(&tells), "a: the disk is gone");
+        let tells_not = StoreError::Full(cause());
+        assert_eq!(
+            chain(&tells_not),
+            "no space left in the store: the disk is gone"
+        );
+        assert_eq!(chain(&cause()), "the disk is gone");
+    }
 }

@@ -16,7 +16,7 @@ use url::Url;
 use super::{
     Cache, Landed, Landing, MEMORY, Outcome, StaleReason,
     behind::News,
-    blob_slot, chain,
+    blob_slot,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
     now,
@@ -25,7 +25,7 @@ use super::{
     reach,
 };
 use crate::{
-    error::Error,
+    error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Key, Place, Resource, Source},
     store::{Blob, Entry, PIECE, ReadAt as _, Spool, StoreError},

@@ -33,7 +33,7 @@ pub use decide::{Demand, Outcome, Reach, StaleReason};
 pub use reach::Outage;
 
 use crate::{
-    error::Error,
+    error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Freshness, Half, Key, Place, Resource, Source},
     store::{Blob, Entry, PIECE, Store, StoreError},
@@ -1198,18 +1198,4 @@ fn blob_slot(resource: &Resource, sum: Sha256) -> Slot {
 
 fn now() -> SystemTime {
     SystemTime::now()
-}
-
-/// An error and its causes on one line.
-fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

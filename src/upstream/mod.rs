@@ -365,11 +365,11 @@ impl Upstream {
             Some(file) if build(&options, &[], Way::Any).is_ok() => format!(
                 "cannot use the root certificates in {}: {}",
                 file.display(),
-                chain(&cause)
+                innermost(&cause)
             ),
             Some(_) | None => format!(
                 "cannot set up TLS: {}; is the package `ca-certificates` installed?",
-                chain(&cause)
+                innermost(&cause)
             ),
         })?;
         let configured = configured.into_iter().map(origin).collect();
@@ -843,7 +843,7 @@ impl Incoming {
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(Failure::Broken {
                 host,
-                cause: chain(&error),
+                cause: innermost(&error),
             }),
             Err(_) => Err(Failure::Broken {
                 host,
@@ -861,27 +861,22 @@ fn sort(error: &reqwest::Error, url: &Url) -> Failure {
     if error.is_timeout() || error.is_connect() {
         return Failure::Unreachable {
             host,
-            cause: chain(error),
+            cause: innermost(error),
         };
     }
     Failure::Broken {
         host,
-        cause: chain(error),
+        cause: innermost(error),
     }
 }
 
-/// The innermost causes of an error on one line, without reqwest's own wrapping, which repeats the address.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut causes = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
+/// The innermost cause of an error alone: what reqwest wraps around it repeats the address.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
     }
-    match causes.as_slice() {
-        [] => error.to_string(),
-        [.., last] => last.clone(),
-    }
+    innermost.to_string()
 }
 
 fn parse_max_age(value: &str) -> Option<Duration> {

@@ -25,7 +25,7 @@ pub(crate) use toolchains::{Pantry, Way};
 
 use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
-    error::Error,
+    error::{Error, chain},
     hash::Sha256,
     resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams},
     scratch::Scratch,
@@ -663,14 +663,4 @@ impl WithCargo<'_> {
         let _ = serving.await;
         Ok((!self.options.targets.is_empty()).then_some(needed))
     }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
