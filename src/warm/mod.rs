@@ -182,9 +182,8 @@ pub async fn warm(
             way,
         },
         upstreams: upstreams.clone(),
-        needed: needed.map(Arc::new),
         room: Arc::new(Semaphore::new(options.jobs)),
-        begun: BTreeSet::new(),
+        begun: BTreeMap::new(),
         begun_archives: BTreeSet::new(),
         steps: JoinSet::new(),
         pins: BTreeMap::new(),
@@ -194,6 +193,9 @@ pub async fn warm(
     // First, since these files are the largest.
     work.toolchains(&plan, options.toolchains.bootstrap);
     for project in &mut plan.projects {
+        if let Some(needed) = &needed {
+            project.wanted.leave_out_all_but(needed);
+        }
         let lock = project.lock.clone();
         let lock = lock.unwrap_or_else(|| project.folder.join("Cargo.lock"));
         let owner = Owner::File(std::path::absolute(&lock).unwrap_or(lock));
@@ -226,10 +228,9 @@ pub async fn warm(
 struct Work {
     pantry: Pantry,
     upstreams: Upstreams,
-    /// The packages whose crates are wanted; all, if there is none.
-    needed: Option<Arc<BTreeSet<(String, String)>>>,
     room: Arc<Semaphore>,
-    begun: BTreeSet<Package>,
+    /// The packages that were begun with, and whether their crates were wanted.
+    begun: BTreeMap<Package, bool>,
     /// The hashes of the archives that were begun with.
     begun_archives: BTreeSet<String>,
     steps: JoinSet<Step>,
@@ -280,19 +281,21 @@ impl Work {
         }
         for pinned in &wanted.packages {
             let package = Package::from(pinned.clone());
-            if !self.begun.insert(package.clone()) {
-                continue;
+            let wants_crate = !pinned.is_left_out;
+            match self.begun.get(&package) {
+                Some(wanted_crate) if *wanted_crate || !wants_crate => continue,
+                // What one leaves out, another needs.
+                Some(_) => {}
+                None => self.report.packages += 1,
             }
-            self.report.packages += 1;
+            self.begun.insert(package.clone(), wants_crate);
             let Some(registry) = self.upstreams.registries.named(&package.registry).cloned() else {
                 continue;
             };
             let one = One {
                 cache: self.pantry.cache.clone(),
                 registry,
-                wants_crate: self.needed.as_ref().is_none_or(|needed| {
-                    needed.contains(&(package.name.clone(), package.version.clone()))
-                }),
+                wants_crate,
                 package,
                 refresh: self.pantry.way == Way::Fetch { refresh: true },
             };
@@ -303,12 +306,6 @@ impl Work {
                     Way::Fetch { .. } => one.have().await,
                 })
             });
-        }
-        if let Some(needed) = self.needed.clone() {
-            for pinned in &mut wanted.packages {
-                let package = (pinned.name.clone(), pinned.version.clone());
-                pinned.is_left_out = !needed.contains(&package);
-            }
         }
         for owner in owners {
             self.pin(owner)
@@ -602,7 +599,8 @@ struct WithCargo<'a> {
 }
 
 impl WithCargo<'_> {
-    /// Makes lock files where there are none, and returns what the targets need, if any were named.
+    /// Makes lock files where there are none, and returns what the targets need, if any were named: all, of a project of which cargo
+    /// cannot say it.
     async fn run(
         &self,
         plans: &mut [ProjectPlan],
@@ -651,12 +649,20 @@ impl WithCargo<'_> {
                     }
                 },
             };
-            let Some(text) = text else { continue };
+            let mut is_known = text.is_some();
             for target in &self.options.targets {
-                match scratch.needed_for(&plan.folder, &text, target).await {
+                let Some(text) = &text else { break };
+                match scratch.needed_for(&plan.folder, text, target).await {
                     Ok(packages) => needed.extend(packages),
-                    Err(error) => plan.wanted.fail(&plan.folder, chain(&error)),
+                    Err(error) => {
+                        plan.wanted.fail(&plan.folder, chain(&error));
+                        is_known = false;
+                    }
                 }
+            }
+            if !is_known {
+                // Rather too much than too little.
+                needed.extend(plan.wanted.ids());
             }
         }
         drop(stop);

@@ -2,7 +2,7 @@
 //! fetches nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -223,6 +223,20 @@ impl Wanted {
             what: what.display().to_string(),
             why,
         });
+    }
+
+    /// The names and versions of all packages.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (String, String)> {
+        let packages = self.packages.iter();
+        packages.map(|package| (package.name.clone(), package.version.clone()))
+    }
+
+    /// Leaves out the crates of all packages but these.
+    pub(crate) fn leave_out_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
+        for package in &mut self.packages {
+            let id = (package.name.clone(), package.version.clone());
+            package.is_left_out = !needed.contains(&id);
+        }
     }
 
     /// Takes the packages from a lock file's text; `name` is for complaints about it.

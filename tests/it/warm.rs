@@ -240,6 +240,40 @@ fn with_a_target_only_its_crates_are_fetched() {
 }
 
 #[test]
+fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
+    let upstream = FakeUpstream::start();
+    let all = published(&upstream, &["everywhere", "winonly", "unknown"]);
+    let tree = Tree::new();
+    tree.manifest(
+        "good",
+        "[dependencies]\neverywhere = \"1\"\n[target.'cfg(windows)'.dependencies]\nwinonly = \"1\"\n",
+    );
+    // A lock file that does not fit its manifest any more.
+    tree.manifest("bad", "[dependencies]\neverywhere = \"1\"\n");
+    tree.lock("bad", &all[2..]);
+    let site = site_with_cargo(&upstream);
+    let linux = ["warm", "--target", "x86_64-unknown-linux-gnu", &tree.path()];
+    let (report, code) = run_json(&site, &linux);
+    assert_eq!(code, 1, "{report:#}");
+    assert_problem(&report["failed"], "bad", "cannot list what a target needs");
+    for (name, times) in [("everywhere", 1), ("winonly", 0), ("unknown", 1)] {
+        let asked = upstream.requests_for(&crate_path(name, "1.0.0"));
+        assert_eq!(asked, times, "{name}");
+    }
+    let registered = crate::stage::files(&site.store().join("v1/projects"));
+    let left_out = registered.iter().flat_map(|(_, text)| {
+        let pin: Value = serde_json::from_slice(text).expect("a registration is JSON");
+        let packages = pin["packages"].as_array().cloned().unwrap_or_default();
+        let out = packages
+            .into_iter()
+            .filter(|one| one["is_left_out"] == true);
+        out.map(|one| one["name"].clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(left_out.collect::<Vec<_>>(), ["winonly"]);
+    assert_eq!(registered.len(), 2);
+}
+
+#[test]
 fn a_project_without_lock_file_is_resolved_aside_and_stays_without() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("right", "1.0.0"));

@@ -1,6 +1,7 @@
 //! `larder warm` and `larder check` on toolchains, and what real rustup makes of their work.
 
 use std::fs;
+use std::path::Path;
 
 use fake_upstream::{
     Crate, DEFAULT_ROOT, FakeUpstream, HOST, Installer, Toolchain, WASM, crate_path,
@@ -261,6 +262,44 @@ fn a_release_that_lacks_something_fails_by_its_name() {
     let (_, code, said) = run(&site, &upstream, &["warm", "--toolchain", "mine"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("`mine` is no release channel"), "{said}");
+}
+
+#[test]
+fn what_a_target_needs_of_projects_leaves_out_nothing_of_the_standard_library() {
+    let upstream = FakeUpstream::start();
+    let sum = upstream.publish(Crate::new("libc", "1.0.0"));
+    let libc = format!(
+        "\n[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
+    );
+    upstream.release(&stable().library_lock(&format!("version = 4\n{libc}")));
+    upstream.release_rustup(&Installer::new("1.29.0"));
+    // The same crate is left out of a project, which is found out first.
+    let package = "[package]\nname = 'app'\nversion = '0.1.0'\nedition = '2021'\n";
+    let lock = format!(
+        "version = 4\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\ndependencies = [\"libc\"]\n{libc}"
+    );
+    let manifest = format!("{package}[target.'cfg(windows)'.dependencies]\nlibc = '1'\n");
+    let tree = folder(&[
+        (
+            "rust-toolchain",
+            "[toolchain]\nchannel = 'stable'\nprofile = 'minimal'\ncomponents = ['rust-src']",
+        ),
+        ("app/Cargo.toml", &manifest),
+        ("app/Cargo.lock", &lock),
+        ("app/src/lib.rs", ""),
+    ]);
+    let path = tree.path().display().to_string();
+    let cargo = Path::new(env!("CARGO"));
+    let site = site(&upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &cargo.parent().unwrap().display().to_string());
+    let (report, code, said) = run(&site, &upstream, &["warm", "--target", HOST, &path]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        (report["packages"].as_u64(), report["fetched"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(upstream.requests_for(&crate_path("libc", "1.0.0")), 1);
 }
 
 #[test]
