@@ -353,4 +353,36 @@ mod tests {
         assert!(ahead(&[], &HashSet::from([Sha256::of(b"x")])).is_empty());
         assert!(ahead(&[Vec::new()], &HashSet::from([Sha256::of(b"x")])).is_empty());
     }
+
+    #[tokio::test]
+    async fn room_grows_by_what_is_asked_for_and_shrinks_back_even_while_it_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = crate::cache::Cache::on(folder.path());
+        let room = &cache.0.blob_room;
+        let before = room.available_permits();
+        let until = async |permits: usize| {
+            let is_so = async {
+                while room.available_permits() != permits {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let is_so = tokio::time::timeout(std::time::Duration::from_secs(10), is_so).await;
+            let found = room.available_permits();
+            assert!(is_so.is_ok(), "{found} permits instead of {permits}");
+        };
+        let (one, two) = (cache.extra_room(64), cache.extra_room(3));
+        assert_eq!(room.available_permits(), before + 67);
+        drop(two);
+        until(before + 64).await;
+
+        // All of it is in use, and more is wanted: who uses it keeps it, and who wants it waits until it is no extra.
+        let used = u32::try_from(before + 64).unwrap();
+        let mut used = room.acquire_many(used).await.unwrap();
+        drop(one);
+        tokio::task::yield_now().await;
+        drop(used.split(64).unwrap());
+        until(0).await;
+        drop(used);
+        until(before).await;
+    }
 }

@@ -10,6 +10,8 @@ use std::{
     time::SystemTime,
 };
 
+use tracing::warn;
+
 use crate::{
     error::Error,
     hash::Sha256,
@@ -43,8 +45,9 @@ impl News {
 pub(super) struct Waiting {
     /// What is to be stored.
     pub(super) resource: Resource,
-    /// Held while it is stored: what is older must not be stored last, and whoever wants it kept waits for its end.
-    pub(super) turn: tokio::sync::Mutex<Option<Error>>,
+    /// Held while it is stored: what is older must not be stored last, and whoever wants it kept waits for its end. What came of
+    /// it; nothing, as long as it is not stored or if storing died.
+    pub(super) turn: tokio::sync::Mutex<Option<Result<(), Error>>>,
     /// The news, with a number that grows with each change.
     news: Mutex<(u64, News)>,
 }
@@ -59,7 +62,7 @@ pub(super) struct Behind {
 
 impl Behind {
     /// Adds news of `resource`, kept under `key`, to what waits, and says whether nothing waited there: then the caller must see
-    /// to it that they are stored.
+    /// to it that they are stored, and take [`Behind::charge`] of them.
     pub(super) fn add(&self, resource: &Resource, key: &Key, news: News) -> bool {
         let mut all = self.lock();
         if let Some(waiting) = all.get(key) {
@@ -110,6 +113,15 @@ impl Behind {
         }
     }
 
+    /// What waits under `key` now, to be held by whoever is to store it.
+    pub(super) fn charge(self: &Arc<Self>, key: &Key) -> Charge {
+        Charge {
+            behind: self.clone(),
+            key: key.clone(),
+            waiting: self.find(key),
+        }
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
@@ -123,6 +135,32 @@ impl Behind {
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The duty to store what waits. When it is dropped without that, because storing died or the runtime ends, it waits no longer:
+/// nobody else would ever store it, and what is not stored is fetched again.
+#[derive(Debug)]
+pub(super) struct Charge {
+    behind: Arc<Behind>,
+    key: Key,
+    waiting: Option<Arc<Waiting>>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let Some(waiting) = &self.waiting else {
+            return;
+        };
+        let mut all = self.behind.lock();
+        let there = all.get(&self.key);
+        // What came after it was stored is another's charge.
+        if there.is_some_and(|there| Arc::ptr_eq(there, waiting)) {
+            all.remove(&self.key);
+            self.behind.count.store(all.len(), Ordering::Release);
+            drop(all);
+            warn!(key = %self.key, "served but not stored: storing ended without a result");
+        }
     }
 }
 

@@ -98,8 +98,11 @@ impl Cache {
         if !self.0.behind.add(resource, key, news) {
             return;
         }
+        let charge = self.0.behind.charge(key);
         let (cache, key) = (self.clone(), key.clone());
         tokio::spawn(async move {
+            // Moved in here, so that it is dropped however this ends.
+            let _charge = charge;
             let _waiting = cache.pause(bytes).await;
             // What failed is in the log.
             let _ = cache.store_waiting(&key).await;
@@ -111,13 +114,17 @@ impl Cache {
         let Some(waiting) = self.0.behind.find(key) else {
             return Ok(false);
         };
-        let mut failed = waiting.turn.lock().await;
+        let mut ended = waiting.turn.lock().await;
         let _room = self.0.writers.acquire().await;
         while let Some((number, news)) = self.0.behind.current(key, &waiting) {
-            *failed = self.store_news(&waiting.resource, key, news).await.err();
+            *ended = None;
+            *ended = Some(self.store_news(&waiting.resource, key, news).await);
             self.0.behind.end(key, &waiting, number);
         }
-        failed.clone().map_or(Ok(true), Err)
+        match &*ended {
+            Some(ended) => ended.clone().map(|()| true),
+            None => Err(self.abandoned(&waiting.resource)),
+        }
     }
 
     async fn store_news(&self, resource: &Resource, key: &Key, news: News) -> Result<(), Error> {
@@ -1126,7 +1133,34 @@ fn undecodable(url: &Url, cause: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::{fmt, fs};
+
     use super::*;
+    use crate::resource::{IndexEntry, Kind, Policy, Registries};
+
+    /// An index entry whose name can't be told, so that whatever tells of it dies.
+    #[derive(Debug)]
+    struct Nameless(Resource);
+
+    impl fmt::Display for Nameless {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("on purpose: storing dies");
+        }
+    }
+
+    impl Kind for Nameless {
+        fn place(&self) -> Place {
+            self.0.place()
+        }
+
+        fn policy(&self) -> Policy {
+            self.0.policy()
+        }
+
+        fn source(&self) -> Source {
+            self.0.source()
+        }
+    }
 
     /// Packs, and unpacks again in pieces of this size.
     fn there_and_back(body: &[u8], piece: usize, cut: usize) -> Result<Vec<u8>, Failure> {
@@ -1167,5 +1201,57 @@ mod tests {
                 "{cut} bytes less: {unpacked:?}"
             );
         }
+    }
+
+    /// A cache whose store can't keep entries, and one whose storing dies of it.
+    fn broken(folder: &std::path::Path) -> (Cache, Resource, Key, News) {
+        let cache = Cache::on(folder);
+        fs::create_dir(folder.join("v1")).unwrap();
+        fs::write(folder.join("v1/entries"), "in the way").unwrap();
+        let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
+        let entry = IndexEntry::of(registries.crates_io(), "left").unwrap();
+        let Place::Entry(key) = entry.place() else {
+            panic!("an index entry is kept as an entry");
+        };
+        let body = Bytes::from_static(b"body");
+        let news = News::Entry(Entry::new(body, Validators::default(), None, now()));
+        (cache, Arc::new(Nameless(entry)), key, news)
+    }
+
+    /// Waits until nothing waits to be stored.
+    async fn settle(cache: &Cache) {
+        let settled = async {
+            while cache.waiting() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let settled = timeout(Duration::from_secs(10), settled).await;
+        settled.expect("something waits for good");
+    }
+
+    #[tokio::test]
+    async fn what_dies_while_it_is_stored_waits_no_longer_and_the_next_news_are_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, nameless, key, news) = broken(folder.path());
+        cache.store_later(&nameless, &key, news.clone());
+        assert_eq!(cache.waiting(), 1);
+        settle(&cache).await;
+        fs::remove_file(folder.path().join("v1/entries")).unwrap();
+        cache.store_later(&nameless, &key, news);
+        settle(&cache).await;
+        let stored = cache.0.store.entry(&key).await.unwrap().unwrap();
+        assert_eq!(&stored.body[..], b"body");
+    }
+
+    #[tokio::test]
+    async fn what_dies_while_it_is_stored_is_no_end_of_finishing_and_no_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, nameless, key, news) = broken(folder.path());
+        cache.store_later(&nameless, &key, news);
+        let waiting = cache.0.behind.find(&key).unwrap();
+        cache.finish().await;
+        settle(&cache).await;
+        let ended = waiting.turn.lock().await;
+        assert!(ended.is_none(), "{ended:?}");
     }
 }

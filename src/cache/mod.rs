@@ -100,7 +100,7 @@ struct Inner {
     writers: Semaphore,
     pace: Pace,
     /// Entries that wait to be stored.
-    behind: Behind,
+    behind: Arc<Behind>,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
@@ -169,7 +169,7 @@ impl Cache {
             course_lane: Lane::new(AHEAD_IN_FLIGHT, "blobs-ahead-fetched", "blobs-ahead-asked"),
             writers: Semaphore::new(options.writers),
             pace: Pace::new(),
-            behind: Behind::default(),
+            behind: Arc::default(),
             absences: Mutex::default(),
             due: Mutex::default(),
             ahead: Mutex::default(),
@@ -510,8 +510,9 @@ impl Cache {
     pub async fn finish(&self) {
         self.0.pace.end();
         for key in self.0.behind.keys() {
-            // What failed is in the log.
-            let _ = self.store_waiting(&key).await;
+            let cache = self.clone();
+            // What failed is in the log. Should it die, the rest is stored all the same.
+            let _ = tokio::spawn(async move { cache.store_waiting(&key).await }).await;
         }
         self.0.flights.land_proven().await;
     }
@@ -1198,4 +1199,31 @@ fn blob_slot(resource: &Resource, sum: Sha256) -> Slot {
 
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+impl Cache {
+    /// A cache on the store in `folder`, in front of nothing.
+    fn on(folder: &std::path::Path) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let way_out = crate::upstream::Options {
+            dial_timeout: Duration::from_secs(1),
+            ca_file: None,
+            redirect_hosts: Vec::new(),
+        };
+        let options = Options {
+            is_offline: false,
+            max_age: Duration::from_secs(600),
+            patience: Duration::from_secs(1),
+            offline_view: false,
+            writers: 2,
+            read_ahead: true,
+        };
+        let store = crate::store::Files::open(folder).unwrap();
+        Self::new(
+            Arc::new(store),
+            Upstream::new(way_out, []).unwrap(),
+            options,
+        )
+    }
 }
