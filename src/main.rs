@@ -276,17 +276,15 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         tracing::warn!(%error, "cannot note the address for other commands");
     }
     let cache = parts.cache.clone();
-    let lookout = (!settings.is_offline).then(|| {
-        Lookout::keep(
-            parts.cache.clone(),
-            parts.store.clone(),
-            parts.upstreams.clone(),
-        )
-    });
+    let lookout = Lookout::keep(
+        parts.cache.clone(),
+        parts.store.clone(),
+        parts.upstreams.clone(),
+    );
     let server = Server {
         cache: parts.cache,
         upstreams: parts.upstreams,
-        lookout,
+        lookout: Some(lookout),
         hosts: Hosts::new(&addresses, &settings.allow_hosts),
         h2c: settings.h2c,
     };

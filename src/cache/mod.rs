@@ -486,6 +486,11 @@ impl Cache {
         self.0.breakers.is_offline()
     }
 
+    /// Whether upstream may be asked for this now. Where it is said elsewhere which upstream that is, only asking tells.
+    pub fn may_ask(&self, resource: &Resource) -> bool {
+        self.reach(resource) == Reach::Online
+    }
+
     /// Requests so far, by outcome.
     pub fn totals(&self) -> BTreeMap<&'static str, u64> {
         self.0
@@ -904,16 +909,7 @@ impl Cache {
         demand: Demand,
     ) -> Decision {
         let now = now();
-        let reach = if self.0.breakers.is_all_well() {
-            Reach::Online
-        } else {
-            match resource.source() {
-                Source::At(url) => self.0.breakers.reach(&url),
-                // Which upstream that is, the fetch will find out.
-                Source::NamedBy(_) if self.is_offline() => Reach::Offline,
-                Source::NamedBy(_) => Reach::Online,
-            }
-        };
+        let reach = self.reach(resource);
         let held = stored.map(|entry| Held {
             checked: entry.checked,
             max_age: entry.head.max_age.map(Duration::from_secs),
@@ -935,6 +931,18 @@ impl Cache {
             reach,
             self.0.options.max_age,
         )
+    }
+
+    fn reach(&self, resource: &Resource) -> Reach {
+        if self.0.breakers.is_all_well() {
+            return Reach::Online;
+        }
+        match resource.source() {
+            Source::At(url) => self.0.breakers.reach(&url),
+            // Which upstream that is, the fetch will find out.
+            Source::NamedBy(_) if self.is_offline() => Reach::Offline,
+            Source::NamedBy(_) => Reach::Online,
+        }
     }
 
     /// When the entry under `key` counts as checked that was checked at `checked`: never, if it must have been checked since.

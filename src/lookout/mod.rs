@@ -13,17 +13,21 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
 use tracing::{debug, info};
 
 use crate::{
     cache::{Cache, ExtraRoom, Lane, Strikes},
     hash::Sha256,
-    resource::{Audience, CrateFile, IndexEntry, Place, Resource, Upstreams},
-    store::{Owner, Store, StoreError},
+    resource::{Audience, CrateFile, IndexEntry, Place, Registries, Resource, Upstreams},
+    store::{Store, StoreError},
 };
 use burst::{Burst, Candidate, Verdict};
 use shelf::{Lock, Package, Shelf};
@@ -32,6 +36,10 @@ use wants::Wants;
 /// How often to look at the lock files at most. Looking is kept to a twentieth of one core besides.
 const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 20;
+/// How long reading registrations, or lock files, may go on at a time. What was changed last is read first, and the rest the next
+/// time; and so many registrations are in memory at once as they are, of which little is kept.
+const BUDGET: Duration = Duration::from_millis(500);
+const READ_AT_ONCE: usize = 16;
 /// What is asked for at once comes within this time, and no pause in it is longer than the other.
 const VOLLEY: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(4);
@@ -41,6 +49,9 @@ const QUIET: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Crates fetched ahead at a time.
 const IN_FLIGHT: u16 = 64;
+/// Index entries asked for ahead at a time. Clients may ask for other things meanwhile, and the cache has room for 300 such requests:
+/// a third of it is left to them, however many packages lock files name.
+const ENTRIES_IN_FLIGHT: usize = 200;
 /// So many failures end it: upstream or the disk has trouble.
 const STRIKES: usize = 3;
 /// Names that wait to be looked at. What comes beyond them is not noted, which costs no more than a fetch ahead.
@@ -109,10 +120,10 @@ impl Lookout {
             store,
             upstreams,
             lane: Arc::new(lane),
+            entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
             room: Weak::new(),
             shared: shared.clone(),
             shelf: Shelf::default(),
-            pinned_at: None,
             begun: HashMap::new(),
         };
         tokio::spawn(watch.run(events));
@@ -163,12 +174,12 @@ struct Watch {
     store: Arc<dyn Store>,
     upstreams: Upstreams,
     lane: Arc<Lane>,
+    /// Room for asking for index entries, shared by all errands.
+    entries: Arc<Semaphore>,
     /// Of the errands that are under way: clients are to have no less of theirs, and no more when there are none.
     room: Weak<ExtraRoom>,
     shared: Arc<Shared>,
     shelf: Shelf,
-    /// The moment of the registrations that are on the shelf, if none can have been missed.
-    pinned_at: Option<SystemTime>,
     begun: HashMap<Sha256, Instant>,
 }
 
@@ -193,6 +204,10 @@ impl Watch {
         events: &mut mpsc::Receiver<Event>,
         earlier: &HashSet<u64>,
     ) -> Option<HashSet<u64>> {
+        if self.cache.is_offline() {
+            debug!("larder runs offline: nothing is fetched ahead");
+            return None;
+        }
         self.shared.is_listening.store(true, Ordering::Relaxed);
         let began = Instant::now();
         let looked = self.look().await;
@@ -240,61 +255,66 @@ impl Watch {
 
     /// Every lock file that can be read, and what the store lacks of it. Nothing, if it lacks nothing of any.
     async fn look(&mut self) -> Result<Vec<Candidate>, StoreError> {
-        let pinned_at = self.store.pinned_at().await?;
-        let mut pins = None;
-        if pinned_at.is_none() || pinned_at != self.pinned_at {
-            // One more registration may share the moment of one that was just made.
-            let is_settled =
-                pinned_at.is_some_and(|at| at.elapsed().is_ok_and(|age| age > EVERY / 2));
-            let mut all = match pinned_at {
-                Some(_) => self.store.pins().await?,
-                None => Vec::new(),
-            };
-            all.retain(|pin| !pin.packages.is_empty() && matches!(pin.owner, Owner::File(_)));
-            self.pinned_at = pinned_at.filter(|_| is_settled);
-            pins = Some(all);
-        }
-        let (mut shelf, upstreams) = (std::mem::take(&mut self.shelf), self.upstreams.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            if let Some(pins) = pins {
-                shelf.register(&pins);
+        let began = Instant::now();
+        let present = self.store.registrations().await?;
+        let unread = self.with_shelf(move |shelf, _| shelf.unread(present)).await;
+        for some in unread.chunks(READ_AT_ONCE) {
+            if began.elapsed() > BUDGET {
+                break;
             }
-            shelf.look(&upstreams.registries);
-            shelf
-        });
-        match looked.await {
-            Ok(shelf) => self.shelf = shelf,
-            Err(_) => self.pinned_at = None,
+            let (some, pins) = (some.to_vec(), self.store.read_pins(some.to_vec()).await?);
+            self.with_shelf(move |shelf, registries| {
+                for (registration, pin) in some.into_iter().zip(pins) {
+                    shelf.register(registration, pin.as_ref(), registries);
+                }
+            })
+            .await;
         }
+        let look = |shelf: &mut Shelf, registries: &Registries| {
+            shelf.look(registries);
+            shelf.sums()
+        };
+        let sums = self.with_shelf(look).await;
 
         self.begun.retain(|_, at| at.elapsed() < AGAIN);
-        let mut sums: Vec<_> = self.shelf.locks().flat_map(|lock| lock.sums()).collect();
-        sums.sort_unstable();
-        sums.dedup();
         let held = self.store.holds(sums.clone()).await?;
-        let lacking: Vec<_> = sums
+        let lacking = sums
             .into_iter()
             .zip(held)
             .filter(|(sum, is_held)| !is_held && !self.begun.contains_key(sum))
-            .map(|(sum, _)| sum)
-            .collect();
-        if lacking.is_empty() {
-            return Ok(Vec::new());
-        }
-        let candidates = self.shelf.locks().map(|lock| Candidate {
-            lacks: lock
-                .wanted()
-                .filter(|package| lacking.binary_search(&package.sum).is_ok())
-                .cloned()
-                .collect(),
-            lock: lock.clone(),
+            .map(|(sum, _)| sum);
+        let lacking: HashSet<_> = lacking.collect();
+        let candidates = self.with_shelf(move |shelf, _| shelf.candidates(&lacking));
+        Ok(candidates.await)
+    }
+
+    /// Does some work on the shelf, which may take a while for many lock files, on a thread that may wait. Should the work die, the
+    /// shelf is empty, and all is read anew the next time.
+    async fn with_shelf<T: Default + Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Shelf, &Registries) -> T + Send + 'static,
+    ) -> T {
+        let (mut shelf, upstreams) = (std::mem::take(&mut self.shelf), self.upstreams.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&mut shelf, &upstreams.registries);
+            (shelf, done)
         });
-        Ok(candidates.collect())
+        let (shelf, done) = done.await.unwrap_or_default();
+        self.shelf = shelf;
+        done
     }
 
     /// Begins to fetch what the store lacks of a lock file.
     fn follow(&mut self, candidate: Candidate) {
-        let Candidate { lock, lacks } = candidate;
+        let Candidate { lock, mut lacks } = candidate;
+        // What is begun is not begun again soon; that upstream can't be asked now says nothing about then.
+        lacks.retain(|package| {
+            let entry = IndexEntry::of(&package.registry, &package.name);
+            entry.is_some_and(|entry| self.cache.may_ask(&entry))
+        });
+        if lacks.is_empty() {
+            return debug!("upstream is out of reach: nothing is fetched ahead");
+        }
         let now = Instant::now();
         self.begun
             .extend(lacks.iter().map(|package| (package.sum, now)));
@@ -309,6 +329,7 @@ impl Watch {
         let errand = Errand {
             cache: self.cache.clone(),
             lane: self.lane.clone(),
+            entries: self.entries.clone(),
             _room: room,
             strikes: Arc::new(Strikes::new(STRIKES)),
         };
@@ -321,6 +342,7 @@ impl Watch {
 struct Errand {
     cache: Cache,
     lane: Arc<Lane>,
+    entries: Arc<Semaphore>,
     _room: Arc<ExtraRoom>,
     strikes: Arc<Strikes>,
 }
@@ -347,15 +369,17 @@ impl Errand {
             entries.spawn(async move { errand.entry(versions).await });
         }
         let lacking: HashSet<_> = lacks.iter().map(|package| package.sum).collect();
+        let bearers = lock.bearers();
         let mut wants = Wants::of(lock.roots());
-        let mut ready: HashMap<String, Vec<Arc<Package>>> = HashMap::new();
+        let mut ready: HashMap<u64, Vec<Arc<Package>>> = HashMap::new();
         while let Some(learnt) = entries.join_next().await {
             let Ok(Some(learnt)) = learnt else { continue };
             let right = learnt.right.into_iter();
             let right = right.filter(|package| lacking.contains(&package.sum));
-            ready.entry(learnt.name.clone()).or_default().extend(right);
-            for name in wants.learn(learnt.name, learnt.needs) {
-                for package in ready.remove(&name).into_iter().flatten() {
+            ready.entry(learnt.mark).or_default().extend(right);
+            let needs = learnt.needs.iter().filter_map(|name| bearers.get(&**name));
+            for mark in wants.learn(learnt.mark, needs.flatten().copied().collect()) {
+                for package in ready.remove(&mark).into_iter().flatten() {
                     let errand = self.clone();
                     tokio::spawn(async move { errand.fetch(&package).await });
                 }
@@ -367,7 +391,9 @@ impl Errand {
     async fn entry(&self, versions: Vec<Arc<Package>>) -> Option<Learnt> {
         let first = versions.first()?;
         let entry = IndexEntry::of(&first.registry, &first.name)?;
+        let turn = self.entries.acquire().await;
         let body = self.cache.fetch_entry_ahead(&entry).await?;
+        drop(turn);
         let mut needs = Vec::new();
         let mut right = Vec::new();
         for package in &versions {
@@ -377,7 +403,7 @@ impl Errand {
             }
         }
         Some(Learnt {
-            name: first.name.clone(),
+            mark: first.mark,
             needs,
             right,
         })
@@ -396,8 +422,8 @@ impl Errand {
 
 /// What an index entry told.
 struct Learnt {
-    name: String,
-    /// What the locked versions need.
+    mark: u64,
+    /// What the locked versions need, by name.
     needs: Vec<String>,
     /// Those of them about which lock file and index agree.
     right: Vec<Arc<Package>>,

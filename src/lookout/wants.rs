@@ -1,40 +1,40 @@
-//! Which crates of a lock file this machine needs, as their index entries come in, in any order. Pure.
+//! Which crates of a lock file this machine needs, as their index entries come in, in any order. Pure; crates are known by the
+//! marks of their entries, which tell two of one name in two registries apart.
 
 use std::collections::{HashMap, HashSet};
 
 /// What is wanted so far, and what else would be if its dependents were.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
-    wanted: HashSet<String>,
+    wanted: HashSet<u64>,
     /// What each crate needs whose entry has come.
-    needs: HashMap<String, Vec<String>>,
+    needs: HashMap<u64, Vec<u64>>,
 }
 
 impl Wants {
     /// At first these are wanted, whatever anybody says.
-    pub(super) fn of(roots: impl Iterator<Item = String>) -> Self {
+    pub(super) fn of(roots: impl IntoIterator<Item = u64>) -> Self {
         Self {
-            wanted: roots.collect(),
+            wanted: roots.into_iter().collect(),
             needs: HashMap::new(),
         }
     }
 
-    /// The entry of `name` has come. Which crates are now known to be wanted whose entry has come, each told once.
+    /// The entry of `crate_` has come. Which crates are now known to be wanted whose entry has come, each told once.
     ///
     /// Versions are not told apart: two of one crate are rarely for different platforms.
-    pub(super) fn learn(&mut self, name: String, needs: Vec<String>) -> Vec<String> {
-        let is_wanted = self.wanted.contains(&name);
-        let is_new = self.needs.insert(name.clone(), needs).is_none();
+    pub(super) fn learn(&mut self, crate_: u64, needs: Vec<u64>) -> Vec<u64> {
+        let is_wanted = self.wanted.contains(&crate_);
+        let is_new = self.needs.insert(crate_, needs).is_none();
         if !is_wanted || !is_new {
             return Vec::new();
         }
-        let mut found = vec![name];
+        let mut found = vec![crate_];
         let mut at = 0;
-        while let Some(name) = found.get(at) {
+        while let Some(wanted) = found.get(at) {
             at += 1;
-            let needs = self.needs.get(name).cloned().unwrap_or_default();
-            for need in needs {
-                if self.wanted.insert(need.clone()) && self.needs.contains_key(&need) {
+            for need in self.needs.get(wanted).cloned().unwrap_or_default() {
+                if self.wanted.insert(need) && self.needs.contains_key(&need) {
                     found.push(need);
                 }
             }
@@ -50,17 +50,17 @@ mod tests {
     /// What is wanted of `NAME: NEEDS` in the order in which the entries come, from the roots.
     #[track_caller]
     fn check(roots: &str, entries: &[&str], expected: &str) {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-        let roots: Vec<String> = words(roots);
-        let mut wants = Wants::of(roots.into_iter());
+        let mark = |name: &str| u64::from(name.as_bytes()[0]);
+        let words = |text: &str| text.split_whitespace().map(mark).collect::<Vec<_>>();
+        let mut wants = Wants::of(words(roots));
         let found: Vec<_> = entries
             .iter()
             .flat_map(|entry| {
                 let (name, needs) = entry.split_once(':').unwrap();
-                wants.learn(name.to_owned(), words(needs))
+                wants.learn(mark(name), words(needs))
             })
             .collect();
-        assert_eq!(found.join(" "), expected, "{entries:?}");
+        assert_eq!(found, words(expected), "{entries:?}");
     }
 
     #[test]

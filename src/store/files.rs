@@ -30,7 +30,7 @@ use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{
-    Blob, Census, Entry, Pin, Spool, Store, StoreError,
+    Blob, Census, Entry, Pin, Registration, Spool, Store, StoreError,
     hot::{Hot, Room, Stamp},
     is_full,
     read::{Reader, Rooms},
@@ -519,54 +519,62 @@ impl Store for Files {
         .map_err(|source| StoreError::io(at, source))
     }
 
-    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+    async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
         let folder = self.top.join("projects");
         let at = folder.clone();
         blocking(move || {
-            let mut projects = Vec::new();
+            let mut all = Vec::new();
             let files = match fs::read_dir(folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(projects),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 files => files?,
             };
             for file in files {
                 let file = file?;
+                let found = match file.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    found => found?,
+                };
+                // A file that bears no name of ours is none of ours.
+                let Ok(name) = file.file_name().into_string() else {
+                    continue;
+                };
+                if found.is_file() {
+                    let stamp = Stamp::of(&found);
+                    let put = (found.ctime(), found.ctime_nsec());
+                    all.push((put, Registration { name, stamp }));
+                }
+            }
+            all.sort_by(|(a, _), (b, _)| b.cmp(a));
+            Ok(all
+                .into_iter()
+                .map(|(_, registration)| registration)
+                .collect())
+        })
+        .await
+        .map_err(|source| StoreError::io(at, source))
+    }
+
+    async fn read_pins(&self, which: Vec<Registration>) -> Result<Vec<Option<Pin>>, StoreError> {
+        let folder = self.top.join("projects");
+        let at = folder.clone();
+        blocking(move || {
+            let read = |registration: &Registration| {
                 // What is no project file, or none that may be read, is a project that must be warmed again, no more. But when
                 // files run out, or the disk has trouble, nobody may take the project for gone.
-                if !file.file_type()?.is_file() {
-                    continue;
-                }
-                let text = match fs::read(file.path()) {
+                match fs::read(folder.join(&registration.name)) {
                     Err(error)
                         if matches!(
                             error.kind(),
                             io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
                         ) =>
                     {
-                        continue;
+                        Ok(None)
                     }
-                    text => text?,
-                };
-                if let Ok(project) = serde_json::from_slice(&text) {
-                    projects.push(project);
+                    text => text.map(|text| serde_json::from_slice(&text).ok()),
                 }
-            }
-            projects.sort_by(|a: &Pin, b: &Pin| a.owner.cmp(&b.owner));
-            Ok(projects)
+            };
+            which.iter().map(read).collect()
         })
-        .await
-        .map_err(|source| StoreError::io(at, source))
-    }
-
-    async fn pinned_at(&self) -> Result<Option<SystemTime>, StoreError> {
-        // Each is put by a rename, which changes the folder.
-        let folder = self.top.join("projects");
-        let at = folder.clone();
-        blocking(
-            move || match fs::metadata(folder).and_then(|found| found.modified()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                modified => modified.map(Some),
-            },
-        )
         .await
         .map_err(|source| StoreError::io(at, source))
     }

@@ -54,11 +54,20 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Takes away a blob that was found damaged. None there, no effect.
     async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError>;
 
-    /// What is registered.
-    async fn pins(&self) -> Result<Vec<Pin>, StoreError>;
+    /// What is registered, by owner.
+    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        let all = self.registrations().await?;
+        let mut pins: Vec<_> = self.read_pins(all).await?.into_iter().flatten().collect();
+        pins.sort_by(|a, b| a.owner.cmp(&b.owner));
+        Ok(pins)
+    }
 
-    /// When anything was registered last; `None` if nothing ever was. Several registrations may share a moment.
-    async fn pinned_at(&self) -> Result<Option<SystemTime>, StoreError>;
+    /// All registrations, the latest first, without reading any.
+    async fn registrations(&self) -> Result<Vec<Registration>, StoreError>;
+
+    /// What is registered there now, in the same order; `None` where nothing is, or nothing that can be read. All of it is in
+    /// memory at once: whoever only wants a part of each asks for a few at a time.
+    async fn read_pins(&self, which: Vec<Registration>) -> Result<Vec<Option<Pin>>, StoreError>;
 
     /// Registers what an owner needs, in place of what was registered for it before.
     async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError>;
@@ -94,6 +103,20 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// All of them, if they are in memory.
     fn in_memory(&self) -> Option<Bytes> {
         None
+    }
+}
+
+/// A registration as it was at a moment. As long as it is equal, it is the same one and has not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    name: String,
+    stamp: hot::Stamp,
+}
+
+impl Registration {
+    /// What tells it from others, and stays the same when it changes.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -9,6 +9,7 @@ use crate::stage::{blob_path, download, entry, settle, site, total, until};
 use crate::support::cargo::{CargoHome, Project};
 use crate::support::larder::{Larder, Site};
 
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 const FETCHED: &str = "crates-ahead-fetched";
 const ASKED: &str = "crates-ahead-asked";
 /// What the log says when it looked and has nothing to do, or listened in vain.
@@ -329,24 +330,120 @@ fn three_refusals_end_what_is_fetched_ahead() {
 #[test]
 fn offline_and_down_nothing_is_asked_for_ahead() {
     let upstream = FakeUpstream::start();
-    publish(&upstream, &["one", "two"]);
+    let names = ["one", "two", "three", "four"];
+    publish(&upstream, &names);
     let site = site(&upstream);
-    let _project = registered(&upstream, &site, &["one", "two"], &["two"]);
+    let _project = registered(&upstream, &site, &names, &["two"]);
     let connections = upstream.connections();
     let larder = site.serve(&["--offline", "-v"]);
-    ask(&larder, &["one", "two"]);
+    ask(&larder, &names);
+    larder.wait_for_log("offline: nothing is fetched ahead");
     settle(&larder);
     assert_eq!(upstream.connections(), connections);
-    let log = larder.stop();
-    assert!(!log.contains("ahead"), "{log}");
+    assert!(!larder.stop().contains("fetching ahead"));
 
-    upstream.stop();
-    let larder = site.serve(&["-v"]);
-    ask(&larder, &["one", "two"]);
-    larder.wait_for_log("fetching ahead");
+    // Down as far as larder can tell, and yet it would give crates.
+    upstream.fault("/index/", Fault::Status(500));
+    let larder = site.serve(&["-v", "--max-age", "0s"]);
+    ask(&larder, &names);
+    larder.wait_for_log("out of reach: nothing is fetched ahead");
     settle(&larder);
-    assert_eq!(larder.get(&download("one", "1.0.0")).status, 200);
-    assert_eq!(larder.get(&download("two", "1.0.0")).status, 503);
-    // Only as far as the client waited for the same.
-    assert_eq!(total(&larder, FETCHED), total(&larder, ASKED));
+    assert_eq!(upstream.requests_for("/dl/"), 0);
+    assert!(!larder.log().contains("fetching ahead"));
+
+    // That it was down then is no reason to leave it at that.
+    upstream.clear_faults();
+    until("the missing crate is fetched", || {
+        ask(&larder, &names);
+        total(&larder, FETCHED) == 1
+    });
+    assert_eq!(upstream.requests_for(&crate_path("two", "1.0.0")), 1);
+}
+
+/// Writes a lock file by hand: what the project depends on, and each package's name, source and hash.
+fn write_lock(folder: &Path, direct: &[String], packages: &[(&str, String, String)]) {
+    let packages = packages.iter().map(|(name, source, sum)| {
+        format!(
+            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"{source}\"\nchecksum = \"{sum}\"\n"
+        )
+    });
+    let project = "[[package]]\nname = \"app\"\nversion = \"0.1.0\"";
+    let packages: String = packages.collect();
+    let text = format!("version = 4\n\n{project}\ndependencies = {direct:?}\n{packages}");
+    fs::write(folder.join("Cargo.lock"), text).unwrap();
+}
+
+#[test]
+fn two_registries_that_have_a_crate_of_one_name_are_told_apart() {
+    let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("larder.toml");
+    let settings = format!("[registry.corp]\nindex = \"sparse+{}\"\n", corp.url());
+    fs::write(&config, settings).unwrap();
+    let config = ["--config", &config.display().to_string()];
+    let mut sums = Vec::new();
+    let mut packages = Vec::new();
+    for (upstream, text, source) in [
+        (&public, "public", CRATES_IO.to_owned()),
+        (&corp, "corp", format!("sparse+{}", corp.url())),
+    ] {
+        let sum = upstream.publish(Crate::new("twin", "1.0.0").file("src/lib.rs", text));
+        sums.push(sum.clone());
+        packages.push(("twin", source, sum));
+    }
+    let direct = packages
+        .iter()
+        .map(|(name, source, _)| format!("{name} 1.0.0 ({source})"));
+    write_lock(folder.path(), &direct.collect::<Vec<_>>(), &packages);
+    let site = site(&public);
+    warm(&site, folder.path(), &config);
+    for sum in &sums {
+        fs::remove_file(blob_path(&site, sum)).unwrap();
+    }
+
+    let larder = site.serve(&config);
+    ask(&larder, &["twin"]);
+    let path = format!("/registry/corp{}", entry("twin"));
+    assert_eq!(larder.get(&path).status, 200);
+    until("both are fetched", || total(&larder, FETCHED) == 2);
+    settle(&larder);
+    for sum in &sums {
+        assert!(blob_path(&site, sum).exists());
+    }
+}
+
+#[test]
+fn a_client_is_not_held_up_by_the_many_entries_of_a_lock_file() {
+    // Over HTTP/2, as crates.io.
+    let upstream = FakeUpstream::builder().tls().start();
+    publish(&upstream, &["other"]);
+    let names: Vec<_> = (0..320).map(|number| format!("held-{number}")).collect();
+    let mut top = Crate::new("top", "1.0.0");
+    let mut packages = Vec::new();
+    for name in &names {
+        let sum = upstream.publish(Crate::new(name, "1.0.0"));
+        packages.push((&**name, CRATES_IO.to_owned(), sum));
+        top = top.dep(name, "^1");
+    }
+    let sum = upstream.publish(top);
+    packages.push(("top", CRATES_IO.to_owned(), sum));
+    let folder = tempfile::tempdir().unwrap();
+    write_lock(folder.path(), &["top".to_owned()], &packages);
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, upstream.ca_pem()).unwrap();
+    let site = site(&upstream).variable("LARDER_CA_FILE", &ca.display().to_string());
+    warm(&site, folder.path(), &[]);
+    // What the newest version needs is read ahead whoever asks, but here it needs nothing.
+    upstream.publish(Crate::new("top", "1.0.1"));
+    for folder in ["blobs", "entries"] {
+        fs::remove_dir_all(site.store().join("v1").join(folder)).unwrap();
+    }
+    let larder = site.serve(&[]);
+    let gate = upstream.gate("/he/ld/");
+    ask(&larder, &["top"]);
+    gate.wait_for(200);
+    assert_eq!(larder.get(&entry("other")).status, 200);
+    assert_eq!(gate.waiting(), 200);
+    gate.open();
+    until("all crates are fetched", || total(&larder, FETCHED) == 321);
 }
