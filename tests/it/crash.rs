@@ -1,19 +1,26 @@
-//! SIGKILL at random moments of cold fetches: whatever is served afterwards is right, and nothing stays behind.
+//! SIGKILL at random moments of cold fetches: what was reported as stored is still there, whatever is served is right, and nothing
+//! stays behind.
 //!
 //! The store's own promises about single writes are tested beside it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use fake_upstream::{Crate, FakeUpstream, index_path};
+use fake_upstream::{Crate, FakeUpstream, index_path, sha256};
 
+use crate::stage::{blobs, settle};
 use crate::support::cargo::{CargoHome, Project};
+use crate::support::http::Http;
 use crate::support::larder::{Larder, Site};
 
 const CRATES: usize = 50;
-/// Killed larders with raw clients, which are quick.
-const ROUNDS: u64 = 50;
+/// Crates that are there for `warm`.
+const WARMED: usize = 5;
+/// Stores, on each of which two larders are killed, with raw clients, which are quick.
+const STORES: u64 = 25;
 /// Killed larders with real cargo.
 const CARGO_ROUNDS: u64 = 2;
 
@@ -26,6 +33,9 @@ fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::builder().bandwidth(20_000_000).start();
     for number in 0..CRATES {
         upstream.publish(Crate::new(&name(number), "1.0.0").padding(1_000 + 997 * number));
+    }
+    for number in 0..WARMED {
+        upstream.publish(Crate::new(&format!("warmed-{number}"), "1.0.0").padding(1_000));
     }
     upstream
 }
@@ -44,7 +54,7 @@ fn random(round: u64, limit: usize) -> usize {
     let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
     let mixed = (nanos ^ round.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     let number = usize::try_from(mixed).unwrap_or(0) % limit;
-    eprintln!("round {round}: killed at moment {number}");
+    eprintln!("round {round}: {number} of {limit}");
     number
 }
 
@@ -56,10 +66,12 @@ fn wait_for_requests(upstream: &FakeUpstream, count: usize) {
     }
 }
 
-/// The paths of everything there is, with the body of each.
-fn everything(upstream: &FakeUpstream) -> Vec<(String, Vec<u8>)> {
-    let bodies = (0..CRATES).flat_map(|number| {
-        let name = name(number);
+/// A path, and the body that belongs there.
+type Thing = (String, Vec<u8>);
+
+/// The index entries and archives of these crates.
+fn things(upstream: &FakeUpstream, names: impl Iterator<Item = String>) -> Vec<Thing> {
+    let bodies = names.flat_map(|name| {
         let entry = (
             format!("/{}", index_path(&name)),
             upstream.index_body(&name).to_vec(),
@@ -73,6 +85,24 @@ fn everything(upstream: &FakeUpstream) -> Vec<(String, Vec<u8>)> {
     bodies.collect()
 }
 
+/// Has `warm` store some crates that nobody else asks for, and says which.
+#[track_caller]
+fn warm(site: &Site, upstream: &FakeUpstream) -> Vec<Thing> {
+    let names = || (0..WARMED).map(|number| format!("warmed-{number}"));
+    let packages = names().map(|name| {
+        format!(
+            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{}\"\n",
+            upstream.checksum(&name, "1.0.0")
+        )
+    });
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let lock = format!("version = 4\n{}", packages.collect::<String>());
+    fs::write(folder.path().join("Cargo.lock"), lock).expect("the temporary folder is writable");
+    let warmed = site.command(&["warm", &folder.path().display().to_string()]);
+    assert!(warmed.status.success(), "{warmed:?}");
+    things(upstream, names())
+}
+
 /// Only the living process has a folder in staging.
 #[track_caller]
 fn assert_nothing_staged_by_the_dead(store: &Path) {
@@ -81,75 +111,133 @@ fn assert_nothing_staged_by_the_dead(store: &Path) {
     assert_eq!(folders.len(), 1, "{folders:?}");
 }
 
-/// Fetches everything, several at a time, until larder is killed; what came completely must be right.
-fn fetch_until_killed(larder: Larder<'_>, everything: &[(String, Vec<u8>)], kill: impl FnOnce()) {
-    let http = larder.http().patience(Duration::from_secs(10));
-    std::thread::scope(|scope| {
-        for part in everything.chunks(everything.len().div_ceil(8)) {
-            let http = &http;
-            scope.spawn(move || {
-                for (path, body) in part {
-                    // No answer, and half an answer, are what a client of a killed server gets.
-                    let Ok(reply) = http.try_get(path, &[]) else {
-                        return;
-                    };
-                    if reply.complete {
-                        assert_eq!((reply.status, &reply.body), (200, body), "{path}");
-                    } else {
-                        assert!(body.starts_with(&reply.body), "{path}: wrong beginning");
-                    }
-                }
-            });
+/// Every blob in the store is whole, whoever was killed while it came.
+#[track_caller]
+fn assert_blobs_are_whole(site: &Site, by_sum: &BTreeMap<String, &[u8]>) {
+    for path in blobs(site) {
+        let names = path.iter().rev().take(2).map(|part| part.to_string_lossy());
+        let sum = names.fold(String::new(), |rest, part| format!("{part}{rest}"));
+        let body = fs::read(&path).expect("a blob can be read");
+        assert_eq!(Some(&&*body), by_sum.get(&sum), "{}", path.display());
+    }
+}
+
+/// The paths of what was fetched whole.
+type Fetched = Mutex<BTreeSet<String>>;
+
+/// Fetches these things until larder is killed; what comes completely must be right.
+fn fetch(http: &Http, things: &[Thing], fetched: &Fetched) {
+    for (path, body) in things {
+        // No answer, and half an answer, are what a client of a killed server gets.
+        let Ok(reply) = http.try_get(path, &[]) else {
+            return;
+        };
+        if reply.complete {
+            assert_eq!((reply.status, &reply.body), (200, body), "{path}");
+            let mut fetched = fetched.lock().expect("no holder of this lock panics");
+            fetched.insert(path.clone());
+        } else {
+            assert!(body.starts_with(&reply.body), "{path}: wrong beginning");
         }
+    }
+}
+
+/// What larder last said was stored of what was fetched, until it is killed.
+fn stored(http: &Http, fetched: &Fetched) -> BTreeSet<String> {
+    let mut stored = BTreeSet::new();
+    loop {
+        // What is fetched while larder answers may not be stored.
+        let before = fetched.lock().expect("no holder of this lock panics");
+        let before = before.clone();
+        let Ok(reply) = http.try_get("/-/status.json", &[]) else {
+            return stored;
+        };
+        let status = String::from_utf8_lossy(&reply.body);
+        if reply.complete && status.contains("\"fetching\":0") && status.contains("\"storing\":0") {
+            stored = before;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Fetches all this, several at a time, until larder is killed. Says what it said was stored.
+fn fetch_until_killed(
+    larder: Larder<'_>,
+    things: &[Thing],
+    kill: impl FnOnce(),
+) -> BTreeSet<String> {
+    let http = &larder.http().patience(Duration::from_secs(10));
+    let fetched = &Fetched::default();
+    std::thread::scope(|scope| {
+        for part in things.chunks(things.len().div_ceil(8)) {
+            scope.spawn(move || fetch(http, part, fetched));
+        }
+        let stored = scope.spawn(move || stored(http, fetched));
         kill();
         larder.kill();
-    });
+        stored.join().expect("whoever watches does not panic")
+    })
 }
 
 #[test]
-fn after_sigkill_every_byte_served_is_right_and_staging_is_swept() {
+fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging_is_swept() {
     let upstream = upstream();
-    let everything = everything(&upstream);
-    let mut kept = 0;
-    for round in 0..ROUNDS {
+    let everything = things(&upstream, (0..CRATES).map(name));
+    let (first, second) = everything.split_at(everything.len() / 2);
+    let mut said_to_be_stored = 0;
+    for number in 0..STORES {
         let site = site(&upstream);
-        upstream.forget_requests();
-        fetch_until_killed(site.serve(&[]), &everything, || {
-            // After all requests there are, moments in which the last of it is being stored.
-            let moment = random(round, 3 * CRATES);
-            wait_for_requests(&upstream, moment.min(2 * CRATES));
-            let beyond = moment.saturating_sub(2 * CRATES);
-            std::thread::sleep(Duration::from_millis(10 * beyond as u64));
-        });
+        let warmed = match number % 5 {
+            0 => warm(&site, &upstream),
+            _ => Vec::new(),
+        };
+        let all = || everything.iter().chain(&warmed);
+        let sums = all().map(|(_, body)| (sha256(body), &body[..]));
+        let by_sum: BTreeMap<_, _> = sums.collect();
+        let mut stored: BTreeSet<_> = warmed.iter().map(|(path, _)| path.clone()).collect();
+        for (half, things) in [first, second].into_iter().enumerate() {
+            let round = 2 * number + half as u64;
+            let larder = site.serve(&[]);
+            // Of each larder, a little is stored for sure.
+            let (begin, rest) = things.split_at(1 + random(round + 1000, 6));
+            fetch(&larder.http(), begin, &Fetched::default());
+            settle(&larder);
+            stored.extend(begin.iter().map(|(path, _)| path.clone()));
+            upstream.forget_requests();
+            let said = fetch_until_killed(larder, rest, || {
+                // After all requests there are, moments in which the last of it is being stored.
+                let moment = random(round, rest.len() + CRATES / 2);
+                wait_for_requests(&upstream, moment.min(rest.len()));
+                let beyond = moment.saturating_sub(rest.len());
+                std::thread::sleep(Duration::from_millis(10 * beyond as u64));
+            });
+            said_to_be_stored += said.len();
+            stored.extend(said);
+            assert_blobs_are_whole(&site, &by_sum);
 
-        // In half of the rounds nothing can be fetched anew: what is served then is what the dead one left.
-        let is_offline = round % 2 == 0;
-        let larder = site.serve(if is_offline { &["--offline"] } else { &[] });
-        assert_nothing_staged_by_the_dead(site.store());
-        let mut served = 0;
-        let mut connection = larder.http().connect().expect("larder accepts connections");
-        for (path, body) in &everything {
-            let reply = connection.get(path, &[]).expect("there is an answer");
-            assert!(reply.complete, "round {round}: {path}");
-            if is_offline && reply.status == 424 {
-                continue;
+            // Mostly nothing can be fetched anew: what is served then is what the dead ones left.
+            let is_offline = half == 0 || number % 2 == 0;
+            let larder = site.serve(if is_offline { &["--offline"] } else { &[] });
+            assert_nothing_staged_by_the_dead(site.store());
+            let mut connection = larder.http().connect().expect("larder accepts connections");
+            for (path, body) in all() {
+                let reply = connection.get(path, &[]).expect("there is an answer");
+                assert!(reply.complete, "round {round}: {path}");
+                if is_offline && reply.status == 424 {
+                    assert!(!stored.contains(path), "round {round}: {path} is lost");
+                    continue;
+                }
+                assert_eq!(
+                    (reply.status, &reply.body),
+                    (200, body),
+                    "round {round}: {path}"
+                );
             }
-            assert_eq!(
-                (reply.status, &reply.body),
-                (200, body),
-                "round {round}: {path}"
-            );
-            served += 1;
+            let log = larder.stop();
+            assert!(!log.contains("damaged"), "round {round}: {log}");
         }
-        if is_offline {
-            kept += served;
-        } else {
-            assert_eq!(served, everything.len());
-        }
-        let log = larder.stop();
-        assert!(!log.contains("damaged"), "round {round}: {log}");
     }
-    assert!(kept > 0, "nothing survived any kill: they came too early");
+    assert!(said_to_be_stored > 0, "all kills came too early");
 }
 
 #[test]
