@@ -163,7 +163,8 @@ pub(crate) fn logging_to(log: &Path, larder: &str, index: &str) -> Site {
     Site::new(larder, index).after(&format!("exec 2>>'{}'", log.display()))
 }
 
-fn check(http: &Http, path: &str, good: &Good) {
+/// Fails unless this is answered with the right bytes.
+pub(crate) fn check(http: &Http, path: &str, good: &Good) {
     let reply = http.get(path);
     assert!(
         reply.status == 200 && reply.complete && reply.body == good.body,

@@ -4,7 +4,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ pub(crate) fn settle(larder: &Larder<'_>) {
 pub(crate) fn lacks(programs: &[(&str, &str)]) -> Option<String> {
     let missing: Vec<_> = programs
         .iter()
-        .filter(|(program, _)| !is_installed(program))
+        .filter(|(program, _)| find(program).is_none())
         .collect();
     if missing.is_empty() {
         return None;
@@ -147,12 +147,13 @@ pub(crate) fn lacks(programs: &[(&str, &str)]) -> Option<String> {
     ))
 }
 
-/// nginx lies where only the superuser's search path leads.
-fn is_installed(program: &str) -> bool {
+/// Where a program is installed. nginx lies where only the superuser's search path leads.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .any(|folder| folder.join(program).is_file())
+        .map(|folder| folder.join(program))
+        .find(|program| program.is_file())
 }
 
 /// Empties a log, which whoever appends to it survives.

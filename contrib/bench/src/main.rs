@@ -1,4 +1,4 @@
-//! Measures larder against going direct and against nginx: reads the arguments, runs the scenes in order, prints the table, records the run.
+//! Measures larder against going direct, against nginx and other caches: reads the arguments, runs the scenes in order, prints the table, records the run.
 //!
 //! What is measured is `scene`'s matter, how numbers become a verdict `row`'s.
 
@@ -9,6 +9,8 @@ mod load;
 mod machine;
 mod million;
 mod nginx;
+mod others;
+mod process;
 mod row;
 mod scene;
 mod stage;
@@ -30,9 +32,9 @@ use row::{Row, table};
 
 #[derive(Debug, clap::Parser)]
 #[command(
-    about = "Measures larder against going direct, with real cargo and a fake upstream, and against nginx",
+    about = "Measures larder against going direct, with real cargo and a fake upstream, and against other caches",
     after_help = "`hits` needs nginx and wrk, `instructions` needs valgrind and strace (all of them Debian packages). Without them \
-                  their rows say so. Other caches, crates-io-proxy and panamax for instance, are not compared."
+                  their rows say so. `others` compares with crates-io-proxy and panamax if these are on the search path."
 )]
 struct Arguments {
     /// The built larder
@@ -82,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         .ok_or_else(|| format!("no larder at {}", arguments.larder.display()))?;
 
     let mut rows: Vec<Row> = Vec::new();
+    let mut absent = None;
     for scene in scene::ALL {
         let is_named = arguments.only.iter().any(|part| scene.name.contains(part));
         let is_wanted = is_named || (arguments.only.is_empty() && !scene.opt_in);
@@ -99,6 +102,9 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
             note(&format!("   {}", row.line()));
         }
         rows.extend(measured);
+        if scene.name == others::SCENE {
+            absent = others::absent();
+        }
     }
 
     let machine = machine::describe();
@@ -113,8 +119,11 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         machine.commit,
         arguments.rounds
     );
-    writeln!(io::stdout(), "{head}\n\n{}", table(&rows))
-        .map_err(|cause| format!("cannot write to stdout: {cause}"))?;
+    let mut text = format!("{head}\n\n{}", table(&rows));
+    if let Some(absent) = absent {
+        text += &format!("\n{absent}\n");
+    }
+    write!(io::stdout(), "{text}").map_err(|cause| format!("cannot write to stdout: {cause}"))?;
 
     if arguments.record {
         let lock_name = arguments
@@ -133,10 +142,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         let write = || {
             std::fs::create_dir_all(&folder)?;
             std::fs::write(folder.join("numbers.json"), format!("{document:#}\n"))?;
-            std::fs::write(
-                folder.join("table.txt"),
-                format!("{head}\n\n{}", table(&rows)),
-            )
+            std::fs::write(folder.join("table.txt"), &text)
         };
         write()
             .map_err(|cause| format!("cannot record the run in {}: {cause}", folder.display()))?;

@@ -2,17 +2,16 @@
 //!
 //! What it is asked for is left to the scenes.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::load;
+use crate::process;
 use crate::support::http::Http;
-
-/// How long start and stop may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running nginx with an empty cache. Killed when dropped.
 #[derive(Debug)]
@@ -29,17 +28,11 @@ impl Nginx {
     /// If it does not start.
     pub(crate) fn before(upstream: &str) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        // Free for now; whoever takes it meanwhile makes nginx fail, which is seen.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = address.expect("there is a free port");
+        let address = process::free_address();
         let settings = folder.path().join("nginx.conf");
         std::fs::write(&settings, configuration(&folder, address, upstream))
             .expect("the temporary folder is writable");
-        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"]
-            .into_iter()
-            .find(|program| std::path::Path::new(program).is_file())
-            .unwrap_or("nginx");
-        let master = Command::new(program)
+        let master = Command::new(load::find("nginx").expect("nginx is installed"))
             .arg("-p")
             .arg(folder.path())
             .arg("-c")
@@ -53,16 +46,8 @@ impl Nginx {
             address,
             folder,
         };
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            let ended = nginx.master.try_wait().ok().flatten();
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "nginx does not listen: {ended:?}\n{}",
-                std::fs::read_to_string(nginx.folder.path().join("error.log")).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let log = nginx.folder.path().join("error.log");
+        process::wait_until_it_listens(&mut nginx.master, address, &log);
         nginx
     }
 
@@ -105,7 +90,7 @@ impl Drop for Nginx {
         let _ = Command::new("/bin/sh")
             .args(["-c", &format!("kill -TERM {}", self.master.id())])
             .status();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + process::PATIENCE;
         while matches!(self.master.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }

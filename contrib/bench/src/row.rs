@@ -83,9 +83,9 @@ impl Row {
         (end(sorted.first()), end(sorted.last()))
     }
 
-    /// Whether the first claim holds, or could not be put to the test.
+    /// Whether the first claim holds, or there is none, or it could not be put to the test.
     pub(crate) fn holds(&self) -> bool {
-        self.lacks.is_some() || self.meets(self.first_claim)
+        self.lacks.is_some() || self.first_claim == UNCLAIMED || self.meets(self.first_claim)
     }
 
     fn meets(&self, claim: f64) -> bool {
@@ -264,6 +264,11 @@ mod tests {
             ..row(&[9.0])
         };
         assert_eq!((row.holds(), row.verdict().as_str()), (true, "watched"));
+        let more = Row {
+            better: Better::More,
+            ..row
+        };
+        assert_eq!((more.holds(), more.verdict().as_str()), (true, "watched"));
     }
 
     #[test]

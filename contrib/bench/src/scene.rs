@@ -14,12 +14,13 @@ use crate::hits;
 use crate::instructions;
 use crate::load;
 use crate::million;
+use crate::others;
 use crate::row::{Row, UNCLAIMED, Unit, rounded};
 use crate::stage::{DIAL, Stage, Task, Took};
 use crate::support::larder::{Larder, Site};
 
 /// The usual distance to upstream.
-const NEAR: Duration = Duration::from_millis(40);
+pub(crate) const NEAR: Duration = Duration::from_millis(40);
 /// Another continent, or a phone.
 const FAR: Duration = Duration::from_millis(150);
 /// larder's default for one outage.
@@ -62,6 +63,7 @@ pub(crate) const ALL: &[Scene] = &[
     scene("warm-1000", warm_fast),
     scene("outage", outage),
     scene("memory", memory),
+    scene(others::SCENE, others::play),
     Scene {
         opt_in: true,
         ..scene("instructions", instructions::play)
@@ -81,7 +83,8 @@ const fn scene(name: &'static str, play: fn(&Play<'_>) -> Vec<Row>) -> Scene {
 }
 
 impl Play<'_> {
-    fn stage(&self, round_trip: Duration, bytes_per_second: Option<u64>) -> Stage {
+    /// An upstream at this distance, shaped like the lock file.
+    pub(crate) fn stage(&self, round_trip: Duration, bytes_per_second: Option<u64>) -> Stage {
         Stage::new(
             self.larder,
             self.lock,

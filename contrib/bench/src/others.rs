@@ -1,0 +1,375 @@
+//! The scene `others`: larder beside other caches of crates.io, as far as these are installed. Watched, never claimed.
+//!
+//! Each is one description in [`ALL`] of how it is started and where it keeps and serves things; how is what its own guide says.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fake_upstream::{FakeUpstream, from_lock, index_path};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::goods;
+use crate::hits;
+use crate::load;
+use crate::process;
+use crate::row::{Better, Row, UNCLAIMED, rounded};
+use crate::scene::{NEAR, Play};
+use crate::stage::{DIAL, Task};
+use crate::support::http::Http;
+
+/// Its name.
+pub(crate) const SCENE: &str = "others";
+/// They are here to be seen beside larder, and some are slow.
+const ROUNDS: u32 = 2;
+/// How long hits are asked for.
+const LASTING: Duration = Duration::from_secs(2);
+
+/// A cache that cargo can be sent to. What stands in braces is filled in.
+#[derive(Debug)]
+struct Other {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Where it tells cargo to ask for an archive. All of them have the index below `/index/`.
+    archive: &'static str,
+    /// Of one that has to be filled before it is used; others fetch what they are asked for.
+    mirror: Option<Mirror>,
+}
+
+/// Where a mirror that was synchronized keeps things, below its folder.
+#[derive(Debug)]
+struct Mirror {
+    index: &'static str,
+    archive: &'static str,
+}
+
+const ALL: &[Other] = &[
+    // It knows no authorities but those that were built in, so its upstream cannot have TLS.
+    Other {
+        program: "crates-io-proxy",
+        arguments: &[
+            "--listen={address}",
+            "--proxy-url=http://{address}/",
+            "--index-url={upstream}index/",
+            "--upstream-url={upstream}",
+            "--cache-dir={folder}",
+        ],
+        archive: "/api/v1/crates/{crate}/{version}/download",
+        mirror: None,
+    },
+    Other {
+        program: "panamax",
+        arguments: &["serve", "{folder}", "--listen={ip}", "--port={port}"],
+        archive: "/crates/{prefix}/{crate}/{version}/{crate}-{version}.crate",
+        mirror: Some(Mirror {
+            index: "crates.io-index",
+            archive: "crates/{prefix}/{crate}/{version}/{crate}-{version}.crate",
+        }),
+    },
+];
+
+/// What is known to an upstream, as a mirror would hold it.
+struct Known<'a> {
+    upstream: &'a FakeUpstream,
+    entries: Vec<&'a str>,
+    archives: Vec<(&'a str, &'a str)>,
+}
+
+/// A running cache. Killed when dropped, as none of them has a way to end in good order.
+#[derive(Debug)]
+struct Running {
+    process: Child,
+    address: SocketAddr,
+}
+
+pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
+    let others: Vec<_> = ALL.iter().filter(|other| other.is_installed()).collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let rounds = play.rounds.min(ROUNDS);
+    let mut rows = Vec::new();
+    compare_cargo(play, &others, rounds, &mut rows);
+    compare_hits(play, &others, rounds, &mut rows);
+    rows
+}
+
+/// Which of them have no rows, as a line for people.
+pub(crate) fn absent() -> Option<String> {
+    let absent: Vec<_> = ALL
+        .iter()
+        .filter(|other| !other.is_installed())
+        .map(|other| other.program)
+        .collect();
+    let names = absent.join(" and ");
+    (!absent.is_empty()).then(|| format!("not compared with {names}: not installed"))
+}
+
+/// Real cargo through each of them, empty and filled by the run before.
+fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
+    let stage = play.stage(NEAR, None);
+    // The same without TLS, as far away: a dial takes as long.
+    let plain = FakeUpstream::builder()
+        .delay(stage.round_trip)
+        .connect_delay(stage.round_trip * DIAL)
+        .max_age(Some(600))
+        .start();
+    let project = from_lock(play.lock, &plain);
+    let mut known = Known {
+        upstream: &plain,
+        entries: Vec::new(),
+        archives: Vec::new(),
+    };
+    for (name, version) in &project.packages {
+        known.entries.push(name);
+        known.archives.push((name, version));
+    }
+    known.entries.dedup();
+    known.publish_as_crates_io();
+
+    // Removed at the end: files that were just deleted may slow down new ones.
+    let (mut sites, mut folders) = (Vec::new(), Vec::new());
+    for (task, what) in [
+        (Task::Fetch, "cargo fetch --locked"),
+        (Task::Resolve, "cargo generate-lockfile"),
+    ] {
+        let row = |(program, state): (&str, &str)| {
+            let what = format!("{what}, {program} {state} / direct");
+            Row::ratio(&what, UNCLAIMED, UNCLAIMED)
+        };
+        let mut compared = vec![("larder", "empty"), ("larder", "filled")];
+        for other in others {
+            let states: &[&str] = match other.mirror {
+                None => &["empty", "filled"],
+                Some(_) => &["filled"],
+            };
+            compared.extend(states.iter().map(|&state| (other.program, state)));
+        }
+        let mut compared: Vec<_> = compared.into_iter().map(row).collect();
+        for _ in 0..rounds {
+            let direct = stage.direct(task);
+            let mut through = Vec::new();
+
+            let site = stage.site();
+            let larder = site.serve(&[]);
+            through.push(stage.run(task, larder.url()));
+            load::settle(&larder);
+            through.push(stage.run(task, larder.url()));
+            larder.stop();
+            sites.push(site);
+
+            for other in others {
+                let folder = TempDir::new().expect("the temporary folder is writable");
+                let running = other.start(folder.path(), &known);
+                let index = format!("{}/index/", running.url());
+                let runs = if other.mirror.is_none() { 2 } else { 1 };
+                for _ in 0..runs {
+                    let before = plain.requests_for("");
+                    let mut took = stage.run(task, &index);
+                    took.requests += plain.requests_for("") - before;
+                    through.push(took);
+                }
+                folders.push(folder);
+            }
+            for (row, took) in compared.iter_mut().zip(through) {
+                row.push(
+                    took.seconds / direct.seconds,
+                    json!({
+                        "direct": rounded(direct.seconds), "through": rounded(took.seconds),
+                        "direct_requests": direct.requests, "through_requests": took.requests,
+                    }),
+                );
+            }
+        }
+        rows.extend(compared);
+    }
+}
+
+/// Hits, with the log that each writes when nothing is said about it: larder a line for each, the others none.
+fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
+    let lacks = load::lacks(&[("wrk", "wrk")]);
+    let upstream = goods::upstream();
+    let goods = [
+        goods::entry(&upstream, "index entry 3 kB", "small", 3_000),
+        goods::archive(&upstream, "crate 11 kB", "slim", 11_000),
+    ];
+    let known = Known {
+        upstream: &upstream,
+        entries: vec!["small", "slim"],
+        archives: vec![("slim", "1.0.0")],
+    };
+    known.publish_as_crates_io();
+    let rate = |other: &Other, what: &str| Row {
+        better: Better::More,
+        lacks: lacks.clone(),
+        ..Row::ratio(
+            &format!("hits per second / {}, {what}", other.program),
+            UNCLAIMED,
+            UNCLAIMED,
+        )
+    };
+    if lacks.is_some() {
+        for good in &goods {
+            rows.extend(others.iter().map(|other| rate(other, good.what)));
+        }
+        return;
+    }
+
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let log = folder.path().join("larder.log");
+    let site = hits::logging_to(&log, play.larder, &upstream.url());
+    let larder = site.serve(&["--max-age", "1h"]);
+    let larder_url = larder.url().trim_end_matches('/');
+    let running: Vec<_> = others
+        .iter()
+        .map(|other| {
+            let folder = folder.path().join(other.program);
+            (other, other.start(&folder, &known))
+        })
+        .collect();
+    for good in &goods {
+        let path = |other: &Other| match good.upstream_path.starts_with("/index/") {
+            true => good.upstream_path.clone(),
+            false => fill_in(other.archive, &crate_words("slim", "1.0.0")),
+        };
+        hits::check(&larder.http(), &good.path, good);
+        for (other, running) in &running {
+            hits::check(&Http::to(&running.url()), &path(other), good);
+        }
+        load::settle(&larder);
+        upstream.forget_requests();
+        let mut compared: Vec<_> = others.iter().map(|other| rate(other, good.what)).collect();
+        for _ in 0..rounds {
+            load::truncate(&log);
+            let own = load::wrk(&format!("{larder_url}{}", good.path), &[], LASTING);
+            for ((other, running), row) in running.iter().zip(&mut compared) {
+                let url = format!("{}{}", running.url(), path(other));
+                let theirs = load::wrk(&url, &[], LASTING);
+                row.push(
+                    own / theirs,
+                    json!({"larder": rounded(own), other.program: rounded(theirs)}),
+                );
+            }
+        }
+        assert_eq!(
+            upstream.requests_for(""),
+            0,
+            "what was measured were not hits"
+        );
+        rows.extend(compared);
+    }
+}
+
+impl Other {
+    fn is_installed(&self) -> bool {
+        load::find(self.program).is_some()
+    }
+
+    /// Starts it on a folder that is its own; a mirror's is filled first.
+    ///
+    /// # Panics
+    /// If it does not start.
+    fn start(&self, folder: &Path, known: &Known<'_>) -> Running {
+        let address = process::free_address();
+        std::fs::create_dir_all(folder).expect("the temporary folder is writable");
+        if let Some(mirror) = &self.mirror {
+            let archive = format!("http://{address}{}", self.archive);
+            known.write(folder, mirror, &archive);
+        }
+        let log = folder.join("log");
+        let output = File::create(&log).expect("the temporary folder is writable");
+        let words = [
+            ("address", address.to_string()),
+            ("ip", address.ip().to_string()),
+            ("port", address.port().to_string()),
+            ("folder", folder.display().to_string()),
+            ("upstream", known.upstream.base_url().to_owned()),
+        ];
+        let arguments = self.arguments.iter();
+        let process = Command::new(load::find(self.program).expect("it is installed"))
+            .args(arguments.map(|argument| fill_in(argument, &words)))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.program));
+        let mut running = Running { process, address };
+        process::wait_until_it_listens(&mut running.process, address, &log);
+        running
+    }
+}
+
+impl Known<'_> {
+    /// Has archives where crates.io's own interface has them, too.
+    fn publish_as_crates_io(&self) {
+        for (name, version) in &self.archives {
+            let path = format!("/api/v1/crates/{name}/{version}/download");
+            let body = self.upstream.body(name, version);
+            self.upstream.serve_static(&path, body, "application/gzip");
+        }
+    }
+
+    /// What synchronizing leaves, with a `config.json` that names the mirror.
+    fn write(&self, folder: &Path, mirror: &Mirror, archive_url: &str) {
+        let write = |path: String, body: &[u8]| {
+            let path = folder.join(path);
+            let parent = path.parent().expect("it is below the folder");
+            std::fs::create_dir_all(parent)
+                .and_then(|()| std::fs::write(&path, body))
+                .expect("the temporary folder is writable");
+        };
+        let config = json!({"dl": archive_url, "api": archive_url});
+        write(
+            format!("{}/config.json", mirror.index),
+            config.to_string().as_bytes(),
+        );
+        for name in &self.entries {
+            let path = format!("{}/{}", mirror.index, index_path(name));
+            write(path, &self.upstream.index_body(name));
+        }
+        for (name, version) in &self.archives {
+            let path = fill_in(mirror.archive, &crate_words(name, version));
+            write(path, &self.upstream.body(name, version));
+        }
+    }
+}
+
+impl Running {
+    /// Its address, without a slash at the end.
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Cargo's words for the parts of an archive's address.
+fn crate_words(name: &str, version: &str) -> [(&'static str, String); 3] {
+    // The name's own letters, where the index has small ones.
+    let prefix = match name.len() {
+        len @ (1 | 2) => len.to_string(),
+        3 => format!("3/{}", &name[..1]),
+        _ => format!("{}/{}", &name[..2], &name[2..4]),
+    };
+    [
+        ("prefix", prefix),
+        ("crate", name.to_owned()),
+        ("version", version.to_owned()),
+    ]
+}
+
+fn fill_in(template: &str, words: &[(&str, String)]) -> String {
+    let start = template.to_owned();
+    words.iter().fold(start, |text, (word, meant)| {
+        text.replace(&format!("{{{word}}}"), meant)
+    })
+}
