@@ -50,12 +50,18 @@ const ALL: &[Other] = &[
     // It knows no authorities but those that were built in, so its upstream cannot have TLS.
     Other {
         program: "crates-io-proxy",
+        // One beginning with `--name=` would be passed over without a word.
         arguments: &[
-            "--listen={address}",
-            "--proxy-url=http://{address}/",
-            "--index-url={upstream}index/",
-            "--upstream-url={upstream}",
-            "--cache-dir={folder}",
+            "--listen",
+            "{address}",
+            "--proxy-url",
+            "http://{address}/",
+            "--index-url",
+            "{upstream}index/",
+            "--upstream-url",
+            "{upstream}",
+            "--cache-dir",
+            "{folder}",
         ],
         archive: "/api/v1/crates/{crate}/{version}/download",
         mirror: None,
