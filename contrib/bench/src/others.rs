@@ -18,7 +18,7 @@ use crate::load;
 use crate::process;
 use crate::row::{Better, Row, UNCLAIMED, rounded};
 use crate::scene::{NEAR, Play};
-use crate::stage::{DIAL, Task};
+use crate::stage::{DIAL, Task, Took};
 use crate::support::http::Http;
 
 /// Its name.
@@ -26,7 +26,9 @@ pub(crate) const SCENE: &str = "others";
 /// They are here to be seen beside larder, and some are slow.
 const ROUNDS: u32 = 2;
 /// How long hits are asked for.
-const LASTING: Duration = Duration::from_secs(2);
+const LASTING: Duration = Duration::from_secs(1);
+/// Seconds of processor time below which hundredths of a second say nothing.
+const COUNTABLE: f64 = 0.2;
 
 /// A cache that cargo can be sent to. What stands in braces is filled in.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ pub(crate) fn absent() -> Option<String> {
     (!absent.is_empty()).then(|| format!("not compared with {names}: not installed"))
 }
 
-/// Real cargo through each of them, empty and filled by the run before.
+/// Real cargo through each of them, empty and filled by an earlier run. Mirrors are never empty.
 fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
     let stage = play.stage(NEAR, None);
     // The same without TLS, as far away: a dial takes as long.
@@ -137,60 +139,55 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
     known.publish_as_crates_io();
 
     // Removed at the end: files that were just deleted may slow down new ones.
-    let (mut sites, mut folders) = (Vec::new(), Vec::new());
+    let folders = TempDir::new().expect("the temporary folder is writable");
+    let mut sites = Vec::new();
     for (task, what) in [
         (Task::Fetch, "cargo fetch --locked"),
         (Task::Resolve, "cargo generate-lockfile"),
     ] {
-        let row = |(program, state): (&str, &str)| {
+        let row = |program: &str, state: &str| {
             let what = format!("{what}, {program} {state} / direct");
             Row::ratio(&what, UNCLAIMED, UNCLAIMED)
         };
-        let mut compared = vec![("larder", "empty"), ("larder", "filled")];
-        for other in others {
-            let states: &[&str] = match other.mirror {
-                None => &["empty", "filled"],
-                Some(_) => &["filled"],
-            };
-            compared.extend(states.iter().map(|&state| (other.program, state)));
-        }
-        let mut compared: Vec<_> = compared.into_iter().map(row).collect();
-        for _ in 0..rounds {
+        let mut own = [row("larder", "empty"), row("larder", "filled")];
+        let mut theirs: Vec<_> = others
+            .iter()
+            .map(|other| {
+                let folder = folders.path().join(format!("{task:?}-{}", other.program));
+                let running = other.start(&folder, &known);
+                let empty = other.mirror.is_none().then(|| row(other.program, "empty"));
+                (running, empty, row(other.program, "filled"))
+            })
+            .collect();
+        for round in 0..rounds {
             let direct = stage.direct(task);
-            let mut through = Vec::new();
-
             let site = stage.site();
             let larder = site.serve(&[]);
-            through.push(stage.run(task, larder.url()));
-            load::settle(&larder);
-            through.push(stage.run(task, larder.url()));
+            for row in &mut own {
+                row.push_run(direct, stage.run(task, larder.url()));
+                load::settle(&larder);
+            }
             larder.stop();
             sites.push(site);
-
-            for other in others {
-                let folder = TempDir::new().expect("the temporary folder is writable");
-                let running = other.start(folder.path(), &known);
+            for (running, empty, filled) in &mut theirs {
                 let index = format!("{}/index/", running.url());
-                let runs = if other.mirror.is_none() { 2 } else { 1 };
-                for _ in 0..runs {
+                let run = || {
                     let before = plain.requests_for("");
                     let mut took = stage.run(task, &index);
                     took.requests += plain.requests_for("") - before;
-                    through.push(took);
+                    took
+                };
+                // Once: each of its requests waits for the one before it.
+                if let (Some(empty), 0) = (empty, round) {
+                    empty.push_run(direct, run());
                 }
-                folders.push(folder);
-            }
-            for (row, took) in compared.iter_mut().zip(through) {
-                row.push(
-                    took.seconds / direct.seconds,
-                    json!({
-                        "direct": rounded(direct.seconds), "through": rounded(took.seconds),
-                        "direct_requests": direct.requests, "through_requests": took.requests,
-                    }),
-                );
+                filled.push_run(direct, run());
             }
         }
-        rows.extend(compared);
+        rows.extend(own);
+        for (_, empty, filled) in theirs {
+            rows.extend(empty.into_iter().chain([filled]));
+        }
     }
 }
 
@@ -208,18 +205,24 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
         archives: vec![("slim", "1.0.0")],
     };
     known.publish_as_crates_io();
-    let rate = |other: &Other, what: &str| Row {
-        better: Better::More,
-        lacks: lacks.clone(),
-        ..Row::ratio(
-            &format!("hits per second / {}, {what}", other.program),
-            UNCLAIMED,
-            UNCLAIMED,
-        )
+    let pair = |other: &&Other, what: &str| {
+        let row = |figure: &str, better| Row {
+            better,
+            lacks: lacks.clone(),
+            ..Row::ratio(
+                &format!("{figure} / {}, {what}", other.program),
+                UNCLAIMED,
+                UNCLAIMED,
+            )
+        };
+        [
+            row("hits per second", Better::More),
+            row("processor time per hit", Better::Less),
+        ]
     };
     if lacks.is_some() {
         for good in &goods {
-            rows.extend(others.iter().map(|other| rate(other, good.what)));
+            rows.extend(others.iter().flat_map(|other| pair(other, good.what)));
         }
         return;
     }
@@ -247,17 +250,26 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
         }
         load::settle(&larder);
         upstream.forget_requests();
-        let mut compared: Vec<_> = others.iter().map(|other| rate(other, good.what)).collect();
+        let mut compared: Vec<_> = others.iter().map(|other| pair(other, good.what)).collect();
         for _ in 0..rounds {
             load::truncate(&log);
-            let own = load::wrk(&format!("{larder_url}{}", good.path), &[], LASTING);
-            for ((other, running), row) in running.iter().zip(&mut compared) {
+            let own = measure(&format!("{larder_url}{}", good.path), larder.process_id());
+            for ((other, running), [rate, cost]) in running.iter().zip(&mut compared) {
                 let url = format!("{}{}", running.url(), path(other));
-                let theirs = load::wrk(&url, &[], LASTING);
-                row.push(
-                    own / theirs,
-                    json!({"larder": rounded(own), other.program: rounded(theirs)}),
+                let theirs = measure(&url, running.process.id());
+                rate.push(
+                    own.rate / theirs.rate,
+                    json!({"larder": rounded(own.rate), "other": rounded(theirs.rate)}),
                 );
+                if let (Some(own), Some(theirs)) = (own.microseconds, theirs.microseconds) {
+                    cost.push(
+                        own / theirs,
+                        json!({"larder_us": rounded(own), "other_us": rounded(theirs)}),
+                    );
+                } else {
+                    let program = other.program;
+                    cost.lacks = Some(format!("{program} waits more than it works"));
+                }
             }
         }
         assert_eq!(
@@ -265,7 +277,38 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
             0,
             "what was measured were not hits"
         );
-        rows.extend(compared);
+        rows.extend(compared.into_iter().flatten());
+    }
+}
+
+/// What one server did.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// Answers per second.
+    rate: f64,
+    /// Processor time for one answer, if that much was used that it can be told.
+    microseconds: Option<f64>,
+}
+
+fn measure(url: &str, process: u32) -> Measured {
+    let before = load::processor_time(&[process]);
+    let rate = load::wrk(url, &[], LASTING);
+    let used = load::processor_time(&[process]) - before;
+    Measured {
+        rate,
+        microseconds: (used >= COUNTABLE).then(|| used / (rate * LASTING.as_secs_f64()) * 1e6),
+    }
+}
+
+impl Row {
+    fn push_run(&mut self, direct: Took, through: Took) {
+        self.push(
+            through.seconds / direct.seconds,
+            json!({
+                "direct": rounded(direct.seconds), "through": rounded(through.seconds),
+                "direct_requests": direct.requests, "through_requests": through.requests,
+            }),
+        );
     }
 }
 
