@@ -366,7 +366,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            let is_so = tokio::time::timeout(std::time::Duration::from_secs(10), is_so).await;
+            let is_so = tokio::time::timeout(Duration::from_secs(10), is_so).await;
             let found = room.available_permits();
             assert!(is_so.is_ok(), "{found} permits instead of {permits}");
         };

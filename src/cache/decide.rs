@@ -32,7 +32,9 @@ pub enum Reach {
     Online,
     /// It must not: the user said so.
     Offline,
-    /// It did not answer a moment ago; probes are under way.
+    /// It did not answer in time a moment ago; probes are under way. Only what is not stored is worth waiting for it.
+    Slow,
+    /// It is out of reach; probes are under way.
     Down,
 }
 
@@ -127,12 +129,11 @@ pub fn decide(
         return match (demand, reach) {
             (_, Reach::Offline) => Decision::Refuse(Refusal::Offline),
             (_, Reach::Down) => Decision::Refuse(Refusal::Down),
-            (Demand::Fresh | Demand::FreshSince(_) | Demand::Stored, Reach::Online)
-                if is_absent =>
-            {
-                Decision::Refuse(Refusal::Absent)
-            }
-            (_, Reach::Online) => Decision::Fetch,
+            (
+                Demand::Fresh | Demand::FreshSince(_) | Demand::Stored,
+                Reach::Online | Reach::Slow,
+            ) if is_absent => Decision::Refuse(Refusal::Absent),
+            (_, Reach::Online | Reach::Slow) => Decision::Fetch,
         };
     };
     let is_fresh = is_fresh(policy, stored, now, cap)
@@ -149,9 +150,11 @@ pub fn decide(
             Decision::Serve(Outcome::Hit)
         }
         (_, Reach::Offline) => Decision::Serve(Outcome::Stale(StaleReason::Offline)),
-        (_, Reach::Down) => Decision::Serve(Outcome::Stale(StaleReason::Down)),
+        (Demand::Fresh, Reach::Slow) | (_, Reach::Down) => {
+            Decision::Serve(Outcome::Stale(StaleReason::Down))
+        }
         (Demand::Fresh, Reach::Online) if is_absent => Decision::Refuse(Refusal::Absent),
-        (_, Reach::Online) => Decision::Revalidate(stored.validators.clone()),
+        (_, Reach::Online | Reach::Slow) => Decision::Revalidate(stored.validators.clone()),
     }
 }
 
@@ -281,7 +284,7 @@ mod tests {
         use Decision::{Fetch, Refuse, Revalidate, Serve};
         use Demand::{Fresh, Refresh, Stored};
         use Outcome::{Hit, Stale};
-        use Reach::{Down, Offline, Online};
+        use Reach::{Down, Offline, Online, Slow};
         let ask = Revalidate(validators());
 
         check(None, None, Fresh, Online, &Fetch);
@@ -315,6 +318,12 @@ mod tests {
             &Serve(Stale(StaleReason::Down)),
         );
         check(Some(1), None, Fresh, Down, &Serve(Hit));
+        // What is stored waits for nobody who is slow; what is not stored does, and who wants upstream's word.
+        check(None, None, Fresh, Slow, &Fetch);
+        check(Some(1), None, Fresh, Slow, &Serve(Hit));
+        let stale = Serve(Stale(StaleReason::Down));
+        check(Some(1_000), None, Fresh, Slow, &stale);
+        check(Some(1_000), None, Refresh, Slow, &ask);
         check(
             Some(1),
             None,

@@ -22,7 +22,7 @@ use super::{
     now,
     pace::Counted,
     parts::Parts,
-    reach,
+    reach::{self, Change},
 };
 use crate::{
     error::{Error, chain},
@@ -186,14 +186,16 @@ impl Cache {
             self.0.pace.admit().await;
             let permit = self.0.entry_room.acquire().await;
             // While this one waited for room, others may have found out.
-            if let (1, Some(error)) = (tried, self.down(resource, &url)) {
-                let Some(entry) = stored else {
+            if tried == 1 && self.0.breakers.outage(&url).is_some() {
+                if let Some(entry) = stored {
+                    return Ok((
+                        landing(Outcome::Stale(StaleReason::Down), entry),
+                        Keep::Nothing,
+                    ));
+                }
+                if let Some(error) = self.down(resource, &url) {
                     return Err(error);
-                };
-                return Ok((
-                    landing(Outcome::Stale(StaleReason::Down), entry),
-                    Keep::Nothing,
-                ));
+                }
             }
             let patience = match &stored {
                 Some(_) => self.0.options.patience,
@@ -830,8 +832,18 @@ impl Cache {
         if failure.host().is_some_and(|failed| failed != host(url)) {
             return;
         }
-        if self.0.breakers.note_failure(url, failure, now()) {
-            warn!(upstream = host(url), cause = %failure, "upstream is out of reach; serving what is stored");
+        let upstream = host(url);
+        let change = self.0.breakers.note_failure(url, failure, now());
+        match change {
+            Change::Nothing => return,
+            Change::Doubt => {
+                warn!(upstream, cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
+            }
+            Change::Outage | Change::Certainty => {
+                warn!(upstream, cause = %failure, "upstream is out of reach; serving what is stored");
+            }
+        }
+        if change != Change::Certainty {
             self.0.upstream.reconnect();
             tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
         }
@@ -857,8 +869,9 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
             Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
                 return cache.note_answer(&resource, &url);
             }
-            Err(_) => {
+            Err(failure) => {
                 cache.count("probes-failed");
+                cache.note_failure(&resource, &url, &failure);
                 cache.0.upstream.reconnect();
             }
         }

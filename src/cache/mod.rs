@@ -972,7 +972,11 @@ impl Cache {
 
     /// The error for an upstream that is out of reach; `None` if it is not.
     fn down(&self, resource: &Resource, url: &Url) -> Option<Error> {
-        let outage = self.0.breakers.outage(url)?;
+        let outage = self
+            .0
+            .breakers
+            .outage(url)
+            .filter(|outage| outage.is_certain)?;
         let since = now().duration_since(outage.since).unwrap_or_default();
         let host = crate::upstream::host(url);
         Some(Error::Down {

@@ -1,6 +1,6 @@
 //! Whether each upstream may be asked: the breaker. One failed dial opens it, a few bad answers in a row do too; while it
-//! is open nobody waits for that upstream, and a background probe closes it again. Holds state and decides; asking is the
-//! cache's job.
+//! is open nobody waits for that upstream, and a background probe closes it again. An upstream that is merely slow opens it
+//! half. Holds state and decides; asking is the cache's job.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,7 @@ use std::{
 
 use url::Url;
 
-use super::decide::Reach;
+use super::{decide::Reach, fetch::PATIENCE};
 use crate::{
     resource::Resource,
     upstream::{Failure, host},
@@ -47,9 +47,11 @@ struct Breaker {
     outage: Option<Outage>,
 }
 
-/// A time during which an upstream is not asked.
+/// A time during which an upstream is not asked about what is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
+    /// Whether nobody is there, and not only slow: then it is asked for nothing at all.
+    pub is_certain: bool,
     /// When it was found out.
     pub since: SystemTime,
     /// How.
@@ -74,10 +76,12 @@ impl Breakers {
     pub(super) fn reach(&self, url: &Url) -> Reach {
         if self.is_offline {
             Reach::Offline
-        } else if self.outage(url).is_some() {
-            Reach::Down
         } else {
-            Reach::Online
+            match self.outage(url) {
+                None => Reach::Online,
+                Some(outage) if outage.is_certain => Reach::Down,
+                Some(_) => Reach::Slow,
+            }
         }
     }
 
@@ -90,8 +94,8 @@ impl Breakers {
     pub(super) fn is_settled_in(&self, url: &Url, now: SystemTime) -> bool {
         self.is_offline
             || self.outage(url).is_some_and(|outage| {
-                now.duration_since(outage.since)
-                    .is_ok_and(|for_| for_ >= SETTLED)
+                let age = now.duration_since(outage.since);
+                outage.is_certain && age.is_ok_and(|age| age >= SETTLED)
             })
     }
 
@@ -121,28 +125,44 @@ impl Breakers {
         is_over
     }
 
-    /// Notes a failure; whether that began an outage, which the caller must then probe.
-    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> bool {
+    /// Notes a failure.
+    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Change {
         let mut hosts = self.lock();
         let breaker = hosts.entry(host(url)).or_default();
-        let is_out = match weigh(failure) {
-            Weight::None => false,
+        let is_certain = match weigh(failure) {
+            Weight::None => return Change::Nothing,
             Weight::Answer => {
                 breaker.bad_answers.insert(url.clone());
-                breaker.bad_answers.len() >= BAD_ANSWERS
+                if breaker.bad_answers.len() < BAD_ANSWERS {
+                    return Change::Nothing;
+                }
+                true
             }
+            Weight::Doubt => false,
             Weight::Outage => true,
         };
-        if !is_out || breaker.outage.is_some() {
-            return false;
-        }
         breaker.bad_answers.clear();
-        breaker.outage = Some(Outage {
-            since: now,
-            cause: failure.to_string(),
-        });
-        self.outages.fetch_add(1, Ordering::AcqRel);
-        true
+        match &mut breaker.outage {
+            Some(outage) if is_certain && !outage.is_certain => {
+                outage.is_certain = true;
+                outage.cause = failure.to_string();
+                Change::Certainty
+            }
+            Some(_) => Change::Nothing,
+            None => {
+                breaker.outage = Some(Outage {
+                    is_certain,
+                    since: now,
+                    cause: failure.to_string(),
+                });
+                self.outages.fetch_add(1, Ordering::AcqRel);
+                if is_certain {
+                    Change::Outage
+                } else {
+                    Change::Doubt
+                }
+            }
+        }
     }
 
     /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
@@ -163,6 +183,18 @@ pub(super) fn probe_pause(tried: u32) -> Duration {
         .min(LAST_PROBE)
 }
 
+/// What a failure has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// The upstream may be slow, or out of reach: the caller must probe it.
+    Doubt,
+    /// It is out of reach, and not known to have been so: the caller must probe it.
+    Outage,
+    /// What was in doubt is out of reach; the probes go on.
+    Certainty,
+}
+
 /// What a failure says about its upstream as a whole.
 #[derive(Debug, PartialEq, Eq)]
 enum Weight {
@@ -170,12 +202,16 @@ enum Weight {
     None,
     /// It is there but not well, or something poses as it.
     Answer,
+    /// It may be slow, or not there any more.
+    Doubt,
     /// It is not there.
     Outage,
 }
 
 fn weigh(failure: &Failure) -> Weight {
     match failure {
+        // Who waits with a copy at hand does not wait long.
+        Failure::Silent { after, .. } if *after < PATIENCE => Weight::Doubt,
         Failure::Unreachable { .. } | Failure::Silent { .. } => Weight::Outage,
         Failure::Status { .. } | Failure::Unrecognised { .. } | Failure::Broken { .. } => {
             Weight::Answer
@@ -213,6 +249,13 @@ mod tests {
         }
     }
 
+    fn unreachable() -> Failure {
+        Failure::Unreachable {
+            host: "a.example".into(),
+            cause: "connection refused".into(),
+        }
+    }
+
     fn portal() -> Failure {
         Failure::Unrecognised {
             host: "a.example".into(),
@@ -228,16 +271,37 @@ mod tests {
     #[test]
     fn one_failed_dial_opens_the_breaker_of_that_host_only_and_an_answer_closes_it() {
         let breakers = Breakers::new(false);
-        assert!(breakers.note_failure(&url("a.example"), &silent(), NOW));
-        assert!(
-            !breakers.note_failure(&url("a.example"), &silent(), NOW),
-            "one outage, one probe"
-        );
+        let fail = || breakers.note_failure(&url("a.example"), &unreachable(), NOW);
+        assert_eq!([fail(), fail()], [Change::Outage, Change::Nothing]);
         assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
         assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
         assert!(breakers.note_answer(&resource(), &url("a.example")));
         assert_eq!(breakers.reach(&url("a.example")), Reach::Online);
         assert!(breakers.last_good(&url("a.example/other")).is_some());
+    }
+
+    #[test]
+    fn slowness_is_no_outage_until_somebody_has_waited_long_or_a_dial_has_failed() {
+        let long = Failure::Silent {
+            host: "a.example".into(),
+            after: PATIENCE,
+        };
+        for proof in [long, unreachable()] {
+            let breakers = Breakers::new(false);
+            let at = url("a.example");
+            let fail = |failure: &Failure| breakers.note_failure(&at, failure, NOW);
+            let changes = [&silent(), &silent()].map(fail);
+            assert_eq!(changes, [Change::Doubt, Change::Nothing]);
+            assert_eq!(breakers.reach(&at), Reach::Slow);
+            assert!(!breakers.is_settled_in(&at, NOW + SETTLED));
+            let changes = [&proof, &proof, &silent()].map(fail);
+            assert_eq!(
+                changes,
+                [Change::Certainty, Change::Nothing, Change::Nothing]
+            );
+            assert_eq!(breakers.reach(&at), Reach::Down);
+            assert!(breakers.note_answer(&resource(), &at) && breakers.is_all_well());
+        }
     }
 
     #[test]
@@ -247,22 +311,23 @@ mod tests {
         let bad = |thing: &str| {
             breakers.note_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
         };
-        assert_eq!(["a", "b"].map(bad), [false, false]);
+        use Change::{Nothing, Outage};
+        assert_eq!(["a", "b"].map(bad), [Nothing, Nothing]);
         breakers.note_answer(&resource(), &url("a.example"));
-        assert_eq!(["a", "b", "c"].map(bad), [false, false, true]);
+        assert_eq!(["a", "b", "c"].map(bad), [Nothing, Nothing, Outage]);
     }
 
     #[test]
     fn one_broken_thing_upstream_is_no_outage_however_often_it_is_asked_for() {
         let breakers = Breakers::new(false);
         let bad = |_| breakers.note_failure(&url("a.example/broken"), &portal(), NOW);
-        assert!((0..20).map(bad).all(|opened| !opened));
+        assert!((0..20).map(bad).all(|change| change == Change::Nothing));
     }
 
     #[test]
     fn a_blip_is_not_yet_a_life_offline() {
         let breakers = Breakers::new(false);
-        breakers.note_failure(&url("a.example"), &silent(), NOW);
+        breakers.note_failure(&url("a.example"), &unreachable(), NOW);
         assert!(!breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(9)));
         assert!(breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(10)));
         assert!(Breakers::new(true).is_settled_in(&url("a.example"), NOW));

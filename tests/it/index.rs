@@ -556,3 +556,29 @@ fn t27_no_index_request_is_left_without_a_byte_for_more_than_25_seconds() {
         }
     });
 }
+
+#[test]
+fn an_upstream_that_is_only_slow_is_still_asked_for_what_is_not_stored() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("right", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s", "--patience", "300ms"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    settle(&larder);
+    upstream.fault_times(
+        "/index/",
+        100,
+        Fault::StallFor(Duration::from_millis(1_200)),
+    );
+    let stale = larder.get(&entry("left"));
+    assert_eq!(stale.status, 200);
+    assert_eq!(stale.body, upstream.index_body("left"));
+    // Known to be slow by now: no second wait for what is stored, and no refusal of what is not.
+    let began = Instant::now();
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    assert!(began.elapsed() < Duration::from_millis(250));
+    let fetched = larder.get(&entry("right"));
+    assert_eq!(fetched.status, 200, "{}", fetched.text());
+    assert_eq!(fetched.body, upstream.index_body("right"));
+}
