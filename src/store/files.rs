@@ -290,13 +290,15 @@ impl Mine {
                 .tempdir_in(all)?
                 .keep();
             let lock = folder.join("lock");
-            let Ok(file) = OpenOptions::new()
+            let made = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(&lock)
-            else {
-                continue;
+                .open(&lock);
+            let file = match made {
+                // A sweep came between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                made => made?,
             };
             file.lock()?;
             // A sweep that came between may have removed the folder: then this lock guards nothing.
@@ -312,6 +314,15 @@ impl Mine {
 
 impl Drop for Mine {
     fn drop(&mut self) {
+        // The process may end in the middle of this. As long as the lock is there, the next one knows that this one is dead.
+        for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
+            let _ = match found.file_name() {
+                name if name == "lock" => Ok(()),
+                _ if is_folder => fs::remove_dir_all(found.path()),
+                _ => fs::remove_file(found.path()),
+            };
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -327,7 +338,9 @@ fn sweep(staging: &Path) {
                     let _ = fs::remove_dir_all(folder.path());
                 }
             }
-            // Just made, or half removed: leave the young alone.
+            // Empty: just made, and then it is made again, or all but removed.
+            Err(_) if fs::remove_dir(folder.path()).is_ok() => {}
+            // Half removed by hand: leave the young alone.
             Err(_) => {
                 let made = folder.metadata().and_then(|found| found.modified());
                 if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 60)) {
@@ -830,9 +843,12 @@ mod tests {
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         fs::write(dead.join("half"), "body").unwrap();
+        // It ended while it cleared up.
+        let cleared = folder.path().join("v1/staging/cleared");
+        fs::create_dir(&cleared).unwrap();
         let other = Files::open(folder.path()).unwrap();
         other.prepare().unwrap();
-        assert!(!dead.exists());
+        assert!(!dead.exists() && !cleared.exists());
         spool.write(0, b"still there").unwrap();
         living
             .put_blob(Arc::new(spool), Sha256::of(b"still there"))
