@@ -416,8 +416,11 @@ impl Store for Files {
 
     async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
-        self.put(self.entry_path(key), parts, Some(entry.checked))
-            .await
+        let put = self
+            .put(self.entry_path(key), parts, Some(entry.checked))
+            .await;
+        self.entries.doubt();
+        put
     }
 
     async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
@@ -438,7 +441,7 @@ impl Store for Files {
             .into_iter()
             .map(|(key, since)| (self.entry_path(&key), since))
             .collect();
-        blocking(move || {
+        let touched = blocking(move || {
             due.iter().try_for_each(|(path, since)| {
                 touch(path, |checked| {
                     (checked < *since).then_some(SystemTime::UNIX_EPOCH)
@@ -446,8 +449,9 @@ impl Store for Files {
                 .map(drop)
             })
         })
-        .await
-        .map_err(|source| StoreError::io(self.top.join("entries"), source))
+        .await;
+        self.entries.doubt();
+        touched.map_err(|source| StoreError::io(self.top.join("entries"), source))
     }
 
     async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
@@ -512,24 +516,26 @@ impl Store for Files {
     async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
         let path = self.blob_path(sum);
         let at = path.clone();
-        blocking(move || {
+        let put = blocking(move || {
             let (file, staged) = spool.take()?;
             file.sync_all()?;
             publish(staged, &path)
         })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+        .await;
+        self.blobs.doubt();
+        put.map_err(|source| StoreError::io(at, source))
     }
 
     async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError> {
         let path = self.blob_path(sum);
         let at = path.clone();
-        blocking(move || match fs::remove_file(&path) {
+        let removed = blocking(move || match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+        .await;
+        self.blobs.doubt();
+        removed.map_err(|source| StoreError::io(at, source))
     }
 
     async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
@@ -702,7 +708,7 @@ fn count(folder: &Path) -> (u64, u64) {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{super::hot::BELIEF, *};
     use crate::{
         resource::{IndexEntry, Place, Registries},
         store::ReadAt as _,
@@ -936,7 +942,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_in_memory_is_given_up_as_soon_as_any_process_changes_the_file() {
+    async fn what_is_in_memory_is_given_up_a_moment_after_any_process_changes_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let [ours, other] = [(); 2].map(|()| Files::open(folder.path()).unwrap());
         let key = key("left");
@@ -945,12 +951,15 @@ mod tests {
             assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
         }
         other.renew(&key, at(5)).await.unwrap();
+        tokio::time::sleep(BELIEF).await;
         let renewed = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(renewed.checked, at(5));
         other.expire(vec![(key.clone(), at(6))]).await.unwrap();
+        tokio::time::sleep(BELIEF).await;
         let expired = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(expired.checked, SystemTime::UNIX_EPOCH);
         other.put_entry(&key, &entry(b"two", at(5))).await.unwrap();
+        tokio::time::sleep(BELIEF).await;
         assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"two", at(5))));
 
         let sum = Sha256::of(b"body");
@@ -962,6 +971,7 @@ mod tests {
             assert_eq!(blob.bytes.read_at(1, 2).await.unwrap(), "od");
         }
         other.remove_blob(sum).await.unwrap();
+        tokio::time::sleep(BELIEF).await;
         assert!(ours.blob(sum).await.unwrap().is_none());
     }
 }
