@@ -1,8 +1,8 @@
-//! Entries whose news the disk does not have yet (write-behind): clients and decisions see them here first. What is in the
-//! store and what waits here are one to whoever asks the cache. When to store is `pace`'s to say, how is the store's.
+//! Entries whose news the disk does not have yet (write-behind), or would not take: clients and decisions see them here first.
+//! What is in the store and what is here are one to whoever asks the cache. When to store is `pace`'s to say, how is the store's.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,6 +18,11 @@ use crate::{
     resource::{Key, Resource},
     store::Entry,
 };
+
+/// What news take beside a body, in bytes of memory.
+const NEWS: u64 = 1024;
+/// The most that is kept of what could not be stored, in bytes of memory.
+const UNKEPT: u64 = 16 << 20;
 
 /// What is new about an entry.
 #[derive(Clone, Debug)]
@@ -38,6 +43,24 @@ impl News {
             Self::Checked(sum, checked) => stored.head.sha256 == *sum && is_newer(*checked),
         }
     }
+
+    /// About what they take, in bytes of memory.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Entry(entry) => entry.body.len() as u64 + NEWS,
+            Self::Checked(..) => NEWS,
+        }
+    }
+
+    /// Takes newer news in place of what was there.
+    fn merge(&mut self, newer: Self) {
+        match (&mut *self, newer) {
+            (Self::Entry(entry), Self::Checked(sum, checked)) if entry.head.sha256 == sum => {
+                entry.checked = checked;
+            }
+            (_, newer) => *self = newer,
+        }
+    }
 }
 
 /// What waits under one key.
@@ -52,12 +75,56 @@ pub(super) struct Waiting {
     news: Mutex<(u64, News)>,
 }
 
-/// What waits, by key.
+/// What the disk does not have, by key.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    waiting: Mutex<HashMap<Key, Arc<Waiting>>>,
-    /// How many wait, so that most requests need not look.
+    all: Mutex<All>,
+    /// How many wait.
+    waiting: AtomicUsize,
+    /// How many there are in all, so that most requests need not look.
     count: AtomicUsize,
+}
+
+/// No key is in both.
+#[derive(Debug, Default)]
+struct All {
+    waiting: HashMap<Key, Arc<Waiting>>,
+    unkept: Unkept,
+}
+
+/// What could not be stored, and waits for nothing but that the store takes something again. Bounded: the oldest goes first.
+#[derive(Debug, Default)]
+struct Unkept {
+    by_key: HashMap<Key, (u64, Resource, News)>,
+    by_age: BTreeMap<u64, Key>,
+    bytes: u64,
+    last: u64,
+}
+
+impl Unkept {
+    fn keep(&mut self, key: &Key, resource: Resource, news: News) {
+        self.take(key);
+        self.last += 1;
+        self.bytes += news.bytes();
+        self.by_age.insert(self.last, key.clone());
+        self.by_key.insert(key.clone(), (self.last, resource, news));
+        while self.bytes > UNKEPT
+            && let Some(oldest) = self.oldest()
+        {
+            self.take(&oldest);
+        }
+    }
+
+    fn take(&mut self, key: &Key) -> Option<(Resource, News)> {
+        let (number, resource, news) = self.by_key.remove(key)?;
+        self.by_age.remove(&number);
+        self.bytes -= news.bytes();
+        Some((resource, news))
+    }
+
+    fn oldest(&self) -> Option<Key> {
+        self.by_age.first_key_value().map(|(_, key)| key.clone())
+    }
 }
 
 impl Behind {
@@ -65,18 +132,47 @@ impl Behind {
     /// to it that they are stored, and take [`Behind::charge`] of them.
     pub(super) fn add(&self, resource: &Resource, key: &Key, news: News) -> bool {
         let mut all = self.lock();
-        if let Some(waiting) = all.get(key) {
+        if let Some(waiting) = all.waiting.get(key) {
             waiting.merge(news);
             return false;
         }
-        let waiting = Waiting {
-            resource: resource.clone(),
+        let news = match all.unkept.take(key) {
+            Some((_, mut unkept)) => {
+                unkept.merge(news);
+                unkept
+            }
+            None => news,
+        };
+        self.wait(&mut all, resource.clone(), key, news);
+        true
+    }
+
+    fn wait(&self, all: &mut All, resource: Resource, key: &Key, news: News) -> Arc<Waiting> {
+        let waiting = Arc::new(Waiting {
+            resource,
             turn: tokio::sync::Mutex::default(),
             news: Mutex::new((0, news)),
-        };
-        all.insert(key.clone(), Arc::new(waiting));
-        self.count.store(all.len(), Ordering::Release);
-        true
+        });
+        all.waiting.insert(key.clone(), waiting.clone());
+        self.tally(all);
+        waiting
+    }
+
+    /// Lets what could not be stored wait again: what is kept under `key`, or the oldest. The caller must see to it that it is
+    /// stored.
+    pub(super) fn again(self: &Arc<Self>, key: Option<&Key>) -> Option<Charge> {
+        if self.count.load(Ordering::Acquire) == self.len() {
+            return None;
+        }
+        let mut all = self.lock();
+        let key = key.cloned().or_else(|| all.unkept.oldest())?;
+        let (resource, news) = all.unkept.take(&key)?;
+        let waiting = self.wait(&mut all, resource, &key, news);
+        Some(Charge {
+            behind: self.clone(),
+            key,
+            waiting: Some(waiting),
+        })
     }
 
     /// What waits under `key`.
@@ -84,33 +180,43 @@ impl Behind {
         if self.len() == 0 {
             return None;
         }
-        self.lock().get(key).cloned()
+        self.lock().waiting.get(key).cloned()
     }
 
     /// The news under `key`.
     pub(super) fn news(&self, key: &Key) -> Option<News> {
-        self.find(key).map(|waiting| waiting.news().1.clone())
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let all = self.lock();
+        match all.waiting.get(key) {
+            Some(waiting) => Some(waiting.news().1.clone()),
+            None => all.unkept.by_key.get(key).map(|(.., news)| news.clone()),
+        }
     }
 
     /// What is to be stored now of what waits, with its number; `None` if it no longer waits.
     pub(super) fn current(&self, key: &Key, waiting: &Arc<Waiting>) -> Option<(u64, News)> {
-        let is_there = self
-            .lock()
-            .get(key)
-            .is_some_and(|there| Arc::ptr_eq(there, waiting));
-        is_there.then(|| waiting.news().clone())
+        let all = self.lock();
+        let there = all.waiting.get(key)?;
+        Arc::ptr_eq(there, waiting).then(|| waiting.news().clone())
     }
 
-    /// Takes away what has been stored, or can't be, unless there is newer news than `number`.
-    pub(super) fn end(&self, key: &Key, waiting: &Arc<Waiting>, number: u64) {
+    /// Takes away what has been stored, unless there is newer news than `number`. What could not be stored waits no longer, but
+    /// is still seen.
+    pub(super) fn end(&self, key: &Key, waiting: &Arc<Waiting>, number: u64, is_stored: bool) {
         let mut all = self.lock();
-        if all
-            .get(key)
-            .is_some_and(|there| Arc::ptr_eq(there, waiting) && waiting.news().0 == number)
-        {
-            all.remove(key);
-            self.count.store(all.len(), Ordering::Release);
+        let is_last =
+            |there: &Arc<Waiting>| Arc::ptr_eq(there, waiting) && waiting.news().0 == number;
+        if !all.waiting.get(key).is_some_and(is_last) {
+            return;
         }
+        all.waiting.remove(key);
+        if !is_stored {
+            let news = waiting.news().1.clone();
+            all.unkept.keep(key, waiting.resource.clone(), news);
+        }
+        self.tally(&all);
     }
 
     /// What waits under `key` now, to be held by whoever is to store it.
@@ -124,17 +230,26 @@ impl Behind {
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.waiting.load(Ordering::Acquire)
     }
 
-    /// The keys under which something waits.
+    /// The keys under which something waits or could not be stored.
     pub(super) fn keys(&self) -> Vec<Key> {
-        self.lock().keys().cloned().collect()
+        let all = self.lock();
+        let unkept = all.unkept.by_age.values();
+        all.waiting.keys().chain(unkept).cloned().collect()
+    }
+
+    fn tally(&self, all: &All) {
+        let waiting = all.waiting.len();
+        self.waiting.store(waiting, Ordering::Release);
+        self.count
+            .store(waiting + all.unkept.by_key.len(), Ordering::Release);
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Waiting>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,17 +262,24 @@ pub(super) struct Charge {
     waiting: Option<Arc<Waiting>>,
 }
 
+impl Charge {
+    /// Where it waits.
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         let Some(waiting) = &self.waiting else {
             return;
         };
         let mut all = self.behind.lock();
-        let there = all.get(&self.key);
+        let there = all.waiting.get(&self.key);
         // What came after it was stored is another's charge.
         if there.is_some_and(|there| Arc::ptr_eq(there, waiting)) {
-            all.remove(&self.key);
-            self.behind.count.store(all.len(), Ordering::Release);
+            all.waiting.remove(&self.key);
+            self.behind.tally(&all);
             drop(all);
             warn!(key = %self.key, "served but not stored: storing ended without a result");
         }
@@ -169,12 +291,7 @@ impl Waiting {
     fn merge(&self, newer: News) {
         let mut news = self.news();
         news.0 += 1;
-        match (&mut news.1, newer) {
-            (News::Entry(entry), News::Checked(sum, checked)) if entry.head.sha256 == sum => {
-                entry.checked = checked;
-            }
-            (news, newer) => *news = newer,
-        }
+        news.1.merge(newer);
     }
 
     /// Never held across an await.
@@ -191,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        resource::{Place, Registries, RegistryConfig},
+        resource::{IndexEntry, Place, Registries, RegistryConfig},
         validators::Validators,
     };
 
@@ -222,10 +339,10 @@ mod tests {
         let (number, _) = behind.current(&key, &waiting).unwrap();
         // While the first is being stored, there comes another.
         assert!(!behind.add(&resource, &key, News::Entry(entry("b", 2))));
-        behind.end(&key, &waiting, number);
+        behind.end(&key, &waiting, number, true);
         let (number, news) = behind.current(&key, &waiting).unwrap();
         assert!(matches!(news, News::Entry(news) if news == entry("b", 2)));
-        behind.end(&key, &waiting, number);
+        behind.end(&key, &waiting, number, true);
         assert!(behind.news(&key).is_none() && behind.current(&key, &waiting).is_none());
         assert_eq!((behind.len(), behind.keys()), (0, Vec::new()));
     }
@@ -249,6 +366,77 @@ mod tests {
         behind.add(&resource, &key, News::Checked(b.head.sha256, at(6)));
         let news = behind.news(&key);
         assert!(matches!(news, Some(News::Checked(sum, _)) if sum == b.head.sha256));
+    }
+
+    #[test]
+    fn what_could_not_be_stored_does_not_wait_but_is_seen_until_it_is_tried_again() {
+        let (resource, key) = resource();
+        let behind = Arc::new(Behind::default());
+        let (a, b) = (entry("a", 1), entry("b", 2));
+        let fail = || {
+            let waiting = behind.find(&key).unwrap();
+            let (number, _) = behind.current(&key, &waiting).unwrap();
+            behind.end(&key, &waiting, number, false);
+            assert!(behind.find(&key).is_none() && behind.len() == 0);
+        };
+        assert!(behind.again(None).is_none());
+        behind.add(&resource, &key, News::Entry(a.clone()));
+        fail();
+        assert!(matches!(behind.news(&key), Some(News::Entry(news)) if news == a));
+        assert_eq!(behind.keys(), [key.clone()]);
+        // News of it are news of what could not be stored.
+        let checked = News::Checked(a.head.sha256, at(5));
+        assert!(behind.add(&resource, &key, checked));
+        fail();
+        assert!(
+            matches!(behind.news(&key), Some(News::Entry(news)) if news.body == a.body && news.checked == at(5))
+        );
+        behind.add(&resource, &key, News::Entry(b.clone()));
+        fail();
+        let charge = behind.again(None).unwrap();
+        assert!(behind.again(None).is_none() && behind.len() == 1);
+        let waiting = behind.find(&key).unwrap();
+        let (number, news) = behind.current(&key, &waiting).unwrap();
+        assert!(matches!(news, News::Entry(news) if news == b));
+        behind.end(&key, &waiting, number, true);
+        drop(charge);
+        assert!(behind.news(&key).is_none() && behind.keys().is_empty());
+    }
+
+    #[test]
+    fn of_what_could_not_be_stored_the_oldest_goes_first() {
+        let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
+        let resource = RegistryConfig::of(registries.crates_io());
+        let key = |at| {
+            let entry = IndexEntry::of(registries.crates_io(), &format!("k{at}")).unwrap();
+            match entry.place() {
+                Place::Entry(key) => key,
+                other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
+                    panic!("{other:?}")
+                }
+            }
+        };
+        let keys: Vec<_> = (0..20).map(key).collect();
+        let mut unkept = Unkept::default();
+        let news = |len: usize| {
+            let body = vec![0; len].into();
+            News::Entry(Entry::new(body, Validators::default(), None, at(1)))
+        };
+        for key in &keys {
+            unkept.keep(key, resource.clone(), news(1 << 20));
+        }
+        let there = |unkept: &Unkept| {
+            let is_there = |key: &&Key| unkept.by_key.contains_key(*key);
+            keys.iter().filter(is_there).count()
+        };
+        assert_eq!(
+            (there(&unkept), unkept.oldest()),
+            (15, Some(keys[5].clone()))
+        );
+        assert!(unkept.bytes <= UNKEPT && unkept.by_age.len() == 15);
+        // What is larger than all of the room is not kept at all.
+        unkept.keep(&keys[0], resource, news(17 << 20));
+        assert_eq!((there(&unkept), unkept.bytes), (0, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     Cache, Landed, Landing, MEMORY, Outcome, StaleReason,
-    behind::News,
+    behind::{Charge, News},
     blob_slot,
     decide::{Decision, Demand, Settlement, settle},
     flight::{Progress, Slot},
@@ -47,8 +47,6 @@ const STREAM_AFTER: Duration = Duration::from_millis(50);
 const TELL_BYTES: u64 = 256 << 10;
 const TELL_AFTER: Duration = Duration::from_millis(10);
 
-/// What waits to be stored takes beside its body, in bytes of memory.
-const NEWS: u64 = 1024;
 /// The largest sidecar: a hash and a file's name.
 const SIDECAR_LIMIT: usize = 4096;
 
@@ -90,27 +88,36 @@ impl Cache {
 
     /// Lets news of an entry be seen at once, and stored when there is time.
     fn store_later(&self, resource: &Resource, key: &Key, news: News) {
-        let body = match &news {
-            News::Entry(entry) => entry.body.len() as u64,
-            News::Checked(..) => 0,
-        };
-        let bytes = body + NEWS;
-        if !self.0.behind.add(resource, key, news) {
-            return;
+        let bytes = news.bytes();
+        if self.0.behind.add(resource, key, news) {
+            self.store_soon(self.0.behind.charge(key), bytes);
         }
-        let charge = self.0.behind.charge(key);
-        let (cache, key) = (self.clone(), key.clone());
+    }
+
+    fn store_soon(&self, charge: Charge, bytes: u64) {
+        let cache = self.clone();
         tokio::spawn(async move {
-            // Moved in here, so that it is dropped however this ends.
-            let _charge = charge;
             let _waiting = cache.pause(bytes).await;
-            // What failed is in the log.
-            let _ = cache.store_waiting(&key).await;
+            // What failed is in the log. The charge is dropped however this ends.
+            let _ = cache.store_waiting(charge.key()).await;
         });
     }
 
+    /// Tries again to store what could not be stored, one thing for each that could.
+    fn store_again(&self) {
+        if let Some(charge) = self.0.behind.again(None) {
+            self.store_soon(charge, 0);
+        }
+    }
+
+    /// As [`Cache::store_waiting`], but tries again what could not be stored before.
+    pub(super) async fn store_now(&self, key: &Key) -> Result<bool, Error> {
+        let _charge = self.0.behind.again(Some(key));
+        self.store_waiting(key).await
+    }
+
     /// Stores what waits under `key`, or waits until that is done; says whether anything waited.
-    pub(super) async fn store_waiting(&self, key: &Key) -> Result<bool, Error> {
+    async fn store_waiting(&self, key: &Key) -> Result<bool, Error> {
         let Some(waiting) = self.0.behind.find(key) else {
             return Ok(false);
         };
@@ -118,8 +125,9 @@ impl Cache {
         let _room = self.0.writers.acquire().await;
         while let Some((number, news)) = self.0.behind.current(key, &waiting) {
             *ended = None;
-            *ended = Some(self.store_news(&waiting.resource, key, news).await);
-            self.0.behind.end(key, &waiting, number);
+            let (is_stored, told) = self.store_news(&waiting.resource, key, news).await;
+            *ended = Some(told);
+            self.0.behind.end(key, &waiting, number, is_stored);
         }
         match &*ended {
             Some(ended) => ended.clone().map(|()| true),
@@ -127,26 +135,38 @@ impl Cache {
         }
     }
 
-    async fn store_news(&self, resource: &Resource, key: &Key, news: News) -> Result<(), Error> {
+    /// Whether the store has it now, and what whoever waits for that is to be told.
+    async fn store_news(
+        &self,
+        resource: &Resource,
+        key: &Key,
+        news: News,
+    ) -> (bool, Result<(), Error>) {
         let stored = self.0.store.entry(key).await;
         if let Ok(Some(stored)) = &stored
             && !news.is_news_to(stored, now())
         {
-            return Ok(());
+            return (true, Ok(()));
         }
         // It may have been made due since.
         match news {
             News::Entry(mut entry) => {
                 entry.checked = self.counted(key, entry.checked);
-                let stored = self.0.store.put_entry(key, &entry).await;
-                stored.map_err(|error| self.not_kept(resource, &error))
+                match self.0.store.put_entry(key, &entry).await {
+                    Ok(()) => {
+                        self.store_again();
+                        (true, Ok(()))
+                    }
+                    Err(error) => (false, Err(self.not_kept(resource, &error))),
+                }
             }
             News::Checked(_, checked) => {
                 // Nothing that was stored is lost by it.
-                if let Err(error) = self.0.store.renew(key, self.counted(key, checked)).await {
-                    warn!(%resource, error = %chain(&error), "cannot note that the stored copy is still right");
+                let renewed = self.0.store.renew(key, self.counted(key, checked)).await;
+                if let Err(error) = &renewed {
+                    warn!(%resource, error = %chain(error), "cannot note that the stored copy is still right");
                 }
-                Ok(())
+                (renewed.is_ok(), Ok(()))
             }
         }
     }
@@ -512,7 +532,10 @@ impl Cache {
                 let _waiting = self.pause(spool.in_memory()).await;
                 let _turn = self.0.writers.acquire().await;
                 match self.0.store.put_blob(spool, sum).await {
-                    Ok(()) => self.note_proven(sum, len),
+                    Ok(()) => {
+                        self.note_proven(sum, len);
+                        self.store_again();
+                    }
                     Err(error) => landing.not_kept = Some(self.not_kept(&resource, &error)),
                 }
                 Ok(landing)

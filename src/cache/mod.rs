@@ -99,7 +99,7 @@ struct Inner {
     /// Room for storing.
     writers: Semaphore,
     pace: Pace,
-    /// Entries that wait to be stored.
+    /// Entries that wait to be stored, or could not be.
     behind: Arc<Behind>,
     /// Until when upstream's word that there is no such thing is believed.
     absences: Mutex<HashMap<Slot, SystemTime>>,
@@ -221,7 +221,7 @@ impl Cache {
                 let kept = self.entry(&resource, key.clone(), demand, Until::Kept);
                 let (outcome, entry) = kept.await?;
                 // What no longer waits may have failed before anybody waited for it.
-                if !self.store_waiting(&key).await? && outcome != Outcome::Hit {
+                if !self.store_now(&key).await? && outcome != Outcome::Hit {
                     self.check_kept(&resource, &key, &entry).await?;
                 }
                 Ok(Ensured {
@@ -517,7 +517,7 @@ impl Cache {
         for key in self.0.behind.keys() {
             let cache = self.clone();
             // What failed is in the log. Should it die, the rest is stored all the same.
-            let _ = tokio::spawn(async move { cache.store_waiting(&key).await }).await;
+            let _ = tokio::spawn(async move { cache.store_now(&key).await }).await;
         }
         self.0.flights.land_proven().await;
     }
@@ -1051,10 +1051,8 @@ impl Cache {
         };
         match self.0.store.entry(key).await {
             Ok(stored) => Ok(count(newest(stored, news, now()))),
-            // What waits heals it.
-            Err(StoreError::Damaged { .. }) if matches!(news, Some(News::Entry(_))) => {
-                Ok(count(newest(None, news, now())))
-            }
+            // What is at hand heals it.
+            Err(_) if matches!(news, Some(News::Entry(_))) => Ok(count(newest(None, news, now()))),
             Err(error @ StoreError::Damaged { .. }) => {
                 warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
                 Ok(None)

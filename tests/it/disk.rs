@@ -12,7 +12,7 @@ use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
-use crate::stage::{blob_path, blobs, download, entry, entry_file, files, settle, site};
+use crate::stage::{blob_path, blobs, download, entry, entry_file, files, settle, site, until};
 use crate::support::larder::Larder;
 
 /// One way in which a stored file goes bad.
@@ -155,6 +155,63 @@ fn promise_27_while_the_disk_is_full_clients_are_served_and_afterwards_things_ar
         check(&larder, name);
     }
     assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn while_the_disk_is_full_the_newest_entries_are_served_without_upstream_and_are_kept_as_soon_as_there_is_room()
+ {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("older", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    larder.get(&entry("older"));
+    settle(&larder);
+    let older = fs::read(entry_file(&site, "older")).unwrap();
+
+    let larder = larder.restart(&["--max-age", "2s", "--patience", "1s"]);
+    limit_files(&larder, Some(0));
+    upstream.publish(Crate::new("older", "1.1.0"));
+    for name in ["new", "other"] {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let check = |name: &str| {
+        let reply = larder.get(&entry(name));
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text());
+        assert_eq!(&*reply.body, &*upstream.index_body(name), "{name}");
+    };
+    until("the new version is seen", || {
+        larder.get(&entry("older")).body == upstream.index_body("older")
+    });
+    check("new");
+    settle(&larder);
+    larder.wait_for_log("served but not stored");
+    upstream.stop();
+    // Within the freshness window and after it.
+    for name in ["older", "new"] {
+        check(name);
+        until("it is stale", || {
+            check(name);
+            let reply = larder.get(&entry(name));
+            reply.header("cache-status").unwrap().contains("stale")
+        });
+    }
+    assert!(fs::read(entry_file(&site, "older")).unwrap() == older);
+    assert!(!entry_file(&site, "new").exists());
+
+    limit_files(&larder, None);
+    upstream.restart();
+    until("upstream is asked again", || {
+        larder.get(&entry("other")).status == 200
+    });
+    until("what could not be kept is kept", || {
+        entry_file(&site, "new").exists() && fs::read(entry_file(&site, "older")).unwrap() != older
+    });
+    settle(&larder);
+    let larder = larder.restart(&["--offline"]);
+    for name in ["older", "new", "other"] {
+        let reply = larder.get(&entry(name));
+        assert_eq!(&*reply.body, &*upstream.index_body(name), "{name}");
+    }
 }
 
 /// The most memory the process ever had, in bytes.
