@@ -357,13 +357,15 @@ fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|line| !line.is_empty())
 }
 
-/// The version of a line, as far as it can be seen without reading the line: registries write it before what could look the
-/// same, the dependencies.
-fn version_in(line: &[u8]) -> Option<&str> {
-    string_after(b"\"vers\":\"", line)
+/// The version of a line. Mostly it can be seen without reading the line: registries write it before what could look the
+/// same, the dependencies. Where it is written in another way, the line is read.
+fn version_in(line: &[u8]) -> Option<Cow<'_, str>> {
+    let quick = string_after(b"\"vers\":\"", line).map(Cow::Borrowed);
+    quick.or_else(|| Some(serde_json::from_slice::<LineVersion<'_>>(line).ok()?.vers))
 }
 
-/// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string.
+/// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string. `None`
+/// says nothing: the line must be read.
 fn published_in(line: &[u8]) -> Option<SystemTime> {
     humantime::parse_rfc3339(string_after(b"\"pubtime\":\"", line)?).ok()
 }
@@ -571,7 +573,7 @@ impl Kind for IndexEntry {
         };
         // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
         let mut versions: Vec<_> = lines(body)
-            .filter_map(|line| Some((Version::parse(version_in(line)?).ok()?, line)))
+            .filter_map(|line| Some((Version::parse(&version_in(line)?).ok()?, line)))
             .filter(|(version, _)| is_wanted(version))
             .collect();
         versions
@@ -1085,6 +1087,31 @@ mod tests {
         assert_eq!(
             leads,
             expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))
+        );
+    }
+
+    #[test]
+    fn an_entry_leads_to_the_same_and_makes_the_same_due_however_its_json_is_spaced() {
+        let line = |version: &str, dep: &str, year: u32| {
+            format!(
+                r#"{{"name":"a","vers":"{version}","deps":[{{"name":"{dep}","req":"^1"}}],"cksum":"","pubtime":"{year}-01-01T00:00:00Z"}}"#
+            )
+        };
+        let tight = line("1.0.0", "old", 2020) + "\n" + &line("1.1.0", "new", 2025);
+        let spaced = tight.replace("\":", "\" : ").replace(',', ", ");
+        let entry = IndexEntry::of(&registry(), "a").unwrap();
+        let after = humantime::parse_rfc3339("2024-01-01T00:00:00Z").unwrap();
+        let seen = |body: &str| {
+            let leads = entry.leads_to(body.as_bytes());
+            let leads: Vec<_> = leads.iter().map(|lead| lead.resource.to_string()).collect();
+            let due = entry.makes_due(None, body.as_bytes(), after, SystemTime::now());
+            (leads, due)
+        };
+        assert_eq!(seen(&tight), seen(&spaced));
+        let (leads, due) = seen(&spaced);
+        assert_eq!(
+            (leads, due.len()),
+            (vec!["index entry of `new`".to_owned()], 1)
         );
     }
 
