@@ -185,19 +185,19 @@ impl Cache {
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub async fn get(&self, resource: &Resource, demand: Demand) -> Result<Answer, Error> {
+    pub async fn get(&self, resource: &Resource) -> Result<Answer, Error> {
         self.0.pace.note();
         let answer = match self.complete(resource).await {
-            Ok((resource, Spot::Entry(key), _)) => self.get_entry(&resource, key, demand).await,
+            Ok((resource, Spot::Entry(key), _)) => self.get_entry(&resource, key).await,
             // Boxed like all that is not for hits, which would carry its room otherwise.
             Ok((resource, Spot::Half(key, half), _)) => {
-                Box::pin(self.get_half(&resource, key, half, demand)).await
+                Box::pin(self.get_half(&resource, key, half)).await
             }
             Ok((resource, Spot::Blob(sum), course)) => {
                 if let Some(course) = course {
                     self.follow(course, sum);
                 }
-                self.get_blob(&resource, sum, demand).await
+                self.get_blob(&resource, sum).await
             }
             Err(error) => Err(error),
         };
@@ -641,18 +641,13 @@ impl Cache {
         }
     }
 
-    async fn get_entry(
-        &self,
-        resource: &Resource,
-        key: Key,
-        demand: Demand,
-    ) -> Result<Answer, Error> {
+    async fn get_entry(&self, resource: &Resource, key: Key) -> Result<Answer, Error> {
         let demand = match self.ahead().remove(&key) {
             Some(since) => {
                 self.count("ahead-asked");
                 Demand::FreshSince(since)
             }
-            None => demand,
+            None => Demand::Fresh,
         };
         let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
         let mut sum = entry.head.sha256;
@@ -687,21 +682,18 @@ impl Cache {
     /// One half of a pair. Clients ask for the sidecar first and then for a body that must match it, so what was handed out
     /// last decides: the body that belongs to it is served, and a new generation's sidecar is held back until whoever has the
     /// old one has had time to ask for its body. This holds whichever process brought the new generation.
-    async fn get_half(
-        &self,
-        resource: &Resource,
-        key: Key,
-        half: Half,
-        demand: Demand,
-    ) -> Result<Answer, Error> {
+    async fn get_half(&self, resource: &Resource, key: Key, half: Half) -> Result<Answer, Error> {
         let (outcome, entry) = match half {
             Half::Body => match self.0.handed.give_body(&key) {
                 Some(entry) => (Outcome::Hit, entry),
-                None => self.entry(resource, key, demand, Until::Proven).await?,
+                None => {
+                    self.entry(resource, key, Demand::Fresh, Until::Proven)
+                        .await?
+                }
             },
             Half::Sidecar => {
                 let (outcome, entry) = self
-                    .entry(resource, key.clone(), demand, Until::Proven)
+                    .entry(resource, key.clone(), Demand::Fresh, Until::Proven)
                     .await?;
                 (outcome, self.hand_out(resource, key, entry).await)
             }
@@ -741,12 +733,7 @@ impl Cache {
         }
     }
 
-    async fn get_blob(
-        &self,
-        resource: &Resource,
-        sum: Sha256,
-        demand: Demand,
-    ) -> Result<Answer, Error> {
+    async fn get_blob(&self, resource: &Resource, sum: Sha256) -> Result<Answer, Error> {
         if let Some(blob) = self.stored_blob(resource, sum).await
             && let Some(body) = self.prove(sum, &blob).await
         {
@@ -757,17 +744,13 @@ impl Cache {
                 body,
             });
         }
-        Box::pin(self.fetched_blob(resource, sum, demand)).await
+        Box::pin(self.fetched_blob(resource, sum)).await
     }
 
     /// A blob, by a flight.
-    async fn fetched_blob(
-        &self,
-        resource: &Resource,
-        sum: Sha256,
-        demand: Demand,
-    ) -> Result<Answer, Error> {
-        let (role, mut progress) = self.fly(resource, blob_slot(resource, sum), demand);
+    async fn fetched_blob(&self, resource: &Resource, sum: Sha256) -> Result<Answer, Error> {
+        let slot = blob_slot(resource, sum);
+        let (role, mut progress) = self.fly(resource, slot, Demand::Fresh);
         self.note_asked(sum);
         let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
         let Ok(state) = timeout(fetch::BUDGET, begun).await else {

@@ -216,7 +216,7 @@ impl Server {
                 if let Some(lookout) = &self.lookout {
                     lookout.note(&resource);
                 }
-                match self.cache.get(&resource, Demand::Fresh).await {
+                match self.cache.get(&resource).await {
                     Ok(answer) => respond::answer(answer, &resource.policy(), asked, loans, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
                 }
