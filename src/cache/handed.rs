@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::ahead::Course;
@@ -38,7 +38,8 @@ struct Handed {
 pub(super) struct Pairs(Mutex<Vec<Handed>>);
 
 impl Pairs {
-    /// Hands out the sidecar of `entry`, or of a newer one that was handed out already.
+    /// Hands out the sidecar of `entry`, or of a newer one that was handed out already. What was checked later than `now` was
+    /// checked by a clock that has been set back since: whether it is newer can't be known.
     ///
     /// # Errors
     /// How long to wait, as the clients of an older one may still be asking for its body.
@@ -47,13 +48,15 @@ impl Pairs {
         resource: &Resource,
         key: &Key,
         entry: &Entry,
+        now: SystemTime,
     ) -> Result<Entry, Duration> {
         let mut all = self.lock();
         let last = all.iter().rposition(|handed| handed.key == *key);
+        let is_newer = |checked| checked > entry.checked && checked <= now;
         let handed = match last {
             Some(last)
                 if all[last].entry.head.sha256 == entry.head.sha256
-                    || all[last].entry.checked > entry.checked =>
+                    || is_newer(all[last].entry.checked) =>
             {
                 all.remove(last)
             }
@@ -120,8 +123,6 @@ fn forget(all: &mut Vec<Handed>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use bytes::Bytes;
     use url::Url;
 
@@ -133,6 +134,10 @@ mod tests {
         },
         validators::Validators,
     };
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
 
     /// A manifest's key, and the pair of the generation that was checked at this second.
     fn pair(channel: &str, len: usize, second: u64) -> (Resource, Key, Entry) {
@@ -149,8 +154,7 @@ mod tests {
         };
         let mut body = vec![0; len];
         body[..8].copy_from_slice(&second.to_be_bytes());
-        let checked = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let entry = Entry::new(Bytes::from(body), Validators::default(), None, checked);
+        let entry = Entry::new(Bytes::from(body), Validators::default(), None, at(second));
         (resource, key, entry)
     }
 
@@ -163,15 +167,15 @@ mod tests {
             let listings = pairs.listings().into_iter();
             listings.map(|(entry, _)| entry.head.sha256).collect()
         };
-        pairs.hand_out(&resource, &key, &old).unwrap();
-        assert!(pairs.hand_out(&resource, &key, &new).unwrap_err() <= HAND_OVER);
+        pairs.hand_out(&resource, &key, &old, at(100)).unwrap();
+        assert!(pairs.hand_out(&resource, &key, &new, at(100)).unwrap_err() <= HAND_OVER);
         assert_eq!(pairs.give_body(&key).unwrap().head.sha256, old.head.sha256);
         pairs.lock()[0].at -= HAND_OVER;
-        pairs.hand_out(&resource, &key, &new).unwrap();
+        pairs.hand_out(&resource, &key, &new, at(100)).unwrap();
         assert_eq!(pairs.give_body(&key).unwrap().head.sha256, new.head.sha256);
         assert_eq!(sums(&pairs), [new.head.sha256, old.head.sha256]);
         // What another process still had in hand does not turn it back.
-        let handed = pairs.hand_out(&resource, &key, &old).unwrap();
+        let handed = pairs.hand_out(&resource, &key, &old, at(100)).unwrap();
         assert_eq!(handed.head.sha256, new.head.sha256);
         for handed in pairs.lock().iter_mut() {
             handed.at -= LISTED;
@@ -181,18 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_from_the_future_is_replaced_as_any_other() {
+        let pairs = Pairs::default();
+        let (resource, key, old) = pair("stable", 8, 99);
+        pairs.hand_out(&resource, &key, &old, at(100)).unwrap();
+        pairs.lock()[0].at -= HAND_OVER;
+        // The clock was set back.
+        let (_, _, new) = pair("stable", 8, 50);
+        let handed = pairs.hand_out(&resource, &key, &new, at(50)).unwrap();
+        assert_eq!(handed.head.sha256, new.head.sha256);
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_once_nobody_can_be_about_to_ask_for_the_body() {
         let pairs = Pairs::default();
         for number in 0..20 {
             let (resource, key, entry) = pair(&number.to_string(), 1 << 20, number);
-            pairs.hand_out(&resource, &key, &entry).unwrap();
+            pairs.hand_out(&resource, &key, &entry, at(100)).unwrap();
         }
         assert_eq!(pairs.lock().len(), 20);
         for handed in pairs.lock().iter_mut() {
             handed.at -= HANDED;
         }
         let (resource, key, entry) = pair("stable", 1 << 20, 99);
-        pairs.hand_out(&resource, &key, &entry).unwrap();
+        pairs.hand_out(&resource, &key, &entry, at(100)).unwrap();
         assert_eq!(pairs.lock().len(), KEPT >> 20);
         assert_eq!(pairs.listings()[0].0.head.sha256, entry.head.sha256);
     }
@@ -201,10 +217,10 @@ mod tests {
     fn a_pair_whose_body_nobody_has_comes_last() {
         let pairs = Pairs::default();
         let (resource, key, given) = pair("stable", 8, 1);
-        pairs.hand_out(&resource, &key, &given).unwrap();
+        pairs.hand_out(&resource, &key, &given, at(100)).unwrap();
         pairs.give_body(&key).unwrap();
         let (resource, key, other) = pair("1.95.0", 8, 2);
-        pairs.hand_out(&resource, &key, &other).unwrap();
+        pairs.hand_out(&resource, &key, &other, at(100)).unwrap();
         let first = pairs.listings().remove(0).0;
         assert_eq!(first.head.sha256, given.head.sha256);
     }

@@ -726,7 +726,7 @@ impl Cache {
     /// one may still be asking for its body.
     async fn hand_out(&self, resource: &Resource, key: Key, entry: Entry) -> Entry {
         loop {
-            match self.0.handed.hand_out(resource, &key, &entry) {
+            match self.0.handed.hand_out(resource, &key, &entry, now()) {
                 Ok(entry) => return entry,
                 Err(pause) => tokio::time::sleep(pause).await,
             }
