@@ -203,7 +203,15 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
-            self.0.pace.admit().await;
+            if let Err(error) = self.0.pace.admit().await {
+                let error = Error::store("store", resource, &error);
+                let Some(entry) = stored else {
+                    return Err(error);
+                };
+                warn!(%resource, %error, "serving a stale copy");
+                let outcome = Outcome::Stale(StaleReason::Failed);
+                return Ok((landing(outcome, entry), Keep::Nothing));
+            }
             let permit = self.0.entry_room.acquire().await;
             // While this one waited for room, others may have found out.
             if tried == 1 && self.0.breakers.outage(&url).is_some() {
@@ -583,7 +591,8 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
-            self.0.pace.admit().await;
+            let admitted = self.0.pace.admit().await;
+            admitted.map_err(|error| Error::store("store", resource, &error))?;
             let permit = self.0.blob_room.acquire().await;
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
                 return Err(error);

@@ -256,9 +256,15 @@ impl Cache {
         }
     }
 
+    /// Whether `entry` is stored, or what another process has fetched since.
     async fn check_kept(&self, resource: &Resource, key: &Key, entry: &Entry) -> Result<(), Error> {
         let error = match self.0.store.entry(key).await {
-            Ok(Some(stored)) if stored.head.sha256 == entry.head.sha256 => return Ok(()),
+            Ok(Some(stored))
+                if stored.head.sha256 == entry.head.sha256
+                    || stored.head.fetched >= entry.head.fetched =>
+            {
+                return Ok(());
+            }
             Ok(_) => StoreError::Damaged {
                 at: key.to_string(),
                 why: "what was put is not there".to_owned(),
@@ -817,8 +823,17 @@ impl Cache {
         stored: Option<Entry>,
     ) -> Result<(Outcome, Entry), Error> {
         let slot = Slot::Entry(key.clone());
+        // One for both flights: clients wait no longer than for one.
+        let deadline = tokio::time::Instant::now() + fetch::BUDGET;
         let (role, landing) = self
-            .fly_to(resource, slot.clone(), demand, until, stored.as_ref())
+            .fly_to(
+                resource,
+                slot.clone(),
+                demand,
+                until,
+                stored.as_ref(),
+                deadline,
+            )
             .await?;
         let Some(landing) = landing else {
             let entry = stored.ok_or_else(|| self.abandoned(resource))?;
@@ -828,9 +843,18 @@ impl Cache {
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
         if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&key, entry.checked) == SystemTime::UNIX_EPOCH)
             && !matches!(landed.1.outcome, Outcome::Stale(_))
-            && let (role, Some(again)) = self.fly_to(resource, slot, demand, until, None).await?
         {
-            landed = (role, again);
+            let again = self.fly_to(resource, slot, demand, until, None, deadline);
+            match again.await {
+                Ok((role, Some(again))) => landed = (role, again),
+                Err(error @ Error::Absent { .. }) => return Err(error),
+                // What came first may be too old, but it is at hand.
+                Ok((_, None)) => landed.1.outcome = Outcome::Stale(StaleReason::Failed),
+                Err(error) => {
+                    warn!(%resource, %error, "serving what may be older than what needs it");
+                    landed.1.outcome = Outcome::Stale(StaleReason::Failed);
+                }
+            }
         }
         let (role, landing) = landed;
         match landing.body {
@@ -839,7 +863,8 @@ impl Cache {
         }
     }
 
-    /// Joins or starts a flight and waits for it; `None` if a client that has a stored copy at hand has waited enough.
+    /// Joins or starts a flight and waits for it, for clients until the deadline; `None` if a client that has a stored copy at
+    /// hand has waited enough.
     async fn fly_to(
         &self,
         resource: &Resource,
@@ -847,15 +872,17 @@ impl Cache {
         demand: Demand,
         until: Until,
         stored: Option<&Entry>,
+        deadline: tokio::time::Instant,
     ) -> Result<(Role, Option<Landing>), Error> {
         let (role, progress) = self.fly(resource, slot, demand);
         let landing = self.landed(resource, progress, until);
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let wait = match stored {
             // Once for the head and once for the body. What was made due is too old to be served lightly.
             Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
-                fetch::BUDGET.min(self.0.options.patience * 2)
+                left.min(self.0.options.patience * 2)
             }
-            Some(_) | None => fetch::BUDGET,
+            Some(_) | None => left,
         };
         if until == Until::Kept {
             return Ok((role, Some(landing.await?)));
@@ -1218,5 +1245,99 @@ impl Cache {
             Upstream::new(way_out, []).unwrap(),
             options,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        resource::{IndexEntry, Registries},
+        validators::Validators,
+    };
+
+    /// A cache, and an index entry whose upstream is not there.
+    fn scene(folder: &std::path::Path) -> (Cache, Resource, Key) {
+        let cache = Cache::on(folder);
+        let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
+        let resource = IndexEntry::of(registries.crates_io(), "left").unwrap();
+        let Place::Entry(key) = resource.place() else {
+            panic!("an index entry is kept as an entry");
+        };
+        (cache, resource, key)
+    }
+
+    fn entry(body: &'static str, fetched: SystemTime) -> Entry {
+        Entry::new(body.into(), Validators::default(), None, fetched)
+    }
+
+    /// What is answered, and after how long, when this took 20 s to come and was made due meanwhile.
+    async fn answer_made_due(cache: &Cache, resource: &Resource, key: Key) -> (Answer, Duration) {
+        let began = tokio::time::Instant::now();
+        let made = entry("body", now() - Duration::from_secs(60));
+        cache.0.due.lock().unwrap().insert(key.clone(), now());
+        cache
+            .0
+            .flights
+            .join(Slot::Entry(key), |progress| async move {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                progress.send_replace(Progress::Landed(Ok(Landing {
+                    outcome: Outcome::Miss,
+                    body: Landed::Entry(made),
+                    not_kept: None,
+                })));
+            });
+        let answer = cache.get(resource).await;
+        (answer.unwrap(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_made_due_on_its_way_is_served_all_the_same_if_a_second_fetch_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, resource, key) = scene(folder.path());
+        let (answer, _) = answer_made_due(&cache, &resource, key).await;
+        assert_eq!(answer.outcome, Outcome::Stale(StaleReason::Failed));
+        assert_eq!(answer.sum, Sha256::of(b"body"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_fetch_has_the_time_that_the_first_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, resource, key) = scene(folder.path());
+        let all = u32::try_from(ENTRIES_IN_FLIGHT).unwrap();
+        let _room = cache.0.entry_room.acquire_many(all).await.unwrap();
+        let (answer, took) = answer_made_due(&cache, &resource, key).await;
+        assert_eq!(answer.outcome, Outcome::Stale(StaleReason::Failed));
+        assert!(took < fetch::BUDGET + Duration::from_secs(1), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_named_and_what_is_at_hand_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, resource, key) = scene(folder.path());
+        let _hung = cache.0.pace.pause(1 << 30).await;
+        let error = cache.get(&resource).await.unwrap_err();
+        assert!(matches!(error, Error::Store { .. }), "{error}");
+        assert!(error.to_string().contains("disk"), "{error}");
+        let old = entry("old", now() - Duration::from_secs(10_000));
+        cache.0.store.put_entry(&key, &old).await.unwrap();
+        let answer = cache.get(&resource).await.unwrap();
+        assert_eq!(answer.outcome, Outcome::Stale(StaleReason::Failed));
+    }
+
+    #[tokio::test]
+    async fn what_another_process_fetched_later_is_kept_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, resource, key) = scene(folder.path());
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let ours = entry("ours", at(5));
+        assert!(cache.check_kept(&resource, &key, &ours).await.is_err());
+        for (theirs, is_kept) in [("older", false), ("newer", true), ("ours", true)] {
+            let second = if theirs == "newer" { 6 } else { 4 };
+            let stored = entry(theirs, at(second));
+            cache.0.store.put_entry(&key, &stored).await.unwrap();
+            let kept = cache.check_kept(&resource, &key, &ours).await;
+            assert_eq!(kept.is_ok(), is_kept, "{theirs}: {kept:?}");
+        }
     }
 }

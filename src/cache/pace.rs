@@ -3,11 +3,14 @@
 //! storing is the cache's, and entries that wait are seen through `behind`.
 
 use std::{
+    io,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
+
+use crate::store::StoreError;
 
 /// Clients that have asked for nothing for so long are done, or compute.
 const CALM: Duration = Duration::from_millis(40);
@@ -17,8 +20,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 const ROOM: u64 = 16 << 20;
 /// Beyond this, nothing more is fetched until something is stored: the disk is slower than the network.
 const LIMIT: u64 = 32 << 20;
-/// How often to look whether there is room again.
-const LOOK: Duration = Duration::from_millis(10);
+/// How long to wait for that: a disk that takes longer hangs, and clients have so much less time for upstream.
+const HANGS: Duration = Duration::from_secs(10);
 
 /// When clients asked, and what waits for a pause of theirs.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(super) struct Pace {
     /// When a client asked last, in milliseconds since the beginning.
     asked: AtomicU64,
     waiting: AtomicU64,
+    freed: Notify,
     is_over: AtomicBool,
     over: Notify,
 }
@@ -37,6 +41,7 @@ impl Pace {
             began: Instant::now(),
             asked: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            freed: Notify::new(),
             is_over: AtomicBool::new(false),
             over: Notify::new(),
         }
@@ -60,17 +65,33 @@ impl Pace {
     }
 
     /// Waits while too much waits to be stored.
-    pub(super) async fn admit(&self) {
-        while self.waiting.load(Ordering::Acquire) > LIMIT {
-            tokio::time::sleep(LOOK).await;
-        }
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub(super) async fn admit(&self) -> Result<(), StoreError> {
+        let admitted = timeout(HANGS, async {
+            loop {
+                let freed = self.freed.notified();
+                if self.waiting.load(Ordering::Acquire) <= LIMIT {
+                    return;
+                }
+                freed.await;
+            }
+        });
+        admitted.await.map_err(|_| {
+            let (limit, hangs) = (LIMIT >> 20, humantime::format_duration(HANGS));
+            let text = format!(
+                "the disk is too slow: more than {limit} MB have waited for it for {hangs}"
+            );
+            StoreError::io("staging", io::Error::new(io::ErrorKind::TimedOut, text))
+        })
     }
 
     /// Waits until clients pause, for something that takes so many bytes of memory until it is stored, and is counted for as
     /// long as the result is held.
     pub(super) async fn pause(&self, bytes: u64) -> Counted<'_> {
         let waiting = self.waiting.fetch_add(bytes, Ordering::AcqRel);
-        let counted = Counted(&self.waiting, bytes);
+        let counted = Counted(self, bytes);
         if waiting + bytes > ROOM {
             return counted;
         }
@@ -96,11 +117,12 @@ impl Pace {
 }
 
 /// Bytes that wait to be stored, counted while this lives.
-pub(super) struct Counted<'a>(&'a AtomicU64, u64);
+pub(super) struct Counted<'a>(&'a Pace, u64);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::AcqRel);
+        self.0.waiting.fetch_sub(self.1, Ordering::AcqRel);
+        self.0.freed.notify_waiters();
     }
 }
 
@@ -127,10 +149,10 @@ mod tests {
         let began = Instant::now();
         let held = pace.pause(LIMIT + 1).await;
         assert!(began.elapsed().as_secs_f64() < 0.1);
-        let admitted = tokio::time::timeout(Duration::from_millis(30), pace.admit()).await;
+        let admitted = timeout(Duration::from_millis(30), pace.admit()).await;
         assert!(admitted.is_err());
         drop(held);
-        pace.admit().await;
+        pace.admit().await.unwrap();
 
         let busy = pace.clone();
         let client = tokio::spawn(async move {
@@ -147,5 +169,25 @@ mod tests {
         let waited = seconds(&pace, 1).await;
         assert!((0.1..3.0).contains(&waited), "{waited}");
         client.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_to_be_admitted_is_woken_by_what_was_stored_and_gives_up_on_a_disk_that_hangs()
+     {
+        let pace = Pace::new();
+        let held = pace.pause(LIMIT + 1).await;
+        let began = tokio::time::Instant::now();
+        let stored = async {
+            tokio::time::sleep(HANGS / 2).await;
+            drop(held);
+        };
+        let (admitted, ()) = tokio::join!(pace.admit(), stored);
+        admitted.unwrap();
+        assert_eq!(began.elapsed(), HANGS / 2);
+
+        let _held = pace.pause(LIMIT + 1).await;
+        let error = pace.admit().await.unwrap_err();
+        assert!(!error.is_full());
+        assert_eq!(began.elapsed(), HANGS / 2 + HANGS);
     }
 }
