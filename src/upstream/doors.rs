@@ -4,11 +4,15 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use super::Failure;
+
+/// Requests that began so shortly before the one whose dial failed most likely wait for that dial as well.
+pub(super) const TOGETHER: Duration = Duration::from_millis(50);
 
 /// The ways to all origins.
 #[derive(Debug, Default)]
@@ -39,13 +43,21 @@ pub(super) enum Speech {
 #[derive(Clone, Debug)]
 pub(super) enum News {
     /// A dial failed: nobody there.
-    Shut(Failure),
+    Shut {
+        /// How.
+        failure: Failure,
+        /// When the request began for which it was made.
+        since: Instant,
+    },
     /// It does not speak HTTP/2.
     Older,
 }
 
-/// Tells of news from now on.
-pub(super) struct Watcher(watch::Receiver<Option<News>>);
+/// Tells a request that begins now of news from now on.
+pub(super) struct Watcher {
+    news: watch::Receiver<Option<News>>,
+    since: Instant,
+}
 
 impl Doors {
     pub(super) fn speech(&self, origin: &str) -> Speech {
@@ -81,18 +93,24 @@ impl Doors {
         while door.news.len() <= lane {
             door.news.push(watch::Sender::new(None));
         }
-        let mut watcher = door.news[lane].subscribe();
-        watcher.mark_unchanged();
-        Watcher(watcher)
+        let mut news = door.news[lane].subscribe();
+        news.mark_unchanged();
+        Watcher {
+            news,
+            since: Instant::now(),
+        }
     }
 
-    /// Tells all who watch the lane that its dial failed: nobody there. Each of them would find out one after the other, each
-    /// after the whole time limit.
-    pub(super) fn shut(&self, origin: &str, lane: usize, failure: &Failure) {
+    /// Tells all who watch the lane that the dial failed which was made for a request that `began` then: nobody there. Each of
+    /// them would find out one after the other, each after the whole time limit.
+    pub(super) fn shut(&self, origin: &str, lane: usize, failure: &Failure, began: &Watcher) {
         if let Some(door) = self.lock().get(origin)
             && let Some(news) = door.news.get(lane)
         {
-            news.send_replace(Some(News::Shut(failure.clone())));
+            news.send_replace(Some(News::Shut {
+                failure: failure.clone(),
+                since: began.since,
+            }));
         }
     }
 
@@ -103,16 +121,21 @@ impl Doors {
 }
 
 impl Watcher {
-    /// Resolves when there is news, if ever.
-    pub(super) async fn news(&mut self) -> News {
+    /// Resolves when there is news, if ever. A request that began before the one whose dial failed may have been sent over an
+    /// older connection, which works on after it takes nothing new: it's told only after this grace.
+    pub(super) async fn news(&mut self, grace: Duration) -> News {
         loop {
-            if self.0.changed().await.is_err() {
+            if self.news.changed().await.is_err() {
                 // Nobody is left who could tell.
                 std::future::pending::<()>().await;
             }
-            if let Some(news) = self.0.borrow().clone() {
-                return news;
+            let Some(news) = self.news.borrow().clone() else {
+                continue;
+            };
+            if matches!(news, News::Shut { since, .. } if since > self.since + TOGETHER) {
+                tokio::time::sleep(grace).await;
             }
+            return news;
         }
     }
 }
@@ -136,15 +159,30 @@ mod tests {
             doors.watch("a:1", 0),
             doors.watch("a:1", 1),
         );
-        doors.shut("a:1", 0, &failure());
+        doors.shut("a:1", 0, &failure(), &first);
         for mut watcher in [first, second] {
-            let news = watcher.news().await;
-            assert!(matches!(news, News::Shut(told) if told.to_string() == failure().to_string()));
+            let news = watcher.news(Duration::MAX).await;
+            assert!(
+                matches!(news, News::Shut { failure: told, .. } if told.to_string() == failure().to_string())
+            );
         }
         for mut watcher in [other, doors.watch("a:1", 0)] {
-            let told = tokio::time::timeout(std::time::Duration::from_millis(20), watcher.news());
+            let told =
+                tokio::time::timeout(Duration::from_millis(20), watcher.news(Duration::ZERO));
             assert!(told.await.is_err());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_began_before_the_one_whose_dial_failed_is_told_after_a_grace() {
+        let doors = Doors::default();
+        let mut older = doors.watch("a:1", 0);
+        older.since -= TOGETHER * 2;
+        let failed = doors.watch("a:1", 0);
+        doors.shut("a:1", 0, &failure(), &failed);
+        let (began, grace) = (tokio::time::Instant::now(), Duration::from_secs(2));
+        assert!(matches!(older.news(grace).await, News::Shut { .. }));
+        assert_eq!(began.elapsed(), grace);
     }
 
     #[tokio::test]
@@ -152,7 +190,7 @@ mod tests {
         let doors = Doors::default();
         let mut waiting = doors.watch("a:1", 2);
         doors.learn("a:1", Speech::Older);
-        assert!(matches!(waiting.news().await, News::Older));
+        assert!(matches!(waiting.news(Duration::ZERO).await, News::Older));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::{hash::Sha256, validators::Validators};
-use doors::{Doors, News, Speech};
+use doors::{Doors, News, Speech, Watcher};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -507,11 +507,13 @@ impl Upstream {
             let (lane, _waiting) = Waiting::one_more(&self.waiting);
             let mut watcher = self.doors.watch(&origin, lane);
             let began = Instant::now();
+            // As long as a dial of its own could take.
+            let grace = self.options.dial_timeout;
             let sent = tokio::select! {
                 biased;
                 sent = send(Way::Lane(lane)) => Some(sent),
-                news = watcher.news() => match news {
-                    News::Shut(failure) => return Err(failure),
+                news = watcher.news(grace) => match news {
+                    News::Shut { failure, .. } => return Err(failure),
                     News::Older => None,
                 },
             };
@@ -530,11 +532,11 @@ impl Upstream {
                     if matches!(failure, Failure::Silent { .. }) {
                         self.doors.learn(&origin, Speech::Doubtful);
                     }
-                    self.tell(&origin, lane, &failure);
+                    self.tell(&origin, lane, &failure, &watcher);
                     return Err(failure);
                 }
                 (Some(Err(failure)), Speech::Http2 | Speech::Older | Speech::Doubtful) => {
-                    self.tell(&origin, lane, &failure);
+                    self.tell(&origin, lane, &failure, &watcher);
                     return Err(failure);
                 }
                 (Some(Err(_)), Speech::Unknown) | (None, _) => {}
@@ -547,7 +549,7 @@ impl Upstream {
             turn = self.room.acquire() => turn,
             news = async {
                 loop {
-                    if let News::Shut(failure) = watcher.news().await {
+                    if let News::Shut { failure, .. } = watcher.news(Duration::ZERO).await {
                         return failure;
                     }
                 }
@@ -567,16 +569,18 @@ impl Upstream {
                 }
             }
             Ok(_) => {}
-            Err(failure @ Failure::Silent { .. }) => self.doors.shut(&origin, 0, failure),
-            Err(failure) => self.tell(&origin, 0, failure),
+            Err(failure @ Failure::Silent { .. }) => {
+                self.doors.shut(&origin, 0, failure, &watcher);
+            }
+            Err(failure) => self.tell(&origin, 0, failure, &watcher),
         }
         sent
     }
 
     /// Tells others who wait for a connection if there can be none.
-    fn tell(&self, origin: &str, lane: usize, failure: &Failure) {
+    fn tell(&self, origin: &str, lane: usize, failure: &Failure, began: &Watcher) {
         if matches!(failure, Failure::Unreachable { .. }) {
-            self.doors.shut(origin, lane, failure);
+            self.doors.shut(origin, lane, failure, began);
         }
     }
 
@@ -918,6 +922,10 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use fake_upstream::{Crate, FakeUpstream, entry_path};
+
     use super::*;
 
     fn status(retry_after: Option<u64>) -> Failure {
@@ -935,6 +943,57 @@ mod tests {
             expected.map(Duration::from_millis),
             "{failure} tried {tried} times"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failed_dial_ends_no_request_that_an_older_connection_still_answers() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let fake = FakeUpstream::builder().tls().start();
+        for name in ["left", "right"] {
+            fake.publish(Crate::new(name, "1.0.0"));
+        }
+        let ca = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(ca.path(), fake.ca_pem()).unwrap();
+        let options = Options {
+            dial_timeout: Duration::from_secs(5),
+            ca_file: Some(ca.path().to_owned()),
+            redirect_hosts: Vec::new(),
+        };
+        let ask = |name| Ask {
+            url: Url::parse(fake.base_url())
+                .unwrap()
+                .join(&entry_path(name))
+                .unwrap(),
+            validators: Validators::default(),
+            offset: 0,
+            part: None,
+            compressible: false,
+            patience: Duration::from_secs(20),
+        };
+        let upstream = Arc::new(Upstream::new(options, []).unwrap());
+        upstream.get(&ask("left")).await.unwrap();
+
+        let gate = fake.gate(&entry_path("left"));
+        let (sent, asked) = (upstream.clone(), ask("left"));
+        let sent = tokio::spawn(async move { sent.get(&asked).await });
+        while fake.requests_for(&entry_path("left")) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(doors::TOGETHER * 2).await;
+        // As when upstream said that it takes nothing new on that connection.
+        *upstream.clients() = Clients::default();
+        fake.drop_connections(1);
+        let failed = upstream.get(&ask("right")).await;
+        assert!(
+            matches!(failed, Err(Failure::Unreachable { .. })),
+            "{failed:?}"
+        );
+        tokio::time::sleep(doors::TOGETHER).await;
+        assert!(!sent.is_finished(), "the request that was sent has ended");
+        gate.open();
+        let sent = sent.await.unwrap();
+        assert!(matches!(sent, Ok(Reply::Body(_))), "{sent:?}");
+        assert_eq!(fake.requests_for(&entry_path("left")), 2);
     }
 
     #[test]
