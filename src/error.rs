@@ -96,7 +96,7 @@ impl Error {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
-            Self::Down { .. } | Self::Outdated { .. } => Some("larder keeps trying; `larder status` shows what is stored".into()),
+            Self::Down { .. } | Self::Outdated { .. } => Some("larder keeps trying; `larder check` tells what is missing".into()),
             Self::Upstream { failure: Failure::Unreachable { .. } | Failure::Silent { .. }, .. } => {
                 Some("check the network and the proxy settings".into())
             }

@@ -514,17 +514,17 @@ async fn run_check(
     })
 }
 
-/// The daemon on this store, or on the address in the settings.
+/// A daemon on this store, that at the address in the settings before others; or whichever is at that address.
 async fn find_daemon(settings: &Settings, files: &Files) -> Option<(String, serde_json::Value)> {
-    let announced = files
-        .announced()
-        .map(|announcement| announcement.addresses)
-        .unwrap_or_default();
-    let configured = settings
+    let configured: Vec<_> = settings
         .listen
         .iter()
-        .map(|address| format!("http://{address}/"));
-    for base in announced.into_iter().chain(configured) {
+        .map(|address| format!("http://{address}/"))
+        .collect();
+    let announced = files.announced().into_iter();
+    let mut bases: Vec<_> = announced.flat_map(|one| one.addresses).collect();
+    bases.sort_by_key(|base| !configured.contains(base));
+    for base in bases.into_iter().chain(configured) {
         if let Some(status) = daemon::status(&base).await {
             return Some((base, status));
         }

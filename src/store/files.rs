@@ -6,15 +6,15 @@
 //! STORE/v1/entries/NAME-HASH/index/se/rd/serde
 //! STORE/v1/blobs/ab/cdef...                      a body, named by its sha256
 //! STORE/v1/staging/PROCESS/...                   bodies on their way in; PROCESS/lock is held while it lives
+//! STORE/v1/staging/PROCESS/daemon.json           where a daemon listens
 //! STORE/v1/projects/HASH.json                    warmed projects
-//! STORE/v1/daemon.json                           where the daemon listens
 //! ```
 //!
 //! Write, sync, rename, sync the folder: a crash leaves the old state or the new one. Several processes may share a
 //! store; nothing is scanned at start but the staging folder.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -40,6 +40,9 @@ use crate::{hash::Sha256, resource::Key};
 
 /// The format of everything below it.
 const VERSION: &str = "v1";
+
+/// The file in a process's part of staging that tells where it listens.
+const ANNOUNCEMENT: &str = "daemon.json";
 
 /// Backup tools and `warm` itself skip folders that bear this (bford.info/cachedir).
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
@@ -325,6 +328,13 @@ impl Drop for Mine {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Whether the process lives whose part of staging this is. To look takes its lock for a moment if not, shared, so that nobody else
+/// who looks is misled.
+fn is_alive(folder: &Path) -> bool {
+    let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
+    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Takes away what dead processes left in staging. What cannot be removed now is tried again at the next start.
@@ -639,21 +649,38 @@ pub struct Announcement {
 }
 
 impl Files {
-    /// Lets other commands on this store find the daemon.
+    /// Lets other commands on this store find this daemon, for as long as this process lives.
     ///
     /// # Errors
     /// What the system said.
     pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
-        let path = self.top.join("daemon.json");
+        let mine = self
+            .staging
+            .mine()
+            .map_err(|source| StoreError::io(&self.staging.folder, source))?;
+        let path = mine.folder.join(ANNOUNCEMENT);
         let text = serde_json::to_vec(announcement)
             .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
         self.put(path, [Bytes::from(text), Bytes::new()], None)
             .await
     }
 
-    /// The daemon that was last announced; it may be gone.
-    pub fn announced(&self) -> Option<Announcement> {
-        serde_json::from_slice(&fs::read(self.top.join("daemon.json")).ok()?).ok()
+    /// The daemons on this store whose processes live, the latest first.
+    pub fn announced(&self) -> Vec<Announcement> {
+        let folders = fs::read_dir(&self.staging.folder).into_iter().flatten();
+        let mut all: Vec<_> = folders
+            .flatten()
+            .filter(|folder| is_alive(&folder.path()))
+            .filter_map(|folder| {
+                let path = folder.path().join(ANNOUNCEMENT);
+                let announcement = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+                Some((fs::metadata(&path).ok()?.modified().ok()?, announcement))
+            })
+            .collect();
+        all.sort_by_key(|(announced, _)| std::cmp::Reverse(*announced));
+        all.into_iter()
+            .map(|(_, announcement)| announcement)
+            .collect()
     }
 
     /// A folder for scratch work, which goes away with this process.
@@ -861,6 +888,37 @@ mod tests {
             .await
             .unwrap();
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn daemons_on_one_store_hide_none_and_the_dead_are_not_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, looks] = [(); 3].map(|()| Files::open(folder.path()).unwrap());
+        let announcement = |pid| Announcement {
+            pid,
+            addresses: vec![format!("http://127.0.0.1:{pid}/")],
+        };
+        let pids = || {
+            let announced = looks.announced();
+            announced.iter().map(|one| one.pid).collect::<Vec<_>>()
+        };
+        first.announce(&announcement(1)).await.unwrap();
+        second.announce(&announcement(2)).await.unwrap();
+        let mut both = pids();
+        both.sort_unstable();
+        assert_eq!(both, [1, 2]);
+        drop(second);
+        assert_eq!(pids(), [1]);
+        // Killed: all is there but the lock.
+        let dead = folder.path().join("v1/staging/dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("lock"), "").unwrap();
+        let text = serde_json::to_vec(&announcement(3)).unwrap();
+        fs::write(dead.join(ANNOUNCEMENT), text).unwrap();
+        assert_eq!(pids(), [1]);
+        looks.prepare().unwrap();
+        assert!(!dead.exists());
+        assert_eq!(pids(), [1]);
     }
 
     #[tokio::test]

@@ -104,6 +104,34 @@ fn status_finds_the_daemon_on_its_store_and_tells_of_an_outage() {
 }
 
 #[test]
+fn of_two_daemons_on_one_store_the_one_that_lives_is_found_and_the_configured_one_first() {
+    let upstream = FakeUpstream::start();
+    // Free a moment ago, and not given to others so soon.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let configured = free.expect("loopback has a free port").to_string();
+    let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
+        .variable("LARDER_LISTEN", &configured);
+    let found = || {
+        let status: Value = serde_json::from_slice(&site.command(&["status", "--json"]).stdout)
+            .expect("one document");
+        let settings = stdout(&site.command(&["client", "print"]));
+        let address = status["daemon"]["address"].as_str().unwrap_or("none");
+        assert!(settings.contains(address), "{address}, but\n{settings}");
+        address.to_owned()
+    };
+    let first = site.serve(&[]);
+    let second = site.serve(&["--offline"]);
+    second.stop();
+    assert_eq!(found(), first.url());
+    let second = site.serve(&["--offline"]);
+    second.kill();
+    assert_eq!(found(), first.url());
+    let third = site.serve_at(&configured, &[]);
+    let _fourth = site.serve(&[]);
+    assert_eq!(found(), third.url());
+}
+
+#[test]
 fn cargo_accepts_the_printed_settings_as_they_are() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);

@@ -287,10 +287,6 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
     let linked = [
         (blob_path(&site, &sum), outside.path().join("blob")),
         (entry_file(&site, "left"), outside.path().join("entry")),
-        (
-            site.store().join("v1/daemon.json"),
-            outside.path().join("daemon"),
-        ),
     ];
     for (inside, target) in &linked {
         fs::rename(inside, target).unwrap();
