@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ pub struct Limits {
     pub head: Duration,
     /// For a client to take anything of an answer. A minute: cargo itself gives up after half of it.
     pub write_stall: Duration,
-    /// When stopping, for a connection on which no request is under way. A first request that is on its way is still
+    /// When stopping, for a connection on which no request is under way, or half of one. A first request that is on its way is still
     /// answered, because a connection closed without any answer is the one failure that cargo does not retry. An HTTP/2
     /// client needs it to acknowledge the end; one that does not listen is not waited for. One second: a round trip.
     pub last_call: Duration,
@@ -279,9 +279,10 @@ where
         }
     });
 
+    let heads = HeadTimer::default();
     let mut builder = http1::Builder::new();
     builder
-        .timer(HeadTimer::default())
+        .timer(heads.clone())
         .header_read_timeout(limits.head)
         .max_buf_size(HTTP1_BUFFER)
         .half_close(false);
@@ -296,6 +297,7 @@ where
             biased;
             ended = connection.as_mut() => ended,
             () = ordered(stopping) => {
+                heads.hurry(Instant::now() + limits.last_call);
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -378,7 +380,7 @@ where
             () = ordered(stopping), if !stop => {
                 stop = true;
                 connection.as_mut().graceful_shutdown();
-                watch.closing = Some(limits.last_call);
+                watch.close(Instant::now(), limits.last_call);
                 looks = every(limits.last_call / 4);
             }
             now = looks.tick() => {
@@ -508,6 +510,12 @@ impl Watch {
             moved_at: now,
             unheld_at: now,
         }
+    }
+
+    /// The client is told to go, and may stand still for so long.
+    fn close(&mut self, now: Instant, patience: Duration) {
+        self.closing = Some(patience);
+        self.first_bytes = self.first_bytes.min(now - self.since + patience);
     }
 
     fn judge(&mut self, now: Instant, seen: &Seen) -> Verdict {
@@ -650,12 +658,30 @@ impl<B: Body> Body for Reply<B> {
 /// Measures the time for request heads: hyper asks for a new sleep with each of them, and all of these are one timer, which is
 /// set again only when it ends before its time. Each deadline must be later than those before.
 #[derive(Clone, Debug, Default)]
-struct HeadTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
+struct HeadTimer(Arc<Mutex<HeadClock>>);
+
+#[derive(Debug, Default)]
+struct HeadClock {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When whoever has not sent a whole head is given up, whatever was agreed.
+    latest: Option<Instant>,
+}
 
 /// A sleep until the deadline of one head.
 struct HeadSleep {
     deadline: Instant,
     timer: HeadTimer,
+}
+
+impl HeadTimer {
+    /// A head that is not there at `latest` is waited for no more. Sleeps see it when they are polled next.
+    fn hurry(&self, latest: Instant) {
+        self.clock().latest = Some(latest);
+    }
+
+    fn clock(&self) -> MutexGuard<'_, HeadClock> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Timer for HeadTimer {
@@ -681,14 +707,21 @@ impl Future for HeadSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut timer = self.timer.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sleep = timer.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        let mut clock = self.timer.clock();
+        let latest = clock.latest;
+        let deadline = latest.map_or(self.deadline, |latest| latest.min(self.deadline));
+        let sleep = clock
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if latest.is_some() && sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
         loop {
             ready!(sleep.as_mut().poll(cx));
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(self.deadline);
+            sleep.as_mut().reset(deadline);
         }
     }
 }

@@ -1069,6 +1069,26 @@ async fn stopping_does_not_wait_for_an_http2_client_that_does_not_listen() {
 }
 
 #[tokio::test]
+async fn stopping_does_not_wait_for_the_rest_of_half_a_request() {
+    // Before and after an answer, and without the SETTINGS that open HTTP/2.
+    let half = &CLOSE.as_bytes()[..CLOSE.len() - 2];
+    let first = CLOSE.replace("Connection: close\r\n", "");
+    let second = [first.as_bytes(), half].concat();
+    for (sent, answers) in [(half, 0), (&*second, 1), (&PREFACE[..], 0)] {
+        let mut server = Server::start().await;
+        let mut client = server.connect().await;
+        client.send(sent).await;
+        server.site.came(answers).await;
+        // What was sent has been read by then, or is while it stops.
+        sleep(Duration::from_millis(50)).await;
+        server.stop();
+        let start = Instant::now();
+        let _ = server.ended().await;
+        assert!(start.elapsed() < Limits::default().last_call * 3);
+    }
+}
+
+#[tokio::test]
 async fn first_request_that_is_on_its_way_when_stopping_is_answered() {
     let mut server = Server::start().await;
     let mut late = server.connect().await;
