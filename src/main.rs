@@ -25,7 +25,11 @@ use larder::{
     upstream::{self, Upstream},
     warm,
 };
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{oneshot, watch},
+    time::timeout,
+};
 use tracing::info;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -35,6 +39,9 @@ use tracing_subscriber::{
 
 /// How often `warm` says how far it is where there is no terminal.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
+
+/// How long an interrupted `warm` may take to store what has come.
+const LAST_STORING: Duration = Duration::from_secs(5);
 
 /// The system's keeps what a burst took: 70 MB after a cold fetch of 860 packages, of which a fifth is in use.
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
@@ -161,7 +168,6 @@ fn raise_descriptor_limit() {
 
 /// A file that may not grow further is for the store to bear like a full disk. Unheard, the signal would end the process.
 fn outlive_size_limits() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
@@ -288,7 +294,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         hosts: Hosts::new(&addresses, &settings.allow_hosts),
         h2c: settings.h2c,
     };
-    let shutdown = shutdown().map_err(failed)?;
+    let mut signals = Signals::new().map_err(failed)?;
     for base in &bases {
         say(&format!("listening on {base}\n"))?;
     }
@@ -298,23 +304,49 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         "online"
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
-    server::run(listeners, Arc::new(server), shutdown).await;
-    cache.finish().await;
-    info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    let (stop, stopping) = oneshot::channel();
+    let work = async {
+        // An error says that nobody can order it any more.
+        let stopping = async { drop(stopping.await) };
+        server::run(listeners, Arc::new(server), stopping).await;
+        cache.finish().await;
+    };
+    let ordered_twice = async {
+        signals.next().await;
+        // Nobody hears it only if the work is done.
+        let _ = stop.send(());
+        signals.next().await;
+    };
+    tokio::select! {
+        () = work => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = ordered_twice => Err(failed("stopped at once; what was not stored yet is fetched again when it's needed")),
+    }
 }
 
-/// Ends when the user or the service manager wants the daemon to.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+/// The user's, or the service manager's, orders to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Ends with the next order.
+    async fn next(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
 }
 
 async fn run_warm(
@@ -345,9 +377,22 @@ async fn run_warm(
         options,
         progress,
     );
+    let mut signals = Signals::new().map_err(failed)?;
     let report = tokio::select! {
-        report = work => report,
-        () = shutdown().map_err(failed)? => return Err(failed("interrupted; what was fetched is kept")),
+        report = work => Some(report),
+        () = signals.next() => None,
+    };
+    let Some(report) = report else {
+        let is_finished = tokio::select! {
+            finished = timeout(LAST_STORING, parts.cache.finish()) => finished.is_ok(),
+            () = signals.next() => false,
+        };
+        let kept = if is_finished {
+            "fetched"
+        } else {
+            "stored so far"
+        };
+        return Err(failed(format!("interrupted; what was {kept} is kept")));
     };
     // What was fetched on the way, beside what was asked for.
     parts.cache.finish().await;

@@ -19,7 +19,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     cache::{Cache, Demand},
@@ -37,8 +37,9 @@ use route::{NoRoute, Route, route};
 
 /// Connections at a time; more wait in the listener's queue.
 const CONNECTIONS: usize = 4096;
-/// How long transfers may go on after the order to stop.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long transfers may go on after the order to stop. Container engines kill after ten seconds, and what waits must be stored
+/// before that; cargo fetches anew what was cut.
+const GRACE: Duration = Duration::from_secs(8);
 /// The pause after the system refused a connection, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -91,6 +92,7 @@ pub async fn run(
     let (stop, stopping) = watch::channel(false);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut acceptors = JoinSet::new();
+    let listening = listeners.len();
     for listener in listeners {
         acceptors.spawn(accept(
             listener,
@@ -101,6 +103,13 @@ pub async fn run(
     }
     drop(stopping);
     shutdown.await;
+    // Each acceptor keeps room for the next connection.
+    let connections = (CONNECTIONS - room.available_permits()).saturating_sub(listening);
+    info!(
+        connections,
+        "stopping; what is under way may go on for {}, if it's not ordered again",
+        humantime::format_duration(GRACE)
+    );
     let _ = stop.send(true);
     // Each acceptor gives its connections' tasks back when it ends.
     let drain = async { while acceptors.join_next().await.is_some() {} };

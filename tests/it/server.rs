@@ -309,6 +309,28 @@ fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
 }
 
 #[test]
+fn a_second_order_to_stop_ends_what_is_under_way_at_once() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let gate = upstream.gate("/dl/left");
+    let sum = upstream.checksum("left", "1.0.0");
+    let mut under_way = larder.http().connect().unwrap();
+    let path = format!("/crates/left/1.0.0/{sum}/download");
+    under_way.send("GET", &path, &[]).unwrap();
+    gate.wait_for(1);
+    larder.signal("INT");
+    larder.wait_for_log("stopping");
+    larder.wait_for_log("connections=1");
+    let ordered = Instant::now();
+    larder.signal("TERM");
+    let (status, log) = larder.ended();
+    assert!(ordered.elapsed() < Duration::from_secs(5), "{log}");
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("error: stopped at once"), "{log}");
+}
+
+#[test]
 fn t35_the_git_protocol_is_told_what_is_missing() {
     let upstream = upstream();
     let site = site(&upstream);

@@ -11,7 +11,8 @@ use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::larder::Site;
+use crate::stage::{crates_io, entry_file};
+use crate::support::larder::{Site, signal};
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
@@ -649,4 +650,25 @@ fn warm_by_file_reads_that_lock_whatever_its_name_is() {
         .to_string();
     let (report, code) = run_json(&site(&upstream), &["warm", &file]);
     assert_eq!((counts(&report), code), ([1, 1, 1, 0], 0), "{report:#}");
+}
+
+#[test]
+fn what_was_fetched_is_stored_when_warm_is_interrupted() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["left"]));
+    let site = site(&upstream);
+    let gate = upstream.gate("/dl/left");
+    let process = site.spawn(&["warm", &tree.path()]);
+    gate.wait_for(1);
+    signal(process.id(), "INT");
+    let output = process.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("interrupted; what was fetched is kept"),
+        "{said}"
+    );
+    assert!(entry_file(&site, "left").exists());
+    assert!(crates_io(&site).join("config.json").exists());
 }

@@ -84,6 +84,18 @@ impl Site {
         output.expect("larder can be started")
     }
 
+    /// Starts such a command, with its output kept for whoever waits for its end.
+    #[track_caller]
+    pub(crate) fn spawn(&self, arguments: &[impl AsRef<OsStr>]) -> Child {
+        let (first, others) = arguments.split_first().expect("a command has a name");
+        let mut program = self.program(first.as_ref(), &self.index);
+        program
+            .args(others)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        program.spawn().expect("larder can be started")
+    }
+
     /// Starts `larder serve` on a free port.
     #[track_caller]
     pub(crate) fn serve(&self, arguments: &[&str]) -> Larder<'_> {
@@ -236,6 +248,13 @@ impl<'site> Larder<'site> {
         self.log()
     }
 
+    /// Waits until it has ended, for whatever reason. Returns how, and the whole log.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = self.wait();
+        (status, self.log())
+    }
+
     /// Ends it as a power cut does (SIGKILL).
     #[track_caller]
     pub(crate) fn kill(mut self) {
@@ -267,14 +286,7 @@ impl<'site> Larder<'site> {
     /// Sends a signal by its short name, `TERM` for instance.
     #[track_caller]
     pub(crate) fn signal(&self, name: &str) {
-        // The shell's own kill: no program has to be installed for it.
-        let sent = Command::new("/bin/sh")
-            .args(["-c", &format!("kill -{name} {}", self.process.id())])
-            .status();
-        assert!(
-            sent.is_ok_and(|sent| sent.success()),
-            "cannot send SIG{name} to larder"
-        );
+        signal(self.process.id(), name);
     }
 
     #[track_caller]
@@ -302,6 +314,19 @@ impl Drop for Larder<'_> {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Sends a signal by its short name to a process of ours.
+#[track_caller]
+pub(crate) fn signal(process: u32, name: &str) {
+    // The shell's own kill: no program has to be installed for it.
+    let sent = Command::new("/bin/sh")
+        .args(["-c", &format!("kill -{name} {process}")])
+        .status();
+    assert!(
+        sent.is_ok_and(|sent| sent.success()),
+        "cannot send SIG{name} to larder"
+    );
 }
 
 /// The address in the line that begins with `listening on `. Later lines are read and forgotten, so that the pipe never fills.
