@@ -1,8 +1,9 @@
 //! Fetches ahead what a registered lock file names and the store lacks, once a client sets out to ask for it. Listens to what
 //! clients ask for, looks at the lock files, and has the cache fetch. Which lock file is meant is `burst`'s to say, what a lock file
-//! names `shelf`'s, what of it this machine needs `wants`'s.
+//! names `shelf`'s, what of it this machine needs `wants`'s, not to wait for hung disks `lent`'s.
 
 mod burst;
+mod lent;
 mod shelf;
 mod wants;
 
@@ -21,7 +22,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     cache::{Cache, ExtraRoom, Lane, Strikes},
@@ -30,6 +31,7 @@ use crate::{
     store::{Store, StoreError},
 };
 use burst::{Burst, Candidate, Verdict};
+use lent::{Away, Lent};
 use shelf::{Lock, Package, Shelf};
 use wants::Wants;
 
@@ -40,6 +42,8 @@ const SHARE: u32 = 20;
 /// time; and so many registrations are in memory at once as they are, of which little is kept.
 const BUDGET: Duration = Duration::from_millis(500);
 const READ_AT_ONCE: usize = 16;
+/// How long looking at all lock files may take: what they are on may be mounted from a machine that does not answer.
+const LOOK: Duration = Duration::from_secs(10);
 /// What is asked for at once comes within this time, and no pause in it is longer than the other.
 const VOLLEY: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(4);
@@ -71,6 +75,24 @@ struct Shared {
     is_listening: AtomicBool,
     /// When to look again at the earliest, in milliseconds since the beginning.
     due: AtomicU64,
+    /// Bursts that one lock file explained, and those that none did which was registered.
+    followed: AtomicU64,
+    unexplained: AtomicU64,
+}
+
+/// Why it can't be told what lock files name.
+#[derive(Debug, thiserror::Error)]
+enum Blind {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Away(Away),
+}
+
+impl From<Away> for Blind {
+    fn from(away: Away) -> Self {
+        Self::Away(away)
+    }
 }
 
 #[derive(Debug)]
@@ -108,6 +130,8 @@ impl Lookout {
             began: Instant::now(),
             is_listening: AtomicBool::new(false),
             due: AtomicU64::new(0),
+            followed: AtomicU64::new(0),
+            unexplained: AtomicU64::new(0),
         });
         let (sender, events) = mpsc::channel(BACKLOG);
         let lane = Lane::new(
@@ -123,7 +147,8 @@ impl Lookout {
             entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
             room: Weak::new(),
             shared: shared.clone(),
-            shelf: Shelf::default(),
+            shelf: Lent::new(LOOK),
+            has_warned: false,
             begun: HashMap::new(),
         };
         tokio::spawn(watch.run(events));
@@ -131,6 +156,16 @@ impl Lookout {
             events: sender,
             shared,
         }
+    }
+
+    /// What became of bursts while something was lacking: those that a lock file explained, and those that ended because something
+    /// was asked for that no lock file with the rest names. To the latter belong two clients that begin at the same moment.
+    pub fn totals(&self) -> [(&'static str, u64); 2] {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        [
+            ("bursts-followed", count(&self.shared.followed)),
+            ("bursts-unexplained", count(&self.shared.unexplained)),
+        ]
     }
 
     /// A client asks for a registry's config, which it does before anything else, if it has none.
@@ -179,7 +214,9 @@ struct Watch {
     /// Of the errands that are under way: clients are to have no less of theirs, and no more when there are none.
     room: Weak<ExtraRoom>,
     shared: Arc<Shared>,
-    shelf: Shelf,
+    shelf: Lent<Shelf>,
+    /// Whether it was said that a disk does not answer, since one last did.
+    has_warned: bool,
     begun: HashMap<Sha256, Instant>,
 }
 
@@ -214,9 +251,18 @@ impl Watch {
         let due = self.shared.now() + millis(EVERY.max(began.elapsed() * SHARE));
         self.shared.due.store(due, Ordering::Relaxed);
         let candidates = match looked {
-            Ok(candidates) => candidates,
+            Ok(candidates) => {
+                self.has_warned = false;
+                candidates
+            }
             Err(error) => {
-                debug!(%error, "cannot look at what is registered");
+                let is_first = matches!(error, Blind::Away(_)) && !self.has_warned;
+                if is_first {
+                    self.has_warned = true;
+                    warn!(%error, "nothing is fetched ahead for lock files until it does");
+                } else {
+                    debug!(%error, "cannot look at what is registered");
+                }
                 return None;
             }
         };
@@ -241,11 +287,15 @@ impl Watch {
             }
             match burst.verdict() {
                 Verdict::Follow(candidate) => {
+                    self.shared.followed.fetch_add(1, Ordering::Relaxed);
                     self.follow(candidate);
                     return None;
                 }
                 Verdict::Unclear if first.is_some() => {}
-                Verdict::Unclear | Verdict::Nothing => {
+                verdict @ (Verdict::Unclear | Verdict::Nothing) => {
+                    if matches!(verdict, Verdict::Nothing) {
+                        self.shared.unexplained.fetch_add(1, Ordering::Relaxed);
+                    }
                     debug!("clients work on no registered lock file that lacks anything");
                     return None;
                 }
@@ -254,10 +304,12 @@ impl Watch {
     }
 
     /// Every lock file that can be read, and what the store lacks of it. Nothing, if it lacks nothing of any.
-    async fn look(&mut self) -> Result<Vec<Candidate>, StoreError> {
+    async fn look(&mut self) -> Result<Vec<Candidate>, Blind> {
         let began = Instant::now();
         let present = self.store.registrations().await?;
-        let unread = self.with_shelf(move |shelf, _| shelf.unread(present)).await;
+        let unread = self
+            .with_shelf(move |shelf, _| shelf.unread(present))
+            .await?;
         for some in unread.chunks(READ_AT_ONCE) {
             if began.elapsed() > BUDGET {
                 break;
@@ -268,13 +320,13 @@ impl Watch {
                     shelf.register(registration, pin.as_ref(), registries);
                 }
             })
-            .await;
+            .await?;
         }
         let look = |shelf: &mut Shelf, registries: &Registries| {
             shelf.look(registries);
             shelf.sums()
         };
-        let sums = self.with_shelf(look).await;
+        let sums = self.with_shelf(look).await?;
 
         self.begun.retain(|_, at| at.elapsed() < AGAIN);
         let held = self.store.holds(sums.clone()).await?;
@@ -285,23 +337,18 @@ impl Watch {
             .map(|(sum, _)| sum);
         let lacking: HashSet<_> = lacking.collect();
         let candidates = self.with_shelf(move |shelf, _| shelf.candidates(&lacking));
-        Ok(candidates.await)
+        Ok(candidates.await?)
     }
 
-    /// Does some work on the shelf, which may take a while for many lock files, on a thread that may wait. Should the work die, the
-    /// shelf is empty, and all is read anew the next time.
+    /// Does some work on the shelf, which may take a while for many lock files. Should the work die, the shelf is empty, and all is
+    /// read anew the next time.
     async fn with_shelf<T: Default + Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Shelf, &Registries) -> T + Send + 'static,
-    ) -> T {
-        let (mut shelf, upstreams) = (std::mem::take(&mut self.shelf), self.upstreams.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let done = work(&mut shelf, &upstreams.registries);
-            (shelf, done)
-        });
-        let (shelf, done) = done.await.unwrap_or_default();
-        self.shelf = shelf;
-        done
+    ) -> Result<T, Away> {
+        let upstreams = self.upstreams.clone();
+        let work = move |shelf: &mut Shelf| work(shelf, &upstreams.registries);
+        self.shelf.with(work).await
     }
 
     /// Begins to fetch what the store lacks of a lock file.

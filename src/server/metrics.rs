@@ -10,7 +10,7 @@ use std::{
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters that are no outcomes of requests, each with its metric and label.
-const COUNTERS: [(&str, Metric, &str); 9] = [
+const COUNTERS: [(&str, Metric, &str); 11] = [
     ("upstream-answers", Metric::Upstream, "answered"),
     ("upstream-failures", Metric::Upstream, "failed"),
     ("probes-failed", Metric::Upstream, "probe-failed"),
@@ -20,6 +20,8 @@ const COUNTERS: [(&str, Metric, &str); 9] = [
     ("ahead-asked", Metric::Asked, "index"),
     ("blobs-ahead-asked", Metric::Asked, "blob"),
     ("crates-ahead-asked", Metric::Asked, "crate"),
+    ("bursts-followed", Metric::Bursts, "followed"),
+    ("bursts-unexplained", Metric::Bursts, "unexplained"),
 ];
 
 /// A metric that comes in parts.
@@ -28,6 +30,7 @@ enum Metric {
     Upstream,
     Fetched,
     Asked,
+    Bursts,
 }
 
 /// What there is to tell.
@@ -35,7 +38,7 @@ enum Metric {
 pub(super) struct Numbers<'a> {
     pub(super) version: &'a str,
     pub(super) is_offline: bool,
-    /// Everything the cache counts, by its name there.
+    /// Everything that is counted, by its name there.
     pub(super) totals: &'a BTreeMap<&'static str, u64>,
     /// Fetches under way.
     pub(super) in_flight: usize,
@@ -126,6 +129,14 @@ impl Display for Numbers<'_> {
             "What was fetched ahead and not asked for so far.",
             "kind",
             self.wasted(),
+        )?;
+        family(
+            out,
+            "read_ahead_bursts_total",
+            "counter",
+            "Bursts of requests while a registered lock file lacked something, by whether one explained all that was asked for.",
+            "end",
+            self.of(Metric::Bursts),
         )?;
         plain(
             out,

@@ -9,7 +9,7 @@ mod metrics;
 mod respond;
 pub mod route;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -286,6 +286,14 @@ impl Server {
         }
     }
 
+    /// Everything that is counted, by its name.
+    fn totals(&self) -> BTreeMap<&'static str, u64> {
+        let mut totals = self.cache.totals();
+        let bursts = self.lookout.iter().flat_map(Lookout::totals);
+        totals.extend(bursts.filter(|(_, count)| *count > 0));
+        totals
+    }
+
     fn status(&self) -> Bytes {
         let outages: Vec<_> = self
             .cache
@@ -301,7 +309,7 @@ impl Server {
             "pid": std::process::id(),
             "offline": self.cache.is_offline(),
             "outages": outages,
-            "requests": self.cache.totals(),
+            "requests": self.totals(),
             "fetching": self.cache.in_flight(),
             "storing": self.cache.waiting(),
         });
@@ -314,7 +322,7 @@ impl Server {
         let numbers = metrics::Numbers {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),
-            totals: &self.cache.totals(),
+            totals: &self.totals(),
             in_flight: self.cache.in_flight(),
             waiting: self.cache.waiting(),
             down: &down,

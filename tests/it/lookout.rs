@@ -172,6 +172,33 @@ fn check_untouched<T>(names: &[&str], prepare: impl FnOnce(&FakeUpstream, &Site,
 }
 
 #[test]
+fn two_clients_that_begin_at_once_lead_to_nothing_and_are_counted() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one", "two", "three", "four"]);
+    let site = site(&upstream);
+    let _first = registered(&upstream, &site, &["one", "two"], &["two"]);
+    let _second = registered(&upstream, &site, &["three", "four"], &["four"]);
+    let larder = site.serve(&["-v"]);
+    ask(&larder, &["one", "three", "two", "four"]);
+    larder.wait_for_log(IN_VAIN);
+    assert_eq!(total(&larder, "bursts-unexplained"), 1);
+    let metrics = larder.get("/-/metrics").text();
+    for sample in [
+        "larder_read_ahead_bursts_total{end=\"unexplained\"} 1\n",
+        "larder_read_ahead_bursts_total{end=\"followed\"} 0\n",
+    ] {
+        assert!(metrics.contains(sample), "{metrics}");
+    }
+    assert!(!metrics.contains("outcome=\"bursts"), "{metrics}");
+    // One after the other.
+    until("the missing crate is fetched", || {
+        ask(&larder, &["one", "two"]);
+        total(&larder, FETCHED) == 1
+    });
+    assert_eq!(total(&larder, "bursts-followed"), 1);
+}
+
+#[test]
 fn a_client_that_asks_for_something_else_or_for_a_part_leads_to_nothing() {
     // Another project that shares a package, the missing one among them.
     check_untouched(&["two", "three"], |_, _, _| {});
