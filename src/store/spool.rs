@@ -6,12 +6,13 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::{NamedTempFile, TempPath};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
     ReadAt, is_full,
@@ -31,27 +32,22 @@ type Make = Box<dyn Fn() -> io::Result<NamedTempFile> + Send + Sync>;
 pub struct Spool {
     make: Make,
     rooms: Arc<Rooms>,
-    /// None while the body is small, or if there was no room for one from the beginning.
-    file: OnceLock<Reader>,
-    path: Mutex<Option<TempPath>>,
-    memory: Mutex<Memory>,
+    place: Mutex<Place>,
 }
 
-#[derive(Debug)]
-enum Memory {
+/// Where the body is.
+enum Place {
     /// The whole body so far, which is small.
     Small(Vec<u8>),
     /// The whole body so far, since the disk refused to take more.
     NoRoom(Vec<u8>),
-    /// The body is in the file.
-    None,
+    /// In a staging file, whose path is there until it becomes a blob.
+    File(Reader, Option<TempPath>),
 }
 
 impl fmt::Debug for Spool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spool")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
+        f.debug_struct("Spool").finish_non_exhaustive()
     }
 }
 
@@ -61,49 +57,56 @@ impl Spool {
         Self {
             make,
             rooms,
-            file: OnceLock::new(),
-            path: Mutex::new(None),
-            memory: Mutex::new(Memory::Small(Vec::new())),
+            place: Mutex::new(Place::Small(Vec::new())),
         }
     }
 
-    /// Appends `chunk`, which begins at `offset`. Blocks on the disk for as long as a copy into the page cache takes.
+    /// Appends `chunk`, which begins at `offset`. Blocks on the disk for as long as a copy into the page cache takes; once, when the
+    /// disk fills up, until what was written is in memory.
     ///
     /// # Errors
     /// What the system said; a full disk only if the body is too large for memory.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
-        let mut memory = self.memory();
-        if matches!(*memory, Memory::Small(_)) && offset + chunk.len() as u64 > SMALL {
-            self.move_to_file(&mut memory)?;
+        if let Some(file) = self.append(offset, chunk)? {
+            let len = usize::try_from(offset).map_err(io::Error::other)?;
+            // Readers go on with the file meanwhile.
+            let body = where_it_may_block(move || read_back(&file, len, chunk.len()))?;
+            let full = std::mem::replace(&mut *self.place(), Place::NoRoom(body));
+            // The last of its readers frees its room.
+            where_it_may_block(move || drop(full));
+            self.append(offset, chunk)?;
         }
-        if let (Memory::None, Some(file)) = (&*memory, self.file.get()) {
-            match file.file.write_all_at(chunk, offset) {
-                Ok(()) => return Ok(()),
-                Err(error) if is_full(&error) && offset < MEMORY_LIMIT => {
-                    let mut body = vec![0; usize::try_from(offset).map_err(io::Error::other)?];
-                    file.file.read_exact_at(&mut body, 0)?;
-                    *memory = Memory::NoRoom(body);
+        Ok(())
+    }
+
+    /// Appends `chunk`, unless the disk has no room for it and memory has: then the file is returned, of which everything before
+    /// `offset` is to be carried on in memory.
+    fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<Arc<File>>> {
+        let mut place = self.place();
+        let end = offset + chunk.len() as u64;
+        if matches!(*place, Place::Small(_)) && end > SMALL {
+            self.move_to_file(&mut place)?;
+        }
+        match &mut *place {
+            Place::File(reader, _) => match reader.file.write_all_at(chunk, offset) {
+                Ok(()) => Ok(None),
+                Err(error) if is_full(&error) && end <= MEMORY_LIMIT => {
+                    Ok(Some(reader.file.clone()))
                 }
-                Err(error) => return Err(error),
-            }
-        }
-        match &mut *memory {
-            Memory::Small(body) | Memory::NoRoom(body)
-                if offset + chunk.len() as u64 <= MEMORY_LIMIT =>
-            {
+                Err(error) => Err(error),
+            },
+            Place::Small(body) | Place::NoRoom(body) if end <= MEMORY_LIMIT => {
                 body.truncate(usize::try_from(offset).map_err(io::Error::other)?);
                 body.extend_from_slice(chunk);
-                Ok(())
+                Ok(None)
             }
-            Memory::Small(_) | Memory::NoRoom(_) | Memory::None => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            Place::Small(_) | Place::NoRoom(_) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 
     /// Gives a small body its file. On a full disk it stays in memory: clients can still be served.
-    fn move_to_file(&self, memory: &mut Memory) -> io::Result<()> {
-        let Memory::Small(body) = memory else {
+    fn move_to_file(&self, place: &mut Place) -> io::Result<()> {
+        let Place::Small(body) = place else {
             return Ok(());
         };
         let made = (self.make)().and_then(|mut staged| {
@@ -117,15 +120,11 @@ impl Spool {
                     file: Arc::new(file),
                     rooms: self.rooms.clone(),
                 };
-                if self.file.set(reader).is_err() {
-                    return Err(io::Error::other("there was a file already"));
-                }
-                *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
-                *memory = Memory::None;
+                *place = Place::File(reader, Some(path));
                 Ok(())
             }
             Err(error) if is_full(&error) => {
-                *memory = Memory::NoRoom(std::mem::take(body));
+                *place = Place::NoRoom(std::mem::take(body));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -137,11 +136,11 @@ impl Spool {
     /// # Errors
     /// What the system said; `StorageFull` once the body is in memory for want of room, where there is only what was appended.
     pub fn write_ahead(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
-        let mut memory = self.memory();
-        self.move_to_file(&mut memory)?;
-        match (&*memory, self.file.get()) {
-            (Memory::None, Some(file)) => file.file.write_all_at(chunk, offset),
-            (_, _) => Err(io::ErrorKind::StorageFull.into()),
+        let mut place = self.place();
+        self.move_to_file(&mut place)?;
+        match &*place {
+            Place::File(reader, _) => reader.file.write_all_at(chunk, offset),
+            Place::Small(_) | Place::NoRoom(_) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 
@@ -150,17 +149,20 @@ impl Spool {
     /// # Errors
     /// What the system said.
     pub fn start_over(&self) -> io::Result<()> {
-        if let Memory::Small(body) | Memory::NoRoom(body) = &mut *self.memory() {
-            body.clear();
+        match &mut *self.place() {
+            Place::Small(body) | Place::NoRoom(body) => {
+                body.clear();
+                Ok(())
+            }
+            Place::File(reader, _) => reader.file.set_len(0),
         }
-        self.file.get().map_or(Ok(()), |file| file.file.set_len(0))
     }
 
     /// The bytes that are kept in memory.
     pub fn in_memory(&self) -> u64 {
-        match &*self.memory() {
-            Memory::Small(body) | Memory::NoRoom(body) => body.len() as u64,
-            Memory::None => 0,
+        match &*self.place() {
+            Place::Small(body) | Place::NoRoom(body) => body.len() as u64,
+            Place::File(..) => 0,
         }
     }
 
@@ -169,45 +171,59 @@ impl Spool {
     /// # Errors
     /// `StorageFull` if the body never fitted on the disk.
     pub(super) fn take(&self) -> io::Result<(Arc<File>, TempPath)> {
-        let small = match &*self.memory() {
-            Memory::Small(body) => Some(body.clone()),
-            Memory::NoRoom(_) => return Err(io::ErrorKind::StorageFull.into()),
-            Memory::None => None,
+        let small = match &mut *self.place() {
+            Place::Small(body) => body.clone(),
+            Place::NoRoom(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Place::File(reader, path) => {
+                let path = path.take().ok_or(io::ErrorKind::NotFound)?;
+                return Ok((reader.file.clone(), path));
+            }
         };
         // Clients go on reading the one in memory meanwhile.
-        if let Some(body) = small {
-            let mut staged = (self.make)()?;
-            staged.write_all(&body)?;
-            let (file, path) = staged.into_parts();
-            return Ok((Arc::new(file), path));
-        }
-        let path = self
-            .path
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let file = self.file.get().ok_or(io::ErrorKind::NotFound)?.file.clone();
-        Ok((file, path.ok_or(io::ErrorKind::NotFound)?))
+        let mut staged = (self.make)()?;
+        staged.write_all(&small)?;
+        let (file, path) = staged.into_parts();
+        Ok((Arc::new(file), path))
     }
 
     /// Never held across an await.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl ReadAt for Spool {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        if let Memory::Small(body) | Memory::NoRoom(body) = &*self.memory() {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            let part = body
-                .get(start..start.saturating_add(len))
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
-            return Ok(Bytes::copy_from_slice(part));
-        }
-        let file = self.file.get().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let file = match &*self.place() {
+            Place::Small(body) | Place::NoRoom(body) => {
+                let start = usize::try_from(offset).map_err(io::Error::other)?;
+                let part = body
+                    .get(start..start.saturating_add(len))
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                return Ok(Bytes::copy_from_slice(part));
+            }
+            Place::File(reader, _) => reader.clone(),
+        };
         file.read_at(offset, len).await
+    }
+}
+
+/// The first `len` bytes of a file, with room for `more`.
+fn read_back(file: &File, len: usize, more: usize) -> io::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(len + more);
+    body.resize(len, 0);
+    file.read_exact_at(&mut body, 0)?;
+    Ok(body)
+}
+
+/// Does work here, after giving what else this thread would do to others, where there are any.
+fn where_it_may_block<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    if let Ok(RuntimeFlavor::MultiThread) = runtime {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

@@ -214,6 +214,37 @@ fn while_the_disk_is_full_the_newest_entries_are_served_without_upstream_and_are
     }
 }
 
+#[test]
+fn what_the_disk_has_no_room_for_gives_back_what_room_it_took_and_goes_on_in_memory() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0").padding(600_000));
+    let drip = Fault::Drip {
+        bytes_per_second: 600_000,
+    };
+    upstream.fault(&crate_path("left", "1.0.0"), drip);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    settle(&larder);
+    let staged = || files(&site.store().join("v1/staging"));
+    let idle = staged().len();
+    limit_files(&larder, Some(250_000));
+    let mut client = larder.http().connect().unwrap();
+    client.send("GET", &download("left", "1.0.0"), &[]).unwrap();
+    let (mut got, mut on_disk, mut afterwards) = (Vec::new(), false, None);
+    let reply = client.receive_in_pieces(&mut |piece| {
+        got.extend_from_slice(piece);
+        if got.len() < 250_000 {
+            on_disk |= staged().len() > idle;
+        } else if afterwards.is_none() {
+            afterwards = Some(staged().len());
+        }
+    });
+    assert!(reply.unwrap().complete && got == upstream.body("left", "1.0.0"));
+    assert!(on_disk, "it began in a file");
+    assert_eq!(afterwards, Some(idle));
+}
+
 /// The most memory the process ever had, in bytes.
 fn peak_memory(larder: &Larder<'_>) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", larder.process_id())).unwrap();
