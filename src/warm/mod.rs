@@ -27,7 +27,7 @@ use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
     error::{Error, chain},
     hash::Sha256,
-    resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams},
+    resource::{CrateFile, IndexEntry, Registry, RegistryConfig, Resource, Upstreams},
     scratch::Scratch,
     server::{self, H2c, Server, guard::Hosts},
     store::{Owner, Pin, Pinned, Store},
@@ -459,9 +459,19 @@ impl One {
         }
     }
 
-    async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Problem> {
-        let ensured = patiently(&self.cache, resource, demand).await;
-        ensured.map_err(|error| self.problem(error.with_hint()))
+    /// What to say if the index has nothing of the package: which index that is, and whether it is one at all.
+    async fn absent(&self, error: &Error) -> Problem {
+        let mut index = self.registry.index().clone();
+        // Both fail only for addresses that have no room for credentials.
+        let _ = index.set_password(None);
+        let _ = index.set_username("");
+        let config = RegistryConfig::of(&self.registry);
+        match patiently(&self.cache, &config, Demand::Stored).await {
+            Err(Error::Absent { .. }) => self.problem(format!(
+                "{error}; {index} is no cargo index, it has no config.json"
+            )),
+            Ok(_) | Err(_) => self.problem(format!("{error}; the index is {index}")),
+        }
     }
 
     /// Makes sure that the package is stored: its index entry, which must list it, and its crate.
@@ -476,7 +486,10 @@ impl One {
             Demand::Stored
         };
         let checksum = loop {
-            let had = self.ensure(&entry, demand).await?;
+            let had = match patiently(&self.cache, &entry, demand).await {
+                Err(error @ Error::Absent { .. }) => return Err(self.absent(&error).await),
+                ensured => ensured.map_err(|error| self.problem(error.with_hint()))?,
+            };
             if had.outcome == Outcome::Miss {
                 bytes += had.bytes;
             }
@@ -515,7 +528,8 @@ impl One {
         ) else {
             return Err(self.problem("has a version that no crate can have"));
         };
-        let had = self.ensure(&file, Demand::Stored).await?;
+        let had = patiently(&self.cache, &file, Demand::Stored).await;
+        let had = had.map_err(|error| self.problem(error.with_hint()))?;
         let fetched = had.outcome != Outcome::Hit;
         Ok(Had {
             fetched: Some(fetched),

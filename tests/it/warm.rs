@@ -672,3 +672,28 @@ fn what_was_fetched_is_stored_when_warm_is_interrupted() {
     assert!(entry_file(&site, "left").exists());
     assert!(crates_io(&site).join("config.json").exists());
 }
+
+#[test]
+fn an_address_that_is_no_index_is_named_without_what_is_secret_in_it() {
+    let upstream = FakeUpstream::start();
+    let tree = Tree::new();
+    tree.lock("a", &published(&upstream, &["left"]));
+    let check = |index: &str, expected: &str| {
+        let site = Site::new(env!("CARGO_BIN_EXE_larder"), index);
+        let (report, code) = run_json(&site, &["warm", &tree.path()]);
+        assert_eq!(code, 1);
+        assert_problem(&report["failed"], "left 1.0.0", expected);
+        assert!(!report.to_string().contains("secret"), "{report:#}");
+    };
+    let url = upstream.url().replace("//", "//user:secret@");
+    let public = upstream.url();
+    check(
+        &format!("{url}short/"),
+        &format!("{public}short/ is no cargo index, it has no config.json"),
+    );
+    upstream.unpublish("left");
+    check(
+        &url,
+        &format!("has no index entry of `left`; the index is {public}"),
+    );
+}
