@@ -183,6 +183,16 @@ impl Behind {
         self.lock().waiting.get(key).cloned()
     }
 
+    /// The whole entry that waits under `key`.
+    pub(super) fn entry(&self, key: &Key) -> Option<Entry> {
+        let waiting = self.find(key)?;
+        let news = waiting.news();
+        match &news.1 {
+            News::Entry(entry) => Some(entry.clone()),
+            News::Checked(..) => None,
+        }
+    }
+
     /// The news under `key`.
     pub(super) fn news(&self, key: &Key) -> Option<News> {
         if self.count.load(Ordering::Acquire) == 0 {

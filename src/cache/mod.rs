@@ -1051,14 +1051,18 @@ impl Cache {
 
     /// The stored entry; a damaged one counts as none, to be fetched again.
     async fn stored(&self, resource: &Resource, key: &Key) -> Result<Option<Entry>, Error> {
-        // Looked up first: what is stored meanwhile is then found in the store.
-        let news = self.0.behind.news(key);
         let count = |newest: Option<Entry>| {
             newest.map(|mut entry| {
                 entry.checked = self.counted(key, entry.checked);
                 entry
             })
         };
+        // It waits for seconds at most. If another process stored something meanwhile, storing it will tell.
+        if let waiting @ Some(_) = self.0.behind.entry(key) {
+            return Ok(count(waiting));
+        }
+        // Looked up first: what is stored meanwhile is then found in the store.
+        let news = self.0.behind.news(key);
         match self.0.store.entry(key).await {
             Ok(stored) => Ok(count(newest(stored, news, now()))),
             // What is at hand heals it.
