@@ -393,7 +393,7 @@ mod tests {
         behind.add(&resource, &key, News::Entry(a.clone()));
         fail();
         assert!(matches!(behind.news(&key), Some(News::Entry(news)) if news == a));
-        assert_eq!(behind.keys(), [key.clone()]);
+        assert_eq!(behind.keys(), std::slice::from_ref(&key));
         // News of it are news of what could not be stored.
         let checked = News::Checked(a.head.sha256, at(5));
         assert!(behind.add(&resource, &key, checked));
