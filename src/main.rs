@@ -627,7 +627,8 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
             for outage in status["outages"].as_array().into_iter().flatten() {
                 let field = |name: &str| outage[name].as_str().unwrap_or_default().to_owned();
                 text += &format!(
-                    "down      {} since {}: {}\n",
+                    "{:<9} {} since {}: {}\n",
+                    field("state"),
                     field("upstream"),
                     field("since"),
                     field("cause")

@@ -161,7 +161,7 @@ impl Behind {
     /// Lets what could not be stored wait again: what is kept under `key`, or the oldest. The caller must see to it that it is
     /// stored.
     pub(super) fn again(self: &Arc<Self>, key: Option<&Key>) -> Option<Charge> {
-        if self.count.load(Ordering::Acquire) == self.len() {
+        if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut all = self.lock();
@@ -183,25 +183,18 @@ impl Behind {
         self.lock().waiting.get(key).cloned()
     }
 
-    /// The whole entry that waits under `key`.
-    pub(super) fn entry(&self, key: &Key) -> Option<Entry> {
-        let waiting = self.find(key)?;
-        let news = waiting.news();
-        match &news.1 {
-            News::Entry(entry) => Some(entry.clone()),
-            News::Checked(..) => None,
-        }
-    }
-
-    /// The news under `key`.
-    pub(super) fn news(&self, key: &Key) -> Option<News> {
+    /// The news under `key`, and whether they wait to be stored.
+    pub(super) fn news(&self, key: &Key) -> Option<(News, bool)> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let all = self.lock();
         match all.waiting.get(key) {
-            Some(waiting) => Some(waiting.news().1.clone()),
-            None => all.unkept.by_key.get(key).map(|(.., news)| news.clone()),
+            Some(waiting) => Some((waiting.news().1.clone(), true)),
+            None => {
+                let unkept = all.unkept.by_key.get(key);
+                unkept.map(|(.., news)| (news.clone(), false))
+            }
         }
     }
 
@@ -263,8 +256,8 @@ impl Behind {
     }
 }
 
-/// The duty to store what waits. When it is dropped without that, because storing died or the runtime ends, it waits no longer:
-/// nobody else would ever store it, and what is not stored is fetched again.
+/// The duty to store what waits. When it is dropped without that, because storing died or was given up, it waits no longer, since
+/// nobody else would ever store it, and is as what could not be stored.
 #[derive(Debug)]
 pub(super) struct Charge {
     behind: Arc<Behind>,
@@ -289,6 +282,8 @@ impl Drop for Charge {
         // What came after it was stored is another's charge.
         if there.is_some_and(|there| Arc::ptr_eq(there, waiting)) {
             all.waiting.remove(&self.key);
+            let news = waiting.news().1.clone();
+            all.unkept.keep(&self.key, waiting.resource.clone(), news);
             self.behind.tally(&all);
             drop(all);
             warn!(key = %self.key, "served but not stored: storing ended without a result");
@@ -364,7 +359,7 @@ mod tests {
         let (a, b) = (entry("a", 1), entry("b", 1));
         behind.add(&resource, &key, News::Entry(a.clone()));
         behind.add(&resource, &key, News::Checked(a.head.sha256, at(5)));
-        let news = behind.news(&key);
+        let news = behind.news(&key).map(|(news, _)| news);
         let younger = Entry {
             checked: at(5),
             ..a
@@ -374,7 +369,7 @@ mod tests {
             "{news:?}"
         );
         behind.add(&resource, &key, News::Checked(b.head.sha256, at(6)));
-        let news = behind.news(&key);
+        let news = behind.news(&key).map(|(news, _)| news);
         assert!(matches!(news, Some(News::Checked(sum, _)) if sum == b.head.sha256));
     }
 
@@ -392,14 +387,14 @@ mod tests {
         assert!(behind.again(None).is_none());
         behind.add(&resource, &key, News::Entry(a.clone()));
         fail();
-        assert!(matches!(behind.news(&key), Some(News::Entry(news)) if news == a));
+        assert!(matches!(behind.news(&key), Some((News::Entry(news), false)) if news == a));
         assert_eq!(behind.keys(), std::slice::from_ref(&key));
         // News of it are news of what could not be stored.
         let checked = News::Checked(a.head.sha256, at(5));
         assert!(behind.add(&resource, &key, checked));
         fail();
         assert!(
-            matches!(behind.news(&key), Some(News::Entry(news)) if news.body == a.body && news.checked == at(5))
+            matches!(behind.news(&key), Some((News::Entry(news), false)) if news.body == a.body && news.checked == at(5))
         );
         behind.add(&resource, &key, News::Entry(b.clone()));
         fail();

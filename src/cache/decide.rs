@@ -150,9 +150,11 @@ pub fn decide(
             Decision::Serve(Outcome::Hit)
         }
         (_, Reach::Offline) => Decision::Serve(Outcome::Stale(StaleReason::Offline)),
-        (Demand::Fresh, Reach::Slow) | (_, Reach::Down) => {
+        // What was made due is too old to be served lightly.
+        (Demand::Fresh, Reach::Slow) if stored.checked > SystemTime::UNIX_EPOCH => {
             Decision::Serve(Outcome::Stale(StaleReason::Down))
         }
+        (_, Reach::Down) => Decision::Serve(Outcome::Stale(StaleReason::Down)),
         (Demand::Fresh, Reach::Online) if is_absent => Decision::Refuse(Refusal::Absent),
         (_, Reach::Online | Reach::Slow) => Decision::Revalidate(stored.validators.clone()),
     }

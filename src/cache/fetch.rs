@@ -128,6 +128,9 @@ impl Cache {
             let (is_stored, told) = self.store_news(&waiting.resource, key, news).await;
             *ended = Some(told);
             self.0.behind.end(key, &waiting, number, is_stored);
+            if is_stored {
+                self.store_again();
+            }
         }
         match &*ended {
             Some(ended) => ended.clone().map(|()| true),
@@ -153,10 +156,7 @@ impl Cache {
             News::Entry(mut entry) => {
                 entry.checked = self.counted(key, entry.checked);
                 match self.0.store.put_entry(key, &entry).await {
-                    Ok(()) => {
-                        self.store_again();
-                        (true, Ok(()))
-                    }
+                    Ok(()) => (true, Ok(())),
                     Err(error) => (false, Err(self.not_kept(resource, &error))),
                 }
             }
@@ -214,15 +214,17 @@ impl Cache {
             }
             let permit = self.0.entry_room.acquire().await;
             // While this one waited for room, others may have found out.
-            if tried == 1 && self.0.breakers.outage(&url).is_some() {
-                if let Some(entry) = stored {
-                    return Ok((
-                        landing(Outcome::Stale(StaleReason::Down), entry),
-                        Keep::Nothing,
-                    ));
-                }
-                if let Some(error) = self.down(resource, &url) {
-                    return Err(error);
+            if tried == 1 {
+                match (
+                    self.decide(resource, &slot, stored.as_ref(), demand),
+                    &stored,
+                ) {
+                    (Decision::Serve(outcome), Some(entry)) => {
+                        return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+                    }
+                    (Decision::Refuse(refusal), _) => return Err(self.refused(resource, refusal)),
+                    (Decision::Serve(_), None) | (Decision::Revalidate(_) | Decision::Fetch, _) => {
+                    }
                 }
             }
             let patience = match &stored {
@@ -864,16 +866,13 @@ impl Cache {
         if failure.host().is_some_and(|failed| failed != host(url)) {
             return;
         }
-        let upstream = host(url);
         let change = self.0.breakers.note_failure(url, failure, now());
         match change {
             Change::Nothing => return,
             Change::Doubt => {
-                warn!(upstream, cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
+                warn!(upstream = host(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
             }
-            Change::Outage | Change::Certainty => {
-                warn!(upstream, cause = %failure, "upstream is out of reach; serving what is stored");
-            }
+            Change::Outage | Change::Certainty => warn_of_outage(url, failure),
         }
         if change != Change::Certainty {
             self.0.upstream.reconnect();
@@ -903,11 +902,17 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
             }
             Err(failure) => {
                 cache.count("probes-failed");
-                cache.note_failure(&resource, &url, &failure);
+                if cache.0.breakers.note_failed_probe(&url, &failure) {
+                    warn_of_outage(&url, &failure);
+                }
                 cache.0.upstream.reconnect();
             }
         }
     }
+}
+
+fn warn_of_outage(url: &Url, failure: &Failure) {
+    warn!(upstream = host(url), cause = %failure, "upstream is out of reach; serving what is stored");
 }
 
 /// What is to be done with a landed entry.

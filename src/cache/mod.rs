@@ -492,9 +492,9 @@ impl Cache {
         self.0.breakers.is_offline()
     }
 
-    /// Whether upstream may be asked for this now. Where it is said elsewhere which upstream that is, only asking tells.
+    /// Whether upstream may be asked for this now, if it is not stored. Where it is said elsewhere which upstream that is, only asking tells.
     pub fn may_ask(&self, resource: &Resource) -> bool {
-        self.reach(resource) == Reach::Online
+        matches!(self.reach(resource), Reach::Online | Reach::Slow)
     }
 
     /// Requests so far, by outcome.
@@ -1057,12 +1057,12 @@ impl Cache {
                 entry
             })
         };
-        // It waits for seconds at most. If another process stored something meanwhile, storing it will tell.
-        if let waiting @ Some(_) = self.0.behind.entry(key) {
-            return Ok(count(waiting));
-        }
         // Looked up first: what is stored meanwhile is then found in the store.
-        let news = self.0.behind.news(key);
+        let news = match self.0.behind.news(key) {
+            // Whether another process has stored something newer since is found out when this is stored.
+            Some((News::Entry(entry), true)) => return Ok(count(Some(entry))),
+            news => news.map(|(news, _)| news),
+        };
         match self.0.store.entry(key).await {
             Ok(stored) => Ok(count(newest(stored, news, now()))),
             // What is at hand heals it.

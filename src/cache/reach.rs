@@ -141,7 +141,9 @@ impl Breakers {
             Weight::Doubt => false,
             Weight::Outage => true,
         };
-        breaker.bad_answers.clear();
+        if is_certain {
+            breaker.bad_answers.clear();
+        }
         match &mut breaker.outage {
             Some(outage) if is_certain && !outage.is_certain => {
                 outage.is_certain = true;
@@ -163,6 +165,21 @@ impl Breakers {
                 }
             }
         }
+    }
+
+    /// Notes that a probe failed; whether that made certain what was in doubt. What is over it does not begin anew.
+    pub(super) fn note_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
+        let mut hosts = self.lock();
+        let breaker = hosts.get_mut(&host(url));
+        let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
+            return false;
+        };
+        let is_news = !outage.is_certain && weigh(failure) == Weight::Outage;
+        if is_news {
+            outage.is_certain = true;
+            outage.cause = failure.to_string();
+        }
+        is_news
     }
 
     /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
@@ -293,6 +310,7 @@ mod tests {
             let changes = [&silent(), &silent()].map(fail);
             assert_eq!(changes, [Change::Doubt, Change::Nothing]);
             assert_eq!(breakers.reach(&at), Reach::Slow);
+            assert!(!breakers.note_failed_probe(&at, &silent()));
             assert!(!breakers.is_settled_in(&at, NOW + SETTLED));
             let changes = [&proof, &proof, &silent()].map(fail);
             assert_eq!(
@@ -301,6 +319,11 @@ mod tests {
             );
             assert_eq!(breakers.reach(&at), Reach::Down);
             assert!(breakers.note_answer(&resource(), &at) && breakers.is_all_well());
+            // A probe that fails later than that says nothing new.
+            assert!(!breakers.note_failed_probe(&at, &proof) && breakers.is_all_well());
+            fail(&silent());
+            assert!(breakers.note_failed_probe(&at, &proof));
+            assert_eq!(breakers.reach(&at), Reach::Down);
         }
     }
 

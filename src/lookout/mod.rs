@@ -305,11 +305,11 @@ impl Watch {
 
     /// Every lock file that can be read, and what the store lacks of it. Nothing, if it lacks nothing of any.
     async fn look(&mut self) -> Result<Vec<Candidate>, Blind> {
-        let began = Instant::now();
         let present = self.store.registrations().await?;
         let unread = self
             .with_shelf(move |shelf, _| shelf.unread(present))
             .await?;
+        let began = Instant::now();
         for some in unread.chunks(READ_AT_ONCE) {
             if began.elapsed() > BUDGET {
                 break;

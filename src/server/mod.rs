@@ -301,7 +301,12 @@ impl Server {
             .into_iter()
             .map(|(host, outage)| {
                 let since = humantime::format_rfc3339_seconds(outage.since).to_string();
-                json!({ "upstream": host, "since": since, "cause": outage.cause })
+                json!({
+                    "upstream": host,
+                    "state": if outage.is_certain { "down" } else { "slow" },
+                    "since": since,
+                    "cause": outage.cause,
+                })
             })
             .collect();
         let status = json!({
@@ -318,7 +323,10 @@ impl Server {
 
     fn metrics(&self) -> Bytes {
         let outages = self.cache.outages();
-        let down: Vec<_> = outages.into_iter().map(|(host, _)| host).collect();
+        let down: Vec<_> = outages
+            .into_iter()
+            .filter_map(|(host, outage)| outage.is_certain.then_some(host))
+            .collect();
         let numbers = metrics::Numbers {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),
