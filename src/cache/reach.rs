@@ -58,6 +58,18 @@ pub struct Outage {
     pub cause: String,
 }
 
+impl Outage {
+    /// It is certain by this failure; whether it was in doubt.
+    fn ascertain(&mut self, failure: &Failure) -> bool {
+        let was_in_doubt = !self.is_certain;
+        if was_in_doubt {
+            self.is_certain = true;
+            self.cause = failure.to_string();
+        }
+        was_in_doubt
+    }
+}
+
 impl Breakers {
     pub(super) fn new(is_offline: bool) -> Self {
         Self {
@@ -145,12 +157,13 @@ impl Breakers {
             breaker.bad_answers.clear();
         }
         match &mut breaker.outage {
-            Some(outage) if is_certain && !outage.is_certain => {
-                outage.is_certain = true;
-                outage.cause = failure.to_string();
-                Change::Certainty
+            Some(outage) => {
+                if is_certain && outage.ascertain(failure) {
+                    Change::Certainty
+                } else {
+                    Change::Nothing
+                }
             }
-            Some(_) => Change::Nothing,
             None => {
                 breaker.outage = Some(Outage {
                     is_certain,
@@ -174,12 +187,7 @@ impl Breakers {
         let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
             return false;
         };
-        let is_news = !outage.is_certain && weigh(failure) == Weight::Outage;
-        if is_news {
-            outage.is_certain = true;
-            outage.cause = failure.to_string();
-        }
-        is_news
+        weigh(failure) == Weight::Outage && outage.ascertain(failure)
     }
 
     /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
