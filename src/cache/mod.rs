@@ -656,6 +656,13 @@ impl Cache {
             None => Demand::Fresh,
         };
         let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
+        // It may have been noted between the question above and the joining: then it must not answer the next request as well.
+        if outcome == Outcome::Collapsed
+            && let Place::Entry(key) = resource.place()
+            && self.ahead().remove(&key).is_some()
+        {
+            self.count("ahead-asked");
+        }
         let mut sum = entry.head.sha256;
         let mut body = entry.body;
         if self.0.options.offline_view
