@@ -30,7 +30,6 @@ pub mod cache;
 pub mod store;
 pub mod upstream;
 
-pub mod lookout;
 pub mod server;
 
 pub mod lockfile;

@@ -33,10 +33,6 @@ pub struct Lockfile {
     pub packages: Vec<Package>,
     /// Entries that were left out because something in them cannot be right.
     pub invalid: Vec<Invalid>,
-    /// Names that packages of this machine depend on: what cargo asks a registry for first.
-    pub direct: BTreeSet<String>,
-    /// Names that packages from git depend on.
-    pub of_git: BTreeSet<String>,
 }
 
 /// One package named by a lock file.
@@ -163,19 +159,12 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
         packages: BTreeMap::new(),
         disputed: BTreeSet::new(),
         invalid: Vec::new(),
-        direct: BTreeSet::new(),
-        of_git: BTreeSet::new(),
     };
     for entry in raw.root.iter().chain(&raw.package) {
         let offset = entry.span().start;
         let entry = entry.get_ref();
         match package(text, entry, &checksums)? {
             Ok(package) => {
-                match package.source {
-                    Source::Local => found.direct.extend(entry.depends_on()),
-                    Source::Git(_) => found.of_git.extend(entry.depends_on()),
-                    Source::CratesIo | Source::Registry(_) => {}
-                }
                 found.add(offset, package);
             }
             Err(reason) => found.leave_out(offset, &entry.label(), reason),
@@ -230,8 +219,6 @@ struct RawPackage {
     source: Option<Spanned<String>>,
     checksum: Option<Spanned<String>>,
     replace: Option<Spanned<String>>,
-    /// Larder can do without these, so they may be of any shape.
-    dependencies: Option<toml::Value>,
 }
 
 impl RawPackage {
@@ -243,13 +230,6 @@ impl RawPackage {
         self.version
             .as_ref()
             .map_or("", |version| version.get_ref())
-    }
-
-    /// The names of its dependencies, each of which is followed by a version and a source where it has to be.
-    fn depends_on(&self) -> impl Iterator<Item = String> {
-        let all = self.dependencies.as_ref().and_then(toml::Value::as_array);
-        let names = all.into_iter().flatten().filter_map(toml::Value::as_str);
-        names.filter_map(|name| name.split(' ').next().map(str::to_owned))
     }
 
     fn label(&self) -> String {
@@ -521,8 +501,6 @@ struct Found<'a> {
     packages: BTreeMap<Identity, Option<String>>,
     disputed: BTreeSet<Identity>,
     invalid: Vec<Invalid>,
-    direct: BTreeSet<String>,
-    of_git: BTreeSet<String>,
 }
 
 impl Found<'_> {
@@ -576,8 +554,6 @@ impl Found<'_> {
         Lockfile {
             packages,
             invalid: self.invalid,
-            direct: self.direct,
-            of_git: self.of_git,
         }
     }
 }
@@ -675,15 +651,6 @@ mod tests {
             let lockfile = parse(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(lockfile.packages, same_packages(), "{name}");
             assert_eq!(lockfile.invalid, [], "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_depended_on_directly_is_told_by_name() {
-        for name in ["same-v1.lock", "same-v3.lock", "same-v4.lock"] {
-            let lockfile = parse(&fixture(name)).expect(name);
-            let direct: Vec<_> = lockfile.direct.iter().map(String::as_str).collect();
-            assert_eq!(direct, ["beside", "left", "right_Hand"], "{name}");
         }
     }
 

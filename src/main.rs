@@ -18,7 +18,6 @@ use larder::{
     config::{self, Settings},
     daemon,
     log::{Layout, Log},
-    lookout::Lookout,
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     store::{Census, Files, Store, files::Announcement},
@@ -283,15 +282,9 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         tracing::warn!(%error, "cannot note the address for other commands");
     }
     let cache = parts.cache.clone();
-    let lookout = Lookout::keep(
-        parts.cache.clone(),
-        parts.store.clone(),
-        parts.upstreams.clone(),
-    );
     let server = Server {
         cache: parts.cache,
         upstreams: parts.upstreams,
-        lookout: Some(lookout),
         hosts: Hosts::new(&addresses, &settings.allow_hosts),
         h2c: settings.h2c,
     };

@@ -3,10 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,7 +17,7 @@ use crate::{
 
 /// What is fetched ahead for one reason: how much of it at a time, and what it is counted as.
 #[derive(Debug)]
-pub struct Lane {
+pub(super) struct Lane {
     pub(super) room: Semaphore,
     /// The counter of what has come.
     pub(super) fetched: &'static str,
@@ -29,58 +26,13 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// For so many blobs at a time. They take the clients' room unless [`Cache::extra_room`](super::Cache::extra_room) is held
-    /// meanwhile.
-    pub fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
+    /// For so many blobs at a time.
+    pub(super) fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
         Self {
             room: Semaphore::new(room),
             fetched,
             asked,
         }
-    }
-}
-
-/// Room beside the clients', for as long as it is held: whoever holds it fetches without having to wait for them.
-#[derive(Debug)]
-pub struct ExtraRoom {
-    pub(super) cache: super::Cache,
-    pub(super) room: u32,
-}
-
-impl Drop for ExtraRoom {
-    fn drop(&mut self) {
-        let (cache, room) = (self.cache.clone(), self.room);
-        // Some of it may be in use by others. They keep it until they are done.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move {
-            if let Ok(taken) = cache.0.blob_room.acquire_many(room).await {
-                taken.forget();
-            }
-        });
-    }
-}
-
-/// How often fetching ahead may still fail before it ends.
-#[derive(Debug)]
-pub struct Strikes(AtomicUsize);
-
-impl Strikes {
-    /// The last of so many failures ends it.
-    pub const fn new(left: usize) -> Self {
-        Self(AtomicUsize::new(left))
-    }
-
-    pub(super) fn are_out(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-
-    pub(super) fn count(&self) {
-        let less = |left: usize| left.checked_sub(1);
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -352,37 +304,5 @@ mod tests {
     fn without_runs_nothing_follows() {
         assert!(ahead(&[], &HashSet::from([Sha256::of(b"x")])).is_empty());
         assert!(ahead(&[Vec::new()], &HashSet::from([Sha256::of(b"x")])).is_empty());
-    }
-
-    #[tokio::test]
-    async fn room_grows_by_what_is_asked_for_and_shrinks_back_even_while_it_is_in_use() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = crate::cache::Cache::on(folder.path());
-        let room = &cache.0.blob_room;
-        let before = room.available_permits();
-        let until = async |permits: usize| {
-            let is_so = async {
-                while room.available_permits() != permits {
-                    tokio::task::yield_now().await;
-                }
-            };
-            let is_so = tokio::time::timeout(Duration::from_secs(10), is_so).await;
-            let found = room.available_permits();
-            assert!(is_so.is_ok(), "{found} permits instead of {permits}");
-        };
-        let (one, two) = (cache.extra_room(64), cache.extra_room(3));
-        assert_eq!(room.available_permits(), before + 67);
-        drop(two);
-        until(before + 64).await;
-
-        // All of it is in use, and more is wanted: who uses it keeps it, and who wants it waits until it is no extra.
-        let used = u32::try_from(before + 64).unwrap();
-        let mut used = room.acquire_many(used).await.unwrap();
-        drop(one);
-        tokio::task::yield_now().await;
-        drop(used.split(64).unwrap());
-        until(0).await;
-        drop(used);
-        until(before).await;
     }
 }

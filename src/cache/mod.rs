@@ -27,7 +27,6 @@ use tokio::{
 use tracing::warn;
 use url::Url;
 
-pub use ahead::{ExtraRoom, Lane, Strikes};
 pub use body::{Arriving, Body};
 pub use decide::{Demand, Outcome, Reach, StaleReason};
 pub use reach::Outage;
@@ -39,7 +38,7 @@ use crate::{
     store::{Blob, Entry, PIECE, Store, StoreError},
     upstream::{Failure, Upstream},
 };
-use ahead::{Course, LATELY, Trail};
+use ahead::{Course, LATELY, Lane, Trail};
 use behind::{Behind, News};
 use decide::{Decision, Held, Refusal, decide};
 use flight::{Flights, Progress, Role, Slot};
@@ -330,15 +329,6 @@ impl Cache {
         Some(())
     }
 
-    /// Fetches, or revalidates, an entry that a client will ask for, and gives its body once that is known; `None` if it can't
-    /// be had now.
-    pub async fn fetch_entry_ahead(&self, next: &Resource) -> Option<Bytes> {
-        match self.ask_ahead(next, true).await? {
-            Ahead::Stored(entry) => Some(entry.body),
-            Ahead::Asked(_, progress, _) => self.landed_entry(next, progress).await,
-        }
-    }
-
     async fn landed_entry(
         &self,
         resource: &Resource,
@@ -379,15 +369,6 @@ impl Cache {
         Some(Ahead::Asked(role, progress, stored))
     }
 
-    /// Makes room for so many more blobs on their way at a time, until it is dropped.
-    pub fn extra_room(&self, room: u16) -> ExtraRoom {
-        self.0.blob_room.add_permits(room.into());
-        ExtraRoom {
-            cache: self.clone(),
-            room: room.into(),
-        }
-    }
-
     /// Begins to fetch what a client that asks for `sum` as a part of a course will ask for next.
     fn follow(&self, course: Arc<Course>, sum: Sha256) {
         if !self.0.options.read_ahead || self.is_offline() || !course.note(sum) {
@@ -398,34 +379,28 @@ impl Cache {
             for next in course.next(sum).await {
                 let cache = cache.clone();
                 tokio::spawn(async move {
-                    let lane = &cache.0.course_lane;
                     // Whoever needs it will be told what failed.
-                    let strikes = Strikes::new(1);
-                    cache.fetch_blob_ahead(&next, lane, &strikes).await;
+                    cache.fetch_blob_ahead(&next).await;
                 });
             }
         });
     }
 
-    /// Fetches a blob that a client will ask for, unless it is held or on its way already, or the strikes are out when its turn
-    /// comes. That it can't be fetched or stored counts as one, before the next takes the turn.
-    pub async fn fetch_blob_ahead(&self, next: &Resource, lane: &Lane, strikes: &Strikes) {
+    /// Fetches a blob that a client will ask for, unless it is held or on its way already.
+    async fn fetch_blob_ahead(&self, next: &Resource) {
         let Place::Blob(sum) = next.place() else {
             return;
         };
-        let Ok(turn) = lane.room.acquire().await else {
+        let lane = &self.0.course_lane;
+        let Ok(_turn) = lane.room.acquire().await else {
             return;
         };
-        if strikes.are_out() {
-            return;
-        }
         let slot = blob_slot(next, sum);
         // What is damaged will be found when it is asked for.
         if self.stored_blob(next, sum).await.is_some() {
             return;
         }
         if self.decide(next, &slot, None, Demand::Fresh) != Decision::Fetch {
-            strikes.count();
             return;
         }
         let progress = {
@@ -441,8 +416,7 @@ impl Cache {
             ahead.insert(sum, lane.asked);
             progress
         };
-        let landing = self.landed(next, progress.clone(), Until::Proven).await;
-        match &landing {
+        match self.landed(next, progress, Until::Proven).await {
             // Stored by another flight that landed just before this one began.
             Ok(landing) if landing.outcome == Outcome::Hit => {
                 self.ahead_blobs().remove(&sum);
@@ -450,14 +424,6 @@ impl Cache {
             // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
             Err(_) if self.ahead_blobs().remove(&sum).is_some() => {}
             Ok(_) | Err(_) => self.count(lane.fetched),
-        }
-        if landing.is_err() {
-            strikes.count();
-            return;
-        }
-        drop(turn);
-        if self.landed(next, progress, Until::Kept).await.is_err() {
-            strikes.count();
         }
     }
 
@@ -490,11 +456,6 @@ impl Cache {
     /// Whether upstream must never be asked.
     pub fn is_offline(&self) -> bool {
         self.0.breakers.is_offline()
-    }
-
-    /// Whether upstream may be asked for this now, if it is not stored. Where it is said elsewhere which upstream that is, only asking tells.
-    pub fn may_ask(&self, resource: &Resource) -> bool {
-        matches!(self.reach(resource), Reach::Online | Reach::Slow)
     }
 
     /// Requests so far, by outcome.

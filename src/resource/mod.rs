@@ -2,7 +2,6 @@
 //! no HTTP; the cache acts on what is said here and never asks which kind it holds.
 
 pub mod dist;
-mod platform;
 pub mod registry;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration, time::SystemTime};

@@ -15,10 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
 
-use super::{
-    Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted,
-    platform::holds_here,
-};
+use super::{Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
 use crate::hash::Sha256;
 
 /// The store's and the log's name for crates.io.
@@ -329,8 +326,6 @@ struct Dep<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     registry: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    target: Option<Cow<'a, str>>,
     #[serde(default)]
     optional: bool,
 }
@@ -405,30 +400,6 @@ impl IndexEntry {
     /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
     pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
         Self::find(body, version).map(|(_, checksum)| checksum)
-    }
-
-    /// The names of the crates that a version may need when it is built on this machine, as far as that is certain: without
-    /// dev-dependencies, and without what other platforms need. Optional ones are among them, unless another platform's
-    /// need explains why they are known at all.
-    pub fn needs_here(body: &[u8], version: &str) -> Vec<String> {
-        let line = Self::find(body, version).map(|(line, _)| line);
-        let Some(Ok(line)) = line.map(serde_json::from_slice::<LineDeps<'_>>) else {
-            return Vec::new();
-        };
-        let mut deps = line.deps;
-        deps.retain(|dep| dep.kind.as_deref() != Some("dev"));
-        let is_here = |dep: &&Dep<'_>| dep.target.as_deref().is_none_or(holds_here);
-        let name = |dep: &Dep<'_>| dep.package.clone().unwrap_or(dep.name.clone()).into_owned();
-        let elsewhere: HashSet<_> = deps
-            .iter()
-            .filter(|dep| !dep.optional && !is_here(dep))
-            .map(name)
-            .collect();
-        deps.iter()
-            .filter(is_here)
-            .filter(|dep| !dep.optional || !elsewhere.contains(&name(dep)))
-            .map(name)
-            .collect()
     }
 
     /// The line of a version, and the checksum in it.
@@ -1036,25 +1007,6 @@ mod tests {
         assert_eq!(view[2], b"rubbish");
         let none_held = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
         assert_eq!(none_held, body);
-    }
-
-    #[test]
-    fn what_a_version_needs_here_is_told_by_the_names_of_its_packages() {
-        let deps = [
-            r#"{"name":"plain","optional":false,"target":null,"kind":"normal"}"#,
-            r#"{"name":"alias","package":"renamed","optional":true,"target":"cfg(not(target_os = \"none\"))","kind":"build"}"#,
-            r#"{"name":"dev","optional":false,"target":null,"kind":"dev"}"#,
-            r#"{"name":"far","optional":false,"target":"cfg(target_os = \"none\")","kind":"normal"}"#,
-            r#"{"name":"far","optional":true,"target":null,"kind":"normal"}"#,
-            r#"{"name":"both","optional":false,"target":"cfg(target_os = \"none\")","kind":"normal"}"#,
-            r#"{"name":"both","optional":false,"target":null,"kind":"build"}"#,
-        ];
-        let with = line("left", "1.1.0", SUM).replace("[]", &format!("[{}]", deps.join(",")));
-        let body = format!("{}\n{with}\n", line("left", "1.0.0", SUM));
-        let needs = |version| IndexEntry::needs_here(body.as_bytes(), version).join(" ");
-        assert_eq!(needs("1.1.0"), "plain renamed both");
-        assert_eq!(needs("1.0.0"), "");
-        assert_eq!(needs("1.2.0"), "");
     }
 
     #[test]

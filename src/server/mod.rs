@@ -9,7 +9,7 @@ mod metrics;
 mod respond;
 pub mod route;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -23,7 +23,6 @@ use tracing::{debug, info, warn};
 
 use crate::{
     cache::{Cache, Demand},
-    lookout::Lookout,
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, served_config},
@@ -50,8 +49,6 @@ pub struct Server {
     pub cache: Cache,
     /// What is served.
     pub upstreams: Upstreams,
-    /// Who is told what clients ask for.
-    pub lookout: Option<Lookout>,
     /// The names clients may know it by.
     pub hosts: Hosts,
     /// Whether `Upgrade: h2c` is accepted.
@@ -222,9 +219,6 @@ impl Server {
         match route {
             Route::Resource(resource) => {
                 let line = Line::new(&resource);
-                if let Some(lookout) = &self.lookout {
-                    lookout.note(&resource);
-                }
                 match self.cache.get(&resource).await {
                     Ok(answer) => respond::answer(answer, &resource.policy(), asked, loans, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
@@ -254,9 +248,6 @@ impl Server {
     /// The generated `config.json`. Upstream's own is needed soon, for the download address: fetching it now also
     /// warms up the connection while cargo reads this one.
     async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
-        if let Some(lookout) = &self.lookout {
-            lookout.note_start();
-        }
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
         if !self.cache.is_offline() {
@@ -286,14 +277,6 @@ impl Server {
         }
     }
 
-    /// Everything that is counted, by its name.
-    fn totals(&self) -> BTreeMap<&'static str, u64> {
-        let mut totals = self.cache.totals();
-        let bursts = self.lookout.iter().flat_map(Lookout::totals);
-        totals.extend(bursts.filter(|(_, count)| *count > 0));
-        totals
-    }
-
     fn status(&self) -> Bytes {
         let outages: Vec<_> = self
             .cache
@@ -314,7 +297,7 @@ impl Server {
             "pid": std::process::id(),
             "offline": self.cache.is_offline(),
             "outages": outages,
-            "requests": self.totals(),
+            "requests": self.cache.totals(),
             "fetching": self.cache.in_flight(),
             "storing": self.cache.waiting(),
         });
@@ -330,7 +313,7 @@ impl Server {
         let numbers = metrics::Numbers {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),
-            totals: &self.totals(),
+            totals: &self.cache.totals(),
             in_flight: self.cache.in_flight(),
             waiting: self.cache.waiting(),
             down: &down,

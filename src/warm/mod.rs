@@ -632,7 +632,6 @@ impl WithCargo<'_> {
         let server = Server {
             cache: self.cache.clone(),
             upstreams: self.upstreams.clone(),
-            lookout: None,
             hosts: Hosts::new(&[address], &[]),
             h2c: H2c::On,
         };

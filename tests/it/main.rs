@@ -18,7 +18,6 @@ mod dist_ahead;
 mod index;
 mod index_ahead;
 mod large;
-mod lookout;
 mod metrics;
 mod outage;
 mod rustup_updates;

@@ -2,7 +2,6 @@
 //!
 //! The two sides of a comparison alternate, so that a machine that becomes slower meanwhile slows down both.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -54,7 +53,6 @@ pub(crate) struct Scene {
 /// In the order of the table.
 pub(crate) const ALL: &[Scene] = &[
     scene("cold", cold),
-    scene("registered", registered),
     scene("stale", stale_near),
     scene("stale-far", stale_far),
     scene("crowd", crowd),
@@ -123,96 +121,6 @@ fn cold(play: &Play<'_>) -> Vec<Row> {
     let fetch = compare(Task::Fetch, "cargo fetch --locked", 1.15, 1.0);
     let resolve = compare(Task::Resolve, "cargo generate-lockfile", 1.2, 1.0);
     fetch.into_iter().chain(resolve).collect()
-}
-
-/// Every run of cargo meets a larder that was just started on a store that knows the project's lock file, and has nothing of it,
-/// or half.
-fn registered(play: &Play<'_>) -> Vec<Row> {
-    let stage = play.stage(NEAR, None);
-    let warmed = stage.site();
-    warm(&warmed, &stage.project_folder());
-    let half: HashSet<String> = stage
-        .project
-        .packages
-        .iter()
-        .step_by(2)
-        .flat_map(|(name, version)| {
-            let sum = stage.upstream.checksum(name, version);
-            [name.clone(), sum[2..].to_owned()]
-        })
-        .collect();
-    let compare = |what: &str, is_kept: &dyn Fn(&str) -> bool, is_registered| {
-        let what = format!("cargo fetch --locked, {what}");
-        let mut row = Row::ratio(&format!("{what} / direct"), UNCLAIMED, UNCLAIMED);
-        let mut waste = Row::ratio(
-            &format!("crates fetched ahead in vain / all of them, {what}"),
-            UNCLAIMED,
-            UNCLAIMED,
-        );
-        let sites: Vec<_> = (0..play.rounds)
-            .map(|_| {
-                let site = stage.site();
-                let copy = |folder: &str| {
-                    let path = |site: &Site| site.store().join("v1").join(folder);
-                    copy_files(&path(&warmed), &path(&site), is_kept);
-                };
-                copy("entries");
-                copy("blobs");
-                if is_registered {
-                    copy("projects");
-                }
-                site
-            })
-            .collect();
-        for site in &sites {
-            let direct = stage.direct(Task::Fetch);
-            let larder = site.serve(&[]);
-            let through = stage.run(Task::Fetch, larder.url());
-            load::settle(&larder);
-            let status = load::status(&larder);
-            let count = |name: &str| status["requests"][name].as_f64().unwrap_or_default();
-            let (fetched, asked) = (count("crates-ahead-fetched"), count("crates-ahead-asked"));
-            larder.stop();
-            row.push_pair(direct, through);
-            waste.push(
-                (fetched - asked) / fetched.max(1.0),
-                json!({"crates_ahead_fetched": fetched, "crates_ahead_asked": asked}),
-            );
-        }
-        if is_registered {
-            vec![row, waste]
-        } else {
-            vec![row]
-        }
-    };
-    let (none, some) = (
-        |name: &str| name.ends_with(".json") && name != "config.json",
-        |name: &str| name.ends_with(".json") || half.contains(name),
-    );
-    [
-        compare("registered, nothing stored", &none, true),
-        compare("nothing stored, not registered", &none, false),
-        compare("registered, half of it stored", &some, true),
-        compare("half of it stored, not registered", &some, false),
-    ]
-    .concat()
-}
-
-/// Copies the files with such names, and the folders that they are in.
-fn copy_files(from: &Path, to: &Path, is_kept: &dyn Fn(&str) -> bool) {
-    std::fs::create_dir_all(to).expect("the temporary folder is writable");
-    for found in std::fs::read_dir(from)
-        .expect("the store can be read")
-        .flatten()
-    {
-        let name = found.file_name();
-        let to = to.join(&name);
-        if found.file_type().is_ok_and(|found| found.is_dir()) {
-            copy_files(&found.path(), &to, is_kept);
-        } else if is_kept(&name.to_string_lossy()) {
-            std::fs::copy(found.path(), to).expect("the temporary folder is writable");
-        }
-    }
 }
 
 fn stale_near(play: &Play<'_>) -> Vec<Row> {
