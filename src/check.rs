@@ -57,7 +57,7 @@ pub struct ToolchainVerdict {
 /// Looks at every project and toolchain file below `paths`, and at the toolchains that were named.
 pub async fn check(
     cache: &Cache,
-    store: &Arc<dyn Store>,
+    store: &Arc<Store>,
     upstreams: &Upstreams,
     paths: Vec<PathBuf>,
     toolchains: Toolchains,

@@ -20,7 +20,7 @@ use larder::{
     log::{Layout, Log},
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
-    store::{Census, Files, Store, files::Announcement},
+    store::{Announcement, Census, Store},
     upstream::{self, Upstream},
     warm,
 };
@@ -196,15 +196,13 @@ fn set_up_log(shared: &cli::Shared, settings: &Settings, is_daemon: bool) -> Opt
 
 /// The parts every command is made of.
 struct Parts {
-    files: Arc<Files>,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     upstreams: Upstreams,
     cache: Cache,
 }
 
 fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Parts, Failed> {
-    let files = Arc::new(Files::open(&settings.store).map_err(failed)?);
-    let store: Arc<dyn Store> = files.clone();
+    let store = Arc::new(Store::open(&settings.store).map_err(failed)?);
     let upstreams = Upstreams {
         registries: Registries::new(settings.index.clone(), settings.registries.clone()),
         dist: Dist::new(
@@ -239,7 +237,6 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
     };
     let cache = Cache::new(store.clone(), upstream, options);
     Ok(Parts {
-        files,
         store,
         upstreams,
         cache,
@@ -265,7 +262,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     let parts = parts(settings, settings.is_offline, true)?;
-    match parts.files.prepare() {
+    match parts.store.prepare() {
         // What is stored can be served from a disk that cannot be written to.
         Err(error) if settings.is_offline => tracing::warn!(%error, "nothing can be stored"),
         prepared => prepared.map_err(failed)?,
@@ -278,7 +275,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         pid: std::process::id(),
         addresses: bases.clone(),
     };
-    if let Err(error) = parts.files.announce(&announcement).await {
+    if let Err(error) = parts.store.announce(&announcement).await {
         tracing::warn!(%error, "cannot note the address for other commands");
     }
     let cache = parts.cache.clone();
@@ -349,7 +346,7 @@ async fn run_warm(
     flags: cli::Warm,
 ) -> Result<ExitCode, Failed> {
     let parts = parts(settings, false, false)?;
-    parts.files.prepare().map_err(failed)?;
+    parts.store.prepare().map_err(failed)?;
     let toolchains = toolchains(settings, flags.toolchains, &flags.target);
     let options = warm::Options {
         paths: paths(flags.path, &toolchains),
@@ -360,7 +357,7 @@ async fn run_warm(
         toolchains,
         cargo: settings.cargo.clone(),
         no_proxy: settings.no_proxy.clone(),
-        scratch: parts.files.scratch().map_err(failed)?,
+        scratch: parts.store.scratch().map_err(failed)?,
     };
     let (progress, watched) = watch::channel(warm::Progress::default());
     let shown = tokio::spawn(show_progress(watched, shared.quiet > 0 || shared.json));
@@ -554,13 +551,13 @@ async fn run_check(
 }
 
 /// A daemon on this store, that at the address in the settings before others; or whichever is at that address.
-async fn find_daemon(settings: &Settings, files: &Files) -> Option<(String, serde_json::Value)> {
+async fn find_daemon(settings: &Settings, store: &Store) -> Option<(String, serde_json::Value)> {
     let configured: Vec<_> = settings
         .listen
         .iter()
         .map(|address| format!("http://{address}/"))
         .collect();
-    let announced = files.announced().into_iter();
+    let announced = store.announced().into_iter();
     let mut bases: Vec<_> = announced.flat_map(|one| one.addresses).collect();
     bases.sort_by_key(|base| !configured.contains(base));
     for base in bases.into_iter().chain(configured) {
@@ -575,7 +572,7 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
     let parts = parts(settings, true, false)?;
     let census = parts.store.census().await.map_err(failed)?;
     let pins = parts.store.pins().await.map_err(failed)?;
-    let daemon = find_daemon(settings, &parts.files).await;
+    let daemon = find_daemon(settings, &parts.store).await;
     if shared.json {
         let daemon = daemon
             .map(|(address, status)| serde_json::json!({ "address": address, "status": status }));
@@ -646,7 +643,7 @@ async fn run_client_print(
         }
     };
     let parts = parts(settings, true, false)?;
-    let found = find_daemon(settings, &parts.files).await;
+    let found = find_daemon(settings, &parts.store).await;
     let is_running = found.is_some();
     let base = match found {
         Some((base, _)) => base,

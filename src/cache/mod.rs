@@ -84,7 +84,7 @@ pub struct Cache(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     upstream: Upstream,
     options: Options,
     breakers: Breakers,
@@ -154,7 +154,7 @@ enum Landed {
 
 impl Cache {
     /// A cache over `store` and `upstream`.
-    pub fn new(store: Arc<dyn Store>, upstream: Upstream, options: Options) -> Self {
+    pub fn new(store: Arc<Store>, upstream: Upstream, options: Options) -> Self {
         Self(Arc::new(Inner {
             store,
             upstream,
@@ -1211,7 +1211,7 @@ impl Cache {
             writers: 2,
             read_ahead: true,
         };
-        let store = crate::store::Files::open(folder).unwrap();
+        let store = Store::open(folder).unwrap();
         Self::new(
             Arc::new(store),
             Upstream::new(way_out, []).unwrap(),

@@ -24,13 +24,12 @@ use std::{
     time::SystemTime,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{
-    Blob, Census, Entry, Pin, Registration, Spool, Store, StoreError,
+    Blob, Census, Entry, Pin, Spool, StoreError,
     hot::{Hot, Room, Stamp},
     is_full,
     read::{Reader, Rooms},
@@ -48,9 +47,10 @@ const ANNOUNCEMENT: &str = "daemon.json";
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
 
-/// A store on plain files.
+/// A home for what larder holds. Right with several writers at once, the last one winning: any entry that was put is a
+/// valid state, and a blob is the same whoever puts it.
 #[derive(Debug)]
-pub struct Files {
+pub struct Store {
     top: PathBuf,
     staging: Arc<Staging>,
     entries: Hot<Entry>,
@@ -73,7 +73,7 @@ const OPEN_FILE: u64 = 32 << 10;
 /// The largest blob kept open or in memory. Those that are larger are opened and read anew each time.
 const HOT_BLOB: u64 = 512 << 10;
 
-impl Files {
+impl Store {
     /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
     ///
     /// # Errors
@@ -382,9 +382,12 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-#[async_trait]
-impl Store for Files {
-    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+impl Store {
+    /// The entry under `key`, proven whole; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if what is there is not what was put; the caller heals by putting a new one.
+    pub async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let path = self.entry_path(key);
         if let Some((_, entry)) = self.entries.get(&path) {
             return Ok(Some(entry));
@@ -424,7 +427,9 @@ impl Store for Files {
         }
     }
 
-    async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
+    /// Puts `entry` under `key`, in place of what was there. Until this returns, lookups see the previous entry or none;
+    /// afterwards it survives a crash.
+    pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
         let put = self
             .put(self.entry_path(key), parts, Some(entry.checked))
@@ -433,7 +438,8 @@ impl Store for Files {
         put
     }
 
-    async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
+    /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
+    pub async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
         let path = self.entry_path(key);
         let at = path.clone();
         let touched = blocking(move || touch(&path, |_| Some(checked))).await;
@@ -446,7 +452,8 @@ impl Store for Files {
         Ok(())
     }
 
-    async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
+    /// Makes each of these entries stale if it was last checked before the moment beside it. No entry, no effect.
+    pub async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
         let due: Vec<_> = due
             .into_iter()
             .map(|(key, since)| (self.entry_path(&key), since))
@@ -464,7 +471,8 @@ impl Store for Files {
         touched.map_err(|source| StoreError::io(self.top.join("entries"), source))
     }
 
-    async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
+    /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
+    pub async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
         let path = self.blob_path(sum);
         if let Some((stamp, blob)) = self.blobs.get(&path) {
             // Asked for again, and soon: it is worth its room.
@@ -508,14 +516,16 @@ impl Store for Files {
         }
     }
 
-    async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
+    /// Which of `sums` are held, in the same order.
+    pub async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
         let paths: Vec<_> = sums.into_iter().map(|sum| self.blob_path(sum)).collect();
         blocking(move || Ok(paths.iter().map(|path| is_body(path)).collect()))
             .await
             .map_err(|source| StoreError::io(&self.top, source))
     }
 
-    async fn spool(&self) -> Result<Spool, StoreError> {
+    /// A place for a body on its way in. Dropping it leaves nothing behind.
+    pub async fn spool(&self) -> Result<Spool, StoreError> {
         let staging = self.staging.clone();
         Ok(Spool::new(
             Box::new(move || staging.file()),
@@ -523,7 +533,8 @@ impl Store for Files {
         ))
     }
 
-    async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
+    /// Makes a spooled body the blob of its hash, which the caller has proven. A blob that is there already is as good.
+    pub async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
         let path = self.blob_path(sum);
         let at = path.clone();
         let put = blocking(move || {
@@ -536,7 +547,8 @@ impl Store for Files {
         put.map_err(|source| StoreError::io(at, source))
     }
 
-    async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError> {
+    /// Takes away a blob that was found damaged. None there, no effect.
+    pub async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError> {
         let path = self.blob_path(sum);
         let at = path.clone();
         let removed = blocking(move || match fs::remove_file(&path) {
@@ -548,67 +560,42 @@ impl Store for Files {
         removed.map_err(|source| StoreError::io(at, source))
     }
 
-    async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+    /// All pins, sorted by owner. A file that is no pin, or cannot be read, counts as none: its project must be warmed again.
+    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
         let folder = self.top.join("projects");
         let at = folder.clone();
-        blocking(move || {
-            let mut all = Vec::new();
-            let files = match fs::read_dir(folder) {
+        let read = move || {
+            let files = match fs::read_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 files => files?,
             };
+            let mut pins = Vec::new();
             for file in files {
-                let file = file?;
-                let found = match file.metadata() {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    found => found?,
-                };
-                // A file that bears no name of ours is none of ours.
-                let Ok(name) = file.file_name().into_string() else {
+                let path = file?.path();
+                if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
                     continue;
-                };
-                if found.is_file() {
-                    let stamp = Stamp::of(&found);
-                    let put = (found.ctime(), found.ctime_nsec());
-                    all.push((put, Registration { name, stamp }));
                 }
-            }
-            all.sort_by(|(a, _), (b, _)| b.cmp(a));
-            Ok(all
-                .into_iter()
-                .map(|(_, registration)| registration)
-                .collect())
-        })
-        .await
-        .map_err(|source| StoreError::io(at, source))
-    }
-
-    async fn read_pins(&self, which: Vec<Registration>) -> Result<Vec<Option<Pin>>, StoreError> {
-        let folder = self.top.join("projects");
-        let at = folder.clone();
-        blocking(move || {
-            let read = |registration: &Registration| {
-                // What is no project file, or none that may be read, is a project that must be warmed again, no more. But when
-                // files run out, or the disk has trouble, nobody may take the project for gone.
-                match fs::read(folder.join(&registration.name)) {
+                match fs::read(&path) {
+                    Ok(text) => pins.extend(serde_json::from_slice::<Pin>(&text)),
                     Err(error)
                         if matches!(
                             error.kind(),
                             io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                        ) =>
-                    {
-                        Ok(None)
-                    }
-                    text => text.map(|text| serde_json::from_slice(&text).ok()),
+                        ) => {}
+                    // When descriptors run out, or the disk fails, the project must not be taken for gone.
+                    Err(error) => return Err(error),
                 }
-            };
-            which.iter().map(read).collect()
-        })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+            }
+            pins.sort_by(|a, b| a.owner.cmp(&b.owner));
+            Ok(pins)
+        };
+        blocking(read)
+            .await
+            .map_err(|source| StoreError::io(at, source))
     }
 
-    async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
+    /// Registers what an owner needs, in place of what was registered for it before.
+    pub async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
         let name = Sha256::of(pin.owner.to_string().as_bytes()).to_string();
         let path = self
             .top
@@ -620,7 +607,8 @@ impl Store for Files {
             .await
     }
 
-    async fn census(&self) -> Result<Census, StoreError> {
+    /// What the store holds, by counting. Takes a time that grows with it.
+    pub async fn census(&self) -> Result<Census, StoreError> {
         let top = self.top.clone();
         blocking(move || {
             let (entries, entry_bytes) = count(&top.join("entries"));
@@ -648,7 +636,7 @@ pub struct Announcement {
     pub addresses: Vec<String>,
 }
 
-impl Files {
+impl Store {
     /// Lets other commands on this store find this daemon, for as long as this process lives.
     ///
     /// # Errors
@@ -769,7 +757,7 @@ mod tests {
     #[tokio::test]
     async fn an_entry_comes_back_with_its_time_of_checking() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.entry(&key("left")).await.unwrap(), None);
         store
             .put_entry(&key("left"), &entry(b"one", at(1_000)))
@@ -799,7 +787,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_entry_is_said_to_be_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         store
             .put_entry(&key("left"), &entry(b"one", at(1)))
             .await
@@ -818,7 +806,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_is_visible_only_after_it_was_put_and_a_dropped_spool_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         let sum = Sha256::of(b"body");
         let spool = store.spool().await.unwrap();
         spool.write(0, b"bo").unwrap();
@@ -869,7 +857,7 @@ mod tests {
     #[tokio::test]
     async fn a_sweep_takes_what_the_dead_left_and_nothing_of_the_living() {
         let folder = tempfile::tempdir().unwrap();
-        let living = Files::open(folder.path()).unwrap();
+        let living = Store::open(folder.path()).unwrap();
         living.prepare().unwrap();
         let spool = living.spool().await.unwrap();
         let dead = folder.path().join("v1/staging/dead");
@@ -879,7 +867,7 @@ mod tests {
         // It ended while it cleared up.
         let cleared = folder.path().join("v1/staging/cleared");
         fs::create_dir(&cleared).unwrap();
-        let other = Files::open(folder.path()).unwrap();
+        let other = Store::open(folder.path()).unwrap();
         other.prepare().unwrap();
         assert!(!dead.exists() && !cleared.exists());
         spool.write(0, b"still there").unwrap();
@@ -893,7 +881,7 @@ mod tests {
     #[tokio::test]
     async fn daemons_on_one_store_hide_none_and_the_dead_are_not_named() {
         let folder = tempfile::tempdir().unwrap();
-        let [first, second, looks] = [(); 3].map(|()| Files::open(folder.path()).unwrap());
+        let [first, second, looks] = [(); 3].map(|()| Store::open(folder.path()).unwrap());
         let announcement = |pid| Announcement {
             pid,
             addresses: vec![format!("http://127.0.0.1:{pid}/")],
@@ -924,7 +912,7 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_is_deleted_underfoot_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         store
             .put_entry(&key("left"), &entry(b"one", at(1)))
             .await
@@ -949,7 +937,7 @@ mod tests {
     #[tokio::test]
     async fn to_look_at_a_store_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.entry(&key("left")).await.unwrap(), None);
         assert_eq!(store.pins().await.unwrap(), []);
         assert_eq!(store.census().await.unwrap(), Census::default());
@@ -959,7 +947,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_readable_project_file_hides_no_project() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         let pin = Pin {
             owner: crate::store::Owner::File("/project/Cargo.lock".into()),
             packages: Vec::new(),
@@ -980,14 +968,14 @@ mod tests {
     fn a_store_that_others_may_write_to_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let refused = Files::open(folder.path()).unwrap_err().to_string();
+        let refused = Store::open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("other users may write to it"), "{refused}");
     }
 
     #[tokio::test]
     async fn symbolic_links_in_the_store_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Files::open(folder.path()).unwrap();
+        let store = Store::open(folder.path()).unwrap();
         store
             .put_entry(&key("left"), &entry(b"one", at(1)))
             .await
@@ -1002,7 +990,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_in_memory_is_given_up_a_moment_after_any_process_changes_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let [ours, other] = [(); 2].map(|()| Files::open(folder.path()).unwrap());
+        let [ours, other] = [(); 2].map(|()| Store::open(folder.path()).unwrap());
         let key = key("left");
         ours.put_entry(&key, &entry(b"one", at(1))).await.unwrap();
         for _ in 0..2 {

@@ -7,74 +7,17 @@ mod hot;
 mod read;
 pub mod spool;
 
-use std::{fmt, fs::File, io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use entry::{Entry, Head};
-pub use files::Files;
+pub use files::{Announcement, Store};
 pub use read::PIECE;
 pub use spool::Spool;
 
-use crate::{hash::Sha256, resource::Key};
-
-/// A home for what larder holds. Right with several writers at once, the last one winning: any entry that was put is a
-/// valid state, and a blob is the same whoever puts it.
-#[async_trait]
-pub trait Store: fmt::Debug + Send + Sync {
-    /// The entry under `key`, proven whole; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if what is there is not what was put; the caller heals by putting a new one.
-    async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
-
-    /// Puts `entry` under `key`, in place of what was there. Until this returns, lookups see the previous entry or none;
-    /// afterwards it survives a crash.
-    async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError>;
-
-    /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
-    async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError>;
-
-    /// Makes each of these entries stale if it was last checked before the moment beside it. No entry, no effect.
-    async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError>;
-
-    /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
-    async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError>;
-
-    /// Which of `sums` are held, in the same order.
-    async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError>;
-
-    /// A place for a body on its way in. Dropping it leaves nothing behind.
-    async fn spool(&self) -> Result<Spool, StoreError>;
-
-    /// Makes a spooled body the blob of its hash, which the caller has proven. A blob that is there already is as good.
-    async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError>;
-
-    /// Takes away a blob that was found damaged. None there, no effect.
-    async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError>;
-
-    /// What is registered, by owner.
-    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        let all = self.registrations().await?;
-        let mut pins: Vec<_> = self.read_pins(all).await?.into_iter().flatten().collect();
-        pins.sort_by(|a, b| a.owner.cmp(&b.owner));
-        Ok(pins)
-    }
-
-    /// All registrations, the latest first, without reading any.
-    async fn registrations(&self) -> Result<Vec<Registration>, StoreError>;
-
-    /// What is registered there now, in the same order; `None` where nothing is, or nothing that can be read. All of it is in
-    /// memory at once: whoever only wants a part of each asks for a few at a time.
-    async fn read_pins(&self, which: Vec<Registration>) -> Result<Vec<Option<Pin>>, StoreError>;
-
-    /// Registers what an owner needs, in place of what was registered for it before.
-    async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError>;
-
-    /// What the store holds, by counting. Takes a time that grows with it.
-    async fn census(&self) -> Result<Census, StoreError>;
-}
+use crate::hash::Sha256;
 
 /// An open blob.
 #[derive(Clone, Debug)]
@@ -103,20 +46,6 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// All of them, if they are in memory.
     fn in_memory(&self) -> Option<Bytes> {
         None
-    }
-}
-
-/// A registration as it was at a moment. As long as it is equal, it is the same one and has not changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    name: String,
-    stamp: hot::Stamp,
-}
-
-impl Registration {
-    /// What tells it from others, and stays the same when it changes.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 }
 

@@ -129,7 +129,7 @@ struct Package {
 /// Warms. `progress` is told how far it has come.
 pub async fn warm(
     cache: &Cache,
-    store: &Arc<dyn Store>,
+    store: &Arc<Store>,
     upstreams: &Upstreams,
     options: Options,
     progress: watch::Sender<Progress>,
@@ -538,7 +538,7 @@ impl One {
     }
 
     /// Tells whether it is stored, and fetches nothing.
-    async fn look(&self, store: &dyn Store) -> Result<Had, Problem> {
+    async fn look(&self, store: &Store) -> Result<Had, Problem> {
         let is_held = missing(&self.cache, store, &self.registry, &self.package)
             .await
             .is_none();
@@ -562,7 +562,7 @@ async fn patiently(cache: &Cache, resource: &Resource, demand: Demand) -> Result
 /// What of a package is missing from the store; `None` if nothing is.
 async fn missing(
     cache: &Cache,
-    store: &dyn Store,
+    store: &Store,
     registry: &Arc<Registry>,
     package: &Package,
 ) -> Option<String> {
@@ -591,7 +591,7 @@ async fn missing(
 /// What of the packages of a lock file is missing from the store, by name.
 pub(crate) async fn all_missing(
     cache: &Cache,
-    store: &dyn Store,
+    store: &Store,
     upstreams: &Upstreams,
     packages: &[Pinned],
 ) -> Vec<String> {

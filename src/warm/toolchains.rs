@@ -43,7 +43,7 @@ pub(crate) enum Way {
 #[derive(Clone, Debug)]
 pub(crate) struct Pantry {
     pub(crate) cache: Cache,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<Store>,
     pub(crate) dist: Arc<Dist>,
     pub(crate) way: Way,
 }
