@@ -20,7 +20,7 @@ use larder::{
     log::{Layout, Log},
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
-    store::{Announcement, Census, Store},
+    store::{Announcement, Statistics, Store},
     upstream::{self, Upstream},
     warm,
 };
@@ -214,7 +214,7 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
     // One TLS provider for the process; a second install is refused and harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let upstream = Upstream::new(
-        upstream::Options {
+        upstream::UpstreamOptions {
             dial_timeout: settings.patience,
             ca_file: settings.ca_file.clone(),
             redirect_hosts: settings.redirect_hosts.clone(),
@@ -226,7 +226,7 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
             .chain(upstreams.dist.addresses()),
     )
     .map_err(failed)?;
-    let options = cache::Options {
+    let options = cache::CacheOptions {
         is_offline,
         max_age: settings.max_age,
         patience: settings.patience,
@@ -300,7 +300,7 @@ async fn run_serve(settings: &Settings) -> Result<ExitCode, Failed> {
         // An error says that nobody can order it any more.
         let stopping = async { drop(stopping.await) };
         server::run(listeners, Arc::new(server), stopping).await;
-        cache.finish().await;
+        cache.flush().await;
     };
     let ordered_twice = async {
         signals.next().await;
@@ -348,7 +348,7 @@ async fn run_warm(
     let parts = parts(settings, false, false)?;
     parts.store.prepare().map_err(failed)?;
     let toolchains = toolchains(settings, flags.toolchains, &flags.target);
-    let options = warm::Options {
+    let options = warm::WarmOptions {
         paths: paths(flags.path, &toolchains),
         jobs: usize::from(settings.jobs),
         refresh: flags.refresh,
@@ -375,7 +375,7 @@ async fn run_warm(
     };
     let Some(report) = report else {
         let is_finished = tokio::select! {
-            finished = timeout(LAST_STORING, parts.cache.finish()) => finished.is_ok(),
+            finished = timeout(LAST_STORING, parts.cache.flush()) => finished.is_ok(),
             () = signals.next() => false,
         };
         let kept = if is_finished {
@@ -386,7 +386,7 @@ async fn run_warm(
         return Err(failed(format!("interrupted; what was {kept} is kept")));
     };
     // What was fetched on the way, beside what was asked for.
-    parts.cache.finish().await;
+    parts.cache.flush().await;
     let _ = shown.await;
     if shared.json {
         say(&format!(
@@ -570,7 +570,7 @@ async fn find_daemon(settings: &Settings, store: &Store) -> Option<(String, serd
 
 async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCode, Failed> {
     let parts = parts(settings, true, false)?;
-    let census = parts.store.census().await.map_err(failed)?;
+    let statistics = parts.store.statistics().await.map_err(failed)?;
     let pins = parts.store.pins().await.map_err(failed)?;
     let daemon = find_daemon(settings, &parts.store).await;
     if shared.json {
@@ -578,18 +578,18 @@ async fn run_status(settings: &Settings, shared: &cli::Shared) -> Result<ExitCod
             .map(|(address, status)| serde_json::json!({ "address": address, "status": status }));
         let owners: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
         let document = serde_json::json!({
-            "store": settings.store, "census": census, "projects": owners, "daemon": daemon,
+            "store": settings.store, "statistics": statistics, "projects": owners, "daemon": daemon,
         });
         say(&format!("{document}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Census {
+    let Statistics {
         entries,
         entry_bytes,
         blobs,
         blob_bytes,
         ..
-    } = census;
+    } = statistics;
     let mut text = format!(
         "store     {}\nentries   {entries}, {}\nfiles     {blobs}, {}\nprojects  {}\n",
         settings.store.display(),

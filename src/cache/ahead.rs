@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     hash::Sha256,
-    resource::{Key, Lead, Place, Resource},
+    resource::{Key, Location, PrefetchHint, Resource},
 };
 
 /// What is fetched ahead for one reason: how much of it at a time, and what it is counted as.
@@ -53,7 +53,7 @@ struct Followed {
 impl Trail {
     /// Whether this lead to what is kept under `key` is yet to be followed, which it then counts as. One that was followed without
     /// being likely is, once it is.
-    pub(super) fn follow(&self, key: &Key, lead: &Lead, now: Instant) -> bool {
+    pub(super) fn follow(&self, key: &Key, lead: &PrefetchHint, now: Instant) -> bool {
         let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_past = |since| now.duration_since(since) > LATELY;
         if followed.since.is_none_or(is_past) {
@@ -97,7 +97,7 @@ struct Asked {
 /// What is known of the body's runs.
 #[derive(Debug, Default)]
 struct Known {
-    /// Runs that belong together, as [`crate::resource::Kind::runs`] gives them.
+    /// Runs that belong together, as [`crate::resource::Kind::profile_downloads`] gives them.
     groups: Vec<Vec<Vec<Resource>>>,
     /// Which group a blob is in, or that it is in none.
     group_of: HashMap<Sha256, Option<usize>>,
@@ -142,8 +142,9 @@ impl Course {
             None => {
                 // Up to a megabyte of text: too long for a thread that answers others.
                 let course = self.clone();
-                let read =
-                    tokio::task::spawn_blocking(move || course.listing.runs(&course.body, sum));
+                let read = tokio::task::spawn_blocking(move || {
+                    course.listing.profile_downloads(&course.body, sum)
+                });
                 known.add(sum, read.await.unwrap_or_default())
             }
         };
@@ -184,9 +185,9 @@ impl Known {
 }
 
 fn blob(resource: &Resource) -> Option<Sha256> {
-    match resource.place() {
-        Place::Blob(sum) => Some(sum),
-        Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
+    match resource.location() {
+        Location::Blob(sum) => Some(sum),
+        Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
     }
 }
 
@@ -226,12 +227,12 @@ mod tests {
     fn a_lead_is_followed_once_in_a_burst_and_once_more_when_it_becomes_likely() {
         let registries = Registries::new(url::Url::parse("http://127.0.0.1:9/").unwrap(), []);
         let resource = IndexEntry::of(registries.crates_io(), "left").unwrap();
-        let Place::Entry(key) = resource.place() else {
-            panic!("{:?}", resource.place())
+        let Location::Entry(key) = resource.location() else {
+            panic!("{:?}", resource.location())
         };
         let (trail, start) = (Trail::default(), Instant::now());
         let follow = |choice: &str, is_likely, after| {
-            let lead = Lead {
+            let lead = PrefetchHint {
                 resource: resource.clone(),
                 choice: choice.to_owned(),
                 is_likely,

@@ -313,7 +313,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        resource::{IndexEntry, Place, Registries, RegistryConfig},
+        resource::{IndexEntry, Location, Registries, RegistryConfig},
         validators::Validators,
     };
 
@@ -328,9 +328,11 @@ mod tests {
     fn resource() -> (Resource, Key) {
         let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
         let resource = RegistryConfig::of(registries.crates_io());
-        match resource.place() {
-            Place::Entry(key) => (resource, key),
-            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+        match resource.location() {
+            Location::Entry(key) => (resource, key),
+            other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -414,9 +416,9 @@ mod tests {
         let resource = RegistryConfig::of(registries.crates_io());
         let key = |at| {
             let entry = IndexEntry::of(registries.crates_io(), &format!("k{at}")).unwrap();
-            match entry.place() {
-                Place::Entry(key) => key,
-                other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
+            match entry.location() {
+                Location::Entry(key) => key,
+                other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
                     panic!("{other:?}")
                 }
             }

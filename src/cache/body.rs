@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{Landed, flight::Progress};
-use crate::store::{Blob, PIECE, ReadAt, Spool};
+use crate::store::{Blob, CHUNK_BYTES, ReadAt, Spool};
 
 /// The body of an answer.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Body {
             Self::Blob(blob) => (blob.len, blob.bytes.clone()),
             Self::Arriving(arriving) => (arriving.ready(at, end).await?, arriving.spool.clone()),
         };
-        let end = end.min(ready).min(at + PIECE as u64);
+        let end = end.min(ready).min(at + CHUNK_BYTES as u64);
         if at >= end {
             return Ok(None);
         }

@@ -95,7 +95,7 @@ pub struct Held<'a> {
 pub enum Decision {
     /// Serve the stored copy.
     Serve(Outcome),
-    /// Ask upstream whether the stored copy is still right.
+    /// Get upstream whether the stored copy is still right.
     Revalidate(Validators),
     /// Fetch it.
     Fetch,

@@ -27,9 +27,9 @@ use super::{
 use crate::{
     error::{Error, chain},
     hash::{Hasher, Sha256},
-    resource::{Key, Place, Resource, Source},
-    store::{Blob, Entry, PIECE, ReadAt as _, Spool, StoreError},
-    upstream::{Ask, Coding, Failure, Incoming, Reply, host, pause},
+    resource::{Key, Location, Resource, Source},
+    store::{Blob, CHUNK_BYTES, Entry, ReadAt as _, Spool, StoreError},
+    upstream::{Coding, Failure, Get, Reply, UpstreamBody, host, retry_delay},
     validators::Validators,
 };
 
@@ -162,7 +162,11 @@ impl Cache {
             }
             News::Checked(_, checked) => {
                 // Nothing that was stored is lost by it.
-                let renewed = self.0.store.renew(key, self.counted(key, checked)).await;
+                let renewed = self
+                    .0
+                    .store
+                    .mark_checked(key, self.counted(key, checked))
+                    .await;
                 if let Err(error) = &renewed {
                     warn!(%resource, error = %chain(error), "cannot note that the stored copy is still right");
                 }
@@ -339,7 +343,7 @@ impl Cache {
             Some(_) => SystemTime::UNIX_EPOCH,
             None => now - window,
         };
-        let due = resource.makes_due(old.map(|old| &*old.body), &new.body, after, now);
+        let due = resource.invalidates(old.map(|old| &*old.body), &new.body, after, now);
         if due.is_empty() {
             return;
         }
@@ -353,7 +357,7 @@ impl Cache {
                 *moment = (*moment).max(*since);
             }
         }
-        if let Err(error) = self.0.store.expire(due).await {
+        if let Err(error) = self.0.store.invalidate(due).await {
             warn!(%resource, error = %chain(&error), "cannot make dependencies due");
         }
     }
@@ -368,12 +372,12 @@ impl Cache {
         patience: Duration,
         started: SystemTime,
     ) -> Result<Fetched, Failure> {
-        match resource.place() {
-            Place::Pair(..) => {
+        match resource.location() {
+            Location::Pair(..) => {
                 self.ask_pair(resource, url, stored, patience, started)
                     .await
             }
-            Place::Entry(_) | Place::Blob(_) | Place::ListedIn(_) => {
+            Location::Entry(_) | Location::Blob(_) | Location::ListedIn(_) => {
                 self.ask_entry(resource, url, validators, patience, started)
                     .await
             }
@@ -427,7 +431,7 @@ impl Cache {
         let mut beside = url.clone();
         beside.set_path(&format!("{}.sha256", url.path()));
         let validators = Validators::default();
-        let ask = Ask {
+        let ask = Get {
             url: beside,
             validators,
             offset: 0,
@@ -466,7 +470,7 @@ impl Cache {
         started: SystemTime,
     ) -> Result<Fetched, Failure> {
         let policy = resource.policy();
-        let ask = Ask {
+        let ask = Get {
             url: url.clone(),
             validators,
             offset: 0,
@@ -500,7 +504,7 @@ impl Cache {
         decoder.finish(url, &mut take)?;
         let body = Bytes::from(body);
         resource
-            .recognise(&body)
+            .validate(&body)
             .map_err(|why| Failure::Unrecognised {
                 host: host(url),
                 why,
@@ -688,7 +692,7 @@ impl Cache {
         transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
     ) -> Result<Stopped, Stop> {
-        let ask = Ask {
+        let ask = Get {
             url: url.clone(),
             validators: Validators::default(),
             offset: transfer.written,
@@ -744,14 +748,14 @@ impl Cache {
     async fn ask_for_sign(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
         let asked = async {
             let validators = Validators::default();
-            if let Place::Pair(..) = resource.place() {
+            if let Location::Pair(..) = resource.location() {
                 return self.ask_sidecar(url, PATIENCE).await.map(|_| ());
             }
-            if let Place::Entry(_) = resource.place() {
+            if let Location::Entry(_) = resource.location() {
                 let asked = self.ask_entry(resource, url, validators, PATIENCE, now());
                 return asked.await.map(|_| ());
             }
-            let ask = Ask {
+            let ask = Get {
                 url: url.clone(),
                 validators,
                 offset: 0,
@@ -803,7 +807,7 @@ impl Cache {
     }
 
     async fn ensure_entry(&self, resource: &Resource, demand: Demand) -> Result<Bytes, Error> {
-        let Place::Entry(key) = resource.place() else {
+        let Location::Entry(key) = resource.location() else {
             return Err(self.abandoned(resource));
         };
         let (_, entry) = self
@@ -821,7 +825,7 @@ impl Cache {
         since: Instant,
     ) -> Result<(), Error> {
         let left = BUDGET.saturating_sub(since.elapsed());
-        match pause(&failure, tried, fastrand::f64()) {
+        match retry_delay(&failure, tried, fastrand::f64()) {
             Some(pause) if pause < left => {
                 tokio::time::sleep(pause).await;
                 Ok(())
@@ -1012,7 +1016,7 @@ impl Transfer {
     }
 
     /// Begins an attempt. The sum at the end proves that the parts belong together.
-    fn begin(&mut self, incoming: &Incoming, url: &Url) -> Result<(), Failure> {
+    fn begin(&mut self, incoming: &UpstreamBody, url: &Url) -> Result<(), Failure> {
         self.skip = if incoming.resumed { 0 } else { self.written };
         if incoming.total.is_some_and(|total| total > self.limit) {
             return Err(Failure::TooLarge {
@@ -1074,7 +1078,8 @@ impl Transfer {
     async fn absorb(&mut self, progress: &watch::Sender<Progress>) {
         while let Some(arrived) = self.parts.arrived(self.written).await {
             while self.written < arrived {
-                let len = usize::try_from((arrived - self.written).min(PIECE as u64)).unwrap_or(0);
+                let len =
+                    usize::try_from((arrived - self.written).min(CHUNK_BYTES as u64)).unwrap_or(0);
                 let Ok(part) = self.spool.read_at(self.written, len).await else {
                     // The disk filled up, and the spool went on in memory without them.
                     return self.parts.give_up().await;
@@ -1199,8 +1204,8 @@ mod tests {
     }
 
     impl Kind for Nameless {
-        fn place(&self) -> Place {
-            self.0.place()
+        fn location(&self) -> Location {
+            self.0.location()
         }
 
         fn policy(&self) -> Policy {
@@ -1260,7 +1265,7 @@ mod tests {
         fs::write(folder.join("v1/entries"), "in the way").unwrap();
         let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
         let entry = IndexEntry::of(registries.crates_io(), "left").unwrap();
-        let Place::Entry(key) = entry.place() else {
+        let Location::Entry(key) = entry.location() else {
             panic!("an index entry is kept as an entry");
         };
         let body = Bytes::from_static(b"body");
@@ -1271,7 +1276,7 @@ mod tests {
     /// Waits until nothing waits to be stored.
     async fn settle(cache: &Cache) {
         let settled = async {
-            while cache.waiting() > 0 {
+            while cache.pending_writes() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -1284,7 +1289,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cache, nameless, key, news) = broken(folder.path());
         cache.store_later(&nameless, &key, news.clone());
-        assert_eq!(cache.waiting(), 1);
+        assert_eq!(cache.pending_writes(), 1);
         settle(&cache).await;
         fs::remove_file(folder.path().join("v1/entries")).unwrap();
         cache.store_later(&nameless, &key, news);
@@ -1299,7 +1304,7 @@ mod tests {
         let (cache, nameless, key, news) = broken(folder.path());
         cache.store_later(&nameless, &key, news);
         let waiting = cache.0.behind.find(&key).unwrap();
-        cache.finish().await;
+        cache.flush().await;
         settle(&cache).await;
         let ended = waiting.turn.lock().await;
         assert!(ended.is_none(), "{ended:?}");

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::{
         resource::{
-            Place,
+            Location,
             dist::{Dist, Format},
         },
         validators::Validators,
@@ -149,7 +149,7 @@ mod tests {
         );
         let path = format!("dist/channel-rust-{channel}.toml");
         let resource = crate::resource::dist::manifest(&dist, &path).unwrap();
-        let Place::Pair(key, _) = resource.place() else {
+        let Location::Pair(key, _) = resource.location() else {
             panic!("a manifest is half of a pair")
         };
         let mut body = vec![0; len];

@@ -34,8 +34,8 @@ pub use reach::Outage;
 use crate::{
     error::{Error, chain},
     hash::{Hasher, Sha256},
-    resource::{Freshness, Half, Key, Place, Resource, Source},
-    store::{Blob, Entry, PIECE, Store, StoreError},
+    resource::{Freshness, Half, Key, Location, Resource, Source},
+    store::{Blob, CHUNK_BYTES, Entry, Store, StoreError},
     upstream::{Failure, Upstream},
 };
 use ahead::{Course, LATELY, Lane, Trail};
@@ -48,7 +48,7 @@ use parts::PartRoom;
 use reach::Breakers;
 
 /// Blobs up to this size are read before they are answered with, in one piece.
-const WHOLE_BLOB: u64 = PIECE as u64;
+const WHOLE_BLOB: u64 = CHUNK_BYTES as u64;
 /// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
 const MEMORY: usize = 100_000;
 
@@ -62,7 +62,7 @@ const AHEAD_IN_FLIGHT: usize = 4;
 
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct CacheOptions {
     /// Whether upstream must never be asked.
     pub is_offline: bool,
     /// Bounds the freshness lifetime that upstream claims.
@@ -86,7 +86,7 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     store: Arc<Store>,
     upstream: Upstream,
-    options: Options,
+    options: CacheOptions,
     breakers: Breakers,
     flights: Flights,
     /// Room for requests to upstream; large downloads must not hold up the small ones.
@@ -154,7 +154,7 @@ enum Landed {
 
 impl Cache {
     /// A cache over `store` and `upstream`.
-    pub fn new(store: Arc<Store>, upstream: Upstream, options: Options) -> Self {
+    pub fn new(store: Arc<Store>, upstream: Upstream, options: CacheOptions) -> Self {
         Self(Arc::new(Inner {
             store,
             upstream,
@@ -186,7 +186,7 @@ impl Cache {
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource) -> Result<Answer, Error> {
         self.0.pace.note();
-        let answer = match self.complete(resource).await {
+        let answer = match self.resolve(resource).await {
             Ok((resource, Spot::Entry(key), _)) => self.get_entry(&resource, key).await,
             // Boxed like all that is not for hits, which would carry its room otherwise.
             Ok((resource, Spot::Half(key, half), _)) => {
@@ -214,7 +214,7 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had or kept.
     pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
-        let (resource, spot, _) = self.complete(resource).await?;
+        let (resource, spot, _) = self.resolve(resource).await?;
         match spot {
             Spot::Entry(key) | Spot::Half(key, _) => {
                 let kept = self.entry(&resource, key.clone(), demand, Until::Kept);
@@ -275,17 +275,17 @@ impl Cache {
 
     /// The stored entry's body as it is, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
-        match resource.place() {
-            Place::Entry(key) | Place::Pair(key, _) => {
+        match resource.location() {
+            Location::Entry(key) | Location::Pair(key, _) => {
                 let stored = self.stored(resource, &key).await.ok().flatten();
                 stored.map(|entry| entry.body)
             }
-            Place::Blob(_) | Place::ListedIn(_) => None,
+            Location::Blob(_) | Location::ListedIn(_) => None,
         }
     }
 
     /// Begins to fetch what will be needed soon; nobody waits for it.
-    pub fn prepare(&self, resource: Resource) {
+    pub fn prefetch(&self, resource: Resource) {
         let cache = self.clone();
         tokio::spawn(async move {
             // Whoever needs it will be told what failed.
@@ -300,8 +300,8 @@ impl Cache {
         if !self.0.options.read_ahead || self.0.pace.quiet() > decide::AHEAD {
             return;
         }
-        for lead in resource.leads_to(body) {
-            let Place::Entry(key) = lead.resource.place() else {
+        for lead in resource.prefetch_hints(body) {
+            let Location::Entry(key) = lead.resource.location() else {
                 continue;
             };
             if self.0.trail.follow(&key, &lead, Instant::now()) {
@@ -342,7 +342,7 @@ impl Cache {
     }
 
     async fn ask_ahead(&self, next: &Resource, is_likely: bool) -> Option<Ahead> {
-        let Place::Entry(key) = next.place() else {
+        let Location::Entry(key) = next.location() else {
             return None;
         };
         let slot = Slot::Entry(key.clone());
@@ -388,7 +388,7 @@ impl Cache {
 
     /// Fetches a blob that a client will ask for, unless it is held or on its way already.
     async fn fetch_blob_ahead(&self, next: &Resource) {
-        let Place::Blob(sum) = next.place() else {
+        let Location::Blob(sum) = next.location() else {
             return;
         };
         let lane = &self.0.course_lane;
@@ -459,7 +459,7 @@ impl Cache {
     }
 
     /// Requests so far, by outcome.
-    pub fn totals(&self) -> BTreeMap<&'static str, u64> {
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.0
             .totals
             .lock()
@@ -473,13 +473,13 @@ impl Cache {
     }
 
     /// Entries that clients have been given and the store does not have yet.
-    pub fn waiting(&self) -> usize {
+    pub fn pending_writes(&self) -> usize {
         self.0.behind.len()
     }
 
     /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
     /// out before the disk has them.
-    pub async fn finish(&self) {
+    pub async fn flush(&self) {
         self.0.pace.end();
         for key in self.0.behind.keys() {
             let cache = self.clone();
@@ -501,11 +501,11 @@ impl Cache {
 
     /// The resource named in full, where it is kept, and the course of which it is a part. A listing that does not mention
     /// it is asked for anew once.
-    async fn complete(
+    async fn resolve(
         &self,
         resource: &Resource,
     ) -> Result<(Resource, Spot, Option<Arc<Course>>), Error> {
-        match Spot::of(resource.place()) {
+        match Spot::of(resource.location()) {
             Ok(spot) => Ok((resource.clone(), spot, None)),
             Err(listing) => Box::pin(self.complete_by_listing(resource, listing)).await,
         }
@@ -519,7 +519,7 @@ impl Cache {
         if let Some((complete, sum, course)) = self.complete_by_pair(resource).await {
             return Ok((complete, Spot::Blob(sum), course));
         }
-        let Place::Entry(key) = listing.place() else {
+        let Location::Entry(key) = listing.location() else {
             return Err(self.abandoned(resource));
         };
         // A listing of what never changes may be old; one of what moves may not.
@@ -535,9 +535,10 @@ impl Cache {
                 }
                 listed => listed?,
             };
-            match resource.complete(&entry.body) {
+            match resource.resolve(&entry.body) {
                 Ok(complete) => {
-                    let spot = Spot::of(complete.place()).map_err(|_| self.abandoned(resource))?;
+                    let spot =
+                        Spot::of(complete.location()).map_err(|_| self.abandoned(resource))?;
                     return Ok((complete, spot, None));
                 }
                 Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
@@ -565,15 +566,15 @@ impl Cache {
         &self,
         resource: &Resource,
     ) -> Option<(Resource, Sha256, Option<Arc<Course>>)> {
-        let pairs = resource.listed_in_pairs();
+        let pairs = resource.listings();
         if pairs.is_empty() {
             return None;
         }
         let complete = |body: &[u8]| {
-            let complete = resource.complete(body).ok()?;
-            match complete.place() {
-                Place::Blob(sum) => Some((complete, sum)),
-                Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
+            let complete = resource.resolve(body).ok()?;
+            match complete.location() {
+                Location::Blob(sum) => Some((complete, sum)),
+                Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
             }
         };
         for (entry, course) in self.0.handed.listings() {
@@ -596,15 +597,15 @@ impl Cache {
         &self,
         resource: &Resource,
     ) -> Option<(Resource, Spot, Option<Arc<Course>>)> {
-        let pair = resource.listed_in_pairs().pop()?;
-        let Place::Pair(key, _) = pair.place() else {
+        let pair = resource.listings().pop()?;
+        let Location::Pair(key, _) = pair.location() else {
             return None;
         };
         let fetched = self.entry(&pair, key, Demand::Stored, Until::Proven).await;
-        let complete = resource.complete(&fetched.ok()?.1.body).ok()?;
-        match complete.place() {
-            Place::Blob(sum) => Some((complete, Spot::Blob(sum), None)),
-            Place::Entry(_) | Place::Pair(..) | Place::ListedIn(_) => None,
+        let complete = resource.resolve(&fetched.ok()?.1.body).ok()?;
+        match complete.location() {
+            Location::Blob(sum) => Some((complete, Spot::Blob(sum), None)),
+            Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
         }
     }
 
@@ -619,7 +620,7 @@ impl Cache {
         let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
         // It may have been noted between the question above and the joining: then it must not answer the next request as well.
         if outcome == Outcome::Collapsed
-            && let Place::Entry(key) = resource.place()
+            && let Location::Entry(key) = resource.location()
             && self.ahead().remove(&key).is_some()
         {
             self.count("ahead-asked");
@@ -631,8 +632,8 @@ impl Cache {
             && let Source::At(url) = resource.source()
             && self.0.breakers.is_settled_in(&url, now())
         {
-            let offered = resource.offers(&body);
-            match self.0.store.holds(offered.clone()).await {
+            let offered = resource.checksums(&body);
+            match self.0.store.contains(offered.clone()).await {
                 Ok(held) => {
                     let held = offered
                         .into_iter()
@@ -672,7 +673,7 @@ impl Cache {
                 (outcome, self.hand_out(resource, key, entry).await)
             }
         };
-        let body = resource.recut(&entry.body);
+        let body = resource.client_view(&entry.body);
         let body = match half {
             Half::Body => body.unwrap_or(entry.body),
             Half::Sidecar => {
@@ -1167,12 +1168,12 @@ enum Spot {
 
 impl Spot {
     /// The listing to read first, if it is not named in full.
-    fn of(place: Place) -> Result<Self, Resource> {
+    fn of(place: Location) -> Result<Self, Resource> {
         match place {
-            Place::Entry(key) => Ok(Self::Entry(key)),
-            Place::Pair(key, half) => Ok(Self::Half(key, half)),
-            Place::Blob(sum) => Ok(Self::Blob(sum)),
-            Place::ListedIn(listing) => Err(listing),
+            Location::Entry(key) => Ok(Self::Entry(key)),
+            Location::Pair(key, half) => Ok(Self::Half(key, half)),
+            Location::Blob(sum) => Ok(Self::Blob(sum)),
+            Location::ListedIn(listing) => Err(listing),
         }
     }
 }
@@ -1198,12 +1199,12 @@ impl Cache {
     /// A cache on the store in `folder`, in front of nothing.
     fn on(folder: &std::path::Path) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let way_out = crate::upstream::Options {
+        let way_out = crate::upstream::UpstreamOptions {
             dial_timeout: Duration::from_secs(1),
             ca_file: None,
             redirect_hosts: Vec::new(),
         };
-        let options = Options {
+        let options = CacheOptions {
             is_offline: false,
             max_age: Duration::from_secs(600),
             patience: Duration::from_secs(1),
@@ -1233,7 +1234,7 @@ mod tests {
         let cache = Cache::on(folder);
         let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
         let resource = IndexEntry::of(registries.crates_io(), "left").unwrap();
-        let Place::Entry(key) = resource.place() else {
+        let Location::Entry(key) = resource.location() else {
             panic!("an index entry is kept as an entry");
         };
         (cache, resource, key)

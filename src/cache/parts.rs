@@ -25,7 +25,7 @@ use tracing::debug;
 use super::{Cache, fetch::PATIENCE};
 use crate::{
     store::Spool,
-    upstream::{Ask, Failure, Incoming, Part, Reply, host, pause},
+    upstream::{Failure, Get, Part, Reply, UpstreamBody, host, retry_delay},
     validators::Validators,
 };
 
@@ -153,7 +153,7 @@ impl Cache {
     /// does not give any.
     pub(super) fn begin_parts(
         &self,
-        incoming: &Incoming,
+        incoming: &UpstreamBody,
         url: &url::Url,
         spool: &Arc<Spool>,
     ) -> Parts {
@@ -169,7 +169,7 @@ impl Cache {
             .map_while(|_| room.free.clone().try_acquire_owned().ok())
             .collect();
         for (span, permit) in plan(total, permits.len()).zip(permits) {
-            let ask = Ask {
+            let ask = Get {
                 url: url.clone(),
                 validators: Validators::default(),
                 offset: span.start,
@@ -198,7 +198,7 @@ impl Cache {
 
     async fn fetch_part(
         &self,
-        mut ask: Ask,
+        mut ask: Get,
         end: u64,
         total: u64,
         spool: &Spool,
@@ -210,7 +210,7 @@ impl Cache {
                 return;
             };
             debug!(url = %ask.url, %failure, "a part broke off");
-            match pause(&failure, tried, fastrand::f64()) {
+            match retry_delay(&failure, tried, fastrand::f64()) {
                 Some(pause) if tried < ATTEMPTS => sleep(pause).await,
                 Some(_) | None => return,
             }
@@ -219,7 +219,7 @@ impl Cache {
 
     async fn bring_part(
         &self,
-        ask: &Ask,
+        ask: &Get,
         end: u64,
         total: u64,
         spool: &Spool,

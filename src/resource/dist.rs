@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use url::Url;
 
-use super::{Audience, Freshness, Half, Key, Kind, Place, Policy, Resource, Source, Unlisted};
+use super::{Audience, Freshness, Half, Key, Kind, Location, Policy, Resource, Source, Unlisted};
 use crate::{hash::Sha256, toolchain};
 
 /// rustup's own server: what the addresses in its manifests begin with, wherever a manifest came from (rustup,
@@ -246,8 +246,8 @@ impl fmt::Display for Manifest {
 }
 
 impl Kind for Manifest {
-    fn place(&self) -> Place {
-        Place::Pair(self.spot.key(), self.half)
+    fn location(&self) -> Location {
+        Location::Pair(self.spot.key(), self.half)
     }
 
     fn policy(&self) -> Policy {
@@ -258,7 +258,7 @@ impl Kind for Manifest {
         Source::At(self.spot.url())
     }
 
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         // The sidecar's hash is the proof. Without this, an empty file with the hash of nothing would pass.
         if body.is_empty() {
             Err("is empty".to_owned())
@@ -267,23 +267,23 @@ impl Kind for Manifest {
         }
     }
 
-    fn recut(&self, body: &Bytes) -> Option<Bytes> {
+    fn client_view(&self, body: &Bytes) -> Option<Bytes> {
         match self.spot.dist.format {
             Format::Upstream => None,
             Format::Gz => without_xz(body),
         }
     }
 
-    fn runs(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
+    fn profile_downloads(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
         let Ok(text) = std::str::from_utf8(body) else {
             return Vec::new();
         };
         let Some(host) = toolchain::target_of(text, &asked.to_string()) else {
             return Vec::new();
         };
-        let recut = self.recut(body);
+        let client_view = self.client_view(body);
         // A part of what is valid, cut between lines.
-        let text = recut.as_deref().map_or(Ok(text), std::str::from_utf8);
+        let text = client_view.as_deref().map_or(Ok(text), std::str::from_utf8);
         let text = text.unwrap_or_default();
         let mut runs: Vec<Vec<Resource>> = Vec::new();
         for profile in PROFILES {
@@ -349,8 +349,8 @@ impl fmt::Display for Sidecar {
 }
 
 impl Kind for Sidecar {
-    fn place(&self) -> Place {
-        Place::Entry(self.spot.key())
+    fn location(&self) -> Location {
+        Location::Entry(self.spot.key())
     }
 
     fn policy(&self) -> Policy {
@@ -361,7 +361,7 @@ impl Kind for Sidecar {
         Source::At(self.spot.url())
     }
 
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         sidecar_sum(body)
             .map(|_| ())
             .ok_or_else(|| "does not begin with a sha256".to_owned())
@@ -387,8 +387,8 @@ impl fmt::Display for Release {
 }
 
 impl Kind for Release {
-    fn place(&self) -> Place {
-        Place::Entry(self.spot.key())
+    fn location(&self) -> Location {
+        Location::Entry(self.spot.key())
     }
 
     fn policy(&self) -> Policy {
@@ -399,7 +399,7 @@ impl Kind for Release {
         Source::At(self.spot.url())
     }
 
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         let text = std::str::from_utf8(body).unwrap_or_default();
         match toml::from_str::<toml::Table>(text) {
             Ok(table) if table.contains_key("schema-version") && table.contains_key("version") => {
@@ -429,10 +429,10 @@ impl fmt::Display for Archive {
 }
 
 impl Kind for Archive {
-    fn place(&self) -> Place {
+    fn location(&self) -> Location {
         match self.checksum {
-            Some(sum) => Place::Blob(sum),
-            None => Place::ListedIn(Arc::new(Sidecar {
+            Some(sum) => Location::Blob(sum),
+            None => Location::ListedIn(Arc::new(Sidecar {
                 spot: self.spot.sidecar(),
             })),
         }
@@ -447,7 +447,7 @@ impl Kind for Archive {
     }
 
     /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
-    fn complete(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let in_manifest = || {
             let manifest = std::str::from_utf8(listing).ok()?;
             Sha256::parse(toolchain::listed(manifest, &self.spot.path)?.sha256)
@@ -459,7 +459,7 @@ impl Kind for Archive {
         }))
     }
 
-    fn listed_in_pairs(&self) -> Vec<Resource> {
+    fn listings(&self) -> Vec<Resource> {
         let paths = manifests(&self.spot.path);
         let of_path = |path: &String| manifest(&self.spot.dist, path);
         paths.iter().filter_map(of_path).collect()
@@ -519,8 +519,8 @@ impl fmt::Display for Script {
 }
 
 impl Kind for Script {
-    fn place(&self) -> Place {
-        Place::Entry(self.spot.key())
+    fn location(&self) -> Location {
+        Location::Entry(self.spot.key())
     }
 
     fn policy(&self) -> Policy {
@@ -531,7 +531,7 @@ impl Kind for Script {
         Source::At(self.spot.url())
     }
 
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         if body.starts_with(b"#!/") {
             Ok(())
         } else {
@@ -588,11 +588,11 @@ mod tests {
     fn check(path: &str, expected: Option<(&str, &str, bool)>) {
         let segments: Vec<_> = path.split('/').collect();
         let found = parse(&dist(), &segments).map(|resource| {
-            let place = match resource.place() {
-                Place::Entry(key) => format!("entry {key}"),
-                Place::Pair(key, half) => format!("{half:?} {key}"),
-                Place::ListedIn(listing) => format!("listed in {listing}"),
-                Place::Blob(_) => "blob".to_owned(),
+            let place = match resource.location() {
+                Location::Entry(key) => format!("entry {key}"),
+                Location::Pair(key, half) => format!("{half:?} {key}"),
+                Location::ListedIn(listing) => format!("listed in {listing}"),
+                Location::Blob(_) => "blob".to_owned(),
             };
             let Source::At(url) = resource.source() else {
                 panic!("dist files have fixed addresses")
@@ -718,7 +718,7 @@ mod tests {
         let path = format!("dist/2026-04-16/{asked}");
         let asked = toolchain::listed(MANIFEST, &path).unwrap().sha256;
         let body = Bytes::from(MANIFEST.replace("https://dist.example/", DEFAULT_SERVER));
-        let runs = stable(format).runs(&body, Sha256::parse(asked).unwrap());
+        let runs = stable(format).profile_downloads(&body, Sha256::parse(asked).unwrap());
         let runs: Vec<_> = runs
             .iter()
             .map(|run| {
@@ -727,7 +727,7 @@ mod tests {
                     .map(|file| {
                         let name = file.to_string();
                         let (_, name) = name.split_once("/2026-04-16/").unwrap();
-                        assert!(matches!(file.place(), Place::Blob(_)));
+                        assert!(matches!(file.location(), Location::Blob(_)));
                         // Of one component, there is no other archive.
                         assert!(
                             name.contains(ending) || name.starts_with("rustfmt"),
@@ -773,8 +773,8 @@ mod tests {
         let path = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
         let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
         let sum = |listing: &str| {
-            let complete = resource.complete(listing.as_bytes()).ok()?;
-            let Place::Blob(sum) = complete.place() else {
+            let complete = resource.resolve(listing.as_bytes()).ok()?;
+            let Location::Blob(sum) = complete.location() else {
                 panic!("it is not complete: {complete:?}")
             };
             Some(sum.to_string()[..8].to_owned())

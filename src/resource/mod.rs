@@ -20,7 +20,7 @@ pub type Resource = Arc<dyn Kind>;
 /// One kind of thing a client can ask for. `Display` names it for people: ``index entry of `serde` ``.
 pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     /// Where the store keeps it.
-    fn place(&self) -> Place;
+    fn location(&self) -> Location;
 
     /// How the cache must treat it.
     fn policy(&self) -> Policy;
@@ -28,17 +28,17 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     /// Where upstream keeps it.
     fn source(&self) -> Source;
 
-    /// Names this resource in full, given the body of the resource that [`Place::ListedIn`] pointed at.
+    /// Names this resource in full, given the body of the resource that [`Location::ListedIn`] pointed at.
     ///
     /// # Errors
     /// [`Unlisted`] if the listing does not mention it.
-    fn complete(&self, _listing: &[u8]) -> Result<Resource, Unlisted> {
+    fn resolve(&self, _listing: &[u8]) -> Result<Resource, Unlisted> {
         Err(Unlisted)
     }
 
-    /// Pairs whose bodies [`Kind::complete`] reads as well as the listing's, the likeliest first. Others may be as good; these
+    /// Pairs whose bodies [`Kind::resolve`] reads as well as the listing's, the likeliest first. Others may be as good; these
     /// can be told from the name alone. The last one lists it for ever, if upstream has it.
-    fn listed_in_pairs(&self) -> Vec<Resource> {
+    fn listings(&self) -> Vec<Resource> {
         Vec::new()
     }
 
@@ -55,13 +55,13 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// # Errors
     /// A phrase on what is wrong with it, fit to follow "the answer".
-    fn recognise(&self, _body: &[u8]) -> Result<(), String> {
+    fn validate(&self, _body: &[u8]) -> Result<(), String> {
         Ok(())
     }
 
     /// Entries that must have been checked after the moment beside them to be consistent with `new`, which is about to
     /// replace `old`, as far as that moment lies after `_after`.
-    fn makes_due(
+    fn invalidates(
         &self,
         _old: Option<&[u8]>,
         _new: &[u8],
@@ -72,23 +72,23 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// What whoever asked for this will most likely ask for next, given its body.
-    fn leads_to(&self, _body: &[u8]) -> Vec<Lead> {
+    fn prefetch_hints(&self, _body: &[u8]) -> Vec<PrefetchHint> {
         Vec::new()
     }
 
     /// What whoever was given this body may go on to ask for, `asked` among it: runs of blobs in the order in which they are
     /// asked for, each with all that is in the one before it.
-    fn runs(&self, _body: &Bytes, _asked: Sha256) -> Vec<Vec<Resource>> {
+    fn profile_downloads(&self, _body: &Bytes, _asked: Sha256) -> Vec<Vec<Resource>> {
         Vec::new()
     }
 
     /// The body for clients, where it is not the stored one.
-    fn recut(&self, _body: &Bytes) -> Option<Bytes> {
+    fn client_view(&self, _body: &Bytes) -> Option<Bytes> {
         None
     }
 
     /// The blobs that `body` offers to clients.
-    fn offers(&self, _body: &[u8]) -> Vec<Sha256> {
+    fn checksums(&self, _body: &[u8]) -> Vec<Sha256> {
         Vec::new()
     }
 
@@ -100,7 +100,7 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
 
 /// What will be asked for next.
 #[derive(Clone, Debug)]
-pub struct Lead {
+pub struct PrefetchHint {
     /// The thing, which knows for what it will be asked for, and so what it leads to in turn.
     pub resource: Resource,
     /// What sets it apart from other leads to the same thing that lead further to something else.
@@ -115,7 +115,7 @@ pub struct Unlisted;
 
 /// Where the store keeps a resource.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum Location {
     /// In an entry: a small record, body included, under a key.
     Entry(Key),
     /// As one half of an entry that holds a file and its sidecar, always of one generation. Upstream keeps the sidecar at
@@ -123,7 +123,7 @@ pub enum Place {
     Pair(Key, Half),
     /// As a blob, named by its own hash, which is also its proof.
     Blob(Sha256),
-    /// Not known before this other resource has been read: then [`Kind::complete`] tells.
+    /// Not known before this other resource has been read: then [`Kind::resolve`] tells.
     ListedIn(Resource),
 }
 

@@ -15,7 +15,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::{Position, Url};
 
-use super::{Audience, Freshness, Key, Kind, Lead, Place, Policy, Resource, Source, Unlisted};
+use super::{
+    Audience, Freshness, Key, Kind, Location, Policy, PrefetchHint, Resource, Source, Unlisted,
+};
 use crate::hash::Sha256;
 
 /// The store's and the log's name for crates.io.
@@ -174,8 +176,8 @@ impl fmt::Display for RegistryConfig {
 }
 
 impl Kind for RegistryConfig {
-    fn place(&self) -> Place {
-        Place::Entry(Key::new(&[&self.registry.folder, "config.json"]))
+    fn location(&self) -> Location {
+        Location::Entry(Key::new(&[&self.registry.folder, "config.json"]))
     }
 
     fn policy(&self) -> Policy {
@@ -194,7 +196,7 @@ impl Kind for RegistryConfig {
         Source::At(self.registry.at("config.json"))
     }
 
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         match serde_json::from_slice::<ConfigFields<'_>>(body) {
             Ok(config) => self.registry.may_download_from(&config.dl),
             Err(_) => Err("is not a registry's config.json".to_owned()),
@@ -437,10 +439,10 @@ fn in_registry(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
 }
 
 impl Kind for IndexEntry {
-    fn place(&self) -> Place {
+    fn location(&self) -> Location {
         // One folder below the index, not the two of cargo's layout: making folders costs more than filling them.
         let folder = self.name.get(..2).unwrap_or(&self.name);
-        Place::Entry(Key::new(&[
+        Location::Entry(Key::new(&[
             &self.registry.folder,
             "index",
             folder,
@@ -467,7 +469,7 @@ impl Kind for IndexEntry {
 
     /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
     /// versions and an odd line pass, a login page or half a file does not.
-    fn recognise(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
         let is_ours = |line| {
             serde_json::from_slice::<Line<'_>>(line)
                 .is_ok_and(|line| line.name.eq_ignore_ascii_case(&self.name))
@@ -489,7 +491,7 @@ impl Kind for IndexEntry {
 
     /// A version published at a moment may need versions of its dependencies published just before that moment, so
     /// their entries must have been checked since. Without a publication time, the moment is now.
-    fn makes_due(
+    fn invalidates(
         &self,
         old: Option<&[u8]>,
         new: &[u8],
@@ -525,9 +527,9 @@ impl Kind for IndexEntry {
         due.into_iter()
             .filter(|(_, since)| *since > after)
             .filter_map(
-                |(name, since)| match Self::new(&self.registry, &name)?.place() {
-                    Place::Entry(key) => Some((key, since)),
-                    Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_) => None,
+                |(name, since)| match Self::new(&self.registry, &name)?.location() {
+                    Location::Entry(key) => Some((key, since)),
+                    Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_) => None,
                 },
             )
             .collect()
@@ -537,7 +539,7 @@ impl Kind for IndexEntry {
     /// `core/resolver/dep_cache.rs`): the newest that is wanted. Where that isn't known, the newest of all and, if somebody needed it
     /// before, of some older series of versions that the newest one is no substitute for. Of the optional dependencies most are off; which
     /// ones are on shows by what was asked for before, too. Dev-dependencies are always off.
-    fn leads_to(&self, body: &[u8]) -> Vec<Lead> {
+    fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint> {
         let is_wanted = |version: &Version| {
             let wanted = self.wanted.as_ref();
             wanted.is_none_or(|wanted| wanted.matches(version))
@@ -591,7 +593,7 @@ impl Kind for IndexEntry {
                     wanted: VersionReq::parse(&req).ok(),
                     ..Self::new(&self.registry, &name)?
                 };
-                Some(Lead {
+                Some(PrefetchHint {
                     resource: Arc::new(entry),
                     choice: req,
                     is_likely,
@@ -600,7 +602,7 @@ impl Kind for IndexEntry {
             .collect()
     }
 
-    fn offers(&self, body: &[u8]) -> Vec<Sha256> {
+    fn checksums(&self, body: &[u8]) -> Vec<Sha256> {
         lines(body)
             .filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok())
             .filter_map(|line| Sha256::parse(&line.cksum))
@@ -692,10 +694,10 @@ impl fmt::Display for CrateFile {
 }
 
 impl Kind for CrateFile {
-    fn place(&self) -> Place {
+    fn location(&self) -> Location {
         match self.checksum {
-            Some(sum) => Place::Blob(sum),
-            None => Place::ListedIn(Arc::new(
+            Some(sum) => Location::Blob(sum),
+            None => Location::ListedIn(Arc::new(
                 IndexEntry::new(&self.registry, &self.name)
                     .expect("a crate file's name was checked when it was made"),
             )),
@@ -717,7 +719,7 @@ impl Kind for CrateFile {
         Source::NamedBy(RegistryConfig::of(&self.registry))
     }
 
-    fn complete(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let sum = IndexEntry::checksum(listing, &self.version).ok_or(Unlisted)?;
         Ok(Arc::new(Self {
             checksum: Some(sum),
@@ -749,13 +751,13 @@ mod tests {
     #[track_caller]
     fn check_path(path: &str, key: Option<&str>) {
         let segments: Vec<_> = path.split('/').collect();
-        let found = IndexEntry::parse(&registry(), &segments).map(|entry| match entry.place() {
-            Place::Entry(key) => {
+        let found = IndexEntry::parse(&registry(), &segments).map(|entry| match entry.location() {
+            Location::Entry(key) => {
                 let (folder, path) = key.as_str().split_once('/').unwrap();
                 assert!(folder.starts_with("crates-io-"), "{folder}");
                 path.to_owned()
             }
-            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
+            other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
                 panic!("an index entry lives in an entry, not {other:?}")
             }
         });
@@ -787,9 +789,9 @@ mod tests {
     fn what_was_fetched_from_one_address_never_passes_for_anothers() {
         let key = |address: &str| {
             let registries = Registries::new(Url::parse(address).unwrap(), []);
-            match RegistryConfig::of(registries.crates_io()).place() {
-                Place::Entry(key) => key,
-                other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => {
+            match RegistryConfig::of(registries.crates_io()).location() {
+                Location::Entry(key) => key,
+                other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
                     panic!("{other:?}")
                 }
             }
@@ -815,7 +817,7 @@ mod tests {
     #[track_caller]
     fn check_recognised(body: &str, expected: Result<(), &str>) {
         let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let found = entry.recognise(body.as_bytes());
+        let found = entry.validate(body.as_bytes());
         match expected {
             Ok(()) => assert_eq!(found, Ok(())),
             Err(part) => assert!(found.clone().unwrap_err().contains(part), "{found:?}"),
@@ -915,7 +917,7 @@ mod tests {
         let file = CrateFile::of(registry, "left", "1.0.0", Sha256::parse(SUM)).unwrap();
         let located = file.locate(config.as_bytes()).unwrap_err();
         let recognised = RegistryConfig::of(registry)
-            .recognise(config.as_bytes())
+            .validate(config.as_bytes())
             .unwrap_err();
         for why in [located, recognised] {
             assert!(why.contains(part), "{dl}: {why}");
@@ -957,16 +959,14 @@ mod tests {
     #[test]
     fn a_crate_without_its_hash_is_completed_by_its_index_entry() {
         let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
-        let Place::ListedIn(listing) = file.place() else {
+        let Location::ListedIn(listing) = file.location() else {
             panic!("needs a listing")
         };
         assert_eq!(listing.to_string(), "index entry of `left`");
-        let complete = file
-            .complete(line("left", "1.0.0", SUM).as_bytes())
-            .unwrap();
-        assert!(matches!(complete.place(), Place::Blob(sum) if sum.to_string() == SUM));
+        let complete = file.resolve(line("left", "1.0.0", SUM).as_bytes()).unwrap();
+        assert!(matches!(complete.location(), Location::Blob(sum) if sum.to_string() == SUM));
         assert_eq!(
-            file.complete(line("left", "2.0.0", SUM).as_bytes())
+            file.resolve(line("left", "2.0.0", SUM).as_bytes())
                 .unwrap_err(),
             Unlisted
         );
@@ -1026,7 +1026,7 @@ mod tests {
         .join("\n");
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let leads: Vec<_> = entry
-            .leads_to(body.as_bytes())
+            .prefetch_hints(body.as_bytes())
             .into_iter()
             .map(|lead| (lead.resource.to_string(), lead.is_likely))
             .collect();
@@ -1054,9 +1054,9 @@ mod tests {
         let entry = IndexEntry::of(&registry(), "a").unwrap();
         let after = humantime::parse_rfc3339("2024-01-01T00:00:00Z").unwrap();
         let seen = |body: &str| {
-            let leads = entry.leads_to(body.as_bytes());
+            let leads = entry.prefetch_hints(body.as_bytes());
             let leads: Vec<_> = leads.iter().map(|lead| lead.resource.to_string()).collect();
-            let due = entry.makes_due(None, body.as_bytes(), after, SystemTime::now());
+            let due = entry.invalidates(None, body.as_bytes(), after, SystemTime::now());
             (leads, due)
         };
         assert_eq!(seen(&tight), seen(&spaced));
@@ -1084,8 +1084,8 @@ mod tests {
             deps("0.8.0", r#"{"name":"other","req":"not a requirement"}"#),
         ]
         .join("\n");
-        let leads = |entry: &Resource| entry.leads_to(body.as_bytes());
-        let told = |leads: &[Lead]| -> Vec<_> {
+        let leads = |entry: &Resource| entry.prefetch_hints(body.as_bytes());
+        let told = |leads: &[PrefetchHint]| -> Vec<_> {
             leads
                 .iter()
                 .map(|lead| format!("{} {} {}", lead.resource, lead.choice, lead.is_likely))
@@ -1123,28 +1123,30 @@ mod tests {
                 ),
             )
         };
-        let key = |name: &str| match IndexEntry::of(&registry(), name).unwrap().place() {
-            Place::Entry(key) => key,
-            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+        let key = |name: &str| match IndexEntry::of(&registry(), name).unwrap().location() {
+            Location::Entry(key) => key,
+            other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
+                panic!("{other:?}")
+            }
         };
         let changed = format!("{old}\n{}", dep(""));
         assert_eq!(
-            entry.makes_due(Some(old.as_bytes()), changed.as_bytes(), long_ago, now),
+            entry.invalidates(Some(old.as_bytes()), changed.as_bytes(), long_ago, now),
             [(key("right"), now)]
         );
         assert_eq!(
-            entry.makes_due(Some(changed.as_bytes()), changed.as_bytes(), long_ago, now),
+            entry.invalidates(Some(changed.as_bytes()), changed.as_bytes(), long_ago, now),
             []
         );
         let dated = dep(r#","pubtime":"2024-01-02T03:04:05Z""#);
         let published = humantime::parse_rfc3339("2024-01-02T03:04:05Z").unwrap();
         assert_eq!(
-            entry.makes_due(None, dated.as_bytes(), long_ago, now),
+            entry.invalidates(None, dated.as_bytes(), long_ago, now),
             [(key("right"), published)]
         );
         for dated in [dated.clone(), dated.replace("\":\"2", "\": \"2")] {
             assert_eq!(
-                entry.makes_due(None, dated.as_bytes(), published, now),
+                entry.invalidates(None, dated.as_bytes(), published, now),
                 [],
                 "{dated}"
             );

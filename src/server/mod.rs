@@ -251,7 +251,7 @@ impl Server {
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
         if !self.cache.is_offline() {
-            self.cache.prepare(upstream);
+            self.cache.prefetch(upstream);
         }
         let base = match registry.name() {
             CRATES_IO => format!("http://{authority}/"),
@@ -297,9 +297,9 @@ impl Server {
             "pid": std::process::id(),
             "offline": self.cache.is_offline(),
             "outages": outages,
-            "requests": self.cache.totals(),
+            "requests": self.cache.counters(),
             "fetching": self.cache.in_flight(),
-            "storing": self.cache.waiting(),
+            "storing": self.cache.pending_writes(),
         });
         Bytes::from(format!("{status}\n"))
     }
@@ -313,9 +313,9 @@ impl Server {
         let numbers = metrics::Numbers {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),
-            totals: &self.cache.totals(),
+            totals: &self.cache.counters(),
             in_flight: self.cache.in_flight(),
-            waiting: self.cache.waiting(),
+            waiting: self.cache.pending_writes(),
             down: &down,
         };
         Bytes::from(numbers.to_string())

@@ -29,7 +29,7 @@ use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{
-    Blob, Census, Entry, Pin, Spool, StoreError,
+    Blob, Entry, Pin, Spool, Statistics, StoreError,
     hot::{Hot, Room, Stamp},
     is_full,
     read::{Reader, Rooms},
@@ -439,7 +439,7 @@ impl Store {
     }
 
     /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
-    pub async fn renew(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
+    pub async fn mark_checked(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
         let path = self.entry_path(key);
         let at = path.clone();
         let touched = blocking(move || touch(&path, |_| Some(checked))).await;
@@ -453,7 +453,7 @@ impl Store {
     }
 
     /// Makes each of these entries stale if it was last checked before the moment beside it. No entry, no effect.
-    pub async fn expire(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
+    pub async fn invalidate(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
         let due: Vec<_> = due
             .into_iter()
             .map(|(key, since)| (self.entry_path(&key), since))
@@ -517,7 +517,7 @@ impl Store {
     }
 
     /// Which of `sums` are held, in the same order.
-    pub async fn holds(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
+    pub async fn contains(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
         let paths: Vec<_> = sums.into_iter().map(|sum| self.blob_path(sum)).collect();
         blocking(move || Ok(paths.iter().map(|path| is_body(path)).collect()))
             .await
@@ -608,13 +608,13 @@ impl Store {
     }
 
     /// What the store holds, by counting. Takes a time that grows with it.
-    pub async fn census(&self) -> Result<Census, StoreError> {
+    pub async fn statistics(&self) -> Result<Statistics, StoreError> {
         let top = self.top.clone();
         blocking(move || {
             let (entries, entry_bytes) = count(&top.join("entries"));
             let (blobs, blob_bytes) = count(&top.join("blobs"));
             let (projects, _) = count(&top.join("projects"));
-            Ok(Census {
+            Ok(Statistics {
                 entries,
                 entry_bytes,
                 blobs,
@@ -725,7 +725,7 @@ mod tests {
 
     use super::{super::hot::BELIEF, *};
     use crate::{
-        resource::{IndexEntry, Place, Registries},
+        resource::{IndexEntry, Location, Registries},
         store::ReadAt as _,
         validators::Validators,
     };
@@ -734,10 +734,12 @@ mod tests {
         let registries = Registries::new(url::Url::parse("http://127.0.0.1:9/").unwrap(), []);
         match IndexEntry::of(registries.crates_io(), name)
             .unwrap()
-            .place()
+            .location()
         {
-            Place::Entry(key) => key,
-            other @ (Place::Pair(..) | Place::Blob(_) | Place::ListedIn(_)) => panic!("{other:?}"),
+            Location::Entry(key) => key,
+            other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -767,17 +769,23 @@ mod tests {
             store.entry(&key("left")).await.unwrap(),
             Some(entry(b"one", at(1_000)))
         );
-        store.renew(&key("left"), at(2_000)).await.unwrap();
+        store.mark_checked(&key("left"), at(2_000)).await.unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(2_000)
         );
-        store.expire(vec![(key("left"), at(1_999))]).await.unwrap();
+        store
+            .invalidate(vec![(key("left"), at(1_999))])
+            .await
+            .unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(2_000)
         );
-        store.expire(vec![(key("left"), at(2_001))]).await.unwrap();
+        store
+            .invalidate(vec![(key("left"), at(2_001))])
+            .await
+            .unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             at(0)
@@ -824,7 +832,7 @@ mod tests {
             "readers behind the writer go on after the commit"
         );
         assert_eq!(
-            store.holds(vec![Sha256::of(b"x"), sum]).await.unwrap(),
+            store.contains(vec![Sha256::of(b"x"), sum]).await.unwrap(),
             [false, true]
         );
         drop(spool);
@@ -940,7 +948,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.entry(&key("left")).await.unwrap(), None);
         assert_eq!(store.pins().await.unwrap(), []);
-        assert_eq!(store.census().await.unwrap(), Census::default());
+        assert_eq!(store.statistics().await.unwrap(), Statistics::default());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
@@ -996,11 +1004,11 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
         }
-        other.renew(&key, at(5)).await.unwrap();
+        other.mark_checked(&key, at(5)).await.unwrap();
         tokio::time::sleep(BELIEF).await;
         let renewed = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(renewed.checked, at(5));
-        other.expire(vec![(key.clone(), at(6))]).await.unwrap();
+        other.invalidate(vec![(key.clone(), at(6))]).await.unwrap();
         tokio::time::sleep(BELIEF).await;
         let expired = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(expired.checked, SystemTime::UNIX_EPOCH);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 pub use entry::{Entry, Head};
 pub use files::{Announcement, Store};
-pub use read::PIECE;
+pub use read::CHUNK_BYTES;
 pub use spool::Spool;
 
 use crate::hash::Sha256;
@@ -55,7 +55,7 @@ pub struct Pin {
     /// On whose account.
     pub owner: Owner,
     /// The crates it needs.
-    pub packages: Vec<Pinned>,
+    pub packages: Vec<PinnedCrate>,
     /// The hashes of the toolchain archives it needs.
     pub archives: Vec<Sha256>,
 }
@@ -83,7 +83,7 @@ impl fmt::Display for Owner {
 
 /// One crate that a project needs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Pinned {
+pub struct PinnedCrate {
     /// The registry's name in larder's settings.
     pub registry: String,
     /// The crate's name.
@@ -93,13 +93,17 @@ pub struct Pinned {
     /// Its archive's hash.
     pub checksum: Option<Sha256>,
     /// Whether its archive was left out, since none of the targets that were named needs it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_left_out: bool,
+    #[serde(
+        default,
+        alias = "is_left_out",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub is_excluded: bool,
 }
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Census {
+pub struct Statistics {
     /// Entries, and their size in bytes.
     pub entries: u64,
     /// Bytes of all entries.

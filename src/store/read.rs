@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::{ReadAt, spool::blocking};
 
 /// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
-pub const PIECE: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 /// Reads below this size get room from the allocator, which is fast at that.
 const SMALL: usize = 32 << 10;
 /// How many pieces of room are kept for the next reads, by each group of threads. New room for each would be cleared by the
@@ -41,7 +41,7 @@ pub(super) struct Rooms([Mutex<Vec<Vec<u8>>>; GROUPS]);
 
 impl Rooms {
     fn take(&self) -> Vec<u8> {
-        self.mine().pop().unwrap_or_else(|| vec![0; PIECE])
+        self.mine().pop().unwrap_or_else(|| vec![0; CHUNK_BYTES])
     }
 
     fn give_back(&self, room: Vec<u8>) {
@@ -98,7 +98,7 @@ impl Drop for Piece {
 #[async_trait]
 impl ReadAt for Reader {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let is_piece = (SMALL..=PIECE).contains(&len);
+        let is_piece = (SMALL..=CHUNK_BYTES).contains(&len);
         // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
         let mut room = if is_piece {
             self.rooms.take()
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_are_right_whatever_their_size_and_their_room_is_used_again() {
-        let body: Vec<u8> = (0..3 * PIECE).map(|at| (at % 251) as u8).collect();
+        let body: Vec<u8> = (0..3 * CHUNK_BYTES).map(|at| (at % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&body).unwrap();
         let reader = Reader {
@@ -163,7 +163,15 @@ mod tests {
             let piece = reader.read_at(offset as u64, len).await.unwrap();
             assert_eq!(piece, body[offset..offset + len], "{len} bytes at {offset}");
         };
-        for len in [0, 1, SMALL - 1, SMALL, PIECE - 1, PIECE, PIECE + 1] {
+        for len in [
+            0,
+            1,
+            SMALL - 1,
+            SMALL,
+            CHUNK_BYTES - 1,
+            CHUNK_BYTES,
+            CHUNK_BYTES + 1,
+        ] {
             check(17, len).await;
         }
         assert_eq!(reader.rooms.mine().len(), 1);

@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// How upstream is spoken to.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct UpstreamOptions {
     /// How long a dial may take, TLS included.
     pub dial_timeout: Duration,
     /// Extra roots of trust, PEM.
@@ -49,7 +49,7 @@ pub struct Options {
 
 /// The way out. Opens no socket before the first request.
 pub struct Upstream {
-    options: Options,
+    options: UpstreamOptions,
     roots: Vec<Certificate>,
     clients: Mutex<Clients>,
     /// The configured hosts, with ports.
@@ -93,7 +93,7 @@ const CONNECTIONS: usize = 100;
 
 /// What to ask for.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct Get {
     /// Where.
     pub url: Url,
     /// Only if it changed, by these.
@@ -113,7 +113,7 @@ pub struct Ask {
 pub struct Part {
     /// The first byte after it.
     pub end: u64,
-    /// What [`Incoming::divisible`] said: anything else than that very body is to be answered in full.
+    /// What [`UpstreamBody::divisible`] said: anything else than that very body is to be answered in full.
     pub validator: String,
 }
 
@@ -126,12 +126,12 @@ pub enum Reply {
         max_age: Option<Duration>,
     },
     /// A body follows.
-    Body(Box<Incoming>),
+    Body(Box<UpstreamBody>),
 }
 
 /// A body on its way in.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct UpstreamBody {
     response: Response,
     /// Upstream's validators; none if the body may be cut unnoticed.
     pub validators: Validators,
@@ -297,7 +297,7 @@ const RETRY_AFTER_CAP: Duration = Duration::from_secs(10);
 
 /// How long to wait before trying again after the `tried`-th attempt failed; `None` if it is time to give up. `jitter`
 /// is between 0 and 1 and spreads a fleet's attempts.
-pub fn pause(failure: &Failure, tried: usize, jitter: f64) -> Option<Duration> {
+pub fn retry_delay(failure: &Failure, tried: usize, jitter: f64) -> Option<Duration> {
     if !failure.is_passing() {
         return None;
     }
@@ -342,7 +342,7 @@ impl Upstream {
     /// # Errors
     /// A sentence on a root certificate that cannot be read, or a system without any.
     pub fn new<'a>(
-        options: Options,
+        options: UpstreamOptions,
         configured: impl IntoIterator<Item = &'a Url>,
     ) -> Result<Self, String> {
         let roots = match &options.ca_file {
@@ -436,7 +436,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The [`Failure`], sorted.
-    pub async fn get(&self, ask: &Ask) -> Result<Reply, Failure> {
+    pub async fn get(&self, ask: &Get) -> Result<Reply, Failure> {
         let mut url = ask.url.clone();
         let mut visited = HashSet::new();
         loop {
@@ -459,7 +459,7 @@ impl Upstream {
         }
     }
 
-    async fn send(&self, ask: &Ask, url: &Url) -> Result<Response, Failure> {
+    async fn send(&self, ask: &Get, url: &Url) -> Result<Response, Failure> {
         let mut headers = HeaderMap::new();
         let mut add = |name, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -659,7 +659,7 @@ fn is_inside(url: &Url) -> bool {
     }
 }
 
-fn build(options: &Options, roots: &[Certificate], way: Way) -> reqwest::Result<Client> {
+fn build(options: &UpstreamOptions, roots: &[Certificate], way: Way) -> reqwest::Result<Client> {
     let builder = Client::builder();
     let builder = match way {
         Way::Lane(_) => builder.http2_prior_knowledge(),
@@ -709,7 +709,7 @@ fn redirect(from: &Url, response: &Response) -> Option<Url> {
     from.join(to.to_str().ok()?).ok()
 }
 
-fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
+fn read(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
     let host = host(url);
     let status = response.status();
     let headers = response.headers();
@@ -767,7 +767,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
                 .filter(|etag| !etag.starts_with("W/"))
                 .or_else(|| validators.last_modified.clone())
                 .filter(|_| in_parts && !resumed && coding == Coding::Identity);
-            Ok(Reply::Body(Box::new(Incoming {
+            Ok(Reply::Body(Box::new(UpstreamBody {
                 validators,
                 max_age,
                 total,
@@ -786,7 +786,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
             && text(header::CONTENT_RANGE).and_then(parse_unsatisfied_range)
                 == Some(ask.offset) =>
         {
-            Ok(Reply::Body(Box::new(Incoming {
+            Ok(Reply::Body(Box::new(UpstreamBody {
                 validators: Validators::default(),
                 max_age: None,
                 total: Some(ask.offset),
@@ -818,7 +818,7 @@ fn read(ask: &Ask, url: &Url, response: Response) -> Result<Reply, Failure> {
     }
 }
 
-impl Incoming {
+impl UpstreamBody {
     /// Who sends it, in the form of [`host`]: behind a redirect not the host that was asked first.
     pub fn host(&self) -> String {
         host(self.response.url())
@@ -827,7 +827,7 @@ impl Incoming {
     /// The next piece; `None` at a clean end.
     ///
     /// # Errors
-    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Ask::patience`].
+    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Get::patience`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_over {
             return Ok(None);
@@ -937,9 +937,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_pause(failure: &Failure, tried: usize, expected: Option<u64>) {
+    fn check_retry_delay(failure: &Failure, tried: usize, expected: Option<u64>) {
         assert_eq!(
-            pause(failure, tried, 0.5),
+            retry_delay(failure, tried, 0.5),
             expected.map(Duration::from_millis),
             "{failure} tried {tried} times"
         );
@@ -954,12 +954,12 @@ mod tests {
         }
         let ca = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(ca.path(), fake.ca_pem()).unwrap();
-        let options = Options {
+        let options = UpstreamOptions {
             dial_timeout: Duration::from_secs(5),
             ca_file: Some(ca.path().to_owned()),
             redirect_hosts: Vec::new(),
         };
-        let ask = |name| Ask {
+        let ask = |name| Get {
             url: Url::parse(fake.base_url())
                 .unwrap()
                 .join(&entry_path(name))
@@ -998,19 +998,19 @@ mod tests {
 
     #[test]
     fn the_schedule_of_attempts_is_pinned() {
-        check_pause(&status(None), 1, Some(200));
-        check_pause(&status(None), 2, Some(1_000));
-        check_pause(&status(None), 3, Some(3_000));
-        check_pause(&status(None), 4, None);
-        check_pause(&status(Some(2)), 1, Some(2_000));
-        check_pause(&status(Some(60)), 1, None);
+        check_retry_delay(&status(None), 1, Some(200));
+        check_retry_delay(&status(None), 2, Some(1_000));
+        check_retry_delay(&status(None), 3, Some(3_000));
+        check_retry_delay(&status(None), 4, None);
+        check_retry_delay(&status(Some(2)), 1, Some(2_000));
+        check_retry_delay(&status(Some(60)), 1, None);
         let silent = Failure::Silent {
             host: String::new(),
             after: Duration::from_secs(2),
         };
-        check_pause(&silent, 1, Some(200));
-        check_pause(&silent, 2, None);
-        check_pause(
+        check_retry_delay(&silent, 1, Some(200));
+        check_retry_delay(&silent, 2, None);
+        check_retry_delay(
             &Failure::Absent {
                 host: String::new(),
                 code: 404,
@@ -1018,7 +1018,7 @@ mod tests {
             1,
             None,
         );
-        check_pause(
+        check_retry_delay(
             &Failure::Denied {
                 host: String::new(),
                 code: 403,
@@ -1062,8 +1062,8 @@ mod tests {
         Url::parse(&url).unwrap()
     }
 
-    fn ask(url: Url, offset: u64) -> Ask {
-        Ask {
+    fn ask(url: Url, offset: u64) -> Get {
+        Get {
             url,
             validators: Validators::default(),
             offset,
@@ -1112,7 +1112,7 @@ mod tests {
 
     fn upstream(configured: &[&Url]) -> Upstream {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = Options {
+        let options = UpstreamOptions {
             dial_timeout: Duration::from_secs(1),
             ca_file: None,
             redirect_hosts: vec!["cdn.example".into(), "10.0.0.7:81".into()],

@@ -30,7 +30,7 @@ use crate::{
     resource::{CrateFile, IndexEntry, Registry, RegistryConfig, Resource, Upstreams},
     scratch::Scratch,
     server::{self, H2c, Server, guard::Hosts},
-    store::{Owner, Pin, Pinned, Store},
+    store::{Owner, Pin, PinnedCrate, Store},
     toolchain::DistFile,
 };
 
@@ -40,7 +40,7 @@ const BLIP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What to warm, and how.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct WarmOptions {
     /// Folders, lock files or manifests.
     pub paths: Vec<PathBuf>,
     /// Fetches at a time.
@@ -131,7 +131,7 @@ pub async fn warm(
     cache: &Cache,
     store: &Arc<Store>,
     upstreams: &Upstreams,
-    options: Options,
+    options: WarmOptions,
     progress: watch::Sender<Progress>,
 ) -> Report {
     let began = Instant::now();
@@ -281,7 +281,7 @@ impl Work {
         }
         for pinned in &wanted.packages {
             let package = Package::from(pinned.clone());
-            let wants_crate = !pinned.is_left_out;
+            let wants_crate = !pinned.is_excluded;
             match self.begun.get(&package) {
                 Some(wanted_crate) if *wanted_crate || !wants_crate => continue,
                 // What one leaves out, another needs.
@@ -422,8 +422,8 @@ impl Report {
     }
 }
 
-impl From<Pinned> for Package {
-    fn from(pinned: Pinned) -> Self {
+impl From<PinnedCrate> for Package {
+    fn from(pinned: PinnedCrate) -> Self {
         Self {
             registry: pinned.registry,
             name: pinned.name,
@@ -582,7 +582,7 @@ async fn missing(
             "crate `{title}` with the hash that the lock file wants"
         ));
     }
-    match store.holds(vec![listed]).await.as_deref() {
+    match store.contains(vec![listed]).await.as_deref() {
         Ok([true]) => None,
         Ok(_) | Err(_) => Some(format!("crate `{title}`")),
     }
@@ -593,7 +593,7 @@ pub(crate) async fn all_missing(
     cache: &Cache,
     store: &Store,
     upstreams: &Upstreams,
-    packages: &[Pinned],
+    packages: &[PinnedCrate],
 ) -> Vec<String> {
     let mut names = Vec::new();
     for pinned in packages {
@@ -609,7 +609,7 @@ pub(crate) async fn all_missing(
 struct WithCargo<'a> {
     cache: &'a Cache,
     upstreams: &'a Upstreams,
-    options: &'a Options,
+    options: &'a WarmOptions,
 }
 
 impl WithCargo<'_> {

@@ -14,7 +14,7 @@ use crate::{
     lockfile::{self, Source},
     projects,
     resource::Upstreams,
-    store::{Owner, Pinned},
+    store::{Owner, PinnedCrate},
     toolchain::{self, Install, ToolchainFile, UserSettings},
 };
 
@@ -74,7 +74,7 @@ pub(crate) struct ToolchainPlan {
 /// What a lock file asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
-    pub(crate) packages: Vec<Pinned>,
+    pub(crate) packages: Vec<PinnedCrate>,
     /// What larder does not cover.
     pub(crate) skipped: Vec<Problem>,
     /// What cannot be read.
@@ -235,7 +235,7 @@ impl Wanted {
     pub(crate) fn leave_out_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
         for package in &mut self.packages {
             let id = (package.name.clone(), package.version.clone());
-            package.is_left_out = !needed.contains(&id);
+            package.is_excluded = !needed.contains(&id);
         }
     }
 
@@ -265,12 +265,12 @@ impl Wanted {
                 }
             };
             match (registry, &package.source) {
-                (Some(registry), _) => self.packages.push(Pinned {
+                (Some(registry), _) => self.packages.push(PinnedCrate {
                     registry: registry.name().to_owned(),
                     name: package.name,
                     version: package.version,
                     checksum: package.checksum.as_deref().and_then(Sha256::parse),
-                    is_left_out: false,
+                    is_excluded: false,
                 }),
                 (None, Source::Registry(index)) => {
                     let why = format!(

@@ -117,7 +117,7 @@ impl Pantry {
                 }
             }
         };
-        Ok(Some(resource.recut(&body).unwrap_or(body)))
+        Ok(Some(resource.client_view(&body).unwrap_or(body)))
     }
 
     /// Makes sure that one archive is there, or looks whether it would have to be fetched.
@@ -140,7 +140,7 @@ impl Pantry {
         };
         match self.way {
             Way::Look => {
-                let is_held = matches!(self.store.holds(vec![sum]).await.as_deref(), Ok([true]));
+                let is_held = matches!(self.store.contains(vec![sum]).await.as_deref(), Ok([true]));
                 Ok(Had {
                     fetched: Some(!is_held),
                     bytes: 0,
