@@ -6,7 +6,7 @@ use std::{fs::File, io, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Landed, flight::Progress};
+use super::{FetchedBody, flight::Progress};
 use crate::store::{Blob, CHUNK_BYTES, ReadAt, Spool};
 
 /// The body of an answer.
@@ -91,13 +91,13 @@ impl Arriving {
                         return Ok(ready);
                     }
                 }
-                Progress::Proven(landing) | Progress::Landed(Ok(landing)) => {
-                    return match &landing.body {
-                        Landed::Blob(blob) => Ok(blob.len),
-                        Landed::Entry(entry) => Ok(entry.body.len() as u64),
+                Progress::Verified(result) | Progress::Done(Ok(result)) => {
+                    return match &result.body {
+                        FetchedBody::Blob(blob) => Ok(blob.len),
+                        FetchedBody::Entry(entry) => Ok(entry.body.len() as u64),
                     };
                 }
-                Progress::Landed(Err(error)) => return Err(io::Error::other(error.to_string())),
+                Progress::Done(Err(error)) => return Err(io::Error::other(error.to_string())),
             }
             self.progress
                 .changed()

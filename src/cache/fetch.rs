@@ -14,15 +14,14 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Landed, Landing, MEMORY, Outcome, StaleReason,
-    behind::{Charge, News},
-    blob_slot,
+    Cache, FetchResult, FetchedBody, MAX_TRACKED, Outcome, StaleReason, blob_flight_key,
+    breaker::{self, Transition},
     decide::{Decision, Demand, Settlement, settle},
-    flight::{Progress, Slot},
+    flight::{FlightKey, Progress},
     now,
-    pace::Counted,
-    parts::Parts,
-    reach::{self, Change},
+    ranges::RangeDownloads,
+    schedule::PendingBytes,
+    write_behind::{FlushGuard, Update},
 };
 use crate::{
     error::{Error, chain},
@@ -35,9 +34,9 @@ use crate::{
 
 /// How long clients may be left without a byte: below the 30 s after which cargo gives a request up (cargo,
 /// `HttpTimeout` in `util/network/http.rs`).
-pub(super) const BUDGET: Duration = Duration::from_secs(24);
+pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(24);
 /// How long one attempt for something not stored waits for upstream's head.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A body is shown to clients while it arrives once it is this large or this old. Before that, a bad one can still be
 /// answered with words.
 const STREAM_FROM: u64 = 64 << 10;
@@ -66,68 +65,71 @@ impl Cache {
         progress: watch::Sender<Progress>,
     ) {
         let mut fetched = None;
-        let landing = match self.settle_entry(&resource, &key, demand).await {
-            Ok((landing, Keep::Put(old))) => {
-                self.make_due(&resource, old.as_ref(), &landing).await;
-                if let Landed::Entry(entry) = &landing.body {
-                    self.store_later(&resource, &key, News::Entry(entry.clone()));
+        let result = match self.settle_entry(&resource, &key, demand).await {
+            Ok((result, WritePlan::Put(old))) => {
+                self.invalidate_dependencies(&resource, old.as_ref(), &result)
+                    .await;
+                if let FetchedBody::Entry(entry) = &result.body {
+                    self.store_later(&resource, &key, Update::Entry(entry.clone()));
                     // What is as it was has been followed when it was asked about.
                     let is_changed = old.is_none_or(|old| old.head.sha256 != entry.head.sha256);
                     fetched = is_changed.then(|| entry.body.clone());
                 }
-                Ok(landing)
+                Ok(result)
             }
-            Ok((landing, Keep::Nothing)) => Ok(landing),
+            Ok((result, WritePlan::Nothing)) => Ok(result),
             Err(error) => Err(error),
         };
-        progress.send_replace(Progress::Landed(landing));
+        progress.send_replace(Progress::Done(result));
         if let Some(body) = fetched {
-            self.look_ahead(&resource, &body);
+            self.prefetch_dependencies(&resource, &body);
         }
     }
 
-    /// Lets news of an entry be seen at once, and stored when there is time.
-    fn store_later(&self, resource: &Resource, key: &Key, news: News) {
-        let bytes = news.bytes();
-        if self.0.behind.add(resource, key, news) {
-            self.store_soon(self.0.behind.charge(key), bytes);
+    /// Lets update of an entry be seen at once, and stored when there is time.
+    fn store_later(&self, resource: &Resource, key: &Key, update: Update) {
+        let bytes = update.bytes();
+        if self.0.write_behind.buffer(resource, key, update) {
+            self.store_soon(self.0.write_behind.flush_guard(key), bytes);
         }
     }
 
-    fn store_soon(&self, charge: Charge, bytes: u64) {
+    fn store_soon(&self, guard: FlushGuard, bytes: u64) {
         let cache = self.clone();
         tokio::spawn(async move {
-            let _waiting = cache.pause(bytes).await;
+            let _waiting = cache.wait_for_idle(bytes).await;
             // What failed is in the log. The charge is dropped however this ends.
-            let _ = cache.store_waiting(charge.key()).await;
+            let _ = cache.store_waiting(guard.key()).await;
         });
     }
 
     /// Tries again to store what could not be stored, one thing for each that could.
     fn store_again(&self) {
-        if let Some(charge) = self.0.behind.again(None) {
-            self.store_soon(charge, 0);
+        if let Some(guard) = self.0.write_behind.retry(None) {
+            self.store_soon(guard, 0);
         }
     }
 
     /// As [`Cache::store_waiting`], but tries again what could not be stored before.
     pub(super) async fn store_now(&self, key: &Key) -> Result<bool, Error> {
-        let _charge = self.0.behind.again(Some(key));
+        let _guard = self.0.write_behind.retry(Some(key));
         self.store_waiting(key).await
     }
 
     /// Stores what waits under `key`, or waits until that is done; says whether anything waited.
     async fn store_waiting(&self, key: &Key) -> Result<bool, Error> {
-        let Some(waiting) = self.0.behind.find(key) else {
+        let Some(waiting) = self.0.write_behind.pending(key) else {
             return Ok(false);
         };
-        let mut ended = waiting.turn.lock().await;
+        let mut ended = waiting.write_lock.lock().await;
         let _room = self.0.writers.acquire().await;
-        while let Some((number, news)) = self.0.behind.current(key, &waiting) {
+        while let Some((number, update)) = self.0.write_behind.next_update(key, &waiting) {
             *ended = None;
-            let (is_stored, told) = self.store_news(&waiting.resource, key, news).await;
+            let (is_stored, told) = self.store_news(&waiting.resource, key, update).await;
             *ended = Some(told);
-            self.0.behind.end(key, &waiting, number, is_stored);
+            self.0
+                .write_behind
+                .finish_write(key, &waiting, number, is_stored);
             if is_stored {
                 self.store_again();
             }
@@ -143,29 +145,29 @@ impl Cache {
         &self,
         resource: &Resource,
         key: &Key,
-        news: News,
+        update: Update,
     ) -> (bool, Result<(), Error>) {
         let stored = self.0.store.entry(key).await;
         if let Ok(Some(stored)) = &stored
-            && !news.is_news_to(stored, now())
+            && !update.supersedes(stored, now())
         {
             return (true, Ok(()));
         }
         // It may have been made due since.
-        match news {
-            News::Entry(mut entry) => {
-                entry.checked = self.counted(key, entry.checked);
+        match update {
+            Update::Entry(mut entry) => {
+                entry.checked = self.effective_checked(key, entry.checked);
                 match self.0.store.put_entry(key, &entry).await {
                     Ok(()) => (true, Ok(())),
-                    Err(error) => (false, Err(self.not_kept(resource, &error))),
+                    Err(error) => (false, Err(self.write_error(resource, &error))),
                 }
             }
-            News::Checked(_, checked) => {
+            Update::Checked(_, checked) => {
                 // Nothing that was stored is lost by it.
                 let renewed = self
                     .0
                     .store
-                    .mark_checked(key, self.counted(key, checked))
+                    .mark_checked(key, self.effective_checked(key, checked))
                     .await;
                 if let Err(error) = &renewed {
                     warn!(%resource, error = %chain(error), "cannot note that the stored copy is still right");
@@ -180,18 +182,18 @@ impl Cache {
         resource: &Resource,
         key: &Key,
         demand: Demand,
-    ) -> Result<(Landing, Keep), Error> {
-        let slot = Slot::Entry(key.clone());
+    ) -> Result<(FetchResult, WritePlan), Error> {
+        let flight_key = FlightKey::Entry(key.clone());
         // Again, now that this flight is the only one: another may have landed just before it began.
         let stored = self.stored(resource, key).await?;
         let validators = match (
-            self.decide(resource, &slot, stored.as_ref(), demand),
+            self.decide(resource, &flight_key, stored.as_ref(), demand),
             &stored,
         ) {
             (Decision::Serve(outcome), Some(entry)) => {
                 // That one may have been wanted for something else.
-                self.look_ahead(resource, &entry.body);
-                return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+                self.prefetch_dependencies(resource, &entry.body);
+                return Ok((result(outcome, entry.clone()), WritePlan::Nothing));
             }
             (Decision::Serve(_), None) => return Err(self.abandoned(resource)),
             (Decision::Refuse(refusal), _) => return Err(self.refused(resource, refusal)),
@@ -200,31 +202,31 @@ impl Cache {
         };
         if let Some(entry) = &stored {
             // What it leads to is as stale, and need not wait for its answer.
-            self.look_ahead(resource, &entry.body);
+            self.prefetch_dependencies(resource, &entry.body);
         }
         let url = self.locate(resource, Demand::Fresh).await?;
         let mut began = None;
         let mut tried = 0;
         loop {
             tried += 1;
-            if let Err(error) = self.0.pace.admit().await {
+            if let Err(error) = self.0.schedule.wait_for_capacity().await {
                 let error = Error::store("store", resource, &error);
                 let Some(entry) = stored else {
                     return Err(error);
                 };
                 warn!(%resource, %error, "serving a stale copy");
                 let outcome = Outcome::Stale(StaleReason::Failed);
-                return Ok((landing(outcome, entry), Keep::Nothing));
+                return Ok((result(outcome, entry), WritePlan::Nothing));
             }
-            let permit = self.0.entry_room.acquire().await;
+            let permit = self.0.entry_permits.acquire().await;
             // While this one waited for room, others may have found out.
             if tried == 1 {
                 match (
-                    self.decide(resource, &slot, stored.as_ref(), demand),
+                    self.decide(resource, &flight_key, stored.as_ref(), demand),
                     &stored,
                 ) {
                     (Decision::Serve(outcome), Some(entry)) => {
-                        return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+                        return Ok((result(outcome, entry.clone()), WritePlan::Nothing));
                     }
                     (Decision::Refuse(refusal), _) => return Err(self.refused(resource, refusal)),
                     (Decision::Serve(_), None) | (Decision::Revalidate(_) | Decision::Fetch, _) => {
@@ -233,9 +235,9 @@ impl Cache {
             }
             let patience = match &stored {
                 Some(_) => self.0.options.patience,
-                None => PATIENCE,
+                None => HEAD_TIMEOUT,
             };
-            // Waiting for room is nobody's fault.
+            // PendingWrite for room is nobody's fault.
             let began = *began.get_or_insert_with(Instant::now);
             let started = now();
             let asked = self.ask(
@@ -246,7 +248,7 @@ impl Cache {
                 patience,
                 started,
             );
-            let asked = timeout(BUDGET, asked).await.unwrap_or_else(|_| {
+            let asked = timeout(CLIENT_TIMEOUT, asked).await.unwrap_or_else(|_| {
                 Err(Failure::Broken {
                     host: host(&url),
                     cause: "it came too slowly".to_owned(),
@@ -255,7 +257,7 @@ impl Cache {
             let failure = match asked {
                 Ok(fetched) => {
                     self.note_answer(resource, &url);
-                    return self.accept(resource, &slot, key, stored, fetched, started);
+                    return self.accept(resource, &flight_key, key, stored, fetched, started);
                 }
                 Err(failure) => failure,
             };
@@ -265,10 +267,10 @@ impl Cache {
                 (Settlement::ServeStale, Some(entry)) => {
                     warn!(%resource, error = %failure, "serving a stale copy");
                     let outcome = Outcome::Stale(StaleReason::Failed);
-                    return Ok((landing(outcome, entry.clone()), Keep::Nothing));
+                    return Ok((result(outcome, entry.clone()), WritePlan::Nothing));
                 }
                 (Settlement::RememberAbsence, _) => {
-                    self.remember_absence(slot, resource.policy().absence);
+                    self.remember_absence(flight_key, resource.policy().absence);
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });
@@ -280,33 +282,33 @@ impl Cache {
         }
     }
 
-    /// Turns upstream's good answer about an entry into a landing.
+    /// Turns upstream's good answer about an entry into a result.
     fn accept(
         &self,
         resource: &Resource,
-        slot: &Slot,
+        flight_key: &FlightKey,
         key: &Key,
         stored: Option<Entry>,
         fetched: Fetched,
         started: SystemTime,
-    ) -> Result<(Landing, Keep), Error> {
+    ) -> Result<(FetchResult, WritePlan), Error> {
         self.0
-            .absences
+            .negative
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(slot);
+            .remove(flight_key);
         match (fetched, stored) {
             (Fetched::NotModified(max_age), Some(mut entry)) => {
                 entry.checked = started;
                 let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
                 if same_age {
-                    self.store_later(resource, key, News::Checked(entry.head.sha256, started));
-                    return Ok((landing(Outcome::Revalidated, entry), Keep::Nothing));
+                    self.store_later(resource, key, Update::Checked(entry.head.sha256, started));
+                    return Ok((result(Outcome::Revalidated, entry), WritePlan::Nothing));
                 }
                 entry.head.max_age = max_age.map(|age| age.as_secs());
                 Ok((
-                    landing(Outcome::Revalidated, entry.clone()),
-                    Keep::Put(Some(entry)),
+                    result(Outcome::Revalidated, entry.clone()),
+                    WritePlan::Put(Some(entry)),
                 ))
             }
             (Fetched::NotModified(_), None) => Err(self.abandoned(resource)),
@@ -314,21 +316,29 @@ impl Cache {
                 fresh.checked = started;
                 fresh.head.fetched = old.head.fetched;
                 if fresh.head == old.head {
-                    self.store_later(resource, key, News::Checked(fresh.head.sha256, started));
-                    return Ok((landing(Outcome::Revalidated, fresh), Keep::Nothing));
+                    self.store_later(resource, key, Update::Checked(fresh.head.sha256, started));
+                    return Ok((result(Outcome::Revalidated, fresh), WritePlan::Nothing));
                 }
-                Ok((landing(Outcome::Revalidated, fresh), Keep::Put(Some(old))))
+                Ok((
+                    result(Outcome::Revalidated, fresh),
+                    WritePlan::Put(Some(old)),
+                ))
             }
             (Fetched::Body(mut fresh), old) => {
                 fresh.checked = started;
-                Ok((landing(Outcome::Miss, fresh), Keep::Put(old)))
+                Ok((result(Outcome::Miss, fresh), WritePlan::Put(old)))
             }
         }
     }
 
     /// Makes entries that must agree with a changed one be checked again, before the changed one can be seen.
-    async fn make_due(&self, resource: &Resource, old: Option<&Entry>, landing: &Landing) {
-        let Landed::Entry(new) = &landing.body else {
+    async fn invalidate_dependencies(
+        &self,
+        resource: &Resource,
+        old: Option<&Entry>,
+        result: &FetchResult,
+    ) {
+        let FetchedBody::Entry(new) = &result.body else {
             return;
         };
         let now = now();
@@ -338,7 +348,7 @@ impl Cache {
             .0
             .options
             .max_age
-            .clamp(BUDGET, Duration::from_secs(1 << 30));
+            .clamp(CLIENT_TIMEOUT, Duration::from_secs(1 << 30));
         let after = match old {
             Some(_) => SystemTime::UNIX_EPOCH,
             None => now - window,
@@ -348,8 +358,12 @@ impl Cache {
             return;
         }
         {
-            let mut all = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
-            if all.len() >= MEMORY {
+            let mut all = self
+                .0
+                .invalidated
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if all.len() >= MAX_TRACKED {
                 all.clear();
             }
             for (key, since) in &due {
@@ -526,45 +540,45 @@ impl Cache {
         progress: watch::Sender<Progress>,
     ) {
         let arrival = self.arrive(&resource, sum, demand, &progress).await;
-        let landing = match arrival {
-            Ok(Arrival::Stored(blob)) => Ok(Landing {
+        let result = match arrival {
+            Ok(Download::Stored(blob)) => Ok(FetchResult {
                 outcome: Outcome::Hit,
-                body: Landed::Blob(blob),
-                not_kept: None,
+                body: FetchedBody::Blob(blob),
+                write_error: None,
             }),
-            Ok(Arrival::Spooled(spool, len)) => {
+            Ok(Download::Spooled(spool, len)) => {
                 let blob = Blob {
                     len,
                     bytes: spool.clone(),
                 };
-                let mut landing = Landing {
+                let mut result = FetchResult {
                     outcome: Outcome::Miss,
-                    body: Landed::Blob(blob),
-                    not_kept: None,
+                    body: FetchedBody::Blob(blob),
+                    write_error: None,
                 };
-                progress.send_replace(Progress::Proven(landing.clone()));
-                let _waiting = self.pause(spool.in_memory()).await;
+                progress.send_replace(Progress::Verified(result.clone()));
+                let _waiting = self.wait_for_idle(spool.in_memory()).await;
                 let _turn = self.0.writers.acquire().await;
                 match self.0.store.put_blob(spool, sum).await {
                     Ok(()) => {
-                        self.note_proven(sum, len);
+                        self.mark_verified(sum, len);
                         self.store_again();
                     }
-                    Err(error) => landing.not_kept = Some(self.not_kept(&resource, &error)),
+                    Err(error) => result.write_error = Some(self.write_error(&resource, &error)),
                 }
-                Ok(landing)
+                Ok(result)
             }
             Err(error) => Err(error),
         };
-        progress.send_replace(Progress::Landed(landing));
+        progress.send_replace(Progress::Done(result));
     }
 
     /// Lets clients go first, where there are any. To be held until what takes so many bytes of memory is stored.
-    async fn pause(&self, bytes: u64) -> Option<Counted<'_>> {
+    async fn wait_for_idle(&self, bytes: u64) -> Option<PendingBytes<'_>> {
         if !self.0.options.read_ahead {
             return None;
         }
-        Some(self.0.pace.pause(bytes).await)
+        Some(self.0.schedule.wait_for_idle(bytes).await)
     }
 
     /// Brings a blob's proven bytes into a spool.
@@ -574,14 +588,14 @@ impl Cache {
         sum: Sha256,
         demand: Demand,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Arrival, Error> {
+    ) -> Result<Download, Error> {
         if let Some(blob) = self.stored_blob(resource, sum).await
             && self.prove(sum, &blob).await.is_some()
         {
-            return Ok(Arrival::Stored(blob));
+            return Ok(Download::Stored(blob));
         }
-        let slot = blob_slot(resource, sum);
-        match self.decide(resource, &slot, None, demand) {
+        let flight_key = blob_flight_key(resource, sum);
+        match self.decide(resource, &flight_key, None, demand) {
             Decision::Refuse(refusal) => return Err(self.refused(resource, refusal)),
             Decision::Serve(_) | Decision::Revalidate(_) | Decision::Fetch => {}
         }
@@ -597,9 +611,9 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
-            let admitted = self.0.pace.admit().await;
+            let admitted = self.0.schedule.wait_for_capacity().await;
             admitted.map_err(|error| Error::store("store", resource, &error))?;
-            let permit = self.0.blob_room.acquire().await;
+            let permit = self.0.blob_permits.acquire().await;
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
                 return Err(error);
             }
@@ -607,10 +621,12 @@ impl Cache {
             let failure = match self.transfer(&url, sum, &mut transfer, progress).await {
                 Ok(()) => {
                     self.note_answer(resource, &url);
-                    return Ok(Arrival::Spooled(transfer.spool, transfer.written));
+                    return Ok(Download::Spooled(transfer.spool, transfer.written));
                 }
-                Err(Stop::Store(error)) => return Err(Error::store("store", resource, &error)),
-                Err(Stop::Failure(failure)) => failure,
+                Err(TransferError::Store(error)) => {
+                    return Err(Error::store("store", resource, &error));
+                }
+                Err(TransferError::Failure(failure)) => failure,
             };
             drop(permit);
             self.note_failure(resource, &url, &failure);
@@ -628,7 +644,7 @@ impl Cache {
             }
             match failure {
                 Failure::Absent { .. } => {
-                    self.remember_absence(slot, resource.policy().absence);
+                    self.remember_absence(flight_key, resource.policy().absence);
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });
@@ -667,9 +683,9 @@ impl Cache {
         sum: Sha256,
         transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransferError> {
         loop {
-            transfer.absorb(progress).await;
+            transfer.consume_ranges(progress).await;
             let is_all = transfer.written > 0 && transfer.total == Some(transfer.written);
             if is_all || self.stream(url, transfer, progress).await? == Stopped::AtEnd {
                 break;
@@ -691,14 +707,14 @@ impl Cache {
         url: &Url,
         transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Stopped, Stop> {
+    ) -> Result<Stopped, TransferError> {
         let ask = Get {
             url: url.clone(),
             validators: Validators::default(),
             offset: transfer.written,
             part: None,
             compressible: false,
-            patience: PATIENCE,
+            patience: HEAD_TIMEOUT,
         };
         let mut incoming = match self.0.upstream.get(&ask).await? {
             Reply::Body(incoming) => incoming,
@@ -713,15 +729,15 @@ impl Cache {
         };
         transfer.begin(&incoming, url)?;
         if transfer.written == 0 {
-            transfer.parts.give_up().await;
+            transfer.parts.cancel_all().await;
             transfer.parts = self.begin_parts(&incoming, url, &transfer.spool);
         }
-        transfer.bound = transfer.parts.bound(transfer.written).await;
+        transfer.bound = transfer.parts.next_range_start(transfer.written).await;
         let mut decoder = Decoder::new(incoming.coding);
         let limit = transfer.limit;
         while let Some(chunk) = incoming.chunk().await? {
             if transfer.written + chunk.len() as u64 >= transfer.bound {
-                transfer.bound = transfer.parts.bound(transfer.bound).await;
+                transfer.bound = transfer.parts.next_range_start(transfer.bound).await;
             }
             decoder.decode(&chunk, url, limit, |part| transfer.take(part, url))?;
             transfer.show(progress);
@@ -745,14 +761,14 @@ impl Cache {
     }
 
     /// Asks for something only to see whether the answer is a good one.
-    async fn ask_for_sign(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
+    async fn probe_once(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
         let asked = async {
             let validators = Validators::default();
             if let Location::Pair(..) = resource.location() {
-                return self.ask_sidecar(url, PATIENCE).await.map(|_| ());
+                return self.ask_sidecar(url, HEAD_TIMEOUT).await.map(|_| ());
             }
             if let Location::Entry(_) = resource.location() {
-                let asked = self.ask_entry(resource, url, validators, PATIENCE, now());
+                let asked = self.ask_entry(resource, url, validators, HEAD_TIMEOUT, now());
                 return asked.await.map(|_| ());
             }
             let ask = Get {
@@ -761,7 +777,7 @@ impl Cache {
                 offset: 0,
                 part: None,
                 compressible: false,
-                patience: PATIENCE,
+                patience: HEAD_TIMEOUT,
             };
             let Reply::Body(mut incoming) = self.0.upstream.get(&ask).await? else {
                 return Ok(());
@@ -779,9 +795,9 @@ impl Cache {
         };
         let silent = || Failure::Silent {
             host: host(url),
-            after: BUDGET,
+            after: CLIENT_TIMEOUT,
         };
-        timeout(BUDGET, asked)
+        timeout(CLIENT_TIMEOUT, asked)
             .await
             .unwrap_or_else(|_| Err(silent()))
     }
@@ -811,7 +827,7 @@ impl Cache {
             return Err(self.abandoned(resource));
         };
         let (_, entry) = self
-            .entry(resource, key, demand, super::Until::Proven)
+            .entry(resource, key, demand, super::Until::Verified)
             .await?;
         Ok(entry.body)
     }
@@ -824,7 +840,7 @@ impl Cache {
         tried: usize,
         since: Instant,
     ) -> Result<(), Error> {
-        let left = BUDGET.saturating_sub(since.elapsed());
+        let left = CLIENT_TIMEOUT.saturating_sub(since.elapsed());
         match retry_delay(&failure, tried, fastrand::f64()) {
             Some(pause) if pause < left => {
                 tokio::time::sleep(pause).await;
@@ -839,20 +855,20 @@ impl Cache {
     }
 
     /// Believes upstream's word for as long as it would believe it about what is there, too, at most.
-    fn remember_absence(&self, slot: Slot, ttl: Duration) {
+    fn remember_absence(&self, flight_key: FlightKey, ttl: Duration) {
         let ttl = ttl.min(self.0.options.max_age);
-        let mut absences = self
+        let mut negative = self
             .0
-            .absences
+            .negative
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if absences.len() >= MEMORY {
-            absences.clear();
+        if negative.len() >= MAX_TRACKED {
+            negative.clear();
         }
-        absences.insert(slot, now() + ttl);
+        negative.insert(flight_key, now() + ttl);
     }
 
-    fn not_kept(&self, resource: &Resource, error: &StoreError) -> Error {
+    fn write_error(&self, resource: &Resource, error: &StoreError) -> Error {
         warn!(%resource, error = %chain(error), "served but not stored");
         Error::store("store", resource, error)
     }
@@ -872,13 +888,13 @@ impl Cache {
         }
         let change = self.0.breakers.note_failure(url, failure, now());
         match change {
-            Change::Nothing => return,
-            Change::Doubt => {
+            Transition::Nothing => return,
+            Transition::Doubt => {
                 warn!(upstream = host(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
             }
-            Change::Outage | Change::Certainty => warn_of_outage(url, failure),
+            Transition::Outage | Transition::Certainty => warn_of_outage(url, failure),
         }
-        if change != Change::Certainty {
+        if change != Transition::Certainty {
             self.0.upstream.reconnect();
             tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
         }
@@ -890,7 +906,7 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
     let inner = Arc::downgrade(&cache.0);
     drop(cache);
     for tried in 0.. {
-        tokio::time::sleep(reach::probe_pause(tried)).await;
+        tokio::time::sleep(breaker::probe_delay(tried)).await;
         let Some(inner) = inner.upgrade() else { return };
         let cache = Cache(inner);
         if cache.0.breakers.outage(&url).is_none() {
@@ -899,7 +915,7 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
         // What was well once is the better question, but it may be what is ill now.
         let known = cache.0.breakers.last_good(&url).filter(|_| tried % 2 == 0);
         let (resource, url) = known.unwrap_or_else(|| (failed.clone(), url.clone()));
-        match cache.ask_for_sign(&resource, &url).await {
+        match cache.probe_once(&resource, &url).await {
             // Denied and absent are answers: whoever answers so is there.
             Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
                 return cache.note_answer(&resource, &url);
@@ -920,23 +936,23 @@ fn warn_of_outage(url: &Url, failure: &Failure) {
 }
 
 /// What is to be done with a landed entry.
-enum Keep {
+enum WritePlan {
     /// Nothing: it is stored as it is.
     Nothing,
     /// Put it in place of the old one.
     Put(Option<Entry>),
 }
 
-fn landing(outcome: Outcome, entry: Entry) -> Landing {
-    Landing {
+fn result(outcome: Outcome, entry: Entry) -> FetchResult {
+    FetchResult {
         outcome,
-        body: Landed::Entry(entry),
-        not_kept: None,
+        body: FetchedBody::Entry(entry),
+        write_error: None,
     }
 }
 
 /// How a blob came.
-enum Arrival {
+enum Download {
     /// It was there already.
     Stored(Blob),
     /// Proven, in the spool, of this length.
@@ -952,12 +968,12 @@ enum Stopped {
 }
 
 /// Why an attempt stopped.
-enum Stop {
+enum TransferError {
     Failure(Failure),
     Store(StoreError),
 }
 
-impl From<Failure> for Stop {
+impl From<Failure> for TransferError {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
     }
@@ -975,7 +991,7 @@ struct Transfer {
     total: Option<u64>,
     limit: u64,
     /// What comes another way, and where the first of it begins.
-    parts: Parts,
+    parts: RangeDownloads,
     bound: u64,
     began: Instant,
     last_byte: Instant,
@@ -995,7 +1011,7 @@ impl Transfer {
             skip: 0,
             total: None,
             limit: resource.policy().max_bytes,
-            parts: Parts::default(),
+            parts: RangeDownloads::default(),
             bound: u64::MAX,
             began,
             last_byte: began,
@@ -1005,7 +1021,7 @@ impl Transfer {
     }
 
     async fn start_over(&mut self) -> Result<(), StoreError> {
-        self.parts.give_up().await;
+        self.parts.cancel_all().await;
         self.hasher = Hasher::default();
         self.written = 0;
         self.last_piece = 0;
@@ -1031,7 +1047,7 @@ impl Transfer {
         Ok(())
     }
 
-    fn take(&mut self, part: &[u8], url: &Url) -> Result<(), Stop> {
+    fn take(&mut self, part: &[u8], url: &Url) -> Result<(), TransferError> {
         let known = usize::try_from(self.skip).map_or(part.len(), |skip| skip.min(part.len()));
         self.skip -= known as u64;
         let room = usize::try_from(self.bound - self.written).unwrap_or(usize::MAX);
@@ -1061,7 +1077,7 @@ impl Transfer {
         }
         self.spool
             .write(self.written, part)
-            .map_err(|source| Stop::Store(StoreError::io("staging", source)))?;
+            .map_err(|source| TransferError::Store(StoreError::io("staging", source)))?;
         self.advance(part);
         Ok(())
     }
@@ -1075,14 +1091,14 @@ impl Transfer {
     }
 
     /// Moves the front over the parts that lie there, as they arrive.
-    async fn absorb(&mut self, progress: &watch::Sender<Progress>) {
+    async fn consume_ranges(&mut self, progress: &watch::Sender<Progress>) {
         while let Some(arrived) = self.parts.arrived(self.written).await {
             while self.written < arrived {
                 let len =
                     usize::try_from((arrived - self.written).min(CHUNK_BYTES as u64)).unwrap_or(0);
                 let Ok(part) = self.spool.read_at(self.written, len).await else {
                     // The disk filled up, and the spool went on in memory without them.
-                    return self.parts.give_up().await;
+                    return self.parts.cancel_all().await;
                 };
                 self.advance(&part);
                 self.show(progress);
@@ -1259,7 +1275,7 @@ mod tests {
     }
 
     /// A cache whose store can't keep entries, and one whose storing dies of it.
-    fn broken(folder: &std::path::Path) -> (Cache, Resource, Key, News) {
+    fn broken(folder: &std::path::Path) -> (Cache, Resource, Key, Update) {
         let cache = Cache::on(folder);
         fs::create_dir(folder.join("v1")).unwrap();
         fs::write(folder.join("v1/entries"), "in the way").unwrap();
@@ -1269,8 +1285,8 @@ mod tests {
             panic!("an index entry is kept as an entry");
         };
         let body = Bytes::from_static(b"body");
-        let news = News::Entry(Entry::new(body, Validators::default(), None, now()));
-        (cache, Arc::new(Nameless(entry)), key, news)
+        let update = Update::Entry(Entry::new(body, Validators::default(), None, now()));
+        (cache, Arc::new(Nameless(entry)), key, update)
     }
 
     /// Waits until nothing waits to be stored.
@@ -1287,12 +1303,12 @@ mod tests {
     #[tokio::test]
     async fn what_dies_while_it_is_stored_waits_no_longer_and_the_next_news_are_stored() {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, nameless, key, news) = broken(folder.path());
-        cache.store_later(&nameless, &key, news.clone());
+        let (cache, nameless, key, update) = broken(folder.path());
+        cache.store_later(&nameless, &key, update.clone());
         assert_eq!(cache.pending_writes(), 1);
         settle(&cache).await;
         fs::remove_file(folder.path().join("v1/entries")).unwrap();
-        cache.store_later(&nameless, &key, news);
+        cache.store_later(&nameless, &key, update);
         settle(&cache).await;
         let stored = cache.0.store.entry(&key).await.unwrap().unwrap();
         assert_eq!(&stored.body[..], b"body");
@@ -1301,12 +1317,12 @@ mod tests {
     #[tokio::test]
     async fn what_dies_while_it_is_stored_is_no_end_of_finishing_and_no_success() {
         let folder = tempfile::tempdir().unwrap();
-        let (cache, nameless, key, news) = broken(folder.path());
-        cache.store_later(&nameless, &key, news);
-        let waiting = cache.0.behind.find(&key).unwrap();
+        let (cache, nameless, key, update) = broken(folder.path());
+        cache.store_later(&nameless, &key, update);
+        let waiting = cache.0.write_behind.pending(&key).unwrap();
         cache.flush().await;
         settle(&cache).await;
-        let ended = waiting.turn.lock().await;
+        let ended = waiting.write_lock.lock().await;
         assert!(ended.is_none(), "{ended:?}");
     }
 }

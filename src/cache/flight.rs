@@ -9,12 +9,12 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::Landing;
+use super::FetchResult;
 use crate::{error::Error, hash::Sha256, resource::Key, store::Spool};
 
 /// What a flight is known by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Slot {
+pub(super) enum FlightKey {
     Entry(Key),
     /// A hash, and what was asked for by it: whoever asks for something else by the same hash, which may not exist, must
     /// neither spoil nor share this fetch.
@@ -27,21 +27,21 @@ pub(super) enum Progress {
     /// Upstream has been asked, or soon will be.
     Asking,
     /// The body arrives in the spool; its first `ready` bytes may be read. The last piece is held back until the whole
-    /// is proven.
+    /// is verified.
     Arriving {
         spool: Arc<Spool>,
         total: Option<u64>,
         ready: u64,
     },
     /// The body is a blob's and right; it is being stored.
-    Proven(Landing),
+    Verified(FetchResult),
     /// It is over.
-    Landed(Result<Landing, Error>),
+    Done(Result<FetchResult, Error>),
 }
 
 /// The flights under way.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<Slot, watch::Receiver<Progress>>>>);
+pub(super) struct Flights(Arc<Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>>);
 
 /// Whether the caller's request started the flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,30 +51,30 @@ pub(super) enum Role {
 }
 
 impl Flights {
-    /// Joins the flight of `slot`, or starts it with the fetch that `start` makes. If the fetch dies without landing,
+    /// Joins the flight of `flight_key`, or starts it with the fetch that `start` makes. If the fetch dies without result,
     /// the channel closes and every waiter sees that. Nobody joins a flight that is over: after a failure, who asks again
     /// wants another try, and after a success they may want what is newer than its answer.
     pub(super) fn join<F>(
         &self,
-        slot: Slot,
+        flight_key: FlightKey,
         start: impl FnOnce(watch::Sender<Progress>) -> F,
     ) -> (Role, watch::Receiver<Progress>)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let mut flights = self.lock();
-        if let Some(progress) = flights.get(&slot)
-            && !matches!(*progress.borrow(), Progress::Landed(_))
+        if let Some(progress) = flights.get(&flight_key)
+            && !matches!(*progress.borrow(), Progress::Done(_))
         {
             return (Role::Joined, progress.clone());
         }
         let (sender, receiver) = watch::channel(Progress::Asking);
-        flights.insert(slot.clone(), receiver.clone());
+        flights.insert(flight_key.clone(), receiver.clone());
         drop(flights);
         let fetch = start(sender);
         let ended = Ended {
             flights: self.0.clone(),
-            slot,
+            flight_key,
             progress: receiver.clone(),
         };
         tokio::spawn(async move {
@@ -91,28 +91,28 @@ impl Flights {
     }
 
     /// Waits until everything that is proven by now has been stored. Fetches still on their way are not waited for.
-    pub(super) async fn land_proven(&self) {
+    pub(super) async fn wait_stored(&self) {
         let under_way: Vec<_> = self.lock().values().cloned().collect();
         for mut progress in under_way {
-            if matches!(*progress.borrow(), Progress::Proven(_)) {
+            if matches!(*progress.borrow(), Progress::Verified(_)) {
                 // An error means that the flight is over as well.
                 let _ = progress
-                    .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+                    .wait_for(|progress| matches!(progress, Progress::Done(_)))
                     .await;
             }
         }
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Slot, watch::Receiver<Progress>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Progress>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes the flight off the board when dropped.
 struct Ended {
-    flights: Arc<Mutex<HashMap<Slot, watch::Receiver<Progress>>>>,
-    slot: Slot,
+    flights: Arc<Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>>,
+    flight_key: FlightKey,
     progress: watch::Receiver<Progress>,
 }
 
@@ -121,10 +121,10 @@ impl Drop for Ended {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         // After a failure the next flight may have taken the place already.
         if flights
-            .get(&self.slot)
+            .get(&self.flight_key)
             .is_some_and(|progress| progress.same_channel(&self.progress))
         {
-            flights.remove(&self.slot);
+            flights.remove(&self.flight_key);
         }
     }
 }
@@ -135,26 +135,28 @@ mod tests {
 
     use super::*;
 
-    fn slot() -> Slot {
-        Slot::Blob(Sha256::of(b"x"), "x".to_owned())
+    fn flight_key() -> FlightKey {
+        FlightKey::Blob(Sha256::of(b"x"), "x".to_owned())
     }
 
     #[tokio::test]
     async fn a_second_asker_joins_and_the_board_is_clear_afterwards() {
         let flights = Flights::default();
         let (go, wait) = oneshot::channel::<()>();
-        let (role, mut first) = flights.join(slot(), |progress| async move {
+        let (role, mut first) = flights.join(flight_key(), |progress| async move {
             let _ = wait.await;
-            let _ = progress.send(Progress::Landed(Err(Error::Absent {
+            let _ = progress.send(Progress::Done(Err(Error::Absent {
                 resource: "x".into(),
             })));
         });
         assert_eq!(role, Role::Leader);
-        let (role, _) = flights.join(slot(), |_| async { panic!("a second fetch was started") });
+        let (role, _) = flights.join(flight_key(), |_| async {
+            panic!("a second fetch was started")
+        });
         assert_eq!((role, flights.len()), (Role::Joined, 1));
         go.send(()).unwrap();
         first
-            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+            .wait_for(|progress| matches!(progress, Progress::Done(_)))
             .await
             .unwrap();
         while first.changed().await.is_ok() {}
@@ -167,15 +169,15 @@ mod tests {
     async fn nobody_joins_a_flight_that_is_over_and_its_end_leaves_the_next_one_alone() {
         let flights = Flights::default();
         let (end, wait) = oneshot::channel::<()>();
-        let (_, mut first) = flights.join(slot(), |progress| async move {
-            let _ = progress.send(Progress::Landed(Err(Error::Absent {
+        let (_, mut first) = flights.join(flight_key(), |progress| async move {
+            let _ = progress.send(Progress::Done(Err(Error::Absent {
                 resource: "x".into(),
             })));
             let _ = wait.await;
         });
         first.changed().await.unwrap();
         let (keep, kept) = oneshot::channel::<()>();
-        let (role, _) = flights.join(slot(), |_| async move {
+        let (role, _) = flights.join(flight_key(), |_| async move {
             let _ = kept.await;
         });
         assert_eq!(role, Role::Leader);
@@ -184,7 +186,9 @@ mod tests {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        let (role, _) = flights.join(slot(), |_| async { panic!("a third fetch was started") });
+        let (role, _) = flights.join(flight_key(), |_| async {
+            panic!("a third fetch was started")
+        });
         assert_eq!((role, flights.len()), (Role::Joined, 1));
         drop(keep);
     }
@@ -192,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn a_fetch_that_dies_frees_its_waiters_and_the_next_asker_starts_anew() {
         let flights = Flights::default();
-        let (_, mut waiter) = flights.join(slot(), |progress| async move {
+        let (_, mut waiter) = flights.join(flight_key(), |progress| async move {
             let _progress = progress;
             panic!("on purpose: the fetch dies");
         });
@@ -200,7 +204,7 @@ mod tests {
         while flights.len() > 0 {
             tokio::task::yield_now().await;
         }
-        let (role, _) = flights.join(slot(), |_| async {});
+        let (role, _) = flights.join(flight_key(), |_| async {});
         assert_eq!(role, Role::Leader);
     }
 }

@@ -2,16 +2,16 @@
 //! here. Tells the decisions the time, and is the only place that heals. Never knows which kind it holds; statuses and the disk's
 //! layout are for others.
 
-mod ahead;
-mod behind;
 mod body;
+mod breaker;
 pub mod decide;
 mod fetch;
 mod flight;
-mod handed;
-mod pace;
-mod parts;
-mod reach;
+mod generations;
+mod prefetch;
+mod ranges;
+mod schedule;
+mod write_behind;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,8 +28,8 @@ use tracing::warn;
 use url::Url;
 
 pub use body::{Arriving, Body};
+pub use breaker::Outage;
 pub use decide::{Demand, Outcome, Reach, StaleReason};
-pub use reach::Outage;
 
 use crate::{
     error::{Error, chain},
@@ -38,19 +38,19 @@ use crate::{
     store::{Blob, CHUNK_BYTES, Entry, Store, StoreError},
     upstream::{Failure, Upstream},
 };
-use ahead::{Course, LATELY, Lane, Trail};
-use behind::{Behind, News};
+use breaker::CircuitBreakers;
 use decide::{Decision, Held, Refusal, decide};
-use flight::{Flights, Progress, Role, Slot};
-use handed::Pairs;
-use pace::Pace;
-use parts::PartRoom;
-use reach::Breakers;
+use flight::{FlightKey, Flights, Progress, Role};
+use generations::Generations;
+use prefetch::{BURST_WINDOW, InstallSession, PrefetchClass, RecentHints};
+use ranges::RangeLimits;
+use schedule::FlushScheduler;
+use write_behind::{Update, WriteBehind};
 
 /// Blobs up to this size are read before they are answered with, in one piece.
-const WHOLE_BLOB: u64 = CHUNK_BYTES as u64;
-/// Proven blobs and remembered absences are forgotten beyond this many; forgetting costs a hash or a request.
-const MEMORY: usize = 100_000;
+const WHOLE_BLOB_BYTES: u64 = CHUNK_BYTES as u64;
+/// Proven blobs and remembered negative are forgotten beyond this many; forgetting costs a hash or a request.
+const MAX_TRACKED: usize = 100_000;
 
 /// Requests to upstream at a time, for entries and for blobs. What answers a volley of questions about a whole project in one
 /// round trip; and no more bodies than one connection carries, but for what is fetched ahead, which has room beside them.
@@ -87,31 +87,31 @@ struct Inner {
     store: Arc<Store>,
     upstream: Upstream,
     options: CacheOptions,
-    breakers: Breakers,
+    breakers: CircuitBreakers,
     flights: Flights,
     /// Room for requests to upstream; large downloads must not hold up the small ones.
-    entry_room: Semaphore,
-    blob_room: Semaphore,
-    parts: PartRoom,
-    /// For what clients will ask for that follow a course.
-    course_lane: Lane,
+    entry_permits: Semaphore,
+    blob_permits: Semaphore,
+    parts: RangeLimits,
+    /// For what clients will ask for that follow a session.
+    install_class: PrefetchClass,
     /// Room for storing.
     writers: Semaphore,
-    pace: Pace,
+    schedule: FlushScheduler,
     /// Entries that wait to be stored, or could not be.
-    behind: Arc<Behind>,
+    write_behind: Arc<WriteBehind>,
     /// Until when upstream's word that there is no such thing is believed.
-    absences: Mutex<HashMap<Slot, SystemTime>>,
+    negative: Mutex<HashMap<FlightKey, SystemTime>>,
     /// Entries whose fetches count only if they began after the given moment.
-    due: Mutex<HashMap<Key, SystemTime>>,
-    handed: Pairs,
-    trail: Trail,
+    invalidated: Mutex<HashMap<Key, SystemTime>>,
+    generations: Generations,
+    recent_hints: RecentHints,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
     ahead: Mutex<HashMap<Key, SystemTime>>,
     /// The same for blobs, with the counter of those that are asked for.
     ahead_blobs: Mutex<HashMap<Sha256, &'static str>>,
     /// Blobs whose bytes this process has hashed, with their sizes.
-    proven: Mutex<HashMap<Sha256, u64>>,
+    verified: Mutex<HashMap<Sha256, u64>>,
     totals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -139,15 +139,15 @@ pub struct Ensured {
 
 /// Where a flight ended.
 #[derive(Clone, Debug)]
-struct Landing {
+struct FetchResult {
     outcome: Outcome,
-    body: Landed,
+    body: FetchedBody,
     /// Why it could be served but not kept.
-    not_kept: Option<Error>,
+    write_error: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
-enum Landed {
+enum FetchedBody {
     Entry(Entry),
     Blob(Blob),
 }
@@ -159,23 +159,27 @@ impl Cache {
             store,
             upstream,
             options,
-            breakers: Breakers::new(options.is_offline),
+            breakers: CircuitBreakers::new(options.is_offline),
             flights: Flights::default(),
-            entry_room: Semaphore::new(ENTRIES_IN_FLIGHT),
-            parts: PartRoom::new(),
-            // What follows a course takes none of the clients' room.
-            blob_room: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
-            course_lane: Lane::new(AHEAD_IN_FLIGHT, "blobs-ahead-fetched", "blobs-ahead-asked"),
+            entry_permits: Semaphore::new(ENTRIES_IN_FLIGHT),
+            parts: RangeLimits::new(),
+            // What follows a session takes none of the clients' room.
+            blob_permits: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
+            install_class: PrefetchClass::new(
+                AHEAD_IN_FLIGHT,
+                "blobs-ahead-fetched",
+                "blobs-ahead-asked",
+            ),
             writers: Semaphore::new(options.writers),
-            pace: Pace::new(),
-            behind: Arc::default(),
-            absences: Mutex::default(),
-            due: Mutex::default(),
+            schedule: FlushScheduler::new(),
+            write_behind: Arc::default(),
+            negative: Mutex::default(),
+            invalidated: Mutex::default(),
             ahead: Mutex::default(),
             ahead_blobs: Mutex::default(),
-            handed: Pairs::default(),
-            trail: Trail::default(),
-            proven: Mutex::default(),
+            generations: Generations::default(),
+            recent_hints: RecentHints::default(),
+            verified: Mutex::default(),
             totals: Mutex::default(),
         }))
     }
@@ -185,16 +189,16 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource) -> Result<Answer, Error> {
-        self.0.pace.note();
+        self.0.schedule.client_active();
         let answer = match self.resolve(resource).await {
-            Ok((resource, Spot::Entry(key), _)) => self.get_entry(&resource, key).await,
+            Ok((resource, StoreLocation::Entry(key), _)) => self.get_entry(&resource, key).await,
             // Boxed like all that is not for hits, which would carry its room otherwise.
-            Ok((resource, Spot::Half(key, half), _)) => {
+            Ok((resource, StoreLocation::Half(key, half), _)) => {
                 Box::pin(self.get_half(&resource, key, half)).await
             }
-            Ok((resource, Spot::Blob(sum), course)) => {
-                if let Some(course) = course {
-                    self.follow(course, sum);
+            Ok((resource, StoreLocation::Blob(sum), session)) => {
+                if let Some(session) = session {
+                    self.follow(session, sum);
                 }
                 self.get_blob(&resource, sum).await
             }
@@ -205,7 +209,7 @@ impl Cache {
             Err(Error::Absent { .. }) => "absent",
             Err(_) => "failed",
         });
-        self.0.pace.note();
+        self.0.schedule.client_active();
         answer
     }
 
@@ -214,10 +218,10 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had or kept.
     pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
-        let (resource, spot, _) = self.resolve(resource).await?;
-        match spot {
-            Spot::Entry(key) | Spot::Half(key, _) => {
-                let kept = self.entry(&resource, key.clone(), demand, Until::Kept);
+        let (resource, location, _) = self.resolve(resource).await?;
+        match location {
+            StoreLocation::Entry(key) | StoreLocation::Half(key, _) => {
+                let kept = self.entry(&resource, key.clone(), demand, Until::Stored);
                 let (outcome, entry) = kept.await?;
                 // What no longer waits may have failed before anybody waited for it.
                 if !self.store_now(&key).await? && outcome != Outcome::Hit {
@@ -229,7 +233,7 @@ impl Cache {
                     entry: Some(entry.body),
                 })
             }
-            Spot::Blob(sum) => {
+            StoreLocation::Blob(sum) => {
                 let stored = match self.stored_blob(&resource, sum).await {
                     Some(blob) if self.prove(sum, &blob).await.is_some() => Some(blob),
                     Some(_) | None => None,
@@ -241,13 +245,16 @@ impl Cache {
                         entry: None,
                     });
                 }
-                let (role, progress) = self.fly(&resource, blob_slot(&resource, sum), demand);
-                let landing = self.landed(&resource, progress, Until::Kept).await?;
-                let Landed::Blob(blob) = landing.body else {
+                let (role, progress) =
+                    self.join_flight(&resource, blob_flight_key(&resource, sum), demand);
+                let result = self
+                    .flight_result(&resource, progress, Until::Stored)
+                    .await?;
+                let FetchedBody::Blob(blob) = result.body else {
                     return Err(self.abandoned(&resource));
                 };
                 Ok(Ensured {
-                    outcome: collapse(role, landing.outcome),
+                    outcome: collapse(role, result.outcome),
                     bytes: blob.len,
                     entry: None,
                 })
@@ -295,49 +302,51 @@ impl Cache {
 
     /// Begins to fetch, or to revalidate, what clients will most likely ask for after `resource`, whose body is at hand. What
     /// comes of it leads further in turn.
-    fn look_ahead(&self, resource: &Resource, body: &[u8]) {
+    fn prefetch_dependencies(&self, resource: &Resource, body: &[u8]) {
         // What comes of it later than that would answer nobody any more.
-        if !self.0.options.read_ahead || self.0.pace.quiet() > decide::AHEAD {
+        if !self.0.options.read_ahead || self.0.schedule.idle_time() > decide::AHEAD {
             return;
         }
         for lead in resource.prefetch_hints(body) {
             let Location::Entry(key) = lead.resource.location() else {
                 continue;
             };
-            if self.0.trail.follow(&key, &lead, Instant::now()) {
+            if self.0.recent_hints.follow(&key, &lead, Instant::now()) {
                 let cache = self.clone();
                 tokio::spawn(async move {
                     // Whoever needs it will be told what failed.
-                    let _ = cache.follow_lead(&lead.resource, lead.is_likely).await;
+                    let _ = cache.follow_hint(&lead.resource, lead.is_likely).await;
                 });
             }
         }
     }
 
     /// Fetches, or revalidates, what a lead is to, and goes on from there.
-    async fn follow_lead(&self, next: &Resource, is_likely: bool) -> Option<()> {
+    async fn follow_hint(&self, next: &Resource, is_likely: bool) -> Option<()> {
         let body = match self.ask_ahead(next, is_likely).await? {
             // What is older was asked for in another burst, and so was what it leads to.
-            Ahead::Stored(entry) if entry.checked + LATELY >= now() => entry.body,
+            Ahead::Stored(entry) if entry.checked + BURST_WINDOW >= now() => entry.body,
             Ahead::Stored(_) => return None,
             // The flight goes on by itself.
             Ahead::Asked(Role::Leader, ..) => return None,
             Ahead::Asked(Role::Joined, _, Some(stored)) => stored.body,
-            Ahead::Asked(Role::Joined, progress, None) => self.landed_entry(next, progress).await?,
+            Ahead::Asked(Role::Joined, progress, None) => self.flight_entry(next, progress).await?,
         };
-        self.look_ahead(next, &body);
+        self.prefetch_dependencies(next, &body);
         Some(())
     }
 
-    async fn landed_entry(
+    async fn flight_entry(
         &self,
         resource: &Resource,
         progress: watch::Receiver<Progress>,
     ) -> Option<Bytes> {
-        let landing = self.landed(resource, progress, Until::Proven).await;
-        match landing.ok()?.body {
-            Landed::Entry(entry) => Some(entry.body),
-            Landed::Blob(_) => None,
+        let result = self
+            .flight_result(resource, progress, Until::Verified)
+            .await;
+        match result.ok()?.body {
+            FetchedBody::Entry(entry) => Some(entry.body),
+            FetchedBody::Blob(_) => None,
         }
     }
 
@@ -345,23 +354,23 @@ impl Cache {
         let Location::Entry(key) = next.location() else {
             return None;
         };
-        let slot = Slot::Entry(key.clone());
+        let flight_key = FlightKey::Entry(key.clone());
         let stored = self.stored(next, &key).await.ok()?;
         // What this burst has asked about already is not asked about again, however short the freshness window.
         let since = now();
-        let demand = Demand::FreshSince(since - LATELY);
-        match self.decide(next, &slot, stored.as_ref(), demand) {
+        let demand = Demand::FreshSince(since - BURST_WINDOW);
+        match self.decide(next, &flight_key, stored.as_ref(), demand) {
             Decision::Fetch if is_likely => {}
             Decision::Fetch => return None,
             Decision::Revalidate(_) => {}
             Decision::Serve(_) => return stored.map(Ahead::Stored),
             Decision::Refuse(_) => return None,
         }
-        let (role, progress) = self.fly(next, slot, demand);
+        let (role, progress) = self.join_flight(next, flight_key, demand);
         if role == Role::Leader {
             self.count("ahead-fetched");
             let mut ahead = self.ahead();
-            if ahead.len() >= MEMORY {
+            if ahead.len() >= MAX_TRACKED {
                 ahead.clear();
             }
             ahead.insert(key, since);
@@ -369,14 +378,14 @@ impl Cache {
         Some(Ahead::Asked(role, progress, stored))
     }
 
-    /// Begins to fetch what a client that asks for `sum` as a part of a course will ask for next.
-    fn follow(&self, course: Arc<Course>, sum: Sha256) {
-        if !self.0.options.read_ahead || self.is_offline() || !course.note(sum) {
+    /// Begins to fetch what a client that asks for `sum` as a part of a session will ask for next.
+    fn follow(&self, session: Arc<InstallSession>, sum: Sha256) {
+        if !self.0.options.read_ahead || self.is_offline() || !session.note(sum) {
             return;
         }
         let cache = self.clone();
         tokio::spawn(async move {
-            for next in course.next(sum).await {
+            for next in session.next(sum).await {
                 let cache = cache.clone();
                 tokio::spawn(async move {
                     // Whoever needs it will be told what failed.
@@ -391,39 +400,39 @@ impl Cache {
         let Location::Blob(sum) = next.location() else {
             return;
         };
-        let lane = &self.0.course_lane;
-        let Ok(_turn) = lane.room.acquire().await else {
+        let class = &self.0.install_class;
+        let Ok(_turn) = class.room.acquire().await else {
             return;
         };
-        let slot = blob_slot(next, sum);
+        let flight_key = blob_flight_key(next, sum);
         // What is damaged will be found when it is asked for.
         if self.stored_blob(next, sum).await.is_some() {
             return;
         }
-        if self.decide(next, &slot, None, Demand::Fresh) != Decision::Fetch {
+        if self.decide(next, &flight_key, None, Demand::Fresh) != Decision::Fetch {
             return;
         }
         let progress = {
             // Locked over both, so that whoever joins finds it noted.
             let mut ahead = self.ahead_blobs();
-            let (role, progress) = self.fly(next, slot, Demand::Fresh);
+            let (role, progress) = self.join_flight(next, flight_key, Demand::Fresh);
             if role == Role::Joined {
                 return;
             }
-            if ahead.len() >= MEMORY {
+            if ahead.len() >= MAX_TRACKED {
                 ahead.clear();
             }
-            ahead.insert(sum, lane.asked);
+            ahead.insert(sum, class.asked);
             progress
         };
-        match self.landed(next, progress, Until::Proven).await {
+        match self.flight_result(next, progress, Until::Verified).await {
             // Stored by another flight that landed just before this one began.
-            Ok(landing) if landing.outcome == Outcome::Hit => {
+            Ok(result) if result.outcome == Outcome::Hit => {
                 self.ahead_blobs().remove(&sum);
             }
             // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
             Err(_) if self.ahead_blobs().remove(&sum).is_some() => {}
-            Ok(_) | Err(_) => self.count(lane.fetched),
+            Ok(_) | Err(_) => self.count(class.fetched),
         }
     }
 
@@ -474,19 +483,19 @@ impl Cache {
 
     /// Entries that clients have been given and the store does not have yet.
     pub fn pending_writes(&self) -> usize {
-        self.0.behind.len()
+        self.0.write_behind.len()
     }
 
     /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
     /// out before the disk has them.
     pub async fn flush(&self) {
-        self.0.pace.end();
-        for key in self.0.behind.keys() {
+        self.0.schedule.shut_down();
+        for key in self.0.write_behind.keys() {
             let cache = self.clone();
             // What failed is in the log. Should it die, the rest is stored all the same.
             let _ = tokio::spawn(async move { cache.store_now(&key).await }).await;
         }
-        self.0.flights.land_proven().await;
+        self.0.flights.wait_stored().await;
     }
 
     fn count(&self, what: &'static str) {
@@ -499,14 +508,14 @@ impl Cache {
             .or_default() += 1;
     }
 
-    /// The resource named in full, where it is kept, and the course of which it is a part. A listing that does not mention
+    /// The resource named in full, where it is kept, and the session of which it is a part. A listing that does not mention
     /// it is asked for anew once.
     async fn resolve(
         &self,
         resource: &Resource,
-    ) -> Result<(Resource, Spot, Option<Arc<Course>>), Error> {
-        match Spot::of(resource.location()) {
-            Ok(spot) => Ok((resource.clone(), spot, None)),
+    ) -> Result<(Resource, StoreLocation, Option<Arc<InstallSession>>), Error> {
+        match StoreLocation::of(resource.location()) {
+            Ok(location) => Ok((resource.clone(), location, None)),
             Err(listing) => Box::pin(self.complete_by_listing(resource, listing)).await,
         }
     }
@@ -515,9 +524,9 @@ impl Cache {
         &self,
         resource: &Resource,
         listing: Resource,
-    ) -> Result<(Resource, Spot, Option<Arc<Course>>), Error> {
-        if let Some((complete, sum, course)) = self.complete_by_pair(resource).await {
-            return Ok((complete, Spot::Blob(sum), course));
+    ) -> Result<(Resource, StoreLocation, Option<Arc<InstallSession>>), Error> {
+        if let Some((complete, sum, session)) = self.complete_by_pair(resource).await {
+            return Ok((complete, StoreLocation::Blob(sum), session));
         }
         let Location::Entry(key) = listing.location() else {
             return Err(self.abandoned(resource));
@@ -528,7 +537,7 @@ impl Cache {
             Freshness::For(_) | Freshness::AsUpstreamSays => Demand::Fresh,
         };
         loop {
-            let listed = self.entry(&listing, key.clone(), demand, Until::Proven);
+            let listed = self.entry(&listing, key.clone(), demand, Until::Verified);
             let (outcome, entry) = match listed.await {
                 Err(absent @ Error::Absent { .. }) => {
                     return self.complete_by_last_pair(resource).await.ok_or(absent);
@@ -537,9 +546,9 @@ impl Cache {
             };
             match resource.resolve(&entry.body) {
                 Ok(complete) => {
-                    let spot =
-                        Spot::of(complete.location()).map_err(|_| self.abandoned(resource))?;
-                    return Ok((complete, spot, None));
+                    let location = StoreLocation::of(complete.location())
+                        .map_err(|_| self.abandoned(resource))?;
+                    return Ok((complete, location, None));
                 }
                 Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
                     demand = Demand::Refresh
@@ -560,12 +569,12 @@ impl Cache {
         }
     }
 
-    /// The resource as the pairs at hand list it, for which upstream need not be asked: those that clients were handed, who
+    /// The resource as the pairs at hand list it, for which upstream need not be asked: those that clients were generations, who
     /// ask by them, and stored ones of any age, since the name that they list fixes its bytes.
     async fn complete_by_pair(
         &self,
         resource: &Resource,
-    ) -> Option<(Resource, Sha256, Option<Arc<Course>>)> {
+    ) -> Option<(Resource, Sha256, Option<Arc<InstallSession>>)> {
         let pairs = resource.listings();
         if pairs.is_empty() {
             return None;
@@ -577,9 +586,9 @@ impl Cache {
                 Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
             }
         };
-        for (entry, course) in self.0.handed.listings() {
+        for (entry, session) in self.0.generations.listings() {
             if let Some((complete, sum)) = complete(&entry.body) {
-                return Some((complete, sum, Some(course)));
+                return Some((complete, sum, Some(session)));
             }
         }
         for pair in pairs {
@@ -596,15 +605,17 @@ impl Cache {
     async fn complete_by_last_pair(
         &self,
         resource: &Resource,
-    ) -> Option<(Resource, Spot, Option<Arc<Course>>)> {
+    ) -> Option<(Resource, StoreLocation, Option<Arc<InstallSession>>)> {
         let pair = resource.listings().pop()?;
         let Location::Pair(key, _) = pair.location() else {
             return None;
         };
-        let fetched = self.entry(&pair, key, Demand::Stored, Until::Proven).await;
+        let fetched = self
+            .entry(&pair, key, Demand::Stored, Until::Verified)
+            .await;
         let complete = resource.resolve(&fetched.ok()?.1.body).ok()?;
         match complete.location() {
-            Location::Blob(sum) => Some((complete, Spot::Blob(sum), None)),
+            Location::Blob(sum) => Some((complete, StoreLocation::Blob(sum), None)),
             Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
         }
     }
@@ -617,7 +628,7 @@ impl Cache {
             }
             None => Demand::Fresh,
         };
-        let (outcome, entry) = self.entry(resource, key, demand, Until::Proven).await?;
+        let (outcome, entry) = self.entry(resource, key, demand, Until::Verified).await?;
         // It may have been noted between the question above and the joining: then it must not answer the next request as well.
         if outcome == Outcome::Collapsed
             && let Location::Entry(key) = resource.location()
@@ -659,18 +670,18 @@ impl Cache {
     /// old one has had time to ask for its body. This holds whichever process brought the new generation.
     async fn get_half(&self, resource: &Resource, key: Key, half: Half) -> Result<Answer, Error> {
         let (outcome, entry) = match half {
-            Half::Body => match self.0.handed.give_body(&key) {
+            Half::Body => match self.0.generations.serve_manifest(&key) {
                 Some(entry) => (Outcome::Hit, entry),
                 None => {
-                    self.entry(resource, key, Demand::Fresh, Until::Proven)
+                    self.entry(resource, key, Demand::Fresh, Until::Verified)
                         .await?
                 }
             },
             Half::Sidecar => {
                 let (outcome, entry) = self
-                    .entry(resource, key.clone(), Demand::Fresh, Until::Proven)
+                    .entry(resource, key.clone(), Demand::Fresh, Until::Verified)
                     .await?;
-                (outcome, self.hand_out(resource, key, entry).await)
+                (outcome, self.serve_checksum(resource, key, entry).await)
             }
         };
         let body = resource.client_view(&entry.body);
@@ -699,9 +710,13 @@ impl Cache {
 
     /// Hands out the sidecar of `entry`, or of a newer one that was handed out already; waits while the clients of an older
     /// one may still be asking for its body.
-    async fn hand_out(&self, resource: &Resource, key: Key, entry: Entry) -> Entry {
+    async fn serve_checksum(&self, resource: &Resource, key: Key, entry: Entry) -> Entry {
         loop {
-            match self.0.handed.hand_out(resource, &key, &entry, now()) {
+            match self
+                .0
+                .generations
+                .serve_checksum(resource, &key, &entry, now())
+            {
                 Ok(entry) => return entry,
                 Err(pause) => tokio::time::sleep(pause).await,
             }
@@ -724,12 +739,12 @@ impl Cache {
 
     /// A blob, by a flight.
     async fn fetched_blob(&self, resource: &Resource, sum: Sha256) -> Result<Answer, Error> {
-        let slot = blob_slot(resource, sum);
-        let (role, mut progress) = self.fly(resource, slot, Demand::Fresh);
+        let flight_key = blob_flight_key(resource, sum);
+        let (role, mut progress) = self.join_flight(resource, flight_key, Demand::Fresh);
         self.note_asked(sum);
         let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
-        let Ok(state) = timeout(fetch::BUDGET, begun).await else {
-            return Err(self.too_slow(resource, fetch::BUDGET));
+        let Ok(state) = timeout(fetch::CLIENT_TIMEOUT, begun).await else {
+            return Err(self.too_slow(resource, fetch::CLIENT_TIMEOUT));
         };
         let state = state.map(|state| state.clone());
         let (outcome, body) = match state {
@@ -741,16 +756,16 @@ impl Cache {
                     progress,
                 }),
             ),
-            Ok(Progress::Proven(landing) | Progress::Landed(Ok(landing))) => match landing.body {
-                Landed::Blob(blob) => (
-                    landing.outcome,
+            Ok(Progress::Verified(result) | Progress::Done(Ok(result))) => match result.body {
+                FetchedBody::Blob(blob) => (
+                    result.outcome,
                     self.whole_or_blob(blob)
                         .await
                         .ok_or(self.abandoned(resource))?,
                 ),
-                Landed::Entry(_) => return Err(self.abandoned(resource)),
+                FetchedBody::Entry(_) => return Err(self.abandoned(resource)),
             },
-            Ok(Progress::Landed(Err(error))) => return Err(error),
+            Ok(Progress::Done(Err(error))) => return Err(error),
             Ok(Progress::Asking) | Err(_) => return Err(self.abandoned(resource)),
         };
         Ok(Answer {
@@ -769,8 +784,8 @@ impl Cache {
         until: Until,
     ) -> Result<(Outcome, Entry), Error> {
         let stored = self.stored(resource, &key).await?;
-        let slot = Slot::Entry(key.clone());
-        match self.decide(resource, &slot, stored.as_ref(), demand) {
+        let flight_key = FlightKey::Entry(key.clone());
+        match self.decide(resource, &flight_key, stored.as_ref(), demand) {
             Decision::Serve(outcome) => {
                 let entry = stored.ok_or_else(|| self.abandoned(resource))?;
                 Ok((outcome, entry))
@@ -791,29 +806,29 @@ impl Cache {
         until: Until,
         stored: Option<Entry>,
     ) -> Result<(Outcome, Entry), Error> {
-        let slot = Slot::Entry(key.clone());
+        let flight_key = FlightKey::Entry(key.clone());
         // One for both flights: clients wait no longer than for one.
-        let deadline = tokio::time::Instant::now() + fetch::BUDGET;
-        let (role, landing) = self
-            .fly_to(
+        let deadline = tokio::time::Instant::now() + fetch::CLIENT_TIMEOUT;
+        let (role, result) = self
+            .join_until(
                 resource,
-                slot.clone(),
+                flight_key.clone(),
                 demand,
                 until,
                 stored.as_ref(),
                 deadline,
             )
             .await?;
-        let Some(landing) = landing else {
+        let Some(result) = result else {
             let entry = stored.ok_or_else(|| self.abandoned(resource))?;
             return Ok((Outcome::Stale(StaleReason::Failed), entry));
         };
-        let mut landed = (role, landing);
+        let mut landed = (role, result);
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
-        if matches!(&landed.1.body, Landed::Entry(entry) if self.counted(&key, entry.checked) == SystemTime::UNIX_EPOCH)
+        if matches!(&landed.1.body, FetchedBody::Entry(entry) if self.effective_checked(&key, entry.checked) == SystemTime::UNIX_EPOCH)
             && !matches!(landed.1.outcome, Outcome::Stale(_))
         {
-            let again = self.fly_to(resource, slot, demand, until, None, deadline);
+            let again = self.join_until(resource, flight_key, demand, until, None, deadline);
             match again.await {
                 Ok((role, Some(again))) => landed = (role, again),
                 Err(error @ Error::Absent { .. }) => return Err(error),
@@ -825,26 +840,26 @@ impl Cache {
                 }
             }
         }
-        let (role, landing) = landed;
-        match landing.body {
-            Landed::Entry(entry) => Ok((collapse(role, landing.outcome), entry)),
-            Landed::Blob(_) => Err(self.abandoned(resource)),
+        let (role, result) = landed;
+        match result.body {
+            FetchedBody::Entry(entry) => Ok((collapse(role, result.outcome), entry)),
+            FetchedBody::Blob(_) => Err(self.abandoned(resource)),
         }
     }
 
     /// Joins or starts a flight and waits for it, for clients until the deadline; `None` if a client that has a stored copy at
     /// hand has waited enough.
-    async fn fly_to(
+    async fn join_until(
         &self,
         resource: &Resource,
-        slot: Slot,
+        flight_key: FlightKey,
         demand: Demand,
         until: Until,
         stored: Option<&Entry>,
         deadline: tokio::time::Instant,
-    ) -> Result<(Role, Option<Landing>), Error> {
-        let (role, progress) = self.fly(resource, slot, demand);
-        let landing = self.landed(resource, progress, until);
+    ) -> Result<(Role, Option<FetchResult>), Error> {
+        let (role, progress) = self.join_flight(resource, flight_key, demand);
+        let result = self.flight_result(resource, progress, until);
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let wait = match stored {
             // Once for the head and once for the body. What was made due is too old to be served lightly.
@@ -853,12 +868,12 @@ impl Cache {
             }
             Some(_) | None => left,
         };
-        if until == Until::Kept {
-            return Ok((role, Some(landing.await?)));
+        if until == Until::Stored {
+            return Ok((role, Some(result.await?)));
         }
         // The flight goes on, so that the next asker may find it landed.
-        match (timeout(wait, landing).await, stored) {
-            (Ok(landing), _) => Ok((role, Some(landing?))),
+        match (timeout(wait, result).await, stored) {
+            (Ok(result), _) => Ok((role, Some(result?))),
             (Err(_), Some(_)) => {
                 warn!(%resource, "upstream is slow; serving a stale copy");
                 Ok((role, None))
@@ -883,7 +898,7 @@ impl Cache {
     fn decide(
         &self,
         resource: &Resource,
-        slot: &Slot,
+        flight_key: &FlightKey,
         stored: Option<&Entry>,
         demand: Demand,
     ) -> Decision {
@@ -896,10 +911,10 @@ impl Cache {
         });
         let is_absent = self
             .0
-            .absences
+            .negative
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(slot)
+            .get(flight_key)
             .is_some_and(|until| now < *until);
         decide(
             &resource.policy(),
@@ -925,8 +940,12 @@ impl Cache {
     }
 
     /// When the entry under `key` counts as checked that was checked at `checked`: never, if it must have been checked since.
-    fn counted(&self, key: &Key, checked: SystemTime) -> SystemTime {
-        let due = self.0.due.lock().unwrap_or_else(PoisonError::into_inner);
+    fn effective_checked(&self, key: &Key, checked: SystemTime) -> SystemTime {
+        let due = self
+            .0
+            .invalidated
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match due.get(key) {
             Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
             Some(_) | None => checked,
@@ -972,20 +991,20 @@ impl Cache {
         }
     }
 
-    /// Joins or starts the flight of `slot`.
-    fn fly(
+    /// Joins or starts the flight of `flight_key`.
+    fn join_flight(
         &self,
         resource: &Resource,
-        slot: Slot,
+        flight_key: FlightKey,
         demand: Demand,
     ) -> (Role, watch::Receiver<Progress>) {
-        let (cache, resource, place) = (self.clone(), resource.clone(), slot.clone());
-        self.0.flights.join(slot, move |progress| async move {
+        let (cache, resource, place) = (self.clone(), resource.clone(), flight_key.clone());
+        self.0.flights.join(flight_key, move |progress| async move {
             match place {
-                Slot::Entry(key) => {
+                FlightKey::Entry(key) => {
                     Box::pin(cache.fetch_entry(resource, key, demand, progress)).await
                 }
-                Slot::Blob(sum, _) => {
+                FlightKey::Blob(sum, _) => {
                     Box::pin(cache.fetch_blob(resource, sum, demand, progress)).await
                 }
             }
@@ -993,25 +1012,25 @@ impl Cache {
     }
 
     /// Waits for a flight.
-    async fn landed(
+    async fn flight_result(
         &self,
         resource: &Resource,
         mut progress: watch::Receiver<Progress>,
         until: Until,
-    ) -> Result<Landing, Error> {
+    ) -> Result<FetchResult, Error> {
         let is_over = |state: &Progress| match state {
             Progress::Asking | Progress::Arriving { .. } => false,
-            Progress::Proven(_) => until == Until::Proven,
-            Progress::Landed(_) => true,
+            Progress::Verified(_) => until == Until::Verified,
+            Progress::Done(_) => true,
         };
         let state = progress.wait_for(is_over).await.map(|state| state.clone());
         match state {
-            Ok(Progress::Landed(Ok(Landing {
-                not_kept: Some(error),
+            Ok(Progress::Done(Ok(FetchResult {
+                write_error: Some(error),
                 ..
-            }))) if until == Until::Kept => Err(error),
-            Ok(Progress::Proven(landing)) => Ok(landing),
-            Ok(Progress::Landed(landing)) => landing,
+            }))) if until == Until::Stored => Err(error),
+            Ok(Progress::Verified(result)) => Ok(result),
+            Ok(Progress::Done(result)) => result,
             Ok(Progress::Asking | Progress::Arriving { .. }) | Err(_) => {
                 Err(self.abandoned(resource))
             }
@@ -1022,20 +1041,22 @@ impl Cache {
     async fn stored(&self, resource: &Resource, key: &Key) -> Result<Option<Entry>, Error> {
         let count = |newest: Option<Entry>| {
             newest.map(|mut entry| {
-                entry.checked = self.counted(key, entry.checked);
+                entry.checked = self.effective_checked(key, entry.checked);
                 entry
             })
         };
         // Looked up first: what is stored meanwhile is then found in the store.
-        let news = match self.0.behind.news(key) {
+        let update = match self.0.write_behind.update(key) {
             // Whether another process has stored something newer since is found out when this is stored.
-            Some((News::Entry(entry), true)) => return Ok(count(Some(entry))),
-            news => news.map(|(news, _)| news),
+            Some((Update::Entry(entry), true)) => return Ok(count(Some(entry))),
+            update => update.map(|(update, _)| update),
         };
         match self.0.store.entry(key).await {
-            Ok(stored) => Ok(count(newest(stored, news, now()))),
+            Ok(stored) => Ok(count(newest(stored, update, now()))),
             // What is at hand heals it.
-            Err(_) if matches!(news, Some(News::Entry(_))) => Ok(count(newest(None, news, now()))),
+            Err(_) if matches!(update, Some(Update::Entry(_))) => {
+                Ok(count(newest(None, update, now())))
+            }
             Err(error @ StoreError::Damaged { .. }) => {
                 warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
                 Ok(None)
@@ -1058,7 +1079,7 @@ impl Cache {
     /// The body of a stored blob, which is hashed the first time this process serves it. A damaged or unreadable one is
     /// taken away, to be fetched again.
     async fn prove(&self, sum: Sha256, blob: &Blob) -> Option<Body> {
-        let proven = self.proven().get(&sum).copied();
+        let proven = self.verified().get(&sum).copied();
         let body = if proven == Some(blob.len) {
             self.whole_or_blob(blob.clone()).await
         } else {
@@ -1066,11 +1087,11 @@ impl Cache {
         };
         if body.is_some() {
             if proven != Some(blob.len) {
-                self.note_proven(sum, blob.len);
+                self.mark_verified(sum, blob.len);
             }
             return body;
         }
-        self.proven().remove(&sum);
+        self.verified().remove(&sum);
         warn!(blob = %sum, "a stored blob is damaged; fetching it again");
         if let Err(error) = self.0.store.remove_blob(sum).await {
             warn!(blob = %sum, error = %chain(&error), "cannot remove the damaged blob");
@@ -1084,7 +1105,7 @@ impl Cache {
         let mut whole = None;
         let mut at = 0;
         while at < blob.len {
-            let len = (blob.len - at).min(WHOLE_BLOB);
+            let len = (blob.len - at).min(WHOLE_BLOB_BYTES);
             let part = blob
                 .bytes
                 .read_at(at, usize::try_from(len).ok()?)
@@ -1099,23 +1120,26 @@ impl Cache {
     }
 
     /// Never held across an await.
-    fn proven(&self) -> MutexGuard<'_, HashMap<Sha256, u64>> {
-        self.0.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verified(&self) -> MutexGuard<'_, HashMap<Sha256, u64>> {
+        self.0
+            .verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_proven(&self, sum: Sha256, len: u64) {
-        let mut proven = self.proven();
-        if proven.len() >= MEMORY {
-            proven.clear();
+    fn mark_verified(&self, sum: Sha256, len: u64) {
+        let mut verified = self.verified();
+        if verified.len() >= MAX_TRACKED {
+            verified.clear();
         }
-        proven.insert(sum, len);
+        verified.insert(sum, len);
     }
 
     async fn whole_or_blob(&self, blob: Blob) -> Option<Body> {
         if let Some(bytes) = blob.bytes.in_memory() {
             return Some(Body::Whole(bytes));
         }
-        if blob.len > WHOLE_BLOB {
+        if blob.len > WHOLE_BLOB_BYTES {
             return Some(Body::Blob(blob));
         }
         blob.bytes
@@ -1138,35 +1162,35 @@ enum Ahead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
     /// Until the body is known to be right.
-    Proven,
+    Verified,
     /// Until it is stored, safe from a crash.
-    Kept,
+    Stored,
 }
 
 /// What is stored and what waits to be, made one.
-fn newest(stored: Option<Entry>, news: Option<News>, now: SystemTime) -> Option<Entry> {
-    match (stored, news) {
-        (Some(mut stored), Some(news)) if news.is_news_to(&stored, now) => match news {
-            News::Entry(waiting) => Some(waiting),
-            News::Checked(_, checked) => {
+fn newest(stored: Option<Entry>, update: Option<Update>, now: SystemTime) -> Option<Entry> {
+    match (stored, update) {
+        (Some(mut stored), Some(update)) if update.supersedes(&stored, now) => match update {
+            Update::Entry(waiting) => Some(waiting),
+            Update::Checked(_, checked) => {
                 stored.checked = checked;
                 Some(stored)
             }
         },
-        (None, Some(News::Entry(waiting))) => Some(waiting),
+        (None, Some(Update::Entry(waiting))) => Some(waiting),
         (stored, Some(_) | None) => stored,
     }
 }
 
 /// Where a resource that is named in full is kept.
 #[derive(Debug)]
-enum Spot {
+enum StoreLocation {
     Entry(Key),
     Half(Key, Half),
     Blob(Sha256),
 }
 
-impl Spot {
+impl StoreLocation {
     /// The listing to read first, if it is not named in full.
     fn of(place: Location) -> Result<Self, Resource> {
         match place {
@@ -1186,8 +1210,8 @@ fn collapse(role: Role, outcome: Outcome) -> Outcome {
     }
 }
 
-fn blob_slot(resource: &Resource, sum: Sha256) -> Slot {
-    Slot::Blob(sum, resource.to_string())
+fn blob_flight_key(resource: &Resource, sum: Sha256) -> FlightKey {
+    FlightKey::Blob(sum, resource.to_string())
 }
 
 fn now() -> SystemTime {
@@ -1248,16 +1272,21 @@ mod tests {
     async fn answer_made_due(cache: &Cache, resource: &Resource, key: Key) -> (Answer, Duration) {
         let began = tokio::time::Instant::now();
         let made = entry("body", now() - Duration::from_secs(60));
-        cache.0.due.lock().unwrap().insert(key.clone(), now());
+        cache
+            .0
+            .invalidated
+            .lock()
+            .unwrap()
+            .insert(key.clone(), now());
         cache
             .0
             .flights
-            .join(Slot::Entry(key), |progress| async move {
+            .join(FlightKey::Entry(key), |progress| async move {
                 tokio::time::sleep(Duration::from_secs(20)).await;
-                progress.send_replace(Progress::Landed(Ok(Landing {
+                progress.send_replace(Progress::Done(Ok(FetchResult {
                     outcome: Outcome::Miss,
-                    body: Landed::Entry(made),
-                    not_kept: None,
+                    body: FetchedBody::Entry(made),
+                    write_error: None,
                 })));
             });
         let answer = cache.get(resource).await;
@@ -1278,17 +1307,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (cache, resource, key) = scene(folder.path());
         let all = u32::try_from(ENTRIES_IN_FLIGHT).unwrap();
-        let _room = cache.0.entry_room.acquire_many(all).await.unwrap();
+        let _room = cache.0.entry_permits.acquire_many(all).await.unwrap();
         let (answer, took) = answer_made_due(&cache, &resource, key).await;
         assert_eq!(answer.outcome, Outcome::Stale(StaleReason::Failed));
-        assert!(took < fetch::BUDGET + Duration::from_secs(1), "{took:?}");
+        assert!(
+            took < fetch::CLIENT_TIMEOUT + Duration::from_secs(1),
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_is_named_and_what_is_at_hand_is_served() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, resource, key) = scene(folder.path());
-        let _hung = cache.0.pace.pause(1 << 30).await;
+        let _hung = cache.0.schedule.wait_for_idle(1 << 30).await;
         let error = cache.get(&resource).await.unwrap_err();
         assert!(matches!(error, Error::Store { .. }), "{error}");
         assert!(error.to_string().contains("disk"), "{error}");

@@ -1,4 +1,4 @@
-//! Parts of a large body, fetched over connections of their own while the transfer goes on at its front: many servers limit
+//! RangeDownloads of a large body, fetched over connections of their own while the transfer goes on at its front: many servers limit
 //! each connection. The transfer itself, and the proof of the whole, are `fetch`'s.
 //!
 //! ```text
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Cache, fetch::PATIENCE};
+use super::{Cache, fetch::HEAD_TIMEOUT};
 use crate::{
     store::Spool,
     upstream::{Failure, Get, Part, Reply, UpstreamBody, host, retry_delay},
@@ -31,9 +31,9 @@ use crate::{
 
 /// The smallest body that is worth more connections.
 const WORTH: u64 = 32 << 20;
-/// Parts of one body at a time, besides its front.
+/// RangeDownloads of one body at a time, besides its front.
 const PARTS: usize = 3;
-/// Parts of all bodies at a time.
+/// RangeDownloads of all bodies at a time.
 const ROOM: usize = 12;
 /// Attempts for one part. What is missing then comes from the front.
 const ATTEMPTS: usize = 2;
@@ -43,13 +43,13 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// Room for parts, and who shall not be asked for any.
 #[derive(Debug)]
-pub(super) struct PartRoom {
+pub(super) struct RangeLimits {
     free: Arc<Semaphore>,
     /// Hosts whose parts made a wrong whole.
     distrusted: Mutex<HashSet<String>>,
 }
 
-impl PartRoom {
+impl RangeLimits {
     pub(super) fn new() -> Self {
         Self {
             free: Arc::new(Semaphore::new(ROOM)),
@@ -72,7 +72,7 @@ impl PartRoom {
 
 /// The parts of one body that the front has not passed yet, in order.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct RangeDownloads {
     ahead: VecDeque<Ahead>,
     /// Whether any of the body came in a part.
     pub(super) are_used: bool,
@@ -94,16 +94,16 @@ impl Drop for Ahead {
     }
 }
 
-impl Parts {
+impl RangeDownloads {
     /// Where the stream from the front has to end because a part begins there. One that has nothing to show when the front
     /// gets there is given up.
-    pub(super) async fn bound(&mut self, front: u64) -> u64 {
+    pub(super) async fn next_range_start(&mut self, front: u64) -> u64 {
         while let Some(next) = self.ahead.front() {
             let has_any = *next.arrived.borrow() > next.span.start;
             if has_any || (front < next.span.start && !next.task.is_finished()) {
                 return next.span.start;
             }
-            self.give_up_next().await;
+            self.cancel_next().await;
         }
         u64::MAX
     }
@@ -127,19 +127,19 @@ impl Parts {
                 || !matches!(timeout(left, next.arrived.changed()).await, Ok(Ok(())));
             next.waited += began.elapsed();
             if is_over {
-                self.give_up_next().await;
+                self.cancel_next().await;
             }
         }
     }
 
     /// Gives up all, and waits until none of them writes any more.
-    pub(super) async fn give_up(&mut self) {
+    pub(super) async fn cancel_all(&mut self) {
         while !self.ahead.is_empty() {
-            self.give_up_next().await;
+            self.cancel_next().await;
         }
     }
 
-    async fn give_up_next(&mut self) {
+    async fn cancel_next(&mut self) {
         if let Some(mut next) = self.ahead.pop_front() {
             next.task.abort();
             // Aborted or done, it is over.
@@ -156,8 +156,8 @@ impl Cache {
         incoming: &UpstreamBody,
         url: &url::Url,
         spool: &Arc<Spool>,
-    ) -> Parts {
-        let mut parts = Parts::default();
+    ) -> RangeDownloads {
+        let mut parts = RangeDownloads::default();
         let room = &self.0.parts;
         let (Some(validator), Some(total)) = (&incoming.divisible, incoming.total) else {
             return parts;
@@ -178,7 +178,7 @@ impl Cache {
                     validator: validator.clone(),
                 }),
                 compressible: false,
-                patience: PATIENCE,
+                patience: HEAD_TIMEOUT,
             };
             let (progress, arrived) = watch::channel(span.start);
             let (cache, spool, end) = (self.clone(), spool.clone(), span.end);

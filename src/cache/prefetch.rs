@@ -17,7 +17,7 @@ use crate::{
 
 /// What is fetched ahead for one reason: how much of it at a time, and what it is counted as.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct PrefetchClass {
     pub(super) room: Semaphore,
     /// The counter of what has come.
     pub(super) fetched: &'static str,
@@ -25,7 +25,7 @@ pub(super) struct Lane {
     pub(super) asked: &'static str,
 }
 
-impl Lane {
+impl PrefetchClass {
     /// For so many blobs at a time.
     pub(super) fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
         Self {
@@ -37,11 +37,11 @@ impl Lane {
 }
 
 /// How long ago something was asked about, or followed, that belongs to the same burst for certain.
-pub(super) const LATELY: Duration = Duration::from_secs(2);
+pub(super) const BURST_WINDOW: Duration = Duration::from_secs(2);
 
 /// The leads that were followed lately, with what sets apart those to the same thing: a burst has many to a few.
 #[derive(Debug, Default)]
-pub(super) struct Trail(Mutex<Followed>);
+pub(super) struct RecentHints(Mutex<Followed>);
 
 #[derive(Debug, Default)]
 struct Followed {
@@ -50,12 +50,12 @@ struct Followed {
     leads: HashMap<(Key, String), bool>,
 }
 
-impl Trail {
+impl RecentHints {
     /// Whether this lead to what is kept under `key` is yet to be followed, which it then counts as. One that was followed without
     /// being likely is, once it is.
     pub(super) fn follow(&self, key: &Key, lead: &PrefetchHint, now: Instant) -> bool {
         let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_past = |since| now.duration_since(since) > LATELY;
+        let is_past = |since| now.duration_since(since) > BURST_WINDOW;
         if followed.since.is_none_or(is_past) {
             *followed = Followed {
                 since: Some(now),
@@ -76,7 +76,7 @@ impl Trail {
 
 /// One handed-out body, and what was asked of it since.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct InstallSession {
     listing: Resource,
     body: Bytes,
     asked: Mutex<Asked>,
@@ -103,7 +103,7 @@ struct Known {
     group_of: HashMap<Sha256, Option<usize>>,
 }
 
-impl Course {
+impl InstallSession {
     pub(super) fn new(listing: Resource, body: Bytes) -> Arc<Self> {
         Arc::new(Self {
             listing,
@@ -127,23 +127,23 @@ impl Course {
     }
 
     /// A client asks for this blob. Says whether that can lead to anything: who has a listing from another day, and asks
-    /// without looking at it again, follows no course.
+    /// without looking at it again, follows no session.
     pub(super) fn note(&self, sum: Sha256) -> bool {
         let mut asked = self.asked();
         asked.is_given && asked.blobs.insert(sum)
     }
 
     /// What to fetch ahead now that `sum` was asked for, in the order in which it will be asked for; each only once until
-    /// [`Course::begin`].
+    /// [`InstallSession::begin`].
     pub(super) async fn next(self: &Arc<Self>, sum: Sha256) -> Vec<Resource> {
         let mut known = self.known.lock().await;
         let group = match known.group_of.get(&sum) {
             Some(group) => *group,
             None => {
                 // Up to a megabyte of text: too long for a thread that answers others.
-                let course = self.clone();
+                let session = self.clone();
                 let read = tokio::task::spawn_blocking(move || {
-                    course.listing.profile_downloads(&course.body, sum)
+                    session.listing.profile_downloads(&session.body, sum)
                 });
                 known.add(sum, read.await.unwrap_or_default())
             }
@@ -156,7 +156,7 @@ impl Course {
             .map(|run| run.iter().filter_map(blob).collect())
             .collect();
         let mut asked = self.asked();
-        let mut next = ahead(&sums, &asked.blobs);
+        let mut next = next_downloads(&sums, &asked.blobs);
         next.retain(|sum| asked.begun.insert(*sum));
         let resource = |sum: &Sha256| {
             let mut all = group.iter().flatten();
@@ -193,21 +193,21 @@ fn blob(resource: &Resource) -> Option<Sha256> {
 
 /// How many blobs that only a larger run has must have been asked for before the rest of it is fetched ahead. One may be
 /// an extra to the smaller run: clippy, for someone who wants no documentation.
-const SIGNS: usize = 2;
+const MIN_EVIDENCE: usize = 2;
 
 /// What of these runs, each of which contains the one before it, will be asked for, if `asked` has been.
 ///
 /// Clients ask in the order of the run, so a run is believed in if what they have asked of it is its beginning: someone
 /// who adds a single thing to what he has does not begin with the first. What is asked for beside it says nothing, since
 /// any run may come with extras.
-fn ahead(runs: &[Vec<Sha256>], asked: &HashSet<Sha256>) -> Vec<Sha256> {
+fn next_downloads(runs: &[Vec<Sha256>], asked: &HashSet<Sha256>) -> Vec<Sha256> {
     let mut next = Vec::new();
     let mut smaller: &[Sha256] = &[];
     for run in runs {
         let begun = run.iter().take_while(|sum| asked.contains(sum)).count();
         let of_run = run.iter().filter(|sum| asked.contains(sum)).count();
         let signs = run[..begun].iter().filter(|sum| !smaller.contains(sum));
-        let needed = if smaller.is_empty() { 1 } else { SIGNS };
+        let needed = if smaller.is_empty() { 1 } else { MIN_EVIDENCE };
         if begun == of_run && signs.count() >= needed {
             let rest = run[begun..].iter().filter(|sum| !next.contains(*sum));
             let rest: Vec<_> = rest.copied().collect();
@@ -230,28 +230,28 @@ mod tests {
         let Location::Entry(key) = resource.location() else {
             panic!("{:?}", resource.location())
         };
-        let (trail, start) = (Trail::default(), Instant::now());
+        let (recent_hints, start) = (RecentHints::default(), Instant::now());
         let follow = |choice: &str, is_likely, after| {
             let lead = PrefetchHint {
                 resource: resource.clone(),
                 choice: choice.to_owned(),
                 is_likely,
             };
-            trail.follow(&key, &lead, start + after)
+            recent_hints.follow(&key, &lead, start + after)
         };
         assert!(follow("^1", false, Duration::ZERO));
         assert!(!follow("^1", false, Duration::ZERO));
         assert!(follow("^1", true, Duration::ZERO));
         assert!(!follow("^1", true, Duration::ZERO));
-        assert!(!follow("^1", false, LATELY));
-        assert!(follow("^2", true, LATELY));
-        assert!(follow("^1", true, LATELY * 2));
+        assert!(!follow("^1", false, BURST_WINDOW));
+        assert!(follow("^2", true, BURST_WINDOW));
+        assert!(follow("^1", true, BURST_WINDOW * 2));
     }
 
     const MINIMAL: &str = "cargo rust-std rustc";
     const DEFAULT: &str = "cargo clippy rust-docs rust-std rustc rustfmt";
 
-    /// What is fetched ahead in the course of an install that asks for these, one after the other.
+    /// What is fetched ahead in the session of an install that asks for these, one after the other.
     #[track_caller]
     fn check(asked: &str, expected: &str) {
         let sum = |name: &str| Sha256::of(name.as_bytes());
@@ -260,7 +260,7 @@ mod tests {
         let mut so_far = HashSet::new();
         for name in asked.split(' ') {
             so_far.insert(sum(name));
-            for next in ahead(&runs, &so_far) {
+            for next in next_downloads(&runs, &so_far) {
                 let name = DEFAULT.split(' ').find(|name| sum(name) == next).unwrap();
                 if !begun.iter().any(|begun| begun == name) {
                     begun.push(name.to_owned());
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn without_runs_nothing_follows() {
-        assert!(ahead(&[], &HashSet::from([Sha256::of(b"x")])).is_empty());
-        assert!(ahead(&[Vec::new()], &HashSet::from([Sha256::of(b"x")])).is_empty());
+        assert!(next_downloads(&[], &HashSet::from([Sha256::of(b"x")])).is_empty());
+        assert!(next_downloads(&[Vec::new()], &HashSet::from([Sha256::of(b"x")])).is_empty());
     }
 }

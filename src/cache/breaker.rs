@@ -13,7 +13,7 @@ use std::{
 
 use url::Url;
 
-use super::{decide::Reach, fetch::PATIENCE};
+use super::{decide::Reach, fetch::HEAD_TIMEOUT};
 use crate::{
     resource::Resource,
     upstream::{Failure, host},
@@ -21,25 +21,25 @@ use crate::{
 
 /// Bad answers about so many different things, without a good answer between, count as an outage. Fewer may be the fault of
 /// the things.
-const BAD_ANSWERS: usize = 3;
+const MAX_BAD_ANSWERS: usize = 3;
 /// The pause before the first probe, doubled up to the last one.
-const FIRST_PROBE: Duration = Duration::from_millis(500);
-const LAST_PROBE: Duration = Duration::from_secs(15);
+const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
+const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
 /// How long an outage lasts before larder behaves as if told to stay offline: a blip must not make a resolver choose
 /// older versions.
-const SETTLED: Duration = Duration::from_secs(10);
+const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of all upstreams, by host and port.
 #[derive(Debug)]
-pub(super) struct Breakers {
+pub(super) struct CircuitBreakers {
     is_offline: bool,
-    hosts: Mutex<HashMap<String, Breaker>>,
+    hosts: Mutex<HashMap<String, CircuitBreaker>>,
     /// How many outages there are: most of the time none, and then nobody need know which upstream is meant.
     outages: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Breaker {
+struct CircuitBreaker {
     /// What there were bad answers about since the last good one.
     bad_answers: HashSet<Url>,
     /// What there was a good answer about last: the best thing to ask for in a probe, since it was once well.
@@ -70,7 +70,7 @@ impl Outage {
     }
 }
 
-impl Breakers {
+impl CircuitBreakers {
     pub(super) fn new(is_offline: bool) -> Self {
         Self {
             is_offline,
@@ -107,7 +107,7 @@ impl Breakers {
         self.is_offline
             || self.outage(url).is_some_and(|outage| {
                 let age = now.duration_since(outage.since);
-                outage.is_certain && age.is_ok_and(|age| age >= SETTLED)
+                outage.is_certain && age.is_ok_and(|age| age >= OFFLINE_VIEW_AFTER)
             })
     }
 
@@ -138,20 +138,20 @@ impl Breakers {
     }
 
     /// Notes a failure.
-    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Change {
+    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Transition {
         let mut hosts = self.lock();
         let breaker = hosts.entry(host(url)).or_default();
-        let is_certain = match weigh(failure) {
-            Weight::None => return Change::Nothing,
-            Weight::Answer => {
+        let is_certain = match severity(failure) {
+            Severity::None => return Transition::Nothing,
+            Severity::Answer => {
                 breaker.bad_answers.insert(url.clone());
-                if breaker.bad_answers.len() < BAD_ANSWERS {
-                    return Change::Nothing;
+                if breaker.bad_answers.len() < MAX_BAD_ANSWERS {
+                    return Transition::Nothing;
                 }
                 true
             }
-            Weight::Doubt => false,
-            Weight::Outage => true,
+            Severity::Doubt => false,
+            Severity::Outage => true,
         };
         if is_certain {
             breaker.bad_answers.clear();
@@ -159,9 +159,9 @@ impl Breakers {
         match &mut breaker.outage {
             Some(outage) => {
                 if is_certain && outage.ascertain(failure) {
-                    Change::Certainty
+                    Transition::Certainty
                 } else {
-                    Change::Nothing
+                    Transition::Nothing
                 }
             }
             None => {
@@ -172,9 +172,9 @@ impl Breakers {
                 });
                 self.outages.fetch_add(1, Ordering::AcqRel);
                 if is_certain {
-                    Change::Outage
+                    Transition::Outage
                 } else {
-                    Change::Doubt
+                    Transition::Doubt
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Breakers {
         let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
             return false;
         };
-        weigh(failure) == Weight::Outage && outage.ascertain(failure)
+        severity(failure) == Severity::Outage && outage.ascertain(failure)
     }
 
     /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
@@ -196,21 +196,21 @@ impl Breakers {
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Breaker>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, CircuitBreaker>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The pause before the probe after `tried` ones.
-pub(super) fn probe_pause(tried: u32) -> Duration {
-    FIRST_PROBE
+pub(super) fn probe_delay(tried: u32) -> Duration {
+    FIRST_PROBE_DELAY
         .saturating_mul(1 << tried.min(10))
-        .min(LAST_PROBE)
+        .min(MAX_PROBE_DELAY)
 }
 
 /// What a failure has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Transition {
     Nothing,
     /// The upstream may be slow, or out of reach: the caller must probe it.
     Doubt,
@@ -222,7 +222,7 @@ pub(super) enum Change {
 
 /// What a failure says about its upstream as a whole.
 #[derive(Debug, PartialEq, Eq)]
-enum Weight {
+enum Severity {
     /// It is there; this is about one thing.
     None,
     /// It is there but not well, or something poses as it.
@@ -233,26 +233,26 @@ enum Weight {
     Outage,
 }
 
-fn weigh(failure: &Failure) -> Weight {
+fn severity(failure: &Failure) -> Severity {
     match failure {
         // Who waits with a copy at hand does not wait long.
-        Failure::Silent { after, .. } if *after < PATIENCE => Weight::Doubt,
-        Failure::Unreachable { .. } | Failure::Silent { .. } => Weight::Outage,
+        Failure::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Doubt,
+        Failure::Unreachable { .. } | Failure::Silent { .. } => Severity::Outage,
         Failure::Status { .. } | Failure::Unrecognised { .. } | Failure::Broken { .. } => {
-            Weight::Answer
+            Severity::Answer
         }
         Failure::Redirected { foreign, .. } => {
             // A captive portal redirects everything to itself.
             if *foreign {
-                Weight::Answer
+                Severity::Answer
             } else {
-                Weight::None
+                Severity::None
             }
         }
         Failure::Denied { .. }
         | Failure::Absent { .. }
         | Failure::TooLarge { .. }
-        | Failure::WrongHash { .. } => Weight::None,
+        | Failure::WrongHash { .. } => Severity::None,
     }
 }
 
@@ -295,9 +295,9 @@ mod tests {
 
     #[test]
     fn one_failed_dial_opens_the_breaker_of_that_host_only_and_an_answer_closes_it() {
-        let breakers = Breakers::new(false);
+        let breakers = CircuitBreakers::new(false);
         let fail = || breakers.note_failure(&url("a.example"), &unreachable(), NOW);
-        assert_eq!([fail(), fail()], [Change::Outage, Change::Nothing]);
+        assert_eq!([fail(), fail()], [Transition::Outage, Transition::Nothing]);
         assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
         assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
         assert!(breakers.note_answer(&resource(), &url("a.example")));
@@ -309,21 +309,25 @@ mod tests {
     fn slowness_is_no_outage_until_somebody_has_waited_long_or_a_dial_has_failed() {
         let long = Failure::Silent {
             host: "a.example".into(),
-            after: PATIENCE,
+            after: HEAD_TIMEOUT,
         };
         for proof in [long, unreachable()] {
-            let breakers = Breakers::new(false);
+            let breakers = CircuitBreakers::new(false);
             let at = url("a.example");
             let fail = |failure: &Failure| breakers.note_failure(&at, failure, NOW);
             let changes = [&silent(), &silent()].map(fail);
-            assert_eq!(changes, [Change::Doubt, Change::Nothing]);
+            assert_eq!(changes, [Transition::Doubt, Transition::Nothing]);
             assert_eq!(breakers.reach(&at), Reach::Slow);
             assert!(!breakers.note_failed_probe(&at, &silent()));
-            assert!(!breakers.is_settled_in(&at, NOW + SETTLED));
+            assert!(!breakers.is_settled_in(&at, NOW + OFFLINE_VIEW_AFTER));
             let changes = [&proof, &proof, &silent()].map(fail);
             assert_eq!(
                 changes,
-                [Change::Certainty, Change::Nothing, Change::Nothing]
+                [
+                    Transition::Certainty,
+                    Transition::Nothing,
+                    Transition::Nothing
+                ]
             );
             assert_eq!(breakers.reach(&at), Reach::Down);
             assert!(breakers.note_answer(&resource(), &at) && breakers.is_all_well());
@@ -338,11 +342,11 @@ mod tests {
     #[test]
     fn bad_answers_about_several_things_open_the_breaker_and_a_good_one_between_starts_the_count_anew()
      {
-        let breakers = Breakers::new(false);
+        let breakers = CircuitBreakers::new(false);
         let bad = |thing: &str| {
             breakers.note_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
         };
-        use Change::{Nothing, Outage};
+        use Transition::{Nothing, Outage};
         assert_eq!(["a", "b"].map(bad), [Nothing, Nothing]);
         breakers.note_answer(&resource(), &url("a.example"));
         assert_eq!(["a", "b", "c"].map(bad), [Nothing, Nothing, Outage]);
@@ -350,27 +354,27 @@ mod tests {
 
     #[test]
     fn one_broken_thing_upstream_is_no_outage_however_often_it_is_asked_for() {
-        let breakers = Breakers::new(false);
+        let breakers = CircuitBreakers::new(false);
         let bad = |_| breakers.note_failure(&url("a.example/broken"), &portal(), NOW);
-        assert!((0..20).map(bad).all(|change| change == Change::Nothing));
+        assert!((0..20).map(bad).all(|change| change == Transition::Nothing));
     }
 
     #[test]
     fn a_blip_is_not_yet_a_life_offline() {
-        let breakers = Breakers::new(false);
+        let breakers = CircuitBreakers::new(false);
         breakers.note_failure(&url("a.example"), &unreachable(), NOW);
         assert!(!breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(9)));
         assert!(breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(10)));
-        assert!(Breakers::new(true).is_settled_in(&url("a.example"), NOW));
+        assert!(CircuitBreakers::new(true).is_settled_in(&url("a.example"), NOW));
     }
 
     #[test]
     fn probes_become_rarer_and_never_stop() {
-        let pauses: Vec<_> = (0..8).map(|tried| probe_pause(tried).as_millis()).collect();
+        let pauses: Vec<_> = (0..8).map(|tried| probe_delay(tried).as_millis()).collect();
         assert_eq!(
             pauses,
             [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]
         );
-        assert_eq!(probe_pause(u32::MAX), LAST_PROBE);
+        assert_eq!(probe_delay(u32::MAX), MAX_PROBE_DELAY);
     }
 }

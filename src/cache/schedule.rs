@@ -13,19 +13,19 @@ use tokio::{sync::Notify, time::timeout};
 use crate::store::StoreError;
 
 /// Clients that have asked for nothing for so long are done, or compute.
-const CALM: Duration = Duration::from_millis(40);
+const CLIENT_IDLE: Duration = Duration::from_millis(40);
 /// The longest that anything waits.
-const LONGEST: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 /// The most that waits, in bytes of memory. What comes beyond it is stored at once.
-const ROOM: u64 = 16 << 20;
+const FLUSH_NOW_BYTES: u64 = 16 << 20;
 /// Beyond this, nothing more is fetched until something is stored: the disk is slower than the network.
-const LIMIT: u64 = 32 << 20;
+const BACKPRESSURE_BYTES: u64 = 32 << 20;
 /// How long to wait for that: a disk that takes longer hangs, and clients have so much less time for upstream.
-const HANGS: Duration = Duration::from_secs(10);
+const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// When clients asked, and what waits for a pause of theirs.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct FlushScheduler {
     began: Instant,
     /// When a client asked last, in milliseconds since the beginning.
     asked: AtomicU64,
@@ -35,7 +35,7 @@ pub(super) struct Pace {
     over: Notify,
 }
 
-impl Pace {
+impl FlushScheduler {
     pub(super) fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -48,18 +48,18 @@ impl Pace {
     }
 
     /// A client asks for something, or was just given it.
-    pub(super) fn note(&self) {
+    pub(super) fn client_active(&self) {
         self.asked.store(self.now(), Ordering::Relaxed);
     }
 
     /// How long ago a client asked last.
-    pub(super) fn quiet(&self) -> Duration {
+    pub(super) fn idle_time(&self) -> Duration {
         let asked = self.asked.load(Ordering::Relaxed);
         Duration::from_millis(self.now().saturating_sub(asked))
     }
 
     /// From now on nothing waits.
-    pub(super) fn end(&self) {
+    pub(super) fn shut_down(&self) {
         self.is_over.store(true, Ordering::Release);
         self.over.notify_waiters();
     }
@@ -68,18 +68,21 @@ impl Pace {
     ///
     /// # Errors
     /// If that takes too long.
-    pub(super) async fn admit(&self) -> Result<(), StoreError> {
-        let admitted = timeout(HANGS, async {
+    pub(super) async fn wait_for_capacity(&self) -> Result<(), StoreError> {
+        let admitted = timeout(DISK_TIMEOUT, async {
             loop {
                 let freed = self.freed.notified();
-                if self.waiting.load(Ordering::Acquire) <= LIMIT {
+                if self.waiting.load(Ordering::Acquire) <= BACKPRESSURE_BYTES {
                     return;
                 }
                 freed.await;
             }
         });
         admitted.await.map_err(|_| {
-            let (limit, hangs) = (LIMIT >> 20, humantime::format_duration(HANGS));
+            let (limit, hangs) = (
+                BACKPRESSURE_BYTES >> 20,
+                humantime::format_duration(DISK_TIMEOUT),
+            );
             let text = format!(
                 "the disk is too slow: more than {limit} MB have waited for it for {hangs}"
             );
@@ -89,17 +92,17 @@ impl Pace {
 
     /// Waits until clients pause, for something that takes so many bytes of memory until it is stored, and is counted for as
     /// long as the result is held.
-    pub(super) async fn pause(&self, bytes: u64) -> Counted<'_> {
+    pub(super) async fn wait_for_idle(&self, bytes: u64) -> PendingBytes<'_> {
         let waiting = self.waiting.fetch_add(bytes, Ordering::AcqRel);
-        let counted = Counted(self, bytes);
-        if waiting + bytes > ROOM {
+        let counted = PendingBytes(self, bytes);
+        if waiting + bytes > FLUSH_NOW_BYTES {
             return counted;
         }
-        let deadline = Instant::now() + LONGEST;
+        let deadline = Instant::now() + MAX_DELAY;
         loop {
             let over = self.over.notified();
             let asked = Duration::from_millis(self.asked.load(Ordering::Relaxed));
-            let calm_at = self.began + asked + CALM;
+            let calm_at = self.began + asked + CLIENT_IDLE;
             let now = Instant::now();
             if self.is_over.load(Ordering::Acquire) || now >= calm_at.min(deadline) {
                 return counted;
@@ -117,9 +120,9 @@ impl Pace {
 }
 
 /// Bytes that wait to be stored, counted while this lives.
-pub(super) struct Counted<'a>(&'a Pace, u64);
+pub(super) struct PendingBytes<'a>(&'a FlushScheduler, u64);
 
-impl Drop for Counted<'_> {
+impl Drop for PendingBytes<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(self.1, Ordering::AcqRel);
         self.0.freed.notify_waiters();
@@ -130,43 +133,43 @@ impl Drop for Counted<'_> {
 mod tests {
     use super::*;
 
-    async fn seconds(pace: &Pace, bytes: u64) -> f64 {
+    async fn seconds(schedule: &FlushScheduler, bytes: u64) -> f64 {
         let began = Instant::now();
-        drop(pace.pause(bytes).await);
+        drop(schedule.wait_for_idle(bytes).await);
         began.elapsed().as_secs_f64()
     }
 
     #[tokio::test]
     async fn what_waits_is_stored_when_clients_pause_or_memory_runs_short_or_the_end_comes() {
-        let pace = std::sync::Arc::new(Pace::new());
-        pace.note();
-        let waited = seconds(&pace, 1).await;
+        let schedule = std::sync::Arc::new(FlushScheduler::new());
+        schedule.client_active();
+        let waited = seconds(&schedule, 1).await;
         assert!((0.02..2.0).contains(&waited), "{waited}");
 
-        pace.note();
-        assert!(seconds(&pace, ROOM + 1).await < 0.1);
-        pace.note();
+        schedule.client_active();
+        assert!(seconds(&schedule, FLUSH_NOW_BYTES + 1).await < 0.1);
+        schedule.client_active();
         let began = Instant::now();
-        let held = pace.pause(LIMIT + 1).await;
+        let held = schedule.wait_for_idle(BACKPRESSURE_BYTES + 1).await;
         assert!(began.elapsed().as_secs_f64() < 0.1);
-        let admitted = timeout(Duration::from_millis(30), pace.admit()).await;
+        let admitted = timeout(Duration::from_millis(30), schedule.wait_for_capacity()).await;
         assert!(admitted.is_err());
         drop(held);
-        pace.admit().await.unwrap();
+        schedule.wait_for_capacity().await.unwrap();
 
-        let busy = pace.clone();
+        let busy = schedule.clone();
         let client = tokio::spawn(async move {
             loop {
-                busy.note();
+                busy.client_active();
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        let ender = pace.clone();
+        let ender = schedule.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            ender.end();
+            ender.shut_down();
         });
-        let waited = seconds(&pace, 1).await;
+        let waited = seconds(&schedule, 1).await;
         assert!((0.1..3.0).contains(&waited), "{waited}");
         client.abort();
     }
@@ -174,20 +177,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_to_be_admitted_is_woken_by_what_was_stored_and_gives_up_on_a_disk_that_hangs()
      {
-        let pace = Pace::new();
-        let held = pace.pause(LIMIT + 1).await;
+        let schedule = FlushScheduler::new();
+        let held = schedule.wait_for_idle(BACKPRESSURE_BYTES + 1).await;
         let began = tokio::time::Instant::now();
         let stored = async {
-            tokio::time::sleep(HANGS / 2).await;
+            tokio::time::sleep(DISK_TIMEOUT / 2).await;
             drop(held);
         };
-        let (admitted, ()) = tokio::join!(pace.admit(), stored);
+        let (admitted, ()) = tokio::join!(schedule.wait_for_capacity(), stored);
         admitted.unwrap();
-        assert_eq!(began.elapsed(), HANGS / 2);
+        assert_eq!(began.elapsed(), DISK_TIMEOUT / 2);
 
-        let _held = pace.pause(LIMIT + 1).await;
-        let error = pace.admit().await.unwrap_err();
+        let _held = schedule.wait_for_idle(BACKPRESSURE_BYTES + 1).await;
+        let error = schedule.wait_for_capacity().await.unwrap_err();
         assert!(!error.is_full());
-        assert_eq!(began.elapsed(), HANGS / 2 + HANGS);
+        assert_eq!(began.elapsed(), DISK_TIMEOUT / 2 + DISK_TIMEOUT);
     }
 }
