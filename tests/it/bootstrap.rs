@@ -6,9 +6,9 @@ use std::process::Command;
 
 use fake_upstream::{FakeUpstream, HOST, Installer, Toolchain};
 
-use crate::stage::site;
-use crate::support::cargo::{Run, run};
-use crate::support::rustup::{Rustup, installed, link_tools};
+use crate::fixture::site;
+use testkit::process::{Run, run};
+use testkit::rustup::{Rustup, installed, link_tools};
 
 /// What both the script and the command need.
 const TOOLS: [&str; 7] = ["sh", "uname", "mktemp", "chmod", "mkdir", "rm", "rmdir"];
@@ -40,7 +40,7 @@ fn check(tool: &str, fetch: &str) {
     let site = site(&upstream);
     let server = upstream.base_url().trim_end_matches('/').to_owned();
     let larder = site.serve(&["--dist-server", &server]);
-    let user = Rustup::new();
+    let user = Rustup::without_toolchain();
     let url = larder.url();
     let line =
         format!("{fetch} {url}rustup-init.sh | sh -s -- -y --no-modify-path --profile minimal");
@@ -80,7 +80,7 @@ fn t54_without_a_stored_script_an_offline_larder_gives_one_that_fails_with_the_r
     let site = site(&upstream);
     let server = upstream.base_url().trim_end_matches('/').to_owned();
     let larder = site.serve(&["--offline", "--dist-server", &server]);
-    let user = Rustup::new();
+    let user = Rustup::without_toolchain();
     // Without `-f`, as many commands are, so that the shell gets the body of the failure.
     let line = format!("curl -sS {}rustup-init.sh | sh -s -- -y", larder.url());
     let failed = say(&user, "curl", &line);

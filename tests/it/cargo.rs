@@ -4,23 +4,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
 use tempfile::TempDir;
 
-use crate::stage::crates_io;
-use crate::support::cargo::{CargoHome, Project};
-use crate::support::larder::{Larder, Site};
+use crate::fixture::{site, site_at};
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
+use testkit::process::wait_until;
+use testkit::store::crates_io_folder;
 
 /// Everything is checked with upstream on every request.
 const ALWAYS_STALE: [&str; 2] = ["--max-age", "0s"];
 /// Nothing is ever checked twice.
 const ALWAYS_FRESH: [&str; 2] = ["--max-age", "1h"];
-
-fn site(upstream: &FakeUpstream) -> Site {
-    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
-}
 
 /// `left` needs `right`; both must be there to be built.
 fn publish_pair(upstream: &FakeUpstream) {
@@ -33,27 +31,27 @@ fn publish_pair(upstream: &FakeUpstream) {
 }
 
 fn project_on_left() -> Project {
-    let project = Project::new().dep("left", "1");
+    let project = Project::empty().dep("left", "1");
     project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
     project
 }
 
 /// The same store as if it had been filled from another upstream: the folders move.
 fn moved(from: Site, index: &str) -> Site {
-    let to = Site::new(env!("CARGO_BIN_EXE_larder"), index);
-    let before = crates_io(&from);
+    let to = site_at(index);
+    let before = crates_io_folder(&from);
     let name = before
         .strip_prefix(from.store())
         .expect("it lies in the store");
     fs::rename(from.store(), to.store()).expect("temporary folders are on one file system");
-    fs::rename(to.store().join(name), crates_io(&to)).expect("the store is writable");
+    fs::rename(to.store().join(name), crates_io_folder(&to)).expect("the store is writable");
     to
 }
 
 /// Runs cargo in a home of its own.
 #[track_caller]
 fn succeed(larder: &Larder<'_>, project: &Project, arguments: &[&str]) {
-    CargoHome::new()
+    CargoHome::empty()
         .run(project, arguments, larder.url())
         .assert_success();
 }
@@ -131,7 +129,7 @@ fn offline_larder_opens_no_connection_at_all_and_cargo_builds() {
 #[test]
 fn t1_twenty_new_crates_are_asked_of_upstream_all_at_once_over_few_connections() {
     let upstream = FakeUpstream::builder().tls().start();
-    let mut project = Project::new();
+    let mut project = Project::empty();
     for number in 0..24 {
         let name = format!("many-{number:02}");
         upstream.publish(Crate::new(&name, "1.0.0"));
@@ -185,8 +183,8 @@ fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
     );
     let larder = site.serve(&["--offline"]);
     let runs = [(); 3].map(|()| {
-        let project = Project::new().dep("absent", "1");
-        let run = CargoHome::new().run(&project, &["fetch"], larder.url());
+        let project = Project::empty().dep("absent", "1");
+        let run = CargoHome::empty().run(&project, &["fetch"], larder.url());
         run.assert_failure()
             .assert_says("run `larder warm` in the project while online");
         assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
@@ -210,16 +208,16 @@ fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting(
     upstream.publish(Crate::new("listed", "1.0.0"));
     let site = site(&upstream);
     let larder = site.serve(&ALWAYS_FRESH);
-    let listed = Project::new().dep("listed", "1");
+    let listed = Project::empty().dep("listed", "1");
     succeed(&larder, &listed, &["generate-lockfile"]);
     upstream.stop();
-    let unknown = Project::new().dep("unknown", "1");
+    let unknown = Project::empty().dep("unknown", "1");
     std::thread::scope(|scope| {
         // Neither the entry of the one nor the crate of the other is stored.
         for project in [&unknown, &listed] {
             let url = larder.url();
             scope.spawn(move || {
-                let run = CargoHome::new().run(project, &["fetch"], url);
+                let run = CargoHome::empty().run(project, &["fetch"], url);
                 run.assert_failure().assert_says("is out of reach");
                 assert!(run.took < Duration::from_secs(7), "{:?}", run.took);
             });
@@ -243,7 +241,7 @@ fn t20_an_entry_with_all_versions_yanked_passes_untouched_and_its_lock_builds() 
     succeed(&larder, &project, &["build", "--locked"]);
     let entry = larder.get(&format!("/{}", index_path("left")));
     assert_eq!(entry.body, upstream.index_body("left"));
-    let fresh = CargoHome::new().run(&project_on_left(), &["fetch"], larder.url());
+    let fresh = CargoHome::empty().run(&project_on_left(), &["fetch"], larder.url());
     fresh.assert_failure().assert_says("yanked");
 }
 
@@ -253,11 +251,11 @@ fn t25_a_new_entry_that_needs_a_new_version_of_a_fresh_one_is_never_served_besid
     upstream.publish(Crate::new("base", "1.0.0"));
     let site = site(&upstream);
     let larder = site.serve(&ALWAYS_FRESH);
-    succeed(&larder, &Project::new().dep("base", "1"), &["fetch"]);
+    succeed(&larder, &Project::empty().dep("base", "1"), &["fetch"]);
 
     upstream.publish(Crate::new("base", "1.1.0"));
     upstream.publish(Crate::new("above", "1.0.0").dep("base", "^1.1"));
-    let project = Project::new().dep("above", "1");
+    let project = Project::empty().dep("above", "1");
     succeed(&larder, &project, &["fetch"]);
     assert!(has(&project, "base", "1.1.0"));
 }
@@ -269,13 +267,13 @@ fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
     upstream.publish(Crate::new("above", "1.0.0").dep("base", "^1.0"));
     let site = site(&upstream);
     let larder = site.serve(&ALWAYS_FRESH);
-    let old = Project::new().dep("above", "1");
+    let old = Project::empty().dep("above", "1");
     succeed(&larder, &old, &["fetch"]);
 
     upstream.publish(Crate::new("base", "1.1.0"));
     upstream.publish(Crate::new("above", "1.1.0").dep("base", "^1.1"));
     // Only `above` is named: nobody asks for the new `base` by name.
-    let only_above = Project::new();
+    let only_above = Project::empty();
     only_above.write(
         "Cargo.lock",
         "version = 4\n\n[[package]]\nname = \"above\"\nversion = \"1.1.0\"\n\
@@ -285,7 +283,7 @@ fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
     let warmed = site.command(&["warm", "--refresh", &folder]);
     assert!(warmed.status.success(), "{warmed:?}");
 
-    let project = Project::new().dep("above", "1.1");
+    let project = Project::empty().dep("above", "1.1");
     succeed(&larder, &project, &["fetch"]);
     assert!(has(&project, "base", "1.1.0"));
 }
@@ -301,8 +299,8 @@ fn t28_an_ending_larder_lets_cargo_finish_what_it_asked_for() {
     let gate = upstream.gate("/dl/");
     std::thread::scope(|scope| {
         let cargo = scope.spawn(|| {
-            let project = Project::new().dep("last", "1");
-            CargoHome::new().run(&project, &["fetch"], &url)
+            let project = Project::empty().dep("last", "1");
+            CargoHome::empty().run(&project, &["fetch"], &url)
         });
         gate.wait_for(1);
         larder.signal("TERM");
@@ -312,15 +310,6 @@ fn t28_an_ending_larder_lets_cargo_finish_what_it_asked_for() {
     });
     larder.stop();
     assert_eq!(upstream.requests_for("/dl/"), 1);
-}
-
-#[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Settings that name a second registry.
@@ -341,7 +330,7 @@ fn t31_t32_the_same_crate_from_two_registries_builds_in_one_project() {
     let site = site(&public);
     let larder = site.serve(&["--config", &settings.display().to_string()]);
 
-    let project = Project::new()
+    let project = Project::empty()
         .dep("left", "1")
         .dep_line("corp-left = { package = \"left\", version = \"1\", registry = \"corp\" }");
     project.write(
@@ -352,7 +341,7 @@ fn t31_t32_the_same_crate_from_two_registries_builds_in_one_project() {
         "registries.corp.index=\"sparse+{}registry/corp/\"",
         larder.url()
     );
-    let run = CargoHome::new().run(&project, &["--config", &corp_index, "build"], larder.url());
+    let run = CargoHome::empty().run(&project, &["--config", &corp_index, "build"], larder.url());
     run.assert_success();
 
     let path = index_path("left");
@@ -380,7 +369,7 @@ fn t40_a_warmed_lock_is_fetched_for_all_platforms_with_upstream_cut_off() {
             .target_dep("cfg(windows)", "winonly", "^1")
             .padding(100_000),
     );
-    let project = Project::new().dep("left", "1");
+    let project = Project::empty().dep("left", "1");
     {
         let site = site(&upstream);
         succeed(&site.serve(&[]), &project, &["generate-lockfile"]);
@@ -394,7 +383,7 @@ fn t40_a_warmed_lock_is_fetched_for_all_platforms_with_upstream_cut_off() {
 
     for arguments in [&[][..], &["--offline"]] {
         let larder = site.serve(arguments);
-        let home = CargoHome::new();
+        let home = CargoHome::empty();
         home.run(&project, &["fetch", "--locked"], larder.url())
             .assert_success();
         assert!(is_unpacked(&home, "winonly-1.0.0"));
@@ -419,7 +408,7 @@ fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
     // Only upstream is reached without the proxy, under a name that is not larder's own address.
     let base = upstream.base_url().replace("127.0.0.1", "localhost");
     upstream.set_config(format!("{{\"dl\":\"{base}dl\"}}"));
-    let mut site = Site::new(env!("CARGO_BIN_EXE_larder"), &format!("{base}index/"))
+    let mut site = site_at(&format!("{base}index/"))
         .variable("no_proxy", "localhost")
         .variable("CARGO", env!("CARGO"));
     for name in ["http_proxy", "all_proxy"] {
@@ -436,7 +425,7 @@ fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
     let status = String::from_utf8_lossy(&status.stdout);
     assert!(status.contains(larder.url()), "{status}");
     // A client that exempts loopback, as the documentation says, is served too.
-    let home = CargoHome::new()
+    let home = CargoHome::empty()
         .variable("http_proxy", "http://127.0.0.1:1")
         .variable("no_proxy", "127.0.0.1");
     home.run(&project, &["fetch"], larder.url())
@@ -450,7 +439,7 @@ fn t42_localhost_leads_to_larder_and_downloads_stay_there() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let url = larder.url().replace("127.0.0.1", "localhost");
-    CargoHome::new()
+    CargoHome::empty()
         .run(&project_on_left(), &["fetch"], &url)
         .assert_success();
     let authority = url.trim_start_matches("http://").trim_end_matches('/');
@@ -473,7 +462,7 @@ fn t43_a_project_is_not_held_up_by_another_ones_slow_fetch() {
     let larder = site.serve(&[]);
     let gate = upstream.gate(&crate_path("slow", "1.0.0"));
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| succeed(&larder, &Project::new().dep("slow", "1"), &["fetch"]));
+        let slow = scope.spawn(|| succeed(&larder, &Project::empty().dep("slow", "1"), &["fetch"]));
         gate.wait_for(1);
         succeed(&larder, &project_on_left(), &["fetch"]);
         assert!(!slow.is_finished());
@@ -488,7 +477,7 @@ fn with_unstored_newest(check: impl FnOnce(&Larder<'_>), arguments: &[&str]) {
     upstream.publish(Crate::new("pick", "1.0.0"));
     let site = site(&upstream);
     let larder = site.serve(&ALWAYS_STALE);
-    succeed(&larder, &Project::new().dep("pick", "1"), &["fetch"]);
+    succeed(&larder, &Project::empty().dep("pick", "1"), &["fetch"]);
     upstream.publish(Crate::new("pick", "1.1.0"));
     let entry = larder.get(&format!("/{}", index_path("pick")));
     assert_eq!(entry.body, upstream.index_body("pick"));
@@ -500,14 +489,14 @@ fn with_unstored_newest(check: impl FnOnce(&Larder<'_>), arguments: &[&str]) {
 fn offline_cargo_add_update_and_a_fresh_resolve_choose_what_is_stored() {
     with_unstored_newest(
         |larder| {
-            let fresh = Project::new().dep("pick", "1");
+            let fresh = Project::empty().dep("pick", "1");
             succeed(larder, &fresh, &["generate-lockfile"]);
             assert!(has(&fresh, "pick", "1.0.0"), "{}", fresh.lock());
             succeed(larder, &fresh, &["update"]);
             assert!(has(&fresh, "pick", "1.0.0"), "{}", fresh.lock());
             succeed(larder, &fresh, &["build", "--locked"]);
 
-            let project = Project::new();
+            let project = Project::empty();
             succeed(larder, &project, &["add", "pick"]);
             let manifest = fs::read_to_string(project.folder().join("Cargo.toml"))
                 .expect("the manifest is there");
@@ -522,10 +511,10 @@ fn offline_cargo_add_update_and_a_fresh_resolve_choose_what_is_stored() {
 fn full_index_turns_the_offline_view_off() {
     with_unstored_newest(
         |larder| {
-            let fresh = Project::new().dep("pick", "1");
+            let fresh = Project::empty().dep("pick", "1");
             succeed(larder, &fresh, &["generate-lockfile"]);
             assert!(has(&fresh, "pick", "1.1.0"), "{}", fresh.lock());
-            let run = CargoHome::new().run(&fresh, &["fetch", "--locked"], larder.url());
+            let run = CargoHome::empty().run(&fresh, &["fetch", "--locked"], larder.url());
             run.assert_failure().assert_says("larder warm");
         },
         &["--offline", "--full-index"],
@@ -541,13 +530,15 @@ fn offline_a_lock_with_an_unstored_crate_builds_where_it_is_not_needed_and_names
     let site = site(&upstream);
     let larder = site.serve(&ALWAYS_STALE);
     let target_dep = "\n[target.'cfg(windows)'.dependencies]\nelsewhere = \"1\"";
-    let older = Project::new().dep("needed", "1").dep_line(target_dep);
+    let older = Project::empty().dep("needed", "1").dep_line(target_dep);
     // So a version of each is stored, and the view has something to hide.
     succeed(&larder, &older, &["fetch"]);
     upstream.publish(Crate::new("elsewhere", "1.1.0"));
     upstream.publish(Crate::new("needed", "1.1.0"));
-    let elsewhere = Project::new().dep("needed", "=1.0.0").dep_line(target_dep);
-    let needed = Project::new().dep("needed", "1").dep_line(target_dep);
+    let elsewhere = Project::empty()
+        .dep("needed", "=1.0.0")
+        .dep_line(target_dep);
+    let needed = Project::empty().dep("needed", "1").dep_line(target_dep);
     for project in [&elsewhere, &needed] {
         succeed(&larder, project, &["generate-lockfile"]);
         assert!(has(project, "elsewhere", "1.1.0"));
@@ -556,11 +547,11 @@ fn offline_a_lock_with_an_unstored_crate_builds_where_it_is_not_needed_and_names
 
     let larder = larder.restart(&["--offline"]);
     succeed(&larder, &elsewhere, &["build", "--locked"]);
-    let all = CargoHome::new().run(&elsewhere, &["fetch", "--locked"], larder.url());
+    let all = CargoHome::empty().run(&elsewhere, &["fetch", "--locked"], larder.url());
     all.assert_failure()
         .assert_says("crate `elsewhere 1.1.0`")
         .assert_says("larder warm");
-    let run = CargoHome::new().run(&needed, &["build", "--locked"], larder.url());
+    let run = CargoHome::empty().run(&needed, &["build", "--locked"], larder.url());
     run.assert_failure()
         .assert_says("crate `needed 1.1.0`")
         .assert_says("run `larder warm` in the project while online");

@@ -9,13 +9,13 @@ use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::cargo::{CargoHome, Project};
-use crate::support::larder::Site;
+use crate::fixture::site_at;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::Site;
 
 fn site(upstream: &FakeUpstream) -> Site {
     // A port that nobody listens on, so that no larder of this machine's user is met.
-    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
-        .variable("LARDER_LISTEN", "127.0.0.1:1")
+    site_at(&upstream.url()).variable("LARDER_LISTEN", "127.0.0.1:1")
 }
 
 fn stdout(output: &Output) -> String {
@@ -28,7 +28,7 @@ fn stderr(output: &Output) -> String {
 
 fn warmed(upstream: &FakeUpstream, site: &Site) -> Project {
     let sum = upstream.publish(Crate::new("one", "1.0.0"));
-    let project = Project::new().dep("one", "1");
+    let project = Project::empty().dep("one", "1");
     project.write(
         "Cargo.lock",
         &format!(
@@ -109,8 +109,7 @@ fn of_two_daemons_on_one_store_the_one_that_lives_is_found_and_the_configured_on
     // Free a moment ago, and not given to others so soon.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let configured = free.expect("loopback has a free port").to_string();
-    let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
-        .variable("LARDER_LISTEN", &configured);
+    let site = site_at(&upstream.url()).variable("LARDER_LISTEN", &configured);
     let found = || {
         let status: Value = serde_json::from_slice(&site.command(&["status", "--json"]).stdout)
             .expect("one document");
@@ -143,7 +142,7 @@ fn cargo_accepts_the_printed_settings_as_they_are() {
     let text = stdout(&output);
     assert!(text.contains(larder.url()), "{text}");
 
-    let home = CargoHome::new();
+    let home = CargoHome::empty();
     fs::create_dir_all(home.path()).expect("the cargo home is writable");
     fs::write(home.path().join("config.toml"), &text).expect("the cargo home is writable");
     home.run_plain(&project, &["fetch", "--locked"])
@@ -168,12 +167,12 @@ fn printed_settings_cover_the_other_registries() {
     assert!(printed.status.success(), "{printed:?}");
 
     // The project knows its registry by its true address, and needs no change.
-    let project = Project::new()
+    let project = Project::empty()
         .dep("one", "1")
         .dep_line("inner = { version = \"1\", registry = \"corp\" }");
     let own = format!("[registries.corp]\nindex = \"sparse+{}\"\n", corp.url());
     project.write(".cargo/config.toml", &own);
-    let home = CargoHome::new();
+    let home = CargoHome::empty();
     fs::create_dir_all(home.path()).expect("the cargo home is writable");
     fs::write(home.path().join("config.toml"), stdout(&printed))
         .expect("the cargo home is writable");
@@ -252,8 +251,7 @@ fn without_a_daemon_the_settings_name_the_configured_address_and_say_so() {
 #[test]
 fn a_variable_that_cannot_be_read_is_wrong_usage_for_every_command_about_the_daemon() {
     let upstream = FakeUpstream::start();
-    let site =
-        Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url()).variable("LARDER_LISTEN", "here");
+    let site = site_at(&upstream.url()).variable("LARDER_LISTEN", "here");
     for arguments in [&["status"][..], &["client", "print"]] {
         let output = site.command(arguments);
         assert_eq!(output.status.code(), Some(2), "{output:?}");

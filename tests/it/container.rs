@@ -7,10 +7,11 @@ use std::process::Command;
 
 use fake_upstream::{Crate, FakeUpstream, Installer, Toolchain};
 
-use crate::stage::site;
-use crate::support::cargo::{CargoHome, Project, Run, run};
-use crate::support::larder::{Larder, Site};
-use crate::support::rustup::{Rustup, installed, link_tools};
+use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
+use testkit::process::{Run, run};
+use testkit::rustup::{Rustup, installed, link_tools};
 
 /// A file of `contrib/container`.
 #[track_caller]
@@ -70,8 +71,8 @@ fn build(arguments: &[(&str, &str)], command: impl Fn() -> Command) -> Run {
 
 fn application(dependency: Option<&str>) -> Project {
     let project = match dependency {
-        Some(name) => Project::new().dep(name, "1"),
-        None => Project::new(),
+        Some(name) => Project::empty().dep(name, "1"),
+        None => Project::empty(),
     };
     project.write("src/main.rs", "fn main() { println!(\"it runs\"); }");
     project
@@ -126,11 +127,11 @@ fn with_the_printed_arguments_every_crate_of_an_application_comes_through_larder
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let project = application(Some("left"));
-    let home = CargoHome::new();
+    let home = CargoHome::empty();
     home.run(&project, &["generate-lockfile"], larder.url())
         .assert_success();
     // Another home, which knows nothing.
-    let home = CargoHome::new();
+    let home = CargoHome::empty();
     upstream.forget_requests();
     let arguments = printed_arguments(&site);
     let arguments: Vec<_> = arguments
@@ -148,7 +149,7 @@ fn with_the_printed_arguments_every_crate_of_an_application_comes_through_larder
 #[test]
 fn without_arguments_the_file_is_an_ordinary_build() {
     let project = application(None);
-    let home = CargoHome::new();
+    let home = CargoHome::empty();
     home.run_plain(&project, &["generate-lockfile", "--offline"])
         .assert_success();
     build(&[], || shell(&home, &project)).assert_success();
@@ -164,7 +165,7 @@ fn in_an_image_without_rust_one_argument_brings_rustup_and_the_toolchain() {
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let image = Bare::new();
-    let project = Project::new();
+    let project = Project::empty();
     let arguments = [("CARGO_MIRROR", larder.url()), ("TOOLCHAIN", "stable")];
     let last = build(&arguments, || image.shell(&project));
     last.assert_success();
@@ -177,7 +178,7 @@ fn in_an_image_without_rust_one_argument_brings_rustup_and_the_toolchain() {
 #[test]
 fn in_an_image_without_rust_and_with_no_larder_the_build_says_what_is_missing() {
     let image = Bare::new();
-    let project = Project::new();
+    let project = Project::empty();
     let last = build(&[("TOOLCHAIN", "stable")], || image.shell(&project));
     last.assert_failure()
         .assert_says("this image has no cargo, and no larder was named");
@@ -236,7 +237,7 @@ struct Bare {
 impl Bare {
     #[track_caller]
     fn new() -> Self {
-        let rustup = Rustup::new();
+        let rustup = Rustup::without_toolchain();
         std::fs::remove_dir_all(rustup.cargo_home()).unwrap();
         let image = Self { rustup };
         let tools = [

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, index_path, sha256};
 
-use crate::stage::{blobs, settle};
-use crate::support::cargo::{CargoHome, Project};
-use crate::support::http::Http;
-use crate::support::larder::{Larder, Site};
+use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
+use testkit::http::Http;
+use testkit::larder::{Larder, Site};
+use testkit::store::blobs;
 
 const CRATES: usize = 50;
 /// Crates that are there for `warm`.
@@ -38,10 +39,6 @@ fn upstream() -> FakeUpstream {
         upstream.publish(Crate::new(&format!("warmed-{number}"), "1.0.0").padding(1_000));
     }
     upstream
-}
-
-fn site(upstream: &FakeUpstream) -> Site {
-    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
 }
 
 /// A number below `limit`, another one in every round and run.
@@ -166,7 +163,7 @@ fn fetch_until_killed(
     things: &[Thing],
     kill: impl FnOnce(),
 ) -> BTreeSet<String> {
-    let http = &larder.http().patience(Duration::from_secs(10));
+    let http = &larder.http().timeout(Duration::from_secs(10));
     let fetched = &Fetched::default();
     std::thread::scope(|scope| {
         for part in things.chunks(things.len().div_ceil(8)) {
@@ -201,7 +198,7 @@ fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging
             // Of each larder, a little is stored for sure.
             let (begin, rest) = things.split_at(1 + random(round + 1000, 6));
             fetch(&larder.http(), begin, &Fetched::default());
-            settle(&larder);
+            larder.wait_until_idle();
             stored.extend(begin.iter().map(|(path, _)| path.clone()));
             upstream.forget_requests();
             let said = fetch_until_killed(larder, rest, || {
@@ -245,7 +242,7 @@ fn cargo_rides_out_a_killed_larder_that_is_started_again() {
     let upstream = upstream();
     for round in 0..CARGO_ROUNDS {
         let site = site(&upstream);
-        let mut project = Project::new();
+        let mut project = Project::empty();
         for number in 0..CRATES {
             project = project.dep(&name(number), "1");
         }
@@ -254,7 +251,7 @@ fn cargo_rides_out_a_killed_larder_that_is_started_again() {
         upstream.forget_requests();
         std::thread::scope(|scope| {
             let cargo = scope.spawn(|| {
-                let home = CargoHome::new().variable("CARGO_NET_RETRY", "10");
+                let home = CargoHome::empty().variable("CARGO_NET_RETRY", "10");
                 let run = home.run(&project, &["fetch"], &url);
                 run.assert_success();
             });

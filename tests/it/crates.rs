@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, sha256};
 
-use crate::stage::{blob_path, blobs, download, settle, site, until};
-use crate::support::larder::{Larder, Site};
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::paths::download;
+use testkit::process::wait_until;
+use testkit::store::{blob_path, blobs};
 
 /// Enough to be shown to clients while it arrives.
 const LARGE: usize = 300_000;
@@ -39,7 +42,7 @@ fn check_kept(larder: &Larder<'_>, site: &Site, upstream: &FakeUpstream, name: &
         reply.complete && reply.body == upstream.body(name, "1.0.0"),
         "{name}"
     );
-    settle(larder);
+    larder.wait_until_idle();
     let stored = std::fs::read(blob_path(site, &upstream.checksum(name, "1.0.0"))).unwrap();
     assert!(stored == upstream.body(name, "1.0.0"), "{name}");
 }
@@ -63,7 +66,7 @@ fn t6_a_crate_that_upstream_compressed_is_stored_and_served_as_the_archive() {
                 reply.complete && reply.body == upstream.body(name, "1.0.0"),
                 "{name}"
             );
-            settle(&larder);
+            larder.wait_until_idle();
         }
         let stored = std::fs::read(blob_path(&site, &upstream.checksum(name, "1.0.0"))).unwrap();
         assert!(stored == upstream.body(name, "1.0.0"), "{name}");
@@ -96,7 +99,7 @@ fn t29_a_plus_in_a_version_is_one_crate_however_it_is_written() {
                 (200, &*upstream.body("left", "1.0.0+meta.1")),
                 "{path}"
             );
-            settle(&larder);
+            larder.wait_until_idle();
         }
     }
     assert_eq!(larder.get(&download("left", "1.0.0%20meta.1")).status, 404);
@@ -168,7 +171,7 @@ fn one_wrong_byte_anywhere_is_never_served_as_good() {
             // It came in one piece, of which no client had seen anything, and the next try was good.
             (200, true) => {
                 assert!(reply.body == upstream.body("left", "1.0.0"), "byte {at}");
-                settle(&larder);
+                larder.wait_until_idle();
                 std::fs::remove_file(&blobs(&site)[0]).unwrap();
             }
             other => panic!("byte {at}: {other:?}"),
@@ -191,7 +194,7 @@ fn wrong_bytes_that_no_client_has_seen_are_fetched_again_unnoticed() {
         (200, &*upstream.body("left", "1.0.0"))
     );
     assert_eq!(upstream.requests_for("/dl/left"), 2);
-    settle(&larder);
+    larder.wait_until_idle();
     // Nothing of the longer body stayed behind the right one.
     check_kept(&larder, &site, &upstream, "left");
     assert_eq!(upstream.requests_for("/dl/left"), 2);
@@ -213,7 +216,7 @@ fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault])
     }
     let larder = site.serve(&[]);
     assert_eq!(larder.get("/config.json").status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     // All at once: several failures in a row are an outage, in which nobody would be asked any more.
     let gate = upstream.gate("/dl/");
     thread::scope(|scope| {
@@ -237,10 +240,10 @@ fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault])
             assert!(reply.body != upstream.body(name, "1.0.0"), "{name}");
         }
     });
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(blobs(site), Vec::<std::path::PathBuf>::new());
     upstream.clear_faults();
-    until("the outage is over", || {
+    wait_until("the outage is over", || {
         larder.get(&download(&names[0], "1.0.0")).complete
             && !larder.get("/-/status.json").text().contains("since")
     });
@@ -372,9 +375,9 @@ fn t36_head_gives_the_headers_of_get_and_no_body() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let crate_path = download("left", "1.0.0");
-    let cold = larder.http().ask("HEAD", &crate_path, &[]);
+    let cold = larder.http().request("HEAD", &crate_path, &[]);
     assert_eq!((cold.status, cold.body.len()), (200, 0));
-    settle(&larder);
+    larder.wait_until_idle();
     for path in [
         "/config.json",
         "/le/ft/left",
@@ -412,7 +415,7 @@ fn t36_head_gives_the_headers_of_get_and_no_body() {
     let tag = larder.get(&crate_path).header("etag").unwrap().to_owned();
     let reply = larder
         .http()
-        .ask("HEAD", &crate_path, &[("if-none-match", &tag)]);
+        .request("HEAD", &crate_path, &[("if-none-match", &tag)]);
     assert_eq!(reply.status, 304);
 }
 
@@ -424,7 +427,7 @@ fn t37_a_crate_that_came_without_a_length_is_served_with_one() {
     let larder = site.serve(&[]);
     let reply = larder.get(&download("left", "1.0.0"));
     assert!(reply.complete && reply.body == upstream.body("left", "1.0.0"));
-    settle(&larder);
+    larder.wait_until_idle();
     let reply = larder.get(&download("left", "1.0.0"));
     let size = upstream.body("left", "1.0.0").len().to_string();
     assert_eq!(reply.header("content-length"), Some(&*size));
@@ -496,7 +499,7 @@ fn promise_18_a_client_that_leaves_cancels_nothing_and_a_fetch_that_nobody_await
         .unwrap();
     leaving.wait_for_answer().unwrap();
     drop(leaving);
-    until("the fetch is finished", || blobs(&site).len() == 2);
+    wait_until("the fetch is finished", || blobs(&site).len() == 2);
     check_kept(&larder, &site, &upstream, "right");
     assert_eq!(upstream.requests_for("/dl/"), 2);
 }
@@ -627,7 +630,7 @@ fn promise_23_ranges_are_right_on_crates_that_are_there_and_on_those_still_arriv
     check("arriving");
     let reply = whole.receive().unwrap();
     assert!(reply.complete && reply.body == body);
-    settle(&larder);
+    larder.wait_until_idle();
     check("there");
     assert_eq!(upstream.requests_for("/dl/left"), 1);
 }

@@ -12,8 +12,11 @@ use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
-use crate::stage::{blob_path, blobs, download, entry, entry_file, files, settle, site, until};
-use crate::support::larder::Larder;
+use crate::fixture::site;
+use testkit::larder::Larder;
+use testkit::paths::{download, entry};
+use testkit::process::wait_until;
+use testkit::store::{blob_path, blobs, entry_file, files};
 
 /// One way in which a stored file goes bad.
 type Damage = (&'static str, fn(&mut Vec<u8>));
@@ -47,7 +50,7 @@ fn promise_6_damage_on_disk_is_never_served_and_heals_by_itself() {
         upstream.publish(Crate::new(name, "1.0.0").padding(padding));
         assert!(larder.get(&download(name, "1.0.0")).complete);
     }
-    settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
     for (name, (_, damage)) in names.iter().zip(DAMAGES) {
         let sum = upstream.checksum(name, "1.0.0");
@@ -81,7 +84,7 @@ fn promise_6_damage_on_disk_is_never_served_and_heals_by_itself() {
                 reply.complete && reply.body == upstream.body(name, "1.0.0"),
                 "{what}"
             );
-            settle(&larder);
+            larder.wait_until_idle();
         }
         let sum = upstream.checksum(name, "1.0.0");
         assert!(
@@ -128,7 +131,7 @@ fn promise_27_while_the_disk_is_full_clients_are_served_and_afterwards_things_ar
             reply.complete && reply.body == upstream.body(name, "1.0.0"),
             "{name}"
         );
-        settle(larder);
+        larder.wait_until_idle();
     };
     check(&larder, "before");
     let kept = files(&site.store().join("v1/blobs"));
@@ -165,7 +168,7 @@ fn while_the_disk_is_full_the_newest_entries_are_served_without_upstream_and_are
     let site = site(&upstream);
     let larder = site.serve(&[]);
     larder.get(&entry("older"));
-    settle(&larder);
+    larder.wait_until_idle();
     let older = fs::read(entry_file(&site, "older")).unwrap();
 
     let larder = larder.restart(&["--max-age", "2s", "--patience", "1s"]);
@@ -179,17 +182,17 @@ fn while_the_disk_is_full_the_newest_entries_are_served_without_upstream_and_are
         assert_eq!(reply.status, 200, "{name}: {}", reply.text());
         assert_eq!(&*reply.body, &*upstream.index_body(name), "{name}");
     };
-    until("the new version is seen", || {
+    wait_until("the new version is seen", || {
         larder.get(&entry("older")).body == upstream.index_body("older")
     });
     check("new");
-    settle(&larder);
+    larder.wait_until_idle();
     larder.wait_for_log("served but not stored");
     upstream.stop();
     // Within the freshness window and after it.
     for name in ["older", "new"] {
         check(name);
-        until("it is stale", || {
+        wait_until("it is stale", || {
             check(name);
             let reply = larder.get(&entry(name));
             reply.header("cache-status").unwrap().contains("stale")
@@ -200,13 +203,13 @@ fn while_the_disk_is_full_the_newest_entries_are_served_without_upstream_and_are
 
     limit_files(&larder, None);
     upstream.restart();
-    until("upstream is asked again", || {
+    wait_until("upstream is asked again", || {
         larder.get(&entry("other")).status == 200
     });
-    until("what could not be kept is kept", || {
+    wait_until("what could not be kept is kept", || {
         entry_file(&site, "new").exists() && fs::read(entry_file(&site, "older")).unwrap() != older
     });
-    settle(&larder);
+    larder.wait_until_idle();
     let larder = larder.restart(&["--offline"]);
     for name in ["older", "new", "other"] {
         let reply = larder.get(&entry(name));
@@ -225,14 +228,14 @@ fn what_the_disk_has_no_room_for_gives_back_what_room_it_took_and_goes_on_in_mem
     let site = site(&upstream);
     let larder = site.serve(&[]);
     assert_eq!(larder.get(&entry("left")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     let staged = || files(&site.store().join("v1/staging"));
     let idle = staged().len();
     limit_files(&larder, Some(250_000));
     let mut client = larder.http().connect().unwrap();
     client.send("GET", &download("left", "1.0.0"), &[]).unwrap();
     let (mut got, mut on_disk, mut afterwards) = (Vec::new(), false, None);
-    let reply = client.receive_in_pieces(&mut |piece| {
+    let reply = client.receive_chunks(&mut |piece| {
         got.extend_from_slice(piece);
         if got.len() < 250_000 {
             on_disk |= staged().len() > idle;
@@ -308,7 +311,7 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
     for name in ["left", "right"] {
         assert!(larder.get(&download(name, "1.0.0")).complete);
     }
-    settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
 
     let outside = tempfile::tempdir().unwrap();
@@ -337,7 +340,7 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
         let reply = larder.get(&download(name, "1.0.0"));
         assert!(reply.complete && reply.body == upstream.body(name, "1.0.0"));
     }
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(
         upstream.requests_for("/dl/"),
         2,
@@ -358,10 +361,10 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
 fn promise_46_files_are_for_their_owner_only_whatever_the_umask() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
-    let site = site(&upstream).after("umask 0");
+    let site = site(&upstream).shell_prelude("umask 0");
     let larder = site.serve(&[]);
     assert!(larder.get(&download("left", "1.0.0")).complete);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.publish(Crate::new("right", "1.0.0").padding(400_000));
     upstream.fault("/dl/right", Fault::StallBodyAfter(300_000));
     // One on its way in, too.

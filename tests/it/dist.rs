@@ -2,9 +2,9 @@
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain, WASM};
 
-use crate::stage::{settle, site};
-use crate::support::larder::{Larder, Site};
-use crate::support::rustup::{Rustup, installed};
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::rustup::{Rustup, installed};
 
 pub(crate) const MINIMAL: [&str; 6] = [
     "toolchain",
@@ -33,9 +33,9 @@ pub(crate) fn serve<'site>(
     site.serve(&arguments)
 }
 
-fn install(larder: &Larder<'_>, arguments: &[&str]) -> crate::support::cargo::Run {
+fn install(larder: &Larder<'_>, arguments: &[&str]) -> testkit::process::Run {
     let server = larder.url().trim_end_matches('/').to_owned();
-    Rustup::new().run(arguments, &server, &format!("{server}/rustup"))
+    Rustup::without_toolchain().run(arguments, &server, &format!("{server}/rustup"))
 }
 
 pub(crate) fn archives_asked(upstream: &FakeUpstream) -> usize {
@@ -56,7 +56,7 @@ fn t51_a_second_install_asks_upstream_for_no_archive_and_offline_it_still_works(
     upstream.forget_requests();
     install(&larder, &MINIMAL).assert_success();
     assert_eq!(archives_asked(&upstream), 0);
-    settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
 
     upstream.stop();
@@ -134,7 +134,7 @@ fn t44_manifest_and_sidecar_match_before_during_and_after_a_release() {
 
     let old = sidecar();
     // A request made while a fetch is being stored shares it.
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.release(&Toolchain::new("stable", "1.96.0").date("2026-05-28"));
     assert_eq!(
         manifest(),
@@ -217,7 +217,7 @@ fn t54_the_script_installs_rustup_over_http_with_no_variable_set() {
     let larder = serve(&site, &upstream, &[]);
     let script = larder.get("/rustup-init.sh");
     assert_eq!(script.status, 200, "{}", script.text());
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let file = rustup.home().join("rustup-init.sh");
     std::fs::create_dir_all(rustup.home()).unwrap();
     std::fs::write(&file, &script.body).unwrap();

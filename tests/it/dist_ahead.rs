@@ -4,9 +4,10 @@
 use fake_upstream::{FakeUpstream, Fault, HOST, Toolchain, WASM};
 
 use crate::dist::{archives_asked, released, serve};
-use crate::stage::{settle, site, total, until};
-use crate::support::larder::{Larder, Site};
-use crate::support::rustup::Rustup;
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::process::wait_until;
+use testkit::rustup::Rustup;
 
 const INSTALL: [&str; 5] = [
     "toolchain",
@@ -28,7 +29,7 @@ fn xz(package: &str, target: &str) -> String {
     format!("{}.xz", toolchain().archive_path(package, target))
 }
 
-fn run(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) -> crate::support::cargo::Run {
+fn run(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) -> testkit::process::Run {
     let server = larder.url().trim_end_matches('/').to_owned();
     rustup.run(arguments, &server, &format!("{server}/rustup"))
 }
@@ -73,7 +74,7 @@ fn an_install_costs_one_request_for_each_archive_and_none_for_a_sidecar() {
         let upstream = released();
         let site = site(&upstream);
         let larder = serve(&site, &upstream, &["--toolchain-format", format]);
-        install(&Rustup::new(), &larder, &["default"]);
+        install(&Rustup::without_toolchain(), &larder, &["default"]);
         let all = "cargo clippy rust-docs rust-std rustc rustfmt";
         assert_eq!(archives(&upstream), all, "{format}");
         let other = if format == "gz" { ".tar.xz" } else { ".tar.gz" };
@@ -89,9 +90,9 @@ fn a_mirror_without_sidecars_of_components_is_good_enough() {
     }
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     install(&rustup, &larder, &["default", "-t", WASM]);
-    settle(&larder);
+    larder.wait_until_idle();
 
     // Nobody asks the new process for the manifest: it knows it from the store.
     let larder = larder.restart(&["--dist-server", upstream.base_url().trim_end_matches('/')]);
@@ -109,10 +110,10 @@ fn without_sidecar_and_manifest_at_hand_the_manifest_of_the_day_is_fetched() {
         upstream.fault(matcher, Fault::Status(404));
     }
     let site = site(&upstream);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     install(&rustup, &serve(&site, &upstream, &[]), &["minimal"]);
 
-    let elsewhere = crate::stage::site(&upstream);
+    let elsewhere = crate::fixture::site(&upstream);
     let larder = serve(&elsewhere, &upstream, &[]);
     upstream.forget_requests();
     run(&rustup, &larder, &["component", "add", "clippy", "rustfmt"]).assert_success();
@@ -131,10 +132,10 @@ fn offline_a_stored_component_can_be_added_to_a_toolchain_without_asking_for_the
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&Rustup::new(), &larder, &["default"]);
-    let rustup = Rustup::new();
+    install(&Rustup::without_toolchain(), &larder, &["default"]);
+    let rustup = Rustup::without_toolchain();
     install(&rustup, &larder, &["minimal"]);
-    settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
 
     upstream.stop();
@@ -154,18 +155,21 @@ fn the_first_component_leads_to_the_rest_of_the_smallest_profile() {
         let cargo = scope.spawn(|| larder.get(&xz("cargo", HOST)));
         gate.wait_for(3);
         assert_eq!(archives(&upstream), "cargo rust-std rustc");
-        assert_eq!(total(&larder, ASKED), 0);
+        assert_eq!(larder.request_count(ASKED), 0);
         let rustc = scope.spawn(|| larder.get(&xz("rustc", HOST)));
-        until("rustc was asked for", || total(&larder, ASKED) == 1);
+        wait_until("rustc was asked for", || larder.request_count(ASKED) == 1);
         gate.open();
         for reply in [cargo.join().unwrap(), rustc.join().unwrap()] {
             assert_eq!((reply.status, reply.complete), (200, true));
         }
     });
-    settle(&larder);
+    larder.wait_until_idle();
     larder.get(&xz("rust-std", HOST));
     larder.get(&xz("rust-std", HOST));
-    assert_eq!((total(&larder, FETCHED), total(&larder, ASKED)), (2, 2));
+    assert_eq!(
+        (larder.request_count(FETCHED), larder.request_count(ASKED)),
+        (2, 2)
+    );
     assert_eq!(archives(&upstream), "cargo rust-std rustc");
 }
 
@@ -200,9 +204,9 @@ fn check_waste(more: &[&str], ahead: impl Fn(u64) -> bool) {
     upstream.release(&toolchain());
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&Rustup::new(), &larder, more);
-    settle(&larder);
-    let (fetched, asked) = (total(&larder, FETCHED), total(&larder, ASKED));
+    install(&Rustup::without_toolchain(), &larder, more);
+    larder.wait_until_idle();
+    let (fetched, asked) = (larder.request_count(FETCHED), larder.request_count(ASKED));
     assert_eq!(fetched, asked, "{more:?}");
     assert!(ahead(fetched), "{more:?}: {fetched}");
 }
@@ -225,18 +229,18 @@ fn what_is_added_to_a_toolchain_leads_to_nothing() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     install(&rustup, &larder, &["minimal"]);
-    settle(&larder);
-    let before = total(&larder, FETCHED);
+    larder.wait_until_idle();
+    let before = larder.request_count(FETCHED);
     upstream.forget_requests();
     for added in ["clippy", "rustfmt", "rust-src"] {
         run(&rustup, &larder, &["component", "add", added]).assert_success();
     }
     run(&rustup, &larder, &["target", "add", WASM]).assert_success();
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(archives(&upstream), "clippy rust-src rust-std@wasm rustfmt");
-    assert_eq!(total(&larder, FETCHED), before);
+    assert_eq!(larder.request_count(FETCHED), before);
 }
 
 #[test]
@@ -246,15 +250,15 @@ fn who_never_took_the_manifest_gets_what_he_asks_for_and_nothing_follows() {
     let larder = serve(&site, &upstream, &[]);
     // Known, since it was taken, but by another process.
     take_manifest(&larder);
-    settle(&larder);
+    larder.wait_until_idle();
     let larder = larder.restart(&["--dist-server", upstream.base_url().trim_end_matches('/')]);
     assert_eq!(larder.get(&xz("rust-std", HOST)).status, 200);
     // Only looked whether there is a new one.
     assert_eq!(larder.get(&format!("{MANIFEST}.sha256")).status, 200);
     assert_eq!(larder.get(&xz("cargo", HOST)).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(archives(&upstream), "cargo rust-std");
-    assert_eq!(total(&larder, FETCHED), 0);
+    assert_eq!(larder.request_count(FETCHED), 0);
 }
 
 #[test]
@@ -262,14 +266,14 @@ fn what_is_stored_is_not_fetched_ahead() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    install(&Rustup::new(), &larder, &["minimal"]);
-    settle(&larder);
-    let before = total(&larder, FETCHED);
+    install(&Rustup::without_toolchain(), &larder, &["minimal"]);
+    larder.wait_until_idle();
+    let before = larder.request_count(FETCHED);
     upstream.forget_requests();
-    install(&Rustup::new(), &larder, &["minimal"]);
-    settle(&larder);
+    install(&Rustup::without_toolchain(), &larder, &["minimal"]);
+    larder.wait_until_idle();
     assert_eq!(archives(&upstream), "");
-    assert_eq!(total(&larder, FETCHED), before);
+    assert_eq!(larder.request_count(FETCHED), before);
 }
 
 #[test]
@@ -278,7 +282,7 @@ fn who_installs_an_older_generation_is_served_by_its_hashes_after_a_release() {
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &["--max-age", "0s"]);
     take_manifest(&larder);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.release(&Toolchain::new("stable", "1.96.0").date("2026-05-28"));
     take_manifest(&larder);
     assert!(larder.get(MANIFEST).text().contains("1.96.0"));
@@ -316,7 +320,7 @@ fn a_component_that_the_manifest_has_another_hash_for_never_ends_as_a_whole() {
         );
     }
     let failed = run(
-        &Rustup::new().variable("RUSTUP_MAX_RETRIES", "0"),
+        &Rustup::without_toolchain().variable("RUSTUP_MAX_RETRIES", "0"),
         &larder,
         &[&INSTALL[..], &["minimal"]].concat(),
     );
@@ -327,9 +331,9 @@ fn a_component_that_the_manifest_has_another_hash_for_never_ends_as_a_whole() {
 /// Each blob's name is the hash of its bytes.
 #[track_caller]
 fn check_kept_is_sound(site: &Site, larder: &Larder<'_>) {
-    settle(larder);
+    larder.wait_until_idle();
     let folder = site.store().join("v1/blobs");
-    for (path, bytes) in crate::stage::files(&folder) {
+    for (path, bytes) in testkit::store::files(&folder) {
         let name = path.strip_prefix(&folder).unwrap().to_string_lossy();
         assert_eq!(name.replace('/', ""), fake_upstream::sha256(&bytes));
     }
@@ -343,12 +347,12 @@ fn check_recovery(fault: Fault) {
     upstream.fault(&xz("rustc", HOST), fault);
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    let rustup = Rustup::new().variable("RUSTUP_MAX_RETRIES", "0");
+    let rustup = Rustup::without_toolchain().variable("RUSTUP_MAX_RETRIES", "0");
     let minimal = [&INSTALL[..], &["minimal"]].concat();
     run(&rustup, &larder, &minimal).assert_failure();
     check_kept_is_sound(&site, &larder);
     upstream.clear_faults();
-    until("upstream counts as well again", || {
+    wait_until("upstream counts as well again", || {
         larder.get(&xz("rustc", HOST)).complete
     });
     run(&rustup, &larder, &minimal).assert_success();
@@ -376,12 +380,12 @@ fn twenty_rustups_at_once_cost_one_fetch_of_each_archive() {
     let larder = serve(&site, &upstream, &[]);
     std::thread::scope(|scope| {
         for _ in 0..20 {
-            scope.spawn(|| install(&Rustup::new(), &larder, &["minimal"]));
+            scope.spawn(|| install(&Rustup::without_toolchain(), &larder, &["minimal"]));
         }
     });
     assert_eq!(archives_asked(&upstream), 3);
-    settle(&larder);
-    assert_eq!(total(&larder, FETCHED), total(&larder, ASKED));
+    larder.wait_until_idle();
+    assert_eq!(larder.request_count(FETCHED), larder.request_count(ASKED));
 }
 
 #[test]
@@ -416,8 +420,8 @@ fn four_at_a_time_are_fetched_ahead_and_clients_pass_them() {
         assert!(rust_std.join().unwrap().complete);
     });
     let rustc = format!("{}.xz", toolchains[2].archive_path("rustc", HOST));
-    until("the queue goes on", || upstream.requests_for(&rustc) == 1);
-    settle(&larder);
+    wait_until("the queue goes on", || upstream.requests_for(&rustc) == 1);
+    larder.wait_until_idle();
     assert_eq!(upstream.requests_for(&rust_std), 1);
-    assert_eq!(total(&larder, FETCHED), 5);
+    assert_eq!(larder.request_count(FETCHED), 5);
 }

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
-use crate::stage::{blobs, download, entries, entry, entry_file, files, settle, site, until};
-use crate::support::larder::Larder;
+use crate::fixture::site;
+use testkit::larder::Larder;
+use testkit::paths::{download, entry};
+use testkit::process::wait_until;
+use testkit::store::{blobs, entry_file, files, index_folder};
 
 /// An upstream with `left 1.0.0`.
 fn upstream() -> FakeUpstream {
@@ -20,7 +23,7 @@ fn upstream() -> FakeUpstream {
 fn etag(larder: &Larder<'_>, path: &str) -> String {
     let reply = larder.get(path);
     assert_eq!(reply.status, 200, "{path}: {}", reply.text());
-    settle(larder);
+    larder.wait_until_idle();
     reply.header("etag").expect("an ETag").to_owned()
 }
 
@@ -150,7 +153,7 @@ fn t14_an_absence_is_remembered_briefly_and_what_is_published_then_is_found() {
             "not remembered"
         );
     }
-    until("what was published is found", || {
+    wait_until("what was published is found", || {
         larder.get(&entry("left")).status == 200
     });
 }
@@ -255,7 +258,7 @@ fn promise_13_trouble_gets_the_stale_copy_and_absence_is_an_answer() {
         );
         upstream.clear_faults();
         // A good answer between them, so that none is hidden by the outage that several in a row are.
-        until("upstream is believed again", || {
+        wait_until("upstream is believed again", || {
             let reply = larder.get(&entry("left"));
             assert_eq!(
                 (reply.status, &reply.body),
@@ -290,7 +293,7 @@ fn a_body_that_trickles_in_gets_the_stale_copy_in_time_and_the_new_one_later() {
         asked.elapsed()
     );
     assert_eq!((reply.status, &*reply.body), (200, &*stale));
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.stop();
     assert_eq!(larder.get(&entry("left")).body, fresh);
     assert_eq!(upstream.requests_for("left"), 2);
@@ -313,7 +316,7 @@ fn promise_16_an_absence_never_hides_a_stored_entry_during_an_outage() {
     upstream.clear_faults();
     upstream.restart();
     upstream.publish(Crate::new("left", "1.1.0"));
-    until("the way back is noticed", || {
+    wait_until("the way back is noticed", || {
         larder.get(&entry("left")).body == upstream.index_body("left")
     });
 }
@@ -400,7 +403,7 @@ fn t19_odd_lines_pass_byte_for_byte() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     assert_eq!(larder.get(&entry("odd")).text(), body);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.stop();
     let larder = larder.restart(&["--offline"]);
     assert_eq!(larder.get(&entry("odd")).text(), body);
@@ -445,8 +448,8 @@ fn t21_any_case_leads_to_one_entry_and_the_crate_keeps_its_spelling() {
         );
     }
     assert_eq!(upstream.requests_for("/index/mi/xe/mixedcase"), 1);
-    settle(&larder);
-    let entries = files(&entries(&site));
+    larder.wait_until_idle();
+    let entries = files(&index_folder(&site));
     assert_eq!(entries.len(), 1, "{entries:?}");
     let reply = larder.get(&download("MixedCase", "1.0.0"));
     assert_eq!(reply.body, upstream.body("MixedCase", "1.0.0"));
@@ -500,7 +503,7 @@ fn t24_a_dash_is_no_underscore() {
     assert_eq!(larder.get(&entry("my_dash")).status, 404);
     assert_eq!(larder.get(&download("my_dash", "1.0.0")).status, 404);
     assert_eq!(larder.get(&download("my-dash", "1.0.0")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(blobs(&site).len(), 1);
 }
 
@@ -565,7 +568,7 @@ fn an_upstream_that_is_only_slow_is_still_asked_for_what_is_not_stored() {
     let site = site(&upstream);
     let larder = site.serve(&["--max-age", "0s", "--patience", "300ms"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.fault_times(
         "/index/",
         100,

@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
-use crate::stage::{entry, entry_file, settle, site, total, until};
+use crate::fixture::site;
+use testkit::paths::entry;
+use testkit::process::wait_until;
+use testkit::store::entry_file;
 
 /// Of two answers that are so far apart, the second does not belong to the first one's burst.
 const LONGER_THAN_LATELY: Duration = Duration::from_millis(2_500);
@@ -40,10 +43,10 @@ fn the_version_that_is_wanted_says_what_will_be_asked_for_next() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     assert_eq!(larder.get(&entry("left")).status, 200);
-    until("what the wanted version needs was fetched ahead", || {
+    wait_until("what the wanted version needs was fetched ahead", || {
         upstream.requests_for(&entry_path("deep")) == 1
     });
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(upstream.requests_for(&entry_path("shallow")), 0);
 }
 
@@ -53,12 +56,12 @@ fn whoever_wants_another_version_of_the_same_crate_leads_elsewhere() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     assert_eq!(larder.get(&entry("both")).status, 200);
-    until("what each wanted version needs was fetched ahead", || {
+    wait_until("what each wanted version needs was fetched ahead", || {
         ["deep", "shallow"]
             .iter()
             .all(|name| upstream.requests_for(&entry_path(name)) == 1)
     });
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(upstream.requests_for(&entry_path("many")), 1);
 }
 
@@ -69,10 +72,10 @@ fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
     let names = ["both", "left", "right", "many", "deep", "shallow"];
     let larder = site.serve(&["--max-age", "0s"]);
     assert_eq!(larder.get(&entry("both")).status, 200);
-    until("all was fetched ahead", || {
-        total(&larder, "upstream-answers") == 6
+    wait_until("all was fetched ahead", || {
+        larder.request_count("upstream-answers") == 6
     });
-    settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     for name in names {
@@ -86,7 +89,7 @@ fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
     let gate = upstream.gate("/");
     thread::scope(|scope| {
         let client = scope.spawn(|| larder.get(&entry("both")));
-        until("everything is asked about", || {
+        wait_until("everything is asked about", || {
             names
                 .iter()
                 .all(|name| upstream.requests_for(&entry_path(name)) == 1)
@@ -97,7 +100,7 @@ fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
     for name in names {
         assert_eq!(larder.get(&entry(name)).status, 200);
     }
-    settle(&larder);
+    larder.wait_until_idle();
     for name in &names[1..] {
         assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{name}");
     }
@@ -119,7 +122,7 @@ fn what_needs_itself_is_not_asked_about_for_ever() {
     let site = site(&upstream);
     let larder = site.serve(&["--patience", "10s"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     // Each once, and once more at most where the other led to it when it was old already.
     let asked = upstream.requests_for("/index/");
     assert!((2..=4).contains(&asked), "{:?}", upstream.requests());

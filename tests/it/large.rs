@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{FakeUpstream, Fault, sha256};
 
-use crate::stage::{blob_path, blobs, settle, site, until};
-use crate::support::http::Connection;
-use crate::support::larder::{Larder, Site};
+use crate::fixture::site;
+use testkit::http::Connection;
+use testkit::larder::{Larder, Site};
+use testkit::process::wait_until;
+use testkit::store::{blob_path, blobs};
 
 const COMPONENT: &str = "/dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
 const MEGABYTE: usize = 1 << 20;
@@ -32,7 +34,7 @@ fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let larder = site.serve(&["--dist-server", &server]);
     // From here on the component's hash is known, and faults and counts are about the component alone.
     assert_eq!(larder.get(&format!("{COMPONENT}.sha256")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.forget_requests();
     larder
 }
@@ -103,7 +105,7 @@ fn t46_ranges_of_a_component_that_is_still_arriving_are_parts_of_it_as_it_arrive
     check("arriving");
     let reply = whole.receive().unwrap();
     assert!(reply.complete && reply.body == body);
-    settle(&larder);
+    larder.wait_until_idle();
     check("stored");
     let requests = upstream.requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
@@ -190,7 +192,7 @@ fn check_bad(what: &str, faults: &[(usize, Fault)]) {
             "{what}"
         );
     }
-    until("the refusal is in the log", || {
+    wait_until("the refusal is in the log", || {
         larder.log().contains("aborted")
     });
     assert_eq!(blobs(&site).len(), 0, "{what}");
@@ -199,7 +201,7 @@ fn check_bad(what: &str, faults: &[(usize, Fault)]) {
     let reply = larder.get(COMPONENT);
     assert_eq!((reply.status, reply.complete), (200, true), "{what}");
     assert!(reply.body == body, "{what}");
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(blobs(&site).len(), 1, "{what}");
 }
 
@@ -287,7 +289,7 @@ fn check_whole_and_kept(site: &Site, larder: &Larder<'_>, body: &[u8]) {
     let reply = larder.get(COMPONENT);
     assert_eq!((reply.status, reply.complete), (200, true));
     assert!(reply.body == body);
-    settle(larder);
+    larder.wait_until_idle();
     let stored = std::fs::read(blob_path(site, &sha256(body))).unwrap();
     assert!(stored == body);
 }
@@ -369,7 +371,7 @@ fn parts_of_what_has_changed_meanwhile_are_not_taken() {
     upstream.fault(COMPONENT, Fault::OfRanges(Box::new(late)));
     let mut client = asked(&larder, &[]);
     client.wait_for_answer().unwrap();
-    until("the parts are asked for", || ranges(&upstream).len() == 3);
+    wait_until("the parts are asked for", || ranges(&upstream).len() == 3);
     upstream.serve_static(COMPONENT, vec![7; DIVIDED], "application/x-xz");
     let reply = client.receive().unwrap();
     assert!(reply.complete && reply.body == body);
@@ -453,7 +455,7 @@ fn a_whole_made_wrong_by_its_parts_is_refused_and_next_time_there_are_none() {
             reply.status
         );
     }
-    until("the refusal is in the log", || {
+    wait_until("the refusal is in the log", || {
         larder.log().contains("nothing was stored")
     });
     assert_eq!((blobs(&site).len(), ranges(&upstream).len()), (0, 3));
@@ -466,7 +468,7 @@ fn a_whole_made_wrong_by_its_parts_is_refused_and_next_time_there_are_none() {
 fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     // In blocks of 512 bytes: in the middle of the second part.
-    let site = site(&upstream).after("ulimit -f 40000");
+    let site = site(&upstream).shell_prelude("ulimit -f 40000");
     let larder = serve(&site, &upstream);
     let reply = larder.get(COMPONENT);
     assert_eq!((reply.status, reply.complete), (200, true));
@@ -479,7 +481,7 @@ fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
 fn storing<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let larder = serve(site, upstream);
     assert!(larder.get(COMPONENT).complete);
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.forget_requests();
     larder
 }
@@ -488,7 +490,7 @@ fn storing<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
 fn brings(client: &mut Connection, body: &[u8]) -> bool {
     let mut at = 0;
     let mut is_right = true;
-    let reply = client.receive_in_pieces(&mut |piece| {
+    let reply = client.receive_chunks(&mut |piece| {
         is_right &= body.get(at..at + piece.len()) == Some(piece);
         at += piece.len();
     });
@@ -618,7 +620,7 @@ fn clients_that_leave_in_the_middle_of_a_stored_component_leave_nothing_behind()
     }
     assert_eq!(open(), 20);
     drop(clients);
-    until("no file is open for those who left", || open() == 0);
+    wait_until("no file is open for those who left", || open() == 0);
     assert!(brings(&mut asked(&larder, &[]), &body));
 }
 
@@ -661,7 +663,7 @@ fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_u
                 assert!(reader.join().unwrap(), "{state}");
             }
         });
-        settle(&larder);
+        larder.wait_until_idle();
         assert!(brings(&mut slowest, part), "{state}: the slowest");
         let peak = peak_memory(&larder);
         assert!(peak < 64 << 10, "{state}: {peak} kB, at first {before} kB");

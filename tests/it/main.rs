@@ -15,6 +15,7 @@ mod crates;
 mod disk;
 mod dist;
 mod dist_ahead;
+mod fixture;
 mod index;
 mod index_ahead;
 mod large;
@@ -23,13 +24,7 @@ mod outage;
 mod rustup_updates;
 mod scratch;
 mod server;
-mod stage;
 mod start;
-#[allow(
-    dead_code,
-    reason = "the benchmark and the fake upstream's own tests use the rest"
-)]
-mod support;
 mod tidy;
 mod tiny_registry;
 mod toolchain;

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fake_upstream::{Crate, FakeUpstream, entry_path};
 
-use crate::stage::{download, entry, settle, site, until};
-use crate::support::larder::Larder;
+use crate::fixture::site;
+use testkit::larder::Larder;
+use testkit::paths::{download, entry};
+use testkit::process::wait_until;
 
 /// An exposition, read as strictly as the format's description allows.
 #[derive(Debug, Default)]
@@ -89,13 +91,13 @@ fn the_numbers_are_what_was_done() {
     assert_eq!(before.kinds["larder_requests_total"], "counter");
 
     assert_eq!(larder.get(&entry("left")).status, 200);
-    until("both entries behind `left` were fetched ahead", || {
+    wait_until("both entries behind `left` were fetched ahead", || {
         upstream.requests_for(&entry_path("far")) == 1
     });
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(larder.get(&entry("right")).status, 200);
     assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
     for _ in 0..3 {
         assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
     }
@@ -139,7 +141,7 @@ fn an_outage_is_told_with_its_host_and_ends() {
     let site = site(&upstream);
     let larder = site.serve(&["--max-age", "0s", "--patience", "1s"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
-    settle(&larder);
+    larder.wait_until_idle();
 
     upstream.stop();
     assert_eq!(larder.get(&entry("left")).status, 200);
@@ -157,7 +159,7 @@ fn an_outage_is_told_with_its_host_and_ends() {
     assert!(down.get("larder_upstream_requests_total{result=\"failed\"}") >= 1);
 
     upstream.restart();
-    until("the outage is over", || {
+    wait_until("the outage is over", || {
         Metrics::of(&larder).get("larder_outages") == 0
     });
     let up = Metrics::of(&larder);

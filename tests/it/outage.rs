@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
-use crate::support::cargo::{CargoHome, Project};
-use crate::support::larder::{Larder, Site};
+use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
 
 /// What larder waits for an upstream that says nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,8 +33,8 @@ impl Scene {
             let package = Crate::new(&format!("chain-{link}"), "1.0.0");
             upstream.publish(package.dep(&format!("chain-{}", link - 1), "^1"));
         }
-        let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url());
-        let project = Project::new().dep(&format!("chain-{}", LINKS - 1), "1");
+        let site = site(&upstream);
+        let project = Project::empty().dep(&format!("chain-{}", LINKS - 1), "1");
         Self {
             upstream,
             site,
@@ -54,7 +55,7 @@ impl Scene {
     /// How long cargo takes to resolve and fetch all in an empty home.
     #[track_caller]
     fn fetch(&self, larder: &Larder<'_>) -> Duration {
-        let home = CargoHome::new();
+        let home = CargoHome::empty();
         // A resolve asks for every entry in turn, a locked fetch checks them once more.
         let resolve = home.run(&self.project, &["generate-lockfile"], larder.url());
         resolve.assert_success();
@@ -173,11 +174,11 @@ fn upstream_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
 fn a_crate_transfer_that_dies_with_upstream_goes_on_where_it_was_when_it_is_back() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("large", "1.0.0").padding(1_000_000));
-    let site = Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url());
+    let site = site(&upstream);
     let larder = site.serve(&[]);
     upstream.fault_times("/dl/", 1, Fault::CutAfter(600_000));
-    let project = Project::new().dep("large", "1");
-    CargoHome::new()
+    let project = Project::empty().dep("large", "1");
+    CargoHome::empty()
         .run(&project, &["fetch"], larder.url())
         .assert_success();
     let asked: Vec<_> = upstream

@@ -8,10 +8,11 @@ use std::process::{Child, Stdio};
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain};
 
 use crate::dist::MINIMAL;
-use crate::stage::{settle, site, until};
-use crate::support::cargo::Run;
-use crate::support::larder::{Larder, Site};
-use crate::support::rustup::{Rustup, installed};
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::process::Run;
+use testkit::process::wait_until;
+use testkit::rustup::{Rustup, installed};
 
 fn old() -> Toolchain {
     Toolchain::new("stable", "1.95.0").date("2026-04-16")
@@ -61,12 +62,12 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    let (user, other) = (Rustup::new(), Rustup::new());
+    let (user, other) = (Rustup::without_toolchain(), Rustup::without_toolchain());
     for user in [&user, &other] {
         run(user, &larder, &MINIMAL).assert_success();
         assert!(rustc(user).contains("rustc 1.95.0"), "{}", rustc(user));
     }
-    settle(&larder);
+    larder.wait_until_idle();
     let update = run(&user, &larder, &["update", "--no-self-update"]);
     assert!(update.stdout.contains("unchanged"), "{update:?}");
 
@@ -77,7 +78,7 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     assert_eq!(asked(&upstream, &old()), [1, 1, 1]);
     assert_eq!(asked(&upstream, &new()), [1, 1, 1]);
 
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.stop();
     let larder = larder.restart(&["--offline"]);
     run(&other, &larder, &["update", "--no-self-update"]).assert_success();
@@ -113,7 +114,7 @@ fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
         .stderr(Stdio::null());
     let process = command.spawn().unwrap();
     let mut partial = None;
-    until("a part of a large component has arrived", || {
+    wait_until("a part of a large component has arrived", || {
         partial = large_part(&user.home().join("downloads"));
         partial.is_some()
     });
@@ -140,7 +141,7 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
     let (upstream, toolchain) = interrupted(&["cargo", "rust-std"], &drip);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    let user = Rustup::new();
+    let user = Rustup::without_toolchain();
     let (mut process, partial) = start(&user, &larder);
     process.kill().unwrap();
     process.wait().unwrap();
@@ -163,10 +164,10 @@ fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds()
     let (upstream, toolchain) = interrupted(&["cargo", "rust-std"], &stall);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    let user = Rustup::new();
+    let user = Rustup::without_toolchain();
     let (mut process, _) = start(&user, &larder);
     // Clients have their answers before all is stored, and what is to be kept must be.
-    until(
+    wait_until(
         "rustc has come ahead, and only the large ones are under way",
         || {
             let status = larder.get("/-/status.json").text();
@@ -195,9 +196,9 @@ fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    let user = Rustup::new();
+    let user = Rustup::without_toolchain();
     run(&user, &larder, &MINIMAL).assert_success();
-    settle(&larder);
+    larder.wait_until_idle();
 
     // The same program, told from the other by what stands behind its end.
     let mut newer = program();
@@ -209,7 +210,7 @@ fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
         check.stdout.contains("99.0.0") || check.stderr.contains("99.0.0"),
         "{check:?}"
     );
-    settle(&larder);
+    larder.wait_until_idle();
     run(&user, &larder, &["self", "update"]).assert_success();
     let now = std::fs::read(user.cargo_home().join("bin/rustup")).unwrap();
     assert!(now == newer, "{} bytes", now.len());

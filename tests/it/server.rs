@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream};
 
-use crate::stage::{download, entry, files, settle, site, until};
-use crate::support::larder::Larder;
+use crate::fixture::site;
+use testkit::larder::Larder;
+use testkit::paths::{download, entry};
+use testkit::process::wait_until;
+use testkit::store::files;
 
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();
@@ -23,7 +26,9 @@ fn upstream() -> FakeUpstream {
 /// The download address that cargo is given when it knows larder by this name.
 #[track_caller]
 fn dl(larder: &Larder<'_>, host: &str) -> String {
-    let reply = larder.http().ask("GET", "/config.json", &[("host", host)]);
+    let reply = larder
+        .http()
+        .request("GET", "/config.json", &[("host", host)]);
     assert_eq!(reply.status, 200, "{host}: {}", reply.text());
     let config: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     config["dl"].as_str().unwrap().to_owned()
@@ -92,7 +97,7 @@ fn t5_config_json_is_there_at_once_while_upstream_is_silent() {
             );
             assert_eq!(dl, expected);
         }
-        larder = larder.restart_in_place(&[]);
+        larder = larder.restart_on_same_port(&[]);
     }
 }
 
@@ -114,7 +119,7 @@ fn t12_download_addresses_of_old_stay_good() {
         .1;
     // Both forms for ever: whoever changes them cuts off every client that has not asked for `config.json` since.
     assert_eq!(path, format!("crates/left/1.0.0/{sum}/download"));
-    let larder = larder.restart_in_place(&[]);
+    let larder = larder.restart_on_same_port(&[]);
     assert_eq!(
         dl(&larder, &authority(&larder))
             .replace("{crate}", "left")
@@ -129,9 +134,9 @@ fn t12_download_addresses_of_old_stay_good() {
             "{path}"
         );
     }
-    settle(&larder);
+    larder.wait_until_idle();
     upstream.stop();
-    let larder = larder.restart_in_place(&["--offline"]);
+    let larder = larder.restart_on_same_port(&["--offline"]);
     for path in [format!("/{path}"), "/crates/left/1.0.0/download".to_owned()] {
         let reply = larder.get(&path);
         assert!(
@@ -254,7 +259,7 @@ fn t23_and_promise_41_paths_that_climb_reach_neither_the_disk_nor_upstream() {
     let larder = site.serve(&[]);
     let before = files(outside.path());
     for path in hostile_paths() {
-        let reply = larder.http().ask("GET", &path, &[]);
+        let reply = larder.http().request("GET", &path, &[]);
         assert!(
             matches!(reply.status, 400 | 404 | 414),
             "{path}: {}",
@@ -297,7 +302,7 @@ fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
     under_way.send("GET", &path, &[]).unwrap();
     gate.wait_for(1);
     larder.signal("TERM");
-    until("no new connection is accepted", || {
+    wait_until("no new connection is accepted", || {
         http.connect()
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
@@ -305,7 +310,7 @@ fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
     let reply = under_way.receive().unwrap();
     assert!(reply.status == 200 && reply.complete && reply.body == upstream.body("left", "1.0.0"));
     drop(under_way);
-    let (status, log) = larder.ended();
+    let (status, log) = larder.wait_for_exit();
     assert!(status.success(), "{log}");
 }
 
@@ -325,7 +330,7 @@ fn a_second_order_to_stop_ends_what_is_under_way_at_once() {
     larder.wait_for_log("connections=1");
     let ordered = Instant::now();
     larder.signal("TERM");
-    let (status, log) = larder.ended();
+    let (status, log) = larder.wait_for_exit();
     assert!(ordered.elapsed() < Duration::from_secs(5), "{log}");
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("error: stopped at once"), "{log}");
@@ -383,7 +388,7 @@ fn promise_37_strangers_are_turned_away_on_every_route() {
             "evil.example.",
             "larder",
         ] {
-            let reply = larder.http().ask("GET", route, &[("host", host)]);
+            let reply = larder.http().request("GET", route, &[("host", host)]);
             assert!(
                 matches!(reply.status, 400 | 403 | 421),
                 "{route} by {host}: {}",
@@ -396,7 +401,7 @@ fn promise_37_strangers_are_turned_away_on_every_route() {
             "127.0.0.1".to_owned(),
             "127.8.8.8:1".to_owned(),
         ] {
-            let reply = larder.http().ask("GET", route, &[("host", &host)]);
+            let reply = larder.http().request("GET", route, &[("host", &host)]);
             assert!(
                 matches!(reply.status, 200 | 404),
                 "{route} by {host}: {}",
@@ -432,7 +437,7 @@ fn promise_37_strangers_are_turned_away_on_every_route() {
             let stream = tokio::net::TcpStream::connect(larder.http().address())
                 .await
                 .unwrap();
-            crate::support::http::get_h2_on(stream, stranger, &ROUTES).await
+            testkit::http::get_h2_on(stream, stranger, &ROUTES).await
         });
         for (route, reply) in ROUTES.iter().zip(replies) {
             assert_eq!(reply.unwrap().status, 421, "{route} by {stranger}");

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::larder::Site;
+use crate::fixture::site_at;
+use testkit::larder::Site;
 
 /// Nothing listens there; these tests end before anybody is asked.
 const NOWHERE: &str = "http://127.0.0.1:9/";
@@ -34,7 +35,7 @@ fn check_refused(site: Site, arguments: &[&str], code: i32, parts: &[&str]) {
 }
 
 fn site() -> Site {
-    Site::new(env!("CARGO_BIN_EXE_larder"), NOWHERE)
+    site_at(NOWHERE)
 }
 
 /// Arguments for a start that would succeed.
@@ -145,7 +146,7 @@ fn an_index_that_is_no_web_address_is_wrong_usage() {
         "file:///tmp/index",
         "http://127.0.0.1:9/?a=b",
     ] {
-        let site = Site::new(env!("CARGO_BIN_EXE_larder"), index);
+        let site = site_at(index);
         check_refused(
             site,
             &LISTEN,

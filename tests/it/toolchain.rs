@@ -3,7 +3,7 @@
 use fake_upstream::{DEFAULT_ROOT, FakeUpstream, HOST, Installer, Toolchain, WASM};
 use larder::toolchain;
 
-use crate::support::rustup::Rustup;
+use testkit::rustup::Rustup;
 
 /// Installs with real rustup and compares its requests for archives with the files that the manifest yields.
 #[track_caller]
@@ -42,7 +42,7 @@ fn check(toolchain: &Toolchain, profile: &str, components: &[&str], targets: &[&
     for target in targets {
         arguments.extend(["-t", target]);
     }
-    let run = Rustup::new().run(&arguments, server, &format!("{server}/rustup"));
+    let run = Rustup::without_toolchain().run(&arguments, server, &format!("{server}/rustup"));
     run.assert_success();
     let requests = upstream.requests();
     let mut asked: Vec<_> = requests

@@ -7,8 +7,10 @@ use fake_upstream::{Builder, Crate, FakeUpstream, Fault, entry_path};
 
 use tempfile::TempDir;
 
-use crate::stage::{entry, settle, site, until};
-use crate::support::larder::{Larder, Site};
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::paths::entry;
+use testkit::process::wait_until;
 
 /// Publishes so many crates; their names.
 fn publish_many(upstream: &FakeUpstream, count: usize) -> Vec<String> {
@@ -37,7 +39,7 @@ fn filled<'site>(site: &'site Site, names: &[String]) -> Larder<'site> {
     for name in names {
         assert_eq!(larder.get(&entry(name)).status, 200);
     }
-    settle(&larder);
+    larder.wait_until_idle();
     larder
 }
 
@@ -56,7 +58,7 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
     upstream.fault(&entry_path(first), slow);
     let mut ahead = larder.http().connect().unwrap();
     ahead.send("GET", &entry(first), &[]).unwrap();
-    until("the first is asked for", || {
+    wait_until("the first is asked for", || {
         upstream.requests_for(&entry_path(first)) == 1
     });
     let mut behind: Vec<_> = others
@@ -123,14 +125,14 @@ fn a_body_that_may_have_been_cut_is_asked_for_anew_each_time() {
     upstream.fault_times("left", 1, cut);
     let reply = larder.get(&entry("left"));
     assert_eq!((reply.status, reply.body.len()), (200, first_line));
-    settle(&larder);
+    larder.wait_until_idle();
     let reply = larder.get(&entry("left"));
     assert_eq!(&*reply.body, &*upstream.index_body("left"));
     let asked = upstream.requests();
     assert_eq!(asked.len(), 2);
     assert_eq!(asked[1].header("if-none-match"), None);
     // The whole one came framed, and is fresh.
-    settle(&larder);
+    larder.wait_until_idle();
     assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
     assert_eq!(upstream.requests().len(), 2);
 }

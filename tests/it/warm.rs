@@ -11,14 +11,12 @@ use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::stage::{crates_io, entry_file};
-use crate::support::larder::{Site, signal};
+use crate::fixture::{site, site_at};
+use testkit::larder::Site;
+use testkit::process::signal;
+use testkit::store::{crates_io_folder, entry_file};
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
-
-fn site(upstream: &FakeUpstream) -> Site {
-    Site::new(env!("CARGO_BIN_EXE_larder"), &upstream.url())
-}
 
 /// With cargo at hand, and the compiler that it asks about targets.
 fn site_with_cargo(upstream: &FakeUpstream) -> Site {
@@ -261,7 +259,7 @@ fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
         let asked = upstream.requests_for(&crate_path(name, "1.0.0"));
         assert_eq!(asked, times, "{name}");
     }
-    let registered = crate::stage::files(&site.store().join("v1/projects"));
+    let registered = testkit::store::files(&site.store().join("v1/projects"));
     let left_out = registered.iter().flat_map(|(_, text)| {
         let pin: Value = serde_json::from_slice(text).expect("a registration is JSON");
         let packages = pin["packages"].as_array().cloned().unwrap_or_default();
@@ -670,7 +668,7 @@ fn what_was_fetched_is_stored_when_warm_is_interrupted() {
         "{said}"
     );
     assert!(entry_file(&site, "left").exists());
-    assert!(crates_io(&site).join("config.json").exists());
+    assert!(crates_io_folder(&site).join("config.json").exists());
 }
 
 #[test]
@@ -679,7 +677,7 @@ fn an_address_that_is_no_index_is_named_without_what_is_secret_in_it() {
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["left"]));
     let check = |index: &str, expected: &str| {
-        let site = Site::new(env!("CARGO_BIN_EXE_larder"), index);
+        let site = site_at(index);
         let (report, code) = run_json(&site, &["warm", &tree.path()]);
         assert_eq!(code, 1);
         assert_problem(&report["failed"], "left 1.0.0", expected);

@@ -10,9 +10,9 @@ use larder::toolchain;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stage::site;
-use crate::support::larder::{Larder, Site};
-use crate::support::rustup::{Rustup, installed};
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
+use testkit::rustup::{Rustup, installed};
 
 /// An upstream with a release of rustup and of these toolchains.
 fn released(toolchains: &[&Toolchain]) -> FakeUpstream {
@@ -136,7 +136,7 @@ fn what_a_toolchain_file_asks_for_is_fetched_once_and_real_rustup_installs_it_of
 
     upstream.stop();
     let larder = serve_offline(&site, &upstream);
-    let client = Rustup::new();
+    let client = Rustup::without_toolchain();
     let install = [
         "toolchain",
         "install",
@@ -199,7 +199,11 @@ fn a_named_toolchain_is_fetched_whole_and_a_release_since_then_is_noticed() {
 
     upstream.stop();
     let larder = serve_offline(&site, &upstream);
-    rustup(&Rustup::new(), &larder, &["toolchain", "install", "stable"]);
+    rustup(
+        &Rustup::without_toolchain(),
+        &larder,
+        &["toolchain", "install", "stable"],
+    );
     assert_eq!(larder.get("/rustup-init.sh").status, 200);
     assert_eq!(larder.get(&installer).status, 200);
 }
@@ -242,7 +246,7 @@ fn a_nightly_that_lacks_something_is_passed_over_as_rustup_does() {
         "-c",
         "clippy",
     ];
-    rustup(&Rustup::new(), &larder, &install);
+    rustup(&Rustup::without_toolchain(), &larder, &install);
 }
 
 #[test]
@@ -333,7 +337,7 @@ fn with_its_sources_the_crates_that_the_standard_library_is_built_from_come_alon
         let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
         assert_eq!(code, Some(0), "{verdict:#}");
 
-        fs::remove_file(crate::stage::blob_path(&site, &sum)).unwrap();
+        fs::remove_file(testkit::store::blob_path(&site, &sum)).unwrap();
         let (verdict, code, _) = run(&site, &upstream, &["check", &path]);
         assert_eq!(code, Some(1));
         assert!(

@@ -13,8 +13,8 @@ use crate::load;
 use crate::nginx::Nginx;
 use crate::row::{Better, Row, UNCLAIMED, rounded};
 use crate::scene::Play;
-use crate::support::http::Http;
-use crate::support::larder::Site;
+use testkit::http::Http;
+use testkit::larder::Site;
 
 /// How long one measurement lasts.
 const LASTING: Duration = Duration::from_secs(3);
@@ -110,7 +110,7 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
         check(&larder.http(), &good.path, good);
         check(&nginx.http(), &good.upstream_path, good);
     }
-    load::settle(&larder);
+    larder.wait_until_idle();
     upstream.forget_requests();
 
     let mut all = Vec::new();
@@ -160,7 +160,7 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
 
 /// A larder whose log goes into a file, as a daemon's does.
 pub(crate) fn logging_to(log: &Path, larder: &str, index: &str) -> Site {
-    Site::new(larder, index).after(&format!("exec 2>>'{}'", log.display()))
+    Site::new(larder, index).shell_prelude(&format!("exec 2>>'{}'", log.display()))
 }
 
 /// Fails unless this is answered with the right bytes.

@@ -17,7 +17,7 @@ use crate::hits;
 use crate::load;
 use crate::row::{Row, UNCLAIMED, Unit, rounded};
 use crate::scene::Play;
-use crate::support::larder::{Larder, Site};
+use testkit::larder::{Larder, Site};
 
 /// Hits that are counted.
 const HITS: usize = 400;
@@ -75,7 +75,7 @@ fn instructions(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
         log.display(),
         counts.display()
     );
-    let site = Site::new(play.larder, &upstream.url()).after(&watch);
+    let site = Site::new(play.larder, &upstream.url()).shell_prelude(&watch);
     let count = |kind: Option<&Kind>| {
         let larder = site.serve(&["--max-age", "1h"]);
         for kind in kinds {
@@ -146,7 +146,7 @@ fn system_calls(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
     for _ in 0..play.rounds.min(ROUNDS) {
         for (kind, row) in kinds.iter().zip(&mut rows) {
             ask(&larder, kind, FIRST_HITS);
-            load::settle(&larder);
+            larder.wait_until_idle();
             let mut watcher = Command::new("strace")
                 .args(["-f", "-c", "-p", &larder.process_id().to_string(), "-o"])
                 .arg(&counts)

@@ -6,11 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
-
-use crate::support::larder::Larder;
+use std::time::Duration;
 
 /// What a word in `/proc/PID/stat` counts in: Linux tells user space hundredths of a second on every machine.
 const TICK: f64 = 0.01;
@@ -111,22 +107,6 @@ pub(crate) fn processor_time(processes: &[u32]) -> f64 {
         number(11) + number(12)
     });
     ticks.sum::<f64>() * TICK
-}
-
-/// What the daemon says of itself.
-pub(crate) fn status(larder: &Larder<'_>) -> Value {
-    let reply = larder.get("/-/status.json");
-    serde_json::from_slice(&reply.body).expect("the status is JSON")
-}
-
-/// Waits until no fetch is under way and all is stored.
-pub(crate) fn settle(larder: &Larder<'_>) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let is_busy = |status: Value| status["fetching"] != 0 || status["storing"] != 0;
-    while is_busy(status(larder)) {
-        assert!(Instant::now() < deadline, "larder is still busy");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// What must be installed first, if anything.

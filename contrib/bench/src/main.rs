@@ -14,12 +14,6 @@ mod process;
 mod row;
 mod scene;
 mod stage;
-#[allow(
-    dead_code,
-    reason = "the bench needs a part of what larder's tests share"
-)]
-#[path = "../../../tests/it/support/mod.rs"]
-mod support;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

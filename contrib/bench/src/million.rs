@@ -9,10 +9,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::goods;
-use crate::load;
 use crate::row::{Row, Unit, rounded};
 use crate::scene::Play;
-use crate::support::larder::Site;
+use testkit::larder::Site;
 
 /// Links to one file; file systems allow for some 65,000.
 const LINKS: usize = 50_000;
@@ -28,7 +27,7 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
     for good in [&entry, &archive] {
         assert_eq!(larder.get(&good.path).status, 200, "{}", good.what);
     }
-    load::settle(&larder);
+    larder.wait_until_idle();
     larder.stop();
     let mut row = Row {
         unit: Unit::Seconds,

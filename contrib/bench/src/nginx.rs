@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::load;
 use crate::process;
-use crate::support::http::Http;
+use testkit::http::Http;
+use testkit::process::free_address;
 
 /// A running nginx with an empty cache. Killed when dropped.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Nginx {
     /// If it does not start.
     pub(crate) fn before(upstream: &str) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        let address = process::free_address();
+        let address = free_address();
         let settings = folder.path().join("nginx.conf");
         std::fs::write(&settings, configuration(&folder, address, upstream))
             .expect("the temporary folder is writable");

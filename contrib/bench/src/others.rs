@@ -19,7 +19,8 @@ use crate::process;
 use crate::row::{Better, Row, UNCLAIMED, rounded};
 use crate::scene::{NEAR, Play};
 use crate::stage::{DIAL, Task, Took};
-use crate::support::http::Http;
+use testkit::http::Http;
+use testkit::process::free_address;
 
 /// Its name.
 pub(crate) const SCENE: &str = "others";
@@ -165,7 +166,7 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
             let larder = site.serve(&[]);
             for row in &mut own {
                 row.push_run(direct, stage.run(task, larder.url()));
-                load::settle(&larder);
+                larder.wait_until_idle();
             }
             larder.stop();
             sites.push(site);
@@ -248,7 +249,7 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
         for (other, running) in &running {
             hits::check(&Http::to(&running.url()), &path(other), good);
         }
-        load::settle(&larder);
+        larder.wait_until_idle();
         upstream.forget_requests();
         let mut compared: Vec<_> = others.iter().map(|other| pair(other, good.what)).collect();
         for _ in 0..rounds {
@@ -322,7 +323,7 @@ impl Other {
     /// # Panics
     /// If it does not start.
     fn start(&self, folder: &Path, known: &Known<'_>) -> Running {
-        let address = process::free_address();
+        let address = free_address();
         std::fs::create_dir_all(folder).expect("the temporary folder is writable");
         if let Some(mirror) = &self.mirror {
             let archive = format!("http://{address}{}", self.archive);

@@ -2,20 +2,13 @@
 //!
 //! How each is set up is left to who starts it.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long start and stop may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A loopback address that is free for now; whoever takes it meanwhile makes the server fail, which is seen.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("there is a free port")
-}
 
 /// Waits until the server accepts connections.
 ///

@@ -16,7 +16,7 @@ use crate::million;
 use crate::others;
 use crate::row::{Row, UNCLAIMED, Unit, rounded};
 use crate::stage::{DIAL, Stage, Task, Took};
-use crate::support::larder::{Larder, Site};
+use testkit::larder::{Larder, Site};
 
 /// The usual distance to upstream.
 pub(crate) const NEAR: Duration = Duration::from_millis(40);
@@ -334,7 +334,7 @@ fn memory(play: &Play<'_>) -> Vec<Row> {
         stage.run(Task::Fetch, larder.url());
         // Idle means that nothing is under way any more, cargo's connections and larder's writing included, and that the room for a
         // burst was given up, which is so ten seconds after the last request.
-        load::settle(&larder);
+        larder.wait_until_idle();
         std::thread::sleep(Duration::from_secs(12));
         let (all, raw) = resident(&larder, "VmRSS:");
         worked.push(all, raw);
@@ -348,7 +348,7 @@ fn memory(play: &Play<'_>) -> Vec<Row> {
             assert_eq!(bytes, (STREAMS * component.body.len()) as u64);
             let (all, raw) = resident(&larder, "VmHWM:");
             row.push(all, raw);
-            load::settle(&larder);
+            larder.wait_until_idle();
             larder.stop();
         }
     }
@@ -374,8 +374,8 @@ fn resident(larder: &Larder<'_>, which: &str) -> (f64, Value) {
 impl Row {
     /// Waits until nothing is under way any more: what is wasted is not waited for by anybody else.
     fn push_waste(&mut self, stage: &Stage, larder: &Larder<'_>, before: usize) {
-        load::settle(larder);
-        let status = load::status(larder);
+        larder.wait_until_idle();
+        let status = larder.status();
         let count = |name: &str| status["requests"][name].as_u64().unwrap_or_default();
         let (fetched, asked) = (count("ahead-fetched"), count("ahead-asked"));
         let all = index_requests(stage) - before;

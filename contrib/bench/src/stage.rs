@@ -8,8 +8,8 @@ use std::time::Duration;
 use fake_upstream::{FakeUpstream, Project, from_lock};
 use tempfile::TempDir;
 
-use crate::support::cargo::{self, CargoHome};
-use crate::support::larder::Site;
+use testkit::cargo::{self, CargoHome};
+use testkit::larder::Site;
 
 /// Round trips before the first request can be sent: TCP and TLS 1.3.
 pub(crate) const DIAL: u32 = 2;
@@ -104,7 +104,7 @@ impl Stage {
     /// # Panics
     /// If cargo fails, or resolves to something else than is locked.
     pub(crate) fn run(&self, task: Task, index: &str) -> Took {
-        let home = CargoHome::new_in(&self.cargo_in).trust(self.upstream.ca_pem());
+        let home = CargoHome::empty_in(&self.cargo_in).trust(self.upstream.ca_pem());
         let folder = TempDir::new_in(&self.cargo_in).expect("the temporary folder is writable");
         self.project
             .write(folder.path())

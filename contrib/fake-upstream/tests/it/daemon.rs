@@ -1,6 +1,6 @@
 //! The harness for the daemon, tried on a shell script in its place: waiting, collecting the log, ending.
 
-use crate::support::larder::Site;
+use testkit::larder::Site;
 
 const SCRIPT: &str = r#"
 trap 'echo bye >&2; exit 0' TERM
@@ -30,7 +30,7 @@ fn daemon_is_ready_when_it_says_so_and_ends_in_order() {
     let larder = site.serve(&["--offline"]);
     assert_eq!(larder.url(), "http://127.0.0.1:1/");
     larder.wait_for_log("path of the tests: none");
-    let larder = larder.restart_in_place(&["--offline"]);
+    let larder = larder.restart_on_same_port(&["--offline"]);
     larder.wait_for_log("--listen 127.0.0.1:1 --offline");
     let log = larder.stop();
     assert!(

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fake_upstream::{FakeUpstream, Fault, crate_path, entry_path, sha256};
 
-use crate::support::http::{Http, Reply};
 use crate::with_left;
+use testkit::http::{Http, Reply};
 
 /// The answer to a request for the archive of `left` under this fault.
 #[track_caller]
@@ -130,7 +130,7 @@ fn statuses_carry_their_body_and_retry_after() {
 fn stalled_request_gets_no_byte_and_ends_with_its_client() {
     let (upstream, http) = with_left();
     upstream.fault("/dl/left", Fault::Stall);
-    let impatient = http.patience(Duration::from_millis(100));
+    let impatient = http.timeout(Duration::from_millis(100));
     let error = impatient.try_get(&left(), &[]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     while upstream.in_flight() > 0 {
@@ -142,7 +142,7 @@ fn stalled_request_gets_no_byte_and_ends_with_its_client() {
 fn stalled_body_stops_after_so_many_bytes_without_an_end() {
     let (upstream, http) = with_left();
     upstream.fault("/dl/left", Fault::StallBodyAfter(1_000));
-    let reply = http.patience(Duration::from_millis(200)).get(&left());
+    let reply = http.timeout(Duration::from_millis(200)).get(&left());
     assert_eq!(reply.body, upstream.body("left", "1.0.0")[..1_000]);
     assert!(!reply.complete);
     assert_eq!(reply.status, 200);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
-use crate::support::http::Http;
-use crate::support::larder::announced_url;
 use crate::with_left;
+use testkit::http::Http;
+use testkit::process::announced_url;
 
 #[test]
 fn gated_requests_are_recorded_and_wait() {
@@ -180,7 +180,7 @@ fn stopped_server_refuses_calls_and_drops_connections() {
 #[test]
 fn black_hole_answers_neither_calls_nor_connections_until_revived() {
     let (upstream, http) = with_left();
-    let patient = http.clone().patience(Duration::from_millis(200));
+    let patient = http.clone().timeout(Duration::from_millis(200));
     let mut connection = patient.connect().unwrap();
     connection.get("/index/config.json", &[]).unwrap();
     let accepted = upstream.connections();

@@ -4,17 +4,11 @@ mod daemon;
 mod faults;
 mod life;
 mod registry;
-#[allow(
-    dead_code,
-    reason = "these tests need a part of what larder's tests share"
-)]
-#[path = "../../../../tests/it/support/mod.rs"]
-mod support;
 mod toolchains;
 
 use fake_upstream::{Crate, FakeUpstream};
 
-use support::http::Http;
+use testkit::http::Http;
 
 /// A fake with `left 1.0.0`, and a client of it.
 fn with_left() -> (FakeUpstream, Http) {

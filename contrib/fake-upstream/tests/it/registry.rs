@@ -9,8 +9,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::cargo::{CargoHome, Project};
-use crate::support::http::get_h2_on;
+use testkit::cargo::{CargoHome, Project};
+use testkit::http::get_h2_on;
 
 #[test]
 fn cargo_builds_crates_with_every_kind_of_dependency() {
@@ -34,8 +34,8 @@ fn cargo_builds_crates_with_every_kind_of_dependency() {
             .file("src/lib.rs", "pub fn f() -> u32 { other_right::f() }"),
     );
     upstream.publish(Crate::new("left", "1.1.0").yanked());
-    let cargo = CargoHome::new();
-    let project = Project::new().dep_line(r#"left = { version = "1", features = ["more"] }"#);
+    let cargo = CargoHome::empty();
+    let project = Project::empty().dep_line(r#"left = { version = "1", features = ["more"] }"#);
     project.write("src/lib.rs", "pub fn f() -> u32 { left::f() }");
     cargo
         .run(&project, &["build"], &upstream.url())
@@ -63,8 +63,8 @@ fn cargo_builds_crates_with_every_kind_of_dependency() {
 fn cargo_does_not_find_what_is_unpublished_or_only_yanked() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
-    let project = Project::new().dep("left", "1");
-    let cargo = CargoHome::new();
+    let project = Project::empty().dep("left", "1");
+    let cargo = CargoHome::empty();
     upstream.yank("left", "1.0.0");
     let run = cargo.run(&project, &["fetch"], &upstream.url());
     run.assert_failure().assert_says("yanked");
@@ -82,14 +82,14 @@ fn cargo_does_not_find_what_is_unpublished_or_only_yanked() {
 fn cargo_refuses_a_flipped_byte_and_repeats_a_cut_download() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0").padding(10_000));
-    let project = Project::new().dep("left", "1");
+    let project = Project::empty().dep("left", "1");
     upstream.fault_times("/dl/left", 1, Fault::FlipByte(5_000));
-    let run = CargoHome::new().run(&project, &["fetch"], &upstream.url());
+    let run = CargoHome::empty().run(&project, &["fetch"], &upstream.url());
     run.assert_failure()
         .assert_says("failed to verify the checksum");
     upstream.forget_requests();
     upstream.fault_times("/dl/left", 1, Fault::CutAfter(5_000));
-    CargoHome::new()
+    CargoHome::empty()
         .run(&project, &["fetch"], &upstream.url())
         .assert_success();
     assert_eq!(upstream.requests_for("/dl/left"), 2);
@@ -99,8 +99,8 @@ fn cargo_refuses_a_flipped_byte_and_repeats_a_cut_download() {
 fn cargo_speaks_h2_to_the_https_server_it_trusts() {
     let upstream = FakeUpstream::builder().tls().start();
     upstream.publish(Crate::new("left", "1.0.0"));
-    let project = Project::new().dep("left", "1");
-    let cargo = CargoHome::new().trust(upstream.ca_pem());
+    let project = Project::empty().dep("left", "1");
+    let cargo = CargoHome::empty().trust(upstream.ca_pem());
     cargo
         .run(&project, &["fetch"], &upstream.url())
         .assert_success();
@@ -119,8 +119,8 @@ fn cargo_turns_away_from_certificates_that_are_old_or_not_for_us() {
         FakeUpstream::builder().tls_name("other.example"),
     ] {
         let upstream = builder.start();
-        let project = Project::new().dep("left", "1");
-        let cargo = CargoHome::new()
+        let project = Project::empty().dep("left", "1");
+        let cargo = CargoHome::empty()
             .trust(upstream.ca_pem())
             .variable("CARGO_NET_RETRY", "0");
         cargo
@@ -189,7 +189,7 @@ fn project_shaped_like_a_lock_is_locked_in_the_eyes_of_cargo() {
     let folder = TempDir::new().unwrap();
     made.write(folder.path()).unwrap();
     let project = Project::at(folder.path());
-    let cargo = CargoHome::new();
+    let cargo = CargoHome::empty();
     cargo
         .run(&project, &["build", "--locked"], &upstream.url())
         .assert_success();

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use fake_upstream::{DEFAULT_ROOT, FakeUpstream, Fault, HOST, Installer, Toolchain, WASM};
 
-use crate::support::cargo::run;
-use crate::support::http::Http;
-use crate::support::rustup::{Rustup, installed};
+use testkit::http::Http;
+use testkit::process::run;
+use testkit::rustup::{Rustup, installed};
 
 /// The version of the rustup that runs, so that it sees no newer one.
 fn rustup_version() -> String {
@@ -42,7 +42,7 @@ fn paths(upstream: &FakeUpstream) -> Vec<String> {
 fn rustup_installs_a_minimal_toolchain_into_an_empty_home() {
     let stable = Toolchain::new("stable", "1.95.0");
     let (upstream, dist, update) = with(&stable);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
     rustup.run(&install, &dist, &update).assert_success();
     let mut expected = vec![
@@ -77,7 +77,7 @@ fn rustup_installs_components_and_targets_of_every_kind_of_name() {
         .library_lock(lock)
         .gz_only();
     let (upstream, dist, update) = with(&nightly);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let name = format!("nightly-2026-01-15-{HOST}");
     rustup
         .run(
@@ -111,7 +111,7 @@ fn rustup_installs_components_and_targets_of_every_kind_of_name() {
 #[test]
 fn rustup_installs_what_a_toolchain_file_asks_for() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let file = format!(
         "[toolchain]\nchannel = '1.95.0'\nprofile = 'minimal'\ncomponents = ['clippy']\ntargets = ['{WASM}']\n"
     );
@@ -127,7 +127,7 @@ fn rustup_installs_what_a_toolchain_file_asks_for() {
 #[test]
 fn rustup_updates_to_the_next_release_and_notices_when_there_is_none() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
     rustup.run(&install, &dist, &update).assert_success();
     upstream.forget_requests();
@@ -157,7 +157,7 @@ fn rustup_updates_to_the_next_release_and_notices_when_there_is_none() {
 fn rustup_resumes_an_archive_by_range_after_silence() {
     let stable = Toolchain::new("stable", "1.95.0").padding("rustc", 400_000);
     let (upstream, dist, update) = with(&stable);
-    let rustup = Rustup::new().variable("RUSTUP_DOWNLOAD_TIMEOUT", "1");
+    let rustup = Rustup::without_toolchain().variable("RUSTUP_DOWNLOAD_TIMEOUT", "1");
     let rustc = stable.archive_path("rustc", HOST);
     upstream.fault_times(&rustc, 1, Fault::StallBodyAfter(100_000));
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
@@ -175,7 +175,7 @@ fn rustup_resumes_an_archive_by_range_after_silence() {
 #[test]
 fn rustup_refuses_a_sidecar_of_another_release() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
     let run = std::thread::scope(|scope| {
         let sidecar = upstream.gate("channel-rust-stable.toml");
@@ -198,7 +198,7 @@ fn rustup_refuses_a_sidecar_of_another_release() {
 fn unavailable_components_are_named_by_rustup() {
     let (_upstream, dist, update) =
         with(&Toolchain::new("stable", "1.95.0").unavailable("rustfmt-preview"));
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "default"];
     let run = rustup.run(&install, &dist, &update);
     run.assert_failure().assert_says("rustfmt");
@@ -210,7 +210,7 @@ fn addresses_on_other_hosts_are_used_as_they_are() {
     let stable = Toolchain::new("stable", "1.95.0").root(archives.base_url());
     archives.release(&stable);
     let (upstream, dist, update) = with(&stable);
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
     rustup.run(&install, &dist, &update).assert_success();
     assert_eq!(upstream.requests_for(".tar."), 0);
@@ -227,7 +227,7 @@ fn real_rustup_works_as_the_installer_from_the_update_root() {
         let reply = Http::to(upstream.base_url()).get(&path);
         assert!(reply.body == program);
     }
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let file = rustup.work_folder().join("rustup-init");
     std::fs::copy(installed(), &file).unwrap();
     let mut command = Command::new(&file);
@@ -243,7 +243,7 @@ fn real_rustup_works_as_the_installer_from_the_update_root() {
 #[test]
 fn the_bootstrap_script_runs_the_installer_once_it_need_not_be_https() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
-    let rustup = Rustup::new();
+    let rustup = Rustup::without_toolchain();
     let script = Http::to(upstream.base_url())
         .get("/rustup/rustup-init.sh")
         .text();

@@ -1,39 +1,45 @@
-//! The built larder as a user runs it: a process with a store, a listening address, a log and an end.
+//! The built larder as a user runs it: a process with a store, a listening address, a log and an exit status.
 //!
-//! Speaking to it is left to `http` (reached through [`Larder::http`]), judging its answers to the tests.
+//! ```text
+//!   Site   store folder, index URL, variables ──serve()──> Larder   running daemon, killed on drop
+//!                                             ──command()─> Output  one-shot command (warm, check, status)
+//! ```
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::http::{Http, Reply};
+use crate::http::{Http, Reply};
+use crate::process::{announced_url, signal, wait_until_within};
 
-/// How long start and orderly end may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of start and of orderly shutdown, on a loaded machine.
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit of [`Larder::wait_until_idle`]: a benchmark may have buffered many files.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a larder and its one-shot commands keep things and fetch them from. Removed with the value.
+/// A store, an index URL and an environment, used by a daemon and by one-shot commands. Deleted on drop.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub struct Site {
     program: PathBuf,
     folder: TempDir,
     store: PathBuf,
     index: String,
     variables: Vec<(String, String)>,
-    /// What a shell does before it becomes the program.
+    /// Shell commands to run before the shell replaces itself with larder.
     prelude: Option<String>,
 }
 
 impl Site {
-    /// An empty store, filled from this index URL. The program is `env!("CARGO_BIN_EXE_larder")` of the caller.
+    /// An empty store in front of the registry at the URL `index`. `program` is the built larder.
     #[track_caller]
-    pub(crate) fn new(program: &str, index: &str) -> Self {
+    pub fn new(program: &str, index: &str) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
         Self {
             program: program.into(),
@@ -45,37 +51,37 @@ impl Site {
         }
     }
 
-    /// Has all commands started by a shell that does this first: `umask 0`, `ulimit -f 100`.
-    pub(crate) fn after(mut self, shell: &str) -> Self {
+    /// Starts all commands from a shell that runs `shell` first, for example `umask 0` or `ulimit -f 100`.
+    pub fn shell_prelude(mut self, shell: &str) -> Self {
         self.prelude = Some(shell.to_owned());
         self
     }
 
-    /// Sets one more variable for all commands; otherwise they see `HOME` and `XDG_*` in a temporary folder, and nothing.
-    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+    /// Sets an environment variable for all commands. Without it they see only `HOME` and `XDG_*`, in a temporary folder.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Keeps the store here.
-    pub(crate) fn store_in(mut self, store: &Path) -> Self {
+    /// Uses this folder as the store.
+    pub fn store_in(mut self, store: &Path) -> Self {
         store.clone_into(&mut self.store);
         self
     }
 
-    /// The store's folder; made by larder.
-    pub(crate) fn store(&self) -> &Path {
+    /// The store's folder. Larder creates it.
+    pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// The address of upstream's index.
-    pub(crate) fn index(&self) -> &str {
+    /// The URL of upstream's index.
+    pub fn index(&self) -> &str {
         &self.index
     }
 
-    /// A one-shot command (`warm`, `check`, `status`) on this store and index, to its end.
+    /// Runs a one-shot command (`warm`, `check`, `status`) on this store and index.
     #[track_caller]
-    pub(crate) fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
         let (first, others) = arguments.split_first().expect("a command has a name");
         let output = self
             .program(first.as_ref(), &self.index)
@@ -84,9 +90,9 @@ impl Site {
         output.expect("larder can be started")
     }
 
-    /// Starts such a command, with its output kept for whoever waits for its end.
+    /// Starts a one-shot command with piped output, and does not wait for it.
     #[track_caller]
-    pub(crate) fn spawn(&self, arguments: &[impl AsRef<OsStr>]) -> Child {
+    pub fn spawn(&self, arguments: &[impl AsRef<OsStr>]) -> Child {
         let (first, others) = arguments.split_first().expect("a command has a name");
         let mut program = self.program(first.as_ref(), &self.index);
         program
@@ -98,13 +104,13 @@ impl Site {
 
     /// Starts `larder serve` on a free port.
     #[track_caller]
-    pub(crate) fn serve(&self, arguments: &[&str]) -> Larder<'_> {
+    pub fn serve(&self, arguments: &[&str]) -> Larder<'_> {
         self.serve_at("127.0.0.1:0", arguments)
     }
 
     /// Starts `larder serve` on this address.
     #[track_caller]
-    pub(crate) fn serve_at(&self, listen: &str, arguments: &[&str]) -> Larder<'_> {
+    pub fn serve_at(&self, listen: &str, arguments: &[&str]) -> Larder<'_> {
         let mut command = self.program(OsStr::new("serve"), &self.index);
         command.args(["--listen", listen]).args(arguments);
         command
@@ -123,7 +129,7 @@ impl Site {
             log,
             log_reader: Some(log_reader),
         };
-        match announced_url(stdout, PATIENCE) {
+        match announced_url(stdout, START_STOP_TIMEOUT) {
             Ok(url) => larder.url = url,
             Err(why) => {
                 let _ = larder.process.kill();
@@ -171,7 +177,7 @@ impl Site {
 
 /// A running daemon. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Larder<'site> {
+pub struct Larder<'site> {
     site: &'site Site,
     process: Child,
     url: String,
@@ -180,46 +186,46 @@ pub(crate) struct Larder<'site> {
 }
 
 impl<'site> Larder<'site> {
-    /// Its address as it announced it, ending in a slash: the index URL for cargo.
-    pub(crate) fn url(&self) -> &str {
+    /// The announced URL, with a slash at the end: the index URL for cargo.
+    pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A client of it.
-    pub(crate) fn http(&self) -> Http {
+    /// An HTTP client of this daemon.
+    pub fn http(&self) -> Http {
         Http::to(&self.url)
     }
 
     /// One GET.
     #[track_caller]
-    pub(crate) fn get(&self, path: &str) -> Reply {
+    pub fn get(&self, path: &str) -> Reply {
         self.http().get(path)
     }
 
     /// One GET with more headers.
     #[track_caller]
-    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         self.http().get_with(path, headers)
     }
 
-    /// As many GETs at the same moment.
+    /// `count` GETs at the same moment.
     #[track_caller]
-    pub(crate) fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {
+    pub fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {
         self.http().get_at_once(count, path)
     }
 
-    /// What it has written to stderr so far.
-    pub(crate) fn log(&self) -> String {
+    /// The standard error output so far.
+    pub fn log(&self) -> String {
         self.log
             .lock()
             .expect("no holder of this lock panics")
             .clone()
     }
 
-    /// Waits until the log contains this text: lines may be written after the client has its answer.
+    /// Waits until the log contains `text`. Larder may write a line after the client has its answer.
     #[track_caller]
-    pub(crate) fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + START_STOP_TIMEOUT;
         while !self.log().contains(text) {
             assert!(
                 Instant::now() < deadline,
@@ -230,14 +236,14 @@ impl<'site> Larder<'site> {
         }
     }
 
-    /// Its process id, for looking at memory or sending signals.
-    pub(crate) fn process_id(&self) -> u32 {
+    /// The process id.
+    pub fn process_id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Ends it as a service manager does (SIGTERM) and fails the test unless it exits with 0. Returns the whole log.
+    /// Stops the daemon with SIGTERM, as a service manager does. Fails the test unless it exits with 0. Returns the log.
     #[track_caller]
-    pub(crate) fn stop(mut self) -> String {
+    pub fn stop(mut self) -> String {
         self.signal("TERM");
         let status = self.wait();
         assert!(
@@ -248,31 +254,31 @@ impl<'site> Larder<'site> {
         self.log()
     }
 
-    /// Waits until it has ended, for whatever reason. Returns how, and the whole log.
+    /// Waits until the daemon exits by itself. Returns its status and the log.
     #[track_caller]
-    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+    pub fn wait_for_exit(mut self) -> (ExitStatus, String) {
         let status = self.wait();
         (status, self.log())
     }
 
-    /// Ends it as a power cut does (SIGKILL).
+    /// Kills the daemon with SIGKILL.
     #[track_caller]
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.process.kill().expect("the process is ours");
         self.wait();
     }
 
-    /// [`Larder::stop`], then a new one on the same store and a free port.
+    /// [`Larder::stop`], then starts a new daemon on the same store and a free port.
     #[track_caller]
-    pub(crate) fn restart(self, arguments: &[&str]) -> Self {
+    pub fn restart(self, arguments: &[&str]) -> Self {
         let site = self.site;
         self.stop();
         site.serve(arguments)
     }
 
-    /// [`Larder::stop`], then a new one on the same store and the same port.
+    /// [`Larder::stop`], then starts a new daemon on the same store and the same port.
     #[track_caller]
-    pub(crate) fn restart_in_place(self, arguments: &[&str]) -> Self {
+    pub fn restart_on_same_port(self, arguments: &[&str]) -> Self {
         let site = self.site;
         let authority = self
             .url
@@ -283,18 +289,40 @@ impl<'site> Larder<'site> {
         site.serve_at(&authority, arguments)
     }
 
-    /// Sends a signal by its short name, `TERM` for instance.
+    /// Sends a signal by its short name, for example `TERM`.
     #[track_caller]
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         signal(self.process.id(), name);
+    }
+
+    /// The content of `/-/status.json`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let reply = self.get("/-/status.json");
+        serde_json::from_slice(&reply.body).expect("the status is JSON")
+    }
+
+    /// A request counter of `/-/status.json`; 0 if the status does not contain it.
+    #[track_caller]
+    pub fn request_count(&self, name: &str) -> u64 {
+        self.status()["requests"][name].as_u64().unwrap_or_default()
+    }
+
+    /// Waits until no fetch is in flight and all writes are done. Clients have their answers earlier.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        wait_until_within(IDLE_TIMEOUT, "no fetch in flight, nothing buffered", || {
+            let status = self.status();
+            status["fetching"] == 0 && status["storing"] == 0
+        });
     }
 
     #[track_caller]
     fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_STOP_TIMEOUT;
         loop {
             if let Some(status) = self.process.try_wait().expect("the process is ours") {
-                // What was written last may still be in the pipe.
+                // The last lines may still be in the pipe.
                 let _ = self.log_reader.take().map(JoinHandle::join);
                 return status;
             }
@@ -310,43 +338,10 @@ impl<'site> Larder<'site> {
 
 impl Drop for Larder<'_> {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has exited.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// Sends a signal by its short name to a process of ours.
-#[track_caller]
-pub(crate) fn signal(process: u32, name: &str) {
-    // The shell's own kill: no program has to be installed for it.
-    let sent = Command::new("/bin/sh")
-        .args(["-c", &format!("kill -{name} {process}")])
-        .status();
-    assert!(
-        sent.is_ok_and(|sent| sent.success()),
-        "cannot send SIG{name} to larder"
-    );
-}
-
-/// The address in the line that begins with `listening on `. Later lines are read and forgotten, so that the pipe never fills.
-pub(crate) fn announced_url(
-    stdout: impl Read + Send + 'static,
-    patience: Duration,
-) -> Result<String, String> {
-    let (said, wait) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if let Some(address) = line.strip_prefix("listening on ") {
-                // Nobody waits for a second address.
-                let _ = said.send(address.trim().to_owned());
-            }
-        }
-    });
-    wait.recv_timeout(patience).map_err(|error| match error {
-        RecvTimeoutError::Timeout => format!("no `listening on ` within {patience:?}"),
-        RecvTimeoutError::Disconnected => "ended without `listening on `".to_owned(),
-    })
 }
 
 fn collect(stderr: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {

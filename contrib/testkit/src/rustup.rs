@@ -1,6 +1,6 @@
-//! Real rustup with homes of its own in an environment that holds nothing else.
+//! Real rustup with empty homes and a scrubbed environment.
 //!
-//! Which servers it talks to is the caller's choice, and so is what the outcome should be.
+//! The caller chooses the servers and judges the outcome.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -10,22 +10,22 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::cargo::{Run, run};
+use crate::process::{Run, run};
 
-/// A user without any toolchain, who has rustup and nothing else; ends with the value.
+/// A user account with rustup and no toolchain. Deleted on drop.
 #[derive(Debug)]
-pub(crate) struct Rustup {
+pub struct Rustup {
     folder: TempDir,
     variables: Vec<(OsString, OsString)>,
 }
 
 impl Rustup {
-    /// Empty homes with a copy of the installed rustup, which may replace itself without harm to the original.
+    /// Empty homes with a copy of the installed rustup. The copy may replace itself without changing the original.
     ///
     /// # Panics
-    /// If there is no rustup: a test of the client without the client would pass for nothing.
+    /// If rustup is not installed.
     #[track_caller]
-    pub(crate) fn new() -> Self {
+    pub fn without_toolchain() -> Self {
         let rustup = Self {
             folder: TempDir::new().expect("the temporary folder is writable"),
             variables: Vec::new(),
@@ -34,37 +34,37 @@ impl Rustup {
         for folder in [&bin, &rustup.home(), &rustup.work_folder()] {
             std::fs::create_dir_all(folder).expect("the temporary folder is writable");
         }
-        // Written by another process: while one of ours has it open for writing, a child that a parallel test starts
-        // inherits that for a moment, and what is open for writing cannot be run.
+        // `cp` writes the file in another process. If this process wrote it, a child of a parallel test could inherit the
+        // open file for a moment, and a file that is open for writing cannot be executed (ETXTBSY).
         let copied = Command::new("cp")
             .args([installed(), &bin.join("rustup")])
             .status();
         assert!(copied.is_ok_and(|copied| copied.success()), "cannot copy");
         for tool in ["cargo", "rustc"] {
             std::fs::hard_link(bin.join("rustup"), bin.join(tool))
-                .expect("the temporary folder knows links");
+                .expect("the temporary folder supports hard links");
         }
         rustup
     }
 
-    /// Sets one more variable for all runs, `RUSTUP_DOWNLOAD_TIMEOUT` for instance.
-    pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    /// Sets an environment variable for all runs, for example `RUSTUP_DOWNLOAD_TIMEOUT`.
+    pub fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.variables
             .push((name.into(), value.as_ref().to_owned()));
         self
     }
 
-    /// Runs rustup with these two servers: `RUSTUP_DIST_SERVER` and `RUSTUP_UPDATE_ROOT`, as given.
+    /// Runs rustup with `RUSTUP_DIST_SERVER` and `RUSTUP_UPDATE_ROOT` set to these URLs.
     #[track_caller]
-    pub(crate) fn run(&self, arguments: &[&str], dist_server: &str, update_root: &str) -> Run {
+    pub fn run(&self, arguments: &[&str], dist_server: &str, update_root: &str) -> Run {
         let mut command = self.command("rustup", dist_server, update_root);
         command.args(arguments);
         run(command)
     }
 
-    /// Runs a tool that rustup stands in for (`cargo`, `rustc`) in a folder with this `rust-toolchain.toml`.
+    /// Runs one of rustup's proxies (`cargo`, `rustc`) in a folder with this `rust-toolchain.toml`.
     #[track_caller]
-    pub(crate) fn run_tool_with(
+    pub fn run_tool_with(
         &self,
         toolchain_file: &str,
         tool: &str,
@@ -78,10 +78,10 @@ impl Rustup {
         run(command)
     }
 
-    /// The scrubbed command that all runs start from, for callers with wishes of their own.
+    /// The command with the scrubbed environment that all runs use, for callers that need to change it.
     ///
-    /// The way to other hosts than loopback leads to a closed port, so that a wrong address fails instead of being found.
-    pub(crate) fn command(&self, program: &str, dist_server: &str, update_root: &str) -> Command {
+    /// Requests to other hosts than loopback go to a proxy on a closed port, so that a wrong address fails.
+    pub fn command(&self, program: &str, dist_server: &str, update_root: &str) -> Command {
         let bin = self.cargo_home().join("bin");
         let mut command = Command::new(bin.join(program));
         self.scrub(&mut command);
@@ -92,8 +92,8 @@ impl Rustup {
         command
     }
 
-    /// Makes any command one of this user, without the two servers.
-    pub(crate) fn scrub(&self, command: &mut Command) {
+    /// Gives any command this user's environment, without the two server variables.
+    pub fn scrub(&self, command: &mut Command) {
         let mut path = self.cargo_home().join("bin").into_os_string();
         path.push(":/usr/local/bin:/usr/bin:/bin");
         command
@@ -103,40 +103,40 @@ impl Rustup {
             .env("RUSTUP_HOME", self.home())
             .env("CARGO_HOME", self.cargo_home())
             .env("PATH", path)
-            // With threads to write files, rustup sleeps a tenth of a second for each package and more.
+            // With I/O threads, rustup sleeps at least 0.1 s for each package.
             .env("RUSTUP_IO_THREADS", "1")
             .env("all_proxy", "http://127.0.0.1:1")
             .env("no_proxy", "127.0.0.1,localhost,::1");
     }
 
-    /// What rustup calls its home: `toolchains/`, `update-hashes/`, `downloads/` and `settings.toml` live there.
-    pub(crate) fn home(&self) -> PathBuf {
+    /// `RUSTUP_HOME`: contains `toolchains/`, `update-hashes/`, `downloads/` and `settings.toml`.
+    pub fn home(&self) -> PathBuf {
         self.folder.path().join("rustup")
     }
 
-    /// Where the programs are, in `bin/`.
-    pub(crate) fn cargo_home(&self) -> PathBuf {
+    /// `CARGO_HOME`: rustup and its proxies are in `bin/`.
+    pub fn cargo_home(&self) -> PathBuf {
         self.folder.path().join("cargo")
     }
 
-    /// Where all runs happen.
-    pub(crate) fn work_folder(&self) -> PathBuf {
+    /// Working folder of all runs.
+    pub fn work_folder(&self) -> PathBuf {
         self.folder.path().join("work")
     }
 
-    /// The text of a file in an installed toolchain.
+    /// The content of a file of an installed toolchain.
     ///
     /// # Panics
-    /// If there is no such file.
+    /// If the file does not exist.
     #[track_caller]
-    pub(crate) fn installed_text(&self, toolchain: &str, path: &str) -> String {
+    pub fn installed_text(&self, toolchain: &str, path: &str) -> String {
         let path = self.home().join("toolchains").join(toolchain).join(path);
         std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
     }
 
     /// The components of an installed toolchain, sorted; empty if it is not installed.
-    pub(crate) fn components(&self, toolchain: &str) -> Vec<String> {
+    pub fn components(&self, toolchain: &str) -> Vec<String> {
         let list = Path::new("lib/rustlib/components");
         let path = self.home().join("toolchains").join(toolchain).join(list);
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -145,8 +145,8 @@ impl Rustup {
         components
     }
 
-    /// The files and folders in rustup's `downloads/`, one a line, for messages and assertions.
-    pub(crate) fn downloads(&self) -> String {
+    /// The names in rustup's `downloads/`, one per line.
+    pub fn downloads(&self) -> String {
         let mut list = String::new();
         if let Ok(entries) = std::fs::read_dir(self.home().join("downloads")) {
             for entry in entries.flatten() {
@@ -157,12 +157,12 @@ impl Rustup {
     }
 }
 
-/// Makes a folder that holds links to these of this machine's programs and nothing else, to be a whole `PATH`.
+/// Makes a folder that contains only links to these programs of this machine, to be used as the whole `PATH`.
 ///
 /// # Panics
-/// If one of them is not installed: its test would pass for nothing.
+/// If one of them is not installed.
 #[track_caller]
-pub(crate) fn link_tools(folder: &Path, names: &[&str]) {
+pub fn link_tools(folder: &Path, names: &[&str]) {
     std::fs::create_dir_all(folder).expect("the temporary folder is writable");
     let path = std::env::var_os("PATH").unwrap_or_default();
     for name in names {
@@ -174,12 +174,12 @@ pub(crate) fn link_tools(folder: &Path, names: &[&str]) {
     }
 }
 
-/// The program behind the `rustup` in `PATH`; its bytes serve as `rustup-init` too.
+/// The file that `rustup` in `PATH` resolves to. Its bytes also serve as `rustup-init`.
 ///
 /// # Panics
-/// If there is none.
+/// If rustup is not installed.
 #[track_caller]
-pub(crate) fn installed() -> &'static Path {
+pub fn installed() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,7 +1,6 @@
-//! A small HTTP client over raw sockets that hides nothing: it says whether a body came to its proper end, and sends any bytes.
+//! A small HTTP client over raw sockets. It reports whether a body ended as its framing announced, and can send any bytes.
 //!
-//! Blocking, so that it serves plain tests; the servers under test run in other processes or threads. What the answers
-//! should be is left to the tests.
+//! The client is blocking, because the servers under test run in other processes or threads.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,91 +9,91 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Longer than any honest answer takes; a test of silence sets its own.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Read timeout. Longer than any expected answer takes; a test of a silent server sets a shorter one.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What came back for one request.
+/// The answer to one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    /// Lower-case names, in the order received.
-    pub(crate) headers: Vec<(String, String)>,
-    /// As far as it came, content encoding untouched.
-    pub(crate) body: Vec<u8>,
-    /// Whether the body ended as its framing announced. One that ends with the connection counts as complete, unless the
+pub struct Reply {
+    pub status: u16,
+    /// Names in lower case, in the order received.
+    pub headers: Vec<(String, String)>,
+    /// The bytes received, with their content encoding.
+    pub body: Vec<u8>,
+    /// Whether the body ended as its framing announced. A body that ends with the connection is complete, unless the
     /// connection was reset.
-    pub(crate) complete: bool,
-    /// From the request to the first byte of the body, or to the end of the head if there is none.
-    pub(crate) first_byte: Duration,
+    pub complete: bool,
+    /// Time from the request to the first byte of the body, or to the end of the head if the body is empty.
+    pub first_byte: Duration,
 }
 
 impl Reply {
     /// The first header of this name, given in lower case.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The body as text, with marks for what is none.
-    pub(crate) fn text(&self) -> String {
+    /// The body as text; bytes that are not UTF-8 become replacement characters.
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// A client of one plain-http server.
 #[derive(Clone, Debug)]
-pub(crate) struct Http {
+pub struct Http {
     address: SocketAddr,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Http {
     /// For the server of a URL like `http://127.0.0.1:PORT/..`; its path is ignored.
     #[track_caller]
-    pub(crate) fn to(url: &str) -> Self {
+    pub fn to(url: &str) -> Self {
         let rest = url.strip_prefix("http://").expect("the URL is plain http");
         let authority = rest.split('/').next().unwrap_or(rest);
         Self {
             address: authority
                 .parse()
                 .expect("the URL names a loopback address and port"),
-            patience: PATIENCE,
+            timeout: READ_TIMEOUT,
         }
     }
 
-    /// The same client, giving up when nothing is received for this long.
-    pub(crate) fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// The same client with this read timeout.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// Where the server listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// One GET on a connection of its own.
+    /// One GET on a new connection.
     #[track_caller]
-    pub(crate) fn get(&self, path: &str) -> Reply {
+    pub fn get(&self, path: &str) -> Reply {
         self.get_with(path, &[])
     }
 
     /// [`Http::get`] with more headers.
     #[track_caller]
-    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         self.try_get(path, headers)
             .unwrap_or_else(|error| panic!("no answer to GET {path}: {error}"))
     }
 
-    /// [`Http::get_with`] where no answer is an answer, too: an error when the connection ends before the head does.
-    pub(crate) fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
+    /// [`Http::get_with`] that returns an error if the connection ends before the head does.
+    pub fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
         self.connect()?.get(path, headers)
     }
 
-    /// A connection for several requests, one after the other.
-    pub(crate) fn connect(&self) -> io::Result<Connection> {
-        let stream = TcpStream::connect_timeout(&self.address, self.patience)?;
-        stream.set_read_timeout(Some(self.patience))?;
+    /// A connection for several consecutive requests.
+    pub fn connect(&self) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
         stream.set_nodelay(true)?;
         Ok(Connection {
             stream: BufReader::with_capacity(64 << 10, stream),
@@ -103,21 +102,21 @@ impl Http {
         })
     }
 
-    /// Sends these bytes and returns everything that comes until the server closes, resets or falls silent.
+    /// Sends these bytes and returns all received bytes until the server closes, resets or times out.
     #[track_caller]
-    pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+    pub fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut connection = self.connect().expect("the server accepts connections");
         let stream = connection.stream.get_mut();
-        // A server may close before it has read all; what it said first is the answer.
+        // A server may answer and close before it has read everything.
         let _ = stream.write_all(bytes);
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
         received
     }
 
-    /// One request of any method, with headers that replace the usual `host` where they name one.
+    /// One request of any method. A `host` header replaces the default one.
     #[track_caller]
-    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
         let asked = self.connect().and_then(|mut connection| {
             connection.send(method, path, headers)?;
             connection.receive()
@@ -125,9 +124,9 @@ impl Http {
         asked.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
     }
 
-    /// As many GETs at the same moment, each on a connection of its own that is open beforehand.
+    /// `count` GETs at the same moment, each on a connection of its own that was opened before.
     #[track_caller]
-    pub(crate) fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {
+    pub fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {
         let barrier = Arc::new(Barrier::new(count));
         let clients: Vec<_> = (0..count)
             .map(|_| {
@@ -147,9 +146,9 @@ impl Http {
             .unwrap_or_else(|error| panic!("no answer to one of {count} GET {path}: {error}"))
     }
 
-    /// All paths at once on one HTTP/2 connection with prior knowledge; replies in the order of the paths.
+    /// Requests all paths at once on one HTTP/2 connection with prior knowledge. Replies are in the order of the paths.
     #[track_caller]
-    pub(crate) fn get_h2(&self, paths: &[&str]) -> Vec<io::Result<Reply>> {
+    pub fn get_h2(&self, paths: &[&str]) -> Vec<io::Result<Reply>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -167,27 +166,22 @@ impl Http {
 
 /// An open HTTP/1.1 connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
-    /// Whether the answer awaited may have a body.
+    /// Whether the answer to the last request may have a body.
     has_body: bool,
 }
 
 impl Connection {
     /// Sends a GET and reads its answer.
-    pub(crate) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
+    pub fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
         self.send("GET", path, headers)?;
         self.receive()
     }
 
-    /// Sends a request without waiting for its answer. `host` is added unless it is among the headers.
-    pub(crate) fn send(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-    ) -> io::Result<()> {
+    /// Sends a request without waiting for its answer. Adds `host` unless the headers contain it.
+    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<()> {
         let mut request = format!("{method} {path} HTTP/1.1\r\n");
         if !headers.iter().any(|(name, _)| *name == "host") {
             request.push_str(&format!("host: {}\r\n", self.host));
@@ -200,21 +194,22 @@ impl Connection {
         self.stream.get_mut().write_all(request.as_bytes())
     }
 
-    /// Blocks until the answer to what was sent begins to arrive, and reads nothing of it.
-    pub(crate) fn wait_for_answer(&mut self) -> io::Result<()> {
+    /// Blocks until the answer begins to arrive, and reads nothing of it.
+    pub fn wait_for_answer(&mut self) -> io::Result<()> {
         self.stream.fill_buf().map(drop)
     }
 
-    /// Reads the answer to what was sent.
-    pub(crate) fn receive(&mut self) -> io::Result<Reply> {
+    /// Reads the answer to the last request.
+    pub fn receive(&mut self) -> io::Result<Reply> {
         let mut body = Vec::new();
-        let mut reply = self.receive_in_pieces(&mut |piece| body.extend_from_slice(piece))?;
+        let mut reply = self.receive_chunks(&mut |chunk| body.extend_from_slice(chunk))?;
         reply.body = body;
         Ok(reply)
     }
 
-    /// [`Connection::receive`] for a body too large to hold: its pieces are handed over as they come, and the reply has none.
-    pub(crate) fn receive_in_pieces(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<Reply> {
+    /// [`Connection::receive`] for a body too large for memory: `each` gets its chunks as they arrive, and the reply's body
+    /// stays empty.
+    pub fn receive_chunks(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<Reply> {
         let asked = Instant::now();
         let status_line = self.line()?;
         let status = status_line
@@ -242,14 +237,14 @@ impl Connection {
             reply.complete = true;
             return Ok(reply);
         }
-        // What ends a body early is not an error of the exchange: the caller sees `complete`.
-        let mut begun = None;
-        let mut note = |piece: &[u8]| {
-            begun.get_or_insert_with(|| asked.elapsed());
-            each(piece);
+        // A body that ends early is not an error here: the caller checks `complete`.
+        let mut first_byte = None;
+        let mut timed = |chunk: &[u8]| {
+            first_byte.get_or_insert_with(|| asked.elapsed());
+            each(chunk);
         };
-        reply.complete = self.read_body(&reply, &mut note).unwrap_or(false);
-        reply.first_byte = begun.unwrap_or(reply.first_byte);
+        reply.complete = self.read_body(&reply, &mut timed).unwrap_or(false);
+        reply.first_byte = first_byte.unwrap_or(reply.first_byte);
         Ok(reply)
     }
 
@@ -263,7 +258,7 @@ impl Connection {
                 let size = line.split(';').next().unwrap_or_default().trim();
                 let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
                 if size == 0 {
-                    // No trailers are sent by anything under test, so an empty line ends the body.
+                    // No server under test sends trailers, so an empty line ends the body.
                     return Ok(self.line()?.is_empty());
                 }
                 if !self.take(size, each)? || !self.line()?.is_empty() {
@@ -284,7 +279,7 @@ impl Connection {
         }
     }
 
-    /// Hands over this many bytes; `false` if the connection ends before.
+    /// Passes `count` bytes to `each`. Returns false if the connection ends before.
     fn take(&mut self, mut count: u64, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         while count > 0 {
             let ready = self.stream.fill_buf()?;
@@ -311,14 +306,10 @@ impl Connection {
     }
 }
 
-/// [`Http::get_h2`] on a stream that is already open, TLS or not.
+/// [`Http::get_h2`] on an open stream, with or without TLS.
 ///
-/// A stream reset before its head is an error of that one reply; one reset later gives an incomplete body.
-pub(crate) async fn get_h2_on<S>(
-    stream: S,
-    authority: &str,
-    paths: &[&str],
-) -> Vec<io::Result<Reply>>
+/// A stream that is reset before its head is an error of that reply. A stream that is reset later gives an incomplete body.
+pub async fn get_h2_on<S>(stream: S, authority: &str, paths: &[&str]) -> Vec<io::Result<Reply>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -356,17 +347,17 @@ where
                 complete: true,
                 first_byte: asked.elapsed(),
             };
-            while let Some(piece) = stream.data().await {
-                let Ok(piece) = piece else {
+            while let Some(chunk) = stream.data().await {
+                let Ok(chunk) = chunk else {
                     reply.complete = false;
                     break;
                 };
                 if reply.body.is_empty() {
                     reply.first_byte = asked.elapsed();
                 }
-                // The window has room for as much again; failure means the stream is over, which the next read says.
-                let _ = stream.flow_control().release_capacity(piece.len());
-                reply.body.extend_from_slice(&piece);
+                // Fails only if the stream has ended, which the next read reports.
+                let _ = stream.flow_control().release_capacity(chunk.len());
+                reply.body.extend_from_slice(&chunk);
             }
             Ok(reply)
         }));
@@ -377,7 +368,7 @@ where
     }
     let mut replies = Vec::new();
     for response in responses {
-        let reply = tokio::time::timeout(PATIENCE, response).await;
+        let reply = tokio::time::timeout(READ_TIMEOUT, response).await;
         replies.push(match reply {
             Ok(reply) => reply.expect("a client does not panic"),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
