@@ -10,25 +10,28 @@ use crate::{
     resource::Upstreams,
     store::{Owner, Store},
     toolchain::Install,
-    warm::{Pantry, Problem, ToolchainPlan, Toolchains, Wanted, Way, all_missing, plan},
+    warm::{
+        Mode, PackageSet, Problem, ToolchainFetcher, ToolchainPlan, ToolchainRequest,
+        missing_packages, plan,
+    },
 };
 
 /// The verdict on all projects and toolchains.
 #[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
+pub struct Readiness {
     /// Whether all are ready.
     pub ready: bool,
     /// One verdict for each project.
-    pub projects: Vec<ProjectVerdict>,
+    pub projects: Vec<ProjectReadiness>,
     /// One verdict for each toolchain file and each toolchain that was named.
-    pub toolchains: Vec<ToolchainVerdict>,
+    pub toolchains: Vec<ToolchainReadiness>,
     /// Paths that could not be looked at, and what is missing for no one project.
     pub failed: Vec<Problem>,
 }
 
 /// The verdict on one project.
 #[derive(Clone, Debug, Serialize)]
-pub struct ProjectVerdict {
+pub struct ProjectReadiness {
     /// Its folder.
     pub path: PathBuf,
     /// Whether it could be built offline.
@@ -41,7 +44,7 @@ pub struct ProjectVerdict {
 
 /// The verdict on the toolchains that one file, or the user, asks for.
 #[derive(Clone, Debug, Serialize)]
-pub struct ToolchainVerdict {
+pub struct ToolchainReadiness {
     /// The file; `None` if the user named the toolchain.
     pub path: Option<PathBuf>,
     /// The toolchains, as rustup names them.
@@ -60,14 +63,14 @@ pub async fn check(
     store: &Arc<Store>,
     upstreams: &Upstreams,
     paths: Vec<PathBuf>,
-    toolchains: Toolchains,
-) -> Verdict {
-    let look = Look {
-        pantry: Pantry {
+    toolchains: ToolchainRequest,
+) -> Readiness {
+    let look = StoreCheck {
+        fetcher: ToolchainFetcher {
             cache: cache.clone(),
             store: store.clone(),
             dist: upstreams.dist.clone(),
-            way: Way::Look,
+            mode: Mode::Check,
         },
         upstreams,
     };
@@ -79,7 +82,7 @@ pub async fn check(
         verdicts.push(look.toolchain(toolchain, &mut known).await);
     }
     if !known.is_empty() || bootstrap {
-        failed.extend(look.pantry.extras(&plan.hosts, bootstrap).await);
+        failed.extend(look.fetcher.extras(&plan.hosts, bootstrap).await);
     }
     for project in plan.projects {
         let mut missing = Vec::new();
@@ -95,7 +98,7 @@ pub async fn check(
         if let Some(toolchain) = toolchain.filter(|verdict| !verdict.ready) {
             missing.push(toolchain.title());
         }
-        projects.push(ProjectVerdict {
+        projects.push(ProjectReadiness {
             path: project.folder,
             ready: missing.is_empty(),
             packages: project.wanted.packages.len(),
@@ -105,7 +108,7 @@ pub async fn check(
     let ready = failed.is_empty()
         && projects.iter().all(|project| project.ready)
         && verdicts.iter().all(|verdict| verdict.ready);
-    Verdict {
+    Readiness {
         ready,
         projects,
         toolchains: verdicts,
@@ -113,7 +116,7 @@ pub async fn check(
     }
 }
 
-impl ToolchainVerdict {
+impl ToolchainReadiness {
     /// What it is about, for people.
     pub fn title(&self) -> String {
         let names = match self.names.as_slice() {
@@ -128,17 +131,17 @@ impl ToolchainVerdict {
     }
 }
 
-struct Look<'a> {
-    pantry: Pantry,
+struct StoreCheck<'a> {
+    fetcher: ToolchainFetcher,
     upstreams: &'a Upstreams,
 }
 
-impl Look<'_> {
+impl StoreCheck<'_> {
     async fn toolchain(
         &self,
         plan: &ToolchainPlan,
         known: &mut BTreeMap<Install, (usize, Vec<String>)>,
-    ) -> ToolchainVerdict {
+    ) -> ToolchainReadiness {
         let mut missing = texts(&plan.failed);
         missing.extend(texts(&plan.skipped));
         let mut components = 0;
@@ -150,7 +153,7 @@ impl Look<'_> {
             components += count;
             missing.extend_from_slice(lacking);
         }
-        ToolchainVerdict {
+        ToolchainReadiness {
             path: match &plan.owner {
                 Owner::File(path) => Some(path.clone()),
                 Owner::Toolchain(_) => None,
@@ -169,14 +172,14 @@ impl Look<'_> {
 
     /// How many archives a toolchain consists of, and what is missing.
     async fn install(&self, install: &Install) -> (usize, Vec<String>) {
-        let files = match self.pantry.release(install).await {
+        let files = match self.fetcher.release(install).await {
             Ok(files) => files,
             Err(problem) => return (0, vec![problem.why]),
         };
         let mut missing = Vec::new();
         for file in &files {
-            match self.pantry.archive(file).await {
-                Ok(had) if !self.pantry.has(had) => {
+            match self.fetcher.archive(file).await {
+                Ok(had) if !self.fetcher.has(had) => {
                     missing.push(format!("component `{}` for {}", file.package, file.target))
                 }
                 Ok(_) if file.holds_sources() => missing.extend(self.library(file).await),
@@ -189,9 +192,9 @@ impl Look<'_> {
 
     /// What of the packages is missing that the standard library is built from.
     async fn library(&self, file: &crate::toolchain::DistFile) -> Vec<String> {
-        match self.pantry.library_lock(file).await {
+        match self.fetcher.library_lock(file).await {
             Ok(lock) => {
-                let mut wanted = Wanted::default();
+                let mut wanted = PackageSet::default();
                 wanted.read("the standard library's Cargo.lock", &lock, self.upstreams);
                 self.wanted(&wanted).await
             }
@@ -199,10 +202,10 @@ impl Look<'_> {
         }
     }
 
-    async fn wanted(&self, wanted: &Wanted) -> Vec<String> {
+    async fn wanted(&self, wanted: &PackageSet) -> Vec<String> {
         let mut missing = texts(&wanted.failed);
-        let Pantry { cache, store, .. } = &self.pantry;
-        missing.extend(all_missing(cache, &**store, self.upstreams, &wanted.packages).await);
+        let ToolchainFetcher { cache, store, .. } = &self.fetcher;
+        missing.extend(missing_packages(cache, &**store, self.upstreams, &wanted.packages).await);
         missing.extend(texts(&wanted.skipped));
         missing
     }

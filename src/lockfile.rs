@@ -30,28 +30,28 @@ const NEWEST_FORMAT: i64 = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
     /// The packages, sorted and distinct, with names and versions that are safe to build paths and URLs from.
-    pub packages: Vec<Package>,
+    pub packages: Vec<LockedPackage>,
     /// Entries that were left out because something in them cannot be right.
-    pub invalid: Vec<Invalid>,
+    pub invalid: Vec<InvalidEntry>,
 }
 
 /// One package named by a lock file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Package {
+pub struct LockedPackage {
     /// The name in its own case. From a registry: ASCII letters, digits, `-` and `_`, at most 64. Otherwise letters
     /// and digits of any script are possible.
     pub name: String,
     /// The version as written, build metadata included; always valid SemVer.
     pub version: String,
     /// Where it comes from.
-    pub source: Source,
+    pub source: PackageSource,
     /// The sha256 of its `.crate`, 64 lower-case hex digits. `None` if the lock file does not know it.
     pub checksum: Option<String>,
 }
 
 /// Where a package comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
+pub enum PackageSource {
     /// On this machine: a workspace member or a path dependency. Nothing to fetch.
     Local,
     /// crates.io, over whichever protocol.
@@ -62,7 +62,7 @@ pub enum Source {
     Git(String),
 }
 
-impl Source {
+impl PackageSource {
     /// The registry that is meant, if it is one of these.
     pub fn registry<'a>(&self, registries: &'a Registries) -> Option<&'a Arc<Registry>> {
         match self {
@@ -77,7 +77,7 @@ impl Source {
 
 /// An entry of a lock file that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct InvalidEntry {
     /// Line of the entry, counted from 1.
     pub line: usize,
     /// The package, escaped and shortened for display.
@@ -86,7 +86,7 @@ pub struct Invalid {
     pub reason: &'static str,
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for InvalidEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -143,7 +143,7 @@ pub enum LockfileError {
 
 /// Reads a lock file of format 1 to 4, or the older form with a `[root]` table.
 ///
-/// Entries without `source` are [`Source::Local`]. An entry with `replace` is kept, and what it points to is a
+/// Entries without `source` are [`PackageSource::Local`]. An entry with `replace` is kept, and what it points to is a
 /// package of its own. `[[patch.unused]]` is ignored: cargo does not download it.
 ///
 /// # Errors
@@ -154,7 +154,7 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
     let raw = read(text)?;
     let checksums = metadata_checksums(text, &raw.metadata)?;
 
-    let mut found = Found {
+    let mut found = PackageCollector {
         text,
         packages: BTreeMap::new(),
         disputed: BTreeSet::new(),
@@ -167,14 +167,14 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
             Ok(package) => {
                 found.add(offset, package);
             }
-            Err(reason) => found.leave_out(offset, &entry.label(), reason),
+            Err(reason) => found.exclude(offset, &entry.label(), reason),
         }
         if let Some(replacement) = &entry.replace {
             let offset = replacement.span().start;
             match replacement_package(replacement.get_ref(), &checksums) {
                 Ok(Some(package)) => found.add(offset, package),
                 Ok(None) => {}
-                Err(reason) => found.leave_out(offset, replacement.get_ref(), reason),
+                Err(reason) => found.exclude(offset, replacement.get_ref(), reason),
             }
         }
     }
@@ -182,7 +182,7 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
 }
 
 /// The index URL of a registry in the one form that can be compared: a setting of the user with
-/// [`Source::Registry`], for instance. `sparse+` is part of the identity and stays; `registry+` is not and goes.
+/// [`PackageSource::Registry`], for instance. `sparse+` is part of the identity and stays; `registry+` is not and goes.
 ///
 /// A trailing slash and `.git` are dropped, and a URL on the host of crates.io's git index is lower-cased and made
 /// https: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`. `None` if it is no URL.
@@ -204,16 +204,16 @@ pub fn canonical_index(url: &str) -> Option<String> {
 #[derive(Deserialize)]
 struct RawLockfile {
     version: Option<Spanned<toml::Value>>,
-    root: Option<Spanned<RawPackage>>,
+    root: Option<Spanned<RawLockedPackage>>,
     #[serde(default)]
-    package: Vec<Spanned<RawPackage>>,
+    package: Vec<Spanned<RawLockedPackage>>,
     /// Checksums of format 1. Holds other things too, so values are looked at later.
     #[serde(default)]
     metadata: BTreeMap<String, Spanned<toml::Value>>,
 }
 
 #[derive(Deserialize)]
-struct RawPackage {
+struct RawLockedPackage {
     name: Option<Spanned<String>>,
     version: Option<Spanned<String>>,
     source: Option<Spanned<String>>,
@@ -221,7 +221,7 @@ struct RawPackage {
     replace: Option<Spanned<String>>,
 }
 
-impl RawPackage {
+impl RawLockedPackage {
     fn name(&self) -> &str {
         self.name.as_ref().map_or("", |name| name.get_ref())
     }
@@ -244,7 +244,7 @@ struct RawVersion {
 }
 
 /// A package without its checksum: what `[metadata]` of format 1 knows a package by.
-type Identity = (String, String, Source);
+type PackageIdentity = (String, String, PackageSource);
 
 fn read(text: &str) -> Result<RawLockfile, LockfileError> {
     let raw: RawLockfile = match toml::from_str(text) {
@@ -316,7 +316,7 @@ fn merge_conflict(text: &str) -> Option<usize> {
 fn metadata_checksums(
     text: &str,
     metadata: &BTreeMap<String, Spanned<toml::Value>>,
-) -> Result<BTreeMap<Identity, String>, LockfileError> {
+) -> Result<BTreeMap<PackageIdentity, String>, LockfileError> {
     let mut checksums = BTreeMap::new();
     for (key, value) in metadata {
         let Some(id) = key.strip_prefix("checksum ") else {
@@ -344,13 +344,13 @@ fn metadata_checksums(
 /// Outer error: the file is damaged. Inner error: this entry is left out, and why.
 fn package(
     text: &str,
-    entry: &RawPackage,
-    checksums: &BTreeMap<Identity, String>,
-) -> Result<Result<Package, &'static str>, LockfileError> {
+    entry: &RawLockedPackage,
+    checksums: &BTreeMap<PackageIdentity, String>,
+) -> Result<Result<LockedPackage, &'static str>, LockfileError> {
     let source = entry
         .source
         .as_ref()
-        .map_or(Ok(Source::Local), |text| source(text.get_ref()));
+        .map_or(Ok(PackageSource::Local), |text| source(text.get_ref()));
     let identity = match source.and_then(|source| identity(entry.name(), entry.version(), source)) {
         Ok(identity) => identity,
         Err(reason) => return Ok(Err(reason)),
@@ -366,7 +366,7 @@ fn package(
     };
     let checksum = own.or_else(|| checksums.get(&identity).cloned());
     let (name, version, source) = identity;
-    Ok(Ok(Package {
+    Ok(Ok(LockedPackage {
         name,
         version,
         source,
@@ -377,14 +377,14 @@ fn package(
 /// What a `replace` key points to. `None` if it is shortened: then the file has an entry for it anyway.
 fn replacement_package(
     id: &str,
-    checksums: &BTreeMap<Identity, String>,
-) -> Result<Option<Package>, &'static str> {
+    checksums: &BTreeMap<PackageIdentity, String>,
+) -> Result<Option<LockedPackage>, &'static str> {
     let Some(identity) = full_id(id)? else {
         return Ok(None);
     };
     let checksum = checksums.get(&identity).cloned();
     let (name, version, source) = identity;
-    Ok(Some(Package {
+    Ok(Some(LockedPackage {
         name,
         version,
         source,
@@ -394,7 +394,7 @@ fn replacement_package(
 
 /// Takes `NAME VERSION (SOURCE)` apart; `None` if parts are missing, as cargo leaves out what is unambiguous
 /// (`EncodablePackageId`'s `FromStr`).
-fn full_id(id: &str) -> Result<Option<Identity>, &'static str> {
+fn full_id(id: &str) -> Result<Option<PackageIdentity>, &'static str> {
     let mut parts = id.splitn(3, ' ');
     let (Some(name), Some(version), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return Ok(None);
@@ -407,12 +407,16 @@ fn full_id(id: &str) -> Result<Option<Identity>, &'static str> {
 }
 
 /// Lets only names and versions through that cannot lead a path or a URL astray.
-fn identity(name: &str, version: &str, source: Source) -> Result<Identity, &'static str> {
+fn identity(
+    name: &str,
+    version: &str,
+    source: PackageSource,
+) -> Result<PackageIdentity, &'static str> {
     if name.is_empty() {
         return Err("it has no name");
     }
     match source {
-        Source::CratesIo | Source::Registry(_) => {
+        PackageSource::CratesIo | PackageSource::Registry(_) => {
             if name.len() > MAX_REGISTRY_NAME {
                 return Err("its name is longer than 64 characters");
             }
@@ -425,7 +429,7 @@ fn identity(name: &str, version: &str, source: Source) -> Result<Identity, &'sta
                 );
             }
         }
-        Source::Local | Source::Git(_) => {
+        PackageSource::Local | PackageSource::Git(_) => {
             if name.len() > MAX_OTHER_NAME {
                 return Err("its name is longer than 255 bytes");
             }
@@ -450,13 +454,13 @@ fn identity(name: &str, version: &str, source: Source) -> Result<Identity, &'sta
     Ok((name.to_owned(), version.to_owned(), source))
 }
 
-fn source(text: &str) -> Result<Source, &'static str> {
+fn source(text: &str) -> Result<PackageSource, &'static str> {
     let id = SourceId::from_url(text).map_err(|_| "its source is of no known kind")?;
     if id.is_git() {
-        return Ok(Source::Git(text.to_owned()));
+        return Ok(PackageSource::Git(text.to_owned()));
     }
     if id.is_path() {
-        return Ok(Source::Local);
+        return Ok(PackageSource::Local);
     }
     let plain = canonical(&id).ok_or("its source is no usable URL")?;
     // Asked in the spelling that cargo itself writes, so that a missing slash does not make another registry of it.
@@ -466,8 +470,8 @@ fn source(text: &str) -> Result<Source, &'static str> {
         (format!("registry+{plain}"), plain)
     };
     match SourceId::from_url(&usual) {
-        Ok(id) if id.is_default_registry() => Ok(Source::CratesIo),
-        Ok(_) | Err(_) => Ok(Source::Registry(index)),
+        Ok(id) if id.is_default_registry() => Ok(PackageSource::CratesIo),
+        Ok(_) | Err(_) => Ok(PackageSource::Registry(index)),
     }
 }
 
@@ -496,16 +500,16 @@ fn checksum(text: &str) -> Option<String> {
 }
 
 /// Packages by identity, so that one named twice counts once.
-struct Found<'a> {
+struct PackageCollector<'a> {
     text: &'a str,
-    packages: BTreeMap<Identity, Option<String>>,
-    disputed: BTreeSet<Identity>,
-    invalid: Vec<Invalid>,
+    packages: BTreeMap<PackageIdentity, Option<String>>,
+    disputed: BTreeSet<PackageIdentity>,
+    invalid: Vec<InvalidEntry>,
 }
 
-impl Found<'_> {
-    fn add(&mut self, offset: usize, package: Package) {
-        let Package {
+impl PackageCollector<'_> {
+    fn add(&mut self, offset: usize, package: LockedPackage) {
+        let LockedPackage {
             name,
             version,
             source,
@@ -515,7 +519,7 @@ impl Found<'_> {
         match self.packages.get_mut(&identity) {
             Some(Some(known)) if checksum.as_ref().is_some_and(|checksum| checksum != known) => {
                 let label = format!("{} {}", identity.0, identity.1);
-                self.leave_out(
+                self.exclude(
                     offset,
                     &label,
                     "it is listed twice with different checksums",
@@ -529,9 +533,9 @@ impl Found<'_> {
         }
     }
 
-    fn leave_out(&mut self, offset: usize, label: &str, reason: &'static str) {
+    fn exclude(&mut self, offset: usize, label: &str, reason: &'static str) {
         let line = line_of(self.text, offset);
-        self.invalid.push(Invalid {
+        self.invalid.push(InvalidEntry {
             line,
             package: shown(label),
             reason,
@@ -544,7 +548,7 @@ impl Found<'_> {
             .into_iter()
             // Neither checksum is more likely than the other.
             .filter(|(identity, _)| !self.disputed.contains(identity))
-            .map(|((name, version, source), checksum)| Package {
+            .map(|((name, version, source), checksum)| LockedPackage {
                 name,
                 version,
                 source,
@@ -607,9 +611,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn package(name: &str, version: &str, source: Source, checksum: Option<char>) -> Package {
+    fn package(
+        name: &str,
+        version: &str,
+        source: PackageSource,
+        checksum: Option<char>,
+    ) -> LockedPackage {
         let checksum = checksum.map(|digit| digit.to_string().repeat(64));
-        Package {
+        LockedPackage {
             name: name.to_owned(),
             version: version.to_owned(),
             source,
@@ -618,22 +627,22 @@ mod tests {
     }
 
     /// What each of the `same-*` fixtures names.
-    fn same_packages() -> Vec<Package> {
-        let corp = || Source::Registry("https://corp.example/index".to_owned());
-        let sparse = || Source::Registry("sparse+https://corp.example/sparse".to_owned());
+    fn same_packages() -> Vec<LockedPackage> {
+        let corp = || PackageSource::Registry("https://corp.example/index".to_owned());
+        let sparse = || PackageSource::Registry("sparse+https://corp.example/sparse".to_owned());
         let git = "git+https://git.example/left.git#0123456789abcdef0123456789abcdef01234567";
         vec![
-            package("app", "0.1.0", Source::Local, None),
-            package("beside", "0.2.0", Source::Local, None),
-            package("left", "0.3.0", Source::Git(git.to_owned()), None),
-            package("left", "1.0.0", Source::CratesIo, Some('a')),
+            package("app", "0.1.0", PackageSource::Local, None),
+            package("beside", "0.2.0", PackageSource::Local, None),
+            package("left", "0.3.0", PackageSource::Git(git.to_owned()), None),
+            package("left", "1.0.0", PackageSource::CratesIo, Some('a')),
             package("left", "1.0.0", corp(), Some('b')),
             package("left", "1.0.0", sparse(), Some('c')),
-            package("left", "2.0.0-rc.1", Source::CratesIo, Some('d')),
+            package("left", "2.0.0-rc.1", PackageSource::CratesIo, Some('d')),
             package(
                 "right_Hand",
                 "0.11.1+snapshot-preview1",
-                Source::CratesIo,
+                PackageSource::CratesIo,
                 Some('e'),
             ),
         ]
@@ -687,11 +696,11 @@ mod tests {
         assert_eq!(
             lockfile.packages,
             [
-                package("app", "0.1.0", Source::Local, None),
-                package("left", "1.0.0", Source::CratesIo, None),
-                package("left", "1.0.0", Source::Git(git.to_owned()), None),
-                package("right", "1.0.0", Source::Local, None),
-                package("right", "1.0.0", Source::CratesIo, None),
+                package("app", "0.1.0", PackageSource::Local, None),
+                package("left", "1.0.0", PackageSource::CratesIo, None),
+                package("left", "1.0.0", PackageSource::Git(git.to_owned()), None),
+                package("right", "1.0.0", PackageSource::Local, None),
+                package("right", "1.0.0", PackageSource::CratesIo, None),
             ]
         );
         assert_eq!(lockfile.invalid, []);
@@ -702,7 +711,7 @@ mod tests {
         let lockfile = parse(&fixture("hostile.lock")).expect("readable");
         assert_eq!(
             lockfile.packages,
-            [package("fine", "1.0.0", Source::CratesIo, Some('a'))]
+            [package("fine", "1.0.0", PackageSource::CratesIo, Some('a'))]
         );
         let reported: Vec<String> = lockfile.invalid.iter().map(ToString::to_string).collect();
         let name_rule = "its name has characters other than ASCII letters, digits, `-` and `_`";
@@ -790,16 +799,19 @@ mod tests {
             "sparse+{}",
             tame_index::CRATES_IO_HTTP_INDEX.trim_start_matches("sparse+")
         );
-        let registry = |url: &str| Source::Registry(url.to_owned());
+        let registry = |url: &str| PackageSource::Registry(url.to_owned());
         for (text, expected) in [
-            (crates_io.as_str(), Source::CratesIo),
-            (&format!("{crates_io}/"), Source::CratesIo),
+            (crates_io.as_str(), PackageSource::CratesIo),
+            (&format!("{crates_io}/"), PackageSource::CratesIo),
             (
                 &format!("{}.git", crates_io.replace("rust-lang", "Rust-Lang")),
-                Source::CratesIo,
+                PackageSource::CratesIo,
             ),
-            (&sparse_crates_io, Source::CratesIo),
-            (sparse_crates_io.trim_end_matches('/'), Source::CratesIo),
+            (&sparse_crates_io, PackageSource::CratesIo),
+            (
+                sparse_crates_io.trim_end_matches('/'),
+                PackageSource::CratesIo,
+            ),
             (
                 "registry+https://corp.example/Index.git",
                 registry("https://corp.example/Index"),
@@ -812,10 +824,10 @@ mod tests {
                 "sparse+https://corp.example/index/",
                 registry("sparse+https://corp.example/index"),
             ),
-            ("path+file:///somewhere/else", Source::Local),
+            ("path+file:///somewhere/else", PackageSource::Local),
             (
                 "git+ssh://git@git.example/a.git?tag=v1#00",
-                Source::Git("git+ssh://git@git.example/a.git?tag=v1#00".to_owned()),
+                PackageSource::Git("git+ssh://git@git.example/a.git?tag=v1#00".to_owned()),
             ),
         ] {
             let lockfile = read_one(&format!("name = 'n'\nversion = '1.0.0'\nsource = '{text}'"));
@@ -899,7 +911,7 @@ mod tests {
             parse(&(bare.clone() + &entry("a") + &entry("a") + &bare)).expect("readable");
         assert_eq!(
             lockfile.packages,
-            [package("n", "1.0.0", Source::CratesIo, Some('a'))]
+            [package("n", "1.0.0", PackageSource::CratesIo, Some('a'))]
         );
         assert_eq!(lockfile.invalid, []);
 

@@ -359,7 +359,7 @@ async fn run_warm(
         no_proxy: settings.no_proxy.clone(),
         scratch: parts.store.scratch().map_err(failed)?,
     };
-    let (progress, watched) = watch::channel(warm::Progress::default());
+    let (progress, watched) = watch::channel(warm::WarmProgress::default());
     let shown = tokio::spawn(show_progress(watched, shared.quiet > 0 || shared.json));
     let work = warm::warm(
         &parts.cache,
@@ -431,8 +431,12 @@ async fn run_warm(
     })
 }
 
-fn toolchains(settings: &Settings, flags: cli::Toolchains, targets: &[String]) -> warm::Toolchains {
-    warm::Toolchains {
+fn toolchains(
+    settings: &Settings,
+    flags: cli::Toolchains,
+    targets: &[String],
+) -> warm::ToolchainRequest {
+    warm::ToolchainRequest {
         names: flags.toolchain,
         profile: flags.profile,
         components: flags.component,
@@ -444,7 +448,7 @@ fn toolchains(settings: &Settings, flags: cli::Toolchains, targets: &[String]) -
 }
 
 /// Who names a toolchain and no path does not mean the folder they happen to be in.
-fn paths(named: Vec<PathBuf>, toolchains: &warm::Toolchains) -> Vec<PathBuf> {
+fn paths(named: Vec<PathBuf>, toolchains: &warm::ToolchainRequest) -> Vec<PathBuf> {
     if named.is_empty() && toolchains.names.is_empty() {
         vec![PathBuf::from(".")]
     } else {
@@ -461,7 +465,7 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// A bar on a terminal, a line now and then elsewhere.
-async fn show_progress(mut progress: watch::Receiver<warm::Progress>, is_quiet: bool) {
+async fn show_progress(mut progress: watch::Receiver<warm::WarmProgress>, is_quiet: bool) {
     if is_quiet {
         return;
     }

@@ -12,8 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use walkdir::{DirEntry, WalkDir};
 
-const MANIFEST: &str = "Cargo.toml";
-const LOCK: &str = "Cargo.lock";
+const MANIFEST_NAME: &str = "Cargo.toml";
+const LOCK_NAME: &str = "Cargo.lock";
 /// In rustup's order: the first one that is there counts (rustup, `find_override_from_dir_walk` in `src/config.rs`).
 const TOOLCHAIN_FILES: [&str; 2] = ["rust-toolchain", "rust-toolchain.toml"];
 const CACHE_TAG: &str = "CACHEDIR.TAG";
@@ -23,13 +23,13 @@ const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806
 
 /// What [`find`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundProjects {
     /// Sorted by folder, each once, however many paths lead to it.
     pub projects: Vec<Project>,
     /// The toolchain files that rustup would heed in these projects or in any other folder below the paths, each once.
     pub toolchain_files: Vec<PathBuf>,
     /// What could not be looked at, in the order it was met.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SearchProblem>,
 }
 
 /// A folder that cargo would work in, with its lock file.
@@ -45,7 +45,7 @@ pub struct Project {
 
 /// Something that could not be looked at. The rest was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct SearchProblem {
     /// The path it is about.
     pub path: PathBuf,
     /// What is wrong with it, without the path.
@@ -69,7 +69,7 @@ pub struct Problem {
 /// 3. otherwise a project without lock file.
 ///
 /// Blocking; the walk does no more than list folders and look for tags.
-pub fn find(paths: &[PathBuf]) -> Found {
+pub fn find(paths: &[PathBuf]) -> FoundProjects {
     let mut search = Search::default();
     for path in paths {
         search.path(path);
@@ -81,7 +81,7 @@ pub fn find(paths: &[PathBuf]) -> Found {
 struct Search {
     /// By the real path of the lock file or, without one, of the folder.
     projects: BTreeMap<PathBuf, Project>,
-    problems: Vec<Problem>,
+    problems: Vec<SearchProblem>,
     /// Real folders with a manifest, and whether they have a lock file too.
     manifests: BTreeMap<PathBuf, bool>,
     unlocked: Vec<Unlocked>,
@@ -112,12 +112,12 @@ struct Membership {
 #[derive(Deserialize)]
 struct RawManifest {
     workspace: Option<WorkspaceTable>,
-    package: Option<RawPackage>,
-    project: Option<RawPackage>,
+    package: Option<RawManifestPackage>,
+    project: Option<RawManifestPackage>,
 }
 
 #[derive(Deserialize)]
-struct RawPackage {
+struct RawManifestPackage {
     workspace: Option<PathBuf>,
 }
 
@@ -158,10 +158,16 @@ impl Search {
             self.walk(path, &real);
         } else if !metadata.is_file() {
             self.problem(path, "neither a file nor a folder".to_owned());
-        } else if path.file_name() == Some(OsStr::new(MANIFEST)) {
+        } else if path.file_name() == Some(OsStr::new(MANIFEST_NAME)) {
             // The folder the user named, not the one a linked manifest lies in.
             match parent(path).canonicalize() {
-                Ok(real) => self.folder(&parent(path), &real, &real, has_file(&real, LOCK), true),
+                Ok(real) => self.folder(
+                    &parent(path),
+                    &real,
+                    &real,
+                    has_file(&real, LOCK_NAME),
+                    true,
+                ),
                 Err(error) => self.problem(path, format!("cannot look at it: {error}")),
             }
         } else if path.file_name().is_some_and(is_toolchain_file) {
@@ -193,8 +199,8 @@ impl Search {
                     continue;
                 }
             };
-            let is_manifest = entry.file_name() == MANIFEST;
-            if (is_manifest || entry.file_name() == LOCK) && is_file(&entry) {
+            let is_manifest = entry.file_name() == MANIFEST_NAME;
+            if (is_manifest || entry.file_name() == LOCK_NAME) && is_file(&entry) {
                 let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
                 *(if is_manifest { manifest } else { lock }) = true;
             } else if is_toolchain_file(entry.file_name()) && is_file(&entry) {
@@ -206,7 +212,7 @@ impl Search {
         }
         let is_bare = folders.is_empty() && !has_toolchain_file;
         if is_bare && self.problems.len() == problems_before {
-            let text = format!("no {LOCK}, {MANIFEST} or toolchain file below it");
+            let text = format!("no {LOCK_NAME}, {MANIFEST_NAME} or toolchain file below it");
             self.problem(path, text);
         }
         for (folder, (has_manifest, has_lock)) in folders {
@@ -229,7 +235,7 @@ impl Search {
             self.manifests.insert(real.to_owned(), has_lock);
         }
         if has_lock {
-            self.lock(&folder.join(LOCK));
+            self.lock(&folder.join(LOCK_NAME));
         } else {
             self.unlocked.push(Unlocked {
                 folder: folder.to_owned(),
@@ -253,7 +259,7 @@ impl Search {
         }
     }
 
-    fn finish(mut self) -> Found {
+    fn finish(mut self) -> FoundProjects {
         let unlocked = std::mem::take(&mut self.unlocked);
         let mut elsewhere = Vec::new();
         let mut projects: BTreeSet<Project> = BTreeSet::new();
@@ -270,8 +276,8 @@ impl Search {
             }
         }
         for owner in elsewhere {
-            if has_file(&owner, LOCK) {
-                self.lock(&owner.join(LOCK));
+            if has_file(&owner, LOCK_NAME) {
+                self.lock(&owner.join(LOCK_NAME));
             } else {
                 self.project_without_lock(&owner.clone(), owner);
             }
@@ -286,7 +292,7 @@ impl Search {
             });
         }
         let toolchain_files: BTreeSet<PathBuf> = self.toolchain_files.into_values().collect();
-        Found {
+        FoundProjects {
             projects: projects.into_iter().collect(),
             toolchain_files: toolchain_files.into_iter().collect(),
             problems: self.problems,
@@ -385,7 +391,7 @@ impl Search {
     }
 
     fn problem(&mut self, path: &Path, text: String) {
-        self.problems.push(Problem {
+        self.problems.push(SearchProblem {
             path: readable(path),
             text,
         });
@@ -393,7 +399,7 @@ impl Search {
 }
 
 fn read_membership(folder: &Path) -> Membership {
-    let path = folder.join(MANIFEST);
+    let path = folder.join(MANIFEST_NAME);
     // A pipe of that name would never end.
     if !path.is_file() {
         return Membership::default();
@@ -489,7 +495,7 @@ mod tests {
         top
     }
 
-    /// Looks at `paths` below the tree and compares with `FOLDER` or `FOLDER: LOCK`, all relative to the tree.
+    /// Looks at `paths` below the tree and compares with `FOLDER` or `FOLDER: LOCK_NAME`, all relative to the tree.
     #[track_caller]
     fn check(files: &[(&str, &str)], paths: &[&str], expected: &[&str]) {
         let top = tree(files);
@@ -499,7 +505,7 @@ mod tests {
         assert_eq!(shown(&found, top.path()), expected);
     }
 
-    fn shown(found: &Found, top: &Path) -> Vec<String> {
+    fn shown(found: &FoundProjects, top: &Path) -> Vec<String> {
         let real = top.canonicalize().unwrap();
         let short = |path: &Path| {
             let path = path
@@ -734,7 +740,7 @@ mod tests {
                 "no Cargo.lock, Cargo.toml or toolchain file below it",
             ),
         ]
-        .map(|(path, text)| Problem {
+        .map(|(path, text)| SearchProblem {
             path: path.clone(),
             text: text.to_owned(),
         });

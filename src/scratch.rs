@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 use tokio::process::Command;
 
-const LOCK: &str = "Cargo.lock";
+const CARGO_LOCK: &str = "Cargo.lock";
 /// The folder, within the scratch folder, that stands for the root of the file system.
 const TREE: &str = "tree";
 /// The name cargo knows the larder by. Longer than the name in the user's own settings, where `larder` may be
@@ -231,12 +231,12 @@ impl Overlay {
         let project = mirror_way_to(&original, &tree)?;
         for entry in fs::read_dir(&original)? {
             let name = entry?.file_name();
-            if name != LOCK && name != "target" {
+            if name != CARGO_LOCK && name != "target" {
                 link(&original.join(&name), &project.join(&name))?;
             }
         }
         if let Some(text) = lock_text {
-            fs::write(project.join(LOCK), text)?;
+            fs::write(project.join(CARGO_LOCK), text)?;
         }
         Ok(Self {
             scratch,
@@ -268,7 +268,7 @@ impl Overlay {
             .project
             .ancestors()
             .take_while(|folder| folder.starts_with(&self.tree));
-        let locks = folders.map(|folder| folder.join(LOCK));
+        let locks = folders.map(|folder| folder.join(CARGO_LOCK));
         let lock = locks.into_iter().find(|lock| lock.is_file());
         let lock = lock
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cargo wrote no lock file"))?;
@@ -310,7 +310,7 @@ fn link_all_but(real: &Path, mirrored: &Path, next: &OsStr) -> io::Result<()> {
     };
     for entry in entries.map_while(Result::ok) {
         let name = entry.file_name();
-        if name != next && name != LOCK {
+        if name != next && name != CARGO_LOCK {
             link(&real.join(&name), &mirrored.join(&name))?;
         }
     }

@@ -19,9 +19,9 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use plan::Toolchains;
-pub(crate) use plan::{Plan, ProjectPlan, ToolchainPlan, Wanted, plan};
-pub(crate) use toolchains::{Pantry, Way};
+pub use plan::ToolchainRequest;
+pub(crate) use plan::{PackageSet, Plan, ProjectPlan, ToolchainPlan, plan};
+pub(crate) use toolchains::{Mode, ToolchainFetcher};
 
 use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
@@ -35,8 +35,8 @@ use crate::{
 };
 
 /// How long an outage may last before what is missing counts as failed, and how often to look.
-const BLIP: Duration = Duration::from_secs(10);
-const BLIP_PAUSE: Duration = Duration::from_millis(500);
+const OUTAGE_GRACE: Duration = Duration::from_secs(10);
+const OUTAGE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What to warm, and how.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub struct WarmOptions {
     /// Only crates that builds for these need; all, if empty.
     pub targets: Vec<String>,
     /// The toolchains that are wanted beyond those of toolchain files.
-    pub toolchains: Toolchains,
+    pub toolchains: ToolchainRequest,
     /// Cargo's program.
     pub cargo: PathBuf,
     /// Hosts that the user reaches without a proxy.
@@ -63,7 +63,7 @@ pub struct WarmOptions {
 
 /// What was done.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub struct WarmReport {
     /// Projects found.
     pub projects: usize,
     /// Distinct packages of known registries in their lock files.
@@ -107,7 +107,7 @@ impl fmt::Display for Problem {
 
 /// How far the work has come, for whoever shows it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct WarmProgress {
     /// Packages and archives in all, as far as they are known; 0 while lock files are read.
     pub total: usize,
     /// How many of them are done with.
@@ -118,7 +118,7 @@ pub struct Progress {
 
 /// One crate to have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Package {
+struct WantedPackage {
     registry: String,
     name: String,
     version: String,
@@ -132,10 +132,10 @@ pub async fn warm(
     store: &Arc<Store>,
     upstreams: &Upstreams,
     options: WarmOptions,
-    progress: watch::Sender<Progress>,
-) -> Report {
+    progress: watch::Sender<WarmProgress>,
+) -> WarmReport {
     let began = Instant::now();
-    let mut report = Report::default();
+    let mut report = WarmReport::default();
     let (paths, toolchains) = (options.paths.clone(), options.toolchains.clone());
     let mut plan = plan(paths, toolchains, upstreams).await;
     report.projects = plan.projects.len();
@@ -167,25 +167,25 @@ pub async fn warm(
         }
     }
 
-    let way = if options.dry_run {
-        Way::Look
+    let mode = if options.dry_run {
+        Mode::Check
     } else {
-        Way::Fetch {
+        Mode::Fetch {
             refresh: options.refresh,
         }
     };
     let mut work = Work {
-        pantry: Pantry {
+        fetcher: ToolchainFetcher {
             cache: cache.clone(),
             store: store.clone(),
             dist: upstreams.dist.clone(),
-            way,
+            mode,
         },
         upstreams: upstreams.clone(),
         room: Arc::new(Semaphore::new(options.jobs)),
         begun: BTreeMap::new(),
         begun_archives: BTreeSet::new(),
-        steps: JoinSet::new(),
+        tasks: JoinSet::new(),
         pins: BTreeMap::new(),
         report,
         progress,
@@ -194,7 +194,7 @@ pub async fn warm(
     work.toolchains(&plan, options.toolchains.bootstrap);
     for project in &mut plan.projects {
         if let Some(needed) = &needed {
-            project.wanted.leave_out_all_but(needed);
+            project.wanted.exclude_all_but(needed);
         }
         let lock = project.lock.clone();
         let lock = lock.unwrap_or_else(|| project.folder.join("Cargo.lock"));
@@ -224,31 +224,31 @@ pub async fn warm(
     report
 }
 
-/// All that is under way, and what has come of it so far.
+/// All that is under mode, and what has come of it so far.
 struct Work {
-    pantry: Pantry,
+    fetcher: ToolchainFetcher,
     upstreams: Upstreams,
     room: Arc<Semaphore>,
     /// The packages that were begun with, and whether their crates were wanted.
-    begun: BTreeMap<Package, bool>,
+    begun: BTreeMap<WantedPackage, bool>,
     /// The hashes of the archives that were begun with.
     begun_archives: BTreeSet<String>,
-    steps: JoinSet<Step>,
+    tasks: JoinSet<TaskResult>,
     pins: BTreeMap<Owner, Pin>,
-    report: Report,
-    progress: watch::Sender<Progress>,
+    report: WarmReport,
+    progress: watch::Sender<WarmProgress>,
 }
 
 /// What one task came to.
-enum Step {
+enum TaskResult {
     /// A package.
-    Package(Result<Had, Problem>),
+    Package(Result<Obtained, Problem>),
     /// One archive of a toolchain.
-    Archive(Result<Had, Problem>),
+    Archive(Result<Obtained, Problem>),
     /// The archives of a toolchain.
     Release(Vec<Owner>, Result<Vec<DistFile>, Problem>),
     /// The standard library's lock file.
-    Library(Vec<Owner>, Had, Result<Vec<u8>, Problem>),
+    Library(Vec<Owner>, Obtained, Result<Vec<u8>, Problem>),
     /// What else rustup asks for: what of it is missing.
     Extras(Vec<Problem>),
 }
@@ -263,24 +263,24 @@ impl Work {
         let installs = plan.installs();
         self.report.toolchains = installs.len();
         if !installs.is_empty() || bootstrap {
-            let (pantry, hosts) = (self.pantry.clone(), plan.hosts.clone());
-            self.begin(async move { Step::Extras(pantry.extras(&hosts, bootstrap).await) });
+            let (fetcher, hosts) = (self.fetcher.clone(), plan.hosts.clone());
+            self.begin(async move { TaskResult::Extras(fetcher.extras(&hosts, bootstrap).await) });
         }
         for (install, owners) in installs {
-            let pantry = self.pantry.clone();
-            self.begin(async move { Step::Release(owners, pantry.release(&install).await) });
+            let fetcher = self.fetcher.clone();
+            self.begin(async move { TaskResult::Release(owners, fetcher.release(&install).await) });
         }
     }
 
     /// Begins with the packages of one lock file that were not begun with yet.
-    fn packages(&mut self, owners: &[Owner], mut wanted: Wanted) {
+    fn packages(&mut self, owners: &[Owner], mut wanted: PackageSet) {
         self.report.failed.append(&mut wanted.failed);
         self.report.skipped.append(&mut wanted.skipped);
         if wanted.packages.is_empty() {
             return;
         }
         for pinned in &wanted.packages {
-            let package = Package::from(pinned.clone());
+            let package = WantedPackage::from(pinned.clone());
             let wants_crate = !pinned.is_excluded;
             match self.begun.get(&package) {
                 Some(wanted_crate) if *wanted_crate || !wants_crate => continue,
@@ -292,18 +292,18 @@ impl Work {
             let Some(registry) = self.upstreams.registries.named(&package.registry).cloned() else {
                 continue;
             };
-            let one = One {
-                cache: self.pantry.cache.clone(),
+            let task = PackageTask {
+                cache: self.fetcher.cache.clone(),
                 registry,
                 wants_crate,
                 package,
-                refresh: self.pantry.way == Way::Fetch { refresh: true },
+                refresh: self.fetcher.mode == Mode::Fetch { refresh: true },
             };
-            let pantry = self.pantry.clone();
+            let fetcher = self.fetcher.clone();
             self.begin(async move {
-                Step::Package(match pantry.way {
-                    Way::Look => one.look(&*pantry.store).await,
-                    Way::Fetch { .. } => one.have().await,
+                TaskResult::Package(match fetcher.mode {
+                    Mode::Check => task.look(&*fetcher.store).await,
+                    Mode::Fetch { .. } => task.have().await,
                 })
             });
         }
@@ -326,13 +326,13 @@ impl Work {
                 continue;
             }
             self.report.components += 1;
-            let (pantry, owners) = (self.pantry.clone(), owners.to_vec());
+            let (fetcher, owners) = (self.fetcher.clone(), owners.to_vec());
             self.begin(async move {
-                match pantry.archive(&file).await {
-                    Ok(had) if file.holds_sources() && pantry.has(had) => {
-                        Step::Library(owners, had, pantry.library_lock(&file).await)
+                match fetcher.archive(&file).await {
+                    Ok(had) if file.holds_sources() && fetcher.has(had) => {
+                        TaskResult::Library(owners, had, fetcher.library_lock(&file).await)
                     }
-                    had => Step::Archive(had),
+                    had => TaskResult::Archive(had),
                 }
             });
         }
@@ -347,20 +347,20 @@ impl Work {
     }
 
     /// Begins a task once there is room for it.
-    fn begin(&mut self, task: impl Future<Output = Step> + Send + 'static) {
+    fn begin(&mut self, task: impl Future<Output = TaskResult> + Send + 'static) {
         let room = self.room.clone();
         self.progress.send_modify(|progress| progress.total += 1);
-        self.steps.spawn(async move {
+        self.tasks.spawn(async move {
             let _permit = room.acquire_owned().await;
             task.await
         });
     }
 
-    /// Goes on until nothing is under way.
+    /// Goes on until nothing is under mode.
     async fn run(&mut self) {
-        while let Some(step) = self.steps.join_next().await {
-            match step {
-                Ok(step) => self.take(step),
+        while let Some(result) = self.tasks.join_next().await {
+            match result {
+                Ok(result) => self.take(result),
                 Err(died) => self.report.failed.push(Problem {
                     what: "a fetch".to_owned(),
                     why: died.to_string(),
@@ -374,10 +374,10 @@ impl Work {
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, result: TaskResult) {
         let report = &mut self.report;
-        let failed = match step {
-            Step::Package(Ok(had)) => {
+        let failed = match result {
+            TaskResult::Package(Ok(had)) => {
                 report.bytes += had.bytes;
                 match had.fetched {
                     Some(true) => report.fetched += 1,
@@ -386,34 +386,34 @@ impl Work {
                 }
                 return;
             }
-            Step::Archive(Ok(had)) => return report.took_archive(&had),
-            Step::Release(owners, Ok(files)) => return self.archives(&owners, files),
-            Step::Library(owners, had, Ok(lock)) => {
-                report.took_archive(&had);
-                let mut wanted = Wanted::default();
+            TaskResult::Archive(Ok(had)) => return report.count_archive(&had),
+            TaskResult::Release(owners, Ok(files)) => return self.archives(&owners, files),
+            TaskResult::Library(owners, had, Ok(lock)) => {
+                report.count_archive(&had);
+                let mut wanted = PackageSet::default();
                 wanted.read("the standard library's Cargo.lock", &lock, &self.upstreams);
                 return self.packages(&owners, wanted);
             }
-            Step::Library(_, had, Err(problem)) => {
-                report.took_archive(&had);
+            TaskResult::Library(_, had, Err(problem)) => {
+                report.count_archive(&had);
                 problem
             }
             // Without its manifest, nobody can say what a toolchain would be.
-            Step::Release(_, Err(problem)) if self.pantry.way == Way::Look => {
+            TaskResult::Release(_, Err(problem)) if self.fetcher.mode == Mode::Check => {
                 return report.skipped.push(problem);
             }
-            Step::Extras(_) if self.pantry.way == Way::Look => return,
-            Step::Extras(missing) => return report.failed.extend(missing),
-            Step::Package(Err(problem))
-            | Step::Archive(Err(problem))
-            | Step::Release(_, Err(problem)) => problem,
+            TaskResult::Extras(_) if self.fetcher.mode == Mode::Check => return,
+            TaskResult::Extras(missing) => return report.failed.extend(missing),
+            TaskResult::Package(Err(problem))
+            | TaskResult::Archive(Err(problem))
+            | TaskResult::Release(_, Err(problem)) => problem,
         };
         report.failed.push(failed);
     }
 }
 
-impl Report {
-    fn took_archive(&mut self, had: &Had) {
+impl WarmReport {
+    fn count_archive(&mut self, had: &Obtained) {
         self.bytes += had.bytes;
         match had.fetched {
             Some(true) => self.components_fetched += 1,
@@ -422,7 +422,7 @@ impl Report {
     }
 }
 
-impl From<PinnedCrate> for Package {
+impl From<PinnedCrate> for WantedPackage {
     fn from(pinned: PinnedCrate) -> Self {
         Self {
             registry: pinned.registry,
@@ -434,24 +434,24 @@ impl From<PinnedCrate> for Package {
 }
 
 /// One package on its way into the larder.
-struct One {
+struct PackageTask {
     cache: Cache,
     registry: Arc<Registry>,
-    package: Package,
+    package: WantedPackage,
     wants_crate: bool,
     refresh: bool,
 }
 
 /// How a package or an archive was had.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Had {
+pub(crate) struct Obtained {
     /// Whether its file was fetched, or in a dry run would be; `None` if it is not wanted.
     pub(crate) fetched: Option<bool>,
     /// Bytes fetched.
     pub(crate) bytes: u64,
 }
 
-impl One {
+impl PackageTask {
     fn problem(&self, why: impl ToString) -> Problem {
         Problem {
             what: format!("{} {}", self.package.name, self.package.version),
@@ -466,7 +466,7 @@ impl One {
         let _ = index.set_password(None);
         let _ = index.set_username("");
         let config = RegistryConfig::of(&self.registry);
-        match patiently(&self.cache, &config, Demand::Stored).await {
+        match ensure_with_retry(&self.cache, &config, Demand::Stored).await {
             Err(Error::Absent { .. }) => self.problem(format!(
                 "{error}; {index} is no cargo index, it has no config.json"
             )),
@@ -475,7 +475,7 @@ impl One {
     }
 
     /// Makes sure that the package is stored: its index entry, which must list it, and its crate.
-    async fn have(&self) -> Result<Had, Problem> {
+    async fn have(&self) -> Result<Obtained, Problem> {
         let Some(entry) = IndexEntry::of(&self.registry, &self.package.name) else {
             return Err(self.problem("has a name that no crate can have"));
         };
@@ -486,7 +486,7 @@ impl One {
             Demand::Stored
         };
         let checksum = loop {
-            let had = match patiently(&self.cache, &entry, demand).await {
+            let had = match ensure_with_retry(&self.cache, &entry, demand).await {
                 Err(error @ Error::Absent { .. }) => return Err(self.absent(&error).await),
                 ensured => ensured.map_err(|error| self.problem(error.with_hint()))?,
             };
@@ -515,7 +515,7 @@ impl One {
             return Err(self.problem(why));
         }
         if !self.wants_crate {
-            return Ok(Had {
+            return Ok(Obtained {
                 fetched: None,
                 bytes,
             });
@@ -528,21 +528,21 @@ impl One {
         ) else {
             return Err(self.problem("has a version that no crate can have"));
         };
-        let had = patiently(&self.cache, &file, Demand::Stored).await;
+        let had = ensure_with_retry(&self.cache, &file, Demand::Stored).await;
         let had = had.map_err(|error| self.problem(error.with_hint()))?;
         let fetched = had.outcome != Outcome::Hit;
-        Ok(Had {
+        Ok(Obtained {
             fetched: Some(fetched),
             bytes: bytes + if fetched { had.bytes } else { 0 },
         })
     }
 
     /// Tells whether it is stored, and fetches nothing.
-    async fn look(&self, store: &Store) -> Result<Had, Problem> {
+    async fn look(&self, store: &Store) -> Result<Obtained, Problem> {
         let is_held = missing(&self.cache, store, &self.registry, &self.package)
             .await
             .is_none();
-        Ok(Had {
+        Ok(Obtained {
             fetched: Some(!is_held),
             bytes: 0,
         })
@@ -550,10 +550,16 @@ impl One {
 }
 
 /// Like [`Cache::ensure`], but outlasts an outage that may yet be a blip: nothing is gained by failing fast here.
-async fn patiently(cache: &Cache, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
+async fn ensure_with_retry(
+    cache: &Cache,
+    resource: &Resource,
+    demand: Demand,
+) -> Result<Ensured, Error> {
     loop {
         match cache.ensure(resource, demand).await {
-            Err(Error::Down { since, .. }) if since < BLIP => tokio::time::sleep(BLIP_PAUSE).await,
+            Err(Error::Down { since, .. }) if since < OUTAGE_GRACE => {
+                tokio::time::sleep(OUTAGE_RETRY_INTERVAL).await
+            }
             ensured => return ensured,
         }
     }
@@ -564,7 +570,7 @@ async fn missing(
     cache: &Cache,
     store: &Store,
     registry: &Arc<Registry>,
-    package: &Package,
+    package: &WantedPackage,
 ) -> Option<String> {
     let listed = match IndexEntry::of(registry, &package.name) {
         Some(entry) => cache
@@ -589,7 +595,7 @@ async fn missing(
 }
 
 /// What of the packages of a lock file is missing from the store, by name.
-pub(crate) async fn all_missing(
+pub(crate) async fn missing_packages(
     cache: &Cache,
     store: &Store,
     upstreams: &Upstreams,
@@ -600,7 +606,7 @@ pub(crate) async fn all_missing(
         let Some(registry) = upstreams.registries.named(&pinned.registry) else {
             continue;
         };
-        names.extend(missing(cache, store, registry, &Package::from(pinned.clone())).await);
+        names.extend(missing(cache, store, registry, &WantedPackage::from(pinned.clone())).await);
     }
     names
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::Problem;
 use crate::{
     hash::Sha256,
-    lockfile::{self, Source},
+    lockfile::{self, PackageSource},
     projects,
     resource::Upstreams,
     store::{Owner, PinnedCrate},
@@ -20,7 +20,7 @@ use crate::{
 
 /// The toolchains that are wanted beyond those of toolchain files, and what completes both.
 #[derive(Clone, Debug, Default)]
-pub struct Toolchains {
+pub struct ToolchainRequest {
     /// Their names, as rustup takes them.
     pub names: Vec<String>,
     /// Their profile; without it, the user's own.
@@ -56,7 +56,7 @@ pub(crate) struct ProjectPlan {
     pub(crate) folder: PathBuf,
     pub(crate) lock: Option<PathBuf>,
     pub(crate) toolchain_file: Option<PathBuf>,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: PackageSet,
 }
 
 /// The toolchains that one owner asks for.
@@ -73,7 +73,7 @@ pub(crate) struct ToolchainPlan {
 
 /// What a lock file asks for.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct PackageSet {
     pub(crate) packages: Vec<PinnedCrate>,
     /// What larder does not cover.
     pub(crate) skipped: Vec<Problem>,
@@ -84,7 +84,7 @@ pub(crate) struct Wanted {
 /// Reads the lock files and toolchain files of all projects below `paths`, in parallel.
 pub(crate) async fn plan(
     paths: Vec<PathBuf>,
-    toolchains: Toolchains,
+    toolchains: ToolchainRequest,
     upstreams: &Upstreams,
 ) -> Plan {
     let found = tokio::task::spawn_blocking(move || projects::find(&paths))
@@ -100,7 +100,7 @@ pub(crate) async fn plan(
     for project in found.projects {
         let upstreams = upstreams.clone();
         reads.spawn_blocking(move || {
-            let mut wanted = Wanted::default();
+            let mut wanted = PackageSet::default();
             if let Some(lock) = &project.lock {
                 match std::fs::read(lock) {
                     Ok(text) => wanted.read(&lock.display().to_string(), &text, &upstreams),
@@ -131,7 +131,7 @@ pub(crate) async fn plan(
 
 fn read_toolchains(
     files: &[PathBuf],
-    toolchains: &Toolchains,
+    toolchains: &ToolchainRequest,
 ) -> (Vec<ToolchainPlan>, Vec<String>) {
     let settings = toolchains.rustup_settings.as_ref();
     let settings = settings.and_then(|path| std::fs::read_to_string(path).ok());
@@ -217,7 +217,7 @@ impl ToolchainPlan {
     }
 }
 
-impl Wanted {
+impl PackageSet {
     pub(crate) fn fail(&mut self, what: &Path, why: String) {
         self.failed.push(Problem {
             what: what.display().to_string(),
@@ -232,7 +232,7 @@ impl Wanted {
     }
 
     /// Leaves out the crates of all packages but these.
-    pub(crate) fn leave_out_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
+    pub(crate) fn exclude_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
         for package in &mut self.packages {
             let id = (package.name.clone(), package.version.clone());
             package.is_excluded = !needed.contains(&id);
@@ -254,11 +254,11 @@ impl Wanted {
         for package in parsed.packages {
             let what = format!("{} {}", package.name, package.version);
             let registry = match &package.source {
-                Source::Local => continue,
-                Source::CratesIo | Source::Registry(_) => {
+                PackageSource::Local => continue,
+                PackageSource::CratesIo | PackageSource::Registry(_) => {
                     package.source.registry(&upstreams.registries)
                 }
-                Source::Git(url) => {
+                PackageSource::Git(url) => {
                     let why = format!("comes from git ({url}), which larder does not hold");
                     self.skipped.push(Problem { what, why });
                     continue;
@@ -272,13 +272,13 @@ impl Wanted {
                     checksum: package.checksum.as_deref().and_then(Sha256::parse),
                     is_excluded: false,
                 }),
-                (None, Source::Registry(index)) => {
+                (None, PackageSource::Registry(index)) => {
                     let why = format!(
                         "comes from {index}, which is not configured here; add it as `[registry.NAME]`"
                     );
                     self.skipped.push(Problem { what, why });
                 }
-                (None, Source::Local | Source::CratesIo | Source::Git(_)) => {}
+                (None, PackageSource::Local | PackageSource::CratesIo | PackageSource::Git(_)) => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Toolchains: from what rustup would be told to install to the archives of one release, and the standard library's lock file
+//! ToolchainRequest: from what rustup would be told to install to the archives of one release, and the standard library's lock file
 //! within them. Everything is had through the cache's one path; reading manifests is `toolchain`'s.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Had, Problem, patiently};
+use super::{Obtained, Problem, ensure_with_retry};
 use crate::{
     cache::{Cache, Demand, Outcome},
     error::Error,
@@ -20,35 +20,35 @@ use crate::{
 
 /// So many nightlies that lack something does rustup pass over before it gives up (rustup, `BACKTRACK_LIMIT_DEFAULT` in
 /// `dist/mod.rs`). Days without a nightly do not count.
-const NIGHTLIES: usize = 21;
+const MAX_INCOMPLETE_NIGHTLIES: usize = 21;
 /// So many days back are looked at in all.
-const DAYS: usize = 60;
+const MAX_DAYS_BACK: usize = 60;
 /// The largest archive of sources that is looked into, packed and unpacked, in bytes.
-const SOURCES_PACKED: u64 = 256 << 20;
-const SOURCES_UNPACKED: u64 = 4 << 30;
+const MAX_SOURCES_PACKED_BYTES: u64 = 256 << 20;
+const MAX_SOURCES_UNPACKED_BYTES: u64 = 4 << 30;
 
 /// Whether what is missing shall be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Mode {
     /// Yes. Whether even what is there shall be asked about.
     Fetch {
         /// Ask in any case.
         refresh: bool,
     },
     /// No: only what is stored counts.
-    Look,
+    Check,
 }
 
 /// The ways to toolchains.
 #[derive(Clone, Debug)]
-pub(crate) struct Pantry {
+pub(crate) struct ToolchainFetcher {
     pub(crate) cache: Cache,
     pub(crate) store: Arc<Store>,
     pub(crate) dist: Arc<Dist>,
-    pub(crate) way: Way,
+    pub(crate) mode: Mode,
 }
 
-impl Pantry {
+impl ToolchainFetcher {
     /// The archives of the release that rustup would install: the one the manifest tells of or, for a nightly without a day
     /// that lacks something, the nearest one before it that does not (rustup, `update_from_dist` in `dist/mod.rs`).
     ///
@@ -62,7 +62,7 @@ impl Pantry {
         let mut channel = install.channel.clone();
         let mut lacking = 0;
         let mut first = None;
-        for _ in 0..DAYS {
+        for _ in 0..MAX_DAYS_BACK {
             let path = channel.manifest_path();
             let manifest = self.manifest(&path).await.map_err(&problem)?;
             let day = match (manifest, &first) {
@@ -86,7 +86,9 @@ impl Pantry {
                 }
             };
             match day.as_deref().and_then(toolchain::day_before) {
-                Some(before) if lacking < NIGHTLIES => channel = channel.of_day(&before),
+                Some(before) if lacking < MAX_INCOMPLETE_NIGHTLIES => {
+                    channel = channel.of_day(&before)
+                }
                 Some(_) | None => break,
             }
         }
@@ -99,18 +101,18 @@ impl Pantry {
         let Some(resource) = dist::manifest(&self.dist, path) else {
             return Err(format!("`{path}` cannot be a manifest"));
         };
-        let body = match self.way {
-            Way::Look => match self.cache.peek(&resource).await {
+        let body = match self.mode {
+            Mode::Check => match self.cache.peek(&resource).await {
                 Some(body) => body,
                 None => return Err(format!("{resource} is not stored")),
             },
-            Way::Fetch { refresh } => {
+            Mode::Fetch { refresh } => {
                 let demand = if refresh {
                     Demand::Refresh
                 } else {
                     Demand::Fresh
                 };
-                match patiently(&self.cache, &resource, demand).await {
+                match ensure_with_retry(&self.cache, &resource, demand).await {
                     Ok(had) => had.entry.unwrap_or_default(),
                     Err(Error::Absent { .. }) => return Ok(None),
                     Err(error) => return Err(error.with_hint()),
@@ -124,7 +126,7 @@ impl Pantry {
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub(crate) async fn archive(&self, file: &DistFile) -> Result<Had, Problem> {
+    pub(crate) async fn archive(&self, file: &DistFile) -> Result<Obtained, Problem> {
         let problem = |why: String| Problem {
             what: format!("component `{}` for {}", file.package, file.target),
             why,
@@ -138,28 +140,28 @@ impl Pantry {
                 file.url
             )));
         };
-        match self.way {
-            Way::Look => {
+        match self.mode {
+            Mode::Check => {
                 let is_held = matches!(self.store.contains(vec![sum]).await.as_deref(), Ok([true]));
-                Ok(Had {
+                Ok(Obtained {
                     fetched: Some(!is_held),
                     bytes: 0,
                 })
             }
-            Way::Fetch { .. } => self.fetch(&archive).await.map_err(&problem),
+            Mode::Fetch { .. } => self.fetch(&archive).await.map_err(&problem),
         }
     }
 
     /// Whether an archive that was had so is stored now.
-    pub(crate) fn has(&self, had: Had) -> bool {
-        self.way != Way::Look || had.fetched == Some(false)
+    pub(crate) fn has(&self, had: Obtained) -> bool {
+        self.mode != Mode::Check || had.fetched == Some(false)
     }
 
-    async fn fetch(&self, resource: &Resource) -> Result<Had, String> {
-        match patiently(&self.cache, resource, Demand::Stored).await {
+    async fn fetch(&self, resource: &Resource) -> Result<Obtained, String> {
+        match ensure_with_retry(&self.cache, resource, Demand::Stored).await {
             Ok(had) => {
                 let is_new = had.outcome != Outcome::Hit;
-                Ok(Had {
+                Ok(Obtained {
                     fetched: Some(is_new),
                     bytes: if is_new { had.bytes } else { 0 },
                 })
@@ -181,13 +183,13 @@ impl Pantry {
         }
         let mut missing = Vec::new();
         for resource in wanted {
-            let had = match self.way {
-                Way::Look => self
+            let had = match self.mode {
+                Mode::Check => self
                     .cache
                     .ensure(&resource, Demand::Stored)
                     .await
                     .map_err(|_| "is not stored".to_owned()),
-                Way::Fetch { .. } => patiently(&self.cache, &resource, Demand::Fresh)
+                Mode::Fetch { .. } => ensure_with_retry(&self.cache, &resource, Demand::Fresh)
                     .await
                     .map_err(|error| error.with_hint()),
             };
@@ -215,7 +217,7 @@ impl Pantry {
         let blob = self.store.blob(sum).await;
         let blob = blob
             .map_err(|error| problem(error.to_string()))?
-            .filter(|blob| blob.len <= SOURCES_PACKED)
+            .filter(|blob| blob.len <= MAX_SOURCES_PACKED_BYTES)
             .ok_or_else(|| problem("is not stored, or far too large".to_owned()))?;
         let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
         let packed = blob.bytes.read_at(0, len).await;
@@ -262,7 +264,7 @@ fn unpack_lock(packed: &[u8]) -> io::Result<Option<Vec<u8>>> {
         [0xfd, b'7', b'z', ..] => Box::new(lzma_rust2::XzReader::new(packed, true)),
         _ => return Err(io::Error::other("it is neither gzip nor xz")),
     };
-    let mut archive = tar::Archive::new(unpacked.take(SOURCES_UNPACKED));
+    let mut archive = tar::Archive::new(unpacked.take(MAX_SOURCES_UNPACKED_BYTES));
     for file in archive.entries()? {
         let mut file = file?;
         let path = file.path()?.to_string_lossy().into_owned();

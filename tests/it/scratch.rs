@@ -154,7 +154,7 @@ async fn a_project_without_a_lock_file_gets_one_and_stays_as_it_was() {
     let left = &lockfile.packages[1];
     assert_eq!(
         left.source,
-        lockfile::Source::CratesIo,
+        lockfile::PackageSource::CratesIo,
         "the lock file must not know where it was made"
     );
     assert!(left.checksum.is_some());
