@@ -39,8 +39,8 @@ pub mod toolchain;
 pub mod warm;
 
 pub mod check;
-pub mod client;
-pub mod daemon;
+pub mod client_config;
+pub mod status_client;
 
 pub mod cli;
 pub mod config;

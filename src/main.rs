@@ -14,12 +14,12 @@ use clap::{CommandFactory as _, Parser as _};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use larder::{
     cache::{self, Cache},
-    check, cli, client,
+    check, cli, client_config,
     config::{self, Settings},
-    daemon,
     log::{Layout, Log},
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
+    status_client,
     store::{Announcement, Statistics, Store},
     upstream::{self, Upstream},
     warm,
@@ -565,7 +565,7 @@ async fn find_daemon(settings: &Settings, store: &Store) -> Option<(String, serd
     let mut bases: Vec<_> = announced.flat_map(|one| one.addresses).collect();
     bases.sort_by_key(|base| !configured.contains(base));
     for base in bases.into_iter().chain(configured) {
-        if let Some(status) = daemon::status(&base).await {
+        if let Some(status) = status_client::status(&base).await {
             return Some((base, status));
         }
     }
@@ -664,18 +664,18 @@ async fn run_client_print(
     let base = base
         .replace("//0.0.0.0:", "//127.0.0.1:")
         .replace("//[::]:", "//[::1]:");
-    let mut cargo = client::cargo_settings(&base);
+    let mut cargo = client_config::cargo_settings(&base);
     for (name, index) in &settings.registries {
         cargo += "\n";
-        cargo += &client::registry_settings(&base, name, index.as_str());
+        cargo += &client_config::registry_settings(&base, name, index.as_str());
     }
     if shared.json {
         let document = serde_json::json!({
             "address": base,
             "running": is_running,
             "cargo": cargo,
-            "rustup": client::rustup_variables(&base).into_iter().collect::<BTreeMap<_, _>>(),
-            "build": client::build_arguments(&base).into_iter().collect::<BTreeMap<_, _>>(),
+            "rustup": client_config::rustup_variables(&base).into_iter().collect::<BTreeMap<_, _>>(),
+            "build": client_config::build_arguments(&base).into_iter().collect::<BTreeMap<_, _>>(),
         });
         say(&format!("{document}\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -690,11 +690,11 @@ async fn run_client_print(
         }
         cli::ClientKind::Rustup => {
             note("# for a shell, or its profile: eval \"$(larder client print rustup)\"");
-            say(&client::rustup_exports(&base))?;
+            say(&client_config::rustup_exports(&base))?;
         }
         cli::ClientKind::Build => {
             note("# for a build: podman build $(larder client print build) .");
-            say(&client::build_options(&base))?;
+            say(&client_config::build_options(&base))?;
         }
     }
     Ok(ExitCode::SUCCESS)

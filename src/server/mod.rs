@@ -324,7 +324,7 @@ impl Server {
 
 /// What a person is told who opens the address in a browser.
 fn home(authority: &str) -> String {
-    let settings = crate::client::cargo_settings(&format!("http://{authority}/"));
+    let settings = crate::client_config::cargo_settings(&format!("http://{authority}/"));
     format!(
         "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json, for Prometheus: /-/metrics",
         env!("CARGO_PKG_VERSION")
