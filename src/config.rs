@@ -48,7 +48,7 @@ pub struct Settings {
     /// Hosts that upstream may redirect to besides the configured ones.
     pub redirect_hosts: Vec<String>,
     /// How long a dial may take, and how long a request with a stale copy waits.
-    pub patience: Duration,
+    pub upstream_timeout: Duration,
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
     /// Whether upstream is never asked.
@@ -197,7 +197,7 @@ pub fn settings(
             .unwrap_or_default(),
         ca_file: shared.ca_file.clone().or(file.ca_file),
         redirect_hosts: many(&shared.redirect_host, file.redirect_host),
-        patience: duration(
+        upstream_timeout: duration(
             shared.patience,
             file.patience,
             "patience",

@@ -201,7 +201,7 @@ struct Parts {
     cache: Cache,
 }
 
-fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Parts, Failed> {
+fn parts(settings: &Settings, is_offline: bool, prefetch: bool) -> Result<Parts, Failed> {
     let store = Arc::new(Store::open(&settings.store).map_err(failed)?);
     let upstreams = Upstreams {
         registries: Registries::new(settings.index.clone(), settings.registries.clone()),
@@ -215,7 +215,7 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
     let _ = rustls::crypto::ring::default_provider().install_default();
     let upstream = Upstream::new(
         upstream::UpstreamOptions {
-            dial_timeout: settings.patience,
+            dial_timeout: settings.upstream_timeout,
             ca_file: settings.ca_file.clone(),
             redirect_hosts: settings.redirect_hosts.clone(),
         },
@@ -229,11 +229,11 @@ fn parts(settings: &Settings, is_offline: bool, read_ahead: bool) -> Result<Part
     let options = cache::CacheOptions {
         is_offline,
         max_age: settings.max_age,
-        patience: settings.patience,
+        upstream_timeout: settings.upstream_timeout,
         offline_view: !settings.full_index,
         // The daemon's clients have their bodies before they are stored; `warm` waits for that.
-        writers: if read_ahead { 2 } else { 64 },
-        read_ahead,
+        writers: if prefetch { 2 } else { 64 },
+        prefetch,
     };
     let cache = Cache::new(store.clone(), upstream, options);
     Ok(Parts {

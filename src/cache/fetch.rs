@@ -234,7 +234,7 @@ impl Cache {
                 }
             }
             let patience = match &stored {
-                Some(_) => self.0.options.patience,
+                Some(_) => self.0.options.upstream_timeout,
                 None => HEAD_TIMEOUT,
             };
             // PendingWrite for room is nobody's fault.
@@ -575,7 +575,7 @@ impl Cache {
 
     /// Lets clients go first, where there are any. To be held until what takes so many bytes of memory is stored.
     async fn wait_for_idle(&self, bytes: u64) -> Option<PendingBytes<'_>> {
-        if !self.0.options.read_ahead {
+        if !self.0.options.prefetch {
             return None;
         }
         Some(self.0.schedule.wait_for_idle(bytes).await)

@@ -67,15 +67,15 @@ pub struct CacheOptions {
     pub is_offline: bool,
     /// Bounds the freshness lifetime that upstream claims.
     pub max_age: Duration,
-    /// How long a request with a stale copy at hand waits for upstream.
-    pub patience: Duration,
+    /// Time limit for upstream when a stale copy is at hand.
+    pub upstream_timeout: Duration,
     /// Whether, offline, entries offer only what is held.
     pub offline_view: bool,
     /// Bodies stored at a time. Where nobody waits for it, few: to make files is work for the system, and clients need the
     /// processor while it goes on.
     pub writers: usize,
-    /// Whether to fetch ahead what clients will most likely ask for next.
-    pub read_ahead: bool,
+    /// Whether to prefetch what clients will most likely request next.
+    pub prefetch: bool,
 }
 
 /// The cache. Cheap to clone; all clones are one cache.
@@ -304,7 +304,7 @@ impl Cache {
     /// comes of it leads further in turn.
     fn prefetch_dependencies(&self, resource: &Resource, body: &[u8]) {
         // What comes of it later than that would answer nobody any more.
-        if !self.0.options.read_ahead || self.0.schedule.idle_time() > decide::AHEAD {
+        if !self.0.options.prefetch || self.0.schedule.idle_time() > decide::AHEAD {
             return;
         }
         for lead in resource.prefetch_hints(body) {
@@ -380,7 +380,7 @@ impl Cache {
 
     /// Begins to fetch what a client that asks for `sum` as a part of a session will ask for next.
     fn follow(&self, session: Arc<InstallSession>, sum: Sha256) {
-        if !self.0.options.read_ahead || self.is_offline() || !session.note(sum) {
+        if !self.0.options.prefetch || self.is_offline() || !session.note(sum) {
             return;
         }
         let cache = self.clone();
@@ -864,7 +864,7 @@ impl Cache {
         let wait = match stored {
             // Once for the head and once for the body. What was made due is too old to be served lightly.
             Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
-                left.min(self.0.options.patience * 2)
+                left.min(self.0.options.upstream_timeout * 2)
             }
             Some(_) | None => left,
         };
@@ -1231,10 +1231,10 @@ impl Cache {
         let options = CacheOptions {
             is_offline: false,
             max_age: Duration::from_secs(600),
-            patience: Duration::from_secs(1),
+            upstream_timeout: Duration::from_secs(1),
             offline_view: false,
             writers: 2,
-            read_ahead: true,
+            prefetch: true,
         };
         let store = Store::open(folder).unwrap();
         Self::new(
