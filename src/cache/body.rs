@@ -1,7 +1,7 @@
 //! The body of an answer, wherever it is: in memory, stored, or still on its way in. Reading it piece by piece is the
 //! same for all.
 
-use std::{fs::File, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -62,19 +62,6 @@ impl Body {
             .read_at(at, usize::try_from(end - at).map_err(io::Error::other)?)
             .await
             .map(Some)
-    }
-}
-
-impl Body {
-    /// The open file of a stored body, where it can be read without waiting for a disk: at the same offset, and so many
-    /// bytes from `at` towards `end`, at most `most`.
-    pub fn file(&self, at: u64, end: u64, most: usize) -> Option<(Arc<File>, usize)> {
-        let Self::Blob(blob) = self else {
-            return None;
-        };
-        let left = end.min(blob.len).checked_sub(at)?;
-        let len = usize::try_from(left).unwrap_or(most).min(most);
-        blob.bytes.file_at_hand(at, len).map(|file| (file, len))
     }
 }
 

@@ -4,7 +4,6 @@
 pub mod connection;
 pub mod guard;
 pub mod h2c;
-mod loan;
 mod metrics;
 mod respond;
 pub mod route;
@@ -30,7 +29,6 @@ use crate::{
 };
 use connection::{Limits, Protocol};
 use guard::Hosts;
-use loan::{Lending, Loans};
 use respond::{Asked, Line, Outgoing};
 use route::{NoRoute, Route, route};
 
@@ -160,12 +158,9 @@ async fn serve_connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let (stream, loans) = Lending::new(stream);
-    let service = move |request: Request<hyper::body::Incoming>, protocol: Protocol| {
+    let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
         let server = server.clone();
-        // HTTP/2 cuts and copies what it sends.
-        let loans = (protocol == Protocol::Http1).then(|| loans.clone());
-        async move { server.respond(Asked(request.map(drop)), loans).await }
+        async move { server.respond(Asked(request.map(drop))).await }
     };
     if let Err(error) =
         connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
@@ -175,8 +170,8 @@ async fn serve_connection(
 }
 
 impl Server {
-    /// The answer to a request. Its body may lend files to the connection if there are `loans`.
-    async fn respond(&self, asked: Asked, loans: Option<Loans>) -> Response<Outgoing> {
+    /// The answer to a request.
+    async fn respond(&self, asked: Asked) -> Response<Outgoing> {
         let request = &asked.0;
         let path = request.uri().path();
         let plain = |status, body: String, line| {
@@ -220,7 +215,7 @@ impl Server {
             Route::Resource(resource) => {
                 let line = Line::new(&resource);
                 match self.cache.get(&resource).await {
-                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, loans, line),
+                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, line),
                     Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
                 }
             }

@@ -14,7 +14,6 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use hyper::body::{Frame, SizeHint};
 use tracing::info;
 
-use super::loan::{self, Loans};
 use crate::{
     cache::{Answer, Body, Outcome},
     error::Error,
@@ -57,7 +56,6 @@ pub(super) fn answer(
     answer: Answer,
     policy: &Policy,
     asked: Asked,
-    loans: Option<Loans>,
     line: Line,
 ) -> Response<Outgoing> {
     let mut etag = [b'"'; 66];
@@ -124,7 +122,7 @@ pub(super) fn answer(
     respond(
         status,
         headers,
-        Outgoing::body(answer.body, start, end, loans, line),
+        Outgoing::body(answer.body, start, end, line),
     )
 }
 
@@ -154,7 +152,7 @@ pub(super) fn text(
         return response.map(|()| Outgoing::empty(line));
     }
     let len = body.len() as u64;
-    response.map(|()| Outgoing::body(Body::Whole(body), 0, Some(len), None, line))
+    response.map(|()| Outgoing::body(Body::Whole(body), 0, Some(len), line))
 }
 
 /// The answer to a request that could not be fulfilled.
@@ -406,7 +404,7 @@ impl Outgoing {
         }
     }
 
-    fn body(body: Body, start: u64, end: Option<u64>, loans: Option<Loans>, line: Line) -> Self {
+    fn body(body: Body, start: u64, end: Option<u64>, line: Line) -> Self {
         let left = end.map(|end| end - start);
         if let (Body::Whole(bytes), Some(end)) = (&body, end)
             && let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end))
@@ -421,23 +419,13 @@ impl Outgoing {
             };
         }
         let end = end.unwrap_or(u64::MAX);
-        let pieces = stream::unfold(
-            (body, start, loans),
-            move |(mut body, at, loans)| async move {
-                let lent = loans.as_ref().and_then(|loans| {
-                    let (file, len) = body.file(at, end, loan::LARGEST)?;
-                    Some(loans.lend(file, at, len))
-                });
-                let piece = match lent {
-                    Some(piece) => Ok(piece),
-                    None => body.piece(at, end).await.transpose()?,
-                };
-                let next = piece
-                    .as_ref()
-                    .map_or(u64::MAX, |piece| at + piece.len() as u64);
-                Some((piece, (body, next, loans)))
-            },
-        );
+        let pieces = stream::unfold((body, start), move |(mut body, at)| async move {
+            let piece = body.piece(at, end).await.transpose()?;
+            let next = piece
+                .as_ref()
+                .map_or(u64::MAX, |piece| at + piece.len() as u64);
+            Some((piece, (body, next)))
+        });
         Self {
             pieces: Some(Box::pin(pieces)),
             whole: None,

@@ -7,7 +7,7 @@ mod hot;
 mod read;
 pub mod spool;
 
-use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,12 +36,6 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// # Errors
     /// `UnexpectedEof` if there are fewer.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
-
-    /// The file that holds them, if nobody writes to it any more, and the `len` bytes from `offset` most likely need no
-    /// waiting for a disk. `None` for no bytes.
-    fn file_at_hand(&self, _offset: u64, _len: usize) -> Option<Arc<File>> {
-        None
-    }
 
     /// All of them, if they are in memory.
     fn in_memory(&self) -> Option<Bytes> {

@@ -23,8 +23,6 @@ const SMALL: usize = 32 << 10;
 /// How many pieces of room are kept for the next reads, by each group of threads. New room for each would be cleared by the
 /// kernel page by page, which takes longer than the reading.
 const ROOMS: usize = 3;
-/// How far apart a file is looked at to tell whether it is in the page cache. It comes and goes in parts of about this size.
-const LOOKS: usize = 128 << 10;
 /// Groups of threads. Room that another processor has just written to is slow to write to.
 const GROUPS: usize = 2;
 
@@ -121,13 +119,6 @@ impl ReadAt for Reader {
             Bytes::from(room)
         })
     }
-
-    fn file_at_hand(&self, offset: u64, len: usize) -> Option<Arc<File>> {
-        let last = offset + (len as u64).checked_sub(1)?;
-        let mut looks = (offset..last).step_by(LOOKS).chain([last]);
-        let is_at_hand = looks.all(|at| read_at_hand(&self.file, &mut [0], at) == 1);
-        is_at_hand.then(|| self.file.clone())
-    }
 }
 
 /// Reads what needs no waiting for a disk, from `offset` on; how many bytes that were. To hand a read to a thread that may
@@ -180,28 +171,5 @@ mod tests {
             past_the_end.unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
         );
-    }
-
-    #[test]
-    fn a_file_is_at_hand_as_far_as_it_goes() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&vec![1; 2 * LOOKS + 17]).unwrap();
-        // Not every file system can tell.
-        let can_be = read_at_hand(&file, &mut [0], 0) == 1;
-        let reader = Reader {
-            file: Arc::new(file),
-            rooms: Arc::default(),
-        };
-        let check = |offset: usize, len: usize, expected: bool| {
-            let found = reader.file_at_hand(offset as u64, len);
-            assert_eq!(found.is_some(), expected, "{len} bytes at {offset}");
-        };
-        check(0, 1, can_be);
-        check(0, 2 * LOOKS + 17, can_be);
-        check(5, 2 * LOOKS + 12, can_be);
-        check(2 * LOOKS + 16, 1, can_be);
-        check(5, 2 * LOOKS + 13, false);
-        check(2 * LOOKS + 17, 1, false);
-        check(0, 0, false);
     }
 }
