@@ -449,9 +449,9 @@ impl Cache {
             url: beside,
             validators,
             offset: 0,
-            part: None,
+            range: None,
             compressible: false,
-            patience,
+            read_timeout: patience,
         };
         let unrecognised = || Failure::Unrecognised {
             host: host(url),
@@ -488,9 +488,9 @@ impl Cache {
             url: url.clone(),
             validators,
             offset: 0,
-            part: None,
+            range: None,
             compressible: policy.compressible,
-            patience,
+            read_timeout: patience,
         };
         let mut incoming = match self.0.upstream.get(&ask).await? {
             Reply::NotModified { max_age } => return Ok(Fetched::NotModified(max_age)),
@@ -712,9 +712,9 @@ impl Cache {
             url: url.clone(),
             validators: Validators::default(),
             offset: transfer.written,
-            part: None,
+            range: None,
             compressible: false,
-            patience: HEAD_TIMEOUT,
+            read_timeout: HEAD_TIMEOUT,
         };
         let mut incoming = match self.0.upstream.get(&ask).await? {
             Reply::Body(incoming) => incoming,
@@ -775,9 +775,9 @@ impl Cache {
                 url: url.clone(),
                 validators,
                 offset: 0,
-                part: None,
+                range: None,
                 compressible: false,
-                patience: HEAD_TIMEOUT,
+                read_timeout: HEAD_TIMEOUT,
             };
             let Reply::Body(mut incoming) = self.0.upstream.get(&ask).await? else {
                 return Ok(());
@@ -1033,7 +1033,7 @@ impl Transfer {
 
     /// Begins an attempt. The sum at the end proves that the parts belong together.
     fn begin(&mut self, incoming: &UpstreamBody, url: &Url) -> Result<(), Failure> {
-        self.skip = if incoming.resumed { 0 } else { self.written };
+        self.skip = if incoming.is_partial { 0 } else { self.written };
         if incoming.total.is_some_and(|total| total > self.limit) {
             return Err(Failure::TooLarge {
                 host: host(url),

@@ -25,7 +25,7 @@ use tracing::debug;
 use super::{Cache, fetch::HEAD_TIMEOUT};
 use crate::{
     store::Spool,
-    upstream::{Failure, Get, Part, Reply, UpstreamBody, host, retry_delay},
+    upstream::{Failure, Get, RangeRequest, Reply, UpstreamBody, host, retry_delay},
     validators::Validators,
 };
 
@@ -159,7 +159,7 @@ impl Cache {
     ) -> RangeDownloads {
         let mut parts = RangeDownloads::default();
         let room = &self.0.parts;
-        let (Some(validator), Some(total)) = (&incoming.divisible, incoming.total) else {
+        let (Some(validator), Some(total)) = (&incoming.range_validator, incoming.total) else {
             return parts;
         };
         if total < WORTH || room.distrusted().contains(&host(url)) {
@@ -173,12 +173,12 @@ impl Cache {
                 url: url.clone(),
                 validators: Validators::default(),
                 offset: span.start,
-                part: Some(Part {
+                range: Some(RangeRequest {
                     end: span.end,
                     validator: validator.clone(),
                 }),
                 compressible: false,
-                patience: HEAD_TIMEOUT,
+                read_timeout: HEAD_TIMEOUT,
             };
             let (progress, arrived) = watch::channel(span.start);
             let (cache, spool, end) = (self.clone(), spool.clone(), span.end);
@@ -229,7 +229,7 @@ impl Cache {
             return Ok(());
         };
         // Something else by now: its parts are of no use.
-        if !incoming.resumed || incoming.total != Some(total) {
+        if !incoming.is_partial || incoming.total != Some(total) {
             return Ok(());
         }
         let mut at = ask.offset;

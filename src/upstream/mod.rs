@@ -1,7 +1,7 @@
 //! One request to upstream: conditional, resumable, bounded, redirects confined. The only user of reqwest. Retries, proof
 //! and what an answer means are for the cache.
 
-mod doors;
+mod origins;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -24,17 +24,17 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::{hash::Sha256, validators::Validators};
-use doors::{Doors, News, Speech, Watcher};
+use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
 /// How many hosts named by upstreams are remembered. A registry names one, and seldom another.
-const MAX_NAMED: usize = 64;
+const MAX_NAMED_ORIGINS: usize = 64;
 /// What one HTTP/2 answer may send unasked: a whole round trip's worth, or it waits. With 2 MB, 34 MB/s came at 40 ms and
 /// 11 at 150; with 8, as much as the systems' own buffers are, 81 and 28.
 const STREAM_WINDOW: u32 = 8 << 20;
 /// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How upstream is spoken to.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct UpstreamOptions {
     pub redirect_hosts: Vec<String>,
 }
 
-/// The way out. Opens no socket before the first request.
+/// The kind out. Opens no socket before the first request.
 pub struct Upstream {
     options: UpstreamOptions,
     roots: Vec<Certificate>,
@@ -56,11 +56,11 @@ pub struct Upstream {
     configured: HashSet<String>,
     /// Those that configured upstreams named, with ports, the latest last.
     named: RwLock<VecDeque<String>>,
-    doors: Doors,
+    origins: Origins,
     /// Requests to https origins without an answer yet, by lane.
-    waiting: [AtomicUsize; LANES],
+    in_flight: [AtomicUsize; MAX_HTTP2_CONNECTIONS],
     /// Room for requests that each need a connection of their own.
-    room: Semaphore,
+    http1_permits: Semaphore,
 }
 
 /// One client for each kind of connection; each is made when first needed.
@@ -68,28 +68,28 @@ pub struct Upstream {
 struct Clients {
     /// HTTP/2 and nothing else, so that it is known before the first answer that all requests can share a connection: a
     /// burst of them waits for one dial, and opens one connection. Each lane has its own.
-    lanes: [Option<Client>; LANES],
+    http2: [Option<Client>; MAX_HTTP2_CONNECTIONS],
     /// Whatever upstream prefers.
-    any: Option<Client>,
+    negotiated: Option<Client>,
     /// HTTP/1.1, for parts: over HTTP/2 all of them would share one connection, and what limits it.
-    apart: Option<Client>,
+    http1: Option<Client>,
 }
 
 /// Which of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Lane(usize),
-    Any,
-    Apart,
+enum ClientKind {
+    Http2(usize),
+    Negotiated,
+    Http1Only,
 }
 
 /// Connections to one HTTP/2 upstream. Common front ends answer a hundred or so requests at a time on each, and a volley
 /// that revalidates a large project is several hundred.
-const LANES: usize = 3;
+const MAX_HTTP2_CONNECTIONS: usize = 3;
 /// Requests without an answer for which one lane is enough.
-const LANE: usize = 100;
+const REQUESTS_PER_CONNECTION: usize = 100;
 /// Connections to upstreams that take one request at a time on each.
-const CONNECTIONS: usize = 100;
+const MAX_HTTP1_REQUESTS: usize = 100;
 
 /// What to ask for.
 #[derive(Clone, Debug)]
@@ -101,19 +101,19 @@ pub struct Get {
     /// The first byte wanted; more than 0 resumes a broken transfer.
     pub offset: u64,
     /// Only what lies between `offset` and here, over a connection of its own.
-    pub part: Option<Part>,
+    pub range: Option<RangeRequest>,
     /// Whether a compressed transfer helps.
     pub compressible: bool,
     /// How long to wait for the head of the answer, and then for each piece of its body.
-    pub patience: Duration,
+    pub read_timeout: Duration,
 }
 
 /// A part of a body, fetched beside the rest.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct RangeRequest {
     /// The first byte after it.
     pub end: u64,
-    /// What [`UpstreamBody::divisible`] said: anything else than that very body is to be answered in full.
+    /// What [`UpstreamBody::range_validator`] said: anything else than that very body is to be answered in full.
     pub validator: String,
 }
 
@@ -129,7 +129,7 @@ pub enum Reply {
     Body(Box<UpstreamBody>),
 }
 
-/// A body on its way in.
+/// A body on its kind in.
 #[derive(Debug)]
 pub struct UpstreamBody {
     response: Response,
@@ -140,12 +140,12 @@ pub struct UpstreamBody {
     /// Size of the whole resource, if known and not compressed.
     pub total: Option<u64>,
     /// Whether the body begins at the offset asked for, and not at 0. Nothing follows if that is the end of it all.
-    pub resumed: bool,
+    pub is_partial: bool,
     /// By what upstream would know parts of this very body, if it gives any.
-    pub divisible: Option<String>,
+    pub range_validator: Option<String>,
     /// How the transfer is compressed.
     pub coding: Coding,
-    patience: Duration,
+    read_timeout: Duration,
     received: u64,
     announced: Option<u64>,
     /// Whether nothing was left to send, and the answer's own body is a text about that.
@@ -286,14 +286,14 @@ impl Failure {
 }
 
 /// Waits between the attempts for one resource: quick for a blip, then long enough for a restart of whatever is in the
-/// way, and in all within the 30 s after which cargo gives up (cargo, `HttpTimeout` in `util/network/http.rs`).
-const PAUSES: [Duration; 3] = [
+/// kind, and in all within the 30 s after which cargo gives up (cargo, `HttpTimeout` in `util/network/http.rs`).
+const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_millis(1_000),
     Duration::from_millis(3_000),
 ];
 /// The longest `Retry-After` that is obeyed; a longer one ends the attempts.
-const RETRY_AFTER_CAP: Duration = Duration::from_secs(10);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long to wait before trying again after the `tried`-th attempt failed; `None` if it is time to give up. `jitter`
 /// is between 0 and 1 and spreads a fleet's attempts.
@@ -301,7 +301,7 @@ pub fn retry_delay(failure: &Failure, tried: usize, jitter: f64) -> Option<Durat
     if !failure.is_passing() {
         return None;
     }
-    let pause = PAUSES.get(tried.checked_sub(1)?)?;
+    let pause = RETRY_DELAYS.get(tried.checked_sub(1)?)?;
     match failure {
         // Each such attempt costs its whole time limit, and the breaker's probes go on.
         Failure::Unreachable { .. } | Failure::Silent { .. } if tried > 1 => None,
@@ -310,7 +310,7 @@ pub fn retry_delay(failure: &Failure, tried: usize, jitter: f64) -> Option<Durat
         Failure::Status {
             retry_after: Some(wanted),
             ..
-        } if *wanted > RETRY_AFTER_CAP => None,
+        } if *wanted > MAX_RETRY_AFTER => None,
         Failure::Status {
             retry_after: Some(wanted),
             ..
@@ -337,7 +337,7 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Prepares the way out. `configured` are the addresses the settings name: redirects stay within their hosts.
+    /// Prepares the kind out. `configured` are the addresses the settings name: redirects stay within their hosts.
     ///
     /// # Errors
     /// A sentence on a root certificate that cannot be read, or a system without any.
@@ -361,30 +361,32 @@ impl Upstream {
                         .ok_or_else(|| format!("no PEM certificate in {}", file.display()))
                 })?,
         };
-        let any = build(&options, &roots, Way::Any).map_err(|cause| match &options.ca_file {
-            Some(file) if build(&options, &[], Way::Any).is_ok() => format!(
-                "cannot use the root certificates in {}: {}",
-                file.display(),
-                innermost(&cause)
-            ),
-            Some(_) | None => format!(
-                "cannot set up TLS: {}; is the package `ca-certificates` installed?",
-                innermost(&cause)
-            ),
+        let negotiated = build(&options, &roots, ClientKind::Negotiated).map_err(|cause| {
+            match &options.ca_file {
+                Some(file) if build(&options, &[], ClientKind::Negotiated).is_ok() => format!(
+                    "cannot use the root certificates in {}: {}",
+                    file.display(),
+                    root_cause(&cause)
+                ),
+                Some(_) | None => format!(
+                    "cannot set up TLS: {}; is the package `ca-certificates` installed?",
+                    root_cause(&cause)
+                ),
+            }
         })?;
         let configured = configured.into_iter().map(origin).collect();
         Ok(Self {
             options,
             roots,
             clients: Mutex::new(Clients {
-                any: Some(any),
+                negotiated: Some(negotiated),
                 ..Clients::default()
             }),
             configured,
             named: RwLock::default(),
-            doors: Doors::default(),
-            waiting: std::array::from_fn(|_| AtomicUsize::new(0)),
-            room: Semaphore::new(CONNECTIONS),
+            origins: Origins::default(),
+            in_flight: std::array::from_fn(|_| AtomicUsize::new(0)),
+            http1_permits: Semaphore::new(MAX_HTTP1_REQUESTS),
         })
     }
 
@@ -401,7 +403,7 @@ impl Upstream {
         if is_known(&named) {
             return;
         }
-        if named.len() >= MAX_NAMED {
+        if named.len() >= MAX_NAMED_ORIGINS {
             named.pop_front();
         }
         named.push_back(origin);
@@ -410,7 +412,7 @@ impl Upstream {
     /// Forgets all connections: after an outage those that look alive often are not.
     pub fn reconnect(&self) {
         *self.clients() = Clients::default();
-        self.doors.forget();
+        self.origins.reset_http_versions();
     }
 
     /// Never held across an await.
@@ -418,17 +420,17 @@ impl Upstream {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn client(&self, way: Way) -> reqwest::Result<Client> {
+    fn client(&self, kind: ClientKind) -> reqwest::Result<Client> {
         let mut clients = self.clients();
-        let place = match way {
-            Way::Lane(lane) => &mut clients.lanes[lane],
-            Way::Any => &mut clients.any,
-            Way::Apart => &mut clients.apart,
+        let place = match kind {
+            ClientKind::Http2(slot) => &mut clients.http2[slot],
+            ClientKind::Negotiated => &mut clients.negotiated,
+            ClientKind::Http1Only => &mut clients.http1,
         };
         if let Some(client) = place {
             return Ok(client.clone());
         }
-        let client = build(&self.options, &self.roots, way)?;
+        let client = build(&self.options, &self.roots, kind)?;
         Ok(place.insert(client).clone())
     }
 
@@ -442,7 +444,7 @@ impl Upstream {
         loop {
             let response = self.send(ask, &url).await?;
             let Some(next) = redirect(&url, &response) else {
-                return read(ask, &url, response);
+                return parse_response(ask, &url, response);
             };
             let refuse = |foreign| Failure::Redirected {
                 host: host(&url),
@@ -475,112 +477,122 @@ impl Upstream {
         } else if let Some(date) = &ask.validators.last_modified {
             add(header::IF_MODIFIED_SINCE, date);
         }
-        if let Some(part) = &ask.part {
+        if let Some(range) = &ask.range {
             add(
                 header::RANGE,
-                &format!("bytes={}-{}", ask.offset, part.end.saturating_sub(1)),
+                &format!("bytes={}-{}", ask.offset, range.end.saturating_sub(1)),
             );
-            add(header::IF_RANGE, &part.validator);
+            add(header::IF_RANGE, &range.validator);
         } else if ask.offset > 0 {
             add(header::RANGE, &format!("bytes={}-", ask.offset));
         }
-        let send = async |way| {
-            let client = self.client(way).map_err(|error| sort(&error, url))?;
+        let send = async |kind| {
+            let client = self.client(kind).map_err(|error| classify(&error, url))?;
             let request = client.get(url.clone()).headers(headers.clone()).send();
-            match tokio::time::timeout(ask.patience, request).await {
-                Ok(sent) => sent.map_err(|error| sort(&error, url)),
+            match tokio::time::timeout(ask.read_timeout, request).await {
+                Ok(sent) => sent.map_err(|error| classify(&error, url)),
                 Err(_) => Err(Failure::Silent {
                     host: host(url),
-                    after: ask.patience,
+                    after: ask.read_timeout,
                 }),
             }
         };
-        if ask.part.is_some() {
-            return send(Way::Apart).await;
+        if ask.range.is_some() {
+            return send(ClientKind::Http1Only).await;
         }
         let origin = origin(url);
-        let speech = match url.scheme() {
-            "https" => self.doors.speech(&origin),
-            _ => Speech::Older,
+        let version = match url.scheme() {
+            "https" => self.origins.http_version(&origin),
+            _ => HttpVersion::Http1,
         };
-        if matches!(speech, Speech::Unknown | Speech::Http2) {
-            let (lane, _waiting) = Waiting::one_more(&self.waiting);
-            let mut watcher = self.doors.watch(&origin, lane);
+        if matches!(version, HttpVersion::Unknown | HttpVersion::Http2) {
+            let (slot, _in_flight) = ConnectionSlot::acquire(&self.in_flight);
+            let mut watcher = self.origins.watch(&origin, slot);
             let began = Instant::now();
             // As long as a dial of its own could take.
             let grace = self.options.dial_timeout;
             let sent = tokio::select! {
                 biased;
-                sent = send(Way::Lane(lane)) => Some(sent),
-                news = watcher.news(grace) => match news {
-                    News::Shut { failure, .. } => return Err(failure),
-                    News::Older => None,
+                sent = send(ClientKind::Http2(slot)) => Some(sent),
+                event = watcher.next_event(grace) => match event {
+                    OriginEvent::DialFailed { failure, .. } => return Err(failure),
+                    OriginEvent::Http1Only => None,
                 },
             };
-            match (sent, speech) {
+            match (sent, version) {
                 (Some(Ok(answer)), _) => {
-                    if speech == Speech::Unknown {
-                        self.doors.learn(&origin, Speech::Http2);
+                    if version == HttpVersion::Unknown {
+                        self.origins.set_http_version(&origin, HttpVersion::Http2);
                     }
                     return Ok(answer);
                 }
                 // It may be that HTTP/2 is what failed: then it did so soon. What fails late fails because nobody is there, be it
                 // that another's dial timed out, and to find out more would take as long again.
-                (Some(Err(failure)), Speech::Unknown)
+                (Some(Err(failure)), HttpVersion::Unknown)
                     if began.elapsed() >= self.options.dial_timeout / 2 =>
                 {
                     if matches!(failure, Failure::Silent { .. }) {
-                        self.doors.learn(&origin, Speech::Doubtful);
+                        self.origins
+                            .set_http_version(&origin, HttpVersion::Http2Unanswered);
                     }
-                    self.tell(&origin, lane, &failure, &watcher);
+                    self.broadcast_unreachable(&origin, slot, &failure, &watcher);
                     return Err(failure);
                 }
-                (Some(Err(failure)), Speech::Http2 | Speech::Older | Speech::Doubtful) => {
-                    self.tell(&origin, lane, &failure, &watcher);
+                (
+                    Some(Err(failure)),
+                    HttpVersion::Http2 | HttpVersion::Http1 | HttpVersion::Http2Unanswered,
+                ) => {
+                    self.broadcast_unreachable(&origin, slot, &failure, &watcher);
                     return Err(failure);
                 }
-                (Some(Err(_)), Speech::Unknown) | (None, _) => {}
+                (Some(Err(_)), HttpVersion::Unknown) | (None, _) => {}
             }
         }
-        let mut watcher = self.doors.watch(&origin, 0);
-        let _turn = tokio::select! {
+        let mut watcher = self.origins.watch(&origin, 0);
+        let _permit = tokio::select! {
             biased;
             // The wait for others is not upstream's silence.
-            turn = self.room.acquire() => turn,
-            news = async {
+            permit = self.http1_permits.acquire() => permit,
+            event = async {
                 loop {
-                    if let News::Shut { failure, .. } = watcher.news(Duration::ZERO).await {
+                    if let OriginEvent::DialFailed { failure, .. } = watcher.next_event(Duration::ZERO).await {
                         return failure;
                     }
                 }
-            } => return Err(news),
+            } => return Err(event),
         };
-        let sent = send(Way::Any).await;
+        let sent = send(ClientKind::Negotiated).await;
         match &sent {
             Ok(answer) if url.scheme() == "https" => {
                 let is_older = answer.version() < Version::HTTP_2;
-                let speech = if is_older {
-                    Speech::Older
+                let version = if is_older {
+                    HttpVersion::Http1
                 } else {
-                    Speech::Http2
+                    HttpVersion::Http2
                 };
-                if self.doors.speech(&origin) != speech {
-                    self.doors.learn(&origin, speech);
+                if self.origins.http_version(&origin) != version {
+                    self.origins.set_http_version(&origin, version);
                 }
             }
             Ok(_) => {}
             Err(failure @ Failure::Silent { .. }) => {
-                self.doors.shut(&origin, 0, failure, &watcher);
+                self.origins.fail_waiters(&origin, 0, failure, &watcher);
             }
-            Err(failure) => self.tell(&origin, 0, failure, &watcher),
+            Err(failure) => self.broadcast_unreachable(&origin, 0, failure, &watcher),
         }
         sent
     }
 
     /// Tells others who wait for a connection if there can be none.
-    fn tell(&self, origin: &str, lane: usize, failure: &Failure, began: &Watcher) {
+    fn broadcast_unreachable(
+        &self,
+        origin: &str,
+        slot: usize,
+        failure: &Failure,
+        began: &OriginWatcher,
+    ) {
         if matches!(failure, Failure::Unreachable { .. }) {
-            self.doors.shut(origin, lane, failure, began);
+            self.origins.fail_waiters(origin, slot, failure, began);
         }
     }
 
@@ -618,21 +630,27 @@ impl Upstream {
 }
 
 /// A request without an answer yet, counted in its lane while it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct ConnectionSlot<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    /// Chooses a lane: the first that has room, so that few requests need one connection, else the emptiest.
-    fn one_more(lanes: &'a [AtomicUsize; LANES]) -> (usize, Self) {
-        let counts = lanes.each_ref().map(|lane| lane.load(Ordering::Relaxed));
-        let roomy = counts.iter().position(|count| *count < LANE);
-        let emptiest = || (0..LANES).min_by_key(|lane| counts[*lane]).unwrap_or(0);
-        let lane = roomy.unwrap_or_else(emptiest);
-        lanes[lane].fetch_add(1, Ordering::Relaxed);
-        (lane, Self(&lanes[lane]))
+impl<'a> ConnectionSlot<'a> {
+    /// Chooses a lane: the first that has room, so that few requests need one connection, else the least_used.
+    fn acquire(slots: &'a [AtomicUsize; MAX_HTTP2_CONNECTIONS]) -> (usize, Self) {
+        let counts = slots.each_ref().map(|slot| slot.load(Ordering::Relaxed));
+        let with_capacity = counts
+            .iter()
+            .position(|count| *count < REQUESTS_PER_CONNECTION);
+        let least_used = || {
+            (0..MAX_HTTP2_CONNECTIONS)
+                .min_by_key(|slot| counts[*slot])
+                .unwrap_or(0)
+        };
+        let slot = with_capacity.unwrap_or_else(least_used);
+        slots[slot].fetch_add(1, Ordering::Relaxed);
+        (slot, Self(&slots[slot]))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for ConnectionSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -659,12 +677,16 @@ fn is_inside(url: &Url) -> bool {
     }
 }
 
-fn build(options: &UpstreamOptions, roots: &[Certificate], way: Way) -> reqwest::Result<Client> {
+fn build(
+    options: &UpstreamOptions,
+    roots: &[Certificate],
+    kind: ClientKind,
+) -> reqwest::Result<Client> {
     let builder = Client::builder();
-    let builder = match way {
-        Way::Lane(_) => builder.http2_prior_knowledge(),
-        Way::Any => builder,
-        Way::Apart => builder.http1_only(),
+    let builder = match kind {
+        ClientKind::Http2(_) => builder.http2_prior_knowledge(),
+        ClientKind::Negotiated => builder,
+        ClientKind::Http1Only => builder.http1_only(),
     };
     builder
         .user_agent(concat!(
@@ -677,7 +699,7 @@ fn build(options: &UpstreamOptions, roots: &[Certificate], way: Way) -> reqwest:
         .tls_certs_merge(roots.iter().cloned())
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(15))
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
         .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_initial_connection_window_size(32 << 20)
         .http2_keep_alive_interval(Duration::from_secs(15))
@@ -709,7 +731,7 @@ fn redirect(from: &Url, response: &Response) -> Option<Url> {
     from.join(to.to_str().ok()?).ok()
 }
 
-fn read(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
+fn parse_response(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
     let host = host(url);
     let status = response.status();
     let headers = response.headers();
@@ -732,9 +754,9 @@ fn read(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
                     });
                 }
             };
-            let resumed = status == StatusCode::PARTIAL_CONTENT;
+            let is_partial = status == StatusCode::PARTIAL_CONTENT;
             let range = text(header::CONTENT_RANGE).and_then(parse_content_range);
-            if resumed && range.is_none_or(|(start, _)| start != ask.offset || ask.offset == 0) {
+            if is_partial && range.is_none_or(|(start, _)| start != ask.offset || ask.offset == 0) {
                 return Err(Failure::Unrecognised {
                     host,
                     why: "is another range than the one asked for".to_owned(),
@@ -761,20 +783,20 @@ fn read(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
                 (Validators::default(), Some(Duration::ZERO))
             };
             let in_parts = text(header::ACCEPT_RANGES).is_some_and(|unit| unit.trim() == "bytes");
-            let divisible = validators
+            let range_validator = validators
                 .etag
                 .clone()
                 .filter(|etag| !etag.starts_with("W/"))
                 .or_else(|| validators.last_modified.clone())
-                .filter(|_| in_parts && !resumed && coding == Coding::Identity);
+                .filter(|_| in_parts && !is_partial && coding == Coding::Identity);
             Ok(Reply::Body(Box::new(UpstreamBody {
                 validators,
                 max_age,
                 total,
-                resumed,
-                divisible,
+                is_partial,
+                range_validator,
                 coding,
-                patience: ask.patience,
+                read_timeout: ask.read_timeout,
                 received: 0,
                 announced,
                 is_over: false,
@@ -790,10 +812,10 @@ fn read(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
                 validators: Validators::default(),
                 max_age: None,
                 total: Some(ask.offset),
-                resumed: true,
-                divisible: None,
+                is_partial: true,
+                range_validator: None,
                 coding: Coding::Identity,
-                patience: ask.patience,
+                read_timeout: ask.read_timeout,
                 received: 0,
                 announced: None,
                 is_over: true,
@@ -827,13 +849,13 @@ impl UpstreamBody {
     /// The next piece; `None` at a clean end.
     ///
     /// # Errors
-    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Get::patience`].
+    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Get::read_timeout`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_over {
             return Ok(None);
         }
         let host = self.host();
-        match tokio::time::timeout(self.patience, self.response.chunk()).await {
+        match tokio::time::timeout(self.read_timeout, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 self.received += chunk.len() as u64;
                 Ok(Some(chunk))
@@ -847,35 +869,35 @@ impl UpstreamBody {
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(Failure::Broken {
                 host,
-                cause: innermost(&error),
+                cause: root_cause(&error),
             }),
             Err(_) => Err(Failure::Broken {
                 host,
                 cause: format!(
                     "nothing came for {}",
-                    humantime::format_duration(self.patience)
+                    humantime::format_duration(self.read_timeout)
                 ),
             }),
         }
     }
 }
 
-fn sort(error: &reqwest::Error, url: &Url) -> Failure {
+fn classify(error: &reqwest::Error, url: &Url) -> Failure {
     let host = host(url);
     if error.is_timeout() || error.is_connect() {
         return Failure::Unreachable {
             host,
-            cause: innermost(error),
+            cause: root_cause(error),
         };
     }
     Failure::Broken {
         host,
-        cause: innermost(error),
+        cause: root_cause(error),
     }
 }
 
 /// The innermost cause of an error alone: what reqwest wraps around it repeats the address.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(cause) = innermost.source() {
         innermost = cause;
@@ -966,9 +988,9 @@ mod tests {
                 .unwrap(),
             validators: Validators::default(),
             offset: 0,
-            part: None,
+            range: None,
             compressible: false,
-            patience: Duration::from_secs(20),
+            read_timeout: Duration::from_secs(20),
         };
         let upstream = Arc::new(Upstream::new(options, []).unwrap());
         upstream.get(&ask("left")).await.unwrap();
@@ -979,7 +1001,7 @@ mod tests {
         while fake.requests_for(&entry_path("left")) < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(doors::TOGETHER * 2).await;
+        tokio::time::sleep(origins::SAME_DIAL_WINDOW * 2).await;
         // As when upstream said that it takes nothing new on that connection.
         *upstream.clients() = Clients::default();
         fake.drop_connections(1);
@@ -988,7 +1010,7 @@ mod tests {
             matches!(failed, Err(Failure::Unreachable { .. })),
             "{failed:?}"
         );
-        tokio::time::sleep(doors::TOGETHER).await;
+        tokio::time::sleep(origins::SAME_DIAL_WINDOW).await;
         assert!(!sent.is_finished(), "the request that was sent has ended");
         gate.open();
         let sent = sent.await.unwrap();
@@ -1067,9 +1089,9 @@ mod tests {
             url,
             validators: Validators::default(),
             offset,
-            part: None,
+            range: None,
             compressible: false,
-            patience: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(10),
         }
     }
 
@@ -1099,7 +1121,7 @@ mod tests {
         let Reply::Body(mut rest) = reply else {
             panic!("{reply:?}")
         };
-        assert_eq!((rest.resumed, rest.total), (true, Some(5)));
+        assert_eq!((rest.is_partial, rest.total), (true, Some(5)));
         assert_eq!(rest.chunk().await, Ok(None));
         for (size, offset) in [(9, 5), (0, 0)] {
             let reply = upstream.get(&ask(beyond(size), offset)).await;
@@ -1143,13 +1165,13 @@ mod tests {
         let from = Url::parse("https://index.example/").unwrap();
         let upstream = upstream(&[&from]);
         let named = |number| Url::parse(&format!("https://dl-{number}.example/")).unwrap();
-        for number in 0..=MAX_NAMED {
+        for number in 0..=MAX_NAMED_ORIGINS {
             upstream.allow(&named(number));
             upstream.allow(&named(number));
         }
         let may_follow = |number| upstream.may_follow(&from, &from, &named(number));
         assert!(!may_follow(0));
-        assert!((1..=MAX_NAMED).all(may_follow));
+        assert!((1..=MAX_NAMED_ORIGINS).all(may_follow));
     }
 
     #[test]
