@@ -6,25 +6,19 @@
 //! Facts about the format: cargo's `src/cargo/core/resolver/encode.rs` (`EncodableResolve`,
 //! `EncodablePackageId`) and `src/cargo/core/source_id.rs` (`SourceId::from_url`).
 
+mod entry;
+mod raw;
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
-use cargo_lock::{SourceId, Version};
-use serde::Deserialize;
 use thiserror::Error;
-use toml::Spanned;
 
-use crate::resource::{Registries, Registry};
+pub use source::{PackageSource, canonical_index};
 
-/// Longest name of a registry package in bytes: what crates.io accepts.
-const MAX_REGISTRY_NAME: usize = 64;
-/// Longest name of a local or git package in bytes. Cargo sets no limit; file systems end at 255.
-const MAX_OTHER_NAME: usize = 255;
-/// Longest version in bytes. Together with the longest name it still fits a file name of 255.
-const MAX_VERSION: usize = 128;
-/// The newest lock file format larder reads.
-const NEWEST_FORMAT: i64 = 4;
+use entry::{PackageIdentity, metadata_checksums, package, replacement_package};
+use raw::read;
 
 /// What a lock file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,32 +41,6 @@ pub struct LockedPackage {
     pub source: PackageSource,
     /// The sha256 of its `.crate`, 64 lower-case hex digits. `None` if the lock file does not know it.
     pub checksum: Option<String>,
-}
-
-/// Where a package comes from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PackageSource {
-    /// On this machine: a workspace member or a path dependency. Nothing to fetch.
-    Local,
-    /// crates.io, over whichever protocol.
-    CratesIo,
-    /// Another registry: its index URL in canonical form, see [`canonical_index`].
-    Registry(String),
-    /// A git repository, as the lock file spells it, `git+` and `#COMMIT` included.
-    Git(String),
-}
-
-impl PackageSource {
-    /// The registry that is meant, if it is one of these.
-    pub fn registry<'a>(&self, registries: &'a Registries) -> Option<&'a Arc<Registry>> {
-        match self {
-            Self::Local | Self::Git(_) => None,
-            Self::CratesIo => Some(registries.crates_io()),
-            Self::Registry(index) => registries.iter().find(|registry| {
-                canonical_index(&format!("sparse+{}", registry.index())).as_ref() == Some(index)
-            }),
-        }
-    }
 }
 
 /// An entry of a lock file that was left out.
@@ -181,324 +149,6 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
     Ok(found.finish())
 }
 
-/// The index URL of a registry in the one form that can be compared: a setting of the user with
-/// [`PackageSource::Registry`], for instance. `sparse+` is part of the identity and stays; `registry+` is not and goes.
-///
-/// A trailing slash and `.git` are dropped, and a URL on the host of crates.io's git index is lower-cased and made
-/// https: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`. `None` if it is no URL.
-pub fn canonical_index(url: &str) -> Option<String> {
-    let (sparse, plain) = match url.strip_prefix("sparse+") {
-        Some(plain) => (true, plain),
-        None => (false, url.strip_prefix("registry+").unwrap_or(url)),
-    };
-    let id = SourceId::from_url(&format!("registry+{plain}")).ok()?;
-    let plain = canonical(&id)?;
-    Some(if sparse {
-        format!("sparse+{plain}")
-    } else {
-        plain
-    })
-}
-
-/// The fields larder reads. Everything else in the file may be as odd as it likes.
-#[derive(Deserialize)]
-struct RawLockfile {
-    version: Option<Spanned<toml::Value>>,
-    root: Option<Spanned<RawLockedPackage>>,
-    #[serde(default)]
-    package: Vec<Spanned<RawLockedPackage>>,
-    /// Checksums of format 1. Holds other things too, so values are looked at later.
-    #[serde(default)]
-    metadata: BTreeMap<String, Spanned<toml::Value>>,
-}
-
-#[derive(Deserialize)]
-struct RawLockedPackage {
-    name: Option<Spanned<String>>,
-    version: Option<Spanned<String>>,
-    source: Option<Spanned<String>>,
-    checksum: Option<Spanned<String>>,
-    replace: Option<Spanned<String>>,
-}
-
-impl RawLockedPackage {
-    fn name(&self) -> &str {
-        self.name.as_ref().map_or("", |name| name.get_ref())
-    }
-
-    fn version(&self) -> &str {
-        self.version
-            .as_ref()
-            .map_or("", |version| version.get_ref())
-    }
-
-    fn label(&self) -> String {
-        format!("{} {}", self.name(), self.version())
-    }
-}
-
-/// The part of a newer format that is sure to be there.
-#[derive(Deserialize)]
-struct RawVersion {
-    version: Option<Spanned<toml::Value>>,
-}
-
-/// A package without its checksum: what `[metadata]` of format 1 knows a package by.
-type PackageIdentity = (String, String, PackageSource);
-
-fn read(text: &str) -> Result<RawLockfile, LockfileError> {
-    let raw: RawLockfile = match toml::from_str(text) {
-        Ok(raw) => raw,
-        Err(error) => {
-            // Why it failed is worth a second look: marks of a merge are never TOML, and a newer format may have
-            // changed the fields that did not fit.
-            if let Some(line) = merge_conflict(text) {
-                return Err(LockfileError::MergeConflict { line });
-            }
-            if let Ok(RawVersion { version }) = toml::from_str(text) {
-                check_version(text, version.as_ref())?;
-            }
-            return Err(LockfileError::NotALockfile {
-                line: error.span().map(|span| line_of(text, span.start)),
-                cause: error
-                    .message()
-                    .lines()
-                    .next()
-                    .unwrap_or("unreadable")
-                    .to_owned(),
-            });
-        }
-    };
-    check_version(text, raw.version.as_ref())?;
-    let says_nothing = raw.version.is_none()
-        && raw.root.is_none()
-        && raw.package.is_empty()
-        && raw.metadata.is_empty();
-    if says_nothing
-        && text
-            .lines()
-            .map(str::trim)
-            .any(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        return Err(LockfileError::NotALockfile {
-            line: None,
-            cause: "it names no package".to_owned(),
-        });
-    }
-    Ok(raw)
-}
-
-fn check_version(text: &str, version: Option<&Spanned<toml::Value>>) -> Result<(), LockfileError> {
-    let Some(version) = version else {
-        return Ok(());
-    };
-    match version.get_ref().as_integer() {
-        Some(1..=NEWEST_FORMAT) => Ok(()),
-        Some(version) if version > NEWEST_FORMAT => Err(LockfileError::NewerVersion { version }),
-        Some(_) | None => Err(LockfileError::BadVersion {
-            line: line_of(text, version.span().start),
-        }),
-    }
-}
-
-/// The first line that git writes around a conflict.
-fn merge_conflict(text: &str) -> Option<usize> {
-    let is_mark = |line: &str| {
-        ["<<<<<<<", "=======", ">>>>>>>"]
-            .iter()
-            .any(|mark| line.starts_with(mark))
-    };
-    text.lines().position(is_mark).map(|index| index + 1)
-}
-
-/// The checksums of format 1, by what they belong to. The source is part of that: two registries may hold the same
-/// name and version with different bytes.
-fn metadata_checksums(
-    text: &str,
-    metadata: &BTreeMap<String, Spanned<toml::Value>>,
-) -> Result<BTreeMap<PackageIdentity, String>, LockfileError> {
-    let mut checksums = BTreeMap::new();
-    for (key, value) in metadata {
-        let Some(id) = key.strip_prefix("checksum ") else {
-            continue;
-        };
-        // An id that cannot be right belongs to no package that will be kept.
-        let Ok(Some(identity)) = full_id(id) else {
-            continue;
-        };
-        let bad = || LockfileError::BadChecksum {
-            line: line_of(text, value.span().start),
-            package: shown(id),
-        };
-        match value.get_ref().as_str() {
-            Some("<none>") => {}
-            Some(hex) => {
-                checksums.insert(identity, checksum(hex).ok_or_else(bad)?);
-            }
-            None => return Err(bad()),
-        }
-    }
-    Ok(checksums)
-}
-
-/// Outer error: the file is damaged. Inner error: this entry is left out, and why.
-fn package(
-    text: &str,
-    entry: &RawLockedPackage,
-    checksums: &BTreeMap<PackageIdentity, String>,
-) -> Result<Result<LockedPackage, &'static str>, LockfileError> {
-    let source = entry
-        .source
-        .as_ref()
-        .map_or(Ok(PackageSource::Local), |text| source(text.get_ref()));
-    let identity = match source.and_then(|source| identity(entry.name(), entry.version(), source)) {
-        Ok(identity) => identity,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    let own = match entry.checksum.as_ref() {
-        Some(hex) => Some(
-            checksum(hex.get_ref()).ok_or_else(|| LockfileError::BadChecksum {
-                line: line_of(text, hex.span().start),
-                package: shown(&entry.label()),
-            })?,
-        ),
-        None => None,
-    };
-    let checksum = own.or_else(|| checksums.get(&identity).cloned());
-    let (name, version, source) = identity;
-    Ok(Ok(LockedPackage {
-        name,
-        version,
-        source,
-        checksum,
-    }))
-}
-
-/// What a `replace` key points to. `None` if it is shortened: then the file has an entry for it anyway.
-fn replacement_package(
-    id: &str,
-    checksums: &BTreeMap<PackageIdentity, String>,
-) -> Result<Option<LockedPackage>, &'static str> {
-    let Some(identity) = full_id(id)? else {
-        return Ok(None);
-    };
-    let checksum = checksums.get(&identity).cloned();
-    let (name, version, source) = identity;
-    Ok(Some(LockedPackage {
-        name,
-        version,
-        source,
-        checksum,
-    }))
-}
-
-/// Takes `NAME VERSION (SOURCE)` apart; `None` if parts are missing, as cargo leaves out what is unambiguous
-/// (`EncodablePackageId`'s `FromStr`).
-fn full_id(id: &str) -> Result<Option<PackageIdentity>, &'static str> {
-    let mut parts = id.splitn(3, ' ');
-    let (Some(name), Some(version), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
-        return Ok(None);
-    };
-    let rest = rest
-        .strip_prefix('(')
-        .and_then(|rest| rest.strip_suffix(')'));
-    let source = source(rest.ok_or("its source is not in parentheses")?)?;
-    identity(name, version, source).map(Some)
-}
-
-/// Lets only names and versions through that cannot lead a path or a URL astray.
-fn identity(
-    name: &str,
-    version: &str,
-    source: PackageSource,
-) -> Result<PackageIdentity, &'static str> {
-    if name.is_empty() {
-        return Err("it has no name");
-    }
-    match source {
-        PackageSource::CratesIo | PackageSource::Registry(_) => {
-            if name.len() > MAX_REGISTRY_NAME {
-                return Err("its name is longer than 64 characters");
-            }
-            if !name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            {
-                return Err(
-                    "its name has characters other than ASCII letters, digits, `-` and `_`",
-                );
-            }
-        }
-        PackageSource::Local | PackageSource::Git(_) => {
-            if name.len() > MAX_OTHER_NAME {
-                return Err("its name is longer than 255 bytes");
-            }
-            if !name
-                .chars()
-                .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
-            {
-                return Err("its name has characters other than letters, digits, `-` and `_`");
-            }
-        }
-    }
-    if version.is_empty() {
-        return Err("it has no version");
-    }
-    if version.len() > MAX_VERSION {
-        return Err("its version is longer than 128 characters");
-    }
-    // SemVer has neither slashes nor control characters, and no dots without a digit or letter between them.
-    if Version::parse(version).is_err() {
-        return Err("its version is not a SemVer version");
-    }
-    Ok((name.to_owned(), version.to_owned(), source))
-}
-
-fn source(text: &str) -> Result<PackageSource, &'static str> {
-    let id = SourceId::from_url(text).map_err(|_| "its source is of no known kind")?;
-    if id.is_git() {
-        return Ok(PackageSource::Git(text.to_owned()));
-    }
-    if id.is_path() {
-        return Ok(PackageSource::Local);
-    }
-    let plain = canonical(&id).ok_or("its source is no usable URL")?;
-    // Asked in the spelling that cargo itself writes, so that a missing slash does not make another registry of it.
-    let (usual, index) = if text.starts_with("sparse+") {
-        (format!("sparse+{plain}/"), format!("sparse+{plain}"))
-    } else {
-        (format!("registry+{plain}"), plain)
-    };
-    match SourceId::from_url(&usual) {
-        Ok(id) if id.is_default_registry() => Ok(PackageSource::CratesIo),
-        Ok(_) | Err(_) => Ok(PackageSource::Registry(index)),
-    }
-}
-
-/// See [`canonical_index`].
-fn canonical(id: &SourceId) -> Option<String> {
-    let mut url = id.url().clone();
-    url.path_segments_mut().ok()?.pop_if_empty();
-    if url.host_str().is_some() && url.host_str() == SourceId::default().url().host_str() {
-        // A web scheme cannot be refused; another one (`ssh`) can, and then stays.
-        let _ = url.set_scheme("https");
-        let path = url.path().to_lowercase();
-        url.set_path(&path);
-    }
-    let path = url.path().strip_suffix(".git").map(str::to_owned);
-    if let Some(path) = path {
-        url.set_path(&path);
-    }
-    let text = String::from(url);
-    // A URL without any path always prints its slash.
-    Some(text.strip_suffix('/').map_or(text.clone(), str::to_owned))
-}
-
-fn checksum(text: &str) -> Option<String> {
-    let is_sha256 = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_sha256.then(|| text.to_ascii_lowercase())
-}
-
 /// Packages by identity, so that one named twice counts once.
 struct PackageCollector<'a> {
     text: &'a str,
@@ -591,6 +241,7 @@ fn at(line: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cargo_lock::SourceId;
 
     /// crates.io as lock files spell it.
     fn crates_io() -> String {
