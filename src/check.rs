@@ -7,13 +7,11 @@ use serde::Serialize;
 
 use crate::{
     cache::Cache,
+    plan::{PackageSet, Problem, ToolchainPlan, ToolchainRequest, plan},
     resource::Upstreams,
     store::{Owner, Store},
     toolchain::Install,
-    warm::{
-        Mode, PackageSet, Problem, ToolchainFetcher, ToolchainPlan, ToolchainRequest,
-        missing_packages, plan,
-    },
+    warm::{Mode, ToolchainFetcher, missing_packages},
 };
 
 /// The verdict on all projects and toolchains.

@@ -33,6 +33,7 @@ pub mod upstream;
 pub mod server;
 
 pub mod lockfile;
+pub mod plan;
 pub mod projects;
 pub mod scratch;
 pub mod toolchain;

@@ -17,6 +17,7 @@ use larder::{
     check, cli, client_config,
     config::{self, Settings},
     log::{Layout, Log},
+    plan,
     resource::{Dist, Registries, Upstreams},
     server::{self, Server, guard::Hosts},
     status_client,
@@ -435,8 +436,8 @@ fn toolchains(
     settings: &Settings,
     flags: cli::Toolchains,
     targets: &[String],
-) -> warm::ToolchainRequest {
-    warm::ToolchainRequest {
+) -> plan::ToolchainRequest {
+    plan::ToolchainRequest {
         names: flags.toolchain,
         profile: flags.profile,
         components: flags.component,
@@ -448,7 +449,7 @@ fn toolchains(
 }
 
 /// Who names a toolchain and no path does not mean the folder they happen to be in.
-fn paths(named: Vec<PathBuf>, toolchains: &warm::ToolchainRequest) -> Vec<PathBuf> {
+fn paths(named: Vec<PathBuf>, toolchains: &plan::ToolchainRequest) -> Vec<PathBuf> {
     if named.is_empty() && toolchains.names.is_empty() {
         vec![PathBuf::from(".")]
     } else {

@@ -1,13 +1,11 @@
 //! Fills the larder from lock files and toolchain files: projects to packages, packages to resources, resources through the
 //! cache's one path, all in parallel; then a report. Has no fetching code; lock files are `lockfile`'s, finding them `projects`'.
 
-mod plan;
 mod toolchains;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,14 +17,13 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use plan::ToolchainRequest;
-pub(crate) use plan::{PackageSet, Plan, ProjectPlan, ToolchainPlan, plan};
 pub(crate) use toolchains::{Mode, ToolchainFetcher};
 
 use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
     error::{Error, chain},
     hash::Sha256,
+    plan::{PackageSet, Plan, Problem, ProjectPlan, ToolchainRequest, plan},
     resource::{CrateFile, IndexEntry, Registry, RegistryConfig, Resource, Upstreams},
     scratch::Scratch,
     server::{self, H2c, Server, guard::Hosts},
@@ -88,21 +85,6 @@ pub struct WarmReport {
     pub failed: Vec<Problem>,
     /// What larder does not cover.
     pub skipped: Vec<Problem>,
-}
-
-/// One thing that is not in the larder now.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// Which thing.
-    pub what: String,
-    /// Why.
-    pub why: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
-    }
 }
 
 /// How far the work has come, for whoever shows it.

@@ -8,11 +8,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Obtained, Problem, ensure_with_retry};
+use super::{Obtained, ensure_with_retry};
 use crate::{
     cache::{Cache, Demand, Outcome},
     error::Error,
     hash::Sha256,
+    plan::Problem,
     resource::{Dist, Resource, dist},
     store::Store,
     toolchain::{self, DistFile, Install, ManifestError},

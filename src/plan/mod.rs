@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::Problem;
 use crate::{
     hash::Sha256,
     lockfile::{self, PackageSource},
@@ -35,6 +36,21 @@ pub struct ToolchainRequest {
     pub bootstrap: bool,
     /// rustup's settings file.
     pub rustup_settings: Option<PathBuf>,
+}
+
+/// One thing that is not in the larder now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Which thing.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
 }
 
 /// All that is wanted.
