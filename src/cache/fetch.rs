@@ -20,8 +20,7 @@ use super::{
     flight::{FlightKey, Progress},
     now,
     ranges::RangeDownloads,
-    schedule::PendingBytes,
-    write_behind::{FlushGuard, Update},
+    write_behind::Update,
 };
 use crate::{
     error::{Error, chain},
@@ -70,7 +69,9 @@ impl Cache {
                 self.invalidate_dependencies(&resource, old.as_ref(), &result)
                     .await;
                 if let FetchedBody::Entry(entry) = &result.body {
-                    self.store_later(&resource, &key, Update::Entry(entry.clone()));
+                    self.0
+                        .write_behind
+                        .write_later(&resource, &key, Update::Entry(entry.clone()));
                     // What is as it was has been followed when it was asked about.
                     let is_changed = old.is_none_or(|old| old.head.sha256 != entry.head.sha256);
                     fetched = is_changed.then(|| entry.body.clone());
@@ -83,97 +84,6 @@ impl Cache {
         progress.send_replace(Progress::Done(result));
         if let Some(body) = fetched {
             self.prefetch_dependencies(&resource, &body);
-        }
-    }
-
-    /// Lets update of an entry be seen at once, and stored when there is time.
-    fn store_later(&self, resource: &Resource, key: &Key, update: Update) {
-        let bytes = update.bytes();
-        if self.0.write_behind.buffer(resource, key, update) {
-            self.store_soon(self.0.write_behind.flush_guard(key), bytes);
-        }
-    }
-
-    fn store_soon(&self, guard: FlushGuard, bytes: u64) {
-        let cache = self.clone();
-        tokio::spawn(async move {
-            let _waiting = cache.wait_for_idle(bytes).await;
-            // What failed is in the log. The charge is dropped however this ends.
-            let _ = cache.store_waiting(guard.key()).await;
-        });
-    }
-
-    /// Tries again to store what could not be stored, one thing for each that could.
-    fn store_again(&self) {
-        if let Some(guard) = self.0.write_behind.retry(None) {
-            self.store_soon(guard, 0);
-        }
-    }
-
-    /// As [`Cache::store_waiting`], but tries again what could not be stored before.
-    pub(super) async fn store_now(&self, key: &Key) -> Result<bool, Error> {
-        let _guard = self.0.write_behind.retry(Some(key));
-        self.store_waiting(key).await
-    }
-
-    /// Stores what waits under `key`, or waits until that is done; says whether anything waited.
-    async fn store_waiting(&self, key: &Key) -> Result<bool, Error> {
-        let Some(waiting) = self.0.write_behind.pending(key) else {
-            return Ok(false);
-        };
-        let mut ended = waiting.write_lock.lock().await;
-        let _room = self.0.writers.acquire().await;
-        while let Some((number, update)) = self.0.write_behind.next_update(key, &waiting) {
-            *ended = None;
-            let (is_stored, told) = self.store_news(&waiting.resource, key, update).await;
-            *ended = Some(told);
-            self.0
-                .write_behind
-                .finish_write(key, &waiting, number, is_stored);
-            if is_stored {
-                self.store_again();
-            }
-        }
-        match &*ended {
-            Some(ended) => ended.clone().map(|()| true),
-            None => Err(self.abandoned(&waiting.resource)),
-        }
-    }
-
-    /// Whether the store has it now, and what whoever waits for that is to be told.
-    async fn store_news(
-        &self,
-        resource: &Resource,
-        key: &Key,
-        update: Update,
-    ) -> (bool, Result<(), Error>) {
-        let stored = self.0.store.entry(key).await;
-        if let Ok(Some(stored)) = &stored
-            && !update.supersedes(stored, now())
-        {
-            return (true, Ok(()));
-        }
-        // It may have been made due since.
-        match update {
-            Update::Entry(mut entry) => {
-                entry.checked = self.effective_checked(key, entry.checked);
-                match self.0.store.put_entry(key, &entry).await {
-                    Ok(()) => (true, Ok(())),
-                    Err(error) => (false, Err(self.write_error(resource, &error))),
-                }
-            }
-            Update::Checked(_, checked) => {
-                // Nothing that was stored is lost by it.
-                let renewed = self
-                    .0
-                    .store
-                    .mark_checked(key, self.effective_checked(key, checked))
-                    .await;
-                if let Err(error) = &renewed {
-                    warn!(%resource, error = %chain(error), "cannot note that the stored copy is still right");
-                }
-                (renewed.is_ok(), Ok(()))
-            }
         }
     }
 
@@ -209,7 +119,7 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
-            if let Err(error) = self.0.schedule.wait_for_capacity().await {
+            if let Err(error) = self.0.write_behind.wait_for_capacity().await {
                 let error = Error::store("store", resource, &error);
                 let Some(entry) = stored else {
                     return Err(error);
@@ -302,7 +212,11 @@ impl Cache {
                 entry.checked = started;
                 let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
                 if same_age {
-                    self.store_later(resource, key, Update::Checked(entry.head.sha256, started));
+                    self.0.write_behind.write_later(
+                        resource,
+                        key,
+                        Update::Checked(entry.head.sha256, started),
+                    );
                     return Ok((result(Outcome::Revalidated, entry), WritePlan::Nothing));
                 }
                 entry.head.max_age = max_age.map(|age| age.as_secs());
@@ -316,7 +230,11 @@ impl Cache {
                 fresh.checked = started;
                 fresh.head.fetched = old.head.fetched;
                 if fresh.head == old.head {
-                    self.store_later(resource, key, Update::Checked(fresh.head.sha256, started));
+                    self.0.write_behind.write_later(
+                        resource,
+                        key,
+                        Update::Checked(fresh.head.sha256, started),
+                    );
                     return Ok((result(Outcome::Revalidated, fresh), WritePlan::Nothing));
                 }
                 Ok((
@@ -357,20 +275,7 @@ impl Cache {
         if due.is_empty() {
             return;
         }
-        {
-            let mut all = self
-                .0
-                .invalidated
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if all.len() >= MAX_TRACKED {
-                all.clear();
-            }
-            for (key, since) in &due {
-                let moment = all.entry(key.clone()).or_insert(*since);
-                *moment = (*moment).max(*since);
-            }
-        }
+        self.0.invalidations.add(&due);
         if let Err(error) = self.0.store.invalidate(due).await {
             warn!(%resource, error = %chain(&error), "cannot make dependencies due");
         }
@@ -557,28 +462,15 @@ impl Cache {
                     write_error: None,
                 };
                 progress.send_replace(Progress::Verified(result.clone()));
-                let _waiting = self.wait_for_idle(spool.in_memory()).await;
-                let _turn = self.0.writers.acquire().await;
-                match self.0.store.put_blob(spool, sum).await {
-                    Ok(()) => {
-                        self.mark_verified(sum, len);
-                        self.store_again();
-                    }
-                    Err(error) => result.write_error = Some(self.write_error(&resource, &error)),
+                match self.0.write_behind.write_blob(&resource, spool, sum).await {
+                    Ok(()) => self.mark_verified(sum, len),
+                    Err(error) => result.write_error = Some(error),
                 }
                 Ok(result)
             }
             Err(error) => Err(error),
         };
         progress.send_replace(Progress::Done(result));
-    }
-
-    /// Lets clients go first, where there are any. To be held until what takes so many bytes of memory is stored.
-    async fn wait_for_idle(&self, bytes: u64) -> Option<PendingBytes<'_>> {
-        if !self.0.options.prefetch {
-            return None;
-        }
-        Some(self.0.schedule.wait_for_idle(bytes).await)
     }
 
     /// Brings a blob's proven bytes into a spool.
@@ -611,7 +503,7 @@ impl Cache {
         let mut tried = 0;
         loop {
             tried += 1;
-            let admitted = self.0.schedule.wait_for_capacity().await;
+            let admitted = self.0.write_behind.wait_for_capacity().await;
             admitted.map_err(|error| Error::store("store", resource, &error))?;
             let permit = self.0.blob_permits.acquire().await;
             if let (1, Some(error)) = (tried, self.down(resource, &url)) {
@@ -866,11 +758,6 @@ impl Cache {
             negative.clear();
         }
         negative.insert(flight_key, now() + ttl);
-    }
-
-    fn write_error(&self, resource: &Resource, error: &StoreError) -> Error {
-        warn!(%resource, error = %chain(error), "served but not stored");
-        Error::store("store", resource, error)
     }
 
     fn note_answer(&self, resource: &Resource, url: &Url) {
@@ -1204,34 +1091,7 @@ fn undecodable(url: &Url, cause: &std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt, fs};
-
     use super::*;
-    use crate::resource::{IndexEntry, Kind, Policy, Registries};
-
-    /// An index entry whose name can't be told, so that whatever tells of it dies.
-    #[derive(Debug)]
-    struct Nameless(Resource);
-
-    impl fmt::Display for Nameless {
-        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            panic!("on purpose: storing dies");
-        }
-    }
-
-    impl Kind for Nameless {
-        fn location(&self) -> Location {
-            self.0.location()
-        }
-
-        fn policy(&self) -> Policy {
-            self.0.policy()
-        }
-
-        fn source(&self) -> Source {
-            self.0.source()
-        }
-    }
 
     /// Packs, and unpacks again in pieces of this size.
     fn there_and_back(body: &[u8], piece: usize, cut: usize) -> Result<Vec<u8>, Failure> {
@@ -1272,57 +1132,5 @@ mod tests {
                 "{cut} bytes less: {unpacked:?}"
             );
         }
-    }
-
-    /// A cache whose store can't keep entries, and one whose storing dies of it.
-    fn broken(folder: &std::path::Path) -> (Cache, Resource, Key, Update) {
-        let cache = Cache::on(folder);
-        fs::create_dir(folder.join("v1")).unwrap();
-        fs::write(folder.join("v1/entries"), "in the way").unwrap();
-        let registries = Registries::new(Url::parse("http://127.0.0.1:9/").unwrap(), []);
-        let entry = IndexEntry::of(registries.crates_io(), "left").unwrap();
-        let Location::Entry(key) = entry.location() else {
-            panic!("an index entry is kept as an entry");
-        };
-        let body = Bytes::from_static(b"body");
-        let update = Update::Entry(Entry::new(body, Validators::default(), None, now()));
-        (cache, Arc::new(Nameless(entry)), key, update)
-    }
-
-    /// Waits until nothing waits to be stored.
-    async fn settle(cache: &Cache) {
-        let settled = async {
-            while cache.pending_writes() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let settled = timeout(Duration::from_secs(10), settled).await;
-        settled.expect("something waits for good");
-    }
-
-    #[tokio::test]
-    async fn what_dies_while_it_is_stored_waits_no_longer_and_the_next_news_are_stored() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cache, nameless, key, update) = broken(folder.path());
-        cache.store_later(&nameless, &key, update.clone());
-        assert_eq!(cache.pending_writes(), 1);
-        settle(&cache).await;
-        fs::remove_file(folder.path().join("v1/entries")).unwrap();
-        cache.store_later(&nameless, &key, update);
-        settle(&cache).await;
-        let stored = cache.0.store.entry(&key).await.unwrap().unwrap();
-        assert_eq!(&stored.body[..], b"body");
-    }
-
-    #[tokio::test]
-    async fn what_dies_while_it_is_stored_is_no_end_of_finishing_and_no_success() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cache, nameless, key, update) = broken(folder.path());
-        cache.store_later(&nameless, &key, update);
-        let waiting = cache.0.write_behind.pending(&key).unwrap();
-        cache.flush().await;
-        settle(&cache).await;
-        let ended = waiting.write_lock.lock().await;
-        assert!(ended.is_none(), "{ended:?}");
     }
 }

@@ -8,9 +8,9 @@ pub mod decide;
 mod fetch;
 mod flight;
 mod generations;
+mod invalidation;
 mod prefetch;
 mod ranges;
-mod schedule;
 mod write_behind;
 
 use std::{
@@ -42,9 +42,9 @@ use breaker::CircuitBreakers;
 use decide::{Decision, Held, Refusal, decide};
 use flight::{FlightKey, Flights, Progress, Role};
 use generations::Generations;
+use invalidation::Invalidations;
 use prefetch::{BURST_WINDOW, InstallSession, PrefetchClass, RecentHints};
 use ranges::RangeLimits;
-use schedule::FlushScheduler;
 use write_behind::{Update, WriteBehind};
 
 /// Blobs up to this size are read before they are answered with, in one piece.
@@ -95,15 +95,10 @@ struct Inner {
     parts: RangeLimits,
     /// For what clients will ask for that follow a session.
     install_class: PrefetchClass,
-    /// Room for storing.
-    writers: Semaphore,
-    schedule: FlushScheduler,
-    /// Entries that wait to be stored, or could not be.
-    write_behind: Arc<WriteBehind>,
+    write_behind: WriteBehind,
     /// Until when upstream's word that there is no such thing is believed.
     negative: Mutex<HashMap<FlightKey, SystemTime>>,
-    /// Entries whose fetches count only if they began after the given moment.
-    invalidated: Mutex<HashMap<Key, SystemTime>>,
+    invalidations: Arc<Invalidations>,
     generations: Generations,
     recent_hints: RecentHints,
     /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
@@ -155,8 +150,9 @@ enum FetchedBody {
 impl Cache {
     /// A cache over `store` and `upstream`.
     pub fn new(store: Arc<Store>, upstream: Upstream, options: CacheOptions) -> Self {
+        let invalidations = Arc::<Invalidations>::default();
         Self(Arc::new(Inner {
-            store,
+            store: store.clone(),
             upstream,
             options,
             breakers: CircuitBreakers::new(options.is_offline),
@@ -170,11 +166,14 @@ impl Cache {
                 "blobs-ahead-fetched",
                 "blobs-ahead-asked",
             ),
-            writers: Semaphore::new(options.writers),
-            schedule: FlushScheduler::new(),
-            write_behind: Arc::default(),
+            write_behind: WriteBehind::new(
+                store,
+                invalidations.clone(),
+                options.writers,
+                options.prefetch,
+            ),
             negative: Mutex::default(),
-            invalidated: Mutex::default(),
+            invalidations,
             ahead: Mutex::default(),
             ahead_blobs: Mutex::default(),
             generations: Generations::default(),
@@ -189,7 +188,7 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource) -> Result<Answer, Error> {
-        self.0.schedule.client_active();
+        self.0.write_behind.client_active();
         let answer = match self.resolve(resource).await {
             Ok((resource, StoreLocation::Entry(key), _)) => self.get_entry(&resource, key).await,
             // Boxed like all that is not for hits, which would carry its room otherwise.
@@ -209,7 +208,7 @@ impl Cache {
             Err(Error::Absent { .. }) => "absent",
             Err(_) => "failed",
         });
-        self.0.schedule.client_active();
+        self.0.write_behind.client_active();
         answer
     }
 
@@ -223,9 +222,10 @@ impl Cache {
             StoreLocation::Entry(key) | StoreLocation::Half(key, _) => {
                 let kept = self.entry(&resource, key.clone(), demand, Until::Stored);
                 let (outcome, entry) = kept.await?;
-                // What no longer waits may have failed before anybody waited for it.
-                if !self.store_now(&key).await? && outcome != Outcome::Hit {
-                    self.check_kept(&resource, &key, &entry).await?;
+                if !self.0.write_behind.flush(&key).await? && outcome != Outcome::Hit {
+                    // No update is pending: it was written, or its write failed before this call. A second write tells.
+                    let update = Update::Entry(entry.clone());
+                    self.0.write_behind.write(&resource, &key, update).await?;
                 }
                 Ok(Ensured {
                     outcome,
@@ -262,24 +262,6 @@ impl Cache {
         }
     }
 
-    /// Whether `entry` is stored, or what another process has fetched since.
-    async fn check_kept(&self, resource: &Resource, key: &Key, entry: &Entry) -> Result<(), Error> {
-        let error = match self.0.store.entry(key).await {
-            Ok(Some(stored))
-                if stored.head.sha256 == entry.head.sha256
-                    || stored.head.fetched >= entry.head.fetched =>
-            {
-                return Ok(());
-            }
-            Ok(_) => StoreError::Damaged {
-                at: key.to_string(),
-                why: "what was put is not there".to_owned(),
-            },
-            Err(error) => error,
-        };
-        Err(Error::store("store", resource, &error))
-    }
-
     /// The stored entry's body as it is, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         match resource.location() {
@@ -304,7 +286,7 @@ impl Cache {
     /// comes of it leads further in turn.
     fn prefetch_dependencies(&self, resource: &Resource, body: &[u8]) {
         // What comes of it later than that would answer nobody any more.
-        if !self.0.options.prefetch || self.0.schedule.idle_time() > decide::AHEAD {
+        if !self.0.options.prefetch || self.0.write_behind.client_idle_time() > decide::AHEAD {
             return;
         }
         for lead in resource.prefetch_hints(body) {
@@ -483,18 +465,12 @@ impl Cache {
 
     /// Entries that clients have been given and the store does not have yet.
     pub fn pending_writes(&self) -> usize {
-        self.0.write_behind.len()
+        self.0.write_behind.pending()
     }
 
-    /// Waits until everything that clients have been given is stored. To be called when no client is left: their bytes go
-    /// out before the disk has them.
+    /// Writes everything that clients have been served to the store. To be called when no client is left.
     pub async fn flush(&self) {
-        self.0.schedule.shut_down();
-        for key in self.0.write_behind.keys() {
-            let cache = self.clone();
-            // What failed is in the log. Should it die, the rest is stored all the same.
-            let _ = tokio::spawn(async move { cache.store_now(&key).await }).await;
-        }
+        self.0.write_behind.flush_all().await;
         self.0.flights.wait_stored().await;
     }
 
@@ -939,17 +915,8 @@ impl Cache {
         }
     }
 
-    /// When the entry under `key` counts as checked that was checked at `checked`: never, if it must have been checked since.
     fn effective_checked(&self, key: &Key, checked: SystemTime) -> SystemTime {
-        let due = self
-            .0
-            .invalidated
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match due.get(key) {
-            Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
-            Some(_) | None => checked,
-        }
+        self.0.invalidations.effective_checked(key, checked)
     }
 
     fn refused(&self, resource: &Resource, refusal: Refusal) -> Error {
@@ -1045,18 +1012,14 @@ impl Cache {
                 entry
             })
         };
-        // Looked up first: what is stored meanwhile is then found in the store.
-        let update = match self.0.write_behind.update(key) {
-            // Whether another process has stored something newer since is found out when this is stored.
-            Some((Update::Entry(entry), true)) => return Ok(count(Some(entry))),
-            update => update.map(|(update, _)| update),
-        };
+        // The buffer first: an update written meanwhile is then found in the store.
+        let update = self.0.write_behind.update(key);
+        if let Some(Update::Entry(entry)) = update {
+            // The writer finds out whether another process has stored a newer one.
+            return Ok(count(Some(entry)));
+        }
         match self.0.store.entry(key).await {
             Ok(stored) => Ok(count(newest(stored, update, now()))),
-            // What is at hand heals it.
-            Err(_) if matches!(update, Some(Update::Entry(_))) => {
-                Ok(count(newest(None, update, now())))
-            }
             Err(error @ StoreError::Damaged { .. }) => {
                 warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
                 Ok(None)
@@ -1272,12 +1235,7 @@ mod tests {
     async fn answer_made_due(cache: &Cache, resource: &Resource, key: Key) -> (Answer, Duration) {
         let began = tokio::time::Instant::now();
         let made = entry("body", now() - Duration::from_secs(60));
-        cache
-            .0
-            .invalidated
-            .lock()
-            .unwrap()
-            .insert(key.clone(), now());
+        cache.0.invalidations.add(&[(key.clone(), now())]);
         cache
             .0
             .flights
@@ -1320,7 +1278,7 @@ mod tests {
     async fn a_disk_that_hangs_is_named_and_what_is_at_hand_is_served() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, resource, key) = scene(folder.path());
-        let _hung = cache.0.schedule.wait_for_idle(1 << 30).await;
+        let _hung = cache.0.write_behind.fill().await;
         let error = cache.get(&resource).await.unwrap_err();
         assert!(matches!(error, Error::Store { .. }), "{error}");
         assert!(error.to_string().contains("disk"), "{error}");
@@ -1328,21 +1286,5 @@ mod tests {
         cache.0.store.put_entry(&key, &old).await.unwrap();
         let answer = cache.get(&resource).await.unwrap();
         assert_eq!(answer.outcome, Outcome::Stale(StaleReason::Failed));
-    }
-
-    #[tokio::test]
-    async fn what_another_process_fetched_later_is_kept_as_well() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cache, resource, key) = scene(folder.path());
-        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let ours = entry("ours", at(5));
-        assert!(cache.check_kept(&resource, &key, &ours).await.is_err());
-        for (theirs, is_kept) in [("older", false), ("newer", true), ("ours", true)] {
-            let second = if theirs == "newer" { 6 } else { 4 };
-            let stored = entry(theirs, at(second));
-            cache.0.store.put_entry(&key, &stored).await.unwrap();
-            let kept = cache.check_kept(&resource, &key, &ours).await;
-            assert_eq!(kept.is_ok(), is_kept, "{theirs}: {kept:?}");
-        }
     }
 }

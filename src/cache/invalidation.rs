@@ -1,0 +1,41 @@
+//! Entries that must be revalidated before they are served as fresh, because an entry that needs them has changed.
+//!
+//! Cargo resolves over many entries. If a new version of `serde` needs a `serde_derive` published a second before, an entry of
+//! `serde_derive` that is fresh but older than that makes the resolve fail. So when an entry changes, its dependencies are
+//! invalidated as of the time the new version was published: a copy checked before that time counts as never checked.
+//! The store keeps the same fact as a check time on disk; this map covers copies that are on their way.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::resource::Key;
+
+/// Entries beyond this number make the map start over. Forgetting one costs a stale dependency for one freshness lifetime.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Keys with the time from which a check counts.
+#[derive(Debug, Default)]
+pub(super) struct Invalidations(Mutex<HashMap<Key, SystemTime>>);
+
+impl Invalidations {
+    /// Invalidates entries that were checked before the time beside them.
+    pub(super) fn add(&self, entries: &[(Key, SystemTime)]) {
+        let mut all = self.0.lock();
+        if all.len() >= MAX_ENTRIES {
+            all.clear();
+        }
+        for (key, since) in entries {
+            let latest = all.entry(key.clone()).or_insert(*since);
+            *latest = (*latest).max(*since);
+        }
+    }
+
+    /// The check time that counts for `key`: `checked`, or the epoch if the entry was invalidated after it.
+    pub(super) fn effective_checked(&self, key: &Key, checked: SystemTime) -> SystemTime {
+        match self.0.lock().get(key) {
+            Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
+            Some(_) | None => checked,
+        }
+    }
+}
