@@ -914,7 +914,7 @@ impl Transfer {
         self.last_piece = 0;
         self.total = None;
         self.spool
-            .start_over()
+            .clear()
             .map_err(|source| StoreError::io("staging", source))
     }
 

@@ -236,7 +236,7 @@ impl Cache {
         while let Some(mut chunk) = incoming.chunk().await? {
             chunk.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
             // Without room on the disk, the front goes on alone.
-            if spool.write_ahead(at, &chunk).is_err() {
+            if spool.write_at(at, &chunk).is_err() {
                 return Ok(());
             }
             at += chunk.len() as u64;

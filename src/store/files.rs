@@ -30,21 +30,21 @@ use walkdir::WalkDir;
 
 use super::{
     Blob, Entry, Pin, Spool, Statistics, StoreError,
-    hot::{Hot, Room, Stamp},
+    hot::{Capacity, Fingerprint, MemoryCache},
     is_full,
-    read::{Reader, Rooms},
+    read::{BufferPool, FileReader},
     spool::blocking,
 };
 use crate::{hash::Sha256, resource::Key};
 
 /// The format of everything below it.
-const VERSION: &str = "v1";
+const FORMAT_VERSION: &str = "v1";
 
 /// The file in a process's part of staging that tells where it listens.
-const ANNOUNCEMENT: &str = "daemon.json";
+const ANNOUNCEMENT_FILE: &str = "daemon.json";
 
 /// Backup tools and `warm` itself skip folders that bear this (bford.info/cachedir).
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
 
 /// A home for what larder holds. Right with several writers at once, the last one winning: any entry that was put is a
@@ -53,25 +53,25 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 pub struct Store {
     top: PathBuf,
     staging: Arc<Staging>,
-    entries: Hot<Entry>,
-    blobs: Hot<Blob>,
-    rooms: Arc<Rooms>,
+    entries: MemoryCache<Entry>,
+    blobs: MemoryCache<Blob>,
+    buffers: Arc<BufferPool>,
 }
 
-/// Room for entries in memory, in bytes. In a burst it holds all of a large project (860 packages have 34 MB of entries): when they are
+/// Capacity for entries in memory, in bytes. In a burst it holds all of a large project (860 packages have 34 MB of entries): when they are
 /// revalidated, each is looked at several times, and to read and to hash it anew each time took longer than all else.
-const HOT_ENTRIES: Room = Room {
+const ENTRY_CAPACITY: Capacity = Capacity {
     idle: 4 << 20,
     burst: 48 << 20,
 };
-/// Room for blobs in memory, in bytes, and what an open file counts for in it.
-const HOT_BLOBS: Room = Room {
+/// Capacity for blobs in memory, in bytes, and what an open file counts for in it.
+const BLOB_CAPACITY: Capacity = Capacity {
     idle: 4 << 20,
     burst: 8 << 20,
 };
-const OPEN_FILE: u64 = 32 << 10;
+const OPEN_FILE_WEIGHT: u64 = 32 << 10;
 /// The largest blob kept open or in memory. Those that are larger are opened and read anew each time.
-const HOT_BLOB: u64 = 512 << 10;
+const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
 
 impl Store {
     /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
@@ -79,24 +79,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unusable`] if the folder belongs to another user or others may write to it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        guard(folder)?;
-        let top = folder.join(VERSION);
+        check_ownership(folder)?;
+        let top = folder.join(FORMAT_VERSION);
         let staging = Arc::new(Staging {
             folder: top.join("staging"),
-            mine: Mutex::default(),
+            process_dir: Mutex::default(),
         });
         Ok(Self {
             top,
             staging,
-            entries: Hot::new(512, HOT_ENTRIES, |entry| {
+            entries: MemoryCache::new(512, ENTRY_CAPACITY, |entry| {
                 // What it takes beside its body: head, path, and their places in tables.
                 entry.body.len() as u64 + 512
             }),
-            blobs: Hot::new(128, HOT_BLOBS, |blob| match blob.bytes.in_memory() {
+            blobs: MemoryCache::new(128, BLOB_CAPACITY, |blob| match blob.bytes.in_memory() {
                 Some(bytes) => bytes.len() as u64,
-                None => OPEN_FILE,
+                None => OPEN_FILE_WEIGHT,
             }),
-            rooms: Arc::default(),
+            buffers: Arc::default(),
         })
     }
 
@@ -109,10 +109,10 @@ impl Store {
         let folder = self.top.parent().unwrap_or(&self.top);
         let prepare = || {
             make_folder(&self.staging.folder)?;
-            guard(folder).map_err(io::Error::other)?;
-            write_new(&folder.join("CACHEDIR.TAG"), TAG)?;
-            sweep(&self.staging.folder);
-            self.staging.mine().map(drop)
+            check_ownership(folder).map_err(io::Error::other)?;
+            write_new(&folder.join("CACHEDIR.TAG"), CACHEDIR_TAG)?;
+            remove_dead_processes(&self.staging.folder);
+            self.staging.process_dir().map(drop)
         };
         prepare().map_err(|source| unusable(folder, source))
     }
@@ -121,14 +121,14 @@ impl Store {
         self.path(&["entries", key.as_str()])
     }
 
-    fn blob_path(&self, sum: Sha256) -> PathBuf {
-        let digits = sum.digits();
+    fn blob_path(&self, sha256: Sha256) -> PathBuf {
+        let digits = sha256.digits();
         let digits = std::str::from_utf8(&digits).unwrap_or_default();
         let (first, rest) = digits.split_at(2);
         self.path(&["blobs", first, rest])
     }
 
-    /// A path below the top. Each hit needs one: its room is made once.
+    /// A path below the top. Each hit needs one: it allocates once.
     fn path(&self, parts: &[&str]) -> PathBuf {
         let len = parts.iter().map(|part| part.len() + 1).sum::<usize>();
         let mut path = PathBuf::with_capacity(self.top.as_os_str().len() + len);
@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// Writes a small file so that it is there whole or not at all.
-    async fn put(
+    async fn write_file(
         &self,
         path: PathBuf,
         parts: [Bytes; 2],
@@ -209,14 +209,14 @@ fn unusable(folder: &Path, source: io::Error) -> StoreError {
 }
 
 /// Whoever can write to the store can choose what builds are made of, so it must be ours alone.
-fn guard(folder: &Path) -> Result<(), StoreError> {
+fn check_ownership(folder: &Path) -> Result<(), StoreError> {
     let refuse = |why: String| {
         Err(StoreError::Unusable {
             folder: folder.to_owned(),
             why,
         })
     };
-    for part in [folder.to_owned(), folder.join(VERSION)] {
+    for part in [folder.to_owned(), folder.join(FORMAT_VERSION)] {
         let Ok(found) = fs::metadata(&part) else {
             continue;
         };
@@ -243,12 +243,12 @@ struct Staging {
     /// The staging folder of all processes.
     folder: PathBuf,
     /// This process's part of it, made at the first need.
-    mine: Mutex<Option<Arc<Mine>>>,
+    process_dir: Mutex<Option<Arc<ProcessDir>>>,
 }
 
 /// One process's part of the staging folder. Whoever can lock its `lock` file knows that the process is dead.
 #[derive(Debug)]
-struct Mine {
+struct ProcessDir {
     folder: PathBuf,
     _lock: File,
 }
@@ -256,34 +256,36 @@ struct Mine {
 impl Staging {
     /// A new file in this process's part.
     fn file(&self) -> io::Result<NamedTempFile> {
-        match NamedTempFile::new_in(&self.mine()?.folder) {
+        match NamedTempFile::new_in(&self.process_dir()?.folder) {
             // Somebody deleted the store, as they may: it begins anew.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lock().take();
-                NamedTempFile::new_in(&self.mine()?.folder)
+                NamedTempFile::new_in(&self.process_dir()?.folder)
             }
             made => made,
         }
     }
 
-    fn mine(&self) -> io::Result<Arc<Mine>> {
-        let mut mine = self.lock();
-        if let Some(mine) = &*mine {
-            return Ok(mine.clone());
+    fn process_dir(&self) -> io::Result<Arc<ProcessDir>> {
+        let mut process_dir = self.lock();
+        if let Some(process_dir) = &*process_dir {
+            return Ok(process_dir.clone());
         }
         make_folder(&self.folder)?;
-        let made = Arc::new(Mine::new(&self.folder)?);
-        *mine = Some(made.clone());
+        let made = Arc::new(ProcessDir::new(&self.folder)?);
+        *process_dir = Some(made.clone());
         Ok(made)
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Mine>>> {
-        self.mine.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<ProcessDir>>> {
+        self.process_dir
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Mine {
+impl ProcessDir {
     fn new(all: &Path) -> io::Result<Self> {
         loop {
             let folder = tempfile::Builder::new()
@@ -315,7 +317,7 @@ impl Mine {
     }
 }
 
-impl Drop for Mine {
+impl Drop for ProcessDir {
     fn drop(&mut self) {
         // The process may end in the middle of this. As long as the lock is there, the next one knows that this one is dead.
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
@@ -332,13 +334,13 @@ impl Drop for Mine {
 
 /// Whether the process lives whose part of staging this is. To look takes its lock for a moment if not, shared, so that nobody else
 /// who looks is misled.
-fn is_alive(folder: &Path) -> bool {
+fn is_process_alive(folder: &Path) -> bool {
     let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
     matches!(lock, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Takes away what dead processes left in staging. What cannot be removed now is tried again at the next start.
-fn sweep(staging: &Path) {
+fn remove_dead_processes(staging: &Path) {
     for folder in fs::read_dir(staging).into_iter().flatten().flatten() {
         let lock = folder.path().join("lock");
         match OpenOptions::new().write(true).open(&lock) {
@@ -362,7 +364,7 @@ fn sweep(staging: &Path) {
 }
 
 /// Opens for reading, never through a symbolic link; `None` if there is nothing.
-fn open(path: &Path) -> io::Result<Option<File>> {
+fn open_nofollow(path: &Path) -> io::Result<Option<File>> {
     let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
     match OpenOptions::new()
         .read(true)
@@ -394,19 +396,19 @@ impl Store {
         }
         let at = path.clone();
         let read = blocking(move || {
-            let Some(mut file) = open(&path)? else {
+            let Some(mut file) = open_nofollow(&path)? else {
                 return Ok(None);
             };
             let found = file.metadata()?;
             let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
             file.read_to_end(&mut record)?;
             let entry = Entry::parse(Bytes::from(record), found.modified()?);
-            Ok(Some((Stamp::of(&found), entry)))
+            Ok(Some((Fingerprint::of(&found), entry)))
         });
         match read.await {
             Ok(None) => Ok(None),
-            Ok(Some((stamp, Ok(entry)))) => {
-                self.entries.put(at, stamp, entry.clone());
+            Ok(Some((fingerprint, Ok(entry)))) => {
+                self.entries.put(at, fingerprint, entry.clone());
                 Ok(Some(entry))
             }
             Ok(Some((_, Err(why)))) => Err(StoreError::Damaged {
@@ -432,9 +434,9 @@ impl Store {
     pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
         let put = self
-            .put(self.entry_path(key), parts, Some(entry.checked))
+            .write_file(self.entry_path(key), parts, Some(entry.checked))
             .await;
-        self.entries.doubt();
+        self.entries.forget_stats();
         put
     }
 
@@ -442,12 +444,12 @@ impl Store {
     pub async fn mark_checked(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
         let path = self.entry_path(key);
         let at = path.clone();
-        let touched = blocking(move || touch(&path, |_| Some(checked))).await;
+        let touched = blocking(move || change_mtime(&path, |_| Some(checked))).await;
         if let Some((before, after, checked)) =
             touched.map_err(|source| StoreError::io(at.clone(), source))?
         {
             self.entries
-                .restamp(&at, before, after, |entry| entry.checked = checked);
+                .update(&at, before, after, |entry| entry.checked = checked);
         }
         Ok(())
     }
@@ -460,22 +462,22 @@ impl Store {
             .collect();
         let touched = blocking(move || {
             due.iter().try_for_each(|(path, since)| {
-                touch(path, |checked| {
+                change_mtime(path, |checked| {
                     (checked < *since).then_some(SystemTime::UNIX_EPOCH)
                 })
                 .map(drop)
             })
         })
         .await;
-        self.entries.doubt();
+        self.entries.forget_stats();
         touched.map_err(|source| StoreError::io(self.top.join("entries"), source))
     }
 
     /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
-    pub async fn blob(&self, sum: Sha256) -> Result<Option<Blob>, StoreError> {
-        let path = self.blob_path(sum);
-        if let Some((stamp, blob)) = self.blobs.get(&path) {
-            // Asked for again, and soon: it is worth its room.
+    pub async fn blob(&self, sha256: Sha256) -> Result<Option<Blob>, StoreError> {
+        let path = self.blob_path(sha256);
+        if let Some((fingerprint, blob)) = self.blobs.get(&path) {
+            // Asked for again, and soon: it is worth its memory.
             if blob.bytes.in_memory().is_some() {
                 return Ok(Some(blob));
             }
@@ -485,30 +487,30 @@ impl Store {
             };
             let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
             let blob = Blob { bytes, ..blob };
-            self.blobs.put(path, stamp, blob.clone());
+            self.blobs.put(path, fingerprint, blob.clone());
             return Ok(Some(blob));
         }
-        let (at, rooms) = (path.clone(), self.rooms.clone());
+        let (at, buffers) = (path.clone(), self.buffers.clone());
         let opened = blocking(move || {
-            let Some(file) = open(&path)? else {
+            let Some(file) = open_nofollow(&path)? else {
                 return Ok(None);
             };
             let found = file.metadata()?;
             let blob = Blob {
                 len: found.len(),
-                bytes: Arc::new(Reader {
+                bytes: Arc::new(FileReader {
                     file: Arc::new(file),
-                    rooms,
+                    buffers,
                 }),
             };
-            Ok(Some((Stamp::of(&found), blob)))
+            Ok(Some((Fingerprint::of(&found), blob)))
         });
         match opened.await {
             Ok(None) => Ok(None),
-            Ok(Some((stamp, blob))) => {
-                // A deleted file takes its room on disk for as long as it is open.
-                if blob.len <= HOT_BLOB {
-                    self.blobs.put(at, stamp, blob.clone());
+            Ok(Some((fingerprint, blob))) => {
+                // A deleted file takes disk space for as long as it is open.
+                if blob.len <= MAX_CACHED_BLOB_BYTES {
+                    self.blobs.put(at, fingerprint, blob.clone());
                 }
                 Ok(Some(blob))
             }
@@ -516,10 +518,13 @@ impl Store {
         }
     }
 
-    /// Which of `sums` are held, in the same order.
-    pub async fn contains(&self, sums: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
-        let paths: Vec<_> = sums.into_iter().map(|sum| self.blob_path(sum)).collect();
-        blocking(move || Ok(paths.iter().map(|path| is_body(path)).collect()))
+    /// Which of `hashes` are held, in the same order.
+    pub async fn contains(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
+        let paths: Vec<_> = hashes
+            .into_iter()
+            .map(|sha256| self.blob_path(sha256))
+            .collect();
+        blocking(move || Ok(paths.iter().map(|path| is_nonempty_file(path)).collect()))
             .await
             .map_err(|source| StoreError::io(&self.top, source))
     }
@@ -529,34 +534,34 @@ impl Store {
         let staging = self.staging.clone();
         Ok(Spool::new(
             Box::new(move || staging.file()),
-            self.rooms.clone(),
+            self.buffers.clone(),
         ))
     }
 
     /// Makes a spooled body the blob of its hash, which the caller has proven. A blob that is there already is as good.
-    pub async fn put_blob(&self, spool: Arc<Spool>, sum: Sha256) -> Result<(), StoreError> {
-        let path = self.blob_path(sum);
+    pub async fn put_blob(&self, spool: Arc<Spool>, sha256: Sha256) -> Result<(), StoreError> {
+        let path = self.blob_path(sha256);
         let at = path.clone();
         let put = blocking(move || {
-            let (file, staged) = spool.take()?;
+            let (file, staged) = spool.take_file()?;
             file.sync_all()?;
             publish(staged, &path)
         })
         .await;
-        self.blobs.doubt();
+        self.blobs.forget_stats();
         put.map_err(|source| StoreError::io(at, source))
     }
 
     /// Takes away a blob that was found damaged. None there, no effect.
-    pub async fn remove_blob(&self, sum: Sha256) -> Result<(), StoreError> {
-        let path = self.blob_path(sum);
+    pub async fn remove_blob(&self, sha256: Sha256) -> Result<(), StoreError> {
+        let path = self.blob_path(sha256);
         let at = path.clone();
         let removed = blocking(move || match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         })
         .await;
-        self.blobs.doubt();
+        self.blobs.forget_stats();
         removed.map_err(|source| StoreError::io(at, source))
     }
 
@@ -603,7 +608,7 @@ impl Store {
             .join(format!("{}.json", &name[..32]));
         let text = serde_json::to_vec(pin)
             .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
-        self.put(path, [Bytes::from(text), Bytes::new()], None)
+        self.write_file(path, [Bytes::from(text), Bytes::new()], None)
             .await
     }
 
@@ -611,9 +616,9 @@ impl Store {
     pub async fn statistics(&self) -> Result<Statistics, StoreError> {
         let top = self.top.clone();
         blocking(move || {
-            let (entries, entry_bytes) = count(&top.join("entries"));
-            let (blobs, blob_bytes) = count(&top.join("blobs"));
-            let (projects, _) = count(&top.join("projects"));
+            let (entries, entry_bytes) = count_files(&top.join("entries"));
+            let (blobs, blob_bytes) = count_files(&top.join("blobs"));
+            let (projects, _) = count_files(&top.join("projects"));
             Ok(Statistics {
                 entries,
                 entry_bytes,
@@ -642,14 +647,14 @@ impl Store {
     /// # Errors
     /// What the system said.
     pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
-        let mine = self
+        let process_dir = self
             .staging
-            .mine()
+            .process_dir()
             .map_err(|source| StoreError::io(&self.staging.folder, source))?;
-        let path = mine.folder.join(ANNOUNCEMENT);
+        let path = process_dir.folder.join(ANNOUNCEMENT_FILE);
         let text = serde_json::to_vec(announcement)
             .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
-        self.put(path, [Bytes::from(text), Bytes::new()], None)
+        self.write_file(path, [Bytes::from(text), Bytes::new()], None)
             .await
     }
 
@@ -658,9 +663,9 @@ impl Store {
         let folders = fs::read_dir(&self.staging.folder).into_iter().flatten();
         let mut all: Vec<_> = folders
             .flatten()
-            .filter(|folder| is_alive(&folder.path()))
+            .filter(|folder| is_process_alive(&folder.path()))
             .filter_map(|folder| {
-                let path = folder.path().join(ANNOUNCEMENT);
+                let path = folder.path().join(ANNOUNCEMENT_FILE);
                 let announcement = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
                 Some((fs::metadata(&path).ok()?.modified().ok()?, announcement))
             })
@@ -677,20 +682,20 @@ impl Store {
     /// What the system said.
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
         let make = || {
-            let folder = self.staging.mine()?.folder.join("scratch");
+            let folder = self.staging.process_dir()?.folder.join("scratch");
             make_folder(&folder).map(|()| folder)
         };
         make().map_err(|source| StoreError::io(&self.staging.folder, source))
     }
 }
 
-/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's stamp changed,
+/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's fingerprint changed,
 /// and what that time is now.
-fn touch(
+fn change_mtime(
     path: &Path,
     choose: impl FnOnce(SystemTime) -> Option<SystemTime>,
-) -> io::Result<Option<(Stamp, Stamp, SystemTime)>> {
-    let Some(file) = open(path)? else {
+) -> io::Result<Option<(Fingerprint, Fingerprint, SystemTime)>> {
+    let Some(file) = open_nofollow(path)? else {
         return Ok(None);
     };
     let found = file.metadata()?;
@@ -699,16 +704,20 @@ fn touch(
     };
     file.set_modified(checked)?;
     let now = file.metadata()?;
-    Ok(Some((Stamp::of(&found), Stamp::of(&now), now.modified()?)))
+    Ok(Some((
+        Fingerprint::of(&found),
+        Fingerprint::of(&now),
+        now.modified()?,
+    )))
 }
 
 /// Whether there is a file with something in it, and no link.
-fn is_body(path: &Path) -> bool {
+fn is_nonempty_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
 /// Files below a folder and their bytes.
-fn count(folder: &Path) -> (u64, u64) {
+fn count_files(folder: &Path) -> (u64, u64) {
     WalkDir::new(folder)
         .into_iter()
         .flatten()
@@ -723,7 +732,7 @@ fn count(folder: &Path) -> (u64, u64) {
 mod tests {
     use std::time::Duration;
 
-    use super::{super::hot::BELIEF, *};
+    use super::{super::hot::STAT_TTL, *};
     use crate::{
         resource::{IndexEntry, Location, Registries},
         store::ReadAt as _,
@@ -815,16 +824,16 @@ mod tests {
     async fn a_blob_is_visible_only_after_it_was_put_and_a_dropped_spool_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let sum = Sha256::of(b"body");
+        let sha256 = Sha256::of(b"body");
         let spool = store.spool().await.unwrap();
         spool.write(0, b"bo").unwrap();
         spool.write(2, b"dy").unwrap();
-        assert!(store.blob(sum).await.unwrap().is_none());
+        assert!(store.blob(sha256).await.unwrap().is_none());
         drop(spool);
         let spool = Arc::new(store.spool().await.unwrap());
         spool.write(0, b"body").unwrap();
-        store.put_blob(spool.clone(), sum).await.unwrap();
-        let blob = store.blob(sum).await.unwrap().unwrap();
+        store.put_blob(spool.clone(), sha256).await.unwrap();
+        let blob = store.blob(sha256).await.unwrap().unwrap();
         assert_eq!(blob.bytes.read_at(1, 3).await.unwrap(), "ody");
         assert_eq!(
             spool.read_at(0, 4).await.unwrap(),
@@ -832,7 +841,10 @@ mod tests {
             "readers behind the writer go on after the commit"
         );
         assert_eq!(
-            store.contains(vec![Sha256::of(b"x"), sum]).await.unwrap(),
+            store
+                .contains(vec![Sha256::of(b"x"), sha256])
+                .await
+                .unwrap(),
             [false, true]
         );
         drop(spool);
@@ -846,8 +858,8 @@ mod tests {
         let path = folder
             .path()
             .join("v1/blobs")
-            .join(&sum.to_string()[..2])
-            .join(&sum.to_string()[2..]);
+            .join(&sha256.to_string()[..2])
+            .join(&sha256.to_string()[2..]);
         assert_eq!(
             fs::metadata(path).unwrap().permissions().mode() & 0o7777,
             0o600
@@ -910,7 +922,7 @@ mod tests {
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         let text = serde_json::to_vec(&announcement(3)).unwrap();
-        fs::write(dead.join(ANNOUNCEMENT), text).unwrap();
+        fs::write(dead.join(ANNOUNCEMENT_FILE), text).unwrap();
         assert_eq!(pids(), [1]);
         looks.prepare().unwrap();
         assert!(!dead.exists());
@@ -1005,27 +1017,27 @@ mod tests {
             assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
         }
         other.mark_checked(&key, at(5)).await.unwrap();
-        tokio::time::sleep(BELIEF).await;
+        tokio::time::sleep(STAT_TTL).await;
         let renewed = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(renewed.checked, at(5));
         other.invalidate(vec![(key.clone(), at(6))]).await.unwrap();
-        tokio::time::sleep(BELIEF).await;
+        tokio::time::sleep(STAT_TTL).await;
         let expired = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(expired.checked, SystemTime::UNIX_EPOCH);
         other.put_entry(&key, &entry(b"two", at(5))).await.unwrap();
-        tokio::time::sleep(BELIEF).await;
+        tokio::time::sleep(STAT_TTL).await;
         assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"two", at(5))));
 
-        let sum = Sha256::of(b"body");
+        let sha256 = Sha256::of(b"body");
         let spool = other.spool().await.unwrap();
         spool.write(0, b"body").unwrap();
-        other.put_blob(Arc::new(spool), sum).await.unwrap();
+        other.put_blob(Arc::new(spool), sha256).await.unwrap();
         for _ in 0..2 {
-            let blob = ours.blob(sum).await.unwrap().unwrap();
+            let blob = ours.blob(sha256).await.unwrap().unwrap();
             assert_eq!(blob.bytes.read_at(1, 2).await.unwrap(), "od");
         }
-        other.remove_blob(sum).await.unwrap();
-        tokio::time::sleep(BELIEF).await;
-        assert!(ours.blob(sum).await.unwrap().is_none());
+        other.remove_blob(sha256).await.unwrap();
+        tokio::time::sleep(STAT_TTL).await;
+        assert!(ours.blob(sha256).await.unwrap().is_none());
     }
 }

@@ -18,14 +18,14 @@ use quick_cache::{Weighter, sync::Cache};
 
 /// A file as it was when it was read. Every way to change what is in its place, or when it was last checked, changes this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct Fingerprint {
     inode: u64,
     len: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl Fingerprint {
     pub(super) fn of(found: &fs::Metadata) -> Self {
         Self {
             inode: found.ino(),
@@ -36,16 +36,16 @@ impl Stamp {
     }
 }
 
-/// How long nobody asks until the room of a burst is given up.
-const CALM: Duration = Duration::from_secs(5);
+/// How long nobody asks until the capacity of a burst is given up.
+const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(5);
 
 /// How long a look at a file is believed, unless anything was read or written meanwhile. What another process puts is seen so much
 /// later at most; and since whatever is read ends all belief, what was put before that is seen at once.
-pub(super) const BELIEF: Duration = Duration::from_millis(10);
+pub(super) const STAT_TTL: Duration = Duration::from_millis(10);
 
-/// Room for values, by weight. None that weighs more than an eighth of it is kept.
+/// Capacity for values, by weight. None that weighs more than an eighth of it is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     /// When nobody asks.
     pub(super) idle: u64,
     /// While somebody asks, and a moment longer.
@@ -53,172 +53,177 @@ pub(super) struct Room {
 }
 
 /// Values read from files, by path.
-pub(super) struct Hot<T> {
-    began: Instant,
+pub(super) struct MemoryCache<T> {
+    created: Instant,
     /// Looks up to this moment, in nanoseconds since the beginning, count no more.
-    doubted: AtomicU64,
-    held: Arc<Held<T>>,
+    stats_forgotten: AtomicU64,
+    shared: Arc<MemoryTable<T>>,
     weight: fn(&T) -> u64,
-    room: Room,
+    capacity: Capacity,
 }
 
-struct Held<T> {
+struct MemoryTable<T> {
     /// By paths as strings, since to hash a path part by part takes longer than all else.
-    table: Cache<OsString, Arc<Value<T>>, Weigh<T>>,
+    table: Cache<OsString, Arc<CachedValue<T>>, ValueWeigher<T>>,
     /// Whether somebody asked since this was last looked at.
     is_used: AtomicBool,
-    /// Whether there is the room of a burst now.
-    is_wide: AtomicBool,
+    /// Whether there is the capacity of a burst now.
+    is_grown: AtomicBool,
 }
 
-struct Value<T> {
-    stamp: Stamp,
+struct CachedValue<T> {
+    fingerprint: Fingerprint,
     /// When the file was last seen to be the same, in nanoseconds since the beginning.
-    looked: AtomicU64,
+    stat_taken: AtomicU64,
     value: T,
 }
 
-impl<T> Value<T> {
+impl<T> CachedValue<T> {
     /// A value whose file is yet to be looked at.
-    fn new(stamp: Stamp, value: T) -> Arc<Self> {
+    fn new(fingerprint: Fingerprint, value: T) -> Arc<Self> {
         Arc::new(Self {
-            stamp,
-            looked: AtomicU64::new(0),
+            fingerprint,
+            stat_taken: AtomicU64::new(0),
             value,
         })
     }
 }
 
-/// Takes the room of a burst away once nobody asks.
-async fn narrow<T: Clone>(held: Weak<Held<T>>, idle: u64) {
+/// Takes the capacity of a burst away once nobody asks.
+async fn shrink_when_idle<T: Clone>(shared: Weak<MemoryTable<T>>, idle: u64) {
     loop {
-        tokio::time::sleep(CALM).await;
-        let Some(held) = held.upgrade() else { return };
-        if !held.is_used.swap(false, Ordering::Relaxed) {
-            held.table.set_capacity(idle);
-            held.is_wide.store(false, Ordering::Release);
+        tokio::time::sleep(IDLE_BEFORE_SHRINK).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        if !shared.is_used.swap(false, Ordering::Relaxed) {
+            shared.table.set_capacity(idle);
+            shared.is_grown.store(false, Ordering::Release);
             return;
         }
     }
 }
 
-struct Weigh<T>(fn(&T) -> u64);
+struct ValueWeigher<T>(fn(&T) -> u64);
 
-impl<T> Clone for Weigh<T> {
+impl<T> Clone for ValueWeigher<T> {
     fn clone(&self) -> Self {
         Self(self.0)
     }
 }
 
-impl<T> fmt::Debug for Hot<T> {
+impl<T> fmt::Debug for MemoryCache<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hot").finish_non_exhaustive()
+        f.debug_struct("MemoryCache").finish_non_exhaustive()
     }
 }
 
-impl<T> Weighter<OsString, Arc<Value<T>>> for Weigh<T> {
-    fn weight(&self, _: &OsString, held: &Arc<Value<T>>) -> u64 {
-        self.0(&held.value).max(1)
+impl<T> Weighter<OsString, Arc<CachedValue<T>>> for ValueWeigher<T> {
+    fn weight(&self, _: &OsString, cached: &Arc<CachedValue<T>>) -> u64 {
+        self.0(&cached.value).max(1)
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Hot<T> {
-    /// Nothing yet; `usual` many values are expected.
-    pub(super) fn new(usual: usize, room: Room, weight: fn(&T) -> u64) -> Self {
-        let held = Held {
-            table: Cache::with_weighter(usual, room.idle, Weigh(weight)),
+impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
+    /// Nothing yet; `expected` many values are expected.
+    pub(super) fn new(expected: usize, capacity: Capacity, weight: fn(&T) -> u64) -> Self {
+        let shared = MemoryTable {
+            table: Cache::with_weighter(expected, capacity.idle, ValueWeigher(weight)),
             is_used: AtomicBool::new(false),
-            is_wide: AtomicBool::new(false),
+            is_grown: AtomicBool::new(false),
         };
         Self {
-            began: Instant::now(),
-            doubted: AtomicU64::new(0),
-            held: Arc::new(held),
+            created: Instant::now(),
+            stats_forgotten: AtomicU64::new(0),
+            shared: Arc::new(shared),
             weight,
-            room,
+            capacity,
         }
     }
 
     /// What was read from `path`, if the same file is still there, or was a moment ago. May ask the file system, but waits for no
     /// disk if anybody asked lately.
-    pub(super) fn get(&self, path: &Path) -> Option<(Stamp, T)> {
-        let held = self.held.table.get(path.as_os_str())?;
-        if !self.held.is_used.load(Ordering::Relaxed) {
-            self.held.is_used.store(true, Ordering::Relaxed);
+    pub(super) fn get(&self, path: &Path) -> Option<(Fingerprint, T)> {
+        let cached = self.shared.table.get(path.as_os_str())?;
+        if !self.shared.is_used.load(Ordering::Relaxed) {
+            self.shared.is_used.store(true, Ordering::Relaxed);
         }
         // Taken before the look: what is written meanwhile is later.
         let now = self.now();
-        let looked = held.looked.load(Ordering::Acquire);
-        let is_believed = looked > self.doubted.load(Ordering::Acquire)
-            && Duration::from_nanos(now.saturating_sub(looked)) < BELIEF;
-        if !is_believed {
+        let stat_taken = cached.stat_taken.load(Ordering::Acquire);
+        let is_recent = stat_taken > self.stats_forgotten.load(Ordering::Acquire)
+            && Duration::from_nanos(now.saturating_sub(stat_taken)) < STAT_TTL;
+        if !is_recent {
             match fs::symlink_metadata(path) {
-                Ok(found) if Stamp::of(&found) == held.stamp => {
-                    held.looked.store(now, Ordering::Release);
+                Ok(found) if Fingerprint::of(&found) == cached.fingerprint => {
+                    cached.stat_taken.store(now, Ordering::Release);
                 }
                 Ok(_) | Err(_) => {
-                    self.held.table.remove(path.as_os_str());
+                    self.shared.table.remove(path.as_os_str());
                     return None;
                 }
             }
         }
-        Some((held.stamp, held.value.clone()))
+        Some((cached.fingerprint, cached.value.clone()))
     }
 
     /// Believes no look any more. To be called after each change of a file.
-    pub(super) fn doubt(&self) {
-        self.doubted.fetch_max(self.now(), Ordering::AcqRel);
+    pub(super) fn forget_stats(&self) {
+        self.stats_forgotten.fetch_max(self.now(), Ordering::AcqRel);
     }
 
-    /// Keeps what was read from the file whose stamp was `before`, now that it is `after`, with what `change` does to it.
-    pub(super) fn restamp(
+    /// Keeps what was read from the file whose fingerprint was `before`, now that it is `after`, with what `change` does to it.
+    pub(super) fn update(
         &self,
         path: &Path,
-        before: Stamp,
-        after: Stamp,
+        before: Fingerprint,
+        after: Fingerprint,
         change: impl FnOnce(&mut T),
     ) {
-        self.doubt();
-        if let Some(held) = self.held.table.get(path.as_os_str())
-            && held.stamp == before
+        self.forget_stats();
+        if let Some(cached) = self.shared.table.get(path.as_os_str())
+            && cached.fingerprint == before
         {
-            let mut value = held.value.clone();
+            let mut value = cached.value.clone();
             change(&mut value);
-            self.held
+            self.shared
                 .table
-                .insert(path.as_os_str().to_owned(), Value::new(after, value));
+                .insert(path.as_os_str().to_owned(), CachedValue::new(after, value));
         }
     }
 
-    /// Keeps what was read from the file of this stamp.
-    pub(super) fn put(&self, path: PathBuf, stamp: Stamp, value: T) {
+    /// Keeps what was read from the file of this fingerprint.
+    pub(super) fn put(&self, path: PathBuf, fingerprint: Fingerprint, value: T) {
         // Whoever put it may have made something else due before.
-        self.doubt();
-        let room = self.widen();
-        if (self.weight)(&value) <= room / 8 {
-            self.held
+        self.forget_stats();
+        let capacity = self.grow();
+        if (self.weight)(&value) <= capacity / 8 {
+            self.shared
                 .table
-                .insert(path.into_os_string(), Value::new(stamp, value));
+                .insert(path.into_os_string(), CachedValue::new(fingerprint, value));
         }
     }
 
     /// Nanoseconds since the beginning.
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Makes the room of a burst for as long as somebody asks, where there is a runtime to take it away again; says how much
-    /// room there is.
-    fn widen(&self) -> u64 {
+    /// Makes the capacity of a burst for as long as somebody asks, where there is a runtime to take it away again; says how much
+    /// capacity there is.
+    fn grow(&self) -> u64 {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return self.room.idle;
+            return self.capacity.idle;
         };
-        self.held.is_used.store(true, Ordering::Relaxed);
-        if !self.held.is_wide.swap(true, Ordering::AcqRel) {
-            self.held.table.set_capacity(self.room.burst);
-            runtime.spawn(narrow(Arc::downgrade(&self.held), self.room.idle));
+        self.shared.is_used.store(true, Ordering::Relaxed);
+        if !self.shared.is_grown.swap(true, Ordering::AcqRel) {
+            self.shared.table.set_capacity(self.capacity.burst);
+            runtime.spawn(shrink_when_idle(
+                Arc::downgrade(&self.shared),
+                self.capacity.idle,
+            ));
         }
-        self.room.burst
+        self.capacity.burst
     }
 }
 
@@ -229,58 +234,58 @@ mod tests {
     #[test]
     fn a_look_is_believed_for_a_moment_and_not_beyond_what_was_read_or_written_since() {
         let folder = tempfile::tempdir().unwrap();
-        let room = Room {
+        let capacity = Capacity {
             idle: 100,
             burst: 100,
         };
-        let hot = Hot::new(100, room, |_: &u8| 1);
+        let cache = MemoryCache::new(100, capacity, |_: &u8| 1);
         let path = folder.path().join("file");
-        let stamp = || Stamp::of(&fs::metadata(&path).unwrap());
+        let fingerprint = || Fingerprint::of(&fs::metadata(&path).unwrap());
         let is_seen_at_once = |meanwhile: &dyn Fn()| {
             (0..20).all(|round| {
-                hot.put(path.clone(), stamp(), 1);
-                assert!(hot.get(&path).is_some());
+                cache.put(path.clone(), fingerprint(), 1);
+                assert!(cache.get(&path).is_some());
                 fs::write(&path, "x".repeat(round)).unwrap();
                 meanwhile();
-                hot.get(&path).is_none()
+                cache.get(&path).is_none()
             })
         };
         fs::write(&path, "").unwrap();
         // One write in twenty takes less than a moment.
         assert!(!is_seen_at_once(&|| {}));
-        assert!(is_seen_at_once(&|| hot.doubt()));
-        assert!(is_seen_at_once(&|| hot.put(
+        assert!(is_seen_at_once(&|| cache.forget_stats()));
+        assert!(is_seen_at_once(&|| cache.put(
             folder.path().join("other"),
-            stamp(),
+            fingerprint(),
             2
         )));
-        assert!(is_seen_at_once(&|| std::thread::sleep(BELIEF)));
+        assert!(is_seen_at_once(&|| std::thread::sleep(STAT_TTL)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_has_more_room_and_keeps_it_while_somebody_asks() {
         let folder = tempfile::tempdir().unwrap();
-        let room = Room {
+        let capacity = Capacity {
             idle: 20,
             burst: 400,
         };
-        let hot = Hot::new(100, room, |value: &Vec<u8>| value.len() as u64);
+        let cache = MemoryCache::new(100, capacity, |value: &Vec<u8>| value.len() as u64);
         let path = |number: u64| folder.path().join(number.to_string());
         for number in 0..100 {
             fs::write(path(number), "x").unwrap();
-            let stamp = Stamp::of(&fs::metadata(path(number)).unwrap());
-            hot.put(path(number), stamp, vec![0; 3]);
+            let fingerprint = Fingerprint::of(&fs::metadata(path(number)).unwrap());
+            cache.put(path(number), fingerprint, vec![0; 3]);
         }
-        let held = || {
+        let cached = || {
             (0..100)
-                .filter(|number| hot.get(&path(*number)).is_some())
+                .filter(|number| cache.get(&path(*number)).is_some())
                 .count()
         };
         for _ in 0..3 {
-            assert!(held() > 90, "{}", held());
-            tokio::time::sleep(CALM * 9 / 10).await;
+            assert!(cached() > 90, "{}", cached());
+            tokio::time::sleep(IDLE_BEFORE_SHRINK * 9 / 10).await;
         }
-        tokio::time::sleep(CALM * 3).await;
-        assert!(held() <= 6, "{}", held());
+        tokio::time::sleep(IDLE_BEFORE_SHRINK * 3).await;
+        assert!(cached() <= 6, "{}", cached());
     }
 }

@@ -1,4 +1,4 @@
-//! Reads files that are most likely in the page cache: without a detour if they are, into room that is used again. Knows
+//! Reads files that are most likely in the page cache: without a detour if they are, into buffers that are used again. Knows
 //! nothing of what is in them.
 
 use std::{
@@ -18,45 +18,45 @@ use super::{ReadAt, spool::blocking};
 
 /// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
 pub const CHUNK_BYTES: usize = 256 << 10;
-/// Reads below this size get room from the allocator, which is fast at that.
-const SMALL: usize = 32 << 10;
-/// How many pieces of room are kept for the next reads, by each group of threads. New room for each would be cleared by the
+/// Reads below this size get memory from the allocator, which is fast at that.
+const MIN_POOLED_BYTES: usize = 32 << 10;
+/// How many buffers are kept for the next reads, by each group of threads. A new buffer for each would be cleared by the
 /// kernel page by page, which takes longer than the reading.
-const ROOMS: usize = 3;
+const BUFFERS_PER_GROUP: usize = 3;
 /// Groups of threads. Room that another processor has just written to is slow to write to.
-const GROUPS: usize = 2;
+const THREAD_GROUPS: usize = 2;
 
 /// An open file that is read piece by piece.
 #[derive(Clone, Debug)]
-pub(super) struct Reader {
+pub(super) struct FileReader {
     pub(super) file: Arc<File>,
-    pub(super) rooms: Arc<Rooms>,
+    pub(super) buffers: Arc<BufferPool>,
 }
 
 /// Room for pieces, free to be used.
 #[derive(Debug, Default)]
-pub(super) struct Rooms([Mutex<Vec<Vec<u8>>>; GROUPS]);
+pub(super) struct BufferPool([Mutex<Vec<Vec<u8>>>; THREAD_GROUPS]);
 
-impl Rooms {
+impl BufferPool {
     fn take(&self) -> Vec<u8> {
-        self.mine().pop().unwrap_or_else(|| vec![0; CHUNK_BYTES])
+        self.group().pop().unwrap_or_else(|| vec![0; CHUNK_BYTES])
     }
 
-    fn give_back(&self, room: Vec<u8>) {
-        let mut rooms = self.mine();
-        if rooms.len() < ROOMS {
-            rooms.push(room);
+    fn put_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.group();
+        if buffers.len() < BUFFERS_PER_GROUP {
+            buffers.push(buffer);
         }
     }
 
-    /// The room of this thread's group. Never held across an await.
-    fn mine(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    /// The buffer of this thread's group. Never held across an await.
+    fn group(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % GROUPS;
+            static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % THREAD_GROUPS;
         }
-        let group = GROUP.with(|group| &self.0[*group]);
-        group.lock().unwrap_or_else(PoisonError::into_inner)
+        let buffers = GROUP.with(|group| &self.0[*group]);
+        buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,49 +74,56 @@ impl ReadAt for Bytes {
     }
 }
 
-/// The first bytes of a room, which is free again when nobody reads them any more.
-struct Piece {
-    room: Vec<u8>,
+/// The first bytes of a buffer, which is free again when nobody reads them any more.
+struct PooledChunk {
+    buffer: Vec<u8>,
     len: usize,
-    rooms: Arc<Rooms>,
+    buffers: Arc<BufferPool>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for PooledChunk {
     fn as_ref(&self) -> &[u8] {
-        &self.room[..self.len]
+        &self.buffer[..self.len]
     }
 }
 
-impl Drop for Piece {
+impl Drop for PooledChunk {
     fn drop(&mut self) {
-        self.rooms.give_back(mem::take(&mut self.room));
+        self.buffers.put_back(mem::take(&mut self.buffer));
     }
 }
 
 #[async_trait]
-impl ReadAt for Reader {
+impl ReadAt for FileReader {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let is_piece = (SMALL..=CHUNK_BYTES).contains(&len);
+        let is_pooled = (MIN_POOLED_BYTES..=CHUNK_BYTES).contains(&len);
         // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
-        let mut room = if is_piece {
-            self.rooms.take()
+        let mut buffer = if is_pooled {
+            self.buffers.take()
         } else {
             vec![0; len]
         };
-        let at_hand = read_at_hand(&self.file, &mut room[..len], offset);
-        if at_hand < len {
+        let in_page_cache = read_page_cache(&self.file, &mut buffer[..len], offset);
+        if in_page_cache < len {
             let file = self.file.clone();
-            room = blocking(move || {
-                file.read_exact_at(&mut room[at_hand..len], offset + at_hand as u64)?;
-                Ok(room)
+            buffer = blocking(move || {
+                file.read_exact_at(
+                    &mut buffer[in_page_cache..len],
+                    offset + in_page_cache as u64,
+                )?;
+                Ok(buffer)
             })
             .await?;
         }
-        Ok(if is_piece {
-            let rooms = self.rooms.clone();
-            Bytes::from_owner(Piece { room, len, rooms })
+        Ok(if is_pooled {
+            let buffers = self.buffers.clone();
+            Bytes::from_owner(PooledChunk {
+                buffer,
+                len,
+                buffers,
+            })
         } else {
-            Bytes::from(room)
+            Bytes::from(buffer)
         })
     }
 }
@@ -124,14 +131,14 @@ impl ReadAt for Reader {
 /// Reads what needs no waiting for a disk, from `offset` on; how many bytes that were. To hand a read to a thread that may
 /// wait costs several times as much as the read, and nearly all that clients ask for was read or written lately.
 #[cfg(target_os = "linux")]
-fn read_at_hand(file: &File, part: &mut [u8], offset: u64) -> usize {
+fn read_page_cache(file: &File, part: &mut [u8], offset: u64) -> usize {
     use rustix::io::{ReadWriteFlags, preadv2};
     let mut parts = [io::IoSliceMut::new(part)];
     preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn read_at_hand(_: &File, _: &mut [u8], _: u64) -> usize {
+fn read_page_cache(_: &File, _: &mut [u8], _: u64) -> usize {
     0
 }
 
@@ -146,9 +153,9 @@ mod tests {
         let body: Vec<u8> = (0..3 * CHUNK_BYTES).map(|at| (at % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&body).unwrap();
-        let reader = Reader {
+        let reader = FileReader {
             file: Arc::new(file),
-            rooms: Arc::default(),
+            buffers: Arc::default(),
         };
         let check = async |offset: usize, len: usize| {
             let piece = reader.read_at(offset as u64, len).await.unwrap();
@@ -157,15 +164,15 @@ mod tests {
         for len in [
             0,
             1,
-            SMALL - 1,
-            SMALL,
+            MIN_POOLED_BYTES - 1,
+            MIN_POOLED_BYTES,
             CHUNK_BYTES - 1,
             CHUNK_BYTES,
             CHUNK_BYTES + 1,
         ] {
             check(17, len).await;
         }
-        assert_eq!(reader.rooms.mine().len(), 1);
+        assert_eq!(reader.buffers.group().len(), 1);
         let past_the_end = reader.read_at(body.len() as u64 - 1, 2).await;
         assert_eq!(
             past_the_end.unwrap_err().kind(),

@@ -183,7 +183,7 @@ impl WriteBehind {
         sha256: Sha256,
     ) -> Result<(), Error> {
         let _pending = match self.0.has_clients {
-            true => Some(self.0.scheduler.wait_for_idle(spool.in_memory()).await),
+            true => Some(self.0.scheduler.wait_for_idle(spool.memory_bytes()).await),
             false => None,
         };
         let _permit = self.0.writers.acquire().await;
