@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::{store::StoreError, upstream::Failure};
+use crate::{
+    store::StoreError,
+    upstream::{Failure, FailureKind, Origin},
+};
 
 /// Why a resource cannot be had. `Display` is the whole story on one line.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -15,12 +18,12 @@ pub enum Error {
         resource: String,
     },
     /// Not stored, and upstream was found out of reach a moment ago.
-    #[error("cannot fetch {resource}: {host} is out of reach since {} ({cause})", short(*.since))]
+    #[error("cannot fetch {resource}: {origin} is out of reach since {} ({cause})", short(*.since))]
     Down {
         /// What was asked for.
         resource: String,
         /// The upstream.
-        host: String,
+        origin: Origin,
         /// For how long.
         since: Duration,
         /// How it was found out.
@@ -35,6 +38,16 @@ pub enum Error {
         failure: Failure,
         /// How often it was tried.
         tried: usize,
+    },
+    /// The client has waited as long as it can, and the fetch goes on.
+    #[error("cannot fetch {resource}: {upstream} did not answer within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// What was asked for.
+        resource: String,
+        /// The upstream, or how to find out which it is.
+        upstream: String,
+        /// The time limit.
+        after: Duration,
     },
     /// Upstream's word, now or a moment ago, that there is no such thing.
     #[error("upstream has no {resource}")]
@@ -96,18 +109,13 @@ impl Error {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
-            Self::Down { .. } | Self::Outdated { .. } => Some("larder keeps trying; `larder check` tells what is missing".into()),
-            Self::Upstream { failure: Failure::Unreachable { .. } | Failure::Silent { .. }, .. } => {
-                Some("check the network and the proxy settings".into())
+            Self::Down { .. } | Self::Outdated { .. } => {
+                Some("larder keeps trying; `larder check` tells what is missing".into())
             }
-            Self::Upstream { failure: Failure::Redirected { foreign: true, to, .. }, .. } => {
-                Some(format!("if that is right, allow it with `--redirect-host {to}`").into())
-            }
-            Self::Upstream { failure: Failure::WrongHash { .. }, .. } => Some(
-                "nothing was stored; if it repeats, something between here and upstream alters files".into(),
-            ),
+            Self::Upstream { failure, .. } => failure_hint(&failure.kind),
+            Self::Timeout { .. } => Some(CHECK_NETWORK.into()),
             Self::Store { full: true, .. } => Some("make room, or choose another `--store`".into()),
-            Self::Upstream { .. } | Self::Absent { .. } | Self::Unlisted { .. } | Self::Store { .. } => None,
+            Self::Absent { .. } | Self::Unlisted { .. } | Self::Store { .. } => None,
             Self::Abandoned { .. } => Some("please report it, with the log".into()),
         }
     }
@@ -118,6 +126,28 @@ impl Error {
             Some(hint) => format!("{self}; {hint}"),
             None => self.to_string(),
         }
+    }
+}
+
+const CHECK_NETWORK: &str = "check the network and the proxy settings";
+
+fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
+    match kind {
+        FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => Some(CHECK_NETWORK.into()),
+        FailureKind::Redirected { foreign: true, to } => {
+            Some(format!("if that is right, allow it with `--redirect-host {to}`").into())
+        }
+        FailureKind::WrongHash { .. } => Some(
+            "nothing was stored; if it repeats, something between here and upstream alters files"
+                .into(),
+        ),
+        FailureKind::Broken { .. }
+        | FailureKind::Status { .. }
+        | FailureKind::Denied { .. }
+        | FailureKind::Absent { .. }
+        | FailureKind::Redirected { .. }
+        | FailureKind::TooLarge { .. }
+        | FailureKind::Unrecognised { .. } => None,
     }
 }
 

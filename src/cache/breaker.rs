@@ -16,7 +16,7 @@ use url::Url;
 use super::{decide::Reach, fetch::HEAD_TIMEOUT};
 use crate::{
     resource::Resource,
-    upstream::{Failure, host},
+    upstream::{Failure, FailureKind, Origin},
 };
 
 /// Bad answers about so many different things, without a good answer between, count as an outage. Fewer may be the fault of
@@ -29,11 +29,11 @@ const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
 /// older versions.
 const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
-/// The breakers of all upstreams, by host and port.
+/// The breakers of all upstreams, by origin.
 #[derive(Debug)]
 pub(super) struct CircuitBreakers {
     is_offline: bool,
-    hosts: Mutex<HashMap<String, CircuitBreaker>>,
+    hosts: Mutex<HashMap<Origin, CircuitBreaker>>,
     /// How many outages there are: most of the time none, and then nobody need know which upstream is meant.
     outages: AtomicUsize,
 }
@@ -113,21 +113,21 @@ impl CircuitBreakers {
 
     /// The outage of the upstream of `url`, if there is one.
     pub(super) fn outage(&self, url: &Url) -> Option<Outage> {
-        self.lock().get(&host(url))?.outage.clone()
+        self.lock().get(&Origin::from(url))?.outage.clone()
     }
 
-    /// All outages, by host.
-    pub(super) fn outages(&self) -> Vec<(String, Outage)> {
+    /// All outages, by origin.
+    pub(super) fn outages(&self) -> Vec<(Origin, Outage)> {
         self.lock()
             .iter()
-            .filter_map(|(host, breaker)| Some((host.clone(), breaker.outage.clone()?)))
+            .filter_map(|(origin, breaker)| Some((origin.clone(), breaker.outage.clone()?)))
             .collect()
     }
 
     /// Notes a good answer about `resource`; whether that ended an outage.
     pub(super) fn note_answer(&self, resource: &Resource, url: &Url) -> bool {
         let mut hosts = self.lock();
-        let breaker = hosts.entry(host(url)).or_default();
+        let breaker = hosts.entry(Origin::from(url)).or_default();
         breaker.bad_answers.clear();
         breaker.last_good = Some((resource.clone(), url.clone()));
         let is_over = breaker.outage.take().is_some();
@@ -140,7 +140,7 @@ impl CircuitBreakers {
     /// Notes a failure.
     pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Transition {
         let mut hosts = self.lock();
-        let breaker = hosts.entry(host(url)).or_default();
+        let breaker = hosts.entry(Origin::from(url)).or_default();
         let is_certain = match severity(failure) {
             Severity::None => return Transition::Nothing,
             Severity::Answer => {
@@ -183,7 +183,7 @@ impl CircuitBreakers {
     /// Notes that a probe failed; whether that made certain what was in doubt. What is over it does not begin anew.
     pub(super) fn note_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
         let mut hosts = self.lock();
-        let breaker = hosts.get_mut(&host(url));
+        let breaker = hosts.get_mut(&Origin::from(url));
         let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
             return false;
         };
@@ -192,11 +192,11 @@ impl CircuitBreakers {
 
     /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
     pub(super) fn last_good(&self, url: &Url) -> Option<(Resource, Url)> {
-        self.lock().get(&host(url))?.last_good.clone()
+        self.lock().get(&Origin::from(url))?.last_good.clone()
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, CircuitBreaker>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, CircuitBreaker>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -234,14 +234,14 @@ enum Severity {
 }
 
 fn severity(failure: &Failure) -> Severity {
-    match failure {
+    match &failure.kind {
         // Who waits with a copy at hand does not wait long.
-        Failure::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Doubt,
-        Failure::Unreachable { .. } | Failure::Silent { .. } => Severity::Outage,
-        Failure::Status { .. } | Failure::Unrecognised { .. } | Failure::Broken { .. } => {
-            Severity::Answer
-        }
-        Failure::Redirected { foreign, .. } => {
+        FailureKind::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Doubt,
+        FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => Severity::Outage,
+        FailureKind::Status { .. }
+        | FailureKind::Unrecognised { .. }
+        | FailureKind::Broken { .. } => Severity::Answer,
+        FailureKind::Redirected { foreign, .. } => {
             // A captive portal redirects everything to itself.
             if *foreign {
                 Severity::Answer
@@ -249,10 +249,10 @@ fn severity(failure: &Failure) -> Severity {
                 Severity::None
             }
         }
-        Failure::Denied { .. }
-        | Failure::Absent { .. }
-        | Failure::TooLarge { .. }
-        | Failure::WrongHash { .. } => Severity::None,
+        FailureKind::Denied { .. }
+        | FailureKind::Absent { .. }
+        | FailureKind::TooLarge { .. }
+        | FailureKind::WrongHash { .. } => Severity::None,
     }
 }
 
@@ -268,24 +268,24 @@ mod tests {
     }
 
     fn silent() -> Failure {
-        Failure::Silent {
-            host: "a.example".into(),
+        FailureKind::Silent {
             after: Duration::from_secs(2),
         }
+        .at(&url("a.example"))
     }
 
     fn unreachable() -> Failure {
-        Failure::Unreachable {
-            host: "a.example".into(),
+        FailureKind::Unreachable {
             cause: "connection refused".into(),
         }
+        .at(&url("a.example"))
     }
 
     fn portal() -> Failure {
-        Failure::Unrecognised {
-            host: "a.example".into(),
+        FailureKind::Unrecognised {
             why: "is a login page".into(),
         }
+        .at(&url("a.example"))
     }
 
     fn resource() -> Resource {
@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn slowness_is_no_outage_until_somebody_has_waited_long_or_a_dial_has_failed() {
-        let long = Failure::Silent {
-            host: "a.example".into(),
+        let long = FailureKind::Silent {
             after: HEAD_TIMEOUT,
-        };
+        }
+        .at(&url("a.example"));
         for proof in [long, unreachable()] {
             let breakers = CircuitBreakers::new(false);
             let at = url("a.example");

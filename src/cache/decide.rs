@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     resource::{Freshness, Policy},
-    upstream::Failure,
+    upstream::{Failure, FailureKind},
     validators::Validators,
 };
 
@@ -185,17 +185,17 @@ pub enum Settlement {
 /// What upstream's failure means, given whether a copy is stored. An answer that there is no such thing is an answer;
 /// all else is trouble, and trouble never takes away what is stored.
 pub fn settle(is_stored: bool, failure: &Failure) -> Settlement {
-    match failure {
-        Failure::Absent { .. } => Settlement::RememberAbsence,
-        Failure::Unreachable { .. }
-        | Failure::Silent { .. }
-        | Failure::Broken { .. }
-        | Failure::Status { .. }
-        | Failure::Denied { .. }
-        | Failure::Redirected { .. }
-        | Failure::TooLarge { .. }
-        | Failure::Unrecognised { .. }
-        | Failure::WrongHash { .. } => {
+    match failure.kind {
+        FailureKind::Absent { .. } => Settlement::RememberAbsence,
+        FailureKind::Unreachable { .. }
+        | FailureKind::Silent { .. }
+        | FailureKind::Broken { .. }
+        | FailureKind::Status { .. }
+        | FailureKind::Denied { .. }
+        | FailureKind::Redirected { .. }
+        | FailureKind::TooLarge { .. }
+        | FailureKind::Unrecognised { .. }
+        | FailureKind::WrongHash { .. } => {
             if is_stored {
                 Settlement::ServeStale
             } else {
@@ -429,51 +429,36 @@ mod tests {
 
     #[test]
     fn t15_trouble_upstream_is_never_absence() {
-        let host = String::new;
+        let url = || url::Url::parse("https://a.example/").unwrap();
         let trouble = [
-            Failure::Unreachable {
-                host: host(),
+            FailureKind::Unreachable {
                 cause: String::new(),
-            },
-            Failure::Silent {
-                host: host(),
-                after: CAP,
-            },
-            Failure::Broken {
-                host: host(),
+            }
+            .at(&url()),
+            FailureKind::Silent { after: CAP }.at(&url()),
+            FailureKind::Broken {
                 cause: String::new(),
-            },
-            Failure::Status {
-                host: host(),
+            }
+            .at(&url()),
+            FailureKind::Status {
                 code: 503,
                 retry_after: None,
-            },
-            Failure::Denied {
-                host: host(),
-                code: 403,
-            },
-            Failure::Redirected {
-                host: host(),
-                to: String::new(),
+            }
+            .at(&url()),
+            FailureKind::Denied { code: 403 }.at(&url()),
+            FailureKind::Redirected {
+                to: (&url()).into(),
                 foreign: true,
-            },
-            Failure::TooLarge {
-                host: host(),
-                limit: 1,
-            },
-            Failure::Unrecognised {
-                host: host(),
-                why: String::new(),
-            },
+            }
+            .at(&url()),
+            FailureKind::TooLarge { limit: 1 }.at(&url()),
+            FailureKind::Unrecognised { why: String::new() }.at(&url()),
         ];
         for failure in trouble {
             assert_eq!(settle(true, &failure), Settlement::ServeStale, "{failure}");
             assert_eq!(settle(false, &failure), Settlement::Fail, "{failure}");
         }
-        let absent = Failure::Absent {
-            host: host(),
-            code: 404,
-        };
+        let absent = FailureKind::Absent { code: 404 }.at(&url());
         assert_eq!(settle(true, &absent), Settlement::RememberAbsence);
     }
 }

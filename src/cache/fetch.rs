@@ -27,7 +27,7 @@ use crate::{
     hash::{Hasher, Sha256},
     resource::{Key, Location, Resource, Source},
     store::{Blob, CHUNK_BYTES, Entry, ReadAt as _, Spool, StoreError},
-    upstream::{Coding, Failure, Get, Reply, UpstreamBody, host, retry_delay},
+    upstream::{Coding, Failure, FailureKind, Get, Origin, Reply, UpstreamBody, retry_delay},
     validators::Validators,
 };
 
@@ -159,10 +159,10 @@ impl Cache {
                 started,
             );
             let asked = timeout(CLIENT_TIMEOUT, asked).await.unwrap_or_else(|_| {
-                Err(Failure::Broken {
-                    host: host(&url),
+                Err(FailureKind::Broken {
                     cause: "it came too slowly".to_owned(),
-                })
+                }
+                .at(&url))
             });
             let failure = match asked {
                 Ok(fetched) => {
@@ -330,14 +330,15 @@ impl Cache {
                     .map(|age| age.as_secs());
                 Ok(Fetched::Body(entry.with_sidecar(sidecar)))
             }
-            Fetched::Body(entry) => Err(Failure::WrongHash {
+            Fetched::Body(entry) => Err(FailureKind::WrongHash {
                 got: entry.head.sha256,
                 expected,
-            }),
-            Fetched::NotModified(_) => Err(Failure::Unrecognised {
-                host: host(url),
+            }
+            .at(url)),
+            Fetched::NotModified(_) => Err(FailureKind::Unrecognised {
                 why: "is 304 although nothing was conditional".to_owned(),
-            }),
+            }
+            .at(url)),
         }
     }
 
@@ -358,9 +359,11 @@ impl Cache {
             compressible: false,
             read_timeout: patience,
         };
-        let unrecognised = || Failure::Unrecognised {
-            host: host(url),
-            why: "is no sidecar: it does not begin with a sha256".to_owned(),
+        let unrecognised = || {
+            FailureKind::Unrecognised {
+                why: "is no sidecar: it does not begin with a sha256".to_owned(),
+            }
+            .at(url)
         };
         let Reply::Body(mut incoming) = self.0.upstream.get(&ask).await? else {
             return Err(unrecognised());
@@ -405,9 +408,11 @@ impl Cache {
         let mut body = Vec::with_capacity(
             usize::try_from(incoming.total.unwrap_or(0).min(policy.max_bytes)).unwrap_or(0),
         );
-        let too_large = || Failure::TooLarge {
-            host: host(url),
-            limit: policy.max_bytes,
+        let too_large = || {
+            FailureKind::TooLarge {
+                limit: policy.max_bytes,
+            }
+            .at(url)
         };
         let mut take = |part: &[u8]| {
             body.extend_from_slice(part);
@@ -424,10 +429,7 @@ impl Cache {
         let body = Bytes::from(body);
         resource
             .validate(&body)
-            .map_err(|why| Failure::Unrecognised {
-                host: host(url),
-                why,
-            })?;
+            .map_err(|why| FailureKind::Unrecognised { why }.at(url))?;
         Ok(Fetched::Body(Entry::new(
             body,
             incoming.validators,
@@ -523,8 +525,10 @@ impl Cache {
             drop(permit);
             self.note_failure(resource, &url, &failure);
             let may_have_moved = matches!(
-                failure,
-                Failure::Unreachable { .. } | Failure::Absent { .. } | Failure::Denied { .. }
+                failure.kind,
+                FailureKind::Unreachable { .. }
+                    | FailureKind::Absent { .. }
+                    | FailureKind::Denied { .. }
             );
             if may_have_moved && !is_located_anew {
                 is_located_anew = true;
@@ -534,15 +538,17 @@ impl Cache {
                     continue;
                 }
             }
-            match failure {
-                Failure::Absent { .. } => {
+            match failure.kind {
+                FailureKind::Absent { .. } => {
                     self.remember_absence(flight_key, resource.policy().absence);
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });
                 }
                 // Clients have read some of it: there is no second try.
-                Failure::WrongHash { .. } | Failure::TooLarge { .. } if transfer.is_shown => {
+                FailureKind::WrongHash { .. } | FailureKind::TooLarge { .. }
+                    if transfer.is_shown =>
+                {
                     warn!(%resource, error = %failure, "refused; nothing was stored");
                     return Err(Error::Upstream {
                         resource: resource.to_string(),
@@ -550,18 +556,18 @@ impl Cache {
                         tried,
                     });
                 }
-                Failure::WrongHash { .. } => transfer
+                FailureKind::WrongHash { .. } => transfer
                     .start_over()
                     .await
                     .map_err(|error| Error::store("store", resource, &error))?,
-                Failure::Unreachable { .. }
-                | Failure::Silent { .. }
-                | Failure::Broken { .. }
-                | Failure::Status { .. }
-                | Failure::Denied { .. }
-                | Failure::Redirected { .. }
-                | Failure::TooLarge { .. }
-                | Failure::Unrecognised { .. } => {}
+                FailureKind::Unreachable { .. }
+                | FailureKind::Silent { .. }
+                | FailureKind::Broken { .. }
+                | FailureKind::Status { .. }
+                | FailureKind::Denied { .. }
+                | FailureKind::Redirected { .. }
+                | FailureKind::TooLarge { .. }
+                | FailureKind::Unrecognised { .. } => {}
             }
             self.wait_or_fail(resource, failure, tried, transfer.last_byte)
                 .await?;
@@ -588,9 +594,9 @@ impl Cache {
             return Ok(());
         }
         if transfer.parts.are_used {
-            self.0.parts.distrust(host(url));
+            self.0.parts.distrust(Origin::from(url));
         }
-        Err(Failure::WrongHash { got, expected: sum }.into())
+        Err(FailureKind::WrongHash { got, expected: sum }.at(url).into())
     }
 
     /// Asks for what follows the front, and brings it up to the next part or to the end.
@@ -612,11 +618,7 @@ impl Cache {
             Reply::Body(incoming) => incoming,
             Reply::NotModified { .. } => {
                 let why = "is 304 although nothing was conditional".to_owned();
-                return Err(Failure::Unrecognised {
-                    host: host(url),
-                    why,
-                }
-                .into());
+                return Err(FailureKind::Unrecognised { why }.at(url).into());
             }
         };
         transfer.begin(&incoming, url)?;
@@ -643,11 +645,7 @@ impl Cache {
             .is_some_and(|total| total != transfer.written)
         {
             let cause = format!("it ended after {} bytes", transfer.written);
-            return Err(Failure::Broken {
-                host: host(url),
-                cause,
-            }
-            .into());
+            return Err(FailureKind::Broken { cause }.at(url).into());
         }
         Ok(Stopped::AtEnd)
     }
@@ -678,16 +676,15 @@ impl Cache {
             let begin = incoming.chunk().await?.unwrap_or_default();
             if begin.trim_ascii_start().starts_with(b"<") {
                 let why = "is a page; a login page?".to_owned();
-                return Err(Failure::Unrecognised {
-                    host: host(url),
-                    why,
-                });
+                return Err(FailureKind::Unrecognised { why }.at(url));
             }
             Ok(())
         };
-        let silent = || Failure::Silent {
-            host: host(url),
-            after: CLIENT_TIMEOUT,
+        let silent = || {
+            FailureKind::Silent {
+                after: CLIENT_TIMEOUT,
+            }
+            .at(url)
         };
         timeout(CLIENT_TIMEOUT, asked)
             .await
@@ -701,14 +698,19 @@ impl Cache {
             Source::NamedBy(naming) => naming,
         };
         let named = Box::pin(self.ensure_entry(&naming, demand)).await?;
-        let url = resource.locate(&named).map_err(|why| Error::Upstream {
-            resource: resource.to_string(),
-            failure: Failure::Unrecognised {
-                host: naming.to_string(),
-                why,
-            },
-            tried: 1,
-        })?;
+        let url = resource
+            .locate(&named)
+            .map_err(|why| match naming.source() {
+                Source::At(url) => Error::Upstream {
+                    resource: resource.to_string(),
+                    failure: FailureKind::Unrecognised {
+                        why: format!("is of no use: {why}"),
+                    }
+                    .at(&url),
+                    tried: 1,
+                },
+                Source::NamedBy(_) => self.abandoned(resource),
+            })?;
         // Its host was named by a configured upstream, so redirects may go there.
         self.0.upstream.allow(&url);
         Ok(url)
@@ -763,21 +765,21 @@ impl Cache {
     fn note_answer(&self, resource: &Resource, url: &Url) {
         self.count("upstream-answers");
         if self.0.breakers.note_answer(resource, url) {
-            info!(upstream = host(url), "upstream is back");
+            info!(upstream = %Origin::from(url), "upstream is back");
         }
     }
 
     fn note_failure(&self, resource: &Resource, url: &Url, failure: &Failure) {
         self.count("upstream-failures");
         // Where a redirect led to is another host, whose failure says nothing about the one that was asked.
-        if failure.host().is_some_and(|failed| failed != host(url)) {
+        if failure.origin != Origin::from(url) {
             return;
         }
         let change = self.0.breakers.note_failure(url, failure, now());
         match change {
             Transition::Nothing => return,
             Transition::Doubt => {
-                warn!(upstream = host(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
+                warn!(upstream = %Origin::from(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
             }
             Transition::Outage | Transition::Certainty => warn_of_outage(url, failure),
         }
@@ -804,7 +806,11 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
         let (resource, url) = known.unwrap_or_else(|| (failed.clone(), url.clone()));
         match cache.probe_once(&resource, &url).await {
             // Denied and absent are answers: whoever answers so is there.
-            Ok(()) | Err(Failure::Absent { .. } | Failure::Denied { .. }) => {
+            Ok(())
+            | Err(Failure {
+                kind: FailureKind::Absent { .. } | FailureKind::Denied { .. },
+                ..
+            }) => {
                 return cache.note_answer(&resource, &url);
             }
             Err(failure) => {
@@ -819,7 +825,7 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
 }
 
 fn warn_of_outage(url: &Url, failure: &Failure) {
-    warn!(upstream = host(url), cause = %failure, "upstream is out of reach; serving what is stored");
+    warn!(upstream = %Origin::from(url), cause = %failure, "upstream is out of reach; serving what is stored");
 }
 
 /// What is to be done with a landed entry.
@@ -922,10 +928,7 @@ impl Transfer {
     fn begin(&mut self, incoming: &UpstreamBody, url: &Url) -> Result<(), Failure> {
         self.skip = if incoming.is_partial { 0 } else { self.written };
         if incoming.total.is_some_and(|total| total > self.limit) {
-            return Err(Failure::TooLarge {
-                host: host(url),
-                limit: self.limit,
-            });
+            return Err(FailureKind::TooLarge { limit: self.limit }.at(url));
         }
         // A client may have been told the size already.
         if !self.is_shown {
@@ -949,18 +952,10 @@ impl Transfer {
         {
             // Clients were promised this size: what goes beyond must not make a bad body look whole.
             let cause = "it is longer than announced".to_owned();
-            return Err(Failure::Broken {
-                host: host(url),
-                cause,
-            }
-            .into());
+            return Err(FailureKind::Broken { cause }.at(url).into());
         }
         if self.written + part.len() as u64 > self.limit {
-            return Err(Failure::TooLarge {
-                host: host(url),
-                limit: self.limit,
-            }
-            .into());
+            return Err(FailureKind::TooLarge { limit: self.limit }.at(url).into());
         }
         self.spool
             .write(self.written, part)
@@ -1046,10 +1041,7 @@ impl Decoder {
                         .map_err(|cause| undecodable(url, &cause))?;
                     let mut out = std::mem::take(decoder.get_mut());
                     if out.len() as u64 > limit {
-                        return Err(E::from(Failure::TooLarge {
-                            host: host(url),
-                            limit,
-                        }));
+                        return Err(E::from(FailureKind::TooLarge { limit }.at(url)));
                     }
                     if !out.is_empty() {
                         take(&out)?;
@@ -1083,10 +1075,10 @@ impl Decoder {
 }
 
 fn undecodable(url: &Url, cause: &std::io::Error) -> Failure {
-    Failure::Broken {
-        host: host(url),
+    FailureKind::Broken {
         cause: format!("its gzip encoding: {cause}"),
     }
+    .at(url)
 }
 
 #[cfg(test)]
@@ -1128,7 +1120,13 @@ mod tests {
         for cut in [1, 4, 8, 9, 200] {
             let unpacked = there_and_back(&[7; 100_000], 1000, cut);
             assert!(
-                matches!(unpacked, Err(Failure::Broken { .. })),
+                matches!(
+                    unpacked,
+                    Err(Failure {
+                        kind: FailureKind::Broken { .. },
+                        ..
+                    })
+                ),
                 "{cut} bytes less: {unpacked:?}"
             );
         }

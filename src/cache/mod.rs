@@ -36,7 +36,7 @@ use crate::{
     hash::{Hasher, Sha256},
     resource::{Freshness, Half, Key, Location, Resource, Source},
     store::{Blob, CHUNK_BYTES, Entry, Store, StoreError},
-    upstream::{Failure, Upstream},
+    upstream::{Origin, Upstream},
 };
 use breaker::CircuitBreakers;
 use decide::{Decision, Held, Refusal, decide};
@@ -439,8 +439,8 @@ impl Cache {
         self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The outages known of, by host.
-    pub fn outages(&self) -> Vec<(String, Outage)> {
+    /// The outages known of, by origin.
+    pub fn outages(&self) -> Vec<(Origin, Outage)> {
         self.0.breakers.outages()
     }
 
@@ -860,14 +860,14 @@ impl Cache {
 
     /// What a client is told that has waited as long as it can.
     fn too_slow(&self, resource: &Resource, after: Duration) -> Error {
-        let host = match resource.source() {
-            Source::At(url) => crate::upstream::host(&url),
+        let upstream = match resource.source() {
+            Source::At(url) => Origin::from(&url).to_string(),
             Source::NamedBy(naming) => format!("the upstream that the {naming} names"),
         };
-        Error::Upstream {
+        Error::Timeout {
             resource: resource.to_string(),
-            failure: Failure::Silent { host, after },
-            tried: 1,
+            upstream,
+            after,
         }
     }
 
@@ -926,7 +926,7 @@ impl Cache {
             (Refusal::Down, Source::At(url)) => {
                 self.down(resource, &url).unwrap_or_else(|| Error::Down {
                     resource: name,
-                    host: crate::upstream::host(&url),
+                    origin: Origin::from(&url),
                     since: Duration::ZERO,
                     cause: "it was, a moment ago".to_owned(),
                 })
@@ -943,10 +943,9 @@ impl Cache {
             .outage(url)
             .filter(|outage| outage.is_certain)?;
         let since = now().duration_since(outage.since).unwrap_or_default();
-        let host = crate::upstream::host(url);
         Some(Error::Down {
             resource: resource.to_string(),
-            host,
+            origin: Origin::from(url),
             since,
             cause: outage.cause,
         })

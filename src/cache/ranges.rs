@@ -25,7 +25,7 @@ use tracing::debug;
 use super::{Cache, fetch::HEAD_TIMEOUT};
 use crate::{
     store::Spool,
-    upstream::{Failure, Get, RangeRequest, Reply, UpstreamBody, host, retry_delay},
+    upstream::{Failure, Get, Origin, RangeRequest, Reply, UpstreamBody, retry_delay},
     validators::Validators,
 };
 
@@ -46,7 +46,7 @@ const WAIT: Duration = Duration::from_secs(2);
 pub(super) struct RangeLimits {
     free: Arc<Semaphore>,
     /// Hosts whose parts made a wrong whole.
-    distrusted: Mutex<HashSet<String>>,
+    distrusted: Mutex<HashSet<Origin>>,
 }
 
 impl RangeLimits {
@@ -57,13 +57,13 @@ impl RangeLimits {
         }
     }
 
-    /// Asks this host for no more parts.
-    pub(super) fn distrust(&self, host: String) {
-        self.distrusted().insert(host);
+    /// Asks this origin for no more parts.
+    pub(super) fn distrust(&self, origin: Origin) {
+        self.distrusted().insert(origin);
     }
 
     /// Never held across an await.
-    fn distrusted(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<Origin>> {
         self.distrusted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -162,7 +162,7 @@ impl Cache {
         let (Some(validator), Some(total)) = (&incoming.range_validator, incoming.total) else {
             return parts;
         };
-        if total < WORTH || room.distrusted().contains(&host(url)) {
+        if total < WORTH || room.distrusted().contains(&Origin::from(url)) {
             return parts;
         }
         let permits: Vec<_> = (0..PARTS)

@@ -8,7 +8,7 @@ mod metrics;
 mod respond;
 pub mod route;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -277,10 +277,10 @@ impl Server {
             .cache
             .outages()
             .into_iter()
-            .map(|(host, outage)| {
+            .map(|(origin, outage)| {
                 let since = humantime::format_rfc3339_seconds(outage.since).to_string();
                 json!({
-                    "upstream": host,
+                    "upstream": origin.to_string(),
                     "state": if outage.is_certain { "down" } else { "slow" },
                     "since": since,
                     "cause": outage.cause,
@@ -301,10 +301,12 @@ impl Server {
 
     fn metrics(&self) -> Bytes {
         let outages = self.cache.outages();
-        let down: Vec<_> = outages
+        // As text, http and https of one host are one label.
+        let down: BTreeSet<_> = outages
             .into_iter()
-            .filter_map(|(host, outage)| outage.is_certain.then_some(host))
+            .filter_map(|(origin, outage)| outage.is_certain.then(|| origin.to_string()))
             .collect();
+        let down = Vec::from_iter(down);
         let numbers = metrics::Numbers {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),

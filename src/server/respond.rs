@@ -18,7 +18,7 @@ use crate::{
     cache::{Answer, Body, Outcome},
     error::Error,
     resource::{Audience, Freshness, Policy, Resource},
-    upstream::Failure,
+    upstream::FailureKind,
 };
 
 /// How long cargo shall wait before it asks again for something that trouble upstream keeps from it. Cargo's own pauses
@@ -186,18 +186,20 @@ fn status_for_cargo(error: &Error) -> StatusCode {
         // Asking again helps nothing: the user must act.
         Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
         Error::Down { .. } | Error::Outdated { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Upstream { failure, .. } => match failure {
-            Failure::Denied { .. } => StatusCode::FORBIDDEN,
-            Failure::Absent { .. } => StatusCode::NOT_FOUND,
-            Failure::Redirected { .. } | Failure::TooLarge { .. } => StatusCode::FAILED_DEPENDENCY,
-            Failure::Unreachable { .. }
-            | Failure::Silent { .. }
-            | Failure::Broken { .. }
-            | Failure::Status { .. }
-            | Failure::Unrecognised { .. }
-            | Failure::WrongHash { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Upstream { failure, .. } => match failure.kind {
+            FailureKind::Denied { .. } => StatusCode::FORBIDDEN,
+            FailureKind::Absent { .. } => StatusCode::NOT_FOUND,
+            FailureKind::Redirected { .. } | FailureKind::TooLarge { .. } => {
+                StatusCode::FAILED_DEPENDENCY
+            }
+            FailureKind::Unreachable { .. }
+            | FailureKind::Silent { .. }
+            | FailureKind::Broken { .. }
+            | FailureKind::Status { .. }
+            | FailureKind::Unrecognised { .. }
+            | FailureKind::WrongHash { .. } => StatusCode::SERVICE_UNAVAILABLE,
         },
-        Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Timeout { .. } | Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Abandoned { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -211,6 +213,7 @@ fn status_for_rustup(error: &Error) -> StatusCode {
         | Error::Down { .. }
         | Error::Outdated { .. }
         | Error::Upstream { .. }
+        | Error::Timeout { .. }
         | Error::Store { .. }
         | Error::Abandoned { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -237,7 +240,10 @@ fn outcome_of(error: &Error) -> &'static str {
         Error::Absent { .. } | Error::Unlisted { .. } => "absent",
         Error::Offline { .. } => "missing-offline",
         Error::Down { .. } | Error::Outdated { .. } => "missing-down",
-        Error::Upstream { .. } | Error::Store { .. } | Error::Abandoned { .. } => "failed",
+        Error::Upstream { .. }
+        | Error::Timeout { .. }
+        | Error::Store { .. }
+        | Error::Abandoned { .. } => "failed",
     }
 }
 
@@ -587,10 +593,8 @@ mod tests {
             }),
             404
         );
-        let failure = Failure::Denied {
-            host: String::new(),
-            code: 403,
-        };
+        let url = url::Url::parse("https://a.example/").unwrap();
+        let failure = FailureKind::Denied { code: 403 }.at(&url);
         assert_eq!(
             status_for_rustup(&Error::Upstream {
                 resource: resource(),
@@ -609,7 +613,7 @@ mod tests {
             failure,
             tried: 1,
         };
-        let host = String::new;
+        let url = || url::Url::parse("https://a.example/").unwrap();
         assert_eq!(
             status_for_cargo(&Error::Absent {
                 resource: resource()
@@ -623,25 +627,26 @@ mod tests {
             424
         );
         assert_eq!(
-            status_for_cargo(&upstream(Failure::Denied {
-                host: host(),
-                code: 401
-            })),
+            status_for_cargo(&upstream(FailureKind::Denied { code: 401 }.at(&url()))),
             403
         );
         assert_eq!(
-            status_for_cargo(&upstream(Failure::Status {
-                host: host(),
-                code: 500,
-                retry_after: None
-            })),
+            status_for_cargo(&upstream(
+                FailureKind::Status {
+                    code: 500,
+                    retry_after: None
+                }
+                .at(&url())
+            )),
             503
         );
         assert_eq!(
-            status_for_cargo(&upstream(Failure::Unreachable {
-                host: host(),
-                cause: String::new()
-            })),
+            status_for_cargo(&upstream(
+                FailureKind::Unreachable {
+                    cause: String::new()
+                }
+                .at(&url())
+            )),
             503
         );
     }

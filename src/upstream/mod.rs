@@ -1,7 +1,9 @@
 //! One request to upstream: conditional, resumable, bounded, redirects confined. The only user of reqwest. Retries, proof
 //! and what an answer means are for the cache.
 
+mod failure;
 mod origins;
+mod retry;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -23,8 +25,11 @@ use reqwest::{
 use tokio::sync::Semaphore;
 use url::{Host, Url};
 
-use crate::{hash::Sha256, validators::Validators};
+use crate::validators::Validators;
+pub use failure::{Failure, FailureKind};
+pub use origins::Origin;
 use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
+pub use retry::retry_delay;
 
 /// Redirects followed for one request. Downloads that hop to a bucket take one or two.
 const MAX_REDIRECTS: usize = 5;
@@ -52,10 +57,10 @@ pub struct Upstream {
     options: UpstreamOptions,
     roots: Vec<Certificate>,
     clients: Mutex<Clients>,
-    /// The configured hosts, with ports.
-    configured: HashSet<String>,
-    /// Those that configured upstreams named, with ports, the latest last.
-    named: RwLock<VecDeque<String>>,
+    /// Origins of the configured upstreams.
+    configured: HashSet<Origin>,
+    /// Origins that configured upstreams named, the latest last.
+    named: RwLock<VecDeque<Origin>>,
     origins: Origins,
     /// Requests to https origins without an answer yet, by lane.
     in_flight: [AtomicUsize; MAX_HTTP2_CONNECTIONS],
@@ -161,173 +166,6 @@ pub enum Coding {
     Gzip,
 }
 
-/// Why there is no good answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// No connection: name not found, refused, no route, TLS refused.
-    #[error("cannot connect to {host}: {cause}")]
-    Unreachable {
-        /// Host and port.
-        host: String,
-        /// What the system or TLS said.
-        cause: String,
-    },
-    /// A connection but no answer.
-    #[error("{host} did not answer within {}", humantime::format_duration(*.after))]
-    Silent {
-        /// Host and port.
-        host: String,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// The transfer ended early.
-    #[error("the transfer from {host} broke off: {cause}")]
-    Broken {
-        /// Host and port.
-        host: String,
-        /// How.
-        cause: String,
-    },
-    /// Trouble on their side: 5xx or 429.
-    #[error("{host} answered {code}")]
-    Status {
-        /// Host and port.
-        host: String,
-        /// The status code.
-        code: u16,
-        /// `Retry-After`, capped.
-        retry_after: Option<Duration>,
-    },
-    /// 401 or 403.
-    #[error("{host} refused with {code}")]
-    Denied {
-        /// Host and port.
-        host: String,
-        /// The status code.
-        code: u16,
-    },
-    /// Upstream's own word that there is no such thing: 404, 410 or 451.
-    #[error("{host} has no such thing ({code})")]
-    Absent {
-        /// Host and port.
-        host: String,
-        /// The status code.
-        code: u16,
-    },
-    /// A redirect that leaves the configured hosts or goes in circles.
-    #[error("{host} redirects to {to}")]
-    Redirected {
-        /// Host and port.
-        host: String,
-        /// Where to.
-        to: String,
-        /// Whether it is the destination that is refused, and not the number of redirects.
-        foreign: bool,
-    },
-    /// More bytes than the kind allows.
-    #[error("{host} sent more than {limit} bytes")]
-    TooLarge {
-        /// Host and port.
-        host: String,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// Not what was asked for.
-    #[error("the answer of {host} {why}")]
-    Unrecognised {
-        /// Host and port.
-        host: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The wrong bytes.
-    #[error("sha256 is {got}, expected {expected}")]
-    WrongHash {
-        /// What came.
-        got: Sha256,
-        /// What should have.
-        expected: Sha256,
-    },
-}
-
-impl Failure {
-    /// Whose fault it is, in the form of [`host`]: behind a redirect not the host that was asked first. `None` for wrong
-    /// bytes, which say nothing about where they went wrong.
-    pub fn host(&self) -> Option<&str> {
-        match self {
-            Self::Unreachable { host, .. }
-            | Self::Silent { host, .. }
-            | Self::Broken { host, .. }
-            | Self::Status { host, .. }
-            | Self::Denied { host, .. }
-            | Self::Absent { host, .. }
-            | Self::Redirected { host, .. }
-            | Self::TooLarge { host, .. }
-            | Self::Unrecognised { host, .. } => Some(host),
-            Self::WrongHash { .. } => None,
-        }
-    }
-
-    /// Whether the same request may succeed a moment later.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Silent { .. }
-            | Self::Broken { .. }
-            | Self::Status { .. }
-            | Self::Unrecognised { .. }
-            | Self::WrongHash { .. } => true,
-            Self::Denied { .. }
-            | Self::Absent { .. }
-            | Self::Redirected { .. }
-            | Self::TooLarge { .. } => false,
-        }
-    }
-}
-
-/// Waits between the attempts for one resource: quick for a blip, then long enough for a restart of whatever is in the
-/// kind, and in all within the 30 s after which cargo gives up (cargo, `HttpTimeout` in `util/network/http.rs`).
-const RETRY_DELAYS: [Duration; 3] = [
-    Duration::from_millis(200),
-    Duration::from_millis(1_000),
-    Duration::from_millis(3_000),
-];
-/// The longest `Retry-After` that is obeyed; a longer one ends the attempts.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
-
-/// How long to wait before trying again after the `tried`-th attempt failed; `None` if it is time to give up. `jitter`
-/// is between 0 and 1 and spreads a fleet's attempts.
-pub fn retry_delay(failure: &Failure, tried: usize, jitter: f64) -> Option<Duration> {
-    if !failure.is_passing() {
-        return None;
-    }
-    let pause = RETRY_DELAYS.get(tried.checked_sub(1)?)?;
-    match failure {
-        // Each such attempt costs its whole time limit, and the breaker's probes go on.
-        Failure::Unreachable { .. } | Failure::Silent { .. } if tried > 1 => None,
-        // Bytes that are wrong twice are not wrong by chance.
-        Failure::WrongHash { .. } if tried > 1 => None,
-        Failure::Status {
-            retry_after: Some(wanted),
-            ..
-        } if *wanted > MAX_RETRY_AFTER => None,
-        Failure::Status {
-            retry_after: Some(wanted),
-            ..
-        } => Some(*wanted),
-        Failure::Unreachable { .. }
-        | Failure::Silent { .. }
-        | Failure::Broken { .. }
-        | Failure::Status { .. }
-        | Failure::Denied { .. }
-        | Failure::Absent { .. }
-        | Failure::Redirected { .. }
-        | Failure::TooLarge { .. }
-        | Failure::Unrecognised { .. }
-        | Failure::WrongHash { .. } => Some(pause.mul_f64(0.5 + jitter)),
-    }
-}
-
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
@@ -374,7 +212,7 @@ impl Upstream {
                 ),
             }
         })?;
-        let configured = configured.into_iter().map(origin).collect();
+        let configured = configured.into_iter().map(Origin::from).collect();
         Ok(Self {
             options,
             roots,
@@ -392,8 +230,8 @@ impl Upstream {
 
     /// Lets redirects go to the host of `url`, which a configured upstream named. Of those, the latest few count.
     pub fn allow(&self, url: &Url) {
-        let origin = origin(url);
-        let is_known = |named: &VecDeque<String>| named.contains(&origin);
+        let origin = Origin::from(url);
+        let is_known = |named: &VecDeque<Origin>| named.contains(&origin);
         if self.configured.contains(&origin)
             || is_known(&self.named.read().unwrap_or_else(PoisonError::into_inner))
         {
@@ -446,10 +284,9 @@ impl Upstream {
             let Some(next) = redirect(&url, &response) else {
                 return parse_response(ask, &url, response);
             };
-            let refuse = |foreign| Failure::Redirected {
-                host: host(&url),
-                to: host(&next),
-                foreign,
+            let refuse = |foreign| {
+                let to = Origin::from(&next);
+                FailureKind::Redirected { to, foreign }.at(&url)
             };
             if !self.may_follow(&ask.url, &url, &next) {
                 return Err(refuse(true));
@@ -491,16 +328,16 @@ impl Upstream {
             let request = client.get(url.clone()).headers(headers.clone()).send();
             match tokio::time::timeout(ask.read_timeout, request).await {
                 Ok(sent) => sent.map_err(|error| classify(&error, url)),
-                Err(_) => Err(Failure::Silent {
-                    host: host(url),
+                Err(_) => Err(FailureKind::Silent {
                     after: ask.read_timeout,
-                }),
+                }
+                .at(url)),
             }
         };
         if ask.range.is_some() {
             return send(ClientKind::Http1Only).await;
         }
-        let origin = origin(url);
+        let origin = Origin::from(url);
         let version = match url.scheme() {
             "https" => self.origins.http_version(&origin),
             _ => HttpVersion::Http1,
@@ -531,7 +368,7 @@ impl Upstream {
                 (Some(Err(failure)), HttpVersion::Unknown)
                     if began.elapsed() >= self.options.dial_timeout / 2 =>
                 {
-                    if matches!(failure, Failure::Silent { .. }) {
+                    if matches!(failure.kind, FailureKind::Silent { .. }) {
                         self.origins
                             .set_http_version(&origin, HttpVersion::Http2Unanswered);
                     }
@@ -575,7 +412,7 @@ impl Upstream {
                 }
             }
             Ok(_) => {}
-            Err(failure @ Failure::Silent { .. }) => {
+            Err(failure) if matches!(failure.kind, FailureKind::Silent { .. }) => {
                 self.origins.fail_waiters(&origin, 0, failure, &watcher);
             }
             Err(failure) => self.broadcast_unreachable(&origin, 0, failure, &watcher),
@@ -586,12 +423,12 @@ impl Upstream {
     /// Tells others who wait for a connection if there can be none.
     fn broadcast_unreachable(
         &self,
-        origin: &str,
+        origin: &Origin,
         slot: usize,
         failure: &Failure,
         began: &OriginWatcher,
     ) {
-        if matches!(failure, Failure::Unreachable { .. }) {
+        if matches!(failure.kind, FailureKind::Unreachable { .. }) {
             self.origins.fail_waiters(origin, slot, failure, began);
         }
     }
@@ -604,15 +441,15 @@ impl Upstream {
         if !is_web || downgrade {
             return false;
         }
-        let target = origin(to);
+        let target = Origin::from(to);
         let is_configured = self.configured.contains(&target)
             || self
                 .options
                 .redirect_hosts
                 .iter()
-                .any(|allowed| *allowed == host(to) || Some(&**allowed) == to.host_str());
+                .any(|allowed| target.is_named(allowed));
         // It has been reached already, so nothing is gained by refusing.
-        if is_configured || target == origin(from) {
+        if is_configured || target == Origin::from(from) {
             return true;
         }
         let is_named = self
@@ -707,24 +544,6 @@ fn build(
         .build()
 }
 
-/// Host and port, as people and the list of allowed redirects know them.
-pub fn host(url: &Url) -> String {
-    match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => url.to_string(),
-    }
-}
-
-/// Host and port, the default one included.
-fn origin(url: &Url) -> String {
-    format!(
-        "{}:{}",
-        url.host_str().unwrap_or_default(),
-        url.port_or_known_default().unwrap_or_default()
-    )
-}
-
 fn redirect(from: &Url, response: &Response) -> Option<Url> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let to = response.headers().get(header::LOCATION).filter(|_| moved)?;
@@ -732,7 +551,6 @@ fn redirect(from: &Url, response: &Response) -> Option<Url> {
 }
 
 fn parse_response(ask: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
-    let host = host(url);
     let status = response.status();
     let headers = response.headers();
     let text = |name| {
@@ -748,19 +566,19 @@ fn parse_response(ask: &Get, url: &Url, response: Response) -> Result<Reply, Fai
                 None | Some("" | "identity") => Coding::Identity,
                 Some("gzip" | "x-gzip") => Coding::Gzip,
                 Some(other) => {
-                    return Err(Failure::Unrecognised {
-                        host,
+                    return Err(FailureKind::Unrecognised {
                         why: format!("is encoded as `{other}`"),
-                    });
+                    }
+                    .at(url));
                 }
             };
             let is_partial = status == StatusCode::PARTIAL_CONTENT;
             let range = text(header::CONTENT_RANGE).and_then(parse_content_range);
             if is_partial && range.is_none_or(|(start, _)| start != ask.offset || ask.offset == 0) {
-                return Err(Failure::Unrecognised {
-                    host,
+                return Err(FailureKind::Unrecognised {
                     why: "is another range than the one asked for".to_owned(),
-                });
+                }
+                .at(url));
             }
             let announced = text(header::CONTENT_LENGTH).and_then(|len| len.parse().ok());
             let total = match (coding, range) {
@@ -822,77 +640,59 @@ fn parse_response(ask: &Get, url: &Url, response: Response) -> Result<Reply, Fai
                 response,
             })))
         }
-        code @ (404 | 410 | 451) => Err(Failure::Absent { host, code }),
-        code @ (401 | 403 | 407) => Err(Failure::Denied { host, code }),
+        code @ (404 | 410 | 451) => Err(FailureKind::Absent { code }.at(url)),
+        code @ (401 | 403 | 407) => Err(FailureKind::Denied { code }.at(url)),
         code @ (429 | 500..) => {
             let retry_after = text(header::RETRY_AFTER)
                 .and_then(|value| parse_retry_after(value, SystemTime::now()));
-            Err(Failure::Status {
-                host,
-                code,
-                retry_after,
-            })
+            Err(FailureKind::Status { code, retry_after }.at(url))
         }
-        code => Err(Failure::Unrecognised {
-            host,
+        code => Err(FailureKind::Unrecognised {
             why: format!("has the status {code}"),
-        }),
+        }
+        .at(url)),
     }
 }
 
 impl UpstreamBody {
-    /// Who sends it, in the form of [`host`]: behind a redirect not the host that was asked first.
-    pub fn host(&self) -> String {
-        host(self.response.url())
+    /// The origin that sends the body. After a redirect it is not the origin that was asked first.
+    pub fn origin(&self) -> Origin {
+        Origin::from(self.response.url())
     }
 
     /// The next piece; `None` at a clean end.
     ///
     /// # Errors
-    /// [`Failure::Broken`]: it ended early, or nothing came for as long as [`Get::read_timeout`].
+    /// [`FailureKind::Broken`]: it ended early, or nothing came for as long as [`Get::read_timeout`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.is_over {
             return Ok(None);
         }
-        let host = self.host();
-        match tokio::time::timeout(self.read_timeout, self.response.chunk()).await {
+        let cause = match tokio::time::timeout(self.read_timeout, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 self.received += chunk.len() as u64;
-                Ok(Some(chunk))
+                return Ok(Some(chunk));
             }
-            Ok(Ok(None)) if self.announced.is_some_and(|len| len != self.received) => {
-                Err(Failure::Broken {
-                    host,
-                    cause: format!("it ended after {} bytes", self.received),
-                })
+            Ok(Ok(None)) if self.announced.is_none_or(|len| len == self.received) => {
+                return Ok(None);
             }
-            Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(Failure::Broken {
-                host,
-                cause: root_cause(&error),
-            }),
-            Err(_) => Err(Failure::Broken {
-                host,
-                cause: format!(
-                    "nothing came for {}",
-                    humantime::format_duration(self.read_timeout)
-                ),
-            }),
-        }
+            Ok(Ok(None)) => format!("it ended after {} bytes", self.received),
+            Ok(Err(error)) => root_cause(&error),
+            Err(_) => format!(
+                "nothing came for {}",
+                humantime::format_duration(self.read_timeout)
+            ),
+        };
+        Err(FailureKind::Broken { cause }.at(self.origin()))
     }
 }
 
 fn classify(error: &reqwest::Error, url: &Url) -> Failure {
-    let host = host(url);
+    let cause = root_cause(error);
     if error.is_timeout() || error.is_connect() {
-        return Failure::Unreachable {
-            host,
-            cause: root_cause(error),
-        };
-    }
-    Failure::Broken {
-        host,
-        cause: root_cause(error),
+        FailureKind::Unreachable { cause }.at(url)
+    } else {
+        FailureKind::Broken { cause }.at(url)
     }
 }
 
@@ -950,23 +750,6 @@ mod tests {
 
     use super::*;
 
-    fn status(retry_after: Option<u64>) -> Failure {
-        Failure::Status {
-            host: "a.example".into(),
-            code: 503,
-            retry_after: retry_after.map(Duration::from_secs),
-        }
-    }
-
-    #[track_caller]
-    fn check_retry_delay(failure: &Failure, tried: usize, expected: Option<u64>) {
-        assert_eq!(
-            retry_delay(failure, tried, 0.5),
-            expected.map(Duration::from_millis),
-            "{failure} tried {tried} times"
-        );
-    }
-
     #[tokio::test(flavor = "multi_thread")]
     async fn a_failed_dial_ends_no_request_that_an_older_connection_still_answers() {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -1007,7 +790,7 @@ mod tests {
         fake.drop_connections(1);
         let failed = upstream.get(&ask("right")).await;
         assert!(
-            matches!(failed, Err(Failure::Unreachable { .. })),
+            matches!(&failed, Err(failure) if matches!(failure.kind, FailureKind::Unreachable { .. })),
             "{failed:?}"
         );
         tokio::time::sleep(origins::SAME_DIAL_WINDOW).await;
@@ -1016,38 +799,6 @@ mod tests {
         let sent = sent.await.unwrap();
         assert!(matches!(sent, Ok(Reply::Body(_))), "{sent:?}");
         assert_eq!(fake.requests_for(&entry_path("left")), 2);
-    }
-
-    #[test]
-    fn the_schedule_of_attempts_is_pinned() {
-        check_retry_delay(&status(None), 1, Some(200));
-        check_retry_delay(&status(None), 2, Some(1_000));
-        check_retry_delay(&status(None), 3, Some(3_000));
-        check_retry_delay(&status(None), 4, None);
-        check_retry_delay(&status(Some(2)), 1, Some(2_000));
-        check_retry_delay(&status(Some(60)), 1, None);
-        let silent = Failure::Silent {
-            host: String::new(),
-            after: Duration::from_secs(2),
-        };
-        check_retry_delay(&silent, 1, Some(200));
-        check_retry_delay(&silent, 2, None);
-        check_retry_delay(
-            &Failure::Absent {
-                host: String::new(),
-                code: 404,
-            },
-            1,
-            None,
-        );
-        check_retry_delay(
-            &Failure::Denied {
-                host: String::new(),
-                code: 403,
-            },
-            1,
-            None,
-        );
     }
 
     #[test]
@@ -1106,7 +857,7 @@ mod tests {
         let led_to = Url::parse(&led_to).unwrap();
         let upstream = upstream(&[&asked, &led_to]);
         let failure = upstream.get(&ask(asked, 0)).await.unwrap_err();
-        assert_eq!(failure.host(), Some(&*host(&led_to)), "{failure}");
+        assert_eq!(failure.origin, Origin::from(&led_to), "{failure}");
     }
 
     #[tokio::test]
@@ -1126,7 +877,7 @@ mod tests {
         for (size, offset) in [(9, 5), (0, 0)] {
             let reply = upstream.get(&ask(beyond(size), offset)).await;
             assert!(
-                matches!(reply, Err(Failure::Unrecognised { .. })),
+                matches!(&reply, Err(failure) if matches!(failure.kind, FailureKind::Unrecognised { .. })),
                 "{reply:?}"
             );
         }

@@ -2,21 +2,64 @@
 //! over them is for others.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
+use url::Url;
 
 use super::Failure;
 
 /// Requests that began so shortly before the one whose dial failed most likely wait for that dial as well.
 pub(super) const SAME_DIAL_WINDOW: Duration = Duration::from_millis(50);
 
+/// An upstream: the scheme, host and port of a URL. `Display` writes it as people do: `index.example`, or
+/// `127.0.0.1:8080` if the port is not the scheme's default.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    host: Arc<str>,
+    port: u16,
+    scheme: Cow<'static, str>,
+}
+
+impl Origin {
+    /// Whether the user's `name`, a host with or without a port, means this origin.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        *self.host == *name || self.to_string() == name
+    }
+}
+
+impl From<&Url> for Origin {
+    fn from(url: &Url) -> Self {
+        Self {
+            host: url.host_str().unwrap_or_default().into(),
+            port: url.port_or_known_default().unwrap_or_default(),
+            scheme: match url.scheme() {
+                "https" => "https".into(),
+                "http" => "http".into(),
+                other => other.to_owned().into(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.scheme, &*self.host, self.port) {
+            (scheme, "", _) => write!(f, "{scheme}:"),
+            ("https", host, 443) | ("http", host, 80) | (_, host, 0) => f.write_str(host),
+            (_, host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// The ways to all origins.
 #[derive(Debug, Default)]
-pub(super) struct Origins(Mutex<HashMap<String, OriginState>>);
+pub(super) struct Origins(Mutex<HashMap<Origin, OriginState>>);
 
 #[derive(Debug, Default)]
 struct OriginState {
@@ -60,15 +103,15 @@ pub(super) struct OriginWatcher {
 }
 
 impl Origins {
-    pub(super) fn http_version(&self, origin: &str) -> HttpVersion {
+    pub(super) fn http_version(&self, origin: &Origin) -> HttpVersion {
         self.lock()
             .get(origin)
             .map_or(HttpVersion::Unknown, |state| state.version)
     }
 
-    pub(super) fn set_http_version(&self, origin: &str, version: HttpVersion) {
+    pub(super) fn set_http_version(&self, origin: &Origin, version: HttpVersion) {
         let mut origins = self.lock();
-        let state = origins.entry(origin.to_owned()).or_default();
+        let state = origins.entry(origin.clone()).or_default();
         state.version = version;
         if version == HttpVersion::Http1 {
             for event in &state.events {
@@ -87,9 +130,9 @@ impl Origins {
     }
 
     /// Watches the dials of one lane.
-    pub(super) fn watch(&self, origin: &str, slot: usize) -> OriginWatcher {
+    pub(super) fn watch(&self, origin: &Origin, slot: usize) -> OriginWatcher {
         let mut origins = self.lock();
-        let state = origins.entry(origin.to_owned()).or_default();
+        let state = origins.entry(origin.clone()).or_default();
         while state.events.len() <= slot {
             state.events.push(watch::Sender::new(None));
         }
@@ -105,7 +148,7 @@ impl Origins {
     /// them would find out one after the other, each after the whole time limit.
     pub(super) fn fail_waiters(
         &self,
-        origin: &str,
+        origin: &Origin,
         slot: usize,
         failure: &Failure,
         began: &OriginWatcher,
@@ -121,7 +164,7 @@ impl Origins {
     }
 
     /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, OriginState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, OriginState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,30 +193,35 @@ impl OriginWatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::FailureKind;
+
+    fn origin(host: &str) -> Origin {
+        Origin::from(&Url::parse(&format!("https://{host}/")).unwrap())
+    }
 
     fn failure() -> Failure {
-        Failure::Unreachable {
-            host: "h".to_owned(),
+        FailureKind::Unreachable {
             cause: "c".to_owned(),
         }
+        .at(origin("a"))
     }
 
     #[tokio::test]
     async fn a_failed_dial_is_told_to_those_who_wait_in_its_lane_and_to_nobody_later() {
         let origins = Origins::default();
         let (first, second, other) = (
-            origins.watch("a:1", 0),
-            origins.watch("a:1", 0),
-            origins.watch("a:1", 1),
+            origins.watch(&origin("a"), 0),
+            origins.watch(&origin("a"), 0),
+            origins.watch(&origin("a"), 1),
         );
-        origins.fail_waiters("a:1", 0, &failure(), &first);
+        origins.fail_waiters(&origin("a"), 0, &failure(), &first);
         for mut watcher in [first, second] {
             let event = watcher.next_event(Duration::MAX).await;
             assert!(
                 matches!(event, OriginEvent::DialFailed { failure: told, .. } if told.to_string() == failure().to_string())
             );
         }
-        for mut watcher in [other, origins.watch("a:1", 0)] {
+        for mut watcher in [other, origins.watch(&origin("a"), 0)] {
             let told = tokio::time::timeout(
                 Duration::from_millis(20),
                 watcher.next_event(Duration::ZERO),
@@ -185,10 +233,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_began_before_the_one_whose_dial_failed_is_told_after_a_grace() {
         let origins = Origins::default();
-        let mut older = origins.watch("a:1", 0);
+        let mut older = origins.watch(&origin("a"), 0);
         older.since -= SAME_DIAL_WINDOW * 2;
-        let failed = origins.watch("a:1", 0);
-        origins.fail_waiters("a:1", 0, &failure(), &failed);
+        let failed = origins.watch(&origin("a"), 0);
+        origins.fail_waiters(&origin("a"), 0, &failure(), &failed);
         let (began, grace) = (tokio::time::Instant::now(), Duration::from_secs(2));
         assert!(matches!(
             older.next_event(grace).await,
@@ -200,8 +248,8 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_http2_is_told_that_it_is_not_spoken() {
         let origins = Origins::default();
-        let mut waiting = origins.watch("a:1", 2);
-        origins.set_http_version("a:1", HttpVersion::Http1);
+        let mut waiting = origins.watch(&origin("a"), 2);
+        origins.set_http_version(&origin("a"), HttpVersion::Http1);
         assert!(matches!(
             waiting.next_event(Duration::ZERO).await,
             OriginEvent::Http1Only
@@ -211,12 +259,15 @@ mod tests {
     #[test]
     fn what_is_spoken_is_learned_by_origin() {
         let origins = Origins::default();
-        origins.set_http_version("a:1", HttpVersion::Http2);
-        assert_eq!(origins.http_version("a:1"), HttpVersion::Http2);
-        assert_eq!(origins.http_version("b:1"), HttpVersion::Unknown);
-        origins.set_http_version("c:1", HttpVersion::Http2Unanswered);
+        origins.set_http_version(&origin("a"), HttpVersion::Http2);
+        assert_eq!(origins.http_version(&origin("a")), HttpVersion::Http2);
+        assert_eq!(origins.http_version(&origin("b")), HttpVersion::Unknown);
+        origins.set_http_version(&origin("c"), HttpVersion::Http2Unanswered);
         origins.reset_http_versions();
-        assert_eq!(origins.http_version("a:1"), HttpVersion::Unknown);
-        assert_eq!(origins.http_version("c:1"), HttpVersion::Http2Unanswered);
+        assert_eq!(origins.http_version(&origin("a")), HttpVersion::Unknown);
+        assert_eq!(
+            origins.http_version(&origin("c")),
+            HttpVersion::Http2Unanswered
+        );
     }
 }
