@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     resource::{Freshness, Policy},
+    store::Checked,
     upstream::{Failure, FailureKind},
     validators::Validators,
 };
@@ -83,7 +84,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug)]
 pub struct Held<'a> {
     /// When upstream last vouched for it.
-    pub checked: SystemTime,
+    pub checked: Checked,
     /// Upstream's `max-age`.
     pub max_age: Option<Duration>,
     /// Upstream's validators.
@@ -137,7 +138,7 @@ pub fn decide(
         };
     };
     let is_fresh = is_fresh(policy, stored, now, cap)
-        || matches!(demand, Demand::FreshSince(since) if stored.checked >= since
+        || matches!(demand, Demand::FreshSince(since) if stored.checked >= Checked::At(since)
             && now.duration_since(since).is_ok_and(|age| age < AHEAD));
     let demand = match demand {
         Demand::FreshSince(_) => Demand::Fresh,
@@ -151,7 +152,7 @@ pub fn decide(
         }
         (_, Reach::Offline) => Decision::Serve(Outcome::Stale(StaleReason::Offline)),
         // What was made due is too old to be served lightly.
-        (Demand::Fresh, Reach::Slow) if stored.checked > SystemTime::UNIX_EPOCH => {
+        (Demand::Fresh, Reach::Slow) if !stored.checked.is_invalidated() => {
             Decision::Serve(Outcome::Stale(StaleReason::Down))
         }
         (_, Reach::Down) => Decision::Serve(Outcome::Stale(StaleReason::Down)),
@@ -167,8 +168,7 @@ fn is_fresh(policy: &Policy, stored: Held<'_>, now: SystemTime, cap: Duration) -
         Freshness::AsUpstreamSays => stored.max_age.unwrap_or(cap).min(cap),
     };
     // A copy checked in the future means that the clock was set back: how old it is can't be known.
-    now.duration_since(stored.checked)
-        .is_ok_and(|age| age < lifetime)
+    stored.checked.age(now).is_some_and(|age| age < lifetime)
 }
 
 /// What upstream's failure means.
@@ -256,7 +256,7 @@ mod tests {
         let validators = validators();
         let now = NOW + Duration::from_secs(1_000_000);
         let stored = age.map(|age| Held {
-            checked: now - Duration::from_secs(age),
+            checked: Checked::At(now - Duration::from_secs(age)),
             max_age: max_age.map(Duration::from_secs),
             validators: &validators,
         });
@@ -415,7 +415,7 @@ mod tests {
     fn a_copy_from_the_future_is_stale() {
         let validators = validators();
         let held = Held {
-            checked: NOW + Duration::from_secs(10),
+            checked: Checked::At(NOW + Duration::from_secs(10)),
             max_age: None,
             validators: &validators,
         };

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Key, Location, Resource, Source},
-    store::{Blob, CHUNK_BYTES, Entry, ReadAt as _, Spool, StoreError},
+    store::{Blob, CHUNK_BYTES, Checked, Entry, ReadAt as _, Spool, StoreError},
     upstream::{Coding, Failure, FailureKind, Get, Origin, Reply, UpstreamBody, retry_delay},
     validators::Validators,
 };
@@ -209,13 +209,13 @@ impl Cache {
             .remove(flight_key);
         match (fetched, stored) {
             (Fetched::NotModified(max_age), Some(mut entry)) => {
-                entry.checked = started;
+                entry.checked = Checked::At(started);
                 let same_age = max_age.is_none_or(|age| Some(age.as_secs()) == entry.head.max_age);
                 if same_age {
                     self.0.write_behind.write_later(
                         resource,
                         key,
-                        Update::Checked(entry.head.sha256, started),
+                        Update::Checked(entry.head.sha256, Checked::At(started)),
                     );
                     return Ok((result(Outcome::Revalidated, entry), WritePlan::Nothing));
                 }
@@ -227,13 +227,13 @@ impl Cache {
             }
             (Fetched::NotModified(_), None) => Err(self.abandoned(resource)),
             (Fetched::Body(mut fresh), Some(old)) if fresh.head.sha256 == old.head.sha256 => {
-                fresh.checked = started;
+                fresh.checked = Checked::At(started);
                 fresh.head.fetched = old.head.fetched;
                 if fresh.head == old.head {
                     self.0.write_behind.write_later(
                         resource,
                         key,
-                        Update::Checked(fresh.head.sha256, started),
+                        Update::Checked(fresh.head.sha256, Checked::At(started)),
                     );
                     return Ok((result(Outcome::Revalidated, fresh), WritePlan::Nothing));
                 }
@@ -243,7 +243,7 @@ impl Cache {
                 ))
             }
             (Fetched::Body(mut fresh), old) => {
-                fresh.checked = started;
+                fresh.checked = Checked::At(started);
                 Ok((result(Outcome::Miss, fresh), WritePlan::Put(old)))
             }
         }

@@ -9,7 +9,7 @@ use std::{
 use super::prefetch::InstallSession;
 use crate::{
     resource::{Key, Resource},
-    store::Entry,
+    store::{Checked, Entry},
 };
 
 /// How long a client that was handed a sidecar may take to ask for the body before a new generation replaces both. rustup
@@ -52,7 +52,7 @@ impl Generations {
     ) -> Result<Entry, Duration> {
         let mut all = self.lock();
         let last = all.iter().rposition(|handed| handed.key == *key);
-        let is_newer = |checked| checked > entry.checked && checked <= now;
+        let is_newer = |checked| checked > entry.checked && checked <= Checked::At(now);
         let handed = match last {
             Some(last)
                 if all[last].entry.head.sha256 == entry.head.sha256

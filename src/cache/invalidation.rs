@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::resource::Key;
+use crate::{resource::Key, store::Checked};
 
 /// Entries beyond this number make the map start over. Forgetting one costs a stale dependency for one freshness lifetime.
 const MAX_ENTRIES: usize = 100_000;
@@ -31,11 +31,11 @@ impl Invalidations {
         }
     }
 
-    /// The check time that counts for `key`: `checked`, or the epoch if the entry was invalidated after it.
-    pub(super) fn effective_checked(&self, key: &Key, checked: SystemTime) -> SystemTime {
+    /// The check time that counts for `key`: `checked`, or invalidated if an entry that depends on it has changed since.
+    pub(super) fn effective_checked(&self, key: &Key, checked: Checked) -> Checked {
         match self.0.lock().get(key) {
-            Some(since) if checked < *since => SystemTime::UNIX_EPOCH,
-            Some(_) | None => checked,
+            Some(since) => checked.invalidated_before(*since),
+            None => checked,
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Freshness, Half, Key, Location, Resource, Source},
-    store::{Blob, CHUNK_BYTES, Entry, Store, StoreError},
+    store::{Blob, CHUNK_BYTES, Checked, Entry, Store, StoreError},
     upstream::{Origin, Upstream},
 };
 use breaker::CircuitBreakers;
@@ -307,7 +307,9 @@ impl Cache {
     async fn follow_hint(&self, next: &Resource, is_likely: bool) -> Option<()> {
         let body = match self.ask_ahead(next, is_likely).await? {
             // What is older was asked for in another burst, and so was what it leads to.
-            Ahead::Stored(entry) if entry.checked + BURST_WINDOW >= now() => entry.body,
+            Ahead::Stored(entry) if entry.checked >= Checked::At(now() - BURST_WINDOW) => {
+                entry.body
+            }
             Ahead::Stored(_) => return None,
             // The flight goes on by itself.
             Ahead::Asked(Role::Leader, ..) => return None,
@@ -801,7 +803,7 @@ impl Cache {
         };
         let mut landed = (role, result);
         // A fetch that began before this entry was made due has brought what may be too old: the next one has not.
-        if matches!(&landed.1.body, FetchedBody::Entry(entry) if self.effective_checked(&key, entry.checked) == SystemTime::UNIX_EPOCH)
+        if matches!(&landed.1.body, FetchedBody::Entry(entry) if self.effective_checked(&key, entry.checked).is_invalidated())
             && !matches!(landed.1.outcome, Outcome::Stale(_))
         {
             let again = self.join_until(resource, flight_key, demand, until, None, deadline);
@@ -839,7 +841,7 @@ impl Cache {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let wait = match stored {
             // Once for the head and once for the body. What was made due is too old to be served lightly.
-            Some(entry) if entry.checked > SystemTime::UNIX_EPOCH => {
+            Some(entry) if !entry.checked.is_invalidated() => {
                 left.min(self.0.options.upstream_timeout * 2)
             }
             Some(_) | None => left,
@@ -915,7 +917,7 @@ impl Cache {
         }
     }
 
-    fn effective_checked(&self, key: &Key, checked: SystemTime) -> SystemTime {
+    fn effective_checked(&self, key: &Key, checked: Checked) -> Checked {
         self.0.invalidations.effective_checked(key, checked)
     }
 

@@ -18,8 +18,64 @@ pub struct Entry {
     pub head: Head,
     /// The bytes upstream sent, decoded.
     pub body: Bytes,
-    /// When upstream last vouched for them. Kept outside the record, since it changes without it.
-    pub checked: SystemTime,
+    /// The last time upstream confirmed the body. Not part of the record, because a revalidation changes nothing else.
+    pub checked: Checked,
+}
+
+/// The state of an entry's last check: the time of the request that upstream answered with this body or with 304, or
+/// invalidated since. An invalidated entry sorts before every time and is never fresh.
+///
+/// On disk it is the modification time of the entry's file. The start of 1970 stands for [`Checked::Invalidated`]: a
+/// revalidation or an invalidation is then one system call and leaves the record as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checked {
+    /// An entry that depends on this one has changed since the last check.
+    Invalidated,
+    /// Confirmed by a request that was sent at this time.
+    At(SystemTime),
+}
+
+impl Checked {
+    /// Whether the entry must be revalidated before it is fresh again.
+    pub fn is_invalidated(self) -> bool {
+        self == Self::Invalidated
+    }
+
+    /// Time since the check. `None` if the entry is invalidated, or if the check lies after `now`: then the clock was set
+    /// back and the age is unknown.
+    pub fn age(self, now: SystemTime) -> Option<Duration> {
+        match self {
+            Self::Invalidated => None,
+            Self::At(time) => now.duration_since(time).ok(),
+        }
+    }
+
+    /// [`Checked::Invalidated`] if the check is older than `since`, else unchanged.
+    #[must_use]
+    pub fn invalidated_before(self, since: SystemTime) -> Self {
+        if self < Self::At(since) {
+            Self::Invalidated
+        } else {
+            self
+        }
+    }
+
+    /// Reads the state from a modification time.
+    pub(super) fn from_mtime(mtime: SystemTime) -> Self {
+        if mtime > SystemTime::UNIX_EPOCH {
+            Self::At(mtime)
+        } else {
+            Self::Invalidated
+        }
+    }
+
+    /// The modification time that stores the state.
+    pub(super) fn to_mtime(self) -> SystemTime {
+        match self {
+            Self::Invalidated => SystemTime::UNIX_EPOCH,
+            Self::At(time) => time,
+        }
+    }
 }
 
 /// What describes a stored body.
@@ -61,7 +117,7 @@ impl Entry {
         Self {
             head,
             body,
-            checked,
+            checked: Checked::At(checked),
         }
     }
 
@@ -84,7 +140,7 @@ impl Entry {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn parse(mut record: Bytes, checked: SystemTime) -> Result<Self, String> {
+    pub(crate) fn parse(mut record: Bytes, checked: Checked) -> Result<Self, String> {
         if !record.starts_with(MAGIC) {
             return Err("it does not begin as an entry".to_owned());
         }
@@ -131,7 +187,7 @@ mod tests {
         );
         let good = record(&entry);
         assert_eq!(
-            Entry::parse(Bytes::from(good.clone()), now),
+            Entry::parse(Bytes::from(good.clone()), entry.checked),
             Ok(entry.clone())
         );
 
@@ -139,11 +195,14 @@ mod tests {
         for at in (0..good.len()).filter(|&at| at < MAGIC.len() || at >= body) {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert!(Entry::parse(Bytes::from(bad), now).is_err(), "byte {at}");
+            assert!(
+                Entry::parse(Bytes::from(bad), entry.checked).is_err(),
+                "byte {at}"
+            );
         }
         for len in 0..good.len() {
             assert!(
-                Entry::parse(Bytes::copy_from_slice(&good[..len]), now).is_err(),
+                Entry::parse(Bytes::copy_from_slice(&good[..len]), entry.checked).is_err(),
                 "cut at {len}"
             );
         }

@@ -29,7 +29,7 @@ use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
 use super::{
-    Blob, Entry, Pin, Spool, Statistics, StoreError,
+    Blob, Checked, Entry, Pin, Spool, Statistics, StoreError,
     hot::{Capacity, Fingerprint, MemoryCache},
     is_full,
     read::{BufferPool, FileReader},
@@ -402,7 +402,7 @@ impl Store {
             let found = file.metadata()?;
             let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
             file.read_to_end(&mut record)?;
-            let entry = Entry::parse(Bytes::from(record), found.modified()?);
+            let entry = Entry::parse(Bytes::from(record), Checked::from_mtime(found.modified()?));
             Ok(Some((Fingerprint::of(&found), entry)))
         });
         match read.await {
@@ -434,14 +434,14 @@ impl Store {
     pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
         let put = self
-            .write_file(self.entry_path(key), parts, Some(entry.checked))
+            .write_file(self.entry_path(key), parts, Some(entry.checked.to_mtime()))
             .await;
         self.entries.forget_stats();
         put
     }
 
     /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
-    pub async fn mark_checked(&self, key: &Key, checked: SystemTime) -> Result<(), StoreError> {
+    pub async fn mark_checked(&self, key: &Key, checked: Checked) -> Result<(), StoreError> {
         let path = self.entry_path(key);
         let at = path.clone();
         let touched = blocking(move || change_mtime(&path, |_| Some(checked))).await;
@@ -463,7 +463,8 @@ impl Store {
         let touched = blocking(move || {
             due.iter().try_for_each(|(path, since)| {
                 change_mtime(path, |checked| {
-                    (checked < *since).then_some(SystemTime::UNIX_EPOCH)
+                    let invalidated = checked.invalidated_before(*since);
+                    (invalidated != checked).then_some(invalidated)
                 })
                 .map(drop)
             })
@@ -693,21 +694,21 @@ impl Store {
 /// and what that time is now.
 fn change_mtime(
     path: &Path,
-    choose: impl FnOnce(SystemTime) -> Option<SystemTime>,
-) -> io::Result<Option<(Fingerprint, Fingerprint, SystemTime)>> {
+    choose: impl FnOnce(Checked) -> Option<Checked>,
+) -> io::Result<Option<(Fingerprint, Fingerprint, Checked)>> {
     let Some(file) = open_nofollow(path)? else {
         return Ok(None);
     };
     let found = file.metadata()?;
-    let Some(checked) = choose(found.modified()?) else {
+    let Some(checked) = choose(Checked::from_mtime(found.modified()?)) else {
         return Ok(None);
     };
-    file.set_modified(checked)?;
+    file.set_modified(checked.to_mtime())?;
     let now = file.metadata()?;
     Ok(Some((
         Fingerprint::of(&found),
         Fingerprint::of(&now),
-        now.modified()?,
+        Checked::from_mtime(now.modified()?),
     )))
 }
 
@@ -778,10 +779,13 @@ mod tests {
             store.entry(&key("left")).await.unwrap(),
             Some(entry(b"one", at(1_000)))
         );
-        store.mark_checked(&key("left"), at(2_000)).await.unwrap();
+        store
+            .mark_checked(&key("left"), Checked::At(at(2_000)))
+            .await
+            .unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
-            at(2_000)
+            Checked::At(at(2_000))
         );
         store
             .invalidate(vec![(key("left"), at(1_999))])
@@ -789,7 +793,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
-            at(2_000)
+            Checked::At(at(2_000))
         );
         store
             .invalidate(vec![(key("left"), at(2_001))])
@@ -797,7 +801,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             store.entry(&key("left")).await.unwrap().unwrap().checked,
-            at(0)
+            Checked::Invalidated
         );
     }
 
@@ -1016,14 +1020,14 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
         }
-        other.mark_checked(&key, at(5)).await.unwrap();
+        other.mark_checked(&key, Checked::At(at(5))).await.unwrap();
         tokio::time::sleep(STAT_TTL).await;
         let renewed = ours.entry(&key).await.unwrap().unwrap();
-        assert_eq!(renewed.checked, at(5));
+        assert_eq!(renewed.checked, Checked::At(at(5)));
         other.invalidate(vec![(key.clone(), at(6))]).await.unwrap();
         tokio::time::sleep(STAT_TTL).await;
         let expired = ours.entry(&key).await.unwrap().unwrap();
-        assert_eq!(expired.checked, SystemTime::UNIX_EPOCH);
+        assert_eq!(expired.checked, Checked::Invalidated);
         other.put_entry(&key, &entry(b"two", at(5))).await.unwrap();
         tokio::time::sleep(STAT_TTL).await;
         assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"two", at(5))));

@@ -12,7 +12,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use entry::{Entry, Head};
+pub use entry::{Checked, Entry, Head};
 pub use files::{Announcement, Store};
 pub use read::CHUNK_BYTES;
 pub use spool::Spool;

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Key, Resource},
-    store::Entry,
+    store::{Checked, Entry},
 };
 
 /// Memory of a buffered update beside its body, in bytes: head, key and map slots.
@@ -31,14 +31,14 @@ pub(in super::super) enum Update {
     /// A new body.
     Entry(Entry),
     /// The stored body with this hash was revalidated at this time.
-    Checked(Sha256, SystemTime),
+    Checked(Sha256, Checked),
 }
 
 impl Update {
     /// Whether this update is newer than the stored entry. Another process may have stored a newer one meanwhile. A stored
     /// check time in the future comes from a clock that was set back, so it does not count as newer.
     pub(in super::super) fn supersedes(&self, stored: &Entry, now: SystemTime) -> bool {
-        let is_newer = |checked| checked > stored.checked || stored.checked > now;
+        let is_newer = |checked| checked > stored.checked || stored.checked > Checked::At(now);
         match self {
             Self::Entry(entry) => entry.checked == stored.checked || is_newer(entry.checked),
             Self::Checked(sha256, checked) => stored.head.sha256 == *sha256 && is_newer(*checked),
@@ -245,9 +245,13 @@ mod tests {
         let buffer = Arc::new(Buffer::default());
         let (a, b) = (entry("a", 1), entry("b", 1));
         let _guard = buffer.add(&resource, &key, Update::Entry(a.clone()));
-        buffer.add(&resource, &key, Update::Checked(a.head.sha256, at(5)));
+        buffer.add(
+            &resource,
+            &key,
+            Update::Checked(a.head.sha256, Checked::At(at(5))),
+        );
         let revalidated = Entry {
-            checked: at(5),
+            checked: Checked::At(at(5)),
             ..a
         };
         let update = buffer.update(&key);
@@ -255,7 +259,11 @@ mod tests {
             matches!(&update, Some(Update::Entry(update)) if *update == revalidated),
             "{update:?}"
         );
-        buffer.add(&resource, &key, Update::Checked(b.head.sha256, at(6)));
+        buffer.add(
+            &resource,
+            &key,
+            Update::Checked(b.head.sha256, Checked::At(at(6))),
+        );
         let update = buffer.update(&key);
         assert!(matches!(update, Some(Update::Checked(sha256, _)) if sha256 == b.head.sha256));
     }
@@ -280,7 +288,7 @@ mod tests {
     #[test]
     fn an_update_supersedes_an_older_entry_and_one_from_a_clock_set_back() {
         let now = at(100);
-        let update = |checked| Update::Checked(entry("a", 0).head.sha256, at(checked));
+        let update = |checked| Update::Checked(entry("a", 0).head.sha256, Checked::At(at(checked)));
         assert!(update(50).supersedes(&entry("a", 40), now));
         assert!(!update(50).supersedes(&entry("a", 60), now));
         assert!(update(50).supersedes(&entry("a", 200), now));
