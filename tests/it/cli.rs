@@ -67,7 +67,7 @@ fn status_tells_of_store_and_projects_and_that_no_daemon_runs() {
     let output = site.command(&["status", "--json"]);
     let status: Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(status["daemon"], Value::Null);
-    assert_eq!(status["census"]["blobs"], 1);
+    assert_eq!(status["statistics"]["blobs"], 1);
     assert_eq!(status["projects"][0], lock);
     assert_eq!(upstream.connections(), connections);
 }

@@ -265,7 +265,7 @@ fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
         let packages = pin["packages"].as_array().cloned().unwrap_or_default();
         let out = packages
             .into_iter()
-            .filter(|one| one["is_left_out"] == true);
+            .filter(|one| one["is_excluded"] == true);
         out.map(|one| one["name"].clone()).collect::<Vec<_>>()
     });
     assert_eq!(left_out.collect::<Vec<_>>(), ["winonly"]);

@@ -1,0 +1,59 @@
+//! Checks of the sources themselves, as text.
+//!
+//! | check | where |
+//! |---|---|
+//! | each file begins with `//! `; no package registry's host is spelled | this file |
+//! | modules use each other only as ARCHITECTURE.md says | `arrows` |
+//! | no circle of files | `circles` |
+//! | lengths of files and functions; one definition for each name | `sizes` |
+//!
+//! The checks read `src` with the small parser in `source`, which sees names and no types.
+
+mod arrows;
+mod circles;
+mod sizes;
+mod source;
+
+use std::fs;
+
+use source::{all_files, root, rust_files};
+
+#[test]
+fn every_file_begins_with_a_module_comment() {
+    let silent: Vec<_> = rust_files("")
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(
+        silent.is_empty(),
+        "these do not begin with `//! `: {silent:?}"
+    );
+}
+
+#[test]
+fn no_file_spells_the_host_of_a_package_registry() {
+    // Joined at run time, so that this file does not spell them either.
+    let hosts = [["crates", ".io"].concat(), ["npmjs", ".org"].concat()];
+    for path in all_files()
+        .iter()
+        .filter(|path| !path.ends_with("Cargo.lock"))
+    {
+        let Ok(text) = fs::read_to_string(root().join(path)) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            for host in &hosts {
+                let is_host = line.match_indices(host.as_str()).any(|(at, _)| {
+                    let before = line[..at].chars().next_back().unwrap_or(' ');
+                    let after = line[at + host.len()..].chars().next().unwrap_or(' ');
+                    // `crates.io` alone is a name in words; with a label before it, or a path behind it, it is a host.
+                    before == '.'
+                        || (before == '/' && after != '-')
+                        || (after == '/' && before != '/')
+                });
+                assert!(!is_host, "{}:{}: {line}", path.display(), number + 1);
+            }
+        }
+    }
+}
