@@ -1,16 +1,26 @@
-//! Whether each upstream may be asked: the breaker. One failed dial opens it, a few bad answers in a row do too; while it
-//! is open nobody waits for that upstream, and a background probe closes it again. An upstream that is merely slow opens it
-//! half. Holds state and decides; asking is the cache's job.
+//! Circuit breakers, one per upstream origin: while an upstream is down, clients do not wait for it.
+//!
+//! ```text
+//!            no answer in time                      refused dial, long silence, 3 bad answers
+//!  Closed ────────────────────────> Slow ────────────────────────────> Open
+//!    ^  \__________ refused dial, long silence, 3 bad answers ___________^ |
+//!    |                                 |                                   |
+//!    └──────────────── good answer to a client or to a probe ──────────────┘
+//! ```
+//!
+//! While a breaker is `Slow`, stale copies are served at once and only resources that are not stored are asked for. While it is
+//! `Open`, nothing is asked for except probes, which run in the background with growing delays. A failure that concerns one resource
+//! only (404, wrong hash) changes nothing; see [`severity`].
+//!
+//! This module holds state and decides. The cache sends requests and probes.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use url::Url;
 
 use super::{decide::Reach, fetch::HEAD_TIMEOUT};
@@ -19,54 +29,56 @@ use crate::{
     upstream::{Failure, FailureKind, Origin},
 };
 
-/// Bad answers about so many different things, without a good answer between, count as an outage. Fewer may be the fault of
-/// the things.
+/// Bad answers about different resources, without a good one between, that open a breaker. Fewer may be faults of those
+/// resources.
 const MAX_BAD_ANSWERS: usize = 3;
-/// The pause before the first probe, doubled up to the last one.
+/// Delay before the first probe. It doubles with each failed probe, up to [`MAX_PROBE_DELAY`].
 const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
+/// Longest delay between probes.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
-/// How long an outage lasts before larder behaves as if told to stay offline: a blip must not make a resolver choose
+/// Time a breaker is open before larder acts as if it ran with `--offline`. A short outage must not make a resolver choose
 /// older versions.
 const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
-/// The breakers of all upstreams, by origin.
+/// The breakers of all origins.
 #[derive(Debug)]
 pub(super) struct CircuitBreakers {
     is_offline: bool,
-    hosts: Mutex<HashMap<Origin, CircuitBreaker>>,
-    /// How many outages there are: most of the time none, and then nobody need know which upstream is meant.
+    breakers: Mutex<HashMap<Origin, CircuitBreaker>>,
+    /// Number of breakers that are not closed. Zero lets a request skip the lock.
     outages: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct CircuitBreaker {
-    /// What there were bad answers about since the last good one.
+    /// Addresses with bad answers since the last good one.
     bad_answers: HashSet<Url>,
-    /// What there was a good answer about last: the best thing to ask for in a probe, since it was once well.
+    /// The last resource that was answered well, which is the best one to probe with.
     last_good: Option<(Resource, Url)>,
+    /// Present while the breaker is not closed.
     outage: Option<Outage>,
 }
 
-/// A time during which an upstream is not asked about what is stored.
+/// The time during which a breaker is not closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Whether nobody is there, and not only slow: then it is asked for nothing at all.
+    /// Whether the breaker is open: the upstream is down, not only slow.
     pub is_certain: bool,
-    /// When it was found out.
+    /// When the first failure was seen.
     pub since: SystemTime,
-    /// How.
+    /// Text of the failure that changed the state last.
     pub cause: String,
 }
 
 impl Outage {
-    /// It is certain by this failure; whether it was in doubt.
-    fn ascertain(&mut self, failure: &Failure) -> bool {
-        let was_in_doubt = !self.is_certain;
-        if was_in_doubt {
+    /// Opens a slow breaker. Returns whether that changed anything.
+    fn open(&mut self, failure: &Failure) -> bool {
+        let was_slow = !self.is_certain;
+        if was_slow {
             self.is_certain = true;
             self.cause = failure.to_string();
         }
-        was_in_doubt
+        was_slow
     }
 }
 
@@ -74,12 +86,12 @@ impl CircuitBreakers {
     pub(super) fn new(is_offline: bool) -> Self {
         Self {
             is_offline,
-            hosts: Mutex::default(),
+            breakers: Mutex::default(),
             outages: AtomicUsize::new(0),
         }
     }
 
-    /// Whether every upstream may be asked.
+    /// Whether every breaker is closed and larder is online.
     pub(super) fn is_all_well(&self) -> bool {
         !self.is_offline && self.outages.load(Ordering::Acquire) == 0
     }
@@ -87,22 +99,22 @@ impl CircuitBreakers {
     /// Whether the upstream of `url` may be asked.
     pub(super) fn reach(&self, url: &Url) -> Reach {
         if self.is_offline {
-            Reach::Offline
-        } else {
-            match self.outage(url) {
-                None => Reach::Online,
-                Some(outage) if outage.is_certain => Reach::Down,
-                Some(_) => Reach::Slow,
-            }
+            return Reach::Offline;
+        }
+        match self.outage(url) {
+            None => Reach::Online,
+            Some(outage) if outage.is_certain => Reach::Down,
+            Some(_) => Reach::Slow,
         }
     }
 
+    /// Whether larder runs with `--offline`.
     pub(super) fn is_offline(&self) -> bool {
         self.is_offline
     }
 
-    /// Whether clients must live with what is stored: offline by order, or an outage of the upstream of `url` that is no
-    /// mere blip.
+    /// Whether clients have to do with what is stored: larder runs offline, or the breaker of `url` has been open for
+    /// [`OFFLINE_VIEW_AFTER`].
     pub(super) fn is_settled_in(&self, url: &Url, now: SystemTime) -> bool {
         self.is_offline
             || self.outage(url).is_some_and(|outage| {
@@ -111,23 +123,24 @@ impl CircuitBreakers {
             })
     }
 
-    /// The outage of the upstream of `url`, if there is one.
+    /// The outage of the upstream of `url`.
     pub(super) fn outage(&self, url: &Url) -> Option<Outage> {
-        self.lock().get(&Origin::from(url))?.outage.clone()
+        self.breakers.lock().get(&Origin::from(url))?.outage.clone()
     }
 
     /// All outages, by origin.
     pub(super) fn outages(&self) -> Vec<(Origin, Outage)> {
-        self.lock()
+        self.breakers
+            .lock()
             .iter()
             .filter_map(|(origin, breaker)| Some((origin.clone(), breaker.outage.clone()?)))
             .collect()
     }
 
-    /// Notes a good answer about `resource`; whether that ended an outage.
+    /// Records a good answer about `resource` and closes the breaker. Returns whether that ended an outage.
     pub(super) fn note_answer(&self, resource: &Resource, url: &Url) -> bool {
-        let mut hosts = self.lock();
-        let breaker = hosts.entry(Origin::from(url)).or_default();
+        let mut breakers = self.breakers.lock();
+        let breaker = breakers.entry(Origin::from(url)).or_default();
         breaker.bad_answers.clear();
         breaker.last_good = Some((resource.clone(), url.clone()));
         let is_over = breaker.outage.take().is_some();
@@ -137,31 +150,31 @@ impl CircuitBreakers {
         is_over
     }
 
-    /// Notes a failure.
+    /// Records a failure of a client's request.
     pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Transition {
-        let mut hosts = self.lock();
-        let breaker = hosts.entry(Origin::from(url)).or_default();
+        let mut breakers = self.breakers.lock();
+        let breaker = breakers.entry(Origin::from(url)).or_default();
         let is_certain = match severity(failure) {
-            Severity::None => return Transition::Nothing,
-            Severity::Answer => {
+            Severity::None => return Transition::None,
+            Severity::BadAnswer => {
                 breaker.bad_answers.insert(url.clone());
                 if breaker.bad_answers.len() < MAX_BAD_ANSWERS {
-                    return Transition::Nothing;
+                    return Transition::None;
                 }
                 true
             }
-            Severity::Doubt => false,
-            Severity::Outage => true,
+            Severity::Slow => false,
+            Severity::Down => true,
         };
         if is_certain {
             breaker.bad_answers.clear();
         }
         match &mut breaker.outage {
             Some(outage) => {
-                if is_certain && outage.ascertain(failure) {
-                    Transition::Certainty
+                if is_certain && outage.open(failure) {
+                    Transition::SlowToOpen
                 } else {
-                    Transition::Nothing
+                    Transition::None
                 }
             }
             None => {
@@ -172,79 +185,77 @@ impl CircuitBreakers {
                 });
                 self.outages.fetch_add(1, Ordering::AcqRel);
                 if is_certain {
-                    Transition::Outage
+                    Transition::ClosedToOpen
                 } else {
-                    Transition::Doubt
+                    Transition::ClosedToSlow
                 }
             }
         }
     }
 
-    /// Notes that a probe failed; whether that made certain what was in doubt. What is over it does not begin anew.
+    /// Records a failed probe. Returns whether it opened a slow breaker. A closed breaker stays closed: the outage that the probe
+    /// belongs to is over.
     pub(super) fn note_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
-        let mut hosts = self.lock();
-        let breaker = hosts.get_mut(&Origin::from(url));
+        let mut breakers = self.breakers.lock();
+        let breaker = breakers.get_mut(&Origin::from(url));
         let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
             return false;
         };
-        severity(failure) == Severity::Outage && outage.ascertain(failure)
+        severity(failure) == Severity::Down && outage.open(failure)
     }
 
-    /// What to ask for to see whether the upstream of `url` is back, if anything was ever well there.
+    /// The resource to probe the upstream of `url` with, if that upstream ever gave a good answer.
     pub(super) fn last_good(&self, url: &Url) -> Option<(Resource, Url)> {
-        self.lock().get(&Origin::from(url))?.last_good.clone()
-    }
-
-    /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, CircuitBreaker>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        let breakers = self.breakers.lock();
+        breakers.get(&Origin::from(url))?.last_good.clone()
     }
 }
 
-/// The pause before the probe after `tried` ones.
+/// Delay before the next probe, after `tried` failed ones.
 pub(super) fn probe_delay(tried: u32) -> Duration {
     FIRST_PROBE_DELAY
         .saturating_mul(1 << tried.min(10))
         .min(MAX_PROBE_DELAY)
 }
 
-/// What a failure has changed.
+/// The change of state that a failure caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transition {
-    Nothing,
-    /// The upstream may be slow, or out of reach: the caller must probe it.
-    Doubt,
-    /// It is out of reach, and not known to have been so: the caller must probe it.
-    Outage,
-    /// What was in doubt is out of reach; the probes go on.
-    Certainty,
+    None,
+    /// The caller must start probes.
+    ClosedToSlow,
+    /// The caller must start probes.
+    ClosedToOpen,
+    /// Probes are running already.
+    SlowToOpen,
 }
 
-/// What a failure says about its upstream as a whole.
+/// What one failure says about its upstream as a whole.
 #[derive(Debug, PartialEq, Eq)]
 enum Severity {
-    /// It is there; this is about one thing.
+    /// The upstream works; the failure concerns one resource.
     None,
-    /// It is there but not well, or something poses as it.
-    Answer,
-    /// It may be slow, or not there any more.
-    Doubt,
-    /// It is not there.
-    Outage,
+    /// The upstream answers but is broken, or something else answers in its place.
+    BadAnswer,
+    /// The upstream may be slow or down.
+    Slow,
+    /// The upstream is down.
+    Down,
 }
 
+/// Sorts a failure by what it says about its upstream. An exhaustive match: a new kind of failure must be sorted here.
 fn severity(failure: &Failure) -> Severity {
     match &failure.kind {
-        // Who waits with a copy at hand does not wait long.
-        FailureKind::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Doubt,
-        FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => Severity::Outage,
+        // A request with a stale copy at hand has a short time limit, so its silence proves less.
+        FailureKind::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Slow,
+        FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => Severity::Down,
         FailureKind::Status { .. }
         | FailureKind::Unrecognised { .. }
-        | FailureKind::Broken { .. } => Severity::Answer,
+        | FailureKind::Broken { .. } => Severity::BadAnswer,
         FailureKind::Redirected { foreign, .. } => {
             // A captive portal redirects everything to itself.
             if *foreign {
-                Severity::Answer
+                Severity::BadAnswer
             } else {
                 Severity::None
             }
@@ -294,10 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn one_failed_dial_opens_the_breaker_of_that_host_only_and_an_answer_closes_it() {
+    fn one_failed_dial_opens_the_breaker_of_its_origin_and_an_answer_closes_it() {
         let breakers = CircuitBreakers::new(false);
         let fail = || breakers.note_failure(&url("a.example"), &unreachable(), NOW);
-        assert_eq!([fail(), fail()], [Transition::Outage, Transition::Nothing]);
+        assert_eq!(
+            [fail(), fail()],
+            [Transition::ClosedToOpen, Transition::None]
+        );
         assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
         assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
         assert!(breakers.note_answer(&resource(), &url("a.example")));
@@ -306,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn slowness_is_no_outage_until_somebody_has_waited_long_or_a_dial_has_failed() {
+    fn a_slow_breaker_opens_after_a_long_silence_or_a_failed_dial() {
         let long = FailureKind::Silent {
             after: HEAD_TIMEOUT,
         }
@@ -316,22 +330,18 @@ mod tests {
             let at = url("a.example");
             let fail = |failure: &Failure| breakers.note_failure(&at, failure, NOW);
             let changes = [&silent(), &silent()].map(fail);
-            assert_eq!(changes, [Transition::Doubt, Transition::Nothing]);
+            assert_eq!(changes, [Transition::ClosedToSlow, Transition::None]);
             assert_eq!(breakers.reach(&at), Reach::Slow);
             assert!(!breakers.note_failed_probe(&at, &silent()));
             assert!(!breakers.is_settled_in(&at, NOW + OFFLINE_VIEW_AFTER));
             let changes = [&proof, &proof, &silent()].map(fail);
             assert_eq!(
                 changes,
-                [
-                    Transition::Certainty,
-                    Transition::Nothing,
-                    Transition::Nothing
-                ]
+                [Transition::SlowToOpen, Transition::None, Transition::None]
             );
             assert_eq!(breakers.reach(&at), Reach::Down);
             assert!(breakers.note_answer(&resource(), &at) && breakers.is_all_well());
-            // A probe that fails later than that says nothing new.
+            // A probe that fails after the outage has ended changes nothing.
             assert!(!breakers.note_failed_probe(&at, &proof) && breakers.is_all_well());
             fail(&silent());
             assert!(breakers.note_failed_probe(&at, &proof));
@@ -340,27 +350,26 @@ mod tests {
     }
 
     #[test]
-    fn bad_answers_about_several_things_open_the_breaker_and_a_good_one_between_starts_the_count_anew()
-     {
+    fn bad_answers_about_several_resources_open_the_breaker_unless_a_good_one_comes_between() {
         let breakers = CircuitBreakers::new(false);
         let bad = |thing: &str| {
             breakers.note_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
         };
-        use Transition::{Nothing, Outage};
-        assert_eq!(["a", "b"].map(bad), [Nothing, Nothing]);
+        use Transition::{ClosedToOpen, None};
+        assert_eq!(["a", "b"].map(bad), [None, None]);
         breakers.note_answer(&resource(), &url("a.example"));
-        assert_eq!(["a", "b", "c"].map(bad), [Nothing, Nothing, Outage]);
+        assert_eq!(["a", "b", "c"].map(bad), [None, None, ClosedToOpen]);
     }
 
     #[test]
-    fn one_broken_thing_upstream_is_no_outage_however_often_it_is_asked_for() {
+    fn one_broken_resource_never_opens_the_breaker() {
         let breakers = CircuitBreakers::new(false);
         let bad = |_| breakers.note_failure(&url("a.example/broken"), &portal(), NOW);
-        assert!((0..20).map(bad).all(|change| change == Transition::Nothing));
+        assert!((0..20).map(bad).all(|change| change == Transition::None));
     }
 
     #[test]
-    fn a_blip_is_not_yet_a_life_offline() {
+    fn a_short_outage_does_not_switch_to_the_offline_view() {
         let breakers = CircuitBreakers::new(false);
         breakers.note_failure(&url("a.example"), &unreachable(), NOW);
         assert!(!breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(9)));
@@ -369,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_become_rarer_and_never_stop() {
+    fn probe_delays_grow_up_to_a_limit() {
         let pauses: Vec<_> = (0..8).map(|tried| probe_delay(tried).as_millis()).collect();
         assert_eq!(
             pauses,

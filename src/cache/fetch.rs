@@ -777,13 +777,13 @@ impl Cache {
         }
         let change = self.0.breakers.note_failure(url, failure, now());
         match change {
-            Transition::Nothing => return,
-            Transition::Doubt => {
+            Transition::None => return,
+            Transition::ClosedToSlow => {
                 warn!(upstream = %Origin::from(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
             }
-            Transition::Outage | Transition::Certainty => warn_of_outage(url, failure),
+            Transition::ClosedToOpen | Transition::SlowToOpen => warn_of_outage(url, failure),
         }
-        if change != Transition::Certainty {
+        if change != Transition::SlowToOpen {
             self.0.upstream.reconnect();
             tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
         }
