@@ -12,11 +12,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::{NamedTempFile, TempPath};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
-    ReadAt, is_full,
-    read::{BufferPool, FileReader},
+    blob::{FileReader, ReadAt},
+    blocking::in_blocking_section,
+    buffers::BufferPool,
+    error::is_full,
 };
 
 /// The largest body that is carried on in memory when the disk is full.
@@ -215,23 +216,4 @@ fn read_back(file: &File, len: usize, more: usize) -> io::Result<Vec<u8>> {
     body.resize(len, 0);
     file.read_exact_at(&mut body, 0)?;
     Ok(body)
-}
-
-/// Does work here, after giving what else this thread would do to others, where there are any.
-fn in_blocking_section<T>(work: impl FnOnce() -> T) -> T {
-    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    if let Ok(RuntimeFlavor::MultiThread) = runtime {
-        tokio::task::block_in_place(work)
-    } else {
-        work()
-    }
-}
-
-/// Runs disk work where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|died| Err(io::Error::other(died)))
 }

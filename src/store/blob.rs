@@ -1,63 +1,44 @@
-//! Reads files that are most likely in the page cache: without a detour if they are, into buffers that are used again. Knows
-//! nothing of what is in them.
+//! Blobs, and reading them.
 
-use std::{
-    fs::File,
-    io, mem,
-    os::unix::fs::FileExt as _,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fmt, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ReadAt, spool::blocking};
+use super::{
+    blocking::blocking,
+    buffers::{BufferPool, CHUNK_BYTES, MIN_POOLED_BYTES, PooledChunk},
+};
 
-/// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
-pub const CHUNK_BYTES: usize = 256 << 10;
-/// Reads below this size get memory from the allocator, which is fast at that.
-const MIN_POOLED_BYTES: usize = 32 << 10;
-/// How many buffers are kept for the next reads, by each group of threads. A new buffer for each would be cleared by the
-/// kernel page by page, which takes longer than the reading.
-const BUFFERS_PER_GROUP: usize = 3;
-/// Groups of threads. Room that another processor has just written to is slow to write to.
-const THREAD_GROUPS: usize = 2;
+/// An open blob.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its size in bytes.
+    pub len: u64,
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
+}
+
+/// Bytes that can be read from any offset, by several readers at once.
+#[async_trait]
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// Exactly `len` bytes from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if there are fewer.
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+
+    /// All of them, if they are in memory.
+    fn in_memory(&self) -> Option<Bytes> {
+        None
+    }
+}
 
 /// An open file that is read piece by piece.
 #[derive(Clone, Debug)]
 pub(super) struct FileReader {
     pub(super) file: Arc<File>,
     pub(super) buffers: Arc<BufferPool>,
-}
-
-/// Room for pieces, free to be used.
-#[derive(Debug, Default)]
-pub(super) struct BufferPool([Mutex<Vec<Vec<u8>>>; THREAD_GROUPS]);
-
-impl BufferPool {
-    fn take(&self) -> Vec<u8> {
-        self.group().pop().unwrap_or_else(|| vec![0; CHUNK_BYTES])
-    }
-
-    fn put_back(&self, buffer: Vec<u8>) {
-        let mut buffers = self.group();
-        if buffers.len() < BUFFERS_PER_GROUP {
-            buffers.push(buffer);
-        }
-    }
-
-    /// The buffer of this thread's group. Never held across an await.
-    fn group(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % THREAD_GROUPS;
-        }
-        let buffers = GROUP.with(|group| &self.0[*group]);
-        buffers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -71,25 +52,6 @@ impl ReadAt for Bytes {
 
     fn in_memory(&self) -> Option<Self> {
         Some(self.clone())
-    }
-}
-
-/// The first bytes of a buffer, which is free again when nobody reads them any more.
-struct PooledChunk {
-    buffer: Vec<u8>,
-    len: usize,
-    buffers: Arc<BufferPool>,
-}
-
-impl AsRef<[u8]> for PooledChunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-}
-
-impl Drop for PooledChunk {
-    fn drop(&mut self) {
-        self.buffers.put_back(mem::take(&mut self.buffer));
     }
 }
 
