@@ -152,7 +152,7 @@ fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
 }
 
 /// An error and its causes on one line. What an error says of its cause by itself is not said again.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

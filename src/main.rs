@@ -226,7 +226,7 @@ fn parts(settings: &Settings, is_offline: bool, prefetch: bool) -> Result<Parts,
             .map(|registry| registry.index())
             .chain(upstreams.dist.addresses()),
     )
-    .map_err(failed)?;
+    .map_err(|error| failed(larder::error::chain(&error)))?;
     let options = cache::CacheOptions {
         is_offline,
         max_age: settings.max_age,

@@ -712,7 +712,7 @@ impl Cache {
                 Source::NamedBy(_) => self.abandoned(resource),
             })?;
         // Its host was named by a configured upstream, so redirects may go there.
-        self.0.upstream.allow(&url);
+        self.0.upstream.allow_redirects_to(&url);
         Ok(url)
     }
 

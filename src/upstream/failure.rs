@@ -13,13 +13,13 @@
 //!  Absent                                 no        ignores              no: upstream's own word
 //! ```
 //!
-//! Retries are in [`super::retry_delay`], the breaker in `cache/breaker.rs`, stale copies in `cache/decide.rs`, and the
+//! Retries are in `retry.rs`, the breaker in `cache/breaker.rs`, stale copies in `cache/decide.rs`, and the
 //! status that a client gets in `server/respond.rs`. All of them match exhaustively, so a new kind does not compile
 //! before each has decided about it.
 
 use std::{fmt, time::Duration};
 
-use super::Origin;
+use super::origin::Origin;
 use crate::hash::Sha256;
 
 /// A failed request: the origin that failed and the kind of failure. `Display` is one sentence for people.
@@ -144,3 +144,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// The failure behind an error of reqwest.
+pub(super) fn classify(error: &reqwest::Error) -> FailureKind {
+    let cause = root_cause(error);
+    if error.is_timeout() || error.is_connect() {
+        FailureKind::Unreachable { cause }
+    } else {
+        FailureKind::Broken { cause }
+    }
+}
+
+/// Text of an error's innermost cause. The layers that reqwest puts around it repeat the address.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}

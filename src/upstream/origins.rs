@@ -1,74 +1,45 @@
-//! What is known of the ways to each origin: whether HTTP/2 is spoken there, and that a dial has just failed. What is sent
-//! over them is for others.
+//! Origins, and what larder remembers about each: the HTTP version it speaks, and dials that just failed.
+//!
+//! A burst of requests to one origin shares one dial. reqwest starts it for the first request; the others wait in reqwest's
+//! pool. If the dial fails, reqwest tells the first request only, and the next one dials again: a hundred requests
+//! would find out one after the other, each after a whole time limit. So every request watches its origin:
+//!
+//! ```text
+//!  request 1 ── dials ────────────────── fails ── fail_waiters ──┐
+//!  request 2 ── waits for the dial ──────────────────────────────┤ OriginEvent::DialFailed
+//!  request 3 ── waits for the dial ──────────────────────────────┘
+//!  request 0 ── sent before, over a connection that still works ── grace ── fails only if no answer came
+//! ```
+//!
+//! Request 0 began more than [`SAME_DIAL_WINDOW`] earlier, so it has most likely been sent already and may still be
+//! answered: it gets a grace period. The other event, [`OriginEvent::Http1Only`], sends the requests that wait for an
+//! HTTP/2 connection to the negotiating client at once.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
-use url::Url;
 
-use super::Failure;
+use super::{failure::Failure, origin::Origin};
 
-/// Requests that began so shortly before the one whose dial failed most likely wait for that dial as well.
+/// A request that began at most this long before the one whose dial failed most likely waits for the same dial.
 pub(super) const SAME_DIAL_WINDOW: Duration = Duration::from_millis(50);
 
-/// An upstream: the scheme, host and port of a URL. `Display` writes it as people do: `index.example`, or
-/// `127.0.0.1:8080` if the port is not the scheme's default.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Origin {
-    host: Arc<str>,
-    port: u16,
-    scheme: Cow<'static, str>,
-}
-
-impl Origin {
-    /// Whether the user's `name`, a host with or without a port, means this origin.
-    pub(super) fn is_named(&self, name: &str) -> bool {
-        *self.host == *name || self.to_string() == name
-    }
-}
-
-impl From<&Url> for Origin {
-    fn from(url: &Url) -> Self {
-        Self {
-            host: url.host_str().unwrap_or_default().into(),
-            port: url.port_or_known_default().unwrap_or_default(),
-            scheme: match url.scheme() {
-                "https" => "https".into(),
-                "http" => "http".into(),
-                other => other.to_owned().into(),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&*self.scheme, &*self.host, self.port) {
-            (scheme, "", _) => write!(f, "{scheme}:"),
-            ("https", host, 443) | ("http", host, 80) | (_, host, 0) => f.write_str(host),
-            (_, host, port) => write!(f, "{host}:{port}"),
-        }
-    }
-}
-
-/// The ways to all origins.
+/// What is remembered, by origin. There are as many as the settings and the upstreams' `config.json` name.
 #[derive(Debug, Default)]
 pub(super) struct Origins(Mutex<HashMap<Origin, OriginState>>);
 
 #[derive(Debug, Default)]
 struct OriginState {
     version: HttpVersion,
-    /// By lane: the latest news, for all who wait for a connection there.
+    /// The latest event of each connection slot, broadcast to the requests that watch it.
     events: Vec<watch::Sender<Option<OriginEvent>>>,
 }
 
-/// Which HTTP an origin speaks.
+/// The HTTP version that an origin speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum HttpVersion {
     /// Not tried yet.
@@ -76,62 +47,65 @@ pub(super) enum HttpVersion {
     Unknown,
     /// HTTP/2.
     Http2,
-    /// Something older.
+    /// Not HTTP/2.
     Http1,
-    /// HTTP/2 was tried, and nothing came back. That may be the fault of HTTP/2.
+    /// The first request over HTTP/2 got no answer, which may be the fault of HTTP/2. It is not tried again.
     Http2Unanswered,
 }
 
-/// What may become known about an origin while a request waits for a connection to it.
+/// News about an origin while a request waits for a connection.
 #[derive(Clone, Debug)]
 pub(super) enum OriginEvent {
-    /// A dial failed: nobody there.
+    /// A dial failed.
     DialFailed {
-        /// How.
+        /// The failure, which is that of all waiting requests.
         failure: Failure,
-        /// When the request began for which it was made.
-        since: Instant,
+        /// When the request began that dialled.
+        began: Instant,
     },
-    /// It does not speak HTTP/2.
+    /// The origin does not speak HTTP/2.
     Http1Only,
 }
 
-/// Tells a request that begins now of news from now on.
+/// A request's view of its origin: the events since the request began.
 pub(super) struct OriginWatcher {
     events: watch::Receiver<Option<OriginEvent>>,
-    since: Instant,
+    began: Instant,
 }
 
 impl Origins {
     pub(super) fn http_version(&self, origin: &Origin) -> HttpVersion {
-        self.lock()
+        self.0
+            .lock()
             .get(origin)
             .map_or(HttpVersion::Unknown, |state| state.version)
     }
 
+    /// Remembers the version. [`HttpVersion::Http1`] is broadcast to the requests that wait for an HTTP/2 connection.
     pub(super) fn set_http_version(&self, origin: &Origin, version: HttpVersion) {
-        let mut origins = self.lock();
+        let mut origins = self.0.lock();
         let state = origins.entry(origin.clone()).or_default();
         state.version = version;
         if version == HttpVersion::Http1 {
-            for event in &state.events {
-                event.send_replace(Some(OriginEvent::Http1Only));
+            for events in &state.events {
+                events.send_replace(Some(OriginEvent::Http1Only));
             }
         }
     }
 
-    /// Whoever stands there may be another by now.
+    /// Forgets the versions: after an outage another server may answer. An unanswered HTTP/2 request is remembered, since
+    /// trying again costs a whole time limit.
     pub(super) fn reset_http_versions(&self) {
-        for state in self.lock().values_mut() {
+        for state in self.0.lock().values_mut() {
             if state.version != HttpVersion::Http2Unanswered {
                 state.version = HttpVersion::Unknown;
             }
         }
     }
 
-    /// Watches the dials of one lane.
+    /// Begins to watch the dials of one connection slot.
     pub(super) fn watch(&self, origin: &Origin, slot: usize) -> OriginWatcher {
-        let mut origins = self.lock();
+        let mut origins = self.0.lock();
         let state = origins.entry(origin.clone()).or_default();
         while state.events.len() <= slot {
             state.events.push(watch::Sender::new(None));
@@ -140,50 +114,45 @@ impl Origins {
         events.mark_unchanged();
         OriginWatcher {
             events,
-            since: Instant::now(),
+            began: Instant::now(),
         }
     }
 
-    /// Tells all who watch the lane that the dial failed which was made for a request that `began` then: nobody there. Each of
-    /// them would find out one after the other, each after the whole time limit.
+    /// Broadcasts that the dial of `dialler` failed to all requests that watch the same slot.
     pub(super) fn fail_waiters(
         &self,
         origin: &Origin,
         slot: usize,
         failure: &Failure,
-        began: &OriginWatcher,
+        dialler: &OriginWatcher,
     ) {
-        if let Some(state) = self.lock().get(origin)
-            && let Some(event) = state.events.get(slot)
+        if let Some(state) = self.0.lock().get(origin)
+            && let Some(events) = state.events.get(slot)
         {
-            event.send_replace(Some(OriginEvent::DialFailed {
+            events.send_replace(Some(OriginEvent::DialFailed {
                 failure: failure.clone(),
-                since: began.since,
+                began: dialler.began,
             }));
         }
-    }
-
-    /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Origin, OriginState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OriginWatcher {
-    /// Resolves when there is news, if ever. A request that began before the one whose dial failed may have been sent over an
-    /// older connection, which works on after it takes nothing new: it's told only after this grace.
+    /// Waits for the next event, for ever if there is none. A failed dial of a request that began more than
+    /// [`SAME_DIAL_WINDOW`] after this one is reported after `grace`, since this one may have been sent before.
     pub(super) async fn next_event(&mut self, grace: Duration) -> OriginEvent {
         loop {
             if self.events.changed().await.is_err() {
-                // Nobody is left who could tell.
                 std::future::pending::<()>().await;
             }
             let Some(event) = self.events.borrow().clone() else {
                 continue;
             };
-            if matches!(event, OriginEvent::DialFailed { since, .. } if since > self.since + SAME_DIAL_WINDOW)
-            {
-                tokio::time::sleep(grace).await;
+            match &event {
+                OriginEvent::DialFailed { began, .. } if *began > self.began + SAME_DIAL_WINDOW => {
+                    tokio::time::sleep(grace).await;
+                }
+                OriginEvent::DialFailed { .. } | OriginEvent::Http1Only => {}
             }
             return event;
         }
@@ -192,82 +161,79 @@ impl OriginWatcher {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::*;
     use crate::upstream::FailureKind;
 
-    fn origin(host: &str) -> Origin {
-        Origin::from(&Url::parse(&format!("https://{host}/")).unwrap())
+    fn origin(url: &str) -> Origin {
+        Origin::from(&Url::parse(url).unwrap())
+    }
+
+    fn a() -> Origin {
+        origin("https://a.example/")
     }
 
     fn failure() -> Failure {
         FailureKind::Unreachable {
-            cause: "c".to_owned(),
+            cause: "refused".to_owned(),
         }
-        .at(origin("a"))
+        .at(a())
     }
 
     #[tokio::test]
-    async fn a_failed_dial_is_told_to_those_who_wait_in_its_lane_and_to_nobody_later() {
+    async fn a_failed_dial_reaches_the_waiters_of_its_slot_and_no_later_request() {
         let origins = Origins::default();
-        let (first, second, other) = (
-            origins.watch(&origin("a"), 0),
-            origins.watch(&origin("a"), 0),
-            origins.watch(&origin("a"), 1),
-        );
-        origins.fail_waiters(&origin("a"), 0, &failure(), &first);
+        let first = origins.watch(&a(), 0);
+        let second = origins.watch(&a(), 0);
+        let other_slot = origins.watch(&a(), 1);
+        origins.fail_waiters(&a(), 0, &failure(), &first);
         for mut watcher in [first, second] {
             let event = watcher.next_event(Duration::MAX).await;
             assert!(
-                matches!(event, OriginEvent::DialFailed { failure: told, .. } if told.to_string() == failure().to_string())
+                matches!(&event, OriginEvent::DialFailed { failure: got, .. } if *got == failure()),
+                "{event:?}"
             );
         }
-        for mut watcher in [other, origins.watch(&origin("a"), 0)] {
-            let told = tokio::time::timeout(
-                Duration::from_millis(20),
-                watcher.next_event(Duration::ZERO),
-            );
-            assert!(told.await.is_err());
+        for mut watcher in [other_slot, origins.watch(&a(), 0)] {
+            let event = watcher.next_event(Duration::ZERO);
+            let event = tokio::time::timeout(Duration::from_millis(20), event).await;
+            assert!(event.is_err(), "{event:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_began_before_the_one_whose_dial_failed_is_told_after_a_grace() {
+    async fn a_request_that_began_before_the_failed_dial_gets_a_grace_period() {
         let origins = Origins::default();
-        let mut older = origins.watch(&origin("a"), 0);
-        older.since -= SAME_DIAL_WINDOW * 2;
-        let failed = origins.watch(&origin("a"), 0);
-        origins.fail_waiters(&origin("a"), 0, &failure(), &failed);
+        let mut earlier = origins.watch(&a(), 0);
+        earlier.began -= SAME_DIAL_WINDOW * 2;
+        let dialler = origins.watch(&a(), 0);
+        origins.fail_waiters(&a(), 0, &failure(), &dialler);
         let (began, grace) = (tokio::time::Instant::now(), Duration::from_secs(2));
-        assert!(matches!(
-            older.next_event(grace).await,
-            OriginEvent::DialFailed { .. }
-        ));
+        let event = earlier.next_event(grace).await;
+        assert!(matches!(event, OriginEvent::DialFailed { .. }), "{event:?}");
         assert_eq!(began.elapsed(), grace);
     }
 
     #[tokio::test]
-    async fn who_waits_for_http2_is_told_that_it_is_not_spoken() {
+    async fn http1_reaches_the_requests_that_wait_for_http2() {
         let origins = Origins::default();
-        let mut waiting = origins.watch(&origin("a"), 2);
-        origins.set_http_version(&origin("a"), HttpVersion::Http1);
-        assert!(matches!(
-            waiting.next_event(Duration::ZERO).await,
-            OriginEvent::Http1Only
-        ));
+        let mut watcher = origins.watch(&a(), 2);
+        origins.set_http_version(&a(), HttpVersion::Http1);
+        let event = watcher.next_event(Duration::ZERO).await;
+        assert!(matches!(event, OriginEvent::Http1Only), "{event:?}");
     }
 
     #[test]
-    fn what_is_spoken_is_learned_by_origin() {
+    fn http_versions_are_remembered_by_origin() {
         let origins = Origins::default();
-        origins.set_http_version(&origin("a"), HttpVersion::Http2);
-        assert_eq!(origins.http_version(&origin("a")), HttpVersion::Http2);
-        assert_eq!(origins.http_version(&origin("b")), HttpVersion::Unknown);
-        origins.set_http_version(&origin("c"), HttpVersion::Http2Unanswered);
+        origins.set_http_version(&a(), HttpVersion::Http2);
+        assert_eq!(origins.http_version(&a()), HttpVersion::Http2);
+        let b = origin("https://b.example/");
+        assert_eq!(origins.http_version(&b), HttpVersion::Unknown);
+        origins.set_http_version(&b, HttpVersion::Http2Unanswered);
         origins.reset_http_versions();
-        assert_eq!(origins.http_version(&origin("a")), HttpVersion::Unknown);
-        assert_eq!(
-            origins.http_version(&origin("c")),
-            HttpVersion::Http2Unanswered
-        );
+        assert_eq!(origins.http_version(&a()), HttpVersion::Unknown);
+        assert_eq!(origins.http_version(&b), HttpVersion::Http2Unanswered);
     }
 }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind};
 
 /// Delays between the attempts for one resource: short for a blip, then long enough for a proxy to restart. Their sum stays
 /// below the 30 s after which cargo gives up (`HttpTimeout` in cargo's `util/network/http.rs`).
