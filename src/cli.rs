@@ -142,7 +142,7 @@ pub enum Command {
 }
 
 /// Flags of `serve`.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
     /// Address to listen on; repeatable; port 0 takes a free one [default: 127.0.0.1:3263]
     #[arg(

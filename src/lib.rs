@@ -24,6 +24,12 @@
 //!
 //! Modules in reading order:
 
+pub mod app;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod log;
+
 pub mod resource;
 
 pub mod cache;
@@ -43,9 +49,6 @@ pub mod check;
 pub mod client_config;
 pub mod status_client;
 
-pub mod cli;
-pub mod config;
 pub mod error;
 pub mod hash;
-pub mod log;
 pub mod validators;

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fmt::{self, Write as _},
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
@@ -15,7 +15,11 @@ use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
 };
-use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::{Context, Layer, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
 /// How long a line waits for others. Nobody reads faster.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,6 +27,44 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The most that waits, in bytes, when nobody reads what is written. Further lines are lost and counted.
 const LIMIT: usize = 1 << 20;
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verbosity {
+    /// The daemon logs every request; other commands log only trouble.
+    pub is_daemon: bool,
+    /// Steps above (`-v`) or below (`-q`) that.
+    pub steps: i16,
+}
+
+impl Verbosity {
+    fn filter(self) -> Targets {
+        let larder_only = |level| Targets::new().with_target("larder", level);
+        match (self.is_daemon, self.steps) {
+            (true, 0) | (false, 1) => larder_only(LevelFilter::INFO),
+            (true, -1) | (false, 0) => larder_only(LevelFilter::WARN),
+            (true, 1) | (false, 2) => larder_only(LevelFilter::DEBUG),
+            (_, ..=-1) => larder_only(LevelFilter::ERROR),
+            (_, 1..) => Targets::new().with_default(LevelFilter::TRACE),
+        }
+    }
+}
+
+/// Sends the process's events to stderr: for the daemon through a thread of its own, which ends when the [`Log`] is dropped.
+pub fn start(verbosity: Verbosity, may_colour: bool) -> Option<Log> {
+    let log = if verbosity.is_daemon {
+        Log::to(io::stderr()).ok()
+    } else {
+        None
+    };
+    let colour = may_colour && io::stderr().is_terminal();
+    let layout = Layout::new(log.as_ref().map(Log::lines), colour);
+    let _ = tracing_subscriber::registry()
+        .with(verbosity.filter())
+        .with(layout)
+        .try_init();
+    log
+}
 
 /// The thread that writes. When it is dropped, what is waiting is written, if anybody reads it.
 #[derive(Debug)]

@@ -1,0 +1,188 @@
+//! Builds the parts of larder from [`Settings`] and prepares the process.
+//!
+//! ```text
+//!   Settings ──> Store ─────┐
+//!            ──> Upstream ──┴──> Cache ──> Server
+//! ```
+//!
+//! Every command starts from the same [`App`]. [`Mode`] says what kind of client the cache has: the daemon's clients get
+//! their answer before it is written and profit from prefetching; `warm` waits until everything is written; the
+//! other commands only read and never contact upstream. [`StopSignals`] turns SIGINT and SIGTERM into futures.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    cache::{Cache, CacheOptions},
+    config::Settings,
+    resource::{Dist, Registries, Upstreams},
+    server::{Server, guard::Hosts},
+    store::{Store, StoreError},
+    upstream::{SetupError, Upstream, UpstreamOptions},
+};
+
+/// Time that worker threads get to end at exit.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
+/// Bodies written at a time by the daemon. Few: creating files competes with the clients for the processor.
+const DAEMON_WRITERS: usize = 2;
+/// Bodies written at a time by `warm`, which waits for all of them.
+const WARM_WRITERS: usize = 64;
+
+/// The parts that every command works with.
+#[derive(Debug)]
+pub struct App {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The configured registries and dist servers.
+    pub upstreams: Upstreams,
+    /// The cache between both.
+    pub cache: Cache,
+}
+
+/// How a command uses the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serves clients: prefetches, and answers before it writes. Offline if the settings say so.
+    Daemon,
+    /// Fills the store and waits until everything is written.
+    Warm,
+    /// Reads the store and never contacts upstream.
+    Local,
+}
+
+/// A part that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The store's folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The client for upstream cannot be made.
+    #[error(transparent)]
+    Upstream(#[from] SetupError),
+}
+
+impl App {
+    /// Opens the store and builds the cache. Opens no socket and writes nothing.
+    ///
+    /// # Errors
+    /// A store that cannot be used, or root certificates that cannot be read.
+    pub fn build(settings: &Settings, mode: Mode) -> Result<Self, AppError> {
+        let store = Arc::new(Store::open(&settings.store)?);
+        let upstreams = Upstreams {
+            registries: Registries::new(settings.index.clone(), settings.registries.clone()),
+            dist: Dist::new(
+                settings.dist_server.clone(),
+                settings.update_root.clone(),
+                settings.toolchain_format,
+            ),
+        };
+        // One TLS provider for the process; installing it twice is refused and harmless.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = UpstreamOptions {
+            dial_timeout: settings.upstream_timeout,
+            ca_file: settings.ca_file.clone(),
+            redirect_hosts: settings.redirect_hosts.clone(),
+        };
+        let indexes = upstreams.registries.iter().map(|registry| registry.index());
+        let addresses = indexes.chain(upstreams.dist.addresses());
+        let upstream = Upstream::new(options, addresses)?;
+        let cache = Cache::new(store.clone(), upstream, cache_options(settings, mode));
+        Ok(Self {
+            store,
+            upstreams,
+            cache,
+        })
+    }
+
+    /// The HTTP server for clients that reach it at `addresses`.
+    pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
+        Server {
+            cache: self.cache.clone(),
+            upstreams: self.upstreams.clone(),
+            hosts: Hosts::new(addresses, &settings.allow_hosts),
+            h2c: settings.h2c,
+        }
+    }
+}
+
+fn cache_options(settings: &Settings, mode: Mode) -> CacheOptions {
+    CacheOptions {
+        is_offline: match mode {
+            Mode::Daemon => settings.is_offline,
+            Mode::Warm => false,
+            Mode::Local => true,
+        },
+        max_age: settings.max_age,
+        upstream_timeout: settings.upstream_timeout,
+        offline_view: !settings.full_index,
+        writers: match mode {
+            Mode::Daemon => DAEMON_WRITERS,
+            Mode::Warm | Mode::Local => WARM_WRITERS,
+        },
+        prefetch: mode == Mode::Daemon,
+    }
+}
+
+/// Runs a command to its end on a new tokio runtime.
+///
+/// # Errors
+/// The system refuses threads or signal handlers.
+pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        ignore_file_size_signal()?;
+        raise_descriptor_limit();
+        Ok(command.await)
+    });
+    // Abandoned tasks must not delay the exit. Threads that are ending get a moment: glibc's `pthread_detach` can crash
+    // when it reads what such a thread has freed.
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    result
+}
+
+/// Raises the soft limit of open files to the hard limit: the usual soft limit is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Without a handler, SIGXFSZ ends the process when a file reaches the size limit. With one, the write fails and the
+/// store treats it like a full disk.
+fn ignore_file_size_signal() -> io::Result<()> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// SIGINT and SIGTERM: the user's, or the service manager's, orders to stop.
+#[derive(Debug)]
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Installs the handlers. From here on the signals no longer end the process.
+    ///
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `larder check`: says which projects can be built, and toolchains installed, from the store alone.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use super::{
+    CommandError, paths_or_current,
+    render::{counted, note, print, print_json},
+    toolchain_request,
+};
+use crate::{
+    app::{App, Mode},
+    check::{self, Readiness},
+    cli,
+    config::Settings,
+};
+
+/// Runs the command. Its exit code is 1 if anything is missing.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn run(
+    settings: &Settings,
+    shared: &cli::Shared,
+    flags: cli::Check,
+) -> Result<ExitCode, CommandError> {
+    let app = App::build(settings, Mode::Local)?;
+    let toolchains = toolchain_request(settings, flags.toolchains, &flags.target);
+    let paths = paths_or_current(flags.path, &toolchains);
+    let readiness = check::check(&app.cache, &app.store, &app.upstreams, paths, toolchains).await;
+    if shared.json {
+        print_json(&readiness)?;
+    } else {
+        print(&text(&readiness))?;
+        for problem in &readiness.failed {
+            note(&format!("error: {problem}"));
+        }
+        if !readiness.ready && shared.quiet == 0 {
+            note("hint: `larder warm` fetches what is missing");
+        }
+    }
+    Ok(if readiness.ready {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One line for each project and toolchain, and one below it for each missing thing.
+fn text(readiness: &Readiness) -> String {
+    let mut text = String::new();
+    for project in &readiness.projects {
+        let size = counted(project.packages, "package");
+        let path = project.path.display().to_string();
+        push_item(&mut text, project.ready, &path, &size, &project.missing);
+    }
+    for toolchain in &readiness.toolchains {
+        let size = counted(toolchain.components, "component");
+        let title = toolchain.title();
+        push_item(
+            &mut text,
+            toolchain.ready,
+            &title,
+            &size,
+            &toolchain.missing,
+        );
+    }
+    text
+}
+
+fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, missing: &[String]) {
+    let word = if is_ready { "ready    " } else { "not ready" };
+    let _ = writeln!(text, "{word}  {title}  ({size})");
+    for missing in missing {
+        let _ = writeln!(text, "           missing: {missing}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::ProjectReadiness;
+
+    #[test]
+    fn text_lists_what_each_project_is_missing() {
+        let project = |path: &str, missing: &[&str]| ProjectReadiness {
+            path: path.into(),
+            ready: missing.is_empty(),
+            packages: 1,
+            missing: missing.iter().map(ToString::to_string).collect(),
+        };
+        let readiness = Readiness {
+            ready: false,
+            projects: vec![project("/a", &[]), project("/b", &["crate `one 1.0.0`"])],
+            toolchains: Vec::new(),
+            failed: Vec::new(),
+        };
+        assert_eq!(
+            text(&readiness),
+            "ready      /a  (1 package)\n\
+             not ready  /b  (1 package)\n           missing: crate `one 1.0.0`\n"
+        );
+    }
+}

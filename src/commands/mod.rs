@@ -1,0 +1,169 @@
+//! One file per command: arguments in, work done by the library, a report out.
+//!
+//! ```text
+//!   cli flags + Settings ──> commands::warm::run ──> warm::warm ──> WarmReport ──> text or JSON, exit code
+//! ```
+//!
+//! A command's `run` builds the [`crate::app::App`], calls the module that does the work, and renders the result. Rules
+//! that hold for all of them:
+//!
+//! - stdout is for data: the report, or one JSON document with `--json`.
+//! - stderr is for people: progress, notes, errors. `--quiet` leaves only errors.
+//! - The exit code is 0 if everything was done, 1 if something failed or is missing, 2 for wrong usage.
+//!
+//! A new command is a variant of [`crate::cli::Command`], a file here, and a line in `main.rs`.
+
+pub mod check;
+pub mod client;
+pub mod completions;
+pub mod man;
+mod progress;
+mod render;
+pub mod serve;
+pub mod status;
+pub mod warm;
+
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+pub use render::print_error;
+
+use crate::{
+    app::AppError,
+    cli,
+    config::{BadSettings, Settings},
+    plan::ToolchainRequest,
+    store::StoreError,
+};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// A `LARDER_*` variable that clap refuses.
+    #[error("{}", one_clap_error(.0))]
+    Variables(#[from] clap::Error),
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Settings(#[from] BadSettings),
+    /// The store, the cache or the client for upstream cannot be built.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address that `serve` cannot listen on.
+    #[error("cannot listen on {address}: {source}{}", listen_hint(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// `client print` has no address to print.
+    #[error("no address to listen on is configured")]
+    NoAddress,
+    /// A signal ended the command before its work was done.
+    #[error("{0}")]
+    Interrupted(&'static str),
+    /// stdout cannot be written to.
+    #[error("cannot write to stdout: {0}")]
+    Stdout(#[source] io::Error),
+    /// A report that cannot be written as JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The system refuses threads, sockets or signal handlers.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl CommandError {
+    /// 2 if the user has to change the command line, a variable or the settings file, otherwise 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Variables(_) | Self::Settings(_) => ExitCode::from(2),
+            Self::App(_)
+            | Self::Store(_)
+            | Self::Listen { .. }
+            | Self::NoAddress
+            | Self::Interrupted(_)
+            | Self::Stdout(_)
+            | Self::Json(_)
+            | Self::System(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Clap's message without its own prefix: [`print_error`] adds one.
+fn one_clap_error(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    text.trim_end().to_owned()
+}
+
+fn listen_hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; is larder already running? choose another with `--listen`"
+    } else {
+        ""
+    }
+}
+
+/// The toolchains that the flags of `warm` and `check` ask for, beyond those of toolchain files.
+fn toolchain_request(
+    settings: &Settings,
+    flags: cli::Toolchains,
+    targets: &[String],
+) -> ToolchainRequest {
+    ToolchainRequest {
+        names: flags.toolchain,
+        profile: flags.profile,
+        components: flags.component,
+        targets: targets.to_vec(),
+        hosts: flags.host,
+        bootstrap: flags.bootstrap,
+        rustup_settings: settings.rustup_settings.clone(),
+    }
+}
+
+/// The paths to search for projects: those on the command line, or the current folder. A toolchain named without a path
+/// means that toolchain alone.
+fn paths_or_current(named: Vec<PathBuf>, toolchains: &ToolchainRequest) -> Vec<PathBuf> {
+    if named.is_empty() && toolchains.names.is_empty() {
+        vec![PathBuf::from(".")]
+    } else {
+        named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn current_folder_is_searched_unless_a_path_or_a_toolchain_is_named() {
+        let none = ToolchainRequest::default();
+        let stable = ToolchainRequest {
+            names: vec!["stable".to_owned()],
+            ..ToolchainRequest::default()
+        };
+        assert_eq!(paths_or_current(vec![], &none), [PathBuf::from(".")]);
+        assert_eq!(
+            paths_or_current(vec!["a".into()], &none),
+            [PathBuf::from("a")]
+        );
+        assert!(paths_or_current(vec![], &stable).is_empty());
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_two_and_failures_have_one() {
+        let taken = CommandError::Listen {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        assert!(taken.to_string().contains("is larder already running?"));
+        assert_eq!(taken.exit_code(), ExitCode::FAILURE);
+        let usage = clap::Error::raw(clap::error::ErrorKind::InvalidValue, "no such thing\n");
+        let usage = CommandError::from(usage);
+        assert_eq!(usage.to_string(), "no such thing");
+        assert_eq!(usage.exit_code(), ExitCode::from(2));
+    }
+}

@@ -1,0 +1,68 @@
+//! Progress of `warm` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::{Duration, Instant},
+};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use super::render::note;
+use crate::warm::WarmProgress;
+
+/// Time between two lines where stderr is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shows the progress until the sender is dropped.
+pub(super) async fn show(mut progress: watch::Receiver<WarmProgress>) {
+    let bar = io::stderr().is_terminal().then(new_bar);
+    let began = Instant::now();
+    let mut next_line = began + LINE_INTERVAL;
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        let amount = amount(now.bytes, began.elapsed());
+        match &bar {
+            Some(bar) => {
+                bar.set_length(now.total as u64);
+                bar.set_position(now.done as u64);
+                bar.set_message(amount);
+            }
+            None if Instant::now() >= next_line => {
+                next_line += LINE_INTERVAL;
+                note(&format!("{}/{}  {amount}", now.done, now.total));
+            }
+            None => {}
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Bytes fetched so far, and the mean rate since the start.
+fn amount(bytes: u64, elapsed: Duration) -> String {
+    let rate = bytes as f64 / elapsed.as_secs_f64().max(0.001);
+    format!("{}  {}/s", HumanBytes(bytes), HumanBytes(rate as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amount_has_total_and_mean_rate() {
+        assert_eq!(
+            amount(4 << 20, Duration::from_secs(2)),
+            "4.00 MiB  2.00 MiB/s"
+        );
+        assert_eq!(amount(0, Duration::ZERO), "0 B  0 B/s");
+    }
+}

@@ -1,0 +1,99 @@
+//! `larder serve`: the daemon, from the first socket to the last write.
+//!
+//! ```text
+//!   listen ──> build the app ──> announce to other commands ──> "listening on ..." ──> serve
+//!                                                                                       │ SIGINT or SIGTERM
+//!   exit code 0 <── flush the write-behind buffer <── transfers end, at most 8 s <──────┘
+//! ```
+//!
+//! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A second
+//! signal ends the process at once.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use tokio::{net::TcpListener, sync::oneshot};
+use tracing::{info, warn};
+
+use super::{CommandError, render::print};
+use crate::{
+    app::{App, Mode, StopSignals},
+    config::Settings,
+    server,
+    store::Announcement,
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// An address or the store cannot be used, or a second signal ended the command.
+pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
+    let (listeners, addresses) = listen(&settings.listen).await?;
+    let app = App::build(settings, Mode::Daemon)?;
+    match app.store.prepare() {
+        // Stored entries can be served from a disk that is read-only.
+        Err(error) if settings.is_offline => warn!(%error, "cannot write to the store"),
+        prepared => prepared?,
+    }
+    let bases: Vec<_> = addresses
+        .iter()
+        .map(|address| format!("http://{address}/"))
+        .collect();
+    announce(&app, &bases).await;
+    let mut signals = StopSignals::new()?;
+    for base in &bases {
+        print(&format!("listening on {base}\n"))?;
+    }
+    let reach = if settings.is_offline {
+        "offline"
+    } else {
+        "online"
+    };
+    info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
+
+    let server = Arc::new(app.server(settings, &addresses));
+    let (stop, stopping) = oneshot::channel();
+    let work = async {
+        server::run(listeners, server, async { drop(stopping.await) }).await;
+        app.cache.flush().await;
+    };
+    let second_signal = async {
+        signals.next().await;
+        let _ = stop.send(());
+        signals.next().await;
+    };
+    tokio::select! {
+        () = work => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = second_signal => Err(CommandError::Interrupted(
+            "stopped at once; what was not written yet is fetched again when it is needed",
+        )),
+    }
+}
+
+/// Opens all listeners, and tells the addresses that they got: a configured port 0 becomes a free one.
+async fn listen(
+    configured: &[SocketAddr],
+) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), CommandError> {
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for &address in configured {
+        let listener = server::listen(address)
+            .await
+            .map_err(|source| CommandError::Listen { address, source })?;
+        addresses.push(listener.local_addr()?);
+        listeners.push(listener);
+    }
+    Ok((listeners, addresses))
+}
+
+/// Writes the addresses into the store, where `status` and `client print` look for a daemon.
+async fn announce(app: &App, bases: &[String]) {
+    let announcement = Announcement {
+        pid: std::process::id(),
+        addresses: bases.to_vec(),
+    };
+    if let Err(error) = app.store.announce(&announcement).await {
+        warn!(%error, "cannot write the address for other commands");
+    }
+}

@@ -1,0 +1,161 @@
+//! `larder status`: says what is stored, which projects are registered, and what the running daemon says of itself.
+
+use std::{fmt::Write as _, path::Path, process::ExitCode};
+
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::{
+    CommandError,
+    render::{counted, print, print_json},
+};
+use crate::{
+    app::{App, Mode},
+    cli,
+    config::Settings,
+    status_client::{self, RunningDaemon},
+    store::{Pin, Statistics, Store},
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn run(settings: &Settings, shared: &cli::Shared) -> Result<ExitCode, CommandError> {
+    let app = App::build(settings, Mode::Local)?;
+    let statistics = app.store.statistics().await?;
+    let pins = app.store.pins().await?;
+    let daemon = find_daemon(settings, &app.store).await;
+    if shared.json {
+        print_json(&document(&settings.store, statistics, &pins, daemon))?;
+    } else {
+        print(&text(&settings.store, statistics, &pins, daemon.as_ref()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon on this store, or the one at an address where `larder serve` would listen.
+pub(super) async fn find_daemon(settings: &Settings, store: &Store) -> Option<RunningDaemon> {
+    let configured = settings
+        .listen
+        .iter()
+        .map(|address| format!("http://{address}/"));
+    let announced = store.announced().into_iter();
+    status_client::find(
+        configured.collect(),
+        announced.flat_map(|one| one.addresses).collect(),
+    )
+    .await
+}
+
+fn document(
+    store: &Path,
+    statistics: Statistics,
+    pins: &[Pin],
+    daemon: Option<RunningDaemon>,
+) -> Value {
+    let owners: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
+    let daemon = daemon.map(|daemon| json!({ "address": daemon.address, "status": daemon.status }));
+    json!({ "store": store, "census": statistics, "projects": owners, "daemon": daemon })
+}
+
+fn text(
+    store: &Path,
+    statistics: Statistics,
+    pins: &[Pin],
+    daemon: Option<&RunningDaemon>,
+) -> String {
+    let Statistics {
+        entries,
+        entry_bytes,
+        blobs,
+        blob_bytes,
+        ..
+    } = statistics;
+    let mut text = format!(
+        "store     {}\nentries   {entries}, {}\nfiles     {blobs}, {}\nprojects  {}\n",
+        store.display(),
+        HumanBytes(entry_bytes),
+        HumanBytes(blob_bytes),
+        pins.len()
+    );
+    for pin in pins {
+        let _ = writeln!(text, "          {}  ({})", pin.owner, pin_size(pin));
+    }
+    match daemon {
+        None => text += "daemon    not running; start it with `larder serve`\n",
+        Some(daemon) => push_daemon(&mut text, daemon),
+    }
+    text
+}
+
+fn pin_size(pin: &Pin) -> String {
+    let packages = counted(pin.packages.len(), "package");
+    let components = counted(pin.archives.len(), "component");
+    match (pin.packages.len(), pin.archives.len()) {
+        (_, 0) => packages,
+        (0, _) => components,
+        (_, _) => format!("{packages}, {components}"),
+    }
+}
+
+/// The daemon's address, and one line for each upstream that is down or slow.
+fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
+    let RunningDaemon { address, status } = daemon;
+    let reach = if status["offline"] == true {
+        ", offline"
+    } else {
+        ""
+    };
+    let _ = writeln!(
+        text,
+        "daemon    {address}, process {}{reach}",
+        status["pid"]
+    );
+    for outage in status["outages"].as_array().into_iter().flatten() {
+        let field = |name: &str| outage[name].as_str().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:<9} {} since {}: {}",
+            field("state"),
+            field("upstream"),
+            field("since"),
+            field("cause")
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::Sha256, store::Owner};
+
+    #[test]
+    fn text_names_store_pins_daemon_and_outages() {
+        let pin = Pin {
+            owner: Owner::Toolchain("stable".to_owned()),
+            packages: Vec::new(),
+            archives: vec![Sha256::of(b"")],
+        };
+        let daemon = RunningDaemon {
+            address: "http://127.0.0.1:3263/".to_owned(),
+            status: json!({
+                "pid": 7,
+                "offline": false,
+                "outages": [{ "state": "down", "upstream": "h:1", "since": "now", "cause": "refused" }],
+            }),
+        };
+        let statistics = Statistics {
+            entries: 3,
+            entry_bytes: 1024,
+            ..Statistics::default()
+        };
+        assert_eq!(
+            text(Path::new("/s"), statistics, &[pin], Some(&daemon)),
+            "store     /s\nentries   3, 1.00 KiB\nfiles     0, 0 B\nprojects  1\n          toolchain stable  (1 component)\n\
+             daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n"
+        );
+        let text = text(Path::new("/s"), statistics, &[], None);
+        assert!(text.ends_with("daemon    not running; start it with `larder serve`\n"));
+    }
+}

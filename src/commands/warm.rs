@@ -1,0 +1,153 @@
+//! `larder warm`: fetches everything that projects and toolchains need, with progress, and reports it.
+//!
+//! A first signal stops fetching and writes what has arrived; a second one ends the command at once.
+
+use std::{process::ExitCode, time::Duration};
+
+use indicatif::HumanBytes;
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    CommandError, paths_or_current, progress,
+    render::{counted, note, print_json},
+    toolchain_request,
+};
+use crate::{
+    app::{App, Mode, StopSignals},
+    cli,
+    config::Settings,
+    warm::{self, WarmOptions, WarmProgress, WarmReport},
+};
+
+/// Longest time that an interrupted `warm` takes to write what has arrived.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// Runs the command. Its exit code is 1 if anything could not be fetched.
+///
+/// # Errors
+/// The store cannot be used, or a signal ended the command.
+pub async fn run(
+    settings: &Settings,
+    shared: &cli::Shared,
+    flags: cli::Warm,
+) -> Result<ExitCode, CommandError> {
+    let app = App::build(settings, Mode::Warm)?;
+    app.store.prepare()?;
+    let is_dry_run = flags.dry_run;
+    let options = options(settings, flags, &app)?;
+    let (sender, receiver) = watch::channel(WarmProgress::default());
+    let is_shown = shared.quiet == 0 && !shared.json;
+    let shown = is_shown.then(|| tokio::spawn(progress::show(receiver)));
+    let mut signals = StopSignals::new()?;
+    let report = tokio::select! {
+        report = warm::warm(&app.cache, &app.store, &app.upstreams, options, sender) => report,
+        () = signals.next() => return Err(interrupted(&app, &mut signals).await),
+    };
+    // Entries that were prefetched on the way are written too.
+    app.cache.flush().await;
+    if let Some(shown) = shown {
+        let _ = shown.await;
+    }
+    if shared.json {
+        print_json(&report)?;
+    }
+    for problem in &report.skipped {
+        note(&format!("skipped {}: {}", problem.what, problem.why));
+    }
+    for problem in &report.failed {
+        note(&format!("failed {}: {}", problem.what, problem.why));
+    }
+    if shared.quiet == 0 {
+        note(&summary(&report, is_dry_run));
+    }
+    Ok(if report.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn options(settings: &Settings, flags: cli::Warm, app: &App) -> Result<WarmOptions, CommandError> {
+    let toolchains = toolchain_request(settings, flags.toolchains, &flags.target);
+    Ok(WarmOptions {
+        paths: paths_or_current(flags.path, &toolchains),
+        jobs: usize::from(settings.jobs),
+        refresh: flags.refresh,
+        dry_run: flags.dry_run,
+        targets: flags.target,
+        toolchains,
+        cargo: settings.cargo.clone(),
+        no_proxy: settings.no_proxy.clone(),
+        scratch: app.store.scratch()?,
+    })
+}
+
+/// Writes what has arrived, for [`LAST_FLUSH`] at most or until the next signal.
+async fn interrupted(app: &App, signals: &mut StopSignals) -> CommandError {
+    let is_flushed = tokio::select! {
+        flushed = timeout(LAST_FLUSH, app.cache.flush()) => flushed.is_ok(),
+        () = signals.next() => false,
+    };
+    CommandError::Interrupted(if is_flushed {
+        "interrupted; what was fetched is kept"
+    } else {
+        "interrupted; what was stored so far is kept"
+    })
+}
+
+/// One line about the whole run.
+fn summary(report: &WarmReport, is_dry_run: bool) -> String {
+    let toolchains = match report.toolchains {
+        0 => String::new(),
+        toolchains => format!(
+            ", {} in {}",
+            counted(report.components, "component"),
+            counted(toolchains, "toolchain")
+        ),
+    };
+    format!(
+        "{} in {}{toolchains}: {} {}, {} were there, {} failed, {} skipped; {} in {:.1} s",
+        counted(report.packages, "package"),
+        counted(report.projects, "project"),
+        report.fetched + report.components_fetched,
+        if is_dry_run { "to fetch" } else { "fetched" },
+        report.cached + report.components_cached,
+        report.failed.len(),
+        report.skipped.len(),
+        HumanBytes(report.bytes),
+        report.seconds
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_names_toolchains_only_if_there_are_any() {
+        let crates = WarmReport {
+            projects: 1,
+            packages: 2,
+            fetched: 2,
+            bytes: 2048,
+            seconds: 0.25,
+            ..WarmReport::default()
+        };
+        assert_eq!(
+            summary(&crates, false),
+            "2 packages in 1 project: 2 fetched, 0 were there, 0 failed, 0 skipped; 2.00 KiB in 0.2 s"
+        );
+        let toolchains = WarmReport {
+            toolchains: 1,
+            components: 3,
+            components_cached: 1,
+            components_fetched: 2,
+            ..crates
+        };
+        assert_eq!(
+            summary(&toolchains, true),
+            "2 packages in 1 project, 3 components in 1 toolchain: 4 to fetch, 1 were there, 0 failed, 0 skipped; \
+             2.00 KiB in 0.2 s"
+        );
+    }
+}
