@@ -49,6 +49,7 @@ pub mod check;
 pub mod client_config;
 pub mod status_client;
 
+mod clock;
 pub mod error;
 pub mod hash;
 pub mod validators;

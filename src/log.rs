@@ -219,7 +219,7 @@ impl<S: Subscriber> Layer<S> for Layout {
                 Level::INFO => ("\x1b[32m", "\x1b[0m"),
                 _ => ("\x1b[2m", "\x1b[0m"),
             };
-            second.write(line, SystemTime::now());
+            second.write(line, crate::clock::now());
             let _ = write!(line, " {before}{:>5}{after}", level.as_str());
             let mut fields = Fields {
                 line: mem::take(line),

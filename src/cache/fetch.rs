@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,15 +14,15 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, FetchResult, FetchedBody, MAX_TRACKED, Outcome, StaleReason, blob_flight_key,
+    Cache, Counter, FetchResult, FetchedBody, Outcome, StaleReason, blob_flight_key,
     breaker::{self, Transition},
     decide::{Decision, Demand, Settlement, settle},
     flight::{FlightKey, Progress},
-    now,
     ranges::RangeDownloads,
     write_behind::Update,
 };
 use crate::{
+    clock::now,
     error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Key, Location, Resource, Source},
@@ -202,11 +202,7 @@ impl Cache {
         fetched: Fetched,
         started: SystemTime,
     ) -> Result<(FetchResult, WritePlan), Error> {
-        self.0
-            .negative
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(flight_key);
+        self.0.negative.remove(flight_key);
         match (fetched, stored) {
             (Fetched::NotModified(max_age), Some(mut entry)) => {
                 entry.checked = Checked::At(started);
@@ -465,7 +461,7 @@ impl Cache {
                 };
                 progress.send_replace(Progress::Verified(result.clone()));
                 match self.0.write_behind.write_blob(&resource, spool, sum).await {
-                    Ok(()) => self.mark_verified(sum, len),
+                    Ok(()) => self.0.verified.insert(sum, len),
                     Err(error) => result.write_error = Some(error),
                 }
                 Ok(result)
@@ -751,26 +747,18 @@ impl Cache {
     /// Believes upstream's word for as long as it would believe it about what is there, too, at most.
     fn remember_absence(&self, flight_key: FlightKey, ttl: Duration) {
         let ttl = ttl.min(self.0.options.max_age);
-        let mut negative = self
-            .0
-            .negative
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if negative.len() >= MAX_TRACKED {
-            negative.clear();
-        }
-        negative.insert(flight_key, now() + ttl);
+        self.0.negative.insert(flight_key, now() + ttl);
     }
 
     fn note_answer(&self, resource: &Resource, url: &Url) {
-        self.count("upstream-answers");
+        self.count(Counter::UpstreamAnswers);
         if self.0.breakers.note_answer(resource, url) {
             info!(upstream = %Origin::from(url), "upstream is back");
         }
     }
 
     fn note_failure(&self, resource: &Resource, url: &Url, failure: &Failure) {
-        self.count("upstream-failures");
+        self.count(Counter::UpstreamFailures);
         // Where a redirect led to is another host, whose failure says nothing about the one that was asked.
         if failure.origin != Origin::from(url) {
             return;
@@ -814,7 +802,7 @@ async fn probe(cache: Cache, failed: Resource, url: Url) {
                 return cache.note_answer(&resource, &url);
             }
             Err(failure) => {
-                cache.count("probes-failed");
+                cache.count(Counter::ProbesFailed);
                 if cache.0.breakers.note_failed_probe(&url, &failure) {
                     warn_of_outage(&url, &failure);
                 }

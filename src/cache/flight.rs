@@ -1,12 +1,9 @@
 //! One fetch per place at a time. Whoever asks for something on its way in joins its flight; the fetch itself belongs to
 //! no client, so that nobody's disconnect cancels it. What is fetched, and how, is for others.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::FetchResult;
@@ -105,7 +102,7 @@ impl Flights {
 
     /// Never held across an await.
     fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Progress>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -118,7 +115,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         // After a failure the next flight may have taken the place already.
         if flights
             .get(&self.flight_key)

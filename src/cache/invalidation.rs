@@ -5,29 +5,24 @@
 //! invalidated as of the time the new version was published: a copy checked before that time counts as never checked.
 //! The store keeps the same fact as a check time on disk; this map covers copies that are on their way.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::bounded::BoundedMap;
 use crate::{resource::Key, store::Checked};
 
-/// Entries beyond this number make the map start over. Forgetting one costs a stale dependency for one freshness lifetime.
-const MAX_ENTRIES: usize = 100_000;
-
-/// Keys with the time from which a check counts.
+/// Keys with the time from which a check counts. Forgetting one costs a stale dependency for one freshness lifetime.
 #[derive(Debug, Default)]
-pub(super) struct Invalidations(Mutex<HashMap<Key, SystemTime>>);
+pub(super) struct Invalidations(Mutex<BoundedMap<Key, SystemTime>>);
 
 impl Invalidations {
     /// Invalidates entries that were checked before the time beside them.
     pub(super) fn add(&self, entries: &[(Key, SystemTime)]) {
         let mut all = self.0.lock();
-        if all.len() >= MAX_ENTRIES {
-            all.clear();
-        }
         for (key, since) in entries {
-            let latest = all.entry(key.clone()).or_insert(*since);
-            *latest = (*latest).max(*since);
+            let latest = all.get(key).map_or(*since, |known| (*known).max(*since));
+            all.insert(key.clone(), latest);
         }
     }
 

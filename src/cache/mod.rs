@@ -3,19 +3,24 @@
 //! layout are for others.
 
 mod body;
+mod bounded;
 mod breaker;
+mod counters;
 pub mod decide;
 mod fetch;
 mod flight;
 mod generations;
 mod invalidation;
+mod negative;
 mod prefetch;
+mod prefetched;
 mod ranges;
+mod verified;
 mod write_behind;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -29,9 +34,11 @@ use url::Url;
 
 pub use body::{Arriving, Body};
 pub use breaker::Outage;
+pub use counters::Counter;
 pub use decide::{Demand, Outcome, Reach, StaleReason};
 
 use crate::{
+    clock::now,
     error::{Error, chain},
     hash::{Hasher, Sha256},
     resource::{Freshness, Half, Key, Location, Resource, Source},
@@ -39,18 +46,20 @@ use crate::{
     upstream::{Origin, Upstream},
 };
 use breaker::CircuitBreakers;
+use counters::Counters;
 use decide::{Decision, Held, Refusal, decide};
 use flight::{FlightKey, Flights, Progress, Role};
 use generations::Generations;
 use invalidation::Invalidations;
+use negative::NegativeCache;
 use prefetch::{BURST_WINDOW, InstallSession, PrefetchClass, RecentHints};
+use prefetched::Prefetched;
 use ranges::RangeLimits;
+use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
 
 /// Blobs up to this size are read before they are answered with, in one piece.
 const WHOLE_BLOB_BYTES: u64 = CHUNK_BYTES as u64;
-/// Proven blobs and remembered negative are forgotten beyond this many; forgetting costs a hash or a request.
-const MAX_TRACKED: usize = 100_000;
 
 /// Requests to upstream at a time, for entries and for blobs. What answers a volley of questions about a whole project in one
 /// round trip; and no more bodies than one connection carries, but for what is fetched ahead, which has room beside them.
@@ -96,18 +105,13 @@ struct Inner {
     /// For what clients will ask for that follow a session.
     install_class: PrefetchClass,
     write_behind: WriteBehind,
-    /// Until when upstream's word that there is no such thing is believed.
-    negative: Mutex<HashMap<FlightKey, SystemTime>>,
+    negative: NegativeCache,
     invalidations: Arc<Invalidations>,
     generations: Generations,
     recent_hints: RecentHints,
-    /// Entries that were fetched ahead and that nobody has asked for yet, and when that began.
-    ahead: Mutex<HashMap<Key, SystemTime>>,
-    /// The same for blobs, with the counter of those that are asked for.
-    ahead_blobs: Mutex<HashMap<Sha256, &'static str>>,
-    /// Blobs whose bytes this process has hashed, with their sizes.
-    verified: Mutex<HashMap<Sha256, u64>>,
-    totals: Mutex<BTreeMap<&'static str, u64>>,
+    prefetched: Prefetched,
+    verified: VerifiedBlobs,
+    counters: Counters,
 }
 
 /// An answer to one request.
@@ -163,8 +167,8 @@ impl Cache {
             blob_permits: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
             install_class: PrefetchClass::new(
                 AHEAD_IN_FLIGHT,
-                "blobs-ahead-fetched",
-                "blobs-ahead-asked",
+                Counter::BlobsPrefetched,
+                Counter::PrefetchedBlobsAsked,
             ),
             write_behind: WriteBehind::new(
                 store,
@@ -172,14 +176,13 @@ impl Cache {
                 options.writers,
                 options.prefetch,
             ),
-            negative: Mutex::default(),
+            negative: NegativeCache::default(),
+            prefetched: Prefetched::default(),
             invalidations,
-            ahead: Mutex::default(),
-            ahead_blobs: Mutex::default(),
             generations: Generations::default(),
             recent_hints: RecentHints::default(),
-            verified: Mutex::default(),
-            totals: Mutex::default(),
+            verified: VerifiedBlobs::default(),
+            counters: Counters::default(),
         }))
     }
 
@@ -204,9 +207,9 @@ impl Cache {
             Err(error) => Err(error),
         };
         self.count(match &answer {
-            Ok(answer) => answer.outcome.as_str(),
-            Err(Error::Absent { .. }) => "absent",
-            Err(_) => "failed",
+            Ok(answer) => answer.outcome.into(),
+            Err(Error::Absent { .. }) => Counter::Absent,
+            Err(_) => Counter::Failed,
         });
         self.0.write_behind.client_active();
         answer
@@ -352,12 +355,8 @@ impl Cache {
         }
         let (role, progress) = self.join_flight(next, flight_key, demand);
         if role == Role::Leader {
-            self.count("ahead-fetched");
-            let mut ahead = self.ahead();
-            if ahead.len() >= MAX_TRACKED {
-                ahead.clear();
-            }
-            ahead.insert(key, since);
+            self.count(Counter::EntriesPrefetched);
+            self.0.prefetched.insert_entry(key, since);
         }
         Some(Ahead::Asked(role, progress, stored))
     }
@@ -398,47 +397,30 @@ impl Cache {
         }
         let progress = {
             // Locked over both, so that whoever joins finds it noted.
-            let mut ahead = self.ahead_blobs();
+            let mut blobs = self.0.prefetched.blobs();
             let (role, progress) = self.join_flight(next, flight_key, Demand::Fresh);
             if role == Role::Joined {
                 return;
             }
-            if ahead.len() >= MAX_TRACKED {
-                ahead.clear();
-            }
-            ahead.insert(sum, class.asked);
+            blobs.insert(sum, class.asked);
             progress
         };
         match self.flight_result(next, progress, Until::Verified).await {
             // Stored by another flight that landed just before this one began.
             Ok(result) if result.outcome == Outcome::Hit => {
-                self.ahead_blobs().remove(&sum);
+                self.0.prefetched.take_blob(sum);
             }
             // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
-            Err(_) if self.ahead_blobs().remove(&sum).is_some() => {}
+            Err(_) if self.0.prefetched.take_blob(sum).is_some() => {}
             Ok(_) | Err(_) => self.count(class.fetched),
         }
     }
 
     /// Counts the first request for what was fetched ahead.
     fn note_asked(&self, sum: Sha256) {
-        let asked = self.ahead_blobs().remove(&sum);
-        if let Some(asked) = asked {
+        if let Some(asked) = self.0.prefetched.take_blob(sum) {
             self.count(asked);
         }
-    }
-
-    /// Never held across an await.
-    fn ahead_blobs(&self) -> MutexGuard<'_, HashMap<Sha256, &'static str>> {
-        self.0
-            .ahead_blobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Never held across an await.
-    fn ahead(&self) -> MutexGuard<'_, HashMap<Key, SystemTime>> {
-        self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The outages known of, by origin.
@@ -451,13 +433,9 @@ impl Cache {
         self.0.breakers.is_offline()
     }
 
-    /// Requests so far, by outcome.
-    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
-        self.0
-            .totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The counters above zero.
+    pub fn counters(&self) -> BTreeMap<Counter, u64> {
+        self.0.counters.snapshot()
     }
 
     /// Fetches under way.
@@ -476,14 +454,8 @@ impl Cache {
         self.0.flights.wait_stored().await;
     }
 
-    fn count(&self, what: &'static str) {
-        *self
-            .0
-            .totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(what)
-            .or_default() += 1;
+    fn count(&self, counter: Counter) {
+        self.0.counters.add(counter);
     }
 
     /// The resource named in full, where it is kept, and the session of which it is a part. A listing that does not mention
@@ -599,9 +571,9 @@ impl Cache {
     }
 
     async fn get_entry(&self, resource: &Resource, key: Key) -> Result<Answer, Error> {
-        let demand = match self.ahead().remove(&key) {
+        let demand = match self.0.prefetched.take_entry(&key) {
             Some(since) => {
-                self.count("ahead-asked");
+                self.count(Counter::PrefetchedEntriesAsked);
                 Demand::FreshSince(since)
             }
             None => Demand::Fresh,
@@ -610,9 +582,9 @@ impl Cache {
         // It may have been noted between the question above and the joining: then it must not answer the next request as well.
         if outcome == Outcome::Collapsed
             && let Location::Entry(key) = resource.location()
-            && self.ahead().remove(&key).is_some()
+            && self.0.prefetched.take_entry(&key).is_some()
         {
-            self.count("ahead-asked");
+            self.count(Counter::PrefetchedEntriesAsked);
         }
         let mut sum = entry.head.sha256;
         let mut body = entry.body;
@@ -887,13 +859,7 @@ impl Cache {
             max_age: entry.head.max_age.map(Duration::from_secs),
             validators: &entry.head.validators,
         });
-        let is_absent = self
-            .0
-            .negative
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(flight_key)
-            .is_some_and(|until| now < *until);
+        let is_absent = self.0.negative.contains(flight_key, now);
         decide(
             &resource.policy(),
             held,
@@ -1043,19 +1009,19 @@ impl Cache {
     /// The body of a stored blob, which is hashed the first time this process serves it. A damaged or unreadable one is
     /// taken away, to be fetched again.
     async fn prove(&self, sum: Sha256, blob: &Blob) -> Option<Body> {
-        let proven = self.verified().get(&sum).copied();
-        let body = if proven == Some(blob.len) {
+        let is_verified = self.0.verified.contains(sum, blob.len);
+        let body = if is_verified {
             self.whole_or_blob(blob.clone()).await
         } else {
             Box::pin(self.hash(sum, blob)).await
         };
         if body.is_some() {
-            if proven != Some(blob.len) {
-                self.mark_verified(sum, blob.len);
+            if !is_verified {
+                self.0.verified.insert(sum, blob.len);
             }
             return body;
         }
-        self.verified().remove(&sum);
+        self.0.verified.remove(sum);
         warn!(blob = %sum, "a stored blob is damaged; fetching it again");
         if let Err(error) = self.0.store.remove_blob(sum).await {
             warn!(blob = %sum, error = %chain(&error), "cannot remove the damaged blob");
@@ -1081,22 +1047,6 @@ impl Cache {
         }
         let is_right = hasher.finish() == sum;
         is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole))
-    }
-
-    /// Never held across an await.
-    fn verified(&self) -> MutexGuard<'_, HashMap<Sha256, u64>> {
-        self.0
-            .verified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn mark_verified(&self, sum: Sha256, len: u64) {
-        let mut verified = self.verified();
-        if verified.len() >= MAX_TRACKED {
-            verified.clear();
-        }
-        verified.insert(sum, len);
     }
 
     async fn whole_or_blob(&self, blob: Blob) -> Option<Body> {
@@ -1176,10 +1126,6 @@ fn collapse(role: Role, outcome: Outcome) -> Outcome {
 
 fn blob_flight_key(resource: &Resource, sum: Sha256) -> FlightKey {
     FlightKey::Blob(sum, resource.to_string())
-}
-
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]

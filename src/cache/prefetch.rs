@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::{
+    cache::Counter,
     hash::Sha256,
     resource::{Key, Location, PrefetchHint, Resource},
 };
@@ -20,14 +21,14 @@ use crate::{
 pub(super) struct PrefetchClass {
     pub(super) room: Semaphore,
     /// The counter of what has come.
-    pub(super) fetched: &'static str,
+    pub(super) fetched: Counter,
     /// The counter of what clients then asked for.
-    pub(super) asked: &'static str,
+    pub(super) asked: Counter,
 }
 
 impl PrefetchClass {
     /// For so many blobs at a time.
-    pub(super) fn new(room: usize, fetched: &'static str, asked: &'static str) -> Self {
+    pub(super) fn new(room: usize, fetched: Counter, asked: Counter) -> Self {
         Self {
             room: Semaphore::new(room),
             fetched,

@@ -11,10 +11,11 @@
 use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
@@ -64,9 +65,7 @@ impl RangeLimits {
 
     /// Never held across an await.
     fn distrusted(&self) -> MutexGuard<'_, HashSet<Origin>> {
-        self.distrusted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.distrusted.lock()
     }
 }
 

@@ -6,22 +6,20 @@ use std::{
     fmt::{self, Display, Write as _},
 };
 
+use crate::cache::Counter;
+
 /// What a scraper must be told that the text is.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters that are no outcomes of requests, each with its metric and label.
-const COUNTERS: [(&str, Metric, &str); 11] = [
-    ("upstream-answers", Metric::Upstream, "answered"),
-    ("upstream-failures", Metric::Upstream, "failed"),
-    ("probes-failed", Metric::Upstream, "probe-failed"),
-    ("ahead-fetched", Metric::Fetched, "index"),
-    ("blobs-ahead-fetched", Metric::Fetched, "blob"),
-    ("crates-ahead-fetched", Metric::Fetched, "crate"),
-    ("ahead-asked", Metric::Asked, "index"),
-    ("blobs-ahead-asked", Metric::Asked, "blob"),
-    ("crates-ahead-asked", Metric::Asked, "crate"),
-    ("bursts-followed", Metric::Bursts, "followed"),
-    ("bursts-unexplained", Metric::Bursts, "unexplained"),
+const COUNTERS: [(Counter, Metric, &str); 7] = [
+    (Counter::UpstreamAnswers, Metric::Upstream, "answered"),
+    (Counter::UpstreamFailures, Metric::Upstream, "failed"),
+    (Counter::ProbesFailed, Metric::Upstream, "probe-failed"),
+    (Counter::EntriesPrefetched, Metric::Fetched, "index"),
+    (Counter::BlobsPrefetched, Metric::Fetched, "blob"),
+    (Counter::PrefetchedEntriesAsked, Metric::Asked, "index"),
+    (Counter::PrefetchedBlobsAsked, Metric::Asked, "blob"),
 ];
 
 /// A metric that comes in parts.
@@ -30,7 +28,6 @@ enum Metric {
     Upstream,
     Fetched,
     Asked,
-    Bursts,
 }
 
 /// What there is to tell.
@@ -39,7 +36,7 @@ pub(super) struct Numbers<'a> {
     pub(super) version: &'a str,
     pub(super) is_offline: bool,
     /// Everything that is counted, by its name there.
-    pub(super) totals: &'a BTreeMap<&'static str, u64>,
+    pub(super) totals: &'a BTreeMap<Counter, u64>,
     /// Fetches under way.
     pub(super) in_flight: usize,
     /// Entries that are not stored yet.
@@ -56,12 +53,12 @@ impl Numbers<'_> {
             .map(|(name, _, label)| (*label, self.totals.get(name).copied().unwrap_or_default()))
     }
 
-    /// What requests came to. A counter that nobody sorted here is among them, so that none is lost.
+    /// Client requests by outcome.
     fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.totals
             .iter()
-            .filter(|(name, _)| COUNTERS.iter().all(|(known, ..)| known != *name))
-            .map(|(name, count)| (*name, *count))
+            .filter(|(counter, _)| counter.is_outcome())
+            .map(|(counter, count)| (counter.as_str(), *count))
     }
 
     /// What was fetched ahead and not asked for so far. Falls when somebody asks, so it is no counter.
@@ -129,14 +126,6 @@ impl Display for Numbers<'_> {
             "What was fetched ahead and not asked for so far.",
             "kind",
             self.wasted(),
-        )?;
-        family(
-            out,
-            "read_ahead_bursts_total",
-            "counter",
-            "Bursts of requests while a registered lock file lacked something, by whether one explained all that was asked for.",
-            "end",
-            self.of(Metric::Bursts),
         )?;
         plain(
             out,
@@ -210,7 +199,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(totals: &[(&'static str, u64)], down: &[&str], expected: &[&str]) {
+    fn check(totals: &[(Counter, u64)], down: &[&str], expected: &[&str]) {
         let totals = totals.iter().copied().collect();
         let down: Vec<_> = down.iter().map(|host| (*host).to_owned()).collect();
         let text = Numbers {
@@ -231,9 +220,9 @@ mod tests {
     fn waste_is_what_was_fetched_ahead_less_what_was_asked_for_and_never_below_zero() {
         check(
             &[
-                ("ahead-fetched", 9),
-                ("ahead-asked", 7),
-                ("blobs-ahead-asked", 1),
+                (Counter::EntriesPrefetched, 9),
+                (Counter::PrefetchedEntriesAsked, 7),
+                (Counter::PrefetchedBlobsAsked, 1),
             ],
             &[],
             &[
@@ -246,13 +235,21 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_nobody_sorted_is_not_lost() {
+    fn every_counter_is_an_outcome_or_has_a_metric() {
+        for counter in Counter::ALL {
+            let is_listed = COUNTERS.iter().any(|(known, ..)| *known == counter);
+            assert!(is_listed != counter.is_outcome(), "{counter:?}");
+        }
+    }
+
+    #[test]
+    fn outcomes_and_gauges_are_listed() {
         check(
-            &[("hit", 2), ("news", 1)],
+            &[(Counter::Hit, 2), (Counter::Absent, 1)],
             &[],
             &[
                 "larder_requests_total{outcome=\"hit\"} 2",
-                "larder_requests_total{outcome=\"news\"} 1",
+                "larder_requests_total{outcome=\"absent\"} 1",
                 "larder_build_info{version=\"1.2.3\"} 1",
                 "larder_fetches_in_flight 3",
                 "larder_entries_waiting 4",

@@ -21,7 +21,7 @@ use super::{
     origin::Origin,
     request::Get,
 };
-use crate::validators::Validators;
+use crate::{clock::now, validators::Validators};
 
 /// A successful response.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ pub(super) fn parse_response(get: &Get, url: &Url, response: Response) -> Result
         code @ (404 | 410 | 451) => Err(FailureKind::Absent { code }.at(url)),
         code @ (401 | 403 | 407) => Err(FailureKind::Denied { code }.at(url)),
         code @ (429 | 500..) => {
-            let retry_after = text(header::RETRY_AFTER)
-                .and_then(|value| parse_retry_after(value, SystemTime::now()));
+            let retry_after =
+                text(header::RETRY_AFTER).and_then(|value| parse_retry_after(value, now()));
             Err(FailureKind::Status { code, retry_after }.at(url))
         }
         code => {

@@ -23,8 +23,9 @@ use tracing::warn;
 
 pub(super) use buffer::Update;
 
-use super::{invalidation::Invalidations, now};
+use super::invalidation::Invalidations;
 use crate::{
+    clock::now,
     error::{Error, chain},
     hash::Sha256,
     resource::{Key, Resource},
