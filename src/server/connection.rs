@@ -17,14 +17,13 @@ use std::fmt;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -271,38 +270,37 @@ where
             }
             None => Some(service(request, Protocol::Http1)),
         };
-        async {
+        let stream = Stream::begin(&activity);
+        async move {
             Ok::<_, Infallible>(match answer {
-                Some(answer) => answer.await.map(Reply::untracked),
+                Some(answer) => answer.await.map(|body| Reply::tracked(body, stream)),
                 None => switching_protocols(),
             })
         }
     });
 
-    let heads = HeadTimer::default();
     let mut builder = http1::Builder::new();
     builder
-        .timer(heads.clone())
-        .header_read_timeout(limits.head)
+        .header_read_timeout(None)
         .max_buf_size(HTTP1_BUFFER)
         .half_close(false);
     {
-        let mut connection = pin!(
+        let connection = pin!(
             builder
                 .serve_connection(TokioIo::new(wire), answer)
                 .with_upgrades()
         );
-        // The connection first: told to stop before it has read what was sniffed, it takes itself for idle.
-        let ended = tokio::select! {
-            biased;
-            ended = connection.as_mut() => ended,
-            () = ordered(stopping) => {
-                heads.hurry(Instant::now() + limits.last_call);
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        ended.map_err(|cause| activity.explain(cause))?;
+        let opened = AtomicBool::new(true);
+        drive(
+            connection,
+            http1::UpgradeableConnection::graceful_shutdown,
+            Protocol::Http1,
+            &activity,
+            &opened,
+            limits,
+            stopping,
+        )
+        .await?;
     }
 
     let Some((switched, frame)) = switch.into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -368,18 +366,40 @@ where
         .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
         .max_local_error_reset_streams(HTTP2_LOCAL_RESETS);
     let io = TokioIo::new(Opening::new(wire, request, Arc::clone(&opened)));
-    let mut connection = pin!(builder.serve_connection(io, answer));
+    let connection = pin!(builder.serve_connection(io, answer));
+    drive(
+        connection,
+        http2::Connection::graceful_shutdown,
+        protocol,
+        &activity,
+        &opened,
+        limits,
+        stopping,
+    )
+    .await
+}
 
+/// Runs a hyper connection to its end, and gives up on a client that stands still.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    graceful_shutdown: fn(Pin<&mut C>),
+    protocol: Protocol,
+    activity: &Activity,
+    opened: &AtomicBool,
+    limits: &Limits,
+    stopping: &mut watch::Receiver<bool>,
+) -> Result<(), ConnectionError> {
     let mut watch = Watch::new(limits, Instant::now());
     let mut looks = every(limits.first_bytes.min(limits.head).min(limits.write_stall) / 4);
     let mut stop = false;
     loop {
         tokio::select! {
+            // The connection first: an HTTP/1 one that has not read what was sniffed takes itself for idle.
             biased;
             ended = connection.as_mut() => return ended.map_err(|cause| activity.explain(cause)),
             () = ordered(stopping), if !stop => {
                 stop = true;
-                connection.as_mut().graceful_shutdown();
+                graceful_shutdown(connection.as_mut());
                 watch.close(Instant::now(), limits.last_call);
                 looks = every(limits.last_call / 4);
             }
@@ -387,9 +407,10 @@ where
                 let seen = activity.look(opened.load(Ordering::Relaxed));
                 match watch.judge(now, &seen) {
                     Verdict::Alive => {}
+                    Verdict::Idle if protocol == Protocol::Http1 => return Err(ConnectionError::Silent),
                     Verdict::Idle => {
-                        connection.as_mut().graceful_shutdown();
-                        watch.closing = Some(limits.write_stall);
+                        graceful_shutdown(connection.as_mut());
+                        watch.close(now, limits.first_bytes);
                     }
                     Verdict::Gone => return Ok(()),
                     Verdict::Silent => return Err(ConnectionError::Silent),
@@ -453,15 +474,13 @@ impl Activity {
     fn explain(&self, cause: hyper::Error) -> ConnectionError {
         if self.stalled.load(Ordering::Relaxed) {
             ConnectionError::Stalled
-        } else if cause.is_timeout() {
-            ConnectionError::Silent
         } else {
             ConnectionError::Http(cause)
         }
     }
 }
 
-/// Judges from looks at its activity whether an HTTP/2 connection goes on.
+/// Judges from looks at its activity whether a connection goes on.
 ///
 /// hyper bounds none of this. In particular, a client that grants no flow-control window never lets a write wait, so
 /// the bound of [`Wire`] does not see it. Limits are kept to about the distance between two looks.
@@ -516,6 +535,7 @@ impl Watch {
     fn close(&mut self, now: Instant, patience: Duration) {
         self.closing = Some(patience);
         self.first_bytes = self.first_bytes.min(now - self.since + patience);
+        self.busy_at = now;
     }
 
     fn judge(&mut self, now: Instant, seen: &Seen) -> Verdict {
@@ -607,13 +627,6 @@ impl<B> Reply<B> {
         }
     }
 
-    fn untracked(body: B) -> Self {
-        Self {
-            body: Some(body),
-            stream: None,
-        }
-    }
-
     fn tracked(body: B, stream: Stream) -> Self {
         Self {
             body: Some(body),
@@ -652,77 +665,6 @@ impl<B: Body> Body for Reply<B> {
         self.body
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// Measures the time for request heads: hyper asks for a new sleep with each of them, and all of these are one timer, which is
-/// set again only when it ends before its time. Each deadline must be later than those before.
-#[derive(Clone, Debug, Default)]
-struct HeadTimer(Arc<Mutex<HeadClock>>);
-
-#[derive(Debug, Default)]
-struct HeadClock {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// When whoever has not sent a whole head is given up, whatever was agreed.
-    latest: Option<Instant>,
-}
-
-/// A sleep until the deadline of one head.
-struct HeadSleep {
-    deadline: Instant,
-    timer: HeadTimer,
-}
-
-impl HeadTimer {
-    /// A head that is not there at `latest` is waited for no more. Sleeps see it when they are polled next.
-    fn hurry(&self, latest: Instant) {
-        self.clock().latest = Some(latest);
-    }
-
-    fn clock(&self) -> MutexGuard<'_, HeadClock> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Timer for HeadTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep_until(self.now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(HeadSleep {
-            deadline: deadline.into(),
-            timer: self.clone(),
-        })
-    }
-
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into_std()
-    }
-}
-
-impl hyper::rt::Sleep for HeadSleep {}
-
-impl Future for HeadSleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut clock = self.timer.clock();
-        let latest = clock.latest;
-        let deadline = latest.map_or(self.deadline, |latest| latest.min(self.deadline));
-        let sleep = clock
-            .sleep
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if latest.is_some() && sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(deadline);
-        }
     }
 }
 
@@ -936,20 +878,6 @@ mod tests {
             ..OPEN
         };
         check("blocked writes have their own bound", |_| blocked, alive);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_head_has_its_full_time_by_the_one_timer_of_its_connection() {
-        let timer = HeadTimer::default();
-        let began = Instant::now();
-        let second = Duration::from_secs(1);
-        let first = timer.sleep(4 * second);
-        assert!(tokio::time::timeout(3 * second, first).await.is_err());
-        // The timer is still set for the first.
-        timer.sleep(4 * second).await;
-        assert_eq!(began.elapsed().as_millis() / 100, 70);
-        timer.sleep(4 * second).await;
-        assert_eq!(began.elapsed().as_millis() / 100, 110);
     }
 
     #[test]
