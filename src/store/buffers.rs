@@ -3,10 +3,12 @@
 use std::{
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -41,7 +43,7 @@ impl BufferPool {
             static GROUP: usize = THREADS.fetch_add(1, Ordering::Relaxed) % THREAD_GROUPS;
         }
         let buffers = GROUP.with(|group| &self.0[*group]);
-        buffers.lock().unwrap_or_else(PoisonError::into_inner)
+        buffers.lock()
     }
 }
 

@@ -29,7 +29,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -92,7 +92,7 @@ impl Store {
         let top = folder.join(FORMAT_VERSION);
         let staging = Arc::new(Staging {
             folder: top.join("staging"),
-            process_dir: Mutex::default(),
+            process_dir: parking_lot::Mutex::default(),
         });
         Ok(Self {
             top,

@@ -6,11 +6,12 @@ use std::{
     fs::File,
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{
@@ -72,7 +73,7 @@ impl Spool {
             let len = usize::try_from(offset).map_err(io::Error::other)?;
             // Readers go on with the file meanwhile.
             let body = in_blocking_section(move || read_back(&file, len, chunk.len()))?;
-            let full = std::mem::replace(&mut *self.storage(), Storage::DiskFull(body));
+            let full = std::mem::replace(&mut *self.storage.lock(), Storage::DiskFull(body));
             // The last of its readers frees its disk space.
             in_blocking_section(move || drop(full));
             self.append(offset, chunk)?;
@@ -83,7 +84,7 @@ impl Spool {
     /// Appends `chunk`, unless the disk is full and memory has: then the file is returned, of which everything before
     /// `offset` is to be carried on in memory.
     fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<Arc<File>>> {
-        let mut storage = self.storage();
+        let mut storage = self.storage.lock();
         let end = offset + chunk.len() as u64;
         if matches!(*storage, Storage::Small(_)) && end > MAX_SMALL_BYTES {
             self.move_to_file(&mut storage)?;
@@ -137,7 +138,7 @@ impl Spool {
     /// # Errors
     /// What the system said; `StorageFull` once the body is in memory for want of disk space, where there is only what was appended.
     pub fn write_at(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
-        let mut storage = self.storage();
+        let mut storage = self.storage.lock();
         self.move_to_file(&mut storage)?;
         match &*storage {
             Storage::File(reader, _) => reader.file.write_all_at(chunk, offset),
@@ -150,7 +151,7 @@ impl Spool {
     /// # Errors
     /// What the system said.
     pub fn clear(&self) -> io::Result<()> {
-        match &mut *self.storage() {
+        match &mut *self.storage.lock() {
             Storage::Small(body) | Storage::DiskFull(body) => {
                 body.clear();
                 Ok(())
@@ -161,7 +162,7 @@ impl Spool {
 
     /// The bytes that are kept in memory.
     pub fn memory_bytes(&self) -> u64 {
-        match &*self.storage() {
+        match &*self.storage.lock() {
             Storage::Small(body) | Storage::DiskFull(body) => body.len() as u64,
             Storage::File(..) => 0,
         }
@@ -172,7 +173,7 @@ impl Spool {
     /// # Errors
     /// `StorageFull` if the body never fitted on the disk.
     pub(super) fn take_file(&self) -> io::Result<(Arc<File>, TempPath)> {
-        let small = match &mut *self.storage() {
+        let small = match &mut *self.storage.lock() {
             Storage::Small(body) => body.clone(),
             Storage::DiskFull(_) => return Err(io::ErrorKind::StorageFull.into()),
             Storage::File(reader, path) => {
@@ -186,17 +187,12 @@ impl Spool {
         let (file, path) = staged.into_parts();
         Ok((Arc::new(file), path))
     }
-
-    /// Never held across an await.
-    fn storage(&self) -> MutexGuard<'_, Storage> {
-        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
 impl ReadAt for Spool {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let file = match &*self.storage() {
+        let file = match &*self.storage.lock() {
             Storage::Small(body) | Storage::DiskFull(body) => {
                 let start = usize::try_from(offset).map_err(io::Error::other)?;
                 let part = body

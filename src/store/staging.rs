@@ -5,9 +5,10 @@ use std::{
     io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
 use super::layout::make_folder;
@@ -51,7 +52,7 @@ impl Staging {
         match NamedTempFile::new_in(&self.process_dir()?.folder) {
             // Somebody deleted the store, as they may: it begins anew.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lock().take();
+                self.process_dir.lock().take();
                 NamedTempFile::new_in(&self.process_dir()?.folder)
             }
             made => made,
@@ -59,7 +60,7 @@ impl Staging {
     }
 
     pub(super) fn process_dir(&self) -> io::Result<Arc<ProcessDir>> {
-        let mut process_dir = self.lock();
+        let mut process_dir = self.process_dir.lock();
         if let Some(process_dir) = &*process_dir {
             return Ok(process_dir.clone());
         }
@@ -67,13 +68,6 @@ impl Staging {
         let made = Arc::new(ProcessDir::new(&self.folder)?);
         *process_dir = Some(made.clone());
         Ok(made)
-    }
-
-    /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<ProcessDir>>> {
-        self.process_dir
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
