@@ -491,12 +491,7 @@ impl Cache {
         }
         let mut url = self.locate(resource, Demand::Fresh).await?;
         let mut is_located_anew = false;
-        let spool = self
-            .0
-            .store
-            .spool()
-            .await
-            .map_err(|error| Error::store("store", resource, &error))?;
+        let spool = self.0.store.spool();
         let mut transfer = Transfer::new(resource, Arc::new(spool));
         let mut tried = 0;
         loop {

@@ -1,24 +1,28 @@
-//! Where disk work may block.
+//! Running disk work on threads that may wait for the disk.
+//!
+//! A disk can take seconds for one system call. On a runtime thread that would delay every connection on that thread, so
+//! disk work leaves it: [`blocking`] moves it to tokio's pool of blocking threads, [`in_place`] keeps it here and moves the
+//! other tasks of this thread away.
 
 use std::io;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Does work here, after giving what else this thread would do to others, where there are any.
-pub(super) fn in_blocking_section<T>(work: impl FnOnce() -> T) -> T {
+/// Runs `work` on a thread for blocking work.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// Runs `work` on this thread, after moving its other tasks to another thread where the runtime has several.
+pub(super) fn in_place<T>(work: impl FnOnce() -> T) -> T {
     let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     if let Ok(RuntimeFlavor::MultiThread) = runtime {
         tokio::task::block_in_place(work)
     } else {
         work()
     }
-}
-
-/// Runs disk work where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|died| Err(io::Error::other(died)))
 }

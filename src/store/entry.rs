@@ -1,5 +1,15 @@
-//! The record that an entry is kept as: one line that describes the body, then the body. Body and description can
-//! never part, and a look at the file tells what it is. Knows no file system.
+//! Format of a stored entry: an index entry, a manifest with its sidecar, or another small file from upstream.
+//!
+//! A record is one line of JSON that describes the body, followed by the body, byte for byte as upstream sent it:
+//!
+//! ```text
+//! larder-entry {"sha256":"2d71...","etag":"\"abc\"","max_age":600,"fetched":1800000000}
+//! {"name":"serde","vers":"1.0.0",...}
+//! ```
+//!
+//! Body and description are one file, so one rename replaces both and they always belong together. Reading verifies the
+//! SHA-256 of the body, so a truncated or altered record is an error and never a wrong answer. The time of the last check
+//! is not in the record; see [`Checked`]. This module knows no file system.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,35 +18,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::{hash::Sha256, validators::Validators};
 
-/// Opens every record. A change of format is a new versioned folder in the store, never a migration.
+/// First bytes of every record. Another format gets another versioned folder in the store, never a migration.
 const MAGIC: &[u8] = b"larder-entry ";
 
-/// A stored body with what is known of it.
+/// A stored body and its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What describes the body, as stored with it.
+    /// The description that is stored with the body.
     pub head: Head,
-    /// The bytes upstream sent, decoded.
+    /// The bytes upstream sent, after content decoding.
     pub body: Bytes,
-    /// The last time upstream confirmed the body. Not part of the record, because a revalidation changes nothing else.
+    /// The last check.
     pub checked: Checked,
 }
 
-/// The state of an entry's last check: the time of the request that upstream answered with this body or with 304, or
-/// invalidated since. An invalidated entry sorts before every time and is never fresh.
+/// Description of a stored body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// SHA-256 of the body.
+    pub sha256: Sha256,
+    /// Validators from upstream's answer, for revalidation.
+    #[serde(flatten)]
+    pub validators: Validators,
+    /// `max-age` from upstream's answer, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
+    /// The checksum file that belongs to the body, verbatim. Only manifests have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<String>,
+    /// Time of the request that fetched the body, in seconds since 1970.
+    pub fetched: u64,
+}
+
+/// Result of the last comparison of an entry with upstream.
 ///
-/// On disk it is the modification time of the entry's file. The start of 1970 stands for [`Checked::Invalidated`]: a
-/// revalidation or an invalidation is then one system call and leaves the record as it is.
+/// Sorts by time; [`Checked::Invalidated`] sorts before every time. On disk it is the modification time of the entry's
+/// file, so that a revalidation or an invalidation is one system call and leaves the record as it is. The start of 1970
+/// stands for [`Checked::Invalidated`]; only [`Checked::from_mtime`] and [`Checked::to_mtime`] know that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Checked {
-    /// An entry that depends on this one has changed since the last check.
+    /// An entry that depends on this one has changed since the last check: revalidate before serving it as fresh.
     Invalidated,
-    /// Confirmed by a request that was sent at this time.
+    /// Time of the request that upstream answered with this body, or with 304 Not Modified.
     At(SystemTime),
 }
 
 impl Checked {
-    /// Whether the entry must be revalidated before it is fresh again.
+    /// Whether the entry must be revalidated, whatever its age.
     pub fn is_invalidated(self) -> bool {
         self == Self::Invalidated
     }
@@ -78,26 +106,8 @@ impl Checked {
     }
 }
 
-/// What describes a stored body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    /// Hash of the body.
-    pub sha256: Sha256,
-    /// Upstream's validators.
-    #[serde(flatten)]
-    pub validators: Validators,
-    /// Upstream's `max-age`, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<u64>,
-    /// The sidecar that came with the body, verbatim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sidecar: Option<String>,
-    /// When these bytes were fetched, in seconds since 1970.
-    pub fetched: u64,
-}
-
 impl Entry {
-    /// Describes a body that was fetched by a request sent at `checked`.
+    /// An entry whose body was fetched by a request sent at `checked`.
     pub fn new(
         body: Bytes,
         validators: Validators,
@@ -121,38 +131,35 @@ impl Entry {
         }
     }
 
-    /// The same with the sidecar that came with it.
+    /// Adds the checksum file that belongs to the body.
     #[must_use]
     pub fn with_sidecar(mut self, sidecar: String) -> Self {
         self.head.sidecar = Some(sidecar);
         self
     }
 
-    /// The line that precedes the body, its end included.
-    pub(crate) fn head_line(&self) -> Vec<u8> {
+    /// The first line of the record, with its newline.
+    pub(super) fn head_line(&self) -> Vec<u8> {
         let mut line = MAGIC.to_vec();
         serde_json::to_writer(&mut line, &self.head).expect("a head has only strings and numbers");
         line.push(b'\n');
         line
     }
 
-    /// Reads a record back and proves that it is whole.
+    /// Reads a record and verifies the hash of its body.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn parse(mut record: Bytes, checked: Checked) -> Result<Self, String> {
+    /// The first deviation from the format.
+    pub(super) fn parse(mut record: Bytes, checked: Checked) -> Result<Self, DamagedEntry> {
         if !record.starts_with(MAGIC) {
-            return Err("it does not begin as an entry".to_owned());
+            return Err(DamagedEntry::NoEntry);
         }
-        let end = record
-            .iter()
-            .position(|&b| b == b'\n')
-            .ok_or("its first line does not end")?;
-        let head: Head = serde_json::from_slice(&record[MAGIC.len()..end])
-            .map_err(|cause| format!("its first line: {cause}"))?;
+        let newline = record.iter().position(|&byte| byte == b'\n');
+        let end = newline.ok_or(DamagedEntry::EndlessHead)?;
+        let head: Head = serde_json::from_slice(&record[MAGIC.len()..end])?;
         record.advance(end + 1);
         if Sha256::of(&record) != head.sha256 {
-            return Err("its body does not have the hash that its first line gives".to_owned());
+            return Err(DamagedEntry::WrongHash);
         }
         Ok(Self {
             head,
@@ -160,6 +167,26 @@ impl Entry {
             checked,
         })
     }
+}
+
+/// First deviation of a record from the format.
+#[derive(Debug, thiserror::Error)]
+pub enum DamagedEntry {
+    /// A link or a folder lies in the entry's place.
+    #[error("it is not a file")]
+    NoFile,
+    /// The magic bytes are missing.
+    #[error("it does not begin as an entry")]
+    NoEntry,
+    /// The first line has no newline.
+    #[error("its first line does not end")]
+    EndlessHead,
+    /// The first line is not valid JSON.
+    #[error("its first line: {0}")]
+    InvalidHead(#[from] serde_json::Error),
+    /// The hash of the body differs from the one in the first line.
+    #[error("its body does not have the hash that its first line gives")]
+    WrongHash,
 }
 
 #[cfg(test)]
@@ -173,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_back_and_any_changed_byte_is_found() {
+    fn parse_reads_a_record_and_rejects_any_changed_byte_or_truncation() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let validators = Validators {
             etag: Some("W/\"x:y z\"".into()),
@@ -187,8 +214,8 @@ mod tests {
         );
         let good = record(&entry);
         assert_eq!(
-            Entry::parse(Bytes::from(good.clone()), entry.checked),
-            Ok(entry.clone())
+            Entry::parse(Bytes::from(good.clone()), entry.checked).unwrap(),
+            entry
         );
 
         let body = entry.head_line().len();
@@ -209,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_pinned() {
+    fn the_format_does_not_change() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let entry = Entry::new(Bytes::from_static(b"x"), Validators::default(), None, now);
         let expected = "larder-entry {\"sha256\":\"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\

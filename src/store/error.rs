@@ -1,45 +1,68 @@
 //! Errors of the store.
+//!
+//! Callers react to three cases. [`StoreError::Damaged`]: fetch the entry again. [`StoreError::Full`]: go on without
+//! storing. Everything else: report it.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
-/// Why the store could not do it.
+use super::entry::DamagedEntry;
+
+/// Error of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No room, or no quota left.
+    /// The disk, the quota or the file size limit is exhausted.
     #[error("no space left in the store")]
     Full(#[source] io::Error),
-    /// What is stored is not what was put.
-    #[error("`{at}` is damaged: {why}")]
+    /// A stored entry differs from what was written.
+    #[error("`{key}` is damaged: {source}")]
     Damaged {
-        /// The key or hash.
-        at: String,
-        /// What is wrong with it.
-        why: String,
+        /// The entry's key.
+        key: String,
+        /// The first difference found.
+        source: DamagedEntry,
     },
     /// The folder cannot serve as a store.
-    #[error("cannot use {} as the store: {why}", folder.display())]
+    #[error("cannot use {} as the store: {source}", folder.display())]
     Unusable {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// The reason.
+        source: UnusableFolder,
     },
-    /// Anything else the system said.
+    /// Any other error of the operating system.
     #[error("{}: {source}", path.display())]
     Io {
-        /// What it was about.
+        /// The file or folder of the failed operation.
         path: PathBuf,
-        /// What the system said.
-        #[source]
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
+/// Reason for refusing a folder as a store. Builds run the code in the store, so no other user may write to it.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableFolder {
+    /// Another user owns the folder and can change what is in it.
+    #[error("it belongs to user {owner}, and this is user {user}")]
+    OtherOwner {
+        /// User id of the folder's owner.
+        owner: u32,
+        /// Effective user id of this process.
+        user: u32,
+    },
+    /// The permissions let the group or everyone write.
+    #[error("other users may write to it (mode {mode:o})")]
+    WritableByOthers {
+        /// The folder's permission bits.
+        mode: u32,
+    },
+    /// The folder cannot be created or written to.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 impl StoreError {
-    /// Sorts what the system said about `path`.
+    /// Classifies an operating system error about `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         if is_full(&source) {
             Self::Full(source)
@@ -51,26 +74,29 @@ impl StoreError {
         }
     }
 
-    /// Whether room is what is missing.
+    /// Classifies the reason for refusing `folder`.
+    pub(super) fn unusable(folder: impl Into<PathBuf>, source: UnusableFolder) -> Self {
+        match source {
+            UnusableFolder::Io(source) if is_full(&source) => Self::Full(source),
+            source @ (UnusableFolder::OtherOwner { .. }
+            | UnusableFolder::WritableByOthers { .. }
+            | UnusableFolder::Io(_)) => Self::Unusable {
+                folder: folder.into(),
+                source,
+            },
+        }
+    }
+
+    /// Whether disk space is missing.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
 }
 
-/// Whether the system says that there is no room: a full disk, a spent quota, or a file size limit.
-pub(crate) fn is_full(error: &io::Error) -> bool {
+/// Whether `error` reports missing disk space: a full disk, an exhausted quota or a file size limit.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
-}
-
-pub(super) fn unusable(folder: &Path, source: io::Error) -> StoreError {
-    if is_full(&source) {
-        return StoreError::Full(source);
-    }
-    StoreError::Unusable {
-        folder: folder.to_owned(),
-        why: source.to_string(),
-    }
 }

@@ -1,79 +1,145 @@
-//! Paths and folders of the store.
+//! Paths of a store, and safe ways to open, create and inspect the files and folders below it.
+//!
+//! The drawing in the head of `store` shows the layout. The user owns everything and nobody else has access: builds run
+//! the code in the store, so another user who may write could choose what runs; and a private registry's crates are not
+//! for everyone to read. Hence folders have mode 0700, files 0600, and [`check_ownership`] refuses anything wider.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use rustix::{fs::OFlags, process::geteuid};
 use walkdir::WalkDir;
 
-use super::error::StoreError;
+use super::error::UnusableFolder;
+use crate::{hash::Sha256, resource::Key};
 
-/// The format of everything below it.
-pub(super) const FORMAT_VERSION: &str = "v1";
+/// The folder of the current format. A change of format takes another name and never converts what is there.
+const FORMAT_VERSION: &str = "v1";
 
-/// Backup tools and `warm` itself skip folders that bear this (bford.info/cachedir).
-pub(super) const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+/// Contents of `CACHEDIR.TAG`. Backup tools skip folders with this file (bford.info/cachedir), and so does `warm` when it
+/// looks for projects.
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
 
-/// Makes a folder and its parents, for its owner only.
+/// Paths of one store.
+#[derive(Debug)]
+pub(super) struct StoreLayout {
+    /// The folder the user chose.
+    folder: PathBuf,
+    /// The folder of the current format below it.
+    top: PathBuf,
+}
+
+impl StoreLayout {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            top: folder.join(FORMAT_VERSION),
+        }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn top(&self) -> &Path {
+        &self.top
+    }
+
+    pub(super) fn entries(&self) -> PathBuf {
+        self.join(&["entries"])
+    }
+
+    pub(super) fn entry(&self, key: &Key) -> PathBuf {
+        self.join(&["entries", key.as_str()])
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.join(&["blobs"])
+    }
+
+    /// The first two digits are a folder, because some file systems are slow with a million files in one.
+    pub(super) fn blob(&self, sha256: Sha256) -> PathBuf {
+        let digits = sha256.digits();
+        let digits = std::str::from_utf8(&digits).unwrap_or_default();
+        let (first, rest) = digits.split_at(2);
+        self.join(&["blobs", first, rest])
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.join(&["staging"])
+    }
+
+    /// The folder of pins. It is called `projects` since the first release, when only projects could be pinned.
+    pub(super) fn pins(&self) -> PathBuf {
+        self.join(&["projects"])
+    }
+
+    /// An owner is a path or a toolchain's name. Its hash is a valid file name whatever characters it has.
+    pub(super) fn pin(&self, owner: &str) -> PathBuf {
+        let hash = Sha256::of(owner.as_bytes()).to_string();
+        self.join(&["projects", &format!("{}.json", &hash[..32])])
+    }
+
+    /// A path below `top`. Every hit builds one, so the buffer is allocated once and in full.
+    fn join(&self, parts: &[&str]) -> PathBuf {
+        let len = parts.iter().map(|part| part.len() + 1).sum::<usize>();
+        let mut path = PathBuf::with_capacity(self.top.as_os_str().len() + len);
+        path.push(&self.top);
+        path.extend(parts);
+        path
+    }
+
+    /// Checks that this user owns the store and no other user may write to it. A missing folder passes.
+    pub(super) fn check_ownership(&self) -> Result<(), UnusableFolder> {
+        for folder in [&self.folder, &self.top] {
+            let Ok(found) = fs::metadata(folder) else {
+                continue;
+            };
+            let (owner, user) = (found.uid(), geteuid().as_raw());
+            if owner != user {
+                return Err(UnusableFolder::OtherOwner { owner, user });
+            }
+            let mode = found.mode() & 0o7777;
+            if mode & 0o022 != 0 {
+                return Err(UnusableFolder::WritableByOthers { mode });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `CACHEDIR.TAG`. Leaves a file or a link of that name alone, so that nothing is written through a link.
+    pub(super) fn write_cachedir_tag(&self) -> io::Result<()> {
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.folder.join("CACHEDIR.TAG"));
+        match created {
+            Ok(mut file) => file.write_all(CACHEDIR_TAG.as_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Creates a folder and its parents with mode 0700.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Writes a file for its owner only, unless there is one, or a link: nothing is written through it.
-pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(mut file) => file.write_all(text.as_bytes()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whoever can write to the store can choose what builds are made of, so it must be ours alone.
-pub(super) fn check_ownership(folder: &Path) -> Result<(), StoreError> {
-    let refuse = |why: String| {
-        Err(StoreError::Unusable {
-            folder: folder.to_owned(),
-            why,
-        })
-    };
-    for part in [folder.to_owned(), folder.join(FORMAT_VERSION)] {
-        let Ok(found) = fs::metadata(&part) else {
-            continue;
-        };
-        let me = rustix::process::geteuid().as_raw();
-        if found.uid() != me {
-            return refuse(format!(
-                "it belongs to user {}, and this is user {me}",
-                found.uid()
-            ));
-        }
-        if found.mode() & 0o022 != 0 {
-            return refuse(format!(
-                "other users may write to it (mode {:o})",
-                found.mode() & 0o7777
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Opens for reading, never through a symbolic link; `None` if there is nothing.
+/// Opens a file for reading, unless it is a symbolic link. `None` if there is no file.
 pub(super) fn open_nofollow(path: &Path) -> io::Result<Option<File>> {
-    let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
-    match OpenOptions::new()
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(nofollow)
-        .open(path)
-    {
+        .open(path);
+    match opened {
         Ok(file) => Ok(Some(file)),
         Err(error)
             if matches!(
@@ -87,12 +153,18 @@ pub(super) fn open_nofollow(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether there is a file with something in it, and no link.
+/// Whether [`open_nofollow`] or reading failed because a link or a folder lies in the file's place.
+pub(super) fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::IsADirectory
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
+/// Whether `path` is a file, not a link, with at least one byte.
 pub(super) fn is_nonempty_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
-/// Files below a folder and their bytes.
+/// Number of files below a folder, and their size in bytes.
 pub(super) fn count_files(folder: &Path) -> (u64, u64) {
     WalkDir::new(folder)
         .into_iter()

@@ -1,17 +1,40 @@
-//! The store's home on plain files. Only this file knows the layout, and only it writes to disk:
+//! The store: everything larder has fetched, as files below one folder. The only module that writes there.
+//!
+//! It stores two kinds of things. An **entry** is a small file that upstream changes over time, such as an index entry or a
+//! manifest; it is stored under a [`Key`] with its validators and the time of its last check. A **blob** is a file that
+//! never changes, such as a crate or a toolchain archive; its name is its SHA-256. Freshness, HTTP and upstream are the
+//! cache's business.
+//!
+//! # Promises
+//!
+//! - Atomic: a reader sees the old contents or the new, never a mixture, and never a part of a file.
+//! - Durable: when a `put` returns, what it wrote survives a crash and a power cut.
+//! - Verified: entries are checked against their hash when they are read from disk. Blobs are not: the cache verifies a
+//!   blob the first time a process serves it.
+//! - Shared: any number of processes may read and write one store. The last writer wins. That is safe, because every entry
+//!   ever put is a valid state, and a blob has the same bytes whoever puts it.
+//! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
+//! - Constant start: opening a store scans nothing but `staging`.
+//!
+//! # Layout on disk
 //!
 //! ```text
-//! STORE/CACHEDIR.TAG
-//! STORE/v1/entries/NAME-HASH/config.json          one line of description, then the body; mtime = last checked
-//! STORE/v1/entries/NAME-HASH/index/se/rd/serde
-//! STORE/v1/blobs/ab/cdef...                      a body, named by its sha256
-//! STORE/v1/staging/PROCESS/...                   bodies on their way in; PROCESS/lock is held while it lives
-//! STORE/v1/staging/PROCESS/daemon.json           where a daemon listens
-//! STORE/v1/projects/HASH.json                    warmed projects
+//! STORE/CACHEDIR.TAG                              tells backup tools to skip the folder
+//! STORE/v1/entries/NAME-HASH/config.json          an entry: one line of JSON, then the body;
+//! STORE/v1/entries/NAME-HASH/index/se/serde         its mtime is the time of the last check
+//! STORE/v1/blobs/ab/cdef...                       a blob
+//! STORE/v1/staging/PROCESS/lock                   locked while that process lives
+//! STORE/v1/staging/PROCESS/...                    files that are being written
+//! STORE/v1/staging/PROCESS/daemon.json            addresses of that process, if it is a daemon
+//! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
 //! ```
 //!
-//! Write, sync, rename, sync the folder: a crash leaves the old state or the new one. Several processes may share a
-//! store; nothing is scanned at start but the staging folder.
+//! `NAME-HASH` is a registry's name and a hash of its address, so that a change of settings mixes no two registries.
+//!
+//! # Where to read on
+//!
+//! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool` holds a
+//! body during its download; `memory` spares hits the disk; `blob` and `buffers` read large files in chunks.
 
 mod announce;
 mod blob;
@@ -27,7 +50,7 @@ mod staging;
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -38,149 +61,135 @@ use bytes::Bytes;
 pub use announce::Announcement;
 pub use blob::{Blob, ReadAt};
 pub use buffers::CHUNK_BYTES;
-pub use entry::{Checked, Entry, Head};
-pub use error::StoreError;
+pub use entry::{Checked, DamagedEntry, Entry, Head};
+pub use error::{StoreError, UnusableFolder};
 pub use pins::{Owner, Pin, PinnedCrate};
 pub use spool::Spool;
 
 use crate::{hash::Sha256, resource::Key};
-use announce::ANNOUNCEMENT_FILE;
 use blob::FileReader;
 use blocking::blocking;
 use buffers::BufferPool;
-use error::unusable;
-use layout::{
-    CACHEDIR_TAG, FORMAT_VERSION, check_ownership, count_files, is_nonempty_file, make_folder,
-    open_nofollow, write_new,
-};
+use layout::{StoreLayout, count_files, is_no_file, is_nonempty_file, make_folder, open_nofollow};
 use memory::{Capacity, Fingerprint, MemoryCache};
-use staging::{Staging, is_process_alive, publish, remove_dead_processes};
+use staging::{Staging, remove_dead_processes};
 
-/// A home for what larder holds. Right with several writers at once, the last one winning: any entry that was put is a
-/// valid state, and a blob is the same whoever puts it.
+/// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
+/// revalidation reads each several times, and reading and hashing them from disk took longer than everything else.
+const ENTRY_CAPACITY: Capacity = Capacity {
+    idle: 4 << 20,
+    burst: 48 << 20,
+};
+/// Memory for blobs, in bytes.
+const BLOB_CAPACITY: Capacity = Capacity {
+    idle: 4 << 20,
+    burst: 8 << 20,
+};
+/// Memory that an entry takes besides its body, in bytes: head, path and table slots.
+const ENTRY_OVERHEAD_BYTES: u64 = 512;
+/// Weight of an open file in the memory cache, in bytes. It bounds the number of open files.
+const OPEN_FILE_BYTES: u64 = 32 << 10;
+/// Largest blob in bytes that stays open or in memory. Larger blobs are opened for each request, because a deleted file
+/// takes disk space for as long as it is open.
+const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
+
+/// A store in a folder. See the head of this module for what it promises.
 #[derive(Debug)]
 pub struct Store {
-    top: PathBuf,
+    layout: StoreLayout,
     staging: Arc<Staging>,
     entries: MemoryCache<Entry>,
     blobs: MemoryCache<Blob>,
     buffers: Arc<BufferPool>,
 }
 
-/// Capacity for entries in memory, in bytes. In a burst it holds all of a large project (860 packages have 34 MB of entries): when they are
-/// revalidated, each is looked at several times, and to read and to hash it anew each time took longer than all else.
-const ENTRY_CAPACITY: Capacity = Capacity {
-    idle: 4 << 20,
-    burst: 48 << 20,
-};
-/// Capacity for blobs in memory, in bytes, and what an open file counts for in it.
-const BLOB_CAPACITY: Capacity = Capacity {
-    idle: 4 << 20,
-    burst: 8 << 20,
-};
-const OPEN_FILE_WEIGHT: u64 = 32 << 10;
-/// The largest blob kept open or in memory. Those that are larger are opened and read anew each time.
-const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
+/// Number and size of what a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Statistics {
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes of all entries.
+    pub entry_bytes: u64,
+    /// Number of blobs.
+    pub blobs: u64,
+    /// Bytes of all blobs.
+    pub blob_bytes: u64,
+    /// Number of pins. The JSON output of `larder status` calls them projects.
+    #[serde(rename = "projects")]
+    pub pins: u64,
+}
 
 impl Store {
-    /// The store in `folder`. Makes and changes nothing: a command that only looks works on a store it may not write to.
+    /// Opens the store in `folder`. Creates and changes nothing, so that commands that only read work on a store they may
+    /// not write to.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the folder belongs to another user or others may write to it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        check_ownership(folder)?;
-        let top = folder.join(FORMAT_VERSION);
-        let staging = Arc::new(Staging {
-            folder: top.join("staging"),
-            process_dir: parking_lot::Mutex::default(),
-        });
+        let layout = StoreLayout::new(folder);
+        let checked = layout.check_ownership();
+        checked.map_err(|source| StoreError::unusable(folder, source))?;
         Ok(Self {
-            top,
-            staging,
+            staging: Arc::new(Staging::new(&layout)),
             entries: MemoryCache::new(512, ENTRY_CAPACITY, |entry| {
-                // What it takes beside its body: head, path, and their places in tables.
-                entry.body.len() as u64 + 512
+                entry.body.len() as u64 + ENTRY_OVERHEAD_BYTES
             }),
             blobs: MemoryCache::new(128, BLOB_CAPACITY, |blob| match blob.bytes.in_memory() {
                 Some(bytes) => bytes.len() as u64,
-                None => OPEN_FILE_WEIGHT,
+                None => OPEN_FILE_BYTES,
             }),
             buffers: Arc::default(),
+            layout,
         })
     }
 
-    /// Makes the store ready for writing, and takes away what dead processes left in staging. Without it, what is missing
-    /// is made when it is needed.
+    /// Creates the store's folders and removes what dead processes left in staging. Optional: a write creates the folders
+    /// it needs. Calling it at the start reports an unusable folder before the first request.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the folder cannot be written to.
     pub fn prepare(&self) -> Result<(), StoreError> {
-        let folder = self.top.parent().unwrap_or(&self.top);
         let prepare = || {
-            make_folder(&self.staging.folder)?;
-            check_ownership(folder).map_err(io::Error::other)?;
-            write_new(&folder.join("CACHEDIR.TAG"), CACHEDIR_TAG)?;
-            remove_dead_processes(&self.staging.folder);
-            self.staging.process_dir().map(drop)
+            make_folder(self.staging.folder())?;
+            // `open` checked nothing if there was no folder yet.
+            self.layout.check_ownership()?;
+            self.layout.write_cachedir_tag()?;
+            remove_dead_processes(self.staging.folder());
+            self.staging.process_dir()?;
+            Ok(())
         };
-        prepare().map_err(|source| unusable(folder, source))
+        prepare().map_err(|source| StoreError::unusable(self.layout.folder(), source))
     }
 
-    fn entry_path(&self, key: &Key) -> PathBuf {
-        self.path(&["entries", key.as_str()])
-    }
-
-    fn blob_path(&self, sha256: Sha256) -> PathBuf {
-        let digits = sha256.digits();
-        let digits = std::str::from_utf8(&digits).unwrap_or_default();
-        let (first, rest) = digits.split_at(2);
-        self.path(&["blobs", first, rest])
-    }
-
-    /// A path below the top. Each hit needs one: it allocates once.
-    fn path(&self, parts: &[&str]) -> PathBuf {
-        let len = parts.iter().map(|part| part.len() + 1).sum::<usize>();
-        let mut path = PathBuf::with_capacity(self.top.as_os_str().len() + len);
-        path.push(&self.top);
-        path.extend(parts);
-        path
-    }
-
-    /// Writes a small file so that it is there whole or not at all.
-    async fn write_file(
+    /// Writes a small file, whole or not at all.
+    async fn write(
         &self,
         path: PathBuf,
-        parts: [Bytes; 2],
+        parts: Vec<Bytes>,
         modified: Option<SystemTime>,
     ) -> Result<(), StoreError> {
-        let staging = self.staging.clone();
-        let at = path.clone();
-        blocking(move || {
-            let mut staged = staging.file()?;
-            for part in parts {
-                staged.write_all(&part)?;
-            }
-            if let Some(modified) = modified {
-                staged.as_file().set_modified(modified)?;
-            }
-            staged.as_file().sync_all()?;
-            publish(staged.into_temp_path(), &path)
-        })
-        .await
-        .map_err(|source| StoreError::io(at, source))
+        let (staging, at) = (self.staging.clone(), path.clone());
+        blocking(move || staging.write(&path, &parts, modified))
+            .await
+            .map_err(|source| StoreError::io(at, source))
     }
 }
 
+/// Entries.
 impl Store {
-    /// The entry under `key`, proven whole; `None` if there is none.
+    /// The entry of `key`, verified. `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if what is there is not what was put; the caller heals by putting a new one.
+    /// [`StoreError::Damaged`] if the file is not what was written. A new [`Store::put_entry`] repairs it.
     pub async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let path = self.entry_path(key);
+        let path = self.layout.entry(key);
         if let Some((_, entry)) = self.entries.get(&path) {
             return Ok(Some(entry));
         }
+        let damaged = |source| StoreError::Damaged {
+            key: key.to_string(),
+            source,
+        };
         let at = path.clone();
         let read = blocking(move || {
             let Some(mut file) = open_nofollow(&path)? else {
@@ -189,7 +198,8 @@ impl Store {
             let found = file.metadata()?;
             let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
             file.read_to_end(&mut record)?;
-            let entry = Entry::parse(Bytes::from(record), Checked::from_mtime(found.modified()?));
+            let checked = Checked::from_mtime(found.modified()?);
+            let entry = Entry::parse(Bytes::from(record), checked);
             Ok(Some((Fingerprint::of(&found), entry)))
         });
         match read.await {
@@ -198,85 +208,63 @@ impl Store {
                 self.entries.put(at, fingerprint, entry.clone());
                 Ok(Some(entry))
             }
-            Ok(Some((_, Err(why)))) => Err(StoreError::Damaged {
-                at: key.to_string(),
-                why,
-            }),
-            // Somebody put a link or a folder in an entry's place.
-            Err(source)
-                if source.kind() == io::ErrorKind::IsADirectory
-                    || source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
-            {
-                Err(StoreError::Damaged {
-                    at: key.to_string(),
-                    why: "it is not a file".to_owned(),
-                })
-            }
+            Ok(Some((_, Err(source)))) => Err(damaged(source)),
+            Err(error) if is_no_file(&error) => Err(damaged(DamagedEntry::NoFile)),
             Err(source) => Err(StoreError::io(at, source)),
         }
     }
 
-    /// Puts `entry` under `key`, in place of what was there. Until this returns, lookups see the previous entry or none;
-    /// afterwards it survives a crash.
+    /// Stores `entry` under `key`, in place of the previous one.
     pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
-        let parts = [Bytes::from(entry.head_line()), entry.body.clone()];
-        let put = self
-            .write_file(self.entry_path(key), parts, Some(entry.checked.to_mtime()))
-            .await;
+        let parts = vec![Bytes::from(entry.head_line()), entry.body.clone()];
+        let checked = Some(entry.checked.to_mtime());
+        let written = self.write(self.layout.entry(key), parts, checked).await;
         self.entries.forget_stats();
-        put
+        written
     }
 
-    /// Notes that the entry under `key` was still right at `checked`. No entry, no effect.
+    /// Sets the last check of the entry of `key`. Does nothing if there is no entry.
     pub async fn mark_checked(&self, key: &Key, checked: Checked) -> Result<(), StoreError> {
-        let path = self.entry_path(key);
+        let path = self.layout.entry(key);
         let at = path.clone();
-        let touched = blocking(move || change_mtime(&path, |_| Some(checked))).await;
-        if let Some((before, after, checked)) =
-            touched.map_err(|source| StoreError::io(at.clone(), source))?
-        {
+        let changed = blocking(move || change_checked(&path, |_| Some(checked))).await;
+        if let Some(change) = changed.map_err(|source| StoreError::io(at.clone(), source))? {
             self.entries
-                .update(&at, before, after, |entry| entry.checked = checked);
+                .update(&at, change.before, change.after, |entry| {
+                    entry.checked = change.checked;
+                });
         }
         Ok(())
     }
 
-    /// Makes each of these entries stale if it was last checked before the moment beside it. No entry, no effect.
-    pub async fn invalidate(&self, due: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
-        let due: Vec<_> = due
+    /// Invalidates each entry that was last checked before the time beside its key. Does nothing where there is no entry.
+    pub async fn invalidate(&self, entries: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
+        let entries: Vec<_> = entries
             .into_iter()
-            .map(|(key, since)| (self.entry_path(&key), since))
+            .map(|(key, since)| (self.layout.entry(&key), since))
             .collect();
-        let touched = blocking(move || {
-            due.iter().try_for_each(|(path, since)| {
-                change_mtime(path, |checked| {
+        let changed = blocking(move || {
+            entries.iter().try_for_each(|(path, since)| {
+                let change = change_checked(path, |checked| {
                     let invalidated = checked.invalidated_before(*since);
                     (invalidated != checked).then_some(invalidated)
-                })
-                .map(drop)
+                });
+                change.map(drop)
             })
         })
         .await;
         self.entries.forget_stats();
-        touched.map_err(|source| StoreError::io(self.top.join("entries"), source))
+        changed.map_err(|source| StoreError::io(self.layout.entries(), source))
     }
+}
 
-    /// Opens the blob of that hash; `None` if there is none. Its bytes are not proven by this.
+/// Blobs.
+impl Store {
+    /// Opens the blob of this hash. `None` if there is none. Does not verify its bytes.
     pub async fn blob(&self, sha256: Sha256) -> Result<Option<Blob>, StoreError> {
-        let path = self.blob_path(sha256);
+        let path = self.layout.blob(sha256);
         if let Some((fingerprint, blob)) = self.blobs.get(&path) {
-            // Asked for again, and soon: it is worth its memory.
-            if blob.bytes.in_memory().is_some() {
-                return Ok(Some(blob));
-            }
-            let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
-            let Ok(bytes) = blob.bytes.read_at(0, len).await else {
-                return Ok(Some(blob));
-            };
-            let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
-            let blob = Blob { bytes, ..blob };
-            self.blobs.put(path, fingerprint, blob.clone());
-            return Ok(Some(blob));
+            return Ok(Some(self.blob_in_memory(path, fingerprint, blob).await));
         }
         let (at, buffers) = (path.clone(), self.buffers.clone());
         let opened = blocking(move || {
@@ -296,7 +284,6 @@ impl Store {
         match opened.await {
             Ok(None) => Ok(None),
             Ok(Some((fingerprint, blob))) => {
-                // A deleted file takes disk space for as long as it is open.
                 if blob.len <= MAX_CACHED_BLOB_BYTES {
                     self.blobs.put(at, fingerprint, blob.clone());
                 }
@@ -306,43 +293,55 @@ impl Store {
         }
     }
 
-    /// Which of `hashes` are held, in the same order.
+    /// Moves a small blob to memory when it is requested a second time: most blobs are requested once, and then reading all
+    /// of one before the answer begins would only delay it.
+    async fn blob_in_memory(&self, path: PathBuf, fingerprint: Fingerprint, blob: Blob) -> Blob {
+        if blob.bytes.in_memory().is_some() {
+            return blob;
+        }
+        let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
+        let Ok(bytes) = blob.bytes.read_at(0, len).await else {
+            return blob;
+        };
+        let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
+        let blob = Blob { bytes, ..blob };
+        self.blobs.put(path, fingerprint, blob.clone());
+        blob
+    }
+
+    /// Whether each of `hashes` is stored, in the same order.
     pub async fn contains(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
         let paths: Vec<_> = hashes
             .into_iter()
-            .map(|sha256| self.blob_path(sha256))
+            .map(|sha256| self.layout.blob(sha256))
             .collect();
         blocking(move || Ok(paths.iter().map(|path| is_nonempty_file(path)).collect()))
             .await
-            .map_err(|source| StoreError::io(&self.top, source))
+            .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
-    /// A place for a body on its way in. Dropping it leaves nothing behind.
-    pub async fn spool(&self) -> Result<Spool, StoreError> {
-        let staging = self.staging.clone();
-        Ok(Spool::new(
-            Box::new(move || staging.file()),
-            self.buffers.clone(),
-        ))
+    /// A spool for a body that is about to be downloaded.
+    pub fn spool(&self) -> Spool {
+        Spool::new(self.staging.clone(), self.buffers.clone())
     }
 
-    /// Makes a spooled body the blob of its hash, which the caller has proven. A blob that is there already is as good.
+    /// Stores a spooled body, whose hash the caller has verified. Replaces a blob that is already there.
     pub async fn put_blob(&self, spool: Arc<Spool>, sha256: Sha256) -> Result<(), StoreError> {
-        let path = self.blob_path(sha256);
-        let at = path.clone();
+        let path = self.layout.blob(sha256);
+        let (staging, at) = (self.staging.clone(), path.clone());
         let put = blocking(move || {
             let (file, staged) = spool.take_file()?;
             file.sync_all()?;
-            publish(staged, &path)
+            staging.publish(staged, &path)
         })
         .await;
         self.blobs.forget_stats();
         put.map_err(|source| StoreError::io(at, source))
     }
 
-    /// Takes away a blob that was found damaged. None there, no effect.
+    /// Removes a damaged blob. Does nothing if there is none.
     pub async fn remove_blob(&self, sha256: Sha256) -> Result<(), StoreError> {
-        let path = self.blob_path(sha256);
+        let path = self.layout.blob(sha256);
         let at = path.clone();
         let removed = blocking(move || match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -352,157 +351,104 @@ impl Store {
         self.blobs.forget_stats();
         removed.map_err(|source| StoreError::io(at, source))
     }
+}
 
-    /// All pins, sorted by owner. A file that is no pin, or cannot be read, counts as none: its project must be warmed again.
+/// Pins, announcements and statistics.
+impl Store {
+    /// All pins, sorted by owner. Leaves out files that are no pins or cannot be read.
     pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        let folder = self.top.join("projects");
-        let at = folder.clone();
-        let read = move || {
-            let files = match fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                files => files?,
-            };
-            let mut pins = Vec::new();
-            for file in files {
-                let path = file?.path();
-                if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
-                    continue;
-                }
-                match fs::read(&path) {
-                    Ok(text) => pins.extend(serde_json::from_slice::<Pin>(&text)),
-                    Err(error)
-                        if matches!(
-                            error.kind(),
-                            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                        ) => {}
-                    // When descriptors run out, or the disk fails, the project must not be taken for gone.
-                    Err(error) => return Err(error),
-                }
-            }
-            pins.sort_by(|a, b| a.owner.cmp(&b.owner));
-            Ok(pins)
-        };
-        blocking(read)
+        let folder = self.layout.pins();
+        blocking(move || pins::read_all(&folder))
             .await
-            .map_err(|source| StoreError::io(at, source))
+            .map_err(|source| StoreError::io(self.layout.pins(), source))
     }
 
-    /// Registers what an owner needs, in place of what was registered for it before.
+    /// Stores a pin, in place of the owner's previous one.
     pub async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
-        let name = Sha256::of(pin.owner.to_string().as_bytes()).to_string();
-        let path = self
-            .top
-            .join("projects")
-            .join(format!("{}.json", &name[..32]));
-        let text = serde_json::to_vec(pin)
-            .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
-        self.write_file(path, [Bytes::from(text), Bytes::new()], None)
-            .await
+        let path = self.layout.pin(&pin.owner.to_string());
+        let text = serde_json::to_vec(pin).map_err(|error| StoreError::io(&path, error.into()))?;
+        self.write(path, vec![Bytes::from(text)], None).await
     }
 
-    /// What the store holds, by counting. Takes a time that grows with it.
+    /// Announces this daemon to other commands on the store, for as long as this process lives.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] and [`StoreError::Full`].
+    pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
+        let (staging, announcement) = (self.staging.clone(), announcement.clone());
+        blocking(move || announce::write(&staging, &announcement))
+            .await
+            .map_err(|source| StoreError::io(self.staging.folder(), source))
+    }
+
+    /// The daemons that use this store now, the latest first.
+    pub fn announced(&self) -> Vec<Announcement> {
+        announce::read_all(self.staging.folder())
+    }
+
+    /// A folder for scratch work, which is removed at the end of this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] and [`StoreError::Full`].
+    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let make = || {
+            let folder = self.staging.process_dir()?.path().join("scratch");
+            make_folder(&folder).map(|()| folder)
+        };
+        make().map_err(|source| StoreError::io(self.staging.folder(), source))
+    }
+
+    /// Counts the files of the store. Takes time in proportion to their number.
     pub async fn statistics(&self) -> Result<Statistics, StoreError> {
-        let top = self.top.clone();
+        let (entries, blobs) = (self.layout.entries(), self.layout.blobs());
+        let pins = self.layout.pins();
         blocking(move || {
-            let (entries, entry_bytes) = count_files(&top.join("entries"));
-            let (blobs, blob_bytes) = count_files(&top.join("blobs"));
-            let (projects, _) = count_files(&top.join("projects"));
+            let (entries, entry_bytes) = count_files(&entries);
+            let (blobs, blob_bytes) = count_files(&blobs);
+            let (pins, _) = count_files(&pins);
             Ok(Statistics {
                 entries,
                 entry_bytes,
                 blobs,
                 blob_bytes,
-                projects,
+                pins,
             })
         })
         .await
-        .map_err(|source| StoreError::io(&self.top, source))
+        .map_err(|source| StoreError::io(self.layout.top(), source))
     }
 }
 
-impl Store {
-    /// Lets other commands on this store find this daemon, for as long as this process lives.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
-        let process_dir = self
-            .staging
-            .process_dir()
-            .map_err(|source| StoreError::io(&self.staging.folder, source))?;
-        let path = process_dir.folder.join(ANNOUNCEMENT_FILE);
-        let text = serde_json::to_vec(announcement)
-            .map_err(|cause| StoreError::io(&path, io::Error::other(cause)))?;
-        self.write_file(path, [Bytes::from(text), Bytes::new()], None)
-            .await
-    }
-
-    /// The daemons on this store whose processes live, the latest first.
-    pub fn announced(&self) -> Vec<Announcement> {
-        let folders = fs::read_dir(&self.staging.folder).into_iter().flatten();
-        let mut all: Vec<_> = folders
-            .flatten()
-            .filter(|folder| is_process_alive(&folder.path()))
-            .filter_map(|folder| {
-                let path = folder.path().join(ANNOUNCEMENT_FILE);
-                let announcement = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-                Some((fs::metadata(&path).ok()?.modified().ok()?, announcement))
-            })
-            .collect();
-        all.sort_by_key(|(announced, _)| std::cmp::Reverse(*announced));
-        all.into_iter()
-            .map(|(_, announcement)| announcement)
-            .collect()
-    }
-
-    /// A folder for scratch work, which goes away with this process.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        let make = || {
-            let folder = self.staging.process_dir()?.folder.join("scratch");
-            make_folder(&folder).map(|()| folder)
-        };
-        make().map_err(|source| StoreError::io(&self.staging.folder, source))
-    }
+/// A change of an entry's last check.
+struct CheckedChange {
+    /// The file before the change.
+    before: Fingerprint,
+    /// The file after the change.
+    after: Fingerprint,
+    /// The last check as the file system has it, which may round times.
+    checked: Checked,
 }
 
-/// Sets an entry's time of checking to what `choose` makes of the present one, and says how the file's fingerprint changed,
-/// and what that time is now.
-fn change_mtime(
+/// Sets the last check of the entry at `path` to what `choose` makes of the present one. `None` if there is no entry or
+/// `choose` wants no change.
+fn change_checked(
     path: &Path,
     choose: impl FnOnce(Checked) -> Option<Checked>,
-) -> io::Result<Option<(Fingerprint, Fingerprint, Checked)>> {
+) -> io::Result<Option<CheckedChange>> {
     let Some(file) = open_nofollow(path)? else {
         return Ok(None);
     };
-    let found = file.metadata()?;
-    let Some(checked) = choose(Checked::from_mtime(found.modified()?)) else {
+    let before = file.metadata()?;
+    let Some(checked) = choose(Checked::from_mtime(before.modified()?)) else {
         return Ok(None);
     };
     file.set_modified(checked.to_mtime())?;
-    let now = file.metadata()?;
-    Ok(Some((
-        Fingerprint::of(&found),
-        Fingerprint::of(&now),
-        Checked::from_mtime(now.modified()?),
-    )))
-}
-
-/// What a store holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Statistics {
-    /// Entries, and their size in bytes.
-    pub entries: u64,
-    /// Bytes of all entries.
-    pub entry_bytes: u64,
-    /// Blobs.
-    pub blobs: u64,
-    /// Bytes of all blobs.
-    pub blob_bytes: u64,
-    /// Registered projects.
-    pub projects: u64,
+    let after = file.metadata()?;
+    Ok(Some(CheckedChange {
+        before: Fingerprint::of(&before),
+        after: Fingerprint::of(&after),
+        checked: Checked::from_mtime(after.modified()?),
+    }))
 }
 
 #[cfg(test)]
@@ -542,7 +488,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_entry_comes_back_with_its_time_of_checking() {
+    async fn an_entry_reads_back_with_its_last_check_as_marked_or_invalidated() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.entry(&key("left")).await.unwrap(), None);
@@ -581,7 +527,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_entry_is_said_to_be_damaged() {
+    async fn a_changed_entry_file_is_reported_as_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store
@@ -600,16 +546,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_is_visible_only_after_it_was_put_and_a_dropped_spool_leaves_nothing() {
+    async fn a_blob_is_visible_after_put_and_a_dropped_spool_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let sha256 = Sha256::of(b"body");
-        let spool = store.spool().await.unwrap();
+        let spool = store.spool();
         spool.write(0, b"bo").unwrap();
         spool.write(2, b"dy").unwrap();
         assert!(store.blob(sha256).await.unwrap().is_none());
         drop(spool);
-        let spool = Arc::new(store.spool().await.unwrap());
+        let spool = Arc::new(store.spool());
         spool.write(0, b"body").unwrap();
         store.put_blob(spool.clone(), sha256).await.unwrap();
         let blob = store.blob(sha256).await.unwrap().unwrap();
@@ -617,7 +563,7 @@ mod tests {
         assert_eq!(
             spool.read_at(0, 4).await.unwrap(),
             "body",
-            "readers behind the writer go on after the commit"
+            "readers of the spool go on after the put"
         );
         assert_eq!(
             store
@@ -654,16 +600,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sweep_takes_what_the_dead_left_and_nothing_of_the_living() {
+    async fn prepare_removes_the_folders_of_dead_processes_only() {
         let folder = tempfile::tempdir().unwrap();
         let living = Store::open(folder.path()).unwrap();
         living.prepare().unwrap();
-        let spool = living.spool().await.unwrap();
+        let spool = living.spool();
         let dead = folder.path().join("v1/staging/dead");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         fs::write(dead.join("half"), "body").unwrap();
-        // It ended while it cleared up.
+        // A process that was killed while it removed its own folder.
         let cleared = folder.path().join("v1/staging/cleared");
         fs::create_dir(&cleared).unwrap();
         let other = Store::open(folder.path()).unwrap();
@@ -678,7 +624,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn daemons_on_one_store_hide_none_and_the_dead_are_not_named() {
+    async fn announced_lists_every_living_daemon_and_no_dead_one() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, looks] = [(); 3].map(|()| Store::open(folder.path()).unwrap());
         let announcement = |pid| Announcement {
@@ -696,12 +642,12 @@ mod tests {
         assert_eq!(both, [1, 2]);
         drop(second);
         assert_eq!(pids(), [1]);
-        // Killed: all is there but the lock.
+        // A killed daemon leaves its files, but no process holds the lock.
         let dead = folder.path().join("v1/staging/dead");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("lock"), "").unwrap();
         let text = serde_json::to_vec(&announcement(3)).unwrap();
-        fs::write(dead.join(ANNOUNCEMENT_FILE), text).unwrap();
+        fs::write(dead.join(announce::ANNOUNCEMENT_FILE), text).unwrap();
         assert_eq!(pids(), [1]);
         looks.prepare().unwrap();
         assert!(!dead.exists());
@@ -709,7 +655,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_is_deleted_underfoot_begins_anew() {
+    async fn writes_go_on_after_the_store_was_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store
@@ -725,7 +671,7 @@ mod tests {
             store.entry(&key("left")).await.unwrap(),
             Some(entry(b"two", at(2)))
         );
-        let spool = store.spool().await.unwrap();
+        let spool = store.spool();
         spool.write(0, b"body").unwrap();
         store
             .put_blob(Arc::new(spool), Sha256::of(b"body"))
@@ -734,7 +680,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn to_look_at_a_store_changes_nothing() {
+    async fn reading_creates_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.entry(&key("left")).await.unwrap(), None);
@@ -744,7 +690,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_readable_project_file_hides_no_project() {
+    async fn unreadable_pins_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let pin = Pin {
@@ -764,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_others_may_write_to_is_refused() {
+    fn open_refuses_a_folder_that_others_may_write_to() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let refused = Store::open(folder.path()).unwrap_err().to_string();
@@ -772,7 +718,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn symbolic_links_in_the_store_are_not_followed() {
+    async fn symbolic_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store
@@ -787,7 +733,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_in_memory_is_given_up_a_moment_after_any_process_changes_the_file() {
+    async fn changes_by_another_process_become_visible_within_the_stat_lifetime() {
         let folder = tempfile::tempdir().unwrap();
         let [ours, other] = [(); 2].map(|()| Store::open(folder.path()).unwrap());
         let key = key("left");
@@ -808,7 +754,7 @@ mod tests {
         assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"two", at(5))));
 
         let sha256 = Sha256::of(b"body");
-        let spool = other.spool().await.unwrap();
+        let spool = other.spool();
         spool.write(0, b"body").unwrap();
         other.put_blob(Arc::new(spool), sha256).await.unwrap();
         for _ in 0..2 {

@@ -1,29 +1,35 @@
-//! What projects and toolchains need.
+//! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
+//!
+//! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own. Warming
+//! the same thing again replaces its pin. Pins tell `status` what was warmed.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::hash::Sha256;
 
-/// What was warmed and must not be evicted.
+/// The needs of one project or toolchain.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pin {
-    /// On whose account.
+    /// The project or toolchain.
     pub owner: Owner,
     /// The crates it needs.
     pub packages: Vec<PinnedCrate>,
-    /// The hashes of the toolchain archives it needs.
+    /// Hashes of the toolchain archives it needs.
     pub archives: Vec<Sha256>,
 }
 
-/// Who needs what is pinned.
+/// The project or toolchain that a pin belongs to.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
-    /// A lock file or toolchain file, by its absolute path.
+    /// The absolute path of a lock file or toolchain file.
     File(PathBuf),
-    /// A toolchain that was named by itself.
+    /// The name of a toolchain that was warmed without a project.
     Toolchain(String),
 }
 
@@ -36,22 +42,51 @@ impl fmt::Display for Owner {
     }
 }
 
-/// One crate that a project needs.
+/// A crate that a project needs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PinnedCrate {
     /// The registry's name in larder's settings.
     pub registry: String,
     /// The crate's name.
     pub name: String,
-    /// Its version, textual.
+    /// The version, as the lock file has it.
     pub version: String,
-    /// Its archive's hash.
+    /// SHA-256 of the crate file, if the lock file has it.
     pub checksum: Option<Sha256>,
-    /// Whether its archive was left out, since none of the targets that were named needs it.
+    /// Whether the crate file was not fetched, because none of the targets that `warm` was told needs it. Older stores have
+    /// the field under its alias.
     #[serde(
         default,
         alias = "is_left_out",
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub is_excluded: bool,
+}
+
+/// All pins in `folder`, sorted by owner. Skips files that are no pins or must not be read: their owners count as never
+/// warmed.
+pub(super) fn read_all(folder: &Path) -> io::Result<Vec<Pin>> {
+    let files = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut pins = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        match fs::read(&path) {
+            Ok(text) => pins.extend(serde_json::from_slice::<Pin>(&text)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) => {}
+            // Too many open files, or a failing disk. To skip the pin would report its project as gone.
+            Err(error) => return Err(error),
+        }
+    }
+    pins.sort_by(|a, b| a.owner.cmp(&b.owner));
+    Ok(pins)
 }

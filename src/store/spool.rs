@@ -1,5 +1,16 @@
-//! A body on its way in: written once from front to back, read by any number of clients behind the writer. Lives in memory
-//! while it is small or the disk is full, and else in a staging file. Becoming a blob is the home's job.
+//! Spools: bodies that are being downloaded.
+//!
+//! One writer appends, any number of clients read behind it. Once the hash is verified, [`super::Store::put_blob`] makes
+//! the body a blob; until then no lookup finds it. Dropping the spool discards it.
+//!
+//! ```text
+//!  Small (memory) ── above 128 kB ──> File (staging) ── put_blob ──> blob
+//!      │                                 │
+//!      └──── the disk is full ────> DiskFull (memory, up to 64 MB): clients are served, nothing is stored
+//! ```
+//!
+//! Creating a file costs more than all other work on a small body, and most crates are small, so a small body stays in
+//! memory until it is verified.
 
 use std::{
     fmt,
@@ -12,38 +23,35 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
 use super::{
     blob::{FileReader, ReadAt},
-    blocking::in_blocking_section,
+    blocking::in_place,
     buffers::BufferPool,
     error::is_full,
+    staging::Staging,
 };
 
-/// The largest body that is carried on in memory when the disk is full.
+/// Largest body in bytes that stays in memory while the disk is full.
 const MAX_MEMORY_BYTES: u64 = 64 << 20;
-/// A body gets a file once it is larger than this. To make a file is most of what it costs to keep a small one, and until it
-/// is proven nothing is gained by it.
+/// Largest body in bytes that stays in memory while it is downloaded.
 const MAX_SMALL_BYTES: u64 = 128 << 10;
 
-/// Makes a staging file.
-type MakeFile = Box<dyn Fn() -> io::Result<NamedTempFile> + Send + Sync>;
-
-/// A body on its way in. Dropping it removes its file.
+/// A body that is being downloaded.
 pub struct Spool {
-    make_file: MakeFile,
+    staging: Arc<Staging>,
     buffers: Arc<BufferPool>,
     storage: Mutex<Storage>,
 }
 
-/// Where the body is.
+/// Place of the body so far.
 enum Storage {
-    /// The whole body so far, which is small.
+    /// In memory, because it is small.
     Small(Vec<u8>),
-    /// The whole body so far, since the disk refused to take more.
+    /// In memory, because the disk took no more.
     DiskFull(Vec<u8>),
-    /// In a staging file, whose path is there until it becomes a blob.
+    /// In a staging file. [`Spool::take_file`] takes the path out.
     File(FileReader, Option<TempPath>),
 }
 
@@ -54,35 +62,34 @@ impl fmt::Debug for Spool {
 }
 
 impl Spool {
-    /// Spools into a file that `make_file` makes, once it is worth one.
-    pub(super) fn new(make_file: MakeFile, buffers: Arc<BufferPool>) -> Self {
+    pub(super) fn new(staging: Arc<Staging>, buffers: Arc<BufferPool>) -> Self {
         Self {
-            make_file,
+            staging,
             buffers,
             storage: Mutex::new(Storage::Small(Vec::new())),
         }
     }
 
-    /// Appends `chunk`, which begins at `offset`. Blocks on the disk for as long as a copy into the page cache takes; once, when the
-    /// disk fills up, until what was written is in memory.
+    /// Appends `chunk`, which begins at `offset`. Copies into the page cache and therefore hardly blocks, except once when
+    /// the disk fills up and the body moves back to memory.
     ///
     /// # Errors
-    /// What the system said; a full disk only if the body is too large for memory.
+    /// The operating system's error. A full disk is one only for bodies above 64 MB.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         if let Some(file) = self.append(offset, chunk)? {
             let len = usize::try_from(offset).map_err(io::Error::other)?;
-            // Readers go on with the file meanwhile.
-            let body = in_blocking_section(move || read_back(&file, len, chunk.len()))?;
-            let full = std::mem::replace(&mut *self.storage.lock(), Storage::DiskFull(body));
-            // The last of its readers frees its disk space.
-            in_blocking_section(move || drop(full));
+            // The lock is free meanwhile, so clients go on reading from the file.
+            let body = in_place(move || read_back(&file, len, chunk.len()))?;
+            let file = std::mem::replace(&mut *self.storage.lock(), Storage::DiskFull(body));
+            // Closing a large deleted file frees its blocks, which takes time.
+            in_place(move || drop(file));
             self.append(offset, chunk)?;
         }
         Ok(())
     }
 
-    /// Appends `chunk`, unless the disk is full and memory has: then the file is returned, of which everything before
-    /// `offset` is to be carried on in memory.
+    /// Appends `chunk`. If the disk is full and the body fits in memory, appends nothing and returns the file: the caller
+    /// must move the bytes before `offset` to memory and call again.
     fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<Arc<File>>> {
         let mut storage = self.storage.lock();
         let end = offset + chunk.len() as u64;
@@ -106,23 +113,15 @@ impl Spool {
         }
     }
 
-    /// Gives a small body its file. On a full disk it stays in memory: clients can still be served.
+    /// Moves a small body to a staging file. If the disk is full, it stays in memory, so that clients still get it.
     fn move_to_file(&self, storage: &mut Storage) -> io::Result<()> {
         let Storage::Small(body) = storage else {
             return Ok(());
         };
-        let made = (self.make_file)().and_then(|mut staged| {
-            staged.write_all(body)?;
-            Ok(staged)
-        });
-        match made {
-            Ok(staged) => {
-                let (file, path) = staged.into_parts();
-                let reader = FileReader {
-                    file: Arc::new(file),
-                    buffers: self.buffers.clone(),
-                };
-                *storage = Storage::File(reader, Some(path));
+        match self.stage(body) {
+            Ok((file, path)) => {
+                let buffers = self.buffers.clone();
+                *storage = Storage::File(FileReader { file, buffers }, Some(path));
                 Ok(())
             }
             Err(error) if is_full(&error) => {
@@ -133,10 +132,18 @@ impl Spool {
         }
     }
 
-    /// Writes `chunk` where what lies before it may still be missing. Blocks like [`Spool::write`].
+    /// A new staging file with these contents.
+    fn stage(&self, body: &[u8]) -> io::Result<(Arc<File>, TempPath)> {
+        let mut staged = self.staging.file()?;
+        staged.write_all(body)?;
+        let (file, path) = staged.into_parts();
+        Ok((Arc::new(file), path))
+    }
+
+    /// Writes `chunk` at `offset`, for downloads by ranges: bytes before it may be missing. Blocks like [`Spool::write`].
     ///
     /// # Errors
-    /// What the system said; `StorageFull` once the body is in memory for want of disk space, where there is only what was appended.
+    /// The operating system's error, and `StorageFull` once the body is in memory, which can only grow at its end.
     pub fn write_at(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         let mut storage = self.storage.lock();
         self.move_to_file(&mut storage)?;
@@ -146,10 +153,10 @@ impl Spool {
         }
     }
 
-    /// Forgets all that was written, for a body that must be fetched from its first byte again.
+    /// Discards what was written, so that the body can be downloaded again from its first byte.
     ///
     /// # Errors
-    /// What the system said.
+    /// The operating system's error.
     pub fn clear(&self) -> io::Result<()> {
         match &mut *self.storage.lock() {
             Storage::Small(body) | Storage::DiskFull(body) => {
@@ -160,7 +167,7 @@ impl Spool {
         }
     }
 
-    /// The bytes that are kept in memory.
+    /// Bytes of the body that are in memory.
     pub fn memory_bytes(&self) -> u64 {
         match &*self.storage.lock() {
             Storage::Small(body) | Storage::DiskFull(body) => body.len() as u64,
@@ -168,12 +175,13 @@ impl Spool {
         }
     }
 
-    /// The staging file and its path, for the home to make a blob of, once. Blocks on the disk.
+    /// The staging file and its path, for publishing it as a blob. Works once. Blocks on the disk.
     ///
     /// # Errors
-    /// `StorageFull` if the body never fitted on the disk.
+    /// `StorageFull` if the disk had no space for the body.
     pub(super) fn take_file(&self) -> io::Result<(Arc<File>, TempPath)> {
         let small = match &mut *self.storage.lock() {
+            // Clients go on reading this copy while another is written.
             Storage::Small(body) => body.clone(),
             Storage::DiskFull(_) => return Err(io::ErrorKind::StorageFull.into()),
             Storage::File(reader, path) => {
@@ -181,11 +189,7 @@ impl Spool {
                 return Ok((reader.file.clone(), path));
             }
         };
-        // Clients go on reading the one in memory meanwhile.
-        let mut staged = (self.make_file)()?;
-        staged.write_all(&small)?;
-        let (file, path) = staged.into_parts();
-        Ok((Arc::new(file), path))
+        self.stage(&small)
     }
 }
 
@@ -206,7 +210,7 @@ impl ReadAt for Spool {
     }
 }
 
-/// The first `len` bytes of a file, with capacity for `more`.
+/// The first `len` bytes of a file, in a buffer with capacity for `more` bytes after them.
 fn read_back(file: &File, len: usize, more: usize) -> io::Result<Vec<u8>> {
     let mut body = Vec::with_capacity(len + more);
     body.resize(len, 0);

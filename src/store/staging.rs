@@ -1,78 +1,140 @@
-//! The staging folder, where files lie until they are whole.
+//! Crash-safe writes: the staging folder, and the rename that publishes a file.
+//!
+//! ```text
+//!  create in staging/PROCESS ── write ── sync the file ── rename to its place ── sync the folder
+//!                                            │                   │                      │
+//!                     a crash before the rename leaves        readers see          the rename survives
+//!                     the old file in place                   all of it            a power cut
+//! ```
+//!
+//! The file is synced before the rename, because a file system may otherwise write the new name before the contents: after
+//! a power cut there would be an empty or partial file. The folder is synced after the rename and before the caller hears
+//! that the file is stored.
+//!
+//! # Sharing between processes
+//!
+//! Any number of daemons and `warm`s use one store. Each has its own folder in `staging` and holds a lock on the file
+//! `lock` in it for as long as it lives. The kernel releases the lock when the process ends, however it ends. So a folder
+//! whose lock can be taken belongs to a dead process, and the next process that starts removes it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
-use super::layout::make_folder;
+use super::layout::{StoreLayout, make_folder};
 
-/// Renames a synced file into place, making the folder if need be, and syncs the folder.
-pub(super) fn publish(staged: tempfile::TempPath, path: &Path) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    if let Err(failed) = staged.persist(path) {
-        if failed.error.kind() != io::ErrorKind::NotFound {
-            return Err(failed.error);
-        }
-        make_folder(folder)?;
-        failed.path.persist(path).map_err(|failed| failed.error)?;
-        // The folders that were just made must survive as well; they are few and soon all there.
-        for parent in folder.ancestors().skip(1).take(3) {
-            File::open(parent)?.sync_all()?;
-        }
-    }
-    File::open(folder)?.sync_all()
-}
+/// Age from which a folder without a lock file is removed. A younger one may belong to a process that is just starting.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
-/// Where bodies lie that nobody may see yet.
+/// The staging folder of a store, and this process's folder in it.
 #[derive(Debug)]
 pub(super) struct Staging {
-    /// The staging folder of all processes.
-    pub(super) folder: PathBuf,
-    /// This process's part of it, made at the first need.
-    pub(super) process_dir: Mutex<Option<Arc<ProcessDir>>>,
+    /// The folder of the store, above everything that [`Staging::publish`] creates.
+    store: PathBuf,
+    /// The folder that holds a folder for each process.
+    folder: PathBuf,
+    /// This process's folder, created by the first write.
+    process_dir: Mutex<Option<Arc<ProcessDir>>>,
 }
 
-/// One process's part of the staging folder. Whoever can lock its `lock` file knows that the process is dead.
+/// One process's folder in the staging folder. Dropping it removes the folder.
 #[derive(Debug)]
 pub(super) struct ProcessDir {
-    pub(super) folder: PathBuf,
+    folder: PathBuf,
+    /// Locked for as long as the file is open.
     _lock: File,
 }
 
 impl Staging {
-    /// A new file in this process's part.
-    pub(super) fn file(&self) -> io::Result<NamedTempFile> {
-        match NamedTempFile::new_in(&self.process_dir()?.folder) {
-            // Somebody deleted the store, as they may: it begins anew.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.process_dir.lock().take();
-                NamedTempFile::new_in(&self.process_dir()?.folder)
-            }
-            made => made,
+    pub(super) fn new(layout: &StoreLayout) -> Self {
+        Self {
+            store: layout.folder().to_owned(),
+            folder: layout.staging(),
+            process_dir: Mutex::default(),
         }
     }
 
+    /// The folder that holds a folder for each process.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// This process's folder. Created if need be.
     pub(super) fn process_dir(&self) -> io::Result<Arc<ProcessDir>> {
         let mut process_dir = self.process_dir.lock();
         if let Some(process_dir) = &*process_dir {
             return Ok(process_dir.clone());
         }
         make_folder(&self.folder)?;
-        let made = Arc::new(ProcessDir::new(&self.folder)?);
-        *process_dir = Some(made.clone());
-        Ok(made)
+        let created = Arc::new(ProcessDir::create_in(&self.folder)?);
+        *process_dir = Some(created.clone());
+        Ok(created)
+    }
+
+    /// A new file in this process's folder, with mode 0600. Removed when dropped.
+    pub(super) fn file(&self) -> io::Result<NamedTempFile> {
+        match NamedTempFile::new_in(&self.process_dir()?.folder) {
+            // The user may delete the store at any time, also while this process runs.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.process_dir.lock().take();
+                NamedTempFile::new_in(&self.process_dir()?.folder)
+            }
+            created => created,
+        }
+    }
+
+    /// Writes a small file: afterwards there is either the whole of it or what was there before.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        parts: &[Bytes],
+        modified: Option<SystemTime>,
+    ) -> io::Result<()> {
+        let mut staged = self.file()?;
+        for part in parts {
+            staged.write_all(part)?;
+        }
+        if let Some(modified) = modified {
+            staged.as_file().set_modified(modified)?;
+        }
+        staged.as_file().sync_all()?;
+        self.publish(staged.into_temp_path(), path)
+    }
+
+    /// Renames a synced file to `path` and syncs its folder. Creates missing folders.
+    pub(super) fn publish(&self, staged: TempPath, path: &Path) -> io::Result<()> {
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        if let Err(failed) = staged.persist(path) {
+            if failed.error.kind() != io::ErrorKind::NotFound {
+                return Err(failed.error);
+            }
+            make_folder(folder)?;
+            failed.path.persist(path).map_err(|failed| failed.error)?;
+            // The names of the new folders are in the folders above, which must survive a power cut as well.
+            let parents = folder.ancestors().skip(1);
+            for parent in parents.take_while(|parent| parent.starts_with(&self.store)) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        File::open(folder)?.sync_all()
     }
 }
 
 impl ProcessDir {
-    fn new(all: &Path) -> io::Result<Self> {
+    /// Creates a folder with a random name in `all` and locks it.
+    ///
+    /// Another process may run [`remove_dead_processes`] at any moment between the steps. Each step notices that, and the
+    /// loop begins again.
+    fn create_in(all: &Path) -> io::Result<Self> {
         loop {
             let folder = tempfile::Builder::new()
                 .prefix("")
@@ -81,18 +143,18 @@ impl ProcessDir {
                 .tempdir_in(all)?
                 .keep();
             let lock = folder.join("lock");
-            let made = OpenOptions::new()
+            let created = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
                 .open(&lock);
-            let file = match made {
-                // A sweep came between.
+            let file = match created {
+                // Another process removed the folder while it was empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                made => made?,
+                created => created?,
             };
             file.lock()?;
-            // A sweep that came between may have removed the folder: then this lock guards nothing.
+            // Another process may have taken the lock first and removed the folder: then this lock protects nothing.
             if lock.exists() {
                 return Ok(Self {
                     folder,
@@ -101,11 +163,16 @@ impl ProcessDir {
             }
         }
     }
+
+    /// The folder's path.
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
 }
 
 impl Drop for ProcessDir {
     fn drop(&mut self) {
-        // The process may end in the middle of this. As long as the lock is there, the next one knows that this one is dead.
+        // The lock file goes last. If the process is killed before that, the next one finds the lock free and removes the rest.
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
             let _ = match found.file_name() {
@@ -118,30 +185,31 @@ impl Drop for ProcessDir {
     }
 }
 
-/// Whether the process lives whose part of staging this is. To look takes its lock for a moment if not, shared, so that nobody else
-/// who looks is misled.
+/// Whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that test at the
+/// same time do not take each other for the owner.
 pub(super) fn is_process_alive(folder: &Path) -> bool {
     let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
     matches!(lock, Ok(Err(TryLockError::WouldBlock)))
 }
 
-/// Takes away what dead processes left in staging. What cannot be removed now is tried again at the next start.
+/// Removes the folders of dead processes. Skips what cannot be removed; the next start tries again.
 pub(super) fn remove_dead_processes(staging: &Path) {
     for folder in fs::read_dir(staging).into_iter().flatten().flatten() {
         let lock = folder.path().join("lock");
         match OpenOptions::new().write(true).open(&lock) {
-            // Locked until it is gone, so that a process which is just making it sees that it has lost it.
+            // Stays locked until the folder is gone: a process that is just creating it then sees that it has lost it.
             Ok(file) => {
                 if file.try_lock().is_ok() {
                     let _ = fs::remove_dir_all(folder.path());
                 }
             }
-            // Empty: just made, and then it is made again, or all but removed.
+            // An empty folder has just been created, and its process creates another; or its removal is almost done.
             Err(_) if fs::remove_dir(folder.path()).is_ok() => {}
-            // Half removed by hand: leave the young alone.
+            // Files but no lock: somebody removed the lock by hand.
             Err(_) => {
-                let made = folder.metadata().and_then(|found| found.modified());
-                if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 60)) {
+                let created = folder.metadata().and_then(|found| found.modified());
+                let age = created.ok().and_then(|created| created.elapsed().ok());
+                if age.is_some_and(|age| age > ABANDONED_AFTER) {
                     let _ = fs::remove_dir_all(folder.path());
                 }
             }
