@@ -180,7 +180,7 @@ impl StoreCheck<'_> {
                 Ok(had) if !self.fetcher.has(had) => {
                     missing.push(format!("component `{}` for {}", file.package, file.target))
                 }
-                Ok(_) if file.holds_sources() => missing.extend(self.library(file).await),
+                Ok(_) if file.is_rust_src() => missing.extend(self.library(file).await),
                 Ok(_) => {}
                 Err(problem) => missing.push(problem.to_string()),
             }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{resource::dist::Format, server::H2c};
+use crate::{resource::dist::ArchiveFormat, server::H2c};
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -84,7 +84,7 @@ pub struct Shared {
         global = true,
         hide_env = true
     )]
-    pub toolchain_format: Option<Format>,
+    pub toolchain_format: Option<ArchiveFormat>,
     /// Extra root certificates for upstream, PEM
     #[arg(
         long,

@@ -18,7 +18,7 @@ use crate::{
     cli::{Serve, Shared},
     resource::{
         Registry,
-        dist::{DEFAULT_SERVER, Format},
+        dist::{ArchiveFormat, DEFAULT_DIST_SERVER},
     },
     server::H2c,
 };
@@ -42,7 +42,7 @@ pub struct Settings {
     /// Base address of rustup itself, ending in `/`.
     pub update_root: Url,
     /// Which archives toolchain manifests offer.
-    pub toolchain_format: Format,
+    pub toolchain_format: ArchiveFormat,
     /// Extra root certificates.
     pub ca_file: Option<PathBuf>,
     /// Hosts that upstream may redirect to besides the configured ones.
@@ -85,7 +85,7 @@ struct File {
     index: Option<String>,
     dist_server: Option<String>,
     update_root: Option<String>,
-    toolchain_format: Option<Format>,
+    toolchain_format: Option<ArchiveFormat>,
     ca_file: Option<PathBuf>,
     redirect_host: Option<Vec<String>>,
     patience: Option<String>,
@@ -161,7 +161,7 @@ pub fn settings(
         .unwrap_or_else(|| tame_index::CRATES_IO_HTTP_INDEX.to_owned());
     let dist_server = shared.dist_server.clone().or(file.dist_server);
     let dist_server = base_url(
-        dist_server.as_deref().unwrap_or(DEFAULT_SERVER),
+        dist_server.as_deref().unwrap_or(DEFAULT_DIST_SERVER),
         "the dist server",
     )?;
     let update_root = match shared.update_root.clone().or(file.update_root) {

@@ -22,7 +22,7 @@ pub enum ToolchainFile {
 
 /// What a toolchain file asks for. Without channel and path the user's default toolchain is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ToolchainRequest {
     /// As written: a [`Channel`], or the name of a toolchain that only this user has.
     pub channel: Option<String>,
     /// The absolute path of a toolchain that is there already: nothing to fetch.
@@ -70,18 +70,18 @@ pub enum ToolchainFileError {
 ///
 /// # Errors
 /// For whatever rustup refuses without looking at what is installed. Whether the channel exists is not checked.
-pub fn parse_file(name: ToolchainFile, text: &str) -> Result<Wanted, ToolchainFileError> {
+pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainRequest, ToolchainFileError> {
     let wanted = match (text.lines().count(), name) {
         (0, _) => return Err(ToolchainFileError::Empty),
         (1, ToolchainFile::Legacy) => match text.trim() {
             "" => return Err(ToolchainFileError::Empty),
-            path if Path::new(path).is_absolute() => Wanted {
+            path if Path::new(path).is_absolute() => ToolchainRequest {
                 path: Some(path.to_owned()),
-                ..Wanted::default()
+                ..ToolchainRequest::default()
             },
-            channel => Wanted {
+            channel => ToolchainRequest {
                 channel: Some(channel.to_owned()),
-                ..Wanted::default()
+                ..ToolchainRequest::default()
             },
         },
         _ => from_table(toml::from_str::<FileTables>(text)?.toolchain)?,
@@ -94,7 +94,7 @@ pub fn parse_file(name: ToolchainFile, text: &str) -> Result<Wanted, ToolchainFi
     }
 }
 
-fn from_table(table: ToolchainTable) -> Result<Wanted, ToolchainFileError> {
+fn from_table(table: ToolchainTable) -> Result<ToolchainRequest, ToolchainFileError> {
     let has_lists = table.components.is_some() || table.targets.is_some();
     match (&table.channel, &table.path) {
         (None, None) if !has_lists => return Err(ToolchainFileError::Nothing),
@@ -110,11 +110,11 @@ fn from_table(table: ToolchainTable) -> Result<Wanted, ToolchainFileError> {
         _ => {}
     }
     if let Some(profile) = &table.profile
-        && full_profile(profile).is_none()
+        && canonical_profile(profile).is_none()
     {
         return Err(ToolchainFileError::UnknownProfile(profile.clone()));
     }
-    Ok(Wanted {
+    Ok(ToolchainRequest {
         channel: table.channel,
         path: table.path,
         components: table.components.unwrap_or_default(),
@@ -195,7 +195,7 @@ impl Channel {
     /// # Panics
     /// In debug builds, if that is no date.
     #[must_use]
-    pub fn of_day(&self, date: &str) -> Self {
+    pub fn on_date(&self, date: &str) -> Self {
         debug_assert!(is_date(date), "`{date}` is no date");
         Self {
             date: Some(date.to_owned()),
@@ -370,7 +370,7 @@ impl fmt::Display for Install {
 
 /// Why a toolchain cannot be had from any dist server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoInstall {
+pub enum InstallError {
     /// Neither the file nor rustup's settings name one.
     #[error("it names no channel, and rustup has no default toolchain here")]
     NoChannel,
@@ -386,21 +386,21 @@ pub enum NoInstall {
 /// # Errors
 /// No dist server has it.
 pub fn install(
-    wanted: Wanted,
+    wanted: ToolchainRequest,
     user: &UserSettings,
     host: &str,
-) -> Result<Option<Install>, NoInstall> {
+) -> Result<Option<Install>, InstallError> {
     if wanted.path.is_some() {
         return Ok(None);
     }
     let name = wanted.channel.as_ref().or(user.default_toolchain.as_ref());
-    let channel: Channel = name.ok_or(NoInstall::NoChannel)?.parse()?;
+    let channel: Channel = name.ok_or(InstallError::NoChannel)?.parse()?;
     let profile = wanted.profile.as_deref().or(user.profile.as_deref());
     let profile = profile.unwrap_or("default");
     Ok(Some(Install {
         host: channel.host().unwrap_or(host).to_owned(),
         channel,
-        profile: full_profile(profile).unwrap_or(profile).to_owned(),
+        profile: canonical_profile(profile).unwrap_or(profile).to_owned(),
         components: wanted.components,
         targets: wanted.targets,
     }))
@@ -421,7 +421,7 @@ pub struct DistFile {
 
 impl DistFile {
     /// Whether these are the sources of the standard library, from which cargo builds it (`-Zbuild-std`).
-    pub fn holds_sources(&self) -> bool {
+    pub fn is_rust_src(&self) -> bool {
         self.package == "rust-src"
     }
 }
@@ -469,9 +469,9 @@ pub fn date(manifest: &str) -> Result<String, ManifestError> {
         }
         end += line.len();
     }
-    let head: Head = toml::from_str(&manifest[..end])?;
-    head.check()?;
-    Ok(head.date)
+    let header: ManifestHeader = toml::from_str(&manifest[..end])?;
+    header.check()?;
+    Ok(header.date)
 }
 
 /// The day before `date`; both are `YYYY-MM-DD`. `None` if that is no date, or one before 1970.
@@ -500,11 +500,11 @@ pub fn files(
     components: &[String],
     targets: &[String],
 ) -> Result<Vec<DistFile>, ManifestError> {
-    let manifest = read(manifest, host, targets)?;
+    let manifest = parse_manifest(manifest, host, targets)?;
     let for_host = manifest
         .package("rust", Some(host))
         .ok_or_else(|| ManifestError::UnknownHost(host.to_owned()))?;
-    let listed: Vec<&Component> = for_host
+    let listed: Vec<&ComponentRef> = for_host
         .components
         .iter()
         .chain(&for_host.extensions)
@@ -516,7 +516,7 @@ pub fn files(
         let essential = for_host.components.iter().filter(|c| c.is_for(host));
         chosen.extend(essential.map(|c| (c.pkg.as_str(), c.target())));
     } else {
-        let names = full_profile(profile).and_then(|profile| manifest.profiles.get(profile));
+        let names = canonical_profile(profile).and_then(|profile| manifest.profiles.get(profile));
         let names = names.ok_or_else(|| ManifestError::UnknownProfile(profile.to_owned()))?;
         for name in names {
             let found = listed.iter().find(|c| &c.pkg == name && c.is_for(host));
@@ -541,10 +541,13 @@ pub fn files(
     let mut found = Vec::with_capacity(chosen.len());
     let mut unavailable = Vec::new();
     for (package, target) in chosen {
-        match manifest.package(package, target).and_then(Target::archive) {
+        match manifest
+            .package(package, target)
+            .and_then(PackageTarget::archive)
+        {
             Some((url, sha256)) => found.push(DistFile {
                 url: url.to_owned(),
-                sha256: proper_sha256(url, sha256)?,
+                sha256: checked_sha256(url, sha256)?,
                 package: package.to_owned(),
                 target: target.unwrap_or("*").to_owned(),
             }),
@@ -560,7 +563,7 @@ pub fn files(
 
 /// What a manifest says of one archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed<'a> {
+pub struct ListedArchive<'a> {
     /// Of the archive; 64 lower-case hex digits.
     pub sha256: &'a str,
     /// The triple of the table in which it stands, or `*`.
@@ -571,16 +574,16 @@ pub struct Listed<'a> {
 ///
 /// Reads line by line as releases are written: address and hash of one format in one table, each on a line of its own.
 /// `None` if it is not there, not written so, or there twice with different hashes.
-pub fn listed<'a>(manifest: &'a str, path: &str) -> Option<Listed<'a>> {
+pub fn find_archive<'a>(manifest: &'a str, path: &str) -> Option<ListedArchive<'a>> {
     let end = format!("/{path}\"");
     let mut found = None;
     for (at, _) in manifest.match_indices(&end) {
-        let Some(listed) = listed_at(manifest, at, &end) else {
+        let Some(listed) = find_archive_at(manifest, at, &end) else {
             continue;
         };
         match found {
             None => found = Some(listed),
-            Some(Listed { sha256, .. }) if sha256 == listed.sha256 => {}
+            Some(ListedArchive { sha256, .. }) if sha256 == listed.sha256 => {}
             Some(_) => return None,
         }
     }
@@ -588,13 +591,13 @@ pub fn listed<'a>(manifest: &'a str, path: &str) -> Option<Listed<'a>> {
 }
 
 /// The triple, or `*`, of the table in which this hash stands.
-pub fn target_of<'a>(manifest: &'a str, sha256: &str) -> Option<&'a str> {
+pub fn target_of_archive<'a>(manifest: &'a str, sha256: &str) -> Option<&'a str> {
     let at = manifest.find(&format!("\"{sha256}\""))?;
     let (header, _) = table_around(manifest, at)?;
     package_and_target(header).map(|(_, target)| target)
 }
 
-fn listed_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<Listed<'a>> {
+fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<ListedArchive<'a>> {
     let (header, table) = table_around(manifest, at)?;
     let (_, target) = package_and_target(header)?;
     let begin = manifest[..at].rfind('\n').map_or(0, |newline| newline + 1);
@@ -612,7 +615,7 @@ fn listed_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<Listed<'a>> 
     };
     let hash = |line| text_field(line).filter(|(name, _)| *name == field);
     let (_, sha256) = table.lines().find_map(hash)?;
-    is_sha256(sha256).then_some(Listed { sha256, target })
+    is_sha256(sha256).then_some(ListedArchive { sha256, target })
 }
 
 /// The header of the table that this place is in, and what stands below it.
@@ -637,7 +640,7 @@ fn is_sha256(text: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn proper_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
+fn checked_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
     is_sha256(sha256)
         .then(|| sha256.to_owned())
         .ok_or_else(|| ManifestError::BadSha256 {
@@ -647,7 +650,7 @@ fn proper_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
 }
 
 /// The profile's name in manifests (`Profile::from_str` in rustup's `src/dist/mod.rs`).
-fn full_profile(name: &str) -> Option<&'static str> {
+fn canonical_profile(name: &str) -> Option<&'static str> {
     match name {
         "minimal" | "m" => Some("minimal"),
         "default" | "d" | "" => Some("default"),
@@ -660,7 +663,11 @@ fn full_profile(name: &str) -> Option<&'static str> {
 ///
 /// A manifest is a megabyte of tables in one line each way, nearly all for other targets: leaving those out first is
 /// many times faster than parsing them. Should a manifest be written otherwise, all of it is parsed.
-fn read(manifest: &str, host: &str, targets: &[String]) -> Result<Manifest, ManifestError> {
+fn parse_manifest(
+    manifest: &str,
+    host: &str,
+    targets: &[String],
+) -> Result<ReleaseManifest, ManifestError> {
     let is_wanted = |package: &str, target: &str| {
         target == host
             || target == "*"
@@ -677,12 +684,12 @@ fn read(manifest: &str, host: &str, targets: &[String]) -> Result<Manifest, Mani
             kept.push_str(line);
         }
     }
-    let parsed = match toml::from_str::<Manifest>(&kept) {
+    let parsed = match toml::from_str::<ReleaseManifest>(&kept) {
         Ok(parsed) => parsed,
         // Also for the sake of an error with the right line.
         Err(_) => toml::from_str(manifest)?,
     };
-    parsed.head.check()?;
+    parsed.header.check()?;
     Ok(parsed)
 }
 
@@ -699,13 +706,13 @@ fn package_and_target(header: &str) -> Option<(&str, &str)> {
 
 /// What stands before the first table.
 #[derive(Deserialize)]
-struct Head {
+struct ManifestHeader {
     #[serde(rename = "manifest-version")]
     version: String,
     date: String,
 }
 
-impl Head {
+impl ManifestHeader {
     fn check(&self) -> Result<(), ManifestError> {
         if self.version != "2" {
             return Err(ManifestError::NewerVersion(self.version.clone()));
@@ -718,26 +725,26 @@ impl Head {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
+struct ReleaseManifest {
     #[serde(flatten)]
-    head: Head,
+    header: ManifestHeader,
     #[serde(default)]
-    pkg: BTreeMap<String, Package>,
+    pkg: BTreeMap<String, ManifestPackage>,
     #[serde(default)]
-    renames: BTreeMap<String, Rename>,
+    renames: BTreeMap<String, PackageRename>,
     #[serde(default)]
     profiles: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
-struct Package {
+struct ManifestPackage {
     /// Empty if all its targets were left out.
     #[serde(default)]
-    target: BTreeMap<String, Target>,
+    target: BTreeMap<String, PackageTarget>,
 }
 
 #[derive(Deserialize)]
-struct Target {
+struct PackageTarget {
     available: bool,
     url: Option<String>,
     hash: Option<String>,
@@ -746,25 +753,25 @@ struct Target {
     zst_url: Option<String>,
     zst_hash: Option<String>,
     #[serde(default)]
-    components: Vec<Component>,
+    components: Vec<ComponentRef>,
     #[serde(default)]
-    extensions: Vec<Component>,
+    extensions: Vec<ComponentRef>,
 }
 
 #[derive(Deserialize)]
-struct Component {
+struct ComponentRef {
     pkg: String,
     target: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Rename {
+struct PackageRename {
     to: String,
 }
 
-impl Manifest {
+impl ReleaseManifest {
     /// What to install of a package: its only entry if that is for all targets, else the one of this very target.
-    fn package(&self, name: &str, target: Option<&str>) -> Option<&Target> {
+    fn package(&self, name: &str, target: Option<&str>) -> Option<&PackageTarget> {
         let targets = &self.pkg.get(name)?.target;
         match (targets.len(), targets.get("*")) {
             (1, Some(for_all)) => Some(for_all),
@@ -783,7 +790,7 @@ impl Manifest {
     }
 }
 
-impl Target {
+impl PackageTarget {
     /// Address and hash in the format that rustup prefers among those there are.
     fn archive(&self) -> Option<(&str, &str)> {
         let formats = [
@@ -798,7 +805,7 @@ impl Target {
     }
 }
 
-impl Component {
+impl ComponentRef {
     fn target(&self) -> Option<&str> {
         self.target.as_deref().filter(|&target| target != "*")
     }
@@ -825,11 +832,11 @@ mod tests {
         items.iter().map(|&item| item.to_owned()).collect()
     }
 
-    fn wanted(channel: Option<&str>, path: Option<&str>) -> Wanted {
-        Wanted {
+    fn wanted(channel: Option<&str>, path: Option<&str>) -> ToolchainRequest {
+        ToolchainRequest {
             channel: channel.map(str::to_owned),
             path: path.map(str::to_owned),
-            ..Wanted::default()
+            ..ToolchainRequest::default()
         }
     }
 
@@ -859,9 +866,9 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_is_found_in_the_text_with_the_hash_of_its_own_format() {
+    fn find_archive_returns_the_hash_of_the_same_format() {
         let listed = |path: &str| {
-            let listed = listed(MANIFEST, path)?;
+            let listed = find_archive(MANIFEST, path)?;
             Some((&listed.sha256[..8], listed.target))
         };
         let cargo = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar";
@@ -887,13 +894,16 @@ mod tests {
     }
 
     #[test]
-    fn every_archive_that_would_be_installed_is_found_in_the_text_with_the_same_hash() {
+    fn find_archive_agrees_with_files() {
         for host in [LINUX, WINDOWS] {
             for file in files(MANIFEST, host, "minimal", &[], &strings(&[WASM])).unwrap() {
                 let path = file.url.strip_prefix("https://dist.example/").unwrap();
-                let listed = listed(MANIFEST, path).unwrap();
+                let listed = find_archive(MANIFEST, path).unwrap();
                 assert_eq!(listed.sha256, file.sha256);
-                assert_eq!(target_of(MANIFEST, &file.sha256), Some(listed.target));
+                assert_eq!(
+                    target_of_archive(MANIFEST, &file.sha256),
+                    Some(listed.target)
+                );
                 assert_eq!(listed.target, file.target);
             }
         }
@@ -907,12 +917,13 @@ mod tests {
             .replace("URL", "\"https://d.example/dist/a.tar.xz\"")
             .replace("\"A\"", &format!("\"{a}\""))
             .replace("\"B\"", &format!("\"{b}\""));
-        let found = listed(&text, "dist/a.tar.xz").and_then(|listed| listed.sha256.chars().next());
+        let found =
+            find_archive(&text, "dist/a.tar.xz").and_then(|listed| listed.sha256.chars().next());
         assert_eq!(found, expected, "{text}");
     }
 
     #[test]
-    fn an_archive_is_found_in_tables_as_they_are_written_and_in_no_others() {
+    fn find_archive_accepts_only_tables_written_as_releases_write_them() {
         check_listed(
             "[pkg.a.target.x]\nxz_url = URL\nxz_hash = \"A\"\n",
             Some('a'),
@@ -953,7 +964,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_is_a_channel_or_a_path_in_the_old_file_only() {
+    fn one_line_is_a_channel_or_path_only_in_the_legacy_file() {
         use ToolchainFile::{Legacy, Toml};
         for text in [
             "nightly-2026-01-15",
@@ -986,7 +997,7 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_are_read_and_unknown_ones_pass() {
+    fn all_keys_are_read_and_unknown_keys_are_ignored() {
         let text = r#"
             [toolchain]
             channel = "stable"
@@ -996,7 +1007,7 @@ mod tests {
             later = true
             [more]
         "#;
-        let expected = Wanted {
+        let expected = ToolchainRequest {
             components: strings(&["clippy", "rust-src"]),
             targets: strings(&[WASM]),
             profile: Some("minimal".to_owned()),
@@ -1006,12 +1017,12 @@ mod tests {
         let default_toolchain = "[toolchain]\ntargets = []\n";
         assert_eq!(
             parse_file(ToolchainFile::Toml, default_toolchain).unwrap(),
-            Wanted::default()
+            ToolchainRequest::default()
         );
     }
 
     #[test]
-    fn files_that_rustup_refuses_are_refused() {
+    fn toolchain_files_that_rustup_refuses_are_refused() {
         for (text, says) in [
             ("", "it is empty"),
             ("\n", "it is empty"),
@@ -1041,7 +1052,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lead_to_manifests() {
+    fn channel_names_map_to_manifest_paths() {
         for (name, path, is_immutable) in [
             ("stable", "dist/channel-rust-stable.toml", false),
             ("beta", "dist/channel-rust-beta.toml", false),
@@ -1095,7 +1106,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_forms_are_no_channels() {
+    fn malformed_channel_names_are_refused() {
         for name in [
             "",
             "mine",
@@ -1139,7 +1150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_setting_decides_about_the_host_before_the_machine() {
+    fn host_triple_comes_from_settings_before_the_machine() {
         let ours = Some(LINUX);
         for (settings, arch, os, triple) in [
             (None, "x86_64", "linux", ours),
@@ -1192,7 +1203,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_choose_what_the_host_has() {
+    fn profile_selects_components_of_the_host() {
         let minimal = [
             "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
             "rust-std-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
@@ -1221,7 +1232,7 @@ mod tests {
     }
 
     #[test]
-    fn components_and_targets_come_in_addition_and_once() {
+    fn components_and_targets_are_added_without_duplicates() {
         let all = [
             "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
             "clippy-1.95.0-x86_64-unknown-linux-gnu.tar.zst",
@@ -1246,7 +1257,7 @@ mod tests {
     }
 
     #[test]
-    fn without_profiles_the_essential_components_are_installed() {
+    fn manifest_without_profiles_installs_essential_components() {
         let (old, _) = MANIFEST.split_once("[profiles]").unwrap();
         let files = files(old, WINDOWS, "whatever", &[], &[]).unwrap_err();
         assert_eq!(files.to_string(), "not available in this release: clippy");
@@ -1267,7 +1278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_installed_is_named() {
+    fn unavailable_components_are_named_in_the_error() {
         let unavailable = |names: &str| format!("not available in this release: {names}");
         assert_eq!(
             refusal(MANIFEST, WINDOWS, "default", &[]),
@@ -1304,7 +1315,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_manifests() {
+    fn malformed_manifests_are_refused() {
         let newer = MANIFEST.replace("manifest-version = \"2\"", "manifest-version = \"3\"");
         let odd_day = MANIFEST.replace("date = \"2026-04-16\"", "date = \"../../../etc\"");
         let cut = &MANIFEST[..MANIFEST.len() / 2];
@@ -1331,7 +1342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_date_stands_before_the_tables() {
+    fn date_is_read_before_the_first_table() {
         assert_eq!(date(MANIFEST).unwrap(), "2026-04-16");
         assert_eq!(
             date("date = \"2026-01-15\"\nmanifest-version = \"2\"\n[pkg.broken\n").unwrap(),
@@ -1340,7 +1351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_written_in_another_way_is_read_all_the_same() {
+    fn manifest_in_other_toml_spelling_is_read_in_full() {
         let inline = format!(
             "manifest-version = '2'\ndate = '2026-04-16'\nprofiles = {{ minimal = ['rustc'] }}\n\
              [pkg.rust.target]\n{LINUX} = {{ available = false, components = [{{ pkg = 'rustc', target = '{LINUX}' }}] }}\n\
@@ -1353,7 +1364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_sized_manifest_is_read_in_a_blink() {
+    fn megabyte_manifest_is_read_within_time_limits() {
         let (start, end) = MANIFEST.split_once("[renames.").unwrap();
         let mut large = start.to_owned();
         for number in 0..3_000 {
@@ -1382,7 +1393,7 @@ mod tests {
         let best = (0..5)
             .map(|_| {
                 let start = Instant::now();
-                assert!(listed(&large, last).is_some());
+                assert!(find_archive(&large, last).is_some());
                 start.elapsed()
             })
             .min();
@@ -1390,7 +1401,7 @@ mod tests {
     }
 
     #[test]
-    fn an_install_is_what_the_file_says_completed_by_the_users_settings() {
+    fn install_combines_toolchain_file_and_user_settings() {
         let user = UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n");
         let installed = |text: &str| {
             let wanted = parse_file(ToolchainFile::Toml, text).unwrap();
@@ -1419,12 +1430,12 @@ mod tests {
         assert_eq!(installed("[toolchain]\npath = '/opt/rust'"), Ok(None));
         assert!(matches!(
             installed("[toolchain]\nchannel = 'mine'"),
-            Err(NoInstall::NotReleased(_))
+            Err(InstallError::NotReleased(_))
         ));
     }
 
     #[test]
-    fn days_go_back_over_months_and_leap_years() {
+    fn day_before_crosses_months_and_leap_years() {
         assert_eq!(day_before("2026-03-01").as_deref(), Some("2026-02-28"));
         assert_eq!(day_before("2024-03-01").as_deref(), Some("2024-02-29"));
         assert_eq!(day_before("2026-01-01").as_deref(), Some("2025-12-31"));

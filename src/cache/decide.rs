@@ -216,7 +216,7 @@ mod tests {
         Policy {
             freshness,
             max_bytes: 1,
-            absence: CAP,
+            negative_ttl: CAP,
             content_type: "text/plain",
             compressible: false,
             audience: crate::resource::Audience::Cargo,

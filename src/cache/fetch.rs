@@ -180,7 +180,7 @@ impl Cache {
                     return Ok((result(outcome, entry.clone()), WritePlan::Nothing));
                 }
                 (Settlement::RememberAbsence, _) => {
-                    self.remember_absence(flight_key, resource.policy().absence);
+                    self.remember_absence(flight_key, resource.policy().negative_ttl);
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });
@@ -531,7 +531,7 @@ impl Cache {
             }
             match failure.kind {
                 FailureKind::Absent { .. } => {
-                    self.remember_absence(flight_key, resource.policy().absence);
+                    self.remember_absence(flight_key, resource.policy().negative_ttl);
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });

@@ -130,7 +130,7 @@ mod tests {
     use crate::{
         resource::{
             Location,
-            dist::{Dist, Format},
+            dist::{ArchiveFormat, Dist},
         },
         validators::Validators,
     };
@@ -145,7 +145,7 @@ mod tests {
         let dist = Dist::new(
             url("http://d.example/"),
             url("http://u.example/"),
-            Format::Upstream,
+            ArchiveFormat::Upstream,
         );
         let path = format!("dist/channel-rust-{channel}.toml");
         let resource = crate::resource::dist::manifest(&dist, &path).unwrap();

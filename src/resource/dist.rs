@@ -11,20 +11,20 @@ use crate::{hash::Sha256, toolchain};
 
 /// rustup's own server: what the addresses in its manifests begin with, wherever a manifest came from (rustup,
 /// `DEFAULT_DIST_SERVER` in `dist/mod.rs`).
-pub const DEFAULT_SERVER: &str = "https://static.rust-lang.org/";
+pub const DEFAULT_DIST_SERVER: &str = "https://static.rust-lang.org/";
 
 /// Where rustup's things come from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dist {
     server: Url,
     update_root: Url,
-    format: Format,
+    format: ArchiveFormat,
 }
 
 /// Which archives manifests offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum ArchiveFormat {
     /// Those that upstream offers: rustup takes the smallest.
     #[default]
     Upstream,
@@ -34,7 +34,7 @@ pub enum Format {
 
 impl Dist {
     /// The tree of toolchains is at `server` + `dist/`, the one of rustup itself at `update_root`; both end in `/`.
-    pub fn new(server: Url, update_root: Url, format: Format) -> Arc<Self> {
+    pub fn new(server: Url, update_root: Url, format: ArchiveFormat) -> Arc<Self> {
         Arc::new(Self {
             server,
             update_root,
@@ -50,12 +50,12 @@ impl Dist {
 
 /// One file of the two trees, by its path at larder: `dist/...` or `rustup/...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Spot {
+struct DistPath {
     dist: Arc<Dist>,
     path: String,
 }
 
-impl Spot {
+impl DistPath {
     /// `segments` are validated: nothing in them climbs, hides a slash, or begins with a dot.
     fn new(dist: &Arc<Dist>, segments: &[&str]) -> Option<Self> {
         let is_harmless = |segment: &&str| {
@@ -123,30 +123,30 @@ fn channel(name: &str) -> Option<&str> {
 
 /// Reads a path's segments: `dist/...` or `rustup/...`; `None` if they are no such path.
 pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
-    let spot = Spot::new(dist, segments)?;
-    if channel(spot.name()).is_some() && spot.path.starts_with("dist/") {
-        return Some(match spot.path.strip_suffix(".sha256") {
-            Some(path) => Arc::new(Manifest {
-                spot: Spot {
+    let file = DistPath::new(dist, segments)?;
+    if channel(file.name()).is_some() && file.path.starts_with("dist/") {
+        return Some(match file.path.strip_suffix(".sha256") {
+            Some(path) => Arc::new(ChannelManifest {
+                file: DistPath {
                     path: path.to_owned(),
-                    ..spot
+                    ..file
                 },
                 half: Half::Sidecar,
             }),
-            None => Arc::new(Manifest {
-                spot,
+            None => Arc::new(ChannelManifest {
+                file,
                 half: Half::Body,
             }),
         });
     }
-    if spot.path == "rustup/release-stable.toml" {
-        return Some(Arc::new(Release { spot }));
+    if file.path == "rustup/release-stable.toml" {
+        return Some(Arc::new(RustupRelease { file }));
     }
-    if spot.name().ends_with(".sha256") {
-        return Some(Arc::new(Sidecar { spot }));
+    if file.name().ends_with(".sha256") {
+        return Some(Arc::new(Sidecar { file }));
     }
     Some(Arc::new(Archive {
-        spot,
+        file,
         checksum: None,
     }))
 }
@@ -154,28 +154,28 @@ pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
 /// The manifest of a channel, in full, at its path at larder (`dist/channel-rust-stable.toml`).
 pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
     let segments: Vec<_> = path.split('/').collect();
-    let spot = Spot::new(dist, &segments)?;
-    channel(spot.name())?;
-    Some(Arc::new(Manifest {
-        spot,
+    let file = DistPath::new(dist, &segments)?;
+    channel(file.name())?;
+    Some(Arc::new(ChannelManifest {
+        file,
         half: Half::Body,
     }))
 }
 
 /// The archive that a manifest names by address and hash. `None` if rustup would not ask larder for that address: only what
-/// begins with [`DEFAULT_SERVER`] is asked of the configured server (rustup, `Manifestation::update` in `dist/manifestation.rs`).
+/// begins with [`DEFAULT_DIST_SERVER`] is asked of the configured server (rustup, `Manifestation::update` in `dist/manifestation.rs`).
 pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource> {
-    let segments: Vec<_> = url.strip_prefix(DEFAULT_SERVER)?.split('/').collect();
+    let segments: Vec<_> = url.strip_prefix(DEFAULT_DIST_SERVER)?.split('/').collect();
     Some(Arc::new(Archive {
-        spot: Spot::new(dist, &segments)?,
+        file: DistPath::new(dist, &segments)?,
         checksum: Some(checksum),
     }))
 }
 
 /// What rustup asks for at the end of each install.
 pub fn release(dist: &Arc<Dist>) -> Resource {
-    Arc::new(Release {
-        spot: Spot {
+    Arc::new(RustupRelease {
+        file: DistPath {
             dist: dist.clone(),
             path: "rustup/release-stable.toml".to_owned(),
         },
@@ -191,28 +191,28 @@ pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
     };
     let name = format!("rustup-init{ending}");
     Some(Arc::new(Archive {
-        spot: Spot::new(dist, &["rustup", "dist", host, &name])?,
+        file: DistPath::new(dist, &["rustup", "dist", host, &name])?,
         checksum: None,
     }))
 }
 
 /// The script that installs rustup, as upstream has it.
 pub fn script(dist: &Arc<Dist>) -> Resource {
-    Arc::new(Script {
-        spot: Spot {
+    Arc::new(BootstrapScript {
+        file: DistPath {
             dist: dist.clone(),
             path: "rustup/rustup-init.sh".to_owned(),
         },
     })
 }
 
-const SHORT: Duration = Duration::from_secs(10);
+const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-fn policy(freshness: Freshness, max_bytes: u64, content_type: &'static str) -> Policy {
+fn rustup_policy(freshness: Freshness, max_bytes: u64, content_type: &'static str) -> Policy {
     Policy {
         freshness,
         max_bytes,
-        absence: SHORT,
+        negative_ttl: NEGATIVE_TTL,
         content_type,
         compressible: false,
         audience: Audience::Rustup,
@@ -220,8 +220,8 @@ fn policy(freshness: Freshness, max_bytes: u64, content_type: &'static str) -> P
 }
 
 /// As long as upstream says for what moves, for ever for what does not.
-fn freshness(spot: &Spot) -> Freshness {
-    if spot.is_immutable() {
+fn freshness(file: &DistPath) -> Freshness {
+    if file.is_immutable() {
         Freshness::Forever
     } else {
         Freshness::AsUpstreamSays
@@ -231,31 +231,31 @@ fn freshness(spot: &Spot) -> Freshness {
 /// A channel's manifest or its sidecar: two halves of one entry, always of one generation, since rustup asks for the hash
 /// first and refuses a manifest that does not match (rustup, `download_and_check` in `dist/download.rs`).
 #[derive(Debug, PartialEq, Eq)]
-struct Manifest {
-    spot: Spot,
+struct ChannelManifest {
+    file: DistPath,
     half: Half,
 }
 
-impl fmt::Display for Manifest {
+impl fmt::Display for ChannelManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.half {
-            Half::Body => write!(f, "manifest `{}`", self.spot.path),
-            Half::Sidecar => write!(f, "sidecar of manifest `{}`", self.spot.path),
+            Half::Body => write!(f, "manifest `{}`", self.file.path),
+            Half::Sidecar => write!(f, "sidecar of manifest `{}`", self.file.path),
         }
     }
 }
 
-impl Kind for Manifest {
+impl Kind for ChannelManifest {
     fn location(&self) -> Location {
-        Location::Pair(self.spot.key(), self.half)
+        Location::Pair(self.file.key(), self.half)
     }
 
     fn policy(&self) -> Policy {
-        policy(freshness(&self.spot), 64 << 20, "text/plain")
+        rustup_policy(freshness(&self.file), 64 << 20, "text/plain")
     }
 
     fn source(&self) -> Source {
-        Source::At(self.spot.url())
+        Source::At(self.file.url())
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), String> {
@@ -268,9 +268,9 @@ impl Kind for Manifest {
     }
 
     fn client_view(&self, body: &Bytes) -> Option<Bytes> {
-        match self.spot.dist.format {
-            Format::Upstream => None,
-            Format::Gz => without_xz(body),
+        match self.file.dist.format {
+            ArchiveFormat::Upstream => None,
+            ArchiveFormat::Gz => gzip_only(body),
         }
     }
 
@@ -278,40 +278,40 @@ impl Kind for Manifest {
         let Ok(text) = std::str::from_utf8(body) else {
             return Vec::new();
         };
-        let Some(host) = toolchain::target_of(text, &asked.to_string()) else {
+        let Some(host) = toolchain::target_of_archive(text, &asked.to_string()) else {
             return Vec::new();
         };
         let client_view = self.client_view(body);
         // A part of what is valid, cut between lines.
         let text = client_view.as_deref().map_or(Ok(text), std::str::from_utf8);
         let text = text.unwrap_or_default();
-        let mut runs: Vec<Vec<Resource>> = Vec::new();
-        for profile in PROFILES {
+        let mut profiles: Vec<Vec<Resource>> = Vec::new();
+        for profile in PREFETCHED_PROFILES {
             // A target that is no host has none; a release without some component has no such profile for this host.
             let Ok(files) = toolchain::files(text, host, profile, &[], &[]) else {
                 continue;
             };
-            let run = files.iter().map(|file| self.component(file));
-            runs.extend(run.collect::<Option<_>>());
+            let downloads = files.iter().map(|file| self.component(file));
+            profiles.extend(downloads.collect::<Option<_>>());
         }
-        runs
+        profiles
     }
 }
 
 /// The profiles that toolchains are installed with (rustup, `Profile` in `dist/mod.rs`), the smaller first. Nobody needs
 /// `complete`, which rustup's own documentation advises against.
-const PROFILES: [&str; 2] = ["minimal", "default"];
+const PREFETCHED_PROFILES: [&str; 2] = ["minimal", "default"];
 
-impl Manifest {
+impl ChannelManifest {
     fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
         let sum = Sha256::parse(&file.sha256)?;
-        archive(&self.spot.dist, &file.url, sum)
+        archive(&self.file.dist, &file.url, sum)
     }
 }
 
 /// The manifest without the archives that rustup would prefer to gzip (rustup, `dist/manifest.rs`); `None` if it is not
 /// written as expected: each such field on a line of its own, beside a gzip one.
-fn without_xz(manifest: &[u8]) -> Option<Bytes> {
+fn gzip_only(manifest: &[u8]) -> Option<Bytes> {
     let text = std::str::from_utf8(manifest).ok()?;
     let is_other = |line: &&str| {
         ["xz_url", "xz_hash", "zst_url", "zst_hash"]
@@ -339,64 +339,64 @@ fn without_xz(manifest: &[u8]) -> Option<Bytes> {
 /// The small file beside another that holds its hash.
 #[derive(Debug, PartialEq, Eq)]
 struct Sidecar {
-    spot: Spot,
+    file: DistPath,
 }
 
 impl fmt::Display for Sidecar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sidecar `{}`", self.spot.path)
+        write!(f, "sidecar `{}`", self.file.path)
     }
 }
 
 impl Kind for Sidecar {
     fn location(&self) -> Location {
-        Location::Entry(self.spot.key())
+        Location::Entry(self.file.key())
     }
 
     fn policy(&self) -> Policy {
-        policy(freshness(&self.spot), 1 << 12, "text/plain")
+        rustup_policy(freshness(&self.file), 1 << 12, "text/plain")
     }
 
     fn source(&self) -> Source {
-        Source::At(self.spot.url())
+        Source::At(self.file.url())
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), String> {
-        sidecar_sum(body)
+        sidecar_sha256(body)
             .map(|_| ())
             .ok_or_else(|| "does not begin with a sha256".to_owned())
     }
 }
 
 /// The hash that a sidecar begins with. rustup panics on fewer than 64 digits, so such a one never gets through.
-pub(crate) fn sidecar_sum(body: &[u8]) -> Option<Sha256> {
+pub(crate) fn sidecar_sha256(body: &[u8]) -> Option<Sha256> {
     Sha256::parse(std::str::from_utf8(body.get(..64)?).ok()?)
 }
 
 /// `release-stable.toml`: which rustup is the newest. Asked for at the end of every install, and its absence would make
 /// that fail after the fact.
 #[derive(Debug, PartialEq, Eq)]
-struct Release {
-    spot: Spot,
+struct RustupRelease {
+    file: DistPath,
 }
 
-impl fmt::Display for Release {
+impl fmt::Display for RustupRelease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("rustup's `release-stable.toml`")
     }
 }
 
-impl Kind for Release {
+impl Kind for RustupRelease {
     fn location(&self) -> Location {
-        Location::Entry(self.spot.key())
+        Location::Entry(self.file.key())
     }
 
     fn policy(&self) -> Policy {
-        policy(Freshness::AsUpstreamSays, 1 << 16, "text/plain")
+        rustup_policy(Freshness::AsUpstreamSays, 1 << 16, "text/plain")
     }
 
     fn source(&self) -> Source {
-        Source::At(self.spot.url())
+        Source::At(self.file.url())
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), String> {
@@ -413,16 +413,16 @@ impl Kind for Release {
 /// A component, an installer, anything with a sidecar beside it: proven by the manifest's hash or the sidecar's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Archive {
-    spot: Spot,
+    file: DistPath,
     checksum: Option<Sha256>,
 }
 
 impl fmt::Display for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what: Cow<'_, str> = if self.spot.path.starts_with("dist/") {
-            format!("component `{}`", self.spot.path).into()
+        let what: Cow<'_, str> = if self.file.path.starts_with("dist/") {
+            format!("component `{}`", self.file.path).into()
         } else {
-            format!("installer `{}`", self.spot.path).into()
+            format!("installer `{}`", self.file.path).into()
         };
         f.write_str(&what)
     }
@@ -433,26 +433,30 @@ impl Kind for Archive {
         match self.checksum {
             Some(sum) => Location::Blob(sum),
             None => Location::ListedIn(Arc::new(Sidecar {
-                spot: self.spot.sidecar(),
+                file: self.file.sidecar(),
             })),
         }
     }
 
     fn policy(&self) -> Policy {
-        policy(freshness(&self.spot), 8 << 30, "application/octet-stream")
+        rustup_policy(freshness(&self.file), 8 << 30, "application/octet-stream")
     }
 
     fn source(&self) -> Source {
-        Source::At(self.spot.url())
+        Source::At(self.file.url())
     }
 
     /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let in_manifest = || {
             let manifest = std::str::from_utf8(listing).ok()?;
-            Sha256::parse(toolchain::listed(manifest, &self.spot.path)?.sha256)
+            Sha256::parse(toolchain::find_archive(manifest, &self.file.path)?.sha256)
         };
-        let checksum = Some(sidecar_sum(listing).or_else(in_manifest).ok_or(Unlisted)?);
+        let checksum = Some(
+            sidecar_sha256(listing)
+                .or_else(in_manifest)
+                .ok_or(Unlisted)?,
+        );
         Ok(Arc::new(Self {
             checksum,
             ..self.clone()
@@ -460,15 +464,15 @@ impl Kind for Archive {
     }
 
     fn listings(&self) -> Vec<Resource> {
-        let paths = manifests(&self.spot.path);
-        let of_path = |path: &String| manifest(&self.spot.dist, path);
+        let paths = manifest_paths(&self.file.path);
+        let of_path = |path: &String| manifest(&self.file.dist, path);
         paths.iter().filter_map(of_path).collect()
     }
 }
 
 /// The manifests that may list a component, by their paths; a component lies in a dated folder and has its channel or its
 /// full version in its name (`rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`).
-fn manifests(path: &str) -> Vec<String> {
+fn manifest_paths(path: &str) -> Vec<String> {
     let mut segments = path.split('/');
     let (Some("dist"), Some(date), Some(name), None) = (
         segments.next(),
@@ -508,27 +512,27 @@ fn manifests(path: &str) -> Vec<String> {
 
 /// The script that installs rustup.
 #[derive(Debug, PartialEq, Eq)]
-struct Script {
-    spot: Spot,
+struct BootstrapScript {
+    file: DistPath,
 }
 
-impl fmt::Display for Script {
+impl fmt::Display for BootstrapScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("script `rustup-init.sh`")
     }
 }
 
-impl Kind for Script {
+impl Kind for BootstrapScript {
     fn location(&self) -> Location {
-        Location::Entry(self.spot.key())
+        Location::Entry(self.file.key())
     }
 
     fn policy(&self) -> Policy {
-        policy(Freshness::AsUpstreamSays, 1 << 20, "text/x-shellscript")
+        rustup_policy(Freshness::AsUpstreamSays, 1 << 20, "text/x-shellscript")
     }
 
     fn source(&self) -> Source {
-        Source::At(self.spot.url())
+        Source::At(self.file.url())
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), String> {
@@ -542,32 +546,32 @@ impl Kind for Script {
 
 /// What keeps upstream's script from speaking http, in both places where it calls curl (rustup, `rustup-init.sh`,
 /// `downloader`).
-const HTTPS_ONLY: &str = "--proto '=https' ";
+const HTTPS_ONLY_OPTION: &str = "--proto '=https' ";
 /// How many such places there are.
-const HTTPS_PLACES: usize = 2;
+const HTTPS_ONLY_COUNT: usize = 2;
 
 /// Upstream's script for a client that reached larder at `base` (ends in `/`): may speak http, and takes everything from
 /// here unless the caller's variables say otherwise.
 ///
 /// # Errors
 /// Upstream's text is not as expected, so that the edit would make a script that works by half.
-pub fn served_script(script: &[u8], base: &str) -> Result<Bytes, String> {
+pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, String> {
     let text = std::str::from_utf8(script).map_err(|_| "it is not UTF-8".to_owned())?;
-    let places = text.matches(HTTPS_ONLY).count();
-    if places != HTTPS_PLACES {
+    let places = text.matches(HTTPS_ONLY_OPTION).count();
+    if places != HTTPS_ONLY_COUNT {
         return Err(format!(
-            "it insists on https in {places} places, and {HTTPS_PLACES} were expected"
+            "it insists on https in {places} places, and {HTTPS_ONLY_COUNT} were expected"
         ));
     }
     let (interpreter, rest) = text.split_once('\n').ok_or("it has one line only")?;
     let base = base.trim_end_matches('/');
-    let ours = format!(
+    let edited = format!(
         "{interpreter}\n\
          # Served by larder: the curl options that insist on https are gone, and these two lines are new.\n\
          export RUSTUP_UPDATE_ROOT=\"${{RUSTUP_UPDATE_ROOT:-{base}/rustup}}\"\n\
          export RUSTUP_DIST_SERVER=\"${{RUSTUP_DIST_SERVER:-{base}}}\"\n"
     );
-    Ok(Bytes::from(ours + &rest.replace(HTTPS_ONLY, "")))
+    Ok(Bytes::from(edited + &rest.replace(HTTPS_ONLY_OPTION, "")))
 }
 
 #[cfg(test)]
@@ -579,7 +583,7 @@ mod tests {
         Dist::new(
             url("http://d.example/"),
             url("http://u.example/rustup/"),
-            Format::Upstream,
+            ArchiveFormat::Upstream,
         )
     }
 
@@ -610,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn t50_dated_and_full_versions_are_kept_for_ever_and_names_that_move_are_not() {
+    fn dated_and_full_versions_are_immutable_and_channel_names_are_not() {
         let stable = "http://d.example/dist/channel-rust-stable.toml";
         check(
             "dist/channel-rust-stable.toml",
@@ -652,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_listed_in_their_sidecars() {
+    fn archive_without_hash_is_listed_in_its_sidecar() {
         check(
             "dist/2026-04-16/rustc-1.95.0-x.tar.xz",
             Some((
@@ -672,8 +676,8 @@ mod tests {
     }
 
     #[test]
-    fn a_component_may_be_listed_in_the_manifests_of_its_channel_and_version() {
-        let manifests = |path: &str| manifests(path).join(" ");
+    fn component_is_looked_up_in_manifests_of_its_channel_and_version() {
+        let manifests = |path: &str| manifest_paths(path).join(" ");
         let x = "x86_64-unknown-linux-gnu";
         assert_eq!(
             manifests(&format!("dist/2026-04-16/rust-std-1.95.0-{x}.tar.xz")),
@@ -698,11 +702,11 @@ mod tests {
         }
     }
 
-    fn stable(format: Format) -> Manifest {
+    fn stable(format: ArchiveFormat) -> ChannelManifest {
         let url = |text| Url::parse(text).unwrap();
         let dist = Dist::new(url("http://d.example/"), url("http://u.example/"), format);
-        Manifest {
-            spot: Spot {
+        ChannelManifest {
+            file: DistPath {
                 dist,
                 path: "dist/channel-rust-stable.toml".to_owned(),
             },
@@ -712,17 +716,22 @@ mod tests {
 
     const MANIFEST: &str = include_str!("../../fixtures/channel-rust-stable.toml");
 
-    /// The runs that the asking for this file leads to, as the names of packages.
+    /// The profiles that the asking for this file leads to, as the names of packages.
     #[track_caller]
-    fn check_runs(asked: &str, format: Format, ending: &str, expected: &[&str]) {
+    fn check_profile_downloads(
+        asked: &str,
+        format: ArchiveFormat,
+        ending: &str,
+        expected: &[&str],
+    ) {
         let path = format!("dist/2026-04-16/{asked}");
-        let asked = toolchain::listed(MANIFEST, &path).unwrap().sha256;
-        let body = Bytes::from(MANIFEST.replace("https://dist.example/", DEFAULT_SERVER));
-        let runs = stable(format).profile_downloads(&body, Sha256::parse(asked).unwrap());
-        let runs: Vec<_> = runs
+        let asked = toolchain::find_archive(MANIFEST, &path).unwrap().sha256;
+        let body = Bytes::from(MANIFEST.replace("https://dist.example/", DEFAULT_DIST_SERVER));
+        let profiles = stable(format).profile_downloads(&body, Sha256::parse(asked).unwrap());
+        let profiles: Vec<_> = profiles
             .iter()
-            .map(|run| {
-                let names: Vec<_> = run
+            .map(|downloads| {
+                let names: Vec<_> = downloads
                     .iter()
                     .map(|file| {
                         let name = file.to_string();
@@ -739,11 +748,11 @@ mod tests {
                 names.join(" ")
             })
             .collect();
-        assert_eq!(runs, expected);
+        assert_eq!(profiles, expected);
     }
 
     #[test]
-    fn a_component_leads_to_the_profiles_of_its_host_in_the_format_that_rustup_takes() {
+    fn component_request_predicts_the_profiles_of_its_host() {
         let linux = "x86_64-unknown-linux-gnu.tar";
         let profiles = [
             "cargo rust-std rustc",
@@ -753,23 +762,23 @@ mod tests {
             format!("cargo-1.95.0-{linux}.xz"),
             format!("cargo-1.95.0-{linux}.gz"),
         );
-        check_runs(&cargo_gz, Format::Gz, ".tar.gz", &profiles);
-        check_runs(&cargo_xz, Format::Gz, ".tar.gz", &profiles);
-        check_runs(&cargo_xz, Format::Upstream, linux, &profiles);
+        check_profile_downloads(&cargo_gz, ArchiveFormat::Gz, ".tar.gz", &profiles);
+        check_profile_downloads(&cargo_xz, ArchiveFormat::Gz, ".tar.gz", &profiles);
+        check_profile_downloads(&cargo_xz, ArchiveFormat::Upstream, linux, &profiles);
         // clippy is not available there, and without it rustup does not install the default profile.
         let windows = "rustc-1.95.0-x86_64-pc-windows-gnu.tar.xz";
         let minimal = ["cargo rust-mingw rust-std rustc"];
-        check_runs(windows, Format::Upstream, ".tar.", &minimal);
+        check_profile_downloads(windows, ArchiveFormat::Upstream, ".tar.", &minimal);
         for no_host in [
             "rust-src-1.95.0.tar.xz",
             "rust-std-1.95.0-wasm32-unknown-unknown.tar.xz",
         ] {
-            check_runs(no_host, Format::Upstream, "", &[]);
+            check_profile_downloads(no_host, ArchiveFormat::Upstream, "", &[]);
         }
     }
 
     #[test]
-    fn a_component_is_completed_by_its_sidecar_or_a_manifest_and_by_nothing_else() {
+    fn component_is_resolved_by_sidecar_or_manifest_only() {
         let path = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
         let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
         let sum = |listing: &str| {
@@ -787,7 +796,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_paths_are_none_of_ours() {
+    fn hostile_paths_are_rejected() {
         for path in [
             "dist",
             "dist/",
@@ -802,32 +811,32 @@ mod tests {
     }
 
     #[test]
-    fn t45_a_sidecar_begins_with_a_whole_hash() {
+    fn sidecar_must_begin_with_64_hex_digits() {
         let sum = "a".repeat(64);
-        assert!(sidecar_sum(format!("{sum}  file\n").as_bytes()).is_some());
-        assert!(sidecar_sum(&sum.as_bytes()[..63]).is_none());
-        assert!(sidecar_sum(b"<html>").is_none());
+        assert!(sidecar_sha256(format!("{sum}  file\n").as_bytes()).is_some());
+        assert!(sidecar_sha256(&sum.as_bytes()[..63]).is_none());
+        assert!(sidecar_sha256(b"<html>").is_none());
     }
 
     #[test]
-    fn t54_the_script_is_edited_in_two_places_or_not_at_all() {
+    fn bootstrap_script_is_edited_in_exactly_two_places_or_refused() {
         let upstream = "#!/bin/sh\ncurl --proto '=https' --tlsv1.2 a\ncurl --proto '=https' b\n";
-        let served = served_script(upstream.as_bytes(), "http://127.0.0.1:3263/").unwrap();
+        let served = script_for_client(upstream.as_bytes(), "http://127.0.0.1:3263/").unwrap();
         let served = std::str::from_utf8(&served).unwrap();
         assert!(served.starts_with("#!/bin/sh\n"));
         assert!(served.contains("${RUSTUP_UPDATE_ROOT:-http://127.0.0.1:3263/rustup}"));
         assert!(served.contains("${RUSTUP_DIST_SERVER:-http://127.0.0.1:3263}"));
         assert!(served.ends_with("curl --tlsv1.2 a\ncurl b\n"));
-        assert!(served_script(b"#!/bin/sh\ncurl --proto '=https' a\n", "http://x/").is_err());
+        assert!(script_for_client(b"#!/bin/sh\ncurl --proto '=https' a\n", "http://x/").is_err());
     }
 
     #[test]
-    fn the_gzip_only_manifest_loses_the_other_archives_and_nothing_else() {
+    fn gzip_only_manifest_drops_other_formats_and_nothing_else() {
         let manifest = "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nxz_url = \"x.xz\"\nxz_hash = \"2\"\nend = 1\n";
         assert_eq!(
-            without_xz(manifest.as_bytes()).unwrap(),
+            gzip_only(manifest.as_bytes()).unwrap(),
             "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nend = 1\n"
         );
-        assert_eq!(without_xz(b"t = { xz_url = \"x\" }\n"), None);
+        assert_eq!(gzip_only(b"t = { xz_url = \"x\" }\n"), None);
     }
 }

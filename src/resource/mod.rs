@@ -92,8 +92,8 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         Vec::new()
     }
 
-    /// The body for clients while upstream is out of reach and only the blobs in `held` can be had.
-    fn offline_view(&self, body: Bytes, _held: &HashSet<Sha256>) -> Bytes {
+    /// The body for clients while upstream is out of reach and only the blobs in `stored` can be had.
+    fn offline_view(&self, body: Bytes, _stored: &HashSet<Sha256>) -> Bytes {
         body
     }
 }
@@ -187,7 +187,7 @@ pub struct Policy {
     /// The largest body accepted from upstream, in bytes, after decoding.
     pub max_bytes: u64,
     /// How long upstream's word that there is no such thing is believed.
-    pub absence: Duration,
+    pub negative_ttl: Duration,
     /// What clients are told that it is.
     pub content_type: &'static str,
     /// Whether to ask upstream for a compressed transfer. Bodies are stored decoded in any case.

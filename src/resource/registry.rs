@@ -35,7 +35,7 @@ pub struct Registry {
     /// The base address of its sparse index, ending in `/`.
     index: Url,
     /// Where its entries are kept: what was fetched from one address never passes for another's.
-    folder: String,
+    entry_folder: String,
 }
 
 impl Registries {
@@ -81,14 +81,14 @@ impl Registry {
     }
 
     fn new(name: String, index: Url) -> Self {
-        let folder = format!(
+        let entry_folder = format!(
             "{name}-{:.8}",
             Sha256::of(index.as_str().as_bytes()).to_string()
         );
         Self {
             name,
             index,
-            folder,
+            entry_folder,
         }
     }
 
@@ -99,7 +99,7 @@ impl Registry {
     }
 
     /// How people are told of it.
-    fn title(&self) -> Cow<'_, str> {
+    fn display_name(&self) -> Cow<'_, str> {
         if self.name == CRATES_IO {
             "crates.io".into()
         } else {
@@ -109,9 +109,14 @@ impl Registry {
 
     /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
     /// all crates, since the name of a crate is no reason to speak to a stranger.
-    fn may_download_from(&self, template: &str) -> Result<(), String> {
+    fn check_download_template(&self, template: &str) -> Result<(), String> {
         let example = |name, version, sum: &[u8]| {
-            Url::parse(&fill(template, name, version, Some(Sha256::of(sum))))
+            Url::parse(&fill_template(
+                template,
+                name,
+                version,
+                Some(Sha256::of(sum)),
+            ))
         };
         let unusable = |why: &str| {
             format!(
@@ -137,14 +142,14 @@ impl Registry {
         }
     }
 
-    fn at(&self, path: &str) -> Url {
+    fn url_of(&self, path: &str) -> Url {
         self.index
             .join(path)
             .expect("a validated path joins any base address")
     }
 }
 
-/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`served_config`].
+/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`config_for_client`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
     /// Whose config.
@@ -171,13 +176,13 @@ impl RegistryConfig {
 
 impl fmt::Display for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "config of {}", self.registry.title())
+        write!(f, "config of {}", self.registry.display_name())
     }
 }
 
 impl Kind for RegistryConfig {
     fn location(&self) -> Location {
-        Location::Entry(Key::new(&[&self.registry.folder, "config.json"]))
+        Location::Entry(Key::new(&[&self.registry.entry_folder, "config.json"]))
     }
 
     fn policy(&self) -> Policy {
@@ -185,7 +190,7 @@ impl Kind for RegistryConfig {
             // A registry moves its downloads about once in years; a wrong `dl` shows at once as a failed download.
             freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
             max_bytes: 1 << 20,
-            absence: Duration::from_secs(10),
+            negative_ttl: Duration::from_secs(10),
             content_type: "application/json",
             compressible: false,
             audience: Audience::Cargo,
@@ -193,12 +198,12 @@ impl Kind for RegistryConfig {
     }
 
     fn source(&self) -> Source {
-        Source::At(self.registry.at("config.json"))
+        Source::At(self.registry.url_of("config.json"))
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), String> {
         match serde_json::from_slice::<ConfigFields<'_>>(body) {
-            Ok(config) => self.registry.may_download_from(&config.dl),
+            Ok(config) => self.registry.check_download_template(&config.dl),
             Err(_) => Err("is not a registry's config.json".to_owned()),
         }
     }
@@ -207,7 +212,7 @@ impl Kind for RegistryConfig {
 /// The `config.json` for a client that reached larder at `base` (ends in `/`, registry prefix included). Carries the
 /// upstream's `api`, so that `cargo search --registry larder` works, and never its `auth-required`: credentials for
 /// upstream are larder's own business.
-pub fn served_config(base: &str, upstream: Option<&[u8]>) -> Bytes {
+pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
     let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
     let api = upstream
         .and_then(|body| serde_json::from_slice::<ConfigFields<'_>>(body).ok())
@@ -221,7 +226,7 @@ pub fn served_config(base: &str, upstream: Option<&[u8]>) -> Bytes {
 
 /// Fills a download template as cargo does (cargo, `sources/registry/download.rs`, `download`): plain replacement, no
 /// encoding, and a default tail if no marker occurs.
-fn fill(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> String {
+fn fill_template(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> String {
     const MARKERS: [&str; 5] = [
         "{crate}",
         "{version}",
@@ -238,8 +243,8 @@ fn fill(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> 
     template
         .replace("{crate}", name)
         .replace("{version}", version)
-        .replace("{prefix}", &prefix(name))
-        .replace("{lowerprefix}", &prefix(&name.to_ascii_lowercase()))
+        .replace("{prefix}", &index_folder(name))
+        .replace("{lowerprefix}", &index_folder(&name.to_ascii_lowercase()))
         .replace(
             "{sha256-checksum}",
             &checksum.map_or_else(String::new, |sum| sum.to_string()),
@@ -247,7 +252,7 @@ fn fill(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> 
 }
 
 /// The index folder of a crate (cargo, `make_dep_path` in `cargo-util/src/registry.rs`).
-fn prefix(name: &str) -> String {
+fn index_folder(name: &str) -> String {
     match name.len() {
         1 | 2 => name.len().to_string(),
         3 => format!("3/{}", &name[..1]),
@@ -255,8 +260,8 @@ fn prefix(name: &str) -> String {
     }
 }
 
-/// Whether these segments, in any case, are the index folder of a crate: [`prefix`] without its string.
-fn is_prefix(folder: &[&str], name: &str) -> bool {
+/// Whether these segments, in any case, are the index folder of a crate: [`index_folder`] without its string.
+fn is_index_folder_of(folder: &[&str], name: &str) -> bool {
     match (name.len(), folder) {
         (1, ["1"]) | (2, ["2"]) => true,
         (3, ["3", first]) => first.eq_ignore_ascii_case(&name[..1]),
@@ -293,12 +298,12 @@ pub struct IndexEntry {
     /// The crate's name, lower-case as index paths are.
     name: String,
     /// Among which versions whoever asks will choose, if that is known.
-    wanted: Option<VersionReq>,
+    requirement: Option<VersionReq>,
 }
 
 /// The fields of an index line that larder reads (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
 #[derive(Deserialize)]
-struct Line<'a> {
+struct IndexLine<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow)]
@@ -309,15 +314,15 @@ struct Line<'a> {
 
 /// The part of a line that says when and on what it depends.
 #[derive(Deserialize)]
-struct LineDeps<'a> {
+struct LineDependencies<'a> {
     #[serde(borrow, default)]
-    deps: Vec<Dep<'a>>,
+    deps: Vec<IndexDependency<'a>>,
     #[serde(borrow, default)]
     pubtime: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
-struct Dep<'a> {
+struct IndexDependency<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -342,9 +347,9 @@ struct LineVersion<'a> {
 }
 
 /// Of how many series of versions that are no substitutes for each other the newest version is looked at.
-const SERIES: usize = 4;
+const MAX_SERIES: usize = 4;
 
-fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn index_lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
     ends.scan(0, |start, end| {
         let line = &body[*start..end];
@@ -356,19 +361,19 @@ fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The version of a line. Mostly it can be seen without reading the line: registries write it before what could look the
 /// same, the dependencies. Where it is written in another way, the line is read.
-fn version_in(line: &[u8]) -> Option<Cow<'_, str>> {
-    let quick = string_after(b"\"vers\":\"", line).map(Cow::Borrowed);
+fn version_of_line(line: &[u8]) -> Option<Cow<'_, str>> {
+    let quick = quoted_after(b"\"vers\":\"", line).map(Cow::Borrowed);
     quick.or_else(|| Some(serde_json::from_slice::<LineVersion<'_>>(line).ok()?.vers))
 }
 
 /// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string. `None`
 /// says nothing: the line must be read.
-fn published_in(line: &[u8]) -> Option<SystemTime> {
-    humantime::parse_rfc3339(string_after(b"\"pubtime\":\"", line)?).ok()
+fn quick_publication_time(line: &[u8]) -> Option<SystemTime> {
+    humantime::parse_rfc3339(quoted_after(b"\"pubtime\":\"", line)?).ok()
 }
 
 /// What follows `field` up to the next quotation mark.
-fn string_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
+fn quoted_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
     let rest = &line[memchr::memmem::find(line, field)? + field.len()..];
     std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
@@ -383,7 +388,7 @@ impl IndexEntry {
         is_crate_name(name).then(|| Self {
             registry: registry.clone(),
             name: name.to_ascii_lowercase(),
-            wanted: None,
+            requirement: None,
         })
     }
 
@@ -392,11 +397,11 @@ impl IndexEntry {
     pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
         let (name, folder) = segments.split_last()?;
         let entry = Self::new(registry, name)?;
-        is_prefix(folder, &entry.name).then(|| Arc::new(entry) as Resource)
+        is_index_folder_of(folder, &entry.name).then(|| Arc::new(entry) as Resource)
     }
 
     fn path(&self) -> String {
-        format!("{}/{}", prefix(&self.name), self.name)
+        format!("{}/{}", index_folder(&self.name), self.name)
     }
 
     /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
@@ -407,7 +412,7 @@ impl IndexEntry {
     /// The line of a version, and the checksum in it.
     fn find<'a>(body: &'a [u8], version: &str) -> Option<(&'a [u8], Sha256)> {
         let read = |text: &'a [u8]| {
-            let line = serde_json::from_slice::<Line<'_>>(text).ok()?;
+            let line = serde_json::from_slice::<IndexLine<'_>>(text).ok()?;
             (line.vers == version).then(|| Some((text, Sha256::parse(&line.cksum)?)))?
         };
         // To read all of the lines before the right one takes longer than everything else that a stored crate costs.
@@ -419,22 +424,22 @@ impl IndexEntry {
             read(&body[start..end])
         });
         // Written in another way, or found within something else.
-        quick.or_else(|| lines(body).find_map(read))
+        quick.or_else(|| index_lines(body).find_map(read))
     }
 }
 
 impl fmt::Display for IndexEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "index entry of `{}`", self.name)?;
-        in_registry(f, &self.registry)
+        write_registry_suffix(f, &self.registry)
     }
 }
 
-fn in_registry(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
+fn write_registry_suffix(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
     if registry.name == CRATES_IO {
         Ok(())
     } else {
-        write!(f, " in {}", registry.title())
+        write!(f, " in {}", registry.display_name())
     }
 }
 
@@ -443,7 +448,7 @@ impl Kind for IndexEntry {
         // One folder below the index, not the two of cargo's layout: making folders costs more than filling them.
         let folder = self.name.get(..2).unwrap_or(&self.name);
         Location::Entry(Key::new(&[
-            &self.registry.folder,
+            &self.registry.entry_folder,
             "index",
             folder,
             &self.name,
@@ -456,7 +461,7 @@ impl Kind for IndexEntry {
             // The largest entries of crates.io are below 20 MB.
             max_bytes: 64 << 20,
             // Long enough to spare upstream a typo in a loop, short enough that a crate published a minute ago is found.
-            absence: Duration::from_secs(30),
+            negative_ttl: Duration::from_secs(30),
             content_type: "text/plain",
             compressible: true,
             audience: Audience::Cargo,
@@ -464,25 +469,25 @@ impl Kind for IndexEntry {
     }
 
     fn source(&self) -> Source {
-        Source::At(self.registry.at(&self.path()))
+        Source::At(self.registry.url_of(&self.path()))
     }
 
     /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
     /// versions and an odd line pass, a login page or half a file does not.
     fn validate(&self, body: &[u8]) -> Result<(), String> {
         let is_ours = |line| {
-            serde_json::from_slice::<Line<'_>>(line)
+            serde_json::from_slice::<IndexLine<'_>>(line)
                 .is_ok_and(|line| line.name.eq_ignore_ascii_case(&self.name))
         };
         let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
-        if lines(body).next().is_none() {
+        if index_lines(body).next().is_none() {
             Err("is empty".to_owned())
-        } else if !lines(body).any(is_ours) {
+        } else if !index_lines(body).any(is_ours) {
             Err(format!(
                 "does not describe the crate `{}`; a login page or a wrong server?",
                 self.name
             ))
-        } else if !body.ends_with(b"\n") && !lines(body).last().is_some_and(is_whole) {
+        } else if !body.ends_with(b"\n") && !index_lines(body).last().is_some_and(is_whole) {
             Err("ends in the middle of a line".to_owned())
         } else {
             Ok(())
@@ -498,13 +503,16 @@ impl Kind for IndexEntry {
         after: SystemTime,
         now: SystemTime,
     ) -> Vec<(Key, SystemTime)> {
-        let known: HashSet<&[u8]> = old.map(|old| lines(old).collect()).unwrap_or_default();
-        let mut due = BTreeMap::new();
+        let known: HashSet<&[u8]> = old
+            .map(|old| index_lines(old).collect())
+            .unwrap_or_default();
+        let mut checked_since = BTreeMap::new();
         // Nearly all versions are old, and to read their lines takes longer than all else that is done with an entry.
-        let is_new =
-            |line: &&[u8]| !known.contains(line) && published_in(line).is_none_or(|at| at > after);
-        for line in lines(new).filter(is_new) {
-            let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
+        let is_new = |line: &&[u8]| {
+            !known.contains(line) && quick_publication_time(line).is_none_or(|at| at > after)
+        };
+        for line in index_lines(new).filter(is_new) {
+            let Ok(line) = serde_json::from_slice::<LineDependencies<'_>>(line) else {
                 continue;
             };
             let published = line
@@ -520,11 +528,12 @@ impl Kind for IndexEntry {
                 let Some(dep) = Self::new(&self.registry, &dep.package.unwrap_or(dep.name)) else {
                     continue;
                 };
-                let since = due.entry(dep.name).or_insert(published);
+                let since = checked_since.entry(dep.name).or_insert(published);
                 *since = published.max(*since);
             }
         }
-        due.into_iter()
+        checked_since
+            .into_iter()
             .filter(|(_, since)| *since > after)
             .filter_map(
                 |(name, since)| match Self::new(&self.registry, &name)?.location() {
@@ -540,19 +549,23 @@ impl Kind for IndexEntry {
     /// before, of some older series of versions that the newest one is no substitute for. Of the optional dependencies most are off; which
     /// ones are on shows by what was asked for before, too. Dev-dependencies are always off.
     fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint> {
-        let is_wanted = |version: &Version| {
-            let wanted = self.wanted.as_ref();
-            wanted.is_none_or(|wanted| wanted.matches(version))
+        let is_acceptable = |version: &Version| {
+            let requirement = self.requirement.as_ref();
+            requirement.is_none_or(|requirement| requirement.matches(version))
         };
         // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
-        let mut versions: Vec<_> = lines(body)
-            .filter_map(|line| Some((Version::parse(&version_in(line)?).ok()?, line)))
-            .filter(|(version, _)| is_wanted(version))
+        let mut versions: Vec<_> = index_lines(body)
+            .filter_map(|line| Some((Version::parse(&version_of_line(line)?).ok()?, line)))
+            .filter(|(version, _)| is_acceptable(version))
             .collect();
         versions
             .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let most = if self.wanted.is_some() { 1 } else { SERIES };
-        let mut leads: BTreeMap<(String, String), bool> = BTreeMap::new();
+        let max_series = if self.requirement.is_some() {
+            1
+        } else {
+            MAX_SERIES
+        };
+        let mut hints: BTreeMap<(String, String), bool> = BTreeMap::new();
         let mut series = Vec::new();
         for (version, line) in versions {
             // What cargo takes for compatible (semver, `Op::Caret`).
@@ -570,7 +583,7 @@ impl Kind for IndexEntry {
             if !is_choice {
                 continue;
             }
-            let Ok(line) = serde_json::from_slice::<LineDeps<'_>>(line) else {
+            let Ok(line) = serde_json::from_slice::<LineDependencies<'_>>(line) else {
                 continue;
             };
             for dep in line.deps {
@@ -578,19 +591,19 @@ impl Kind for IndexEntry {
                     continue;
                 }
                 let name = dep.package.unwrap_or(dep.name).into_owned();
-                *leads.entry((name, dep.req.into_owned())).or_default() |=
+                *hints.entry((name, dep.req.into_owned())).or_default() |=
                     !dep.optional && series.is_empty();
             }
             series.push(this);
-            if series.len() == most {
+            if series.len() == max_series {
                 break;
             }
         }
-        leads
+        hints
             .into_iter()
             .filter_map(|((name, req), is_likely)| {
                 let entry = Self {
-                    wanted: VersionReq::parse(&req).ok(),
+                    requirement: VersionReq::parse(&req).ok(),
                     ..Self::new(&self.registry, &name)?
                 };
                 Some(PrefetchHint {
@@ -603,8 +616,8 @@ impl Kind for IndexEntry {
     }
 
     fn checksums(&self, body: &[u8]) -> Vec<Sha256> {
-        lines(body)
-            .filter_map(|line| serde_json::from_slice::<Line<'_>>(line).ok())
+        index_lines(body)
+            .filter_map(|line| serde_json::from_slice::<IndexLine<'_>>(line).ok())
             .filter_map(|line| Sha256::parse(&line.cksum))
             .collect()
     }
@@ -613,19 +626,19 @@ impl Kind for IndexEntry {
     /// that names one still resolves (cargo, `Summaries`/`query_inner` in `sources/registry/index/mod.rs`), which
     /// matters for crates that another platform needs and this one never downloads. If none is held, the entry says
     /// nothing about choice and stays as it is.
-    fn offline_view(&self, body: Bytes, held: &HashSet<Sha256>) -> Bytes {
-        let is_held = |line: &[u8]| {
-            serde_json::from_slice::<Line<'_>>(line)
+    fn offline_view(&self, body: Bytes, stored: &HashSet<Sha256>) -> Bytes {
+        let is_stored = |line: &[u8]| {
+            serde_json::from_slice::<IndexLine<'_>>(line)
                 .ok()
                 .and_then(|line| Sha256::parse(&line.cksum))
-                .is_some_and(|sum| held.contains(&sum))
+                .is_some_and(|sum| stored.contains(&sum))
         };
-        if !lines(&body).any(is_held) {
+        if !index_lines(&body).any(is_stored) {
             return body;
         }
         let mut view = Vec::with_capacity(body.len() + 64);
-        for line in lines(&body) {
-            match (!is_held(line)).then(|| yanked(line)).flatten() {
+        for line in index_lines(&body) {
+            match (!is_stored(line)).then(|| with_yanked(line)).flatten() {
                 Some(yanked) => view.extend_from_slice(&yanked),
                 None => view.extend_from_slice(line),
             }
@@ -636,7 +649,7 @@ impl Kind for IndexEntry {
 }
 
 /// The line with `yanked` set and every other value as it was; `None` if it is no JSON object.
-fn yanked(line: &[u8]) -> Option<Vec<u8>> {
+fn with_yanked(line: &[u8]) -> Option<Vec<u8>> {
     let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(line).ok()?;
     let yes: &RawValue = serde_json::from_str("true").ok()?;
     fields.insert("yanked", yes);
@@ -689,7 +702,7 @@ impl CrateFile {
 impl fmt::Display for CrateFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "crate `{} {}`", self.name, self.version)?;
-        in_registry(f, &self.registry)
+        write_registry_suffix(f, &self.registry)
     }
 }
 
@@ -708,7 +721,7 @@ impl Kind for CrateFile {
         Policy {
             freshness: Freshness::Forever,
             max_bytes: 1 << 30,
-            absence: Duration::from_secs(30),
+            negative_ttl: Duration::from_secs(30),
             content_type: "application/gzip",
             compressible: false,
             audience: Audience::Cargo,
@@ -732,9 +745,9 @@ impl Kind for CrateFile {
             .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
         // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
         self.registry
-            .may_download_from(&config.dl)
+            .check_download_template(&config.dl)
             .map_err(|why| format!("config.json {why}"))?;
-        let address = fill(&config.dl, &self.name, &self.version, self.checksum);
+        let address = fill_template(&config.dl, &self.name, &self.version, self.checksum);
         Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
     }
 }
@@ -765,7 +778,7 @@ mod tests {
     }
 
     #[test]
-    fn t22_short_names_have_their_own_folders_and_a_wrong_folder_is_refused() {
+    fn short_names_have_their_own_folders_and_wrong_folders_are_refused() {
         check_path("1/a", Some("index/a/a"));
         check_path("2/cc", Some("index/cc/cc"));
         check_path("3/l/log", Some("index/lo/log"));
@@ -780,13 +793,13 @@ mod tests {
     }
 
     #[test]
-    fn t21_any_case_leads_to_the_one_lower_case_entry() {
+    fn any_case_maps_to_one_lower_case_entry() {
         check_path("mi/xe/mixedcase", Some("index/mi/mixedcase"));
         check_path("Mi/Xe/MixedCase", Some("index/mi/mixedcase"));
     }
 
     #[test]
-    fn what_was_fetched_from_one_address_never_passes_for_anothers() {
+    fn entries_of_different_index_urls_have_different_keys() {
         let key = |address: &str| {
             let registries = Registries::new(Url::parse(address).unwrap(), []);
             match RegistryConfig::of(registries.crates_io()).location() {
@@ -801,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn t24_dash_and_underscore_are_different_names() {
+    fn dash_and_underscore_are_different_names() {
         check_path("my/-d/my-dash", Some("index/my/my-dash"));
         check_path("my/_d/my_dash", Some("index/my/my_dash"));
     }
@@ -815,7 +828,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_recognised(body: &str, expected: Result<(), &str>) {
+    fn check_validation(body: &str, expected: Result<(), &str>) {
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let found = entry.validate(body.as_bytes());
         match expected {
@@ -825,40 +838,40 @@ mod tests {
     }
 
     #[test]
-    fn t18_login_pages_empty_and_cut_bodies_are_not_index_entries() {
+    fn login_pages_and_empty_and_cut_bodies_are_rejected() {
         let good = line("left", "1.0.0", SUM);
-        check_recognised(&good, Ok(()));
-        check_recognised("", Err("empty"));
-        check_recognised("\n\n", Err("empty"));
-        check_recognised(
+        check_validation(&good, Ok(()));
+        check_validation("", Err("empty"));
+        check_validation("\n\n", Err("empty"));
+        check_validation(
             "<html><body>Please log in</body></html>",
             Err("does not describe"),
         );
-        check_recognised(&line("right", "1.0.0", SUM), Err("does not describe"));
+        check_validation(&line("right", "1.0.0", SUM), Err("does not describe"));
         let two = format!("{good}\n{}", line("left", "1.1.0", SUM));
-        check_recognised(&two, Ok(()));
+        check_validation(&two, Ok(()));
         for cut in good.len() + 2..two.len() {
-            check_recognised(&two[..cut], Err("middle"));
+            check_validation(&two[..cut], Err("middle"));
         }
     }
 
     #[test]
-    fn t19_unknown_fields_newer_schemas_odd_space_and_one_corrupt_line_are_recognised() {
+    fn unknown_fields_newer_schemas_white_space_and_one_corrupt_line_are_accepted() {
         let good = line("left", "1.0.0", SUM);
-        check_recognised(&format!("{good}\nrubbish\n"), Ok(()));
-        check_recognised(&format!("rubbish\n{good}"), Ok(()));
-        check_recognised(
+        check_validation(&format!("{good}\nrubbish\n"), Ok(()));
+        check_validation(&format!("rubbish\n{good}"), Ok(()));
+        check_validation(
             &format!(
                 "  {}  \r\n",
                 good.replace("\"vers\"", "\"new\" : 1, \"v\":7, \"vers\"")
             ),
             Ok(()),
         );
-        check_recognised(&line("LEFT", "1.0.0", SUM), Ok(()));
+        check_validation(&line("LEFT", "1.0.0", SUM), Ok(()));
     }
 
     #[test]
-    fn t29_build_metadata_is_part_of_the_version() {
+    fn build_metadata_is_part_of_the_version() {
         let segments = [
             "crates",
             "wasi",
@@ -882,7 +895,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_address(dl: &str, expected: &str) {
+    fn check_download_url(dl: &str, expected: &str) {
         let sum = Sha256::parse(SUM);
         let file = CrateFile::of(&registry(), "MixedCase", "1.0.0+b", sum).unwrap();
         let config = serde_json::json!({ "dl": dl }).to_string();
@@ -890,27 +903,27 @@ mod tests {
     }
 
     #[test]
-    fn every_download_template_is_filled_as_cargo_fills_it() {
-        check_address(
+    fn download_templates_are_filled_as_cargo_fills_them() {
+        check_download_url(
             "http://a.example/dl",
             "http://a.example/dl/MixedCase/1.0.0+b/download",
         );
-        check_address(
+        check_download_url(
             "http://a.example/dl/",
             "http://a.example/dl/MixedCase/1.0.0+b/download",
         );
-        check_address(
+        check_download_url(
             "http://a.example/{lowerprefix}/{prefix}/{crate}-{version}.crate",
             "http://a.example/mi/xe/Mi/xe/MixedCase-1.0.0+b.crate",
         );
-        check_address(
+        check_download_url(
             "http://a.example/{sha256-checksum}",
             &format!("http://a.example/{SUM}"),
         );
     }
 
     #[track_caller]
-    fn check_refused(index: &str, dl: &str, part: &str) {
+    fn check_template_refused(index: &str, dl: &str, part: &str) {
         let registries = Registries::new(Url::parse(index).unwrap(), []);
         let registry = registries.crates_io();
         let config = serde_json::json!({ "dl": dl }).to_string();
@@ -925,20 +938,20 @@ mod tests {
     }
 
     #[test]
-    fn downloads_come_over_the_web_and_no_less_safely_than_the_index() {
+    fn download_templates_must_be_http_and_as_secure_as_the_index() {
         for dl in ["file:///etc", "ftp://a.example/dl", "data:{crate}"] {
-            check_refused("http://a.example/", dl, "neither http nor https");
+            check_template_refused("http://a.example/", dl, "neither http nor https");
         }
-        check_refused("https://a.example/", "http://a.example/dl", "http although");
-        check_refused("https://a.example/", "dl/{crate}", "no address");
-        check_address(
+        check_template_refused("https://a.example/", "http://a.example/dl", "http although");
+        check_template_refused("https://a.example/", "dl/{crate}", "no address");
+        check_download_url(
             "https://a.example/",
             "https://a.example/MixedCase/1.0.0+b/download",
         );
     }
 
     #[test]
-    fn no_crate_chooses_the_host_it_comes_from() {
+    fn markers_before_the_path_of_a_template_are_refused() {
         for dl in [
             "http://{crate}.example/",
             "http://{crate}/",
@@ -952,12 +965,12 @@ mod tests {
             "{crate}://a.example/",
             "http://v{version}.example/{crate}",
         ] {
-            check_refused("http://a.example/", dl, "before the path");
+            check_template_refused("http://a.example/", dl, "before the path");
         }
     }
 
     #[test]
-    fn a_crate_without_its_hash_is_completed_by_its_index_entry() {
+    fn crate_without_hash_is_resolved_by_its_index_entry() {
         let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
         let Location::ListedIn(listing) = file.location() else {
             panic!("needs a listing")
@@ -973,10 +986,10 @@ mod tests {
     }
 
     #[test]
-    fn the_served_config_carries_the_checksum_the_api_and_nothing_about_credentials() {
+    fn client_config_carries_checksum_marker_and_api_but_no_credentials() {
         let upstream =
             br#"{"dl":"http://b.example/dl","api":"http://b.example","auth-required":true}"#;
-        let served = served_config("http://127.0.0.1:3263/", Some(upstream));
+        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream));
         let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
         assert_eq!(
             config["dl"],
@@ -987,7 +1000,7 @@ mod tests {
     }
 
     #[test]
-    fn offline_unheld_versions_are_yanked_and_nothing_else_changes() {
+    fn offline_view_yanks_versions_that_are_not_stored_and_changes_nothing_else() {
         let other = "0".repeat(64);
         let body = format!(
             "{}\n{}\nrubbish\n",
@@ -995,9 +1008,9 @@ mod tests {
             line("left", "1.1.0", &other)
         );
         let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let held = HashSet::from([Sha256::parse(SUM).unwrap()]);
-        let view = entry.offline_view(Bytes::from(body.clone()), &held);
-        let view: Vec<&[u8]> = lines(&view).collect();
+        let stored = HashSet::from([Sha256::parse(SUM).unwrap()]);
+        let view = entry.offline_view(Bytes::from(body.clone()), &stored);
+        let view: Vec<&[u8]> = index_lines(&view).collect();
         assert_eq!(view[0], line("left", "1.0.0", SUM).as_bytes());
         let second: serde_json::Value = serde_json::from_slice(view[1]).unwrap();
         assert_eq!(
@@ -1005,12 +1018,12 @@ mod tests {
             (&"1.1.0".into(), &true.into())
         );
         assert_eq!(view[2], b"rubbish");
-        let none_held = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
-        assert_eq!(none_held, body);
+        let none_stored = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
+        assert_eq!(none_stored, body);
     }
 
     #[test]
-    fn an_entry_leads_to_what_its_newest_version_needs_and_perhaps_to_what_older_series_need() {
+    fn hints_are_the_dependencies_of_the_newest_version_and_unlikely_ones_of_older_series() {
         let deps = |version: &str, deps: &str| {
             line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
         };
@@ -1025,10 +1038,10 @@ mod tests {
         ]
         .join("\n");
         let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let leads: Vec<_> = entry
+        let hints: Vec<_> = entry
             .prefetch_hints(body.as_bytes())
             .into_iter()
-            .map(|lead| (lead.resource.to_string(), lead.is_likely))
+            .map(|hint| (hint.resource.to_string(), hint.is_likely))
             .collect();
         let expected = [
             ("built", true),
@@ -1037,13 +1050,13 @@ mod tests {
             ("other", false),
         ];
         assert_eq!(
-            leads,
+            hints,
             expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))
         );
     }
 
     #[test]
-    fn an_entry_leads_to_the_same_and_makes_the_same_due_however_its_json_is_spaced() {
+    fn hints_and_invalidations_do_not_depend_on_json_white_space() {
         let line = |version: &str, dep: &str, year: u32| {
             format!(
                 r#"{{"name":"a","vers":"{version}","deps":[{{"name":"{dep}","req":"^1"}}],"cksum":"","pubtime":"{year}-01-01T00:00:00Z"}}"#
@@ -1054,21 +1067,21 @@ mod tests {
         let entry = IndexEntry::of(&registry(), "a").unwrap();
         let after = humantime::parse_rfc3339("2024-01-01T00:00:00Z").unwrap();
         let seen = |body: &str| {
-            let leads = entry.prefetch_hints(body.as_bytes());
-            let leads: Vec<_> = leads.iter().map(|lead| lead.resource.to_string()).collect();
+            let hints = entry.prefetch_hints(body.as_bytes());
+            let hints: Vec<_> = hints.iter().map(|hint| hint.resource.to_string()).collect();
             let due = entry.invalidates(None, body.as_bytes(), after, SystemTime::now());
-            (leads, due)
+            (hints, due)
         };
         assert_eq!(seen(&tight), seen(&spaced));
-        let (leads, due) = seen(&spaced);
+        let (hints, due) = seen(&spaced);
         assert_eq!(
-            (leads, due.len()),
+            (hints, due.len()),
             (vec!["index entry of `new`".to_owned()], 1)
         );
     }
 
     #[test]
-    fn an_entry_that_is_wanted_for_something_leads_to_what_the_newest_such_version_needs() {
+    fn hints_of_an_entry_with_requirement_follow_the_newest_matching_version() {
         let deps = |version: &str, deps: &str| {
             line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
         };
@@ -1084,14 +1097,14 @@ mod tests {
             deps("0.8.0", r#"{"name":"other","req":"not a requirement"}"#),
         ]
         .join("\n");
-        let leads = |entry: &Resource| entry.prefetch_hints(body.as_bytes());
-        let told = |leads: &[PrefetchHint]| -> Vec<_> {
-            leads
+        let hints = |entry: &Resource| entry.prefetch_hints(body.as_bytes());
+        let told = |hints: &[PrefetchHint]| -> Vec<_> {
+            hints
                 .iter()
-                .map(|lead| format!("{} {} {}", lead.resource, lead.choice, lead.is_likely))
+                .map(|hint| format!("{} {} {}", hint.resource, hint.choice, hint.is_likely))
                 .collect()
         };
-        let wanted = leads(&IndexEntry::of(&registry(), "left").unwrap());
+        let wanted = hints(&IndexEntry::of(&registry(), "left").unwrap());
         assert_eq!(
             told(&wanted),
             [
@@ -1101,16 +1114,16 @@ mod tests {
                 "index entry of `x` ^3 false",
             ]
         );
-        let further = leads(&wanted[0].resource);
+        let further = hints(&wanted[0].resource);
         assert_eq!(
             told(&further),
             ["index entry of `x` ^2 true", "index entry of `x` ^3 false"]
         );
-        assert!(leads(&further[0].resource).is_empty());
+        assert!(hints(&further[0].resource).is_empty());
     }
 
     #[test]
-    fn t25_new_lines_make_their_dependencies_due_since_publication() {
+    fn new_lines_invalidate_dependencies_checked_before_publication() {
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
         let long_ago = SystemTime::UNIX_EPOCH;

@@ -24,7 +24,7 @@ use crate::{
     cache::{Cache, Demand},
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
-        registry::{CRATES_IO, served_config},
+        registry::{CRATES_IO, config_for_client},
     },
 };
 use connection::{Limits, Protocol};
@@ -252,14 +252,14 @@ impl Server {
             CRATES_IO => format!("http://{authority}/"),
             name => format!("http://{authority}/registry/{name}/"),
         };
-        served_config(&base, stored.as_deref())
+        config_for_client(&base, stored.as_deref())
     }
 
     /// rustup's script, made to work over http against this address.
     async fn script(&self, authority: &str, asked: &Asked, line: Line) -> Response<Outgoing> {
         let script = dist::script(&self.upstreams.dist);
         let served = match self.cache.ensure(&script, Demand::Fresh).await {
-            Ok(ensured) => dist::served_script(
+            Ok(ensured) => dist::script_for_client(
                 &ensured.entry.unwrap_or_default(),
                 &format!("http://{authority}/"),
             )

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::resource::{
         Registries,
-        dist::{Dist, Format},
+        dist::{ArchiveFormat, Dist},
     };
 
     #[track_caller]
@@ -143,7 +143,7 @@ mod tests {
             dist: Dist::new(
                 url("https://dist.example/"),
                 url("https://dist.example/rustup/"),
-                Format::Upstream,
+                ArchiveFormat::Upstream,
             ),
         };
         let (path, query) = path

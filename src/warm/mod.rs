@@ -311,7 +311,7 @@ impl Work {
             let (fetcher, owners) = (self.fetcher.clone(), owners.to_vec());
             self.begin(async move {
                 match fetcher.archive(&file).await {
-                    Ok(had) if file.holds_sources() && fetcher.has(had) => {
+                    Ok(had) if file.is_rust_src() && fetcher.has(had) => {
                         TaskResult::Library(owners, had, fetcher.library_lock(&file).await)
                     }
                     had => TaskResult::Archive(had),

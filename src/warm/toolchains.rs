@@ -88,7 +88,7 @@ impl ToolchainFetcher {
             };
             match day.as_deref().and_then(toolchain::day_before) {
                 Some(before) if lacking < MAX_INCOMPLETE_NIGHTLIES => {
-                    channel = channel.of_day(&before)
+                    channel = channel.on_date(&before)
                 }
                 Some(_) | None => break,
             }
