@@ -1,5 +1,15 @@
-//! What can go wrong on the way to a resource, in words for people: what could not be done, on which resource, the
-//! cause; and a hint. Statuses are the server's business.
+//! [`Error`]: why a client cannot have a resource. Its text is one line in three parts:
+//!
+//! ```text
+//!  cannot fetch the crate `left` 1.0.0: index.example did not answer within 10s; check the network and the proxy settings
+//!  └─ action and resource ───────────┘  └─ cause ──────────────────────────────┘ └─ hint, if the user can do something ─┘
+//! ```
+//!
+//! One fetch can have many clients, and all of them get its error. So `Error` is `Clone`, and causes that are not (of the
+//! system, of TLS) are stored as text. [`chain`] renders those: it is the one place that turns an error and its sources
+//! into a line.
+//!
+//! The HTTP status of each error depends on the client, cargo or rustup: `server/respond.rs` chooses it.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -8,65 +18,65 @@ use crate::{
     upstream::{Failure, FailureKind, Origin},
 };
 
-/// Why a resource cannot be had. `Display` is the whole story on one line.
+/// Why a client cannot have a resource. `Display` is one line without the hint.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Not stored, and larder was told to stay offline.
+    /// Not stored, and larder runs with `--offline`.
     #[error("cannot serve {resource}: it is not in the larder, and larder runs offline")]
     Offline {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
     },
-    /// Not stored, and upstream was found out of reach a moment ago.
-    #[error("cannot fetch {resource}: {origin} is out of reach since {} ({cause})", short(*.since))]
+    /// Not stored, and upstream's circuit breaker is open.
+    #[error("cannot fetch {resource}: {origin} is out of reach since {} ({cause})", whole_seconds(*.since))]
     Down {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
         /// The upstream.
         origin: Origin,
-        /// For how long.
+        /// Time since the breaker opened.
         since: Duration,
-        /// How it was found out.
+        /// The failure that opened it.
         cause: String,
     },
-    /// Upstream was asked and gave no good answer.
+    /// All attempts to fetch it failed.
     #[error("cannot fetch {resource}: {failure}{}", attempts(*.tried))]
     Upstream {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
         /// The last failure.
         failure: Failure,
-        /// How often it was tried.
+        /// Number of attempts.
         tried: usize,
     },
-    /// The client has waited as long as it can, and the fetch goes on.
+    /// The client's time limit passed. The fetch goes on.
     #[error("cannot fetch {resource}: {upstream} did not answer within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
-        /// The upstream, or how to find out which it is.
+        /// The upstream, or a description while its address is not known.
         upstream: String,
         /// The time limit.
         after: Duration,
     },
-    /// Upstream's word, now or a moment ago, that there is no such thing.
+    /// Upstream says that it does not exist. The negative cache may have remembered that.
     #[error("upstream has no {resource}")]
     Absent {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
     },
     /// The index entry does not list the version.
     #[error("cannot serve {resource}: its index entry does not list that version")]
     Unlisted {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
     },
-    /// The stored index entry does not list the version, and upstream cannot be asked whether it does by now.
+    /// The stored index entry does not list the version, and upstream cannot be asked for a newer entry.
     #[error(
         "cannot serve {resource}: the stored index entry does not list that version, and upstream cannot be asked now"
     )]
     Outdated {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
     },
     /// The store failed.
@@ -74,27 +84,28 @@ pub enum Error {
     Store {
         /// `read` or `store`.
         verb: &'static str,
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
-        /// The store's word.
+        /// Text of the store's error.
         cause: String,
-        /// Whether room is what is missing.
+        /// Whether the disk is full.
         full: bool,
     },
-    /// The fetch ended without a word, which is a bug.
+    /// The fetch ended without a result, which is a bug.
     #[error("cannot fetch {resource}: the fetch ended without a result, which is a bug in larder")]
     Abandoned {
-        /// What was asked for.
+        /// The resource, as people write it.
         resource: String,
     },
 }
 
 impl Error {
-    /// The store failed to `verb` it.
+    /// The store failed to `verb` the resource. The text omits paths, since clients see it.
     pub(crate) fn store(verb: &'static str, resource: impl ToString, error: &StoreError) -> Self {
         let cause = match error {
-            StoreError::Full(_) => error.to_string(),
-            StoreError::Damaged { .. } | StoreError::Unusable { .. } => error.to_string(),
+            StoreError::Full(_) | StoreError::Damaged { .. } | StoreError::Unusable { .. } => {
+                error.to_string()
+            }
             StoreError::Io { source, .. } => source.to_string(),
         };
         Self::Store {
@@ -105,7 +116,7 @@ impl Error {
         }
     }
 
-    /// One thing the user can do about it, if there is one.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
@@ -120,7 +131,7 @@ impl Error {
         }
     }
 
-    /// The whole story and the hint, on one line: cargo shows the beginning of an answer's body.
+    /// The text and the hint on one line: cargo shows only the beginning of a response's body.
     pub fn with_hint(&self) -> String {
         match self.hint() {
             Some(hint) => format!("{self}; {hint}"),
@@ -151,7 +162,7 @@ fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
     }
 }
 
-/// An error and its causes on one line. What an error says of its cause by itself is not said again.
+/// Renders an error and its sources on one line. A source that the text before it already ends with is not repeated.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -173,8 +184,8 @@ fn attempts(tried: usize) -> String {
     }
 }
 
-/// Whole seconds, which is all a person wants.
-fn short(duration: Duration) -> humantime::FormattedDuration {
+/// Rounds down to seconds for people.
+fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
@@ -185,16 +196,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once_whether_or_not_the_error_tells_them_itself() {
+    fn chain_renders_each_cause_once() {
         let cause = || io::Error::other("the disk is gone");
-        let tells = StoreError::Io {
+        let embedding = StoreError::Io {
             path: "a".into(),
             source: cause(),
         };
-        assert_eq!(chain(&tells), "a: the disk is gone");
-        let tells_not = StoreError::Full(cause());
+        assert_eq!(chain(&embedding), "a: the disk is gone");
+        let silent = StoreError::Full(cause());
         assert_eq!(
-            chain(&tells_not),
+            chain(&silent),
             "no space left in the store: the disk is gone"
         );
         assert_eq!(chain(&cause()), "the disk is gone");

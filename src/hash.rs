@@ -1,39 +1,45 @@
-//! SHA-256 as a value and as a running sum. Which hash belongs to which thing is for others to know.
+//! SHA-256: [`Sha256`], a digest as a value, and [`Hasher`], which computes one while a body arrives.
+//!
+//! Everything that larder stores is verified against a digest or identified by one: crates by the index, dist files by
+//! the manifest or a sidecar, index entries by the `ETag` that clients get.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-/// A SHA-256 sum. Prints as 64 lower-case hex digits.
+/// A SHA-256 digest. `Display` prints 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
+/// A text is not 64 hex digits.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a sha256")]
+pub struct InvalidSha256(String);
+
 impl Sha256 {
-    /// The sum of `bytes`.
+    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// Reads 64 hex digits in either case; anything else is `None`.
+    /// Parses 64 hex digits in either case.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 64 {
             return None;
         }
-        let mut sum = [0; 32];
-        for (byte, pair) in sum.iter_mut().zip(digits.chunks_exact(2)) {
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
             let high = char::from(pair[0]).to_digit(16)?;
             let low = char::from(pair[1]).to_digit(16)?;
             *byte = u8::try_from(high * 16 + low).ok()?;
         }
-        Some(Self(sum))
+        Some(Self(digest))
     }
-}
 
-impl Sha256 {
-    /// The 64 digits, in ASCII. Each answer carries one: this is much faster than formatting byte by byte.
+    /// The 64 hex digits in ASCII. Each response carries one: a table is much faster than formatting byte by byte.
     pub fn digits(&self) -> [u8; 64] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 64];
@@ -58,30 +64,30 @@ impl fmt::Debug for Sha256 {
 }
 
 impl TryFrom<String> for Sha256 {
-    type Error = String;
+    type Error = InvalidSha256;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text).ok_or_else(|| format!("`{text}` is not a sha256"))
+        Self::parse(&text).ok_or(InvalidSha256(text))
     }
 }
 
 impl From<Sha256> for String {
-    fn from(sum: Sha256) -> Self {
-        sum.to_string()
+    fn from(digest: Sha256) -> Self {
+        digest.to_string()
     }
 }
 
-/// A sum in the making, fed piece by piece as a body arrives.
+/// Computes a digest chunk by chunk.
 #[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Adds the next piece.
+    /// Adds the next chunk.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The sum of all pieces so far.
+    /// The digest of all chunks.
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
     }
@@ -92,16 +98,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sum_reads_back_what_it_printed_in_either_case() {
-        let sum = Sha256::of(b"larder");
-        assert_eq!(Sha256::parse(&sum.to_string()), Some(sum));
-        assert_eq!(Sha256::parse(&sum.to_string().to_uppercase()), Some(sum));
+    fn a_digest_parses_from_either_case() {
+        let digest = Sha256::of(b"larder");
+        assert_eq!(Sha256::parse(&digest.to_string()), Some(digest));
+        assert_eq!(
+            Sha256::parse(&digest.to_string().to_uppercase()),
+            Some(digest)
+        );
         assert_eq!(Sha256::parse("abc"), None);
         assert_eq!(Sha256::parse(&"g".repeat(64)), None);
     }
 
     #[test]
-    fn pieces_sum_to_the_whole() {
+    fn chunks_give_the_digest_of_the_whole() {
         let mut hasher = Hasher::default();
         hasher.update(b"lar");
         hasher.update(b"der");

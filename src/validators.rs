@@ -1,8 +1,11 @@
-//! Upstream's validators, as they travel between the store and the way out. What they mean is upstream's business.
+//! [`Validators`]: the `ETag` and `Last-Modified` of an upstream's response. The store keeps them with the body, and the next
+//! request sends them back, so that upstream can answer 304 instead of the body (RFC 9110, section 13).
+//!
+//! They are upstream's. Clients get validators of larder's own, computed from the bytes that are served.
 
 use serde::{Deserialize, Serialize};
 
-/// What upstream wants to see again in a conditional request, verbatim.
+/// Validators of a stored body, verbatim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
     /// `ETag`.
@@ -14,7 +17,7 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Whether there is nothing to send.
+    /// Whether a request with these would be unconditional.
     pub fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
