@@ -38,26 +38,26 @@ use super::h2c::{self, Opening, PREFACE};
 
 /// Read buffer, and bound of what is buffered for writing, of an HTTP/1 connection. It bounds a request head; hyper's
 /// default of 400 kB would let a few hundred clients fill the memory with half heads.
-const HTTP1_BUFFER: usize = 64 * 1024;
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What HTTP/2 buffers for each stream before it asks the body for more. Two chunks of an ordinary body, so that one
 /// is written while the next is read; hyper's default of 400 kB costs 50 streaming clients 20 MB.
-const HTTP2_STREAM_BUFFER: usize = 128 * 1024;
+const HTTP2_STREAM_BUFFER_BYTES: usize = 128 * 1024;
 
 /// How much of request bodies HTTP/2 clients may send unasked. larder reads next to none; this is the protocol's
 /// own initial value, where hyper would offer 1 MB.
-const HTTP2_RECEIVE_WINDOW: u32 = 65_535;
+const HTTP2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
 
 /// Streams a client may open and reset again before they were looked at ("rapid reset"). A client that gives up on a
 /// whole batch of downloads can reach some dozens, an attack thousands.
-const HTTP2_PENDING_RESETS: usize = 100;
+const HTTP2_MAX_PENDING_RESETS: usize = 100;
 
 /// Streams reset by us for a client's errors before the connection is given up.
-const HTTP2_LOCAL_RESETS: usize = 256;
+const HTTP2_MAX_LOCAL_RESETS: usize = 256;
 
 /// Bytes that count as progress of an HTTP/2 connection. More than all acknowledgements of a silent client's pings
 /// within a limit of a minute, less than any transfer moves.
-const PROGRESS: u64 = 1024;
+const PROGRESS_BYTES: u64 = 1024;
 
 /// How long a client may stand still.
 #[derive(Clone, Debug)]
@@ -67,13 +67,13 @@ pub struct Limits {
     pub first_bytes: Duration,
     /// For a whole HTTP/1 request head, counted from the end of the answer before: also how long an idle connection is
     /// kept, in HTTP/2 too. A minute: cargo reuses a connection within one command only.
-    pub head: Duration,
+    pub request_head: Duration,
     /// For a client to take anything of an answer. A minute: cargo itself gives up after half of it.
     pub write_stall: Duration,
     /// When stopping, for a connection on which no request is under way, or half of one. A first request that is on its way is still
     /// answered, because a connection closed without any answer is the one failure that cargo does not retry. An HTTP/2
     /// client needs it to acknowledge the end; one that does not listen is not waited for. One second: a round trip.
-    pub last_call: Duration,
+    pub drain: Duration,
     /// Requests at once on one HTTP/2 connection. libcurl uses no more than 100, whatever is offered; others do.
     pub h2_streams: u32,
 }
@@ -82,9 +82,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             first_bytes: Duration::from_secs(10),
-            head: Duration::from_secs(60),
+            request_head: Duration::from_secs(60),
             write_stall: Duration::from_secs(60),
-            last_call: Duration::from_secs(1),
+            drain: Duration::from_secs(1),
             h2_streams: 256,
         }
     }
@@ -105,9 +105,9 @@ pub enum Protocol {
 #[derive(Debug)]
 pub enum ConnectionError {
     /// No first bytes, request head or HTTP/2 opening came in time. An HTTP/1 connection that was idle ends so too.
-    Silent,
+    RequestTimeout,
     /// The client took nothing of an answer for [`Limits::write_stall`].
-    Stalled,
+    WriteTimeout,
     /// The socket failed before it was known what the client speaks.
     Socket(io::Error),
     /// The client left in the middle, broke the protocol, or an answer's body failed.
@@ -118,8 +118,8 @@ impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("cannot go on with a connection: ")?;
         match self {
-            Self::Silent => f.write_str("the client sent no complete request in time"),
-            Self::Stalled => f.write_str("the client took nothing of an answer in time"),
+            Self::RequestTimeout => f.write_str("the client sent no complete request in time"),
+            Self::WriteTimeout => f.write_str("the client took nothing of an answer in time"),
             Self::Socket(_) => f.write_str("the socket failed"),
             Self::Http(_) => f.write_str("the exchange failed"),
         }
@@ -129,7 +129,7 @@ impl fmt::Display for ConnectionError {
 impl Error for ConnectionError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Silent | Self::Stalled => None,
+            Self::RequestTimeout | Self::WriteTimeout => None,
             Self::Socket(cause) => Some(cause),
             Self::Http(cause) => Some(cause),
         }
@@ -160,21 +160,21 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut wire = Wire::new(io, limits.write_stall);
-    let Some(protocol) = sniff(&mut wire, limits, &mut stopping).await? else {
+    let mut stream = BoundedStream::new(io, limits.write_stall);
+    let Some(protocol) = sniff(&mut stream, limits, &mut stopping).await? else {
         return Ok(());
     };
-    let (wire, protocol, request) = if protocol == Protocol::Http2 {
-        (wire, protocol, Bytes::new())
+    let (stream, protocol, request) = if protocol == Protocol::Http2 {
+        (stream, protocol, Bytes::new())
     } else {
-        match http1(wire, service.clone(), limits, upgrade, &mut stopping).await? {
-            Some((wire, request)) => (wire, Protocol::H2c, request),
+        match http1(stream, service.clone(), limits, upgrade, &mut stopping).await? {
+            Some((stream, request)) => (stream, Protocol::H2c, request),
             None => return Ok(()),
         }
     };
     // Boxed, because otherwise every HTTP/1 connection carries the room for it.
     Box::pin(http2(
-        wire,
+        stream,
         protocol,
         request,
         service,
@@ -185,7 +185,7 @@ where
 }
 
 /// Resolves when stopping is ordered.
-async fn ordered(stopping: &mut watch::Receiver<bool>) {
+async fn stop_requested(stopping: &mut watch::Receiver<bool>) {
     // A sender that is gone can give no order any more, and means that the server is.
     drop(stopping.wait_for(|stop| *stop).await);
 }
@@ -193,7 +193,7 @@ async fn ordered(stopping: &mut watch::Receiver<bool>) {
 /// Which protocol the client speaks, told by as few bytes as possible, which are read again afterwards. `None` when
 /// the client left, or stopping was ordered, before it said so.
 async fn sniff<I: AsyncRead + Unpin>(
-    wire: &mut Wire<I>,
+    stream: &mut BoundedStream<I>,
     limits: &Limits,
     stopping: &mut watch::Receiver<bool>,
 ) -> Result<Option<Protocol>, ConnectionError> {
@@ -203,7 +203,7 @@ async fn sniff<I: AsyncRead + Unpin>(
     let protocol = loop {
         tokio::select! {
             biased;
-            read = wire.io.read_buf(&mut first) => match read {
+            read = stream.io.read_buf(&mut first) => match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => if let Some(protocol) = protocol_of(&first) {
                     break protocol;
@@ -211,15 +211,15 @@ async fn sniff<I: AsyncRead + Unpin>(
                 Err(cause) => return Err(ConnectionError::Socket(cause)),
             },
             () = sleep_until(deadline) => {
-                return if stop { Ok(None) } else { Err(ConnectionError::Silent) };
+                return if stop { Ok(None) } else { Err(ConnectionError::RequestTimeout) };
             }
-            () = ordered(stopping), if !stop => {
+            () = stop_requested(stopping), if !stop => {
                 stop = true;
-                deadline = deadline.min(Instant::now() + limits.last_call);
+                deadline = deadline.min(Instant::now() + limits.drain);
             }
         }
     };
-    wire.unread = first.freeze();
+    stream.unread = first.freeze();
     Ok(Some(protocol))
 }
 
@@ -238,12 +238,12 @@ fn protocol_of(first: &[u8]) -> Option<Protocol> {
 /// Serves HTTP/1. When the client switched to HTTP/2, gives back the connection and the HEADERS frame that stands for
 /// the request to be answered there.
 async fn http1<I, S, F, B>(
-    wire: Wire<I>,
+    stream: BoundedStream<I>,
     service: S,
     limits: &Limits,
     upgrade: bool,
     stopping: &mut watch::Receiver<bool>,
-) -> Result<Option<(Wire<I>, Bytes)>, ConnectionError>
+) -> Result<Option<(BoundedStream<I>, Bytes)>, ConnectionError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Fn(Request<Incoming>, Protocol) -> F,
@@ -251,7 +251,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let activity = Arc::clone(&wire.activity);
+    let activity = Arc::clone(&stream.activity);
     let switch: Mutex<Option<(OnUpgrade, Bytes)>> = Mutex::new(None);
     let stop = stopping.clone();
     let answer = service_fn(|mut request: Request<Incoming>| {
@@ -270,10 +270,10 @@ where
             }
             None => Some(service(request, Protocol::Http1)),
         };
-        let stream = Stream::begin(&activity);
+        let guard = RequestGuard::begin(&activity);
         async move {
             Ok::<_, Infallible>(match answer {
-                Some(answer) => answer.await.map(|body| Reply::tracked(body, stream)),
+                Some(answer) => answer.await.map(|body| TrackedBody::new(body, guard)),
                 None => switching_protocols(),
             })
         }
@@ -282,12 +282,12 @@ where
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
-        .max_buf_size(HTTP1_BUFFER)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
         .half_close(false);
     {
         let connection = pin!(
             builder
-                .serve_connection(TokioIo::new(wire), answer)
+                .serve_connection(TokioIo::new(stream), answer)
                 .with_upgrades()
         );
         let opened = AtomicBool::new(true);
@@ -308,17 +308,19 @@ where
         return Ok(None);
     };
     let upgraded = switched.await.map_err(|cause| activity.explain(cause))?;
-    let parts = upgraded.downcast::<TokioIo<Wire<I>>>().map_err(|_| {
-        let cause = io::Error::other("the upgraded connection is not the one that was served");
-        ConnectionError::Socket(cause)
-    })?;
-    let mut wire = parts.io.into_inner();
-    wire.unread = parts.read_buf;
-    Ok(Some((wire, frame)))
+    let parts = upgraded
+        .downcast::<TokioIo<BoundedStream<I>>>()
+        .map_err(|_| {
+            let cause = io::Error::other("the upgraded connection is not the one that was served");
+            ConnectionError::Socket(cause)
+        })?;
+    let mut stream = parts.io.into_inner();
+    stream.unread = parts.read_buf;
+    Ok(Some((stream, frame)))
 }
 
-fn switching_protocols<B>() -> Response<Reply<B>> {
-    let mut response = Response::new(Reply::none());
+fn switching_protocols<B>() -> Response<TrackedBody<B>> {
+    let mut response = Response::new(TrackedBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -329,11 +331,11 @@ fn switching_protocols<B>() -> Response<Reply<B>> {
 /// Serves HTTP/2 from the client's preface on. `request` is the HEADERS frame of the request that asked for it.
 ///
 /// No pings are sent: a client that reads slowly through deep buffers answers them late and would be cut although it
-/// makes progress, and what pings would find out, [`Watch`] sees anyway.
+/// makes progress, and what pings would find out, [`IdleDetector`] sees anyway.
 async fn http2<I, S, F, B>(
-    wire: Wire<I>,
+    stream: BoundedStream<I>,
     protocol: Protocol,
-    request: Bytes,
+    headers_frame: Bytes,
     service: S,
     limits: &Limits,
     stopping: &mut watch::Receiver<bool>,
@@ -345,27 +347,24 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let activity = Arc::clone(&wire.activity);
+    let activity = Arc::clone(&stream.activity);
     let opened = Arc::new(AtomicBool::new(false));
     let answer = service_fn(|request: Request<Incoming>| {
-        let stream = Stream::begin(&activity);
-        let answer = service(request, protocol);
-        async move {
-            let response = answer.await;
-            Ok::<_, Infallible>(response.map(|body| Reply::tracked(body, stream)))
-        }
+        let guard = RequestGuard::begin(&activity);
+        let response = service(request, protocol);
+        async move { Ok::<_, Infallible>(response.await.map(|body| TrackedBody::new(body, guard))) }
     });
 
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(h2c::MAX_HEADER_LIST)
-        .max_send_buf_size(HTTP2_STREAM_BUFFER)
-        .initial_stream_window_size(HTTP2_RECEIVE_WINDOW)
-        .initial_connection_window_size(HTTP2_RECEIVE_WINDOW)
-        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
-        .max_local_error_reset_streams(HTTP2_LOCAL_RESETS);
-    let io = TokioIo::new(Opening::new(wire, request, Arc::clone(&opened)));
+        .max_send_buf_size(HTTP2_STREAM_BUFFER_BYTES)
+        .initial_stream_window_size(HTTP2_RECEIVE_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_RECEIVE_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(HTTP2_MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(HTTP2_MAX_LOCAL_RESETS);
+    let io = TokioIo::new(Opening::new(stream, headers_frame, Arc::clone(&opened)));
     let connection = pin!(builder.serve_connection(io, answer));
     drive(
         connection,
@@ -389,91 +388,97 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     limits: &Limits,
     stopping: &mut watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
-    let mut watch = Watch::new(limits, Instant::now());
-    let mut looks = every(limits.first_bytes.min(limits.head).min(limits.write_stall) / 4);
+    let mut detector = IdleDetector::new(limits, Instant::now());
+    let mut ticks = ticker(
+        limits
+            .first_bytes
+            .min(limits.request_head)
+            .min(limits.write_stall)
+            / 4,
+    );
     let mut stop = false;
     loop {
         tokio::select! {
             // The connection first: an HTTP/1 one that has not read what was sniffed takes itself for idle.
             biased;
             ended = connection.as_mut() => return ended.map_err(|cause| activity.explain(cause)),
-            () = ordered(stopping), if !stop => {
+            () = stop_requested(stopping), if !stop => {
                 stop = true;
                 graceful_shutdown(connection.as_mut());
-                watch.close(Instant::now(), limits.last_call);
-                looks = every(limits.last_call / 4);
+                detector.start_drain(Instant::now(), limits.drain);
+                ticks = ticker(limits.drain / 4);
             }
-            now = looks.tick() => {
-                let seen = activity.look(opened.load(Ordering::Relaxed));
-                match watch.judge(now, &seen) {
+            now = ticks.tick() => {
+                let sample = activity.sample(opened.load(Ordering::Relaxed));
+                match detector.check(now, &sample) {
                     Verdict::Alive => {}
-                    Verdict::Idle if protocol == Protocol::Http1 => return Err(ConnectionError::Silent),
+                    Verdict::Idle if protocol == Protocol::Http1 => return Err(ConnectionError::RequestTimeout),
                     Verdict::Idle => {
                         graceful_shutdown(connection.as_mut());
-                        watch.close(now, limits.first_bytes);
+                        detector.start_drain(now, limits.first_bytes);
                     }
-                    Verdict::Gone => return Ok(()),
-                    Verdict::Silent => return Err(ConnectionError::Silent),
-                    Verdict::Stalled => return Err(ConnectionError::Stalled),
+                    Verdict::Drained => return Ok(()),
+                    Verdict::RequestTimeout => return Err(ConnectionError::RequestTimeout),
+                    Verdict::WriteTimeout => return Err(ConnectionError::WriteTimeout),
                 }
             }
         }
     }
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+fn ticker(period: Duration) -> tokio::time::Interval {
     let period = period.max(Duration::from_millis(1));
-    let mut looks = interval_at(Instant::now() + period, period);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// What goes on over one connection, counted by its parts.
 #[derive(Debug, Default)]
 struct Activity {
     /// Bytes written to the socket.
-    written: AtomicU64,
+    bytes_written: AtomicU64,
     /// A write waits for the client.
-    blocked: AtomicBool,
+    write_blocked: AtomicBool,
     /// A write waited for too long, and was failed for it.
-    stalled: AtomicBool,
+    write_timed_out: AtomicBool,
     /// HTTP/2 requests that came, and those whose answer is with the connection or dropped.
-    begun: AtomicU64,
+    started: AtomicU64,
     finished: AtomicU64,
     /// Bodies whose last chunk the connection still holds: it asks for the next as soon as the client has room.
-    held: AtomicUsize,
+    chunks_buffered: AtomicUsize,
 }
 
 /// A look at an [`Activity`].
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Sample {
     opened: bool,
-    written: u64,
-    blocked: bool,
-    begun: u64,
+    bytes_written: u64,
+    write_blocked: bool,
+    started: u64,
     open: u64,
-    held: usize,
+    chunks_buffered: usize,
 }
 
 impl Activity {
-    fn look(&self, opened: bool) -> Seen {
+    fn sample(&self, opened: bool) -> Sample {
         // In this order `open` can come out too high and never too low.
         let finished = self.finished.load(Ordering::Acquire);
-        let begun = self.begun.load(Ordering::Acquire);
-        Seen {
+        let started = self.started.load(Ordering::Acquire);
+        Sample {
             opened,
-            written: self.written.load(Ordering::Relaxed),
-            blocked: self.blocked.load(Ordering::Relaxed),
-            begun,
-            open: begun.saturating_sub(finished),
-            held: self.held.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            write_blocked: self.write_blocked.load(Ordering::Relaxed),
+            started,
+            open: started.saturating_sub(finished),
+            chunks_buffered: self.chunks_buffered.load(Ordering::Relaxed),
         }
     }
 
     /// The reason behind hyper's error where it was made here.
     fn explain(&self, cause: hyper::Error) -> ConnectionError {
-        if self.stalled.load(Ordering::Relaxed) {
-            ConnectionError::Stalled
+        if self.write_timed_out.load(Ordering::Relaxed) {
+            ConnectionError::WriteTimeout
         } else {
             ConnectionError::Http(cause)
         }
@@ -483,23 +488,23 @@ impl Activity {
 /// Judges from looks at its activity whether a connection goes on.
 ///
 /// hyper bounds none of this. In particular, a client that grants no flow-control window never lets a write wait, so
-/// the bound of [`Wire`] does not see it. Limits are kept to about the distance between two looks.
+/// the bound of [`BoundedStream`] does not see it. Limits are kept to about the distance between two ticks.
 #[derive(Debug)]
-struct Watch {
+struct IdleDetector {
     first_bytes: Duration,
-    head: Duration,
+    request_head: Duration,
     write_stall: Duration,
     /// Set once the client was told that the connection ends: how long it may then stand still.
-    closing: Option<Duration>,
-    since: Instant,
+    draining: Option<Duration>,
+    opened_at: Instant,
     /// Requests at the last look, and when there last was one under way.
-    begun: u64,
-    busy_at: Instant,
+    started: u64,
+    last_request_at: Instant,
     /// Bytes written when there last was progress, and when that was.
-    written: u64,
-    moved_at: Instant,
+    bytes_written: u64,
+    last_progress_at: Instant,
     /// When last no body waited for the client.
-    unheld_at: Instant,
+    last_unbuffered_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -508,69 +513,69 @@ enum Verdict {
     /// No request for so long that the client is to be told to go.
     Idle,
     /// It was told and has nothing to wait for any more.
-    Gone,
+    Drained,
     /// HTTP/2 was not opened in time.
-    Silent,
+    RequestTimeout,
     /// Answers wait for the client, which takes nothing.
-    Stalled,
+    WriteTimeout,
 }
 
-impl Watch {
+impl IdleDetector {
     fn new(limits: &Limits, now: Instant) -> Self {
         Self {
             first_bytes: limits.first_bytes,
-            head: limits.head,
+            request_head: limits.request_head,
             write_stall: limits.write_stall,
-            closing: None,
-            since: now,
-            begun: 0,
-            busy_at: now,
-            written: 0,
-            moved_at: now,
-            unheld_at: now,
+            draining: None,
+            opened_at: now,
+            started: 0,
+            last_request_at: now,
+            bytes_written: 0,
+            last_progress_at: now,
+            last_unbuffered_at: now,
         }
     }
 
     /// The client is told to go, and may stand still for so long.
-    fn close(&mut self, now: Instant, patience: Duration) {
-        self.closing = Some(patience);
-        self.first_bytes = self.first_bytes.min(now - self.since + patience);
-        self.busy_at = now;
+    fn start_drain(&mut self, now: Instant, patience: Duration) {
+        self.draining = Some(patience);
+        self.first_bytes = self.first_bytes.min(now - self.opened_at + patience);
+        self.last_request_at = now;
     }
 
-    fn judge(&mut self, now: Instant, seen: &Seen) -> Verdict {
-        if seen.open > 0 || seen.begun > self.begun {
-            self.begun = seen.begun;
-            self.busy_at = now;
+    fn check(&mut self, now: Instant, sample: &Sample) -> Verdict {
+        if sample.open > 0 || sample.started > self.started {
+            self.started = sample.started;
+            self.last_request_at = now;
         }
-        if seen.written >= self.written + PROGRESS {
-            self.written = seen.written;
-            self.moved_at = now;
+        if sample.bytes_written >= self.bytes_written + PROGRESS_BYTES {
+            self.bytes_written = sample.bytes_written;
+            self.last_progress_at = now;
         }
-        if seen.held == 0 {
-            self.unheld_at = now;
+        if sample.chunks_buffered == 0 {
+            self.last_unbuffered_at = now;
         }
 
-        if !seen.opened {
-            return if now - self.since >= self.first_bytes {
-                Verdict::Silent
+        if !sample.opened {
+            return if now - self.opened_at >= self.first_bytes {
+                Verdict::RequestTimeout
             } else {
                 Verdict::Alive
             };
         }
         // A body that waits only now may wait for the first bytes after a long pause of its source.
-        if now - self.moved_at.max(self.unheld_at) >= self.write_stall {
-            return Verdict::Stalled;
+        if now - self.last_progress_at.max(self.last_unbuffered_at) >= self.write_stall {
+            return Verdict::WriteTimeout;
         }
         // Without a request under way, ends of answers may still be buffered, which is progress or a blocked write. The
         // latter has its own bound.
-        let quiet = now - self.moved_at.max(self.busy_at);
-        if seen.open > 0 || seen.blocked {
+        let quiet = now - self.last_progress_at.max(self.last_request_at);
+        if sample.open > 0 || sample.write_blocked {
             return Verdict::Alive;
         }
-        match self.closing {
-            Some(patience) if quiet >= patience => Verdict::Gone,
-            None if quiet >= self.head => Verdict::Idle,
+        match self.draining {
+            Some(patience) if quiet >= patience => Verdict::Drained,
+            None if quiet >= self.request_head => Verdict::Idle,
             Some(_) | None => Verdict::Alive,
         }
     }
@@ -578,64 +583,68 @@ impl Watch {
 
 /// One HTTP/2 request under way, from its arrival until its answer's body is with the connection or dropped.
 #[derive(Debug)]
-struct Stream {
+struct RequestGuard {
     activity: Arc<Activity>,
-    holds: bool,
+    is_buffered: bool,
 }
 
-impl Stream {
+impl RequestGuard {
     fn begin(activity: &Arc<Activity>) -> Self {
-        activity.begun.fetch_add(1, Ordering::Release);
+        activity.started.fetch_add(1, Ordering::Release);
         Self {
             activity: Arc::clone(activity),
-            holds: false,
+            is_buffered: false,
         }
     }
 
     /// Notes whether the connection holds a chunk of this answer.
-    fn hold(&mut self, holds: bool) {
-        if holds && !self.holds {
-            self.activity.held.fetch_add(1, Ordering::Relaxed);
-        } else if !holds && self.holds {
-            self.activity.held.fetch_sub(1, Ordering::Relaxed);
+    fn set_buffered(&mut self, is_buffered: bool) {
+        if is_buffered && !self.is_buffered {
+            self.activity
+                .chunks_buffered
+                .fetch_add(1, Ordering::Relaxed);
+        } else if !is_buffered && self.is_buffered {
+            self.activity
+                .chunks_buffered
+                .fetch_sub(1, Ordering::Relaxed);
         }
-        self.holds = holds;
+        self.is_buffered = is_buffered;
     }
 }
 
-impl Drop for Stream {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.hold(false);
+        self.set_buffered(false);
         self.activity.finished.fetch_add(1, Ordering::Release);
     }
 }
 
 pin_project! {
     /// The body of an answer, or of a 101, which has none.
-    struct Reply<B> {
+    struct TrackedBody<B> {
         #[pin]
         body: Option<B>,
-        stream: Option<Stream>,
+        guard: Option<RequestGuard>,
     }
 }
 
-impl<B> Reply<B> {
-    fn none() -> Self {
+impl<B> TrackedBody<B> {
+    fn empty() -> Self {
         Self {
             body: None,
-            stream: None,
+            guard: None,
         }
     }
 
-    fn tracked(body: B, stream: Stream) -> Self {
+    fn new(body: B, guard: RequestGuard) -> Self {
         Self {
             body: Some(body),
-            stream: Some(stream),
+            guard: Some(guard),
         }
     }
 }
 
-impl<B: Body> Body for Reply<B> {
+impl<B: Body> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -647,12 +656,12 @@ impl<B: Body> Body for Reply<B> {
         let Some(body) = this.body.as_pin_mut() else {
             return Poll::Ready(None);
         };
-        if let Some(stream) = this.stream {
-            stream.hold(false);
+        if let Some(guard) = this.guard {
+            guard.set_buffered(false);
         }
         let frame = ready!(body.poll_frame(cx));
-        if let (Some(stream), Some(Ok(_))) = (this.stream, &frame) {
-            stream.hold(true);
+        if let (Some(guard), Some(Ok(_))) = (this.guard, &frame) {
+            guard.set_buffered(true);
         }
         Poll::Ready(frame)
     }
@@ -668,9 +677,9 @@ impl<B: Body> Body for Reply<B> {
     }
 }
 
-/// The client's end of the wire: reads again what was read too early, and fails a write that waits for too long.
+/// The client's end of the stream: reads again what was read too early, and fails a write that waits for too long.
 #[derive(Debug)]
-struct Wire<I> {
+struct BoundedStream<I> {
     io: I,
     /// What is to be read before the rest of `io`.
     unread: Bytes,
@@ -678,36 +687,36 @@ struct Wire<I> {
     /// Made when a write has to wait for the first time; most connections never need one.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether `timer` runs.
-    waits: bool,
+    is_waiting: bool,
     activity: Arc<Activity>,
 }
 
-impl<I> Wire<I> {
+impl<I> BoundedStream<I> {
     fn new(io: I, write_stall: Duration) -> Self {
         Self {
             io,
             unread: Bytes::new(),
             write_stall,
             timer: None,
-            waits: false,
+            is_waiting: false,
             activity: Arc::default(),
         }
     }
 
     /// Counts a write that made progress, and bounds the wait of one that made none.
-    fn bound(
+    fn limit_wait(
         &mut self,
         cx: &mut Context<'_>,
         write: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = write {
-            if self.waits {
-                self.waits = false;
-                self.activity.blocked.store(false, Ordering::Relaxed);
+            if self.is_waiting {
+                self.is_waiting = false;
+                self.activity.write_blocked.store(false, Ordering::Relaxed);
             }
             if let Ok(size) = written {
                 self.activity
-                    .written
+                    .bytes_written
                     .fetch_add(size as u64, Ordering::Relaxed);
             }
             return Poll::Ready(written);
@@ -717,18 +726,18 @@ impl<I> Wire<I> {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if !self.waits {
-            self.waits = true;
-            self.activity.blocked.store(true, Ordering::Relaxed);
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.activity.write_blocked.store(true, Ordering::Relaxed);
             timer.as_mut().reset(deadline);
         }
         ready!(timer.as_mut().poll(cx));
-        self.activity.stalled.store(true, Ordering::Relaxed);
+        self.activity.write_timed_out.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Wire<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -747,14 +756,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Wire<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Wire<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for BoundedStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.bound(cx, write)
+        self.limit_wait(cx, write)
     }
 
     fn poll_write_vectored(
@@ -763,7 +772,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Wire<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.bound(cx, write)
+        self.limit_wait(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -797,25 +806,25 @@ mod tests {
         assert_eq!(protocol_of(b"PRI * HTTP/1.1\r\n"), Some(Protocol::Http1));
     }
 
-    const OPEN: Seen = Seen {
+    const OPEN: Sample = Sample {
         opened: true,
-        written: 0,
-        blocked: false,
-        begun: 0,
+        bytes_written: 0,
+        write_blocked: false,
+        started: 0,
         open: 0,
-        held: 0,
+        chunks_buffered: 0,
     };
 
     /// Looks once a second, at what `seen` says for that second, until the verdict is not `Alive`.
-    fn verdict(closing: Option<Duration>, seen: impl Fn(u64) -> Seen) -> (u64, Verdict) {
+    fn verdict(draining: Option<Duration>, sample: impl Fn(u64) -> Sample) -> (u64, Verdict) {
         let limits = Limits::default();
         let start = Instant::now();
-        let mut watch = Watch::new(&limits, start);
-        watch.closing = closing;
+        let mut detector = IdleDetector::new(&limits, start);
+        detector.draining = draining;
         (1..1000)
             .map(|second| {
                 let now = start + Duration::from_secs(second);
-                (second, watch.judge(now, &seen(second)))
+                (second, detector.check(now, &sample(second)))
             })
             .find(|(_, verdict)| *verdict != Verdict::Alive)
             .unwrap_or((1000, Verdict::Alive))
@@ -824,57 +833,60 @@ mod tests {
     #[test]
     fn connections_are_given_up_only_when_their_client_stands_still() {
         #[track_caller]
-        fn check(case: &str, seen: impl Fn(u64) -> Seen, expected: (u64, Verdict)) {
-            assert_eq!(verdict(None, seen), expected, "{case}");
+        fn check(case: &str, sample: impl Fn(u64) -> Sample, expected: (u64, Verdict)) {
+            assert_eq!(verdict(None, sample), expected, "{case}");
         }
         let alive = (1000, Verdict::Alive);
-        let closed = Seen {
+        let closed = Sample {
             opened: false,
             ..OPEN
         };
-        let busy = Seen {
-            begun: 1,
+        let busy = Sample {
+            started: 1,
             open: 1,
             ..OPEN
         };
-        let held = Seen { held: 1, ..busy };
+        let unread = Sample {
+            chunks_buffered: 1,
+            ..busy
+        };
 
-        check("never opened", |_| closed, (10, Verdict::Silent));
+        check("never opened", |_| closed, (10, Verdict::RequestTimeout));
         check("never asked", |_| OPEN, (60, Verdict::Idle));
         check("waits for us", |_| busy, alive);
-        check("takes nothing", |_| held, (60, Verdict::Stalled));
-        let pings = |second| Seen {
-            written: second,
-            ..held
+        check("takes nothing", |_| unread, (60, Verdict::WriteTimeout));
+        let pings = |second| Sample {
+            bytes_written: second,
+            ..unread
         };
         check(
             "answers pings, takes nothing",
             pings,
-            (60, Verdict::Stalled),
+            (60, Verdict::WriteTimeout),
         );
-        let slow = |second| Seen {
-            written: second * 50,
-            ..held
+        let slow = |second| Sample {
+            bytes_written: second * 50,
+            ..unread
         };
         check("takes a little", slow, alive);
-        let late = |second| if second < 100 { busy } else { held };
+        let late = |second| if second < 100 { busy } else { unread };
         check(
             "takes nothing of a late answer",
             late,
-            (159, Verdict::Stalled),
+            (159, Verdict::WriteTimeout),
         );
-        let asks = |second| Seen {
-            begun: second / 50,
+        let asks = |second| Sample {
+            started: second / 50,
             ..OPEN
         };
         check("asks between looks", asks, alive);
-        let asked = |second: u64| Seen {
-            begun: second.min(30),
+        let asked = |second: u64| Sample {
+            started: second.min(30),
             ..OPEN
         };
         check("asked until then", asked, (90, Verdict::Idle));
-        let blocked = Seen {
-            blocked: true,
+        let blocked = Sample {
+            write_blocked: true,
             ..OPEN
         };
         check("blocked writes have their own bound", |_| blocked, alive);
@@ -884,18 +896,18 @@ mod tests {
     fn closing_connections_are_kept_for_their_answers_only() {
         let second = Some(Duration::from_secs(1));
         let ends_at = |end: u64| {
-            move |at| Seen {
-                begun: 1,
+            move |at| Sample {
+                started: 1,
                 open: u64::from(at < end),
                 ..OPEN
             }
         };
-        assert_eq!(verdict(second, |_| OPEN), (1, Verdict::Gone));
-        assert_eq!(verdict(second, ends_at(100)), (100, Verdict::Gone));
-        let drains = |at: u64| Seen {
-            written: at.min(30) * 2000,
+        assert_eq!(verdict(second, |_| OPEN), (1, Verdict::Drained));
+        assert_eq!(verdict(second, ends_at(100)), (100, Verdict::Drained));
+        let drains = |at: u64| Sample {
+            bytes_written: at.min(30) * 2000,
             ..OPEN
         };
-        assert_eq!(verdict(second, drains), (31, Verdict::Gone));
+        assert_eq!(verdict(second, drains), (31, Verdict::Drained));
     }
 }

@@ -12,7 +12,7 @@ use super::h2c::announces_body;
 #[derive(Clone, Debug)]
 pub struct Hosts {
     /// What most clients write, which needs no reading.
-    usual: Vec<String>,
+    exact: Vec<String>,
     listening: Vec<IpAddr>,
     allowed: Vec<String>,
 }
@@ -30,7 +30,7 @@ impl Hosts {
     /// The names that follow from the addresses listened on, and those that the user allows besides.
     pub fn new(listening: &[SocketAddr], allowed: &[String]) -> Self {
         Self {
-            usual: listening
+            exact: listening
                 .iter()
                 .flat_map(|address| [address.to_string(), format!("localhost:{}", address.port())])
                 .collect(),
@@ -114,7 +114,7 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
         (Some(authority), _, None) | (None, Some(authority), None) => authority,
         (None, None, None) => return refuse(StatusCode::BAD_REQUEST, "no `Host`"),
     };
-    if hosts.usual.iter().any(|usual| usual == authority) {
+    if hosts.exact.iter().any(|exact| exact == authority) {
         return Ok(authority);
     }
     let Ok(parsed) = authority.parse::<http::uri::Authority>() else {

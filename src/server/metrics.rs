@@ -12,19 +12,19 @@ use crate::cache::Counter;
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters that are no outcomes of requests, each with its metric and label.
-const COUNTERS: [(Counter, Metric, &str); 7] = [
-    (Counter::UpstreamAnswers, Metric::Upstream, "answered"),
-    (Counter::UpstreamFailures, Metric::Upstream, "failed"),
-    (Counter::ProbesFailed, Metric::Upstream, "probe-failed"),
-    (Counter::EntriesPrefetched, Metric::Fetched, "index"),
-    (Counter::BlobsPrefetched, Metric::Fetched, "blob"),
-    (Counter::PrefetchedEntriesAsked, Metric::Asked, "index"),
-    (Counter::PrefetchedBlobsAsked, Metric::Asked, "blob"),
+const SAMPLES: [(Counter, Family, &str); 7] = [
+    (Counter::UpstreamAnswers, Family::Upstream, "answered"),
+    (Counter::UpstreamFailures, Family::Upstream, "failed"),
+    (Counter::ProbesFailed, Family::Upstream, "probe-failed"),
+    (Counter::EntriesPrefetched, Family::Fetched, "index"),
+    (Counter::BlobsPrefetched, Family::Fetched, "blob"),
+    (Counter::PrefetchedEntriesAsked, Family::Asked, "index"),
+    (Counter::PrefetchedBlobsAsked, Family::Asked, "blob"),
 ];
 
 /// A metric that comes in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Metric {
+enum Family {
     Upstream,
     Fetched,
     Asked,
@@ -32,45 +32,45 @@ enum Metric {
 
 /// What there is to tell.
 #[derive(Debug)]
-pub(super) struct Numbers<'a> {
+pub(super) struct Snapshot<'a> {
     pub(super) version: &'a str,
     pub(super) is_offline: bool,
     /// Everything that is counted, by its name there.
-    pub(super) totals: &'a BTreeMap<Counter, u64>,
+    pub(super) counters: &'a BTreeMap<Counter, u64>,
     /// Fetches under way.
     pub(super) in_flight: usize,
     /// Entries that are not stored yet.
-    pub(super) waiting: usize,
+    pub(super) pending_writes: usize,
     /// The hosts out of reach.
-    pub(super) down: &'a [String],
+    pub(super) unreachable: &'a [String],
 }
 
-impl Numbers<'_> {
-    fn of(&self, metric: Metric) -> impl Iterator<Item = (&'static str, u64)> {
-        COUNTERS
+impl Snapshot<'_> {
+    fn samples(&self, family: Family) -> impl Iterator<Item = (&'static str, u64)> {
+        SAMPLES
             .iter()
-            .filter(move |(_, of, _)| *of == metric)
-            .map(|(name, _, label)| (*label, self.totals.get(name).copied().unwrap_or_default()))
+            .filter(move |(_, of, _)| *of == family)
+            .map(|(name, _, label)| (*label, self.counters.get(name).copied().unwrap_or_default()))
     }
 
     /// Client requests by outcome.
     fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.totals
+        self.counters
             .iter()
             .filter(|(counter, _)| counter.is_outcome())
             .map(|(counter, count)| (counter.as_str(), *count))
     }
 
     /// What was fetched ahead and not asked for so far. Falls when somebody asks, so it is no counter.
-    fn wasted(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let asked = self.of(Metric::Asked);
-        self.of(Metric::Fetched)
+    fn unused_prefetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let asked = self.samples(Family::Asked);
+        self.samples(Family::Fetched)
             .zip(asked)
             .map(|((kind, fetched), (_, asked))| (kind, fetched.saturating_sub(asked)))
     }
 }
 
-impl Display for Numbers<'_> {
+impl Display for Snapshot<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let build = [(self.version, 1)];
         family(
@@ -81,7 +81,7 @@ impl Display for Numbers<'_> {
             "version",
             build,
         )?;
-        plain(
+        gauge(
             out,
             "offline",
             "Whether larder is offline by order.",
@@ -101,7 +101,7 @@ impl Display for Numbers<'_> {
             "counter",
             "Requests to upstream, by what came of them.",
             "result",
-            self.of(Metric::Upstream),
+            self.samples(Family::Upstream),
         )?;
         family(
             out,
@@ -109,7 +109,7 @@ impl Display for Numbers<'_> {
             "counter",
             "What was fetched or revalidated before any client asked for it.",
             "kind",
-            self.of(Metric::Fetched),
+            self.samples(Family::Fetched),
         )?;
         family(
             out,
@@ -117,7 +117,7 @@ impl Display for Numbers<'_> {
             "counter",
             "What clients then asked for of what was fetched ahead.",
             "kind",
-            self.of(Metric::Asked),
+            self.samples(Family::Asked),
         )?;
         family(
             out,
@@ -125,27 +125,27 @@ impl Display for Numbers<'_> {
             "gauge",
             "What was fetched ahead and not asked for so far.",
             "kind",
-            self.wasted(),
+            self.unused_prefetches(),
         )?;
-        plain(
+        gauge(
             out,
             "fetches_in_flight",
             "Fetches under way.",
             self.in_flight as u64,
         )?;
-        plain(
+        gauge(
             out,
             "entries_waiting",
             "Entries that clients were given and that are not stored yet.",
-            self.waiting as u64,
+            self.pending_writes as u64,
         )?;
-        plain(
+        gauge(
             out,
             "outages",
             "Upstream hosts that are out of reach now.",
-            self.down.len() as u64,
+            self.unreachable.len() as u64,
         )?;
-        let down = self.down.iter().map(|host| (host.as_str(), 1));
+        let down = self.unreachable.iter().map(|host| (host.as_str(), 1));
         family(
             out,
             "upstream_down",
@@ -158,8 +158,8 @@ impl Display for Numbers<'_> {
 }
 
 /// One metric without labels, of a kind that may fall.
-fn plain(out: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    head(out, name, "gauge", help)?;
+fn gauge(out: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    preamble(out, name, "gauge", help)?;
     writeln!(out, "larder_{name} {value}")
 }
 
@@ -172,7 +172,7 @@ fn family<'a>(
     label: &str,
     samples: impl IntoIterator<Item = (&'a str, u64)>,
 ) -> fmt::Result {
-    head(out, name, kind, help)?;
+    preamble(out, name, kind, help)?;
     for (value, count) in samples {
         write!(out, "larder_{name}{{{label}=\"")?;
         for c in value.chars() {
@@ -187,7 +187,7 @@ fn family<'a>(
     Ok(())
 }
 
-fn head(out: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
+fn preamble(out: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(
         out,
         "# HELP larder_{name} {help}\n# TYPE larder_{name} {kind}"
@@ -199,16 +199,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(totals: &[(Counter, u64)], down: &[&str], expected: &[&str]) {
-        let totals = totals.iter().copied().collect();
-        let down: Vec<_> = down.iter().map(|host| (*host).to_owned()).collect();
-        let text = Numbers {
+    fn check(counters: &[(Counter, u64)], unreachable: &[&str], expected: &[&str]) {
+        let counters = counters.iter().copied().collect();
+        let unreachable: Vec<_> = unreachable.iter().map(|host| (*host).to_owned()).collect();
+        let text = Snapshot {
             version: "1.2.3",
             is_offline: false,
-            totals: &totals,
+            counters: &counters,
             in_flight: 3,
-            waiting: 4,
-            down: &down,
+            pending_writes: 4,
+            unreachable: &unreachable,
         }
         .to_string();
         for line in expected {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn every_counter_is_an_outcome_or_has_a_metric() {
         for counter in Counter::ALL {
-            let is_listed = COUNTERS.iter().any(|(known, ..)| *known == counter);
+            let is_listed = SAMPLES.iter().any(|(known, ..)| *known == counter);
             assert!(is_listed != counter.is_outcome(), "{counter:?}");
         }
     }

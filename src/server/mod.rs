@@ -29,16 +29,16 @@ use crate::{
 };
 use connection::{Limits, Protocol};
 use guard::Hosts;
-use respond::{Asked, Line, Outgoing};
+use respond::{AccessLog, ClientBody, RequestHead};
 use route::{NoRoute, Route, route};
 
 /// Connections at a time; more wait in the listener's queue.
-const CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 /// How long transfers may go on after the order to stop. Container engines kill after ten seconds, and what waits must be stored
 /// before that; cargo fetches anew what was cut.
-const GRACE: Duration = Duration::from_secs(8);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 /// The pause after the system refused a connection, for want of descriptors mostly.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What the daemon serves.
 #[derive(Debug)]
@@ -85,38 +85,38 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopping) = watch::channel(false);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut acceptors = JoinSet::new();
     let listening = listeners.len();
     for listener in listeners {
         acceptors.spawn(accept(
             listener,
             server.clone(),
-            room.clone(),
+            permits.clone(),
             stopping.clone(),
         ));
     }
     drop(stopping);
     shutdown.await;
     // Each acceptor keeps room for the next connection.
-    let connections = (CONNECTIONS - room.available_permits()).saturating_sub(listening);
+    let connections = (MAX_CONNECTIONS - permits.available_permits()).saturating_sub(listening);
     info!(
         connections,
         "stopping; what is under way may go on for {}, if it's not ordered again",
-        humantime::format_duration(GRACE)
+        humantime::format_duration(SHUTDOWN_GRACE)
     );
     let _ = stop.send(true);
     // Each acceptor gives its connections' tasks back when it ends.
     let drain = async { while acceptors.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, drain).await.is_err() {
-        warn!(grace = %humantime::format_duration(GRACE), "some transfers did not end in time; cutting them");
+    if tokio::time::timeout(SHUTDOWN_GRACE, drain).await.is_err() {
+        warn!(grace = %humantime::format_duration(SHUTDOWN_GRACE), "some transfers did not end in time; cutting them");
     }
 }
 
 async fn accept(
     listener: TcpListener,
     server: Arc<Server>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let upgrade = server.h2c.is_on(&listener);
@@ -126,7 +126,7 @@ async fn accept(
             biased;
             _ = stopping.wait_for(|stop| *stop) => break,
             accepted = async {
-                let permit = room.clone().acquire_owned().await;
+                let permit = permits.clone().acquire_owned().await;
                 (listener.accept().await, permit)
             } => accepted,
             Some(_) = connections.join_next() => continue,
@@ -141,7 +141,7 @@ async fn accept(
             }
             (Err(error), _) => {
                 warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -160,7 +160,7 @@ async fn serve_connection(
     }
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
         let server = server.clone();
-        async move { server.respond(Asked(request.map(drop))).await }
+        async move { server.respond(RequestHead(request.map(drop))).await }
     };
     if let Err(error) =
         connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
@@ -171,24 +171,24 @@ async fn serve_connection(
 
 impl Server {
     /// The answer to a request.
-    async fn respond(&self, asked: Asked) -> Response<Outgoing> {
-        let request = &asked.0;
+    async fn respond(&self, head: RequestHead) -> Response<ClientBody> {
+        let request = &head.0;
         let path = request.uri().path();
-        let plain = |status, body: String, line| {
+        let plain_text = |status, body: String, log| {
             respond::text(
                 status,
                 "text/plain; charset=utf-8",
                 Bytes::from(body + "\n"),
-                &asked,
-                line,
+                &head,
+                log,
             )
         };
         let authority = match guard::check(request, &self.hosts) {
             Ok(authority) => authority,
             Err(refused) => {
-                let line =
-                    Line::new(path.escape_debug().to_string()).because(refused.reason.clone());
-                return plain(refused.status, refused.reason, line);
+                let log =
+                    AccessLog::new(path.escape_debug().to_string()).error(refused.reason.clone());
+                return plain_text(refused.status, refused.reason, log);
             }
         };
         let route = match route(path, request.uri().query(), &self.upstreams) {
@@ -198,8 +198,8 @@ impl Server {
                     NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
                     NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
                 };
-                let line = Line::new(path.escape_debug().to_string()).because(none.to_string());
-                return plain(status, none.to_string(), line);
+                let log = AccessLog::new(path.escape_debug().to_string()).error(none.to_string());
+                return plain_text(status, none.to_string(), log);
             }
         };
         let json = |body: Bytes| {
@@ -207,35 +207,41 @@ impl Server {
                 StatusCode::OK,
                 "application/json",
                 body,
-                &asked,
-                Line::new(path.to_owned()),
+                &head,
+                AccessLog::new(path.to_owned()),
             )
         };
         match route {
             Route::Resource(resource) => {
-                let line = Line::new(&resource);
+                let log = AccessLog::new(&resource);
                 match self.cache.get(&resource).await {
-                    Ok(answer) => respond::answer(answer, &resource.policy(), asked, line),
-                    Err(error) => respond::error(&error, resource.policy().audience, &asked, line),
+                    Ok(answer) => respond::answer(answer, &resource.policy(), head, log),
+                    Err(error) => respond::error(&error, resource.policy().audience, &head, log),
                 }
             }
             // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
             Route::Config(registry) => json(Box::pin(self.config(&registry, authority)).await),
             Route::Script => {
-                let line = Line::new(path.to_owned());
-                Box::pin(self.script(authority, &asked, line)).await
+                let log = AccessLog::new(path.to_owned());
+                Box::pin(self.script(authority, &head, log)).await
             }
-            Route::Home => plain(StatusCode::OK, home(authority), Line::new(path.to_owned())),
-            Route::Health | Route::Ready => {
-                plain(StatusCode::OK, "ok".to_owned(), Line::new(path.to_owned()))
-            }
+            Route::Home => plain_text(
+                StatusCode::OK,
+                home_page(authority),
+                AccessLog::new(path.to_owned()),
+            ),
+            Route::Health | Route::Ready => plain_text(
+                StatusCode::OK,
+                "ok".to_owned(),
+                AccessLog::new(path.to_owned()),
+            ),
             Route::Status => json(self.status()),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
                 self.metrics(),
-                &asked,
-                Line::new(path.to_owned()),
+                &head,
+                AccessLog::new(path.to_owned()),
             ),
         }
     }
@@ -256,19 +262,26 @@ impl Server {
     }
 
     /// rustup's script, made to work over http against this address.
-    async fn script(&self, authority: &str, asked: &Asked, line: Line) -> Response<Outgoing> {
+    async fn script(
+        &self,
+        authority: &str,
+        head: &RequestHead,
+        log: AccessLog,
+    ) -> Response<ClientBody> {
         let script = dist::script(&self.upstreams.dist);
         let served = match self.cache.ensure(&script, Demand::Fresh).await {
             Ok(ensured) => dist::script_for_client(
                 &ensured.entry.unwrap_or_default(),
                 &format!("http://{authority}/"),
             )
-            .map_err(|why| format!("cannot make upstream's rustup-init.sh work over http: {why}")),
+            .map_err(|cause| {
+                format!("cannot make upstream's rustup-init.sh work over http: {cause}")
+            }),
             Err(error) => Err(error.with_hint()),
         };
         match served {
-            Ok(body) => respond::text(StatusCode::OK, "text/x-shellscript", body, asked, line),
-            Err(error) => respond::script_error(&error, asked, line),
+            Ok(body) => respond::text(StatusCode::OK, "text/x-shellscript", body, head, log),
+            Err(error) => respond::script_error(&error, head, log),
         }
     }
 
@@ -307,20 +320,20 @@ impl Server {
             .filter_map(|(origin, outage)| outage.is_certain.then(|| origin.to_string()))
             .collect();
         let down = Vec::from_iter(down);
-        let numbers = metrics::Numbers {
+        let snapshot = metrics::Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             is_offline: self.cache.is_offline(),
-            totals: &self.cache.counters(),
+            counters: &self.cache.counters(),
             in_flight: self.cache.in_flight(),
-            waiting: self.cache.pending_writes(),
-            down: &down,
+            pending_writes: self.cache.pending_writes(),
+            unreachable: &down,
         };
-        Bytes::from(numbers.to_string())
+        Bytes::from(snapshot.to_string())
     }
 }
 
 /// What a person is told who opens the address in a browser.
-fn home(authority: &str) -> String {
+fn home_page(authority: &str) -> String {
     let settings = crate::client_config::cargo_settings(&format!("http://{authority}/"));
     format!(
         "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json, for Prometheus: /-/metrics",

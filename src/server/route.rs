@@ -62,22 +62,22 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
         }
         ["rustup-init.sh"] => Ok(Route::Script),
         // A last slash in `RUSTUP_DIST_SERVER` is doubled (rustup, `config.rs`, `dist_root_server`).
-        ["", rest @ ..] | rest if is_rustups(rest) => dist::parse(&upstreams.dist, rest)
+        ["", rest @ ..] | rest if is_dist_path(rest) => dist::parse(&upstreams.dist, rest)
             .map(Route::Resource)
             .ok_or(NoRoute::Unknown),
         ["registry", name, rest @ ..] => match upstreams.registries.named(name) {
-            Some(registry) => in_registry(registry, rest),
+            Some(registry) => registry_route(registry, rest),
             None => Err(NoRoute::UnknownRegistry((*name).to_owned())),
         },
-        rest => in_registry(upstreams.registries.crates_io(), rest),
+        rest => registry_route(upstreams.registries.crates_io(), rest),
     }
 }
 
-fn is_rustups(segments: &[&str]) -> bool {
+fn is_dist_path(segments: &[&str]) -> bool {
     matches!(segments, ["dist" | "rustup", ..])
 }
 
-fn in_registry(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, NoRoute> {
+fn registry_route(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, NoRoute> {
     if segments == ["config.json"] {
         return Ok(Route::Config(registry.clone()));
     }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn t23_paths_that_climb_or_hide_a_slash_are_refused() {
-        let malformed = |why| Err(NoRoute::Malformed(why));
+        let malformed = |reason| Err(NoRoute::Malformed(reason));
         check("/se/../../etc", malformed("it contains `.` or `..`"));
         check("/se/%2e%2E/serde", malformed("it contains `.` or `..`"));
         let slash = "it contains an encoded slash, a backslash or a control character";

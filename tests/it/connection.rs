@@ -46,9 +46,9 @@ async fn within<F: Future>(future: F) -> F::Output {
 fn short() -> Limits {
     Limits {
         first_bytes: Duration::from_millis(200),
-        head: Duration::from_millis(500),
+        request_head: Duration::from_millis(500),
         write_stall: Duration::from_millis(400),
-        last_call: Duration::from_millis(300),
+        drain: Duration::from_millis(300),
         ..Limits::default()
     }
 }
@@ -298,8 +298,8 @@ fn service_of(
 fn assert_ended(ended: &Ended, expected: &str) {
     let shown = match ended {
         Ok(()) => "ok",
-        Err(ConnectionError::Silent) => "silent",
-        Err(ConnectionError::Stalled) => "stalled",
+        Err(ConnectionError::RequestTimeout) => "silent",
+        Err(ConnectionError::WriteTimeout) => "stalled",
         Err(ConnectionError::Socket(_)) => "socket",
         Err(ConnectionError::Http(_)) => "http",
     };
@@ -810,8 +810,8 @@ async fn silent_client_is_closed_at_the_deadline() {
         (&PREFACE[..], limits.first_bytes),
         (&half_settings, limits.first_bytes),
         (upgrade("GET /hello", "").as_bytes(), limits.first_bytes),
-        (b"GET /hel", limits.head),
-        (b"POST /hello HTTP/1.1\r\nHost: lar", limits.head),
+        (b"GET /hel", limits.request_head),
+        (b"POST /hello HTTP/1.1\r\nHost: lar", limits.request_head),
     ] {
         let mut server = Server::with(limits.clone()).start().await;
         let (_, took) = stand_still(&server, sent).await;
@@ -854,7 +854,7 @@ async fn idle_connections_are_closed() {
     let keep_alive = CLOSE.replace("Connection: close\r\n", "");
     let (answer, took) = stand_still(&server, keep_alive.as_bytes()).await;
     assert!(answer.ends_with("hello\n"), "{answer}");
-    assert!(took >= short().head);
+    assert!(took >= short().request_head);
     assert_ended(&server.ended().await, "silent");
 
     // With its last word on HTTP/2, where nothing in the protocol would end it.
@@ -956,7 +956,7 @@ async fn answer_that_is_long_in_coming_is_waited_for() {
     let client = h2_client(&server).await;
     let fetch = tokio::spawn(async move { h2_fetch(&client, "/gate").await });
     server.site.came(2).await;
-    sleep(short().head * 3).await;
+    sleep(short().request_head * 3).await;
     server.site.gate.add_permits(2);
     assert!(plain.read_to_end().await.ends_with("let through\n"));
     assert_eq!(within(fetch).await.unwrap().unwrap().1, 12);
@@ -1000,7 +1000,7 @@ async fn stopping_waits_for_the_answers_of_a_busy_http2_connection() {
     server.site.came(1).await;
     server.stop();
     // Longer than the last call: a request under way is not bounded by it.
-    sleep(Limits::default().last_call * 2).await;
+    sleep(Limits::default().drain * 2).await;
     server.site.gate.add_permits(1);
     assert_eq!(within(fetch).await.unwrap().unwrap().1, 12);
     assert_ended(&server.ended().await, "ok");
@@ -1065,7 +1065,7 @@ async fn stopping_does_not_wait_for_an_http2_client_that_does_not_listen() {
     server.stop();
     let start = Instant::now();
     assert_ended(&server.ended().await, "ok");
-    assert!(start.elapsed() < Limits::default().last_call * 4);
+    assert!(start.elapsed() < Limits::default().drain * 4);
 }
 
 #[tokio::test]
@@ -1084,7 +1084,7 @@ async fn stopping_does_not_wait_for_the_rest_of_half_a_request() {
         server.stop();
         let start = Instant::now();
         let _ = server.ended().await;
-        assert!(start.elapsed() < Limits::default().last_call * 3);
+        assert!(start.elapsed() < Limits::default().drain * 3);
     }
 }
 
