@@ -1,6 +1,4 @@
-//! Clients that ask as fast as they can, and what that costs the server: requests and bytes per second, processor time.
-//!
-//! What is compared with what is left to the scenes.
+//! Load generators and meters: clients that request as fast as they can, the server's processor time, and its log.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// What a word in `/proc/PID/stat` counts in: Linux tells user space hundredths of a second on every machine.
+/// Seconds per tick in `/proc/PID/stat`. Linux reports hundredths of a second to user space on every machine.
 const TICK: f64 = 0.01;
 
-/// Requests per second that wrk gets answered: one thread, 16 connections kept alive.
+/// Requests per second that wrk measures with one thread and 16 persistent connections.
 ///
 /// # Panics
-/// If wrk fails, or saw an answer that is neither 2xx nor 3xx, or lost a connection.
+/// If wrk fails, receives a status other than 2xx or 3xx, or loses a connection.
 pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64 {
     let mut command = Command::new("wrk");
     command.args(["-t1", "-c16", "-d", &format!("{}s", lasting.as_secs())]);
@@ -25,7 +23,7 @@ pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && !said.contains("Non-2xx") && !said.contains("Socket errors"),
-        "wrk was not content with {url}:\n{said}{}",
+        "wrk reported errors for {url}:\n{said}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let rate = said
@@ -34,10 +32,10 @@ pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64
     rate.unwrap_or_else(|| panic!("wrk names no rate:\n{said}"))
 }
 
-/// So many clients, each downloading so many times; the bytes of all bodies. Nothing is kept.
+/// Runs `clients` clients, each of which downloads the file `times` times. Returns the bytes of all bodies.
 ///
 /// # Panics
-/// If a download is not answered with 200 or does not come to its announced end.
+/// If a download is not answered with 200, or its body is incomplete.
 pub(crate) fn download(base: &str, path: &str, clients: usize, times: usize) -> u64 {
     let address = base.trim_start_matches("http://");
     std::thread::scope(|scope| {
@@ -72,7 +70,7 @@ fn download_often(address: &str, path: &str, times: usize) -> u64 {
     bytes
 }
 
-/// Reads the head of an answer.
+/// Reads the head of an answer and returns its `Content-Length`.
 fn content_length(stream: &mut BufReader<TcpStream>, path: &str) -> u64 {
     let mut length = None;
     let mut line = String::new();
@@ -92,15 +90,15 @@ fn content_length(stream: &mut BufReader<TcpStream>, path: &str) -> u64 {
             length = value.trim().parse().ok();
         }
     }
-    length.expect("the size of a large file is announced")
+    length.expect("the answer has a Content-Length")
 }
 
-/// Processor seconds that these processes have used so far, in user space and in the kernel, ended threads included.
+/// Processor seconds that these processes have used so far, in user space and in the kernel, including ended threads.
 pub(crate) fn processor_time(processes: &[u32]) -> f64 {
     let ticks = processes.iter().map(|process| {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
         let stat = stat.expect("the process runs and this is Linux");
-        // The second word is the program's name in brackets and may contain anything.
+        // The second field is the program's name in brackets and may contain any character.
         let words = stat.rsplit(')').next().unwrap_or_default();
         let words: Vec<_> = words.split_whitespace().collect();
         let number = |at: usize| words[at].parse::<f64>().expect("a count of ticks");
@@ -109,8 +107,8 @@ pub(crate) fn processor_time(processes: &[u32]) -> f64 {
     ticks.sum::<f64>() * TICK
 }
 
-/// What must be installed first, if anything.
-pub(crate) fn lacks(programs: &[(&str, &str)]) -> Option<String> {
+/// The packages to install if one of these programs, each with its Debian package, is missing.
+pub(crate) fn missing_programs(programs: &[(&str, &str)]) -> Option<String> {
     let missing: Vec<_> = programs
         .iter()
         .filter(|(program, _)| find(program).is_none())
@@ -127,7 +125,7 @@ pub(crate) fn lacks(programs: &[(&str, &str)]) -> Option<String> {
     ))
 }
 
-/// Where a program is installed. nginx lies where only the superuser's search path leads.
+/// Finds an installed program. nginx is in a folder that only the superuser's `PATH` contains.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -136,14 +134,14 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// Empties a log, which whoever appends to it survives.
+/// Empties a log that a server has open for appending.
 pub(crate) fn truncate(log: &Path) {
     let file = std::fs::OpenOptions::new().write(true).open(log);
     file.and_then(|file| file.set_len(0))
         .expect("the log can be emptied");
 }
 
-/// How many lines it has.
+/// The number of lines in a log.
 pub(crate) fn lines(log: &Path) -> usize {
     let file = std::fs::File::open(log).expect("there is a log");
     let mut file = BufReader::with_capacity(1 << 20, file);

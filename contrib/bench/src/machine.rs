@@ -1,4 +1,4 @@
-//! What a run was made on: a figure without it is worth little.
+//! Describes the machine, its tools and the commit of a run, for the record.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-/// The machine, its tools and the sources.
+/// The machine, its tools and the commit of the sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -16,21 +16,21 @@ pub(crate) struct Machine {
     pub(crate) cargo: String,
     /// The file system of larder's stores.
     pub(crate) stores_on: String,
-    /// Short, with a `+` if the tree had changes.
+    /// Abbreviated hash, with a `+` if the tree had changes.
     pub(crate) commit: String,
     date: String,
 }
 
-/// Looks around. What cannot be found out is `unknown`.
+/// Describes this machine. Properties that cannot be determined are `unknown`.
 pub(crate) fn describe() -> Machine {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpus
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown", |(_, model)| model.trim());
-    let commit = said("git", &["rev-parse", "--short=10", "HEAD"]);
-    // The record of this very run does not change what was measured.
-    let changes = said(
+    let commit = first_line("git", &["rev-parse", "--short=10", "HEAD"]);
+    // Records of runs do not change the program that was measured.
+    let changes = first_line(
         "git",
         &["status", "--porcelain", "--", ".", ":!contrib/bench/runs"],
     );
@@ -43,8 +43,8 @@ pub(crate) fn describe() -> Machine {
             .release()
             .to_string_lossy()
             .into_owned(),
-        rustc: said("rustc", &["--version"]),
-        cargo: said("cargo", &["--version"]),
+        rustc: first_line("rustc", &["--version"]),
+        cargo: first_line("cargo", &["--version"]),
         stores_on: file_system(&std::env::temp_dir()),
         commit: format!("{commit}{mark}"),
         date: now[..10].to_owned(),
@@ -59,7 +59,7 @@ impl Machine {
         })
     }
 
-    /// `DATE-MACHINE`, fit for a folder.
+    /// `DATE-MACHINE`, usable as the name of a folder.
     pub(crate) fn run_name(&self) -> String {
         let words: Vec<_> = self
             .cpu
@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-/// The kind of file system, by the numbers in `linux/magic.h`.
+/// The type of the file system, by the numbers in `linux/magic.h`.
 fn file_system(folder: &Path) -> String {
     match rustix::fs::statfs(folder).map(|found| found.f_type) {
         Ok(0xef53) => "ext4".to_owned(),
@@ -83,8 +83,8 @@ fn file_system(folder: &Path) -> String {
     }
 }
 
-/// The first line a command printed.
-fn said(program: &str, arguments: &[&str]) -> String {
+/// The first line of a command's output.
+fn first_line(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let line = output.ok().and_then(|output| {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,19 +1,21 @@
-//! Measures larder against going direct, against nginx and other caches: reads the arguments, runs the scenes in order, prints the table, records the run.
+//! Measures larder against a direct connection to upstream, against nginx, and against other caches.
 //!
-//! What is measured is `scene`'s matter, how numbers become a verdict `row`'s.
+//! ```text
+//!   main ──> benchmarks (the list) ──> benchmarks/NAME ──> fixture, payload, load, nginx, compare ──> row
+//! ```
+//!
+//! `main` parses the arguments, runs the benchmarks in order, prints the table and records the run.
 
-mod goods;
-mod hits;
-mod instructions;
+mod benchmark;
+mod benchmarks;
+mod compare;
+mod fixture;
 mod load;
 mod machine;
-mod million;
 mod nginx;
-mod others;
+mod payload;
 mod process;
 mod row;
-mod scene;
-mod stage;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,31 +24,32 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use serde_json::json;
 
+use benchmark::Context;
 use row::{Row, table};
 
 #[derive(Debug, clap::Parser)]
 #[command(
-    about = "Measures larder against going direct, with real cargo and a fake upstream, and against other caches",
-    after_help = "`hits` needs nginx and wrk, `instructions` needs valgrind and strace (all of them Debian packages). Without them \
-                  their rows say so. `others` compares with crates-io-proxy and panamax if these are on the search path."
+    about = "Measures larder against a direct connection to upstream, with real cargo and a fake upstream, and against other caches",
+    after_help = "`hits` needs nginx and wrk, `instructions` needs valgrind and strace (all of them Debian packages). Rows whose \
+                  programs are missing say so. `others` compares with crates-io-proxy and panamax if they are in PATH."
 )]
 struct Arguments {
     /// The built larder
     #[arg(long, value_name = "FILE")]
     larder: PathBuf,
-    /// The lock file whose shape upstream takes
+    /// The lock file whose packages upstream has
     #[arg(long, value_name = "FILE", default_value = "Cargo.lock")]
     lock: PathBuf,
-    /// Where cargo's homes are made, which are thousands of small files; larder's stores are made in TMPDIR
+    /// The folder for cargo's homes, which are thousands of small files; larder's stores are in TMPDIR
     #[arg(long, value_name = "FOLDER", default_value = "/dev/shm")]
     cargo_in: PathBuf,
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only the scenes whose name contains this; repeatable. `instructions` and `million` are played only when they are named
+    /// Run only benchmarks whose name contains this; repeatable. `instructions` and `million` run only when they are named
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Keep the raw numbers in `contrib/bench/runs`
+    /// Write the numbers into `contrib/bench/runs`
     #[arg(long)]
     record: bool,
 }
@@ -63,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every first claim holds.
+/// Runs the benchmarks. Returns whether every first claim holds.
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let lock = std::fs::read_to_string(&arguments.lock).map_err(|cause| {
         format!(
@@ -78,15 +81,18 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         .ok_or_else(|| format!("no larder at {}", arguments.larder.display()))?;
 
     let mut rows: Vec<Row> = Vec::new();
-    let mut absent = None;
-    for scene in scene::ALL {
-        let is_named = arguments.only.iter().any(|part| scene.name.contains(part));
-        let is_wanted = is_named || (arguments.only.is_empty() && !scene.opt_in);
+    let mut footnotes = String::new();
+    for benchmark in benchmarks::ALL {
+        let is_named = arguments
+            .only
+            .iter()
+            .any(|part| benchmark.name.contains(part));
+        let is_wanted = is_named || (arguments.only.is_empty() && !benchmark.opt_in);
         if !is_wanted {
             continue;
         }
-        note(&format!("{} ..", scene.name));
-        let measured = (scene.play)(&scene::Play {
+        note(&format!("{} ..", benchmark.name));
+        let measured = (benchmark.run)(&Context {
             larder: &larder,
             lock: &lock,
             cargo_in: &arguments.cargo_in,
@@ -96,8 +102,8 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
             note(&format!("   {}", row.line()));
         }
         rows.extend(measured);
-        if scene.name == others::SCENE {
-            absent = others::absent();
+        if let Some(footnote) = (benchmark.footnote)() {
+            footnotes += &format!("\n{footnote}\n");
         }
     }
 
@@ -113,10 +119,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         machine.commit,
         arguments.rounds
     );
-    let mut text = format!("{head}\n\n{}", table(&rows));
-    if let Some(absent) = absent {
-        text += &format!("\n{absent}\n");
-    }
+    let text = format!("{head}\n\n{}{footnotes}", table(&rows));
     write!(io::stdout(), "{text}").map_err(|cause| format!("cannot write to stdout: {cause}"))?;
 
     if arguments.record {
@@ -145,7 +148,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     Ok(rows.iter().all(Row::holds))
 }
 
-/// Tells the person who waits.
+/// Writes a line of progress.
 fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,6 +1,4 @@
-//! nginx as people set it up before crates.io: `proxy_cache` with the settings that its guides recommend, and Debian's log.
-//!
-//! What it is asked for is left to the scenes.
+//! nginx as a cache in front of an upstream: `proxy_cache` with the settings that its guides recommend, and Debian's log format.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +10,7 @@ use tempfile::TempDir;
 use crate::load;
 use crate::process;
 use testkit::http::Http;
-use testkit::process::free_address;
+use testkit::process::{free_address, signal};
 
 /// A running nginx with an empty cache. Killed when dropped.
 #[derive(Debug)]
@@ -23,10 +21,10 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Caches what this upstream has, below the same paths.
+    /// Starts nginx as a cache of this upstream, with the same paths.
     ///
     /// # Panics
-    /// If it does not start.
+    /// If nginx does not start.
     pub(crate) fn before(upstream: &str) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
         let address = free_address();
@@ -48,26 +46,26 @@ impl Nginx {
             folder,
         };
         let log = nginx.folder.path().join("error.log");
-        process::wait_until_it_listens(&mut nginx.master, address, &log);
+        process::wait_until_listening(&mut nginx.master, address, &log);
         nginx
     }
 
-    /// Its address, without a slash at the end.
+    /// The URL, without a slash at the end.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A client of it.
+    /// An HTTP client of this server.
     pub(crate) fn http(&self) -> Http {
         Http::to(&self.url())
     }
 
-    /// The processes that answer.
+    /// The process ids of the workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let master = self.master.id();
         let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
         let children = children.expect("nginx runs and this is Linux");
-        // Others come and go: the one that reads what is in the cache at the start, for instance.
+        // Other children are short-lived, for example the cache loader.
         let is_worker = |child: &u32| {
             let line = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
             line.is_ok_and(|line| line.contains("worker process"))
@@ -79,7 +77,7 @@ impl Nginx {
             .collect()
     }
 
-    /// One line for each answer.
+    /// The access log: one line per answer.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.path().join("access.log")
     }
@@ -87,11 +85,9 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Killed, the master would leave its workers behind.
-        let _ = Command::new("/bin/sh")
-            .args(["-c", &format!("kill -TERM {}", self.master.id())])
-            .status();
-        let deadline = Instant::now() + process::PATIENCE;
+        // A killed master would leave its workers running.
+        signal(self.master.id(), "TERM");
+        let deadline = Instant::now() + process::START_STOP_TIMEOUT;
         while matches!(self.master.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -102,7 +98,7 @@ impl Drop for Nginx {
 
 fn configuration(folder: &TempDir, address: SocketAddr, upstream: &str) -> String {
     let folder = folder.path().display();
-    // Workers of the superuser's nginx would be nobody, who may not look into the temporary folder.
+    // The superuser's nginx would run its workers as the user `nobody`, who cannot read the temporary folder.
     let user = if rustix::process::geteuid().is_root() {
         "user root;"
     } else {

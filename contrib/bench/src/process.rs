@@ -1,21 +1,19 @@
-//! Other people's servers: which port they get, and when they are ready.
-//!
-//! How each is set up is left to who starts it.
+//! Waits for the servers that larder is compared with.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// How long start and stop may take on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of a server's start and stop on a loaded machine.
+pub(crate) const START_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until the server accepts connections.
 ///
 /// # Panics
-/// If it ends or takes too long; with what it wrote into its log.
-pub(crate) fn wait_until_it_listens(server: &mut Child, address: SocketAddr, log: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+/// If it exits or takes too long. The message contains its log.
+pub(crate) fn wait_until_listening(server: &mut Child, address: SocketAddr, log: &Path) {
+    let deadline = Instant::now() + START_STOP_TIMEOUT;
     while TcpStream::connect(address).is_err() {
         let ended = server.try_wait().ok().flatten();
         assert!(

@@ -1,53 +1,56 @@
-//! A row of the table: samples, their median and spread, and whether what was claimed of them holds. Pure.
+//! A row of the table: its samples, their median and spread, and the verdict on the claims. Pure.
+//!
+//! A row may have two claims. `first_claim` must hold since the first release, and the exit code depends on it. `reach` is a
+//! goal: the verdict says whether it was reached.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// One figure divided by another of the same round.
+    /// A figure divided by another of the same round.
     Ratio,
     Seconds,
     /// Requests.
     Count,
     /// Instructions or system calls.
     PerHit,
-    /// Of 2^20 bytes.
+    /// 2^20 bytes.
     Mebibytes,
 }
 
-/// Which figures are good.
+/// The direction of improvement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Better {
     Less,
     More,
 }
 
-/// One figure with what was claimed of it.
+/// One figure, its samples and its claims.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) unit: Unit,
     pub(crate) better: Better,
-    /// One figure for each round.
+    /// One sample per round.
     pub(crate) samples: Vec<f64>,
-    /// What must hold from the first release on. `UNCLAIMED` if nothing is.
+    /// The bound that must hold. [`UNCLAIMED`] if there is none.
     pub(crate) first_claim: f64,
-    /// What shall hold in the end.
+    /// The goal.
     pub(crate) reach: f64,
-    /// What has to be installed before this can be measured.
-    pub(crate) lacks: Option<String>,
-    /// What the figures were made of, one object for each round.
+    /// The reason why the row was not measured: a program that is not installed.
+    pub(crate) missing: Option<String>,
+    /// The measurements behind the samples, one object per round.
     pub(crate) raw: Vec<Value>,
 }
 
-/// Of a figure that is only watched.
+/// The claim of a row that is only observed.
 pub(crate) const UNCLAIMED: f64 = f64::INFINITY;
 
 impl Row {
-    /// A ratio without samples, less being better.
+    /// A ratio without samples; less is better.
     pub(crate) fn ratio(what: &str, first_claim: f64, reach: f64) -> Self {
         Self {
             what: what.to_owned(),
@@ -56,12 +59,12 @@ impl Row {
             samples: Vec::new(),
             first_claim,
             reach,
-            lacks: None,
+            missing: None,
             raw: Vec::new(),
         }
     }
 
-    /// One round's figure, and what it was made of.
+    /// Adds the sample of one round and the measurements behind it.
     pub(crate) fn push(&mut self, sample: f64, raw: Value) {
         self.samples.push(sample);
         self.raw.push(raw);
@@ -76,16 +79,16 @@ impl Row {
         }
     }
 
-    /// Least and most.
+    /// The least and the greatest sample.
     pub(crate) fn spread(&self) -> (f64, f64) {
         let sorted = self.sorted();
         let end = |sample: Option<&f64>| sample.copied().unwrap_or(f64::NAN);
         (end(sorted.first()), end(sorted.last()))
     }
 
-    /// Whether the first claim holds, or there is none, or it could not be put to the test.
+    /// Whether the first claim holds. True if there is none, or if the row was not measured.
     pub(crate) fn holds(&self) -> bool {
-        self.lacks.is_some() || self.first_claim == UNCLAIMED || self.meets(self.first_claim)
+        self.missing.is_some() || self.first_claim == UNCLAIMED || self.meets(self.first_claim)
     }
 
     fn meets(&self, claim: f64) -> bool {
@@ -95,10 +98,10 @@ impl Row {
         }
     }
 
-    /// The figure with its spread, as a line for people.
+    /// The median with its spread, as text.
     pub(crate) fn line(&self) -> String {
-        if let Some(lacks) = &self.lacks {
-            return format!("{}: not measured, {lacks}", self.what);
+        if let Some(missing) = &self.missing {
+            return format!("{}: not measured, {missing}", self.what);
         }
         format!(
             "{}: {} ({})",
@@ -108,7 +111,7 @@ impl Row {
         )
     }
 
-    /// Everything, for machines.
+    /// All data of the row.
     pub(crate) fn json(&self) -> Value {
         let (least, most) = self.spread();
         json!({
@@ -121,8 +124,8 @@ impl Row {
     }
 
     fn verdict(&self) -> String {
-        if let Some(lacks) = &self.lacks {
-            return format!("not measured, {lacks}");
+        if let Some(missing) = &self.missing {
+            return format!("not measured, {missing}");
         }
         let verdict = if self.first_claim == UNCLAIMED {
             "watched"
@@ -167,12 +170,12 @@ impl Row {
     }
 }
 
-/// Four digits say all that a run can know, and more would bloat the record.
+/// Rounds to four decimals. More digits carry no information and would bloat the record.
 pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 10_000.0).round() / 10_000.0
 }
 
-/// All rows with a head, columns aligned.
+/// All rows with a heading, in aligned columns.
 pub(crate) fn table(rows: &[Row]) -> String {
     let head = [
         "what",
@@ -223,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_decides_and_outliers_only_show() {
+    fn verdict_uses_the_median_and_the_spread_shows_outliers() {
         let row = row(&[9.0, 1.1, 1.2, 1.0, 0.5]);
         assert_eq!((row.median(), row.spread()), (1.1, (0.5, 9.0)));
         assert_eq!((row.holds(), row.verdict().as_str()), (true, "pass"));
     }
 
     #[test]
-    fn where_more_is_better_a_claim_is_a_floor() {
+    fn claim_is_a_lower_bound_where_more_is_better() {
         let row = Row {
             better: Better::More,
             reach: 1.3,
@@ -247,9 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_measured_is_no_failure_and_says_what_it_lacks() {
+    fn row_with_a_missing_program_holds_and_names_the_program() {
         let row = Row {
-            lacks: Some("wrk is not installed".into()),
+            missing: Some("wrk is not installed".into()),
             ..row(&[])
         };
         assert!(row.holds());
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_watched_never_fails() {
+    fn row_without_claims_always_holds() {
         let row = Row {
             first_claim: UNCLAIMED,
             reach: UNCLAIMED,
@@ -272,19 +275,19 @@ mod tests {
     }
 
     #[test]
-    fn an_even_number_of_samples_has_a_median_between_two() {
+    fn median_of_an_even_number_of_samples_is_between_the_middle_two() {
         assert_eq!(row(&[1.0, 2.0]).median(), 1.5);
         assert_eq!(row(&[1.0, 0.5]).verdict(), "pass, reached");
     }
 
     #[test]
-    fn nothing_measured_is_no_pass() {
+    fn row_without_samples_fails() {
         assert!(!row(&[]).holds());
         assert_eq!(row(&[]).verdict(), "FAIL");
     }
 
     #[test]
-    fn columns_are_aligned() {
+    fn table_columns_are_aligned() {
         let text = table(&[
             row(&[1.0]),
             Row {

@@ -1,9 +1,8 @@
-//! What every scene stands on: an upstream at some distance, the project it was made for, cargo and larder set up to use it.
-//!
-//! What is compared with what is left to the scenes.
+//! The fixture of most benchmarks: an upstream at some distance, a project whose packages it has, and cargo and larder set up
+//! to use it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake_upstream::{FakeUpstream, Project, from_lock};
 use tempfile::TempDir;
@@ -12,11 +11,11 @@ use testkit::cargo::{self, CargoHome};
 use testkit::larder::Site;
 
 /// Round trips before the first request can be sent: TCP and TLS 1.3.
-pub(crate) const DIAL: u32 = 2;
+pub(crate) const DIAL_ROUND_TRIPS: u32 = 2;
 
-/// An upstream (TLS, HTTP/2) shaped like a lock file, and who uses it.
+/// An upstream (TLS, HTTP/2) with the packages of a lock file, and the project that uses them.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) upstream: FakeUpstream,
     pub(crate) project: Project,
     pub(crate) round_trip: Duration,
@@ -25,7 +24,7 @@ pub(crate) struct Stage {
     folder: TempDir,
 }
 
-/// One command of cargo, from start to end.
+/// A cargo command to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// `cargo fetch --locked`.
@@ -34,16 +33,16 @@ pub(crate) enum Task {
     Resolve,
 }
 
-/// What a task took.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Took {
     pub(crate) seconds: f64,
-    /// Requests that reached upstream meanwhile.
+    /// Requests that reached upstream during the run.
     pub(crate) requests: usize,
 }
 
-impl Stage {
-    /// Cargo's homes are made in `cargo_in`. Without `bytes_per_second` the bandwidth is what loopback gives.
+impl Fixture {
+    /// Creates cargo's homes in `cargo_in`. `None` leaves the bandwidth unlimited.
     pub(crate) fn new(
         larder: &str,
         lock: &str,
@@ -54,7 +53,7 @@ impl Stage {
         let builder = FakeUpstream::builder()
             .tls()
             .delay(round_trip)
-            .connect_delay(round_trip * DIAL)
+            .connect_delay(round_trip * DIAL_ROUND_TRIPS)
             .max_age(Some(600));
         let builder = match bytes_per_second {
             Some(bytes) => builder.bandwidth(bytes),
@@ -63,7 +62,7 @@ impl Stage {
         let upstream = builder.start();
         let folder = TempDir::new().expect("the temporary folder is writable");
         let project = from_lock(lock, &upstream);
-        let stage = Self {
+        let fixture = Self {
             upstream,
             project,
             round_trip,
@@ -71,13 +70,13 @@ impl Stage {
             cargo_in: cargo_in.to_owned(),
             folder,
         };
-        std::fs::write(stage.ca_file(), stage.upstream.ca_pem())
+        std::fs::write(fixture.ca_file(), fixture.upstream.ca_pem())
             .expect("the temporary folder is writable");
-        stage
+        fixture
             .project
-            .write(&stage.project_folder())
+            .write(&fixture.project_folder())
             .expect("the temporary folder is writable");
-        stage
+        fixture
     }
 
     /// A larder with an empty store.
@@ -85,8 +84,18 @@ impl Stage {
         let ca_file = self.ca_file();
         let ca_file = ca_file
             .to_str()
-            .expect("the temporary folder has a plain name");
+            .expect("the temporary folder's name is UTF-8");
         Site::new(&self.larder, &self.upstream.url()).variable("LARDER_CA_FILE", ca_file)
+    }
+
+    /// A larder whose store has everything that both tasks request.
+    pub(crate) fn filled_site(&self) -> Site {
+        let site = self.site();
+        let larder = site.serve(&[]);
+        self.run(Task::Resolve, larder.url());
+        larder.stop();
+        warm(&site, &self.project_folder());
+        site
     }
 
     /// The project, with its lock file.
@@ -94,15 +103,15 @@ impl Stage {
         self.folder.path().join("project")
     }
 
-    /// Runs cargo with an empty home straight to upstream.
+    /// Runs cargo with an empty home against upstream itself.
     pub(crate) fn direct(&self, task: Task) -> Took {
         self.run(task, &self.upstream.url())
     }
 
-    /// Runs cargo with an empty home with the index at this URL.
+    /// Runs cargo with an empty home against the index at this URL.
     ///
     /// # Panics
-    /// If cargo fails, or resolves to something else than is locked.
+    /// If cargo fails, or resolves to other versions than the lock file's.
     pub(crate) fn run(&self, task: Task, index: &str) -> Took {
         let home = CargoHome::empty_in(&self.cargo_in).trust(self.upstream.ca_pem());
         let folder = TempDir::new_in(&self.cargo_in).expect("the temporary folder is writable");
@@ -118,7 +127,7 @@ impl Stage {
                 &["generate-lockfile"]
             }
         };
-        // What one run left for the disk to write must not slow down the next.
+        // Pending disk writes of one run must not slow down the next.
         rustix::fs::sync();
         let before = self.upstream.requests_for("");
         let run = home.run(&project, arguments, index);
@@ -149,4 +158,25 @@ impl Stage {
     fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
+}
+
+/// Runs `larder warm` on a project. Returns the seconds from start to exit of the process.
+///
+/// # Panics
+/// If it fails.
+pub(crate) fn warm(site: &Site, project: &Path) -> f64 {
+    let began = Instant::now();
+    let output = site.command(&["warm".as_ref(), project.as_os_str()]);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(
+        output.status.success(),
+        "larder warm failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    seconds
+}
+
+/// A larder whose log goes into a file, as a daemon's does.
+pub(crate) fn site_with_log(log: &Path, larder: &str, index: &str) -> Site {
+    Site::new(larder, index).shell_prelude(&format!("exec 2>>'{}'", log.display()))
 }

@@ -1,29 +1,49 @@
-//! The things whose hits are measured: index entries, crates and a component of typical and of large size, published by an
+//! The payloads of the hit benchmarks: index entries, crates and a component, of typical and of large size, published by an
 //! upstream without delay.
-//!
-//! Who serves them and how fast is for the scenes.
 
 use bytes::Bytes;
 use fake_upstream::{Crate, FakeUpstream, crate_path, index_path};
+use testkit::http::Http;
 
-/// One thing that can be downloaded.
+/// One file to download.
 #[derive(Clone, Debug)]
-pub(crate) struct Good {
-    pub(crate) what: &'static str,
-    /// Where larder has it: for a crate, where its `config.json` sends cargo.
+pub(crate) struct Payload {
+    /// Its name in the table.
+    pub(crate) label: &'static str,
+    /// Its path on larder; for a crate, the download path of larder's `config.json`.
     pub(crate) path: String,
-    /// Where upstream has it.
+    /// Its path on upstream.
     pub(crate) upstream_path: String,
     pub(crate) body: Bytes,
 }
 
-/// An upstream with all goods. Its answers may be kept for ten minutes.
+impl Payload {
+    /// Fails unless the server answers this path with the payload.
+    pub(crate) fn assert_served(&self, http: &Http, path: &str) {
+        let reply = http.get(path);
+        assert!(
+            reply.status == 200 && reply.complete && reply.body == self.body,
+            "{}: {path} was answered with {} and {} bytes of {}",
+            http.address(),
+            reply.status,
+            reply.body.len(),
+            self.body.len()
+        );
+    }
+}
+
+/// The upstream for all payloads. Its answers are fresh for ten minutes.
 pub(crate) fn upstream() -> FakeUpstream {
     FakeUpstream::builder().max_age(Some(600)).start()
 }
 
-/// An index entry of at least this size, with as many versions as that takes.
-pub(crate) fn entry(upstream: &FakeUpstream, what: &'static str, name: &str, size: usize) -> Good {
+/// An index entry of at least `size` bytes.
+pub(crate) fn entry(
+    upstream: &FakeUpstream,
+    label: &'static str,
+    name: &str,
+    size: usize,
+) -> Payload {
     let mut body = String::new();
     let mut patch = 0_usize;
     while body.len() < size {
@@ -39,33 +59,33 @@ pub(crate) fn entry(upstream: &FakeUpstream, what: &'static str, name: &str, siz
     }
     upstream.set_index(name, body);
     let path = index_path(name);
-    Good {
-        what,
+    Payload {
+        label,
         upstream_path: format!("/index/{path}"),
         path: format!("/{path}"),
         body: upstream.index_body(name),
     }
 }
 
-/// A crate whose archive has this size and a little more.
+/// A crate whose archive has `size` bytes and a little more.
 pub(crate) fn archive(
     upstream: &FakeUpstream,
-    what: &'static str,
+    label: &'static str,
     name: &str,
     size: usize,
-) -> Good {
-    // Head, manifest and end of the archive take a few thousand bytes.
+) -> Payload {
+    // The tar header, the manifest and the end of the archive take a few thousand bytes.
     let sum = upstream.publish(Crate::new(name, "1.0.0").padding(size.saturating_sub(4_600)));
-    Good {
-        what,
+    Payload {
+        label,
         upstream_path: crate_path(name, "1.0.0"),
         path: format!("/crates/{name}/1.0.0/{sum}/download"),
         body: upstream.body(name, "1.0.0"),
     }
 }
 
-/// A component of a toolchain, 80 MB of noise.
-pub(crate) fn component(upstream: &FakeUpstream) -> Good {
+/// A toolchain component: 80 MB of pseudo-random bytes.
+pub(crate) fn component(upstream: &FakeUpstream) -> Payload {
     let path = "/dist/2026-04-16/rust-std-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut body = Vec::with_capacity(80_000_000);
@@ -77,15 +97,15 @@ pub(crate) fn component(upstream: &FakeUpstream) -> Good {
     }
     let body = Bytes::from(body);
     upstream.serve_static(path, body.clone(), "application/octet-stream");
-    Good {
-        what: "component 80 MB",
+    Payload {
+        label: "component 80 MB",
         path: path.to_owned(),
         upstream_path: path.to_owned(),
         body,
     }
 }
 
-/// Where larder shall find components.
+/// The dist server URL for larder.
 pub(crate) fn dist_server(upstream: &FakeUpstream) -> String {
     upstream.base_url().trim_end_matches('/').to_owned()
 }

@@ -1,39 +1,39 @@
-//! The scene `hits`: larder and nginx serve the same bytes from what they hold, both writing their log.
+//! The benchmark `hits`: larder and nginx serve the same stored bytes, and both write an access log.
 //!
-//! The two sides alternate within a round, and nothing is timed before both were seen to give the right answer.
+//! Before the first measurement, both must have given the right answer. Upstream must receive no request during the measurements.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::goods::{self, Good};
+use crate::benchmark::Context;
+use crate::fixture::site_with_log;
 use crate::load;
 use crate::nginx::Nginx;
+use crate::payload::{self, Payload};
 use crate::row::{Better, Row, UNCLAIMED, rounded};
-use crate::scene::Play;
 use testkit::http::Http;
-use testkit::larder::Site;
 
-/// How long one measurement lasts.
-const LASTING: Duration = Duration::from_secs(3);
-/// What one measurement downloads of a large file: clients at once, and downloads of each.
+/// Duration of one measurement.
+const DURATION: Duration = Duration::from_secs(3);
+/// Downloads of a large file in one measurement: concurrent clients, and downloads of each.
 const DOWNLOADS: (usize, usize) = (4, 4);
 
-/// What a client wants.
+/// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    /// The whole, again and again.
+enum Ask {
+    /// The whole body; requests per second count.
     Body,
-    /// Whether it has changed.
-    Change,
-    /// A large whole, whose bytes count and not its requests.
+    /// A conditional request, answered with 304.
+    Conditional,
+    /// A large body; bytes per second count.
     Bytes,
 }
 
 /// One of the two servers.
-struct Side<'a> {
+struct Server<'a> {
     http: Http,
     base: String,
     path: &'a str,
@@ -41,50 +41,50 @@ struct Side<'a> {
     log: PathBuf,
 }
 
-pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
-    let lacks = load::lacks(&[("nginx", "nginx-light"), ("wrk", "wrk")]);
-    let upstream = goods::upstream();
-    let small = goods::entry(&upstream, "index entry 3 kB", "small", 3_000);
-    let goods = [
-        (Want::Body, 1.3, small.clone()),
+pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
+    let missing = load::missing_programs(&[("nginx", "nginx-light"), ("wrk", "wrk")]);
+    let upstream = payload::upstream();
+    let small = payload::entry(&upstream, "index entry 3 kB", "small", 3_000);
+    let payloads = [
+        (Ask::Body, 1.3, small.clone()),
         (
-            Want::Body,
+            Ask::Body,
             1.1,
-            goods::entry(&upstream, "index entry 165 kB", "large", 165_000),
+            payload::entry(&upstream, "index entry 165 kB", "large", 165_000),
         ),
         (
-            Want::Change,
+            Ask::Conditional,
             1.3,
-            Good {
-                what: "304 of an index entry of 3 kB",
+            Payload {
+                label: "304 of an index entry of 3 kB",
                 ..small
             },
         ),
         (
-            Want::Body,
+            Ask::Body,
             1.3,
-            goods::archive(&upstream, "crate 11 kB", "slim", 11_000),
+            payload::archive(&upstream, "crate 11 kB", "slim", 11_000),
         ),
         (
-            Want::Body,
+            Ask::Body,
             1.1,
-            goods::archive(&upstream, "crate 306 kB", "stout", 306_000),
+            payload::archive(&upstream, "crate 306 kB", "stout", 306_000),
         ),
-        (Want::Bytes, 1.1, goods::component(&upstream)),
+        (Ask::Bytes, 1.1, payload::component(&upstream)),
     ];
-    let rows = |want, what, reach| {
-        let figure = match want {
-            Want::Body | Want::Change => "hits per second",
-            Want::Bytes => "bytes per second",
+    let rows = |ask, what, reach| {
+        let figure = match ask {
+            Ask::Body | Ask::Conditional => "hits per second",
+            Ask::Bytes => "bytes per second",
         };
         let rate = Row {
             better: Better::More,
-            lacks: lacks.clone(),
+            missing: missing.clone(),
             ..Row::ratio(&format!("{figure} / nginx, {what}"), 1.0, reach)
         };
-        // Other work on the machine takes from the rates of both sides, but adds little to this.
+        // Other work on the machine lowers both rates, but adds little to the processor time.
         let cost = Row {
-            lacks: lacks.clone(),
+            missing: missing.clone(),
             ..Row::ratio(
                 &format!("processor time per hit / nginx, {what}"),
                 UNCLAIMED,
@@ -93,50 +93,50 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
         };
         [rate, cost]
     };
-    if lacks.is_some() {
-        let missing = goods.iter();
+    if missing.is_some() {
+        let missing = payloads.iter();
         return missing
-            .flat_map(|(want, reach, good)| rows(*want, good.what, *reach))
+            .flat_map(|(ask, reach, payload)| rows(*ask, payload.label, *reach))
             .collect();
     }
 
     let folder = TempDir::new().expect("the temporary folder is writable");
     let log = folder.path().join("larder.log");
-    let site = logging_to(&log, play.larder, &upstream.url());
-    let dist_server = goods::dist_server(&upstream);
+    let site = site_with_log(&log, context.larder, &upstream.url());
+    let dist_server = payload::dist_server(&upstream);
     let larder = site.serve(&["--max-age", "1h", "--dist-server", &dist_server]);
     let nginx = Nginx::before(upstream.base_url());
-    for (_, _, good) in &goods {
-        check(&larder.http(), &good.path, good);
-        check(&nginx.http(), &good.upstream_path, good);
+    for (_, _, payload) in &payloads {
+        payload.assert_served(&larder.http(), &payload.path);
+        payload.assert_served(&nginx.http(), &payload.upstream_path);
     }
     larder.wait_until_idle();
     upstream.forget_requests();
 
     let mut all = Vec::new();
-    for (want, reach, good) in &goods {
-        let sides = [
-            Side {
+    for (ask, reach, payload) in &payloads {
+        let servers = [
+            Server {
                 http: nginx.http(),
                 base: nginx.url(),
-                path: &good.upstream_path,
+                path: &payload.upstream_path,
                 processes: nginx.workers(),
                 log: nginx.log(),
             },
-            Side {
+            Server {
                 http: larder.http(),
                 base: larder.url().trim_end_matches('/').to_owned(),
-                path: &good.path,
+                path: &payload.path,
                 processes: vec![larder.process_id()],
                 log: log.clone(),
             },
         ];
-        let [mut rate, mut cost] = rows(*want, good.what, *reach);
-        for side in &sides {
-            side.check(*want, good);
+        let [mut rate, mut cost] = rows(*ask, payload.label, *reach);
+        for server in &servers {
+            server.assert_answers(*ask, payload);
         }
-        for _ in 0..play.rounds {
-            let [nginx, larder] = sides.each_ref().map(|side| side.measure(*want));
+        for _ in 0..context.rounds {
+            let [nginx, larder] = servers.each_ref().map(|server| server.measure(*ask));
             rate.push(
                 larder.rate / nginx.rate,
                 json!({"nginx": rounded(nginx.rate), "larder": rounded(larder.rate)}),
@@ -153,48 +153,30 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
     assert_eq!(
         upstream.requests_for(""),
         0,
-        "what was measured were not hits"
+        "upstream received requests, so these were no hits"
     );
     all
 }
 
-/// A larder whose log goes into a file, as a daemon's does.
-pub(crate) fn logging_to(log: &Path, larder: &str, index: &str) -> Site {
-    Site::new(larder, index).shell_prelude(&format!("exec 2>>'{}'", log.display()))
-}
-
-/// Fails unless this is answered with the right bytes.
-pub(crate) fn check(http: &Http, path: &str, good: &Good) {
-    let reply = http.get(path);
-    assert!(
-        reply.status == 200 && reply.complete && reply.body == good.body,
-        "{}: {path} was answered with {} and {} bytes of {}",
-        http.address(),
-        reply.status,
-        reply.body.len(),
-        good.body.len()
-    );
-}
-
-/// What one measurement gave.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     /// Answers or bytes per second.
     rate: f64,
-    /// Processor time of the server for one answer.
+    /// Processor time of the server per answer.
     microseconds: f64,
 }
 
-impl Side<'_> {
-    fn check(&self, want: Want, good: &Good) {
-        check(&self.http, self.path, good);
-        if want == Want::Change {
+impl Server<'_> {
+    fn assert_answers(&self, ask: Ask, payload: &Payload) {
+        payload.assert_served(&self.http, self.path);
+        if ask == Ask::Conditional {
             let tag = self.tag();
             let reply = self.http.get_with(self.path, &[("if-none-match", &tag)]);
             assert_eq!(
                 (reply.status, reply.body.len()),
                 (304, 0),
-                "{} was asked for a change",
+                "{} was asked conditionally",
                 self.base
             );
         }
@@ -205,19 +187,19 @@ impl Side<'_> {
         reply.header("etag").expect("an ETag").to_owned()
     }
 
-    fn measure(&self, want: Want) -> Measured {
+    fn measure(&self, ask: Ask) -> Measured {
         load::truncate(&self.log);
         let url = format!("{}{}", self.base, self.path);
-        let tag = (want == Want::Change).then(|| self.tag());
+        let tag = (ask == Ask::Conditional).then(|| self.tag());
         let before = load::processor_time(&self.processes);
         let began = Instant::now();
-        let (rate, answers) = match want {
-            Want::Body | Want::Change => {
+        let (rate, answers) = match ask {
+            Ask::Body | Ask::Conditional => {
                 let headers = tag.as_deref().map(|tag| ("If-None-Match", tag));
-                let rate = load::wrk(&url, headers.as_slice(), LASTING);
-                (rate, rate * LASTING.as_secs_f64())
+                let rate = load::wrk(&url, headers.as_slice(), DURATION);
+                (rate, rate * DURATION.as_secs_f64())
             }
-            Want::Bytes => {
+            Ask::Bytes => {
                 let (clients, times) = DOWNLOADS;
                 let bytes = load::download(&self.base, self.path, clients, times);
                 let rate = bytes as f64 / began.elapsed().as_secs_f64();
@@ -225,7 +207,7 @@ impl Side<'_> {
             }
         };
         let used = load::processor_time(&self.processes) - before;
-        // Lines may be a moment late.
+        // A server may write its log lines a moment later.
         let deadline = Instant::now() + Duration::from_secs(1);
         while (load::lines(&self.log) as f64) < answers * 0.95 {
             assert!(

@@ -1,6 +1,7 @@
-//! The scene `million`: how long larder takes to start on a store that holds a million files.
+//! The benchmark `million`: the time until larder is ready on a store with a million files.
 //!
-//! The files are hard links to one index entry and one crate. Larder never reads them: it is their number that could matter.
+//! The files are hard links to one index entry and one crate. Larder does not read them at start; the benchmark shows whether
+//! their number matters.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,24 +9,24 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::goods;
+use crate::benchmark::Context;
+use crate::payload;
 use crate::row::{Row, Unit, rounded};
-use crate::scene::Play;
 use testkit::larder::Site;
 
-/// Links to one file; file systems allow for some 65,000.
-const LINKS: usize = 50_000;
-/// Entries, and as many crates.
-const EACH: usize = 500_000;
+/// Hard links to one file. File systems allow about 65,000.
+const LINKS_PER_FILE: usize = 50_000;
+/// Number of index entries, and of crates.
+const FILES_PER_KIND: usize = 500_000;
 
-pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
-    let upstream = goods::upstream();
-    let entry = goods::entry(&upstream, "an index entry", "small", 3_000);
-    let archive = goods::archive(&upstream, "a crate", "slim", 11_000);
-    let site = Site::new(play.larder, &upstream.url());
+pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
+    let upstream = payload::upstream();
+    let entry = payload::entry(&upstream, "an index entry", "small", 3_000);
+    let archive = payload::archive(&upstream, "a crate", "slim", 11_000);
+    let site = Site::new(context.larder, &upstream.url());
     let larder = site.serve(&[]);
-    for good in [&entry, &archive] {
-        assert_eq!(larder.get(&good.path).status, 200, "{}", good.what);
+    for payload in [&entry, &archive] {
+        assert_eq!(larder.get(&payload.path).status, 200, "{}", payload.label);
     }
     larder.wait_until_idle();
     larder.stop();
@@ -41,22 +42,22 @@ pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
         took
     };
     let few = start();
-    fill(&site).expect("the temporary folder has room for a million links");
-    for _ in 0..play.rounds {
+    fill(&site).expect("the temporary folder takes a million links");
+    for _ in 0..context.rounds {
         row.push(start(), json!({"with_two_entries": rounded(few)}));
     }
     vec![row]
 }
 
-/// Multiplies what the store holds.
+/// Links the stored entry and the stored crate half a million times each.
 fn fill(site: &Site) -> io::Result<()> {
     let entry = find(site.store(), "small")?;
     let crates = site.store().join("v1/blobs");
     let archive = find(&crates, "")?;
-    // Below `index/sm/al`, as all names of five letters and more.
-    let index = entry.ancestors().nth(3).unwrap_or(&entry);
+    // The registry's folder. The number of files matters, not whether larder would look there.
+    let registry = entry.ancestors().nth(3).unwrap_or(&entry);
     multiply(&entry, |number| {
-        index.join(format!(
+        registry.join(format!(
             "{:02x}/{:02x}/x{number}",
             number % 251,
             number % 241
@@ -67,12 +68,12 @@ fn fill(site: &Site) -> io::Result<()> {
     })
 }
 
-/// Links `EACH` times to this file, or to copies of it.
+/// Makes `FILES_PER_KIND` hard links to this file, or to copies of it.
 fn multiply(file: &Path, place: impl Fn(usize) -> PathBuf) -> io::Result<()> {
     let mut source = file.to_owned();
-    for number in 0..EACH {
+    for number in 0..FILES_PER_KIND {
         let link = place(number);
-        if number % LINKS == 0 {
+        if number % LINKS_PER_FILE == 0 {
             if let Some(folder) = link.parent() {
                 std::fs::create_dir_all(folder)?;
             }
@@ -91,7 +92,7 @@ fn multiply(file: &Path, place: impl Fn(usize) -> PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// The first file of this name, or of any, below a folder.
+/// The first file below a folder with this name, or with any name if `name` is empty.
 fn find(folder: &Path, name: &str) -> io::Result<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -1,7 +1,6 @@
-//! The scene `instructions`: what one hit costs larder in instructions and system calls, counted and not timed, so that a busy
-//! machine gives the same figures as an idle one.
+//! The benchmark `instructions`: instructions and system calls per hit. Counts do not depend on the machine's load, unlike times.
 //!
-//! Instructions are counted by valgrind, in user space only; system calls by strace. Both watch one client with one connection.
+//! valgrind counts instructions, in user space only. strace counts system calls. Both observe one client with one connection.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -12,84 +11,85 @@ use fake_upstream::FakeUpstream;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::goods::{self, Good};
-use crate::hits;
+use crate::benchmark::Context;
+use crate::fixture::site_with_log;
 use crate::load;
+use crate::payload::{self, Payload};
 use crate::row::{Row, UNCLAIMED, Unit, rounded};
-use crate::scene::Play;
 use testkit::larder::{Larder, Site};
+use testkit::process::signal;
 
-/// Hits that are counted.
+/// Hits in a counted run.
 const HITS: usize = 400;
-/// Hits of each kind before, after which all is in its usual state.
-const FIRST_HITS: usize = 40;
-/// Valgrind gives nearly the same figure each time, so more rounds would teach nothing.
-const ROUNDS: u32 = 3;
-/// Functions that the record names.
-const TOP: usize = 25;
+/// Hits of each kind before counting starts, so that caches and buffers are filled.
+const WARM_UP_HITS: usize = 40;
+/// Most rounds: valgrind's figures hardly vary.
+const MAX_ROUNDS: u32 = 3;
+/// Functions in the record, the most expensive first.
+const TOP_FUNCTIONS: usize = 25;
 
-/// What is asked for, with or without the validator.
+/// A kind of hit: a payload, requested with or without its validator.
 struct Kind {
-    what: &'static str,
-    good: Good,
+    label: &'static str,
+    payload: Payload,
     is_conditional: bool,
 }
 
-pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
-    let upstream = goods::upstream();
-    let small = goods::entry(&upstream, "index entry 3 kB", "small", 3_000);
-    let kind = |what, good: &Good, is_conditional| Kind {
-        what,
-        good: good.clone(),
+pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
+    let upstream = payload::upstream();
+    let small = payload::entry(&upstream, "index entry 3 kB", "small", 3_000);
+    let kind = |label, payload: &Payload, is_conditional| Kind {
+        label,
+        payload: payload.clone(),
         is_conditional,
     };
-    let slim = goods::archive(&upstream, "crate 11 kB", "slim", 11_000);
+    let slim = payload::archive(&upstream, "crate 11 kB", "slim", 11_000);
     let kinds = [
-        kind(small.what, &small, false),
+        kind(small.label, &small, false),
         kind("304 of an index entry of 3 kB", &small, true),
-        kind(slim.what, &slim, false),
+        kind(slim.label, &slim, false),
     ];
-    let mut rows = instructions(play, &upstream, &kinds);
-    rows.extend(system_calls(play, &upstream, &kinds));
+    let mut rows = instructions(context, &upstream, &kinds);
+    rows.extend(system_calls(context, &upstream, &kinds));
     rows
 }
 
-fn instructions(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec<Row> {
-    let lacks = load::lacks(&[("valgrind", "valgrind")]);
+fn instructions(context: &Context<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec<Row> {
+    let missing = load::missing_programs(&[("valgrind", "valgrind")]);
     let mut rows: Vec<_> = kinds
         .iter()
         .map(|kind| {
-            let what = format!("instructions per hit, hashing left out, {}", kind.what);
-            watched(&what, lacks.clone())
+            let what = format!("instructions per hit, hashing left out, {}", kind.label);
+            observed(&what, missing.clone())
         })
         .collect();
-    if lacks.is_some() {
+    if missing.is_some() {
         return rows;
     }
     let folder = TempDir::new().expect("the temporary folder is writable");
     let counts = folder.path().join("callgrind");
     let log = folder.path().join("larder.log");
-    // The program becomes valgrind, whose last word is the count.
+    // The shell replaces itself with valgrind, which writes the counts when larder exits.
     let watch = format!(
         "exec 2>>'{}'; exec valgrind --tool=callgrind --callgrind-out-file='{}' --log-file=/dev/null \"$0\" \"$@\"",
         log.display(),
         counts.display()
     );
-    let site = Site::new(play.larder, &upstream.url()).shell_prelude(&watch);
+    let site = Site::new(context.larder, &upstream.url()).shell_prelude(&watch);
     let count = |kind: Option<&Kind>| {
         let larder = site.serve(&["--max-age", "1h"]);
         for kind in kinds {
-            ask(&larder, kind, FIRST_HITS);
+            request(&larder, kind, WARM_UP_HITS);
         }
         if let Some(kind) = kind {
-            ask(&larder, kind, HITS);
+            request(&larder, kind, HITS);
         }
         larder.stop();
         by_function(&counts)
     };
-    // Once to fill the store, which is no hit.
+    // The first run fills the store; its requests are misses.
     count(None);
-    for _ in 0..play.rounds.min(ROUNDS) {
+    for _ in 0..context.rounds.min(MAX_ROUNDS) {
         let start = count(None);
         for (kind, row) in kinds.iter().zip(&mut rows) {
             let mut functions: Vec<(String, f64)> = count(Some(kind))
@@ -101,7 +101,7 @@ fn instructions(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
                 .collect();
             functions.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let all: f64 = functions.iter().map(|(_, cost)| cost).sum();
-            // Valgrind's processor has no instructions for it, others have: there it costs a tenth.
+            // Valgrind's virtual processor has no SHA-256 instructions. On real ones hashing costs a tenth.
             let hashing: f64 = functions
                 .iter()
                 .filter(|(name, _)| name.contains("sha256") || name.contains("sha2::"))
@@ -109,7 +109,7 @@ fn instructions(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
                 .sum();
             let top: Vec<_> = functions
                 .iter()
-                .take(TOP)
+                .take(TOP_FUNCTIONS)
                 .map(|(name, cost)| json!([name, cost.round()]))
                 .collect();
             row.push(
@@ -121,31 +121,31 @@ fn instructions(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
     rows
 }
 
-fn system_calls(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec<Row> {
-    let lacks = load::lacks(&[("strace", "strace")]);
+fn system_calls(context: &Context<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec<Row> {
+    let missing = load::missing_programs(&[("strace", "strace")]);
     let mut rows: Vec<_> = kinds
         .iter()
         .map(|kind| {
-            watched(
-                &format!("system calls per hit, {}", kind.what),
-                lacks.clone(),
+            observed(
+                &format!("system calls per hit, {}", kind.label),
+                missing.clone(),
             )
         })
         .collect();
-    if lacks.is_some() {
+    if missing.is_some() {
         return rows;
     }
     let folder = TempDir::new().expect("the temporary folder is writable");
     let counts = folder.path().join("strace");
-    let site = hits::logging_to(
+    let site = site_with_log(
         &folder.path().join("larder.log"),
-        play.larder,
+        context.larder,
         &upstream.url(),
     );
     let larder = site.serve(&["--max-age", "1h"]);
-    for _ in 0..play.rounds.min(ROUNDS) {
+    for _ in 0..context.rounds.min(MAX_ROUNDS) {
         for (kind, row) in kinds.iter().zip(&mut rows) {
-            ask(&larder, kind, FIRST_HITS);
+            request(&larder, kind, WARM_UP_HITS);
             larder.wait_until_idle();
             let mut watcher = Command::new("strace")
                 .args(["-f", "-c", "-p", &larder.process_id().to_string(), "-o"])
@@ -157,21 +157,17 @@ fn system_calls(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
             let said = watcher.stderr.take().expect("stderr is a pipe");
             let mut said = BufReader::new(said);
             let mut line = String::new();
-            said.read_line(&mut line).expect("strace says something");
+            said.read_line(&mut line)
+                .expect("strace reports that it is attached");
             if !line.contains("attached") {
                 for row in &mut rows {
-                    row.lacks = Some(format!("strace may not watch: {}", line.trim()));
+                    row.missing = Some(format!("strace cannot attach: {}", line.trim()));
                 }
                 let _ = watcher.wait();
                 return rows;
             }
-            ask(&larder, kind, HITS);
-            let interrupt = format!("kill -INT {}", watcher.id());
-            let sent = Command::new("/bin/sh").args(["-c", &interrupt]).status();
-            assert!(
-                sent.is_ok_and(|sent| sent.success()),
-                "strace was still there"
-            );
+            request(&larder, kind, HITS);
+            signal(watcher.id(), "INT");
             let _ = watcher.wait();
             let calls = by_call(&counts);
             let all: f64 = calls.values().sum();
@@ -181,20 +177,20 @@ fn system_calls(play: &Play<'_>, upstream: &FakeUpstream, kinds: &[Kind]) -> Vec
     rows
 }
 
-/// A figure per hit that nothing is claimed of.
-fn watched(what: &str, lacks: Option<String>) -> Row {
+/// A row with a figure per hit and without claims.
+fn observed(what: &str, missing: Option<String>) -> Row {
     Row {
         unit: Unit::PerHit,
-        lacks,
+        missing,
         ..Row::ratio(what, UNCLAIMED, UNCLAIMED)
     }
 }
 
-/// So many hits on one connection, one after the other.
-fn ask(larder: &Larder<'_>, kind: &Kind, count: usize) {
+/// Sends `count` requests on one connection, one after the other.
+fn request(larder: &Larder<'_>, kind: &Kind, count: usize) {
     let mut connection = larder.http().connect().expect("larder accepts connections");
     let mut get = |headers: &[(&str, &str)]| {
-        let reply = connection.get(&kind.good.path, headers);
+        let reply = connection.get(&kind.payload.path, headers);
         reply.expect("larder answers")
     };
     let reply = get(&[]);
@@ -209,13 +205,13 @@ fn ask(larder: &Larder<'_>, kind: &Kind, count: usize) {
         assert!(
             reply.status == status && reply.complete,
             "{} was answered with {}",
-            kind.good.path,
+            kind.payload.path,
             reply.status
         );
     }
 }
 
-/// Instructions by function, without those of the functions it calls: what the lines of callgrind's file add up to.
+/// Instructions by function, without its callees: the sums of the lines of callgrind's file.
 fn by_function(counts: &Path) -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string(counts).expect("valgrind wrote its counts");
     let mut names: BTreeMap<String, String> = BTreeMap::new();
@@ -224,7 +220,7 @@ fn by_function(counts: &Path) -> BTreeMap<String, u64> {
     let mut is_of_call = false;
     for line in text.lines() {
         if let Some(known) = line.strip_prefix("fn=").or(line.strip_prefix("cfn=")) {
-            // A name is written out the first time and called by its number afterwards.
+            // The file gives a name and a number first, and only the number afterwards.
             let (number, name) = known.split_once(' ').unwrap_or((known, ""));
             if !name.is_empty() {
                 names.insert(number.to_owned(), name.to_owned());
@@ -239,7 +235,7 @@ fn by_function(counts: &Path) -> BTreeMap<String, u64> {
                 .split(' ')
                 .nth(1)
                 .and_then(|cost| cost.parse::<u64>().ok());
-            // The line after a call tells what the called function cost.
+            // The line after a call is the cost of the callee.
             if let (Some(cost), false) = (cost, is_of_call) {
                 *costs.entry(function.clone()).or_insert(0_u64) += cost;
             }
@@ -256,7 +252,7 @@ fn by_call(counts: &Path) -> BTreeMap<String, f64> {
     text.lines()
         .filter_map(|line| {
             let words: Vec<_> = line.split_whitespace().collect();
-            // Share, seconds, microseconds per call, calls, perhaps errors, name.
+            // Columns: share, seconds, microseconds per call, calls, errors (optional), name.
             let calls: f64 = words.get(3)?.parse().ok()?;
             let name = words.last().filter(|name| **name != "total")?;
             Some(((*name).to_owned(), rounded(calls / HITS as f64)))

@@ -1,6 +1,6 @@
-//! The scene `others`: larder beside other caches of crates.io, as far as these are installed. Watched, never claimed.
+//! The benchmark `others`: larder beside other caches of crates.io, as far as they are installed. The rows have no claims.
 //!
-//! Each is one description in [`ALL`] of how it is started and where it keeps and serves things; how is what its own guide says.
+//! [`OTHERS`] describes how each cache is started and its paths, as its own guide says.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -12,48 +12,45 @@ use fake_upstream::{FakeUpstream, from_lock, index_path};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::goods;
-use crate::hits;
+use crate::benchmark::{Context, NEAR};
+use crate::fixture::{DIAL_ROUND_TRIPS, Task, Took, site_with_log};
 use crate::load;
+use crate::payload;
 use crate::process;
 use crate::row::{Better, Row, UNCLAIMED, rounded};
-use crate::scene::{NEAR, Play};
-use crate::stage::{DIAL, Task, Took};
 use testkit::http::Http;
 use testkit::process::free_address;
 
-/// Its name.
-pub(crate) const SCENE: &str = "others";
-/// They are here to be seen beside larder, and some are slow.
-const ROUNDS: u32 = 2;
-/// How long hits are asked for.
-const LASTING: Duration = Duration::from_secs(1);
-/// Seconds of processor time below which hundredths of a second say nothing.
-const COUNTABLE: f64 = 0.2;
+/// Most rounds: the rows have no claims, and some caches are slow.
+const MAX_ROUNDS: u32 = 2;
+/// Duration of one measurement of hits.
+const DURATION: Duration = Duration::from_secs(1);
+/// Seconds of processor time below which ticks of 10 ms are too coarse.
+const MIN_PROCESSOR_SECONDS: f64 = 0.2;
 
-/// A cache that cargo can be sent to. What stands in braces is filled in.
+/// A cache that cargo can use. Its strings contain placeholders in braces.
 #[derive(Debug)]
 struct Other {
     program: &'static str,
     arguments: &'static [&'static str],
-    /// Where it tells cargo to ask for an archive. All of them have the index below `/index/`.
+    /// The path of a crate file. All of them serve the index below `/index/`.
     archive: &'static str,
-    /// Of one that has to be filled before it is used; others fetch what they are asked for.
+    /// Set for a mirror, which must be filled before use. Other caches fetch on demand.
     mirror: Option<Mirror>,
 }
 
-/// Where a mirror that was synchronized keeps things, below its folder.
+/// The layout of a mirror's folder after a synchronization.
 #[derive(Debug)]
 struct Mirror {
     index: &'static str,
     archive: &'static str,
 }
 
-const ALL: &[Other] = &[
-    // It knows no authorities but those that were built in, so its upstream cannot have TLS.
+const OTHERS: &[Other] = &[
+    // It trusts only built-in certificate authorities, so its upstream cannot have TLS.
     Other {
         program: "crates-io-proxy",
-        // One beginning with `--name=` would be passed over without a word.
+        // It silently ignores arguments of the form `--name=value`.
         arguments: &[
             "--listen",
             "{address}",
@@ -80,35 +77,35 @@ const ALL: &[Other] = &[
     },
 ];
 
-/// What is known to an upstream, as a mirror would hold it.
-struct Known<'a> {
+/// The names and versions that an upstream has, as a mirror would store them.
+struct Catalogue<'a> {
     upstream: &'a FakeUpstream,
     entries: Vec<&'a str>,
     archives: Vec<(&'a str, &'a str)>,
 }
 
-/// A running cache. Killed when dropped, as none of them has a way to end in good order.
+/// A running cache. Killed on drop, since none of them has an orderly shutdown.
 #[derive(Debug)]
 struct Running {
     process: Child,
     address: SocketAddr,
 }
 
-pub(crate) fn play(play: &Play<'_>) -> Vec<Row> {
-    let others: Vec<_> = ALL.iter().filter(|other| other.is_installed()).collect();
+pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
+    let others: Vec<_> = OTHERS.iter().filter(|other| other.is_installed()).collect();
     if others.is_empty() {
         return Vec::new();
     }
-    let rounds = play.rounds.min(ROUNDS);
+    let rounds = context.rounds.min(MAX_ROUNDS);
     let mut rows = Vec::new();
-    compare_cargo(play, &others, rounds, &mut rows);
-    compare_hits(play, &others, rounds, &mut rows);
+    compare_cargo(context, &others, rounds, &mut rows);
+    compare_hits(context, &others, rounds, &mut rows);
     rows
 }
 
-/// Which of them have no rows, as a line for people.
-pub(crate) fn absent() -> Option<String> {
-    let absent: Vec<_> = ALL
+/// A line that names the caches that are not installed.
+pub(crate) fn not_installed() -> Option<String> {
+    let absent: Vec<_> = OTHERS
         .iter()
         .filter(|other| !other.is_installed())
         .map(|other| other.program)
@@ -117,17 +114,17 @@ pub(crate) fn absent() -> Option<String> {
     (!absent.is_empty()).then(|| format!("not compared with {names}: not installed"))
 }
 
-/// Real cargo through each of them, empty and filled by an earlier run. Mirrors are never empty.
-fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
-    let stage = play.stage(NEAR, None);
-    // The same without TLS, as far away: a dial takes as long.
+/// Real cargo through each cache, empty and filled by an earlier run. Mirrors are never empty.
+fn compare_cargo(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
+    let fixture = context.fixture(NEAR, None);
+    // An upstream without TLS at the same distance. A dial takes as long as one with TLS.
     let plain = FakeUpstream::builder()
-        .delay(stage.round_trip)
-        .connect_delay(stage.round_trip * DIAL)
+        .delay(fixture.round_trip)
+        .connect_delay(fixture.round_trip * DIAL_ROUND_TRIPS)
         .max_age(Some(600))
         .start();
-    let project = from_lock(play.lock, &plain);
-    let mut known = Known {
+    let project = from_lock(context.lock, &plain);
+    let mut known = Catalogue {
         upstream: &plain,
         entries: Vec::new(),
         archives: Vec::new(),
@@ -139,7 +136,7 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
     known.entries.dedup();
     known.publish_as_crates_io();
 
-    // Removed at the end: files that were just deleted may slow down new ones.
+    // Deleted at the end: recently deleted files may slow down the creation of new ones.
     let folders = TempDir::new().expect("the temporary folder is writable");
     let mut sites = Vec::new();
     for (task, what) in [
@@ -161,11 +158,11 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
             })
             .collect();
         for round in 0..rounds {
-            let direct = stage.direct(task);
-            let site = stage.site();
+            let direct = fixture.direct(task);
+            let site = fixture.site();
             let larder = site.serve(&[]);
             for row in &mut own {
-                row.push_run(direct, stage.run(task, larder.url()));
+                push_run(row, direct, fixture.run(task, larder.url()));
                 larder.wait_until_idle();
             }
             larder.stop();
@@ -174,15 +171,15 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
                 let index = format!("{}/index/", running.url());
                 let run = || {
                     let before = plain.requests_for("");
-                    let mut took = stage.run(task, &index);
+                    let mut took = fixture.run(task, &index);
                     took.requests += plain.requests_for("") - before;
                     took
                 };
-                // Once: each of its requests waits for the one before it.
+                // One round only: each of its requests waits for the one before.
                 if let (Some(empty), 0) = (empty, round) {
-                    empty.push_run(direct, run());
+                    push_run(empty, direct, run());
                 }
-                filled.push_run(direct, run());
+                push_run(filled, direct, run());
             }
         }
         rows.extend(own);
@@ -192,15 +189,15 @@ fn compare_cargo(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec
     }
 }
 
-/// Hits, with the log that each writes when nothing is said about it: larder a line for each, the others none.
-fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
-    let lacks = load::lacks(&[("wrk", "wrk")]);
-    let upstream = goods::upstream();
-    let goods = [
-        goods::entry(&upstream, "index entry 3 kB", "small", 3_000),
-        goods::archive(&upstream, "crate 11 kB", "slim", 11_000),
+/// Hits, with each cache's default log: larder writes a line per request, the others write none.
+fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
+    let missing = load::missing_programs(&[("wrk", "wrk")]);
+    let upstream = payload::upstream();
+    let payloads = [
+        payload::entry(&upstream, "index entry 3 kB", "small", 3_000),
+        payload::archive(&upstream, "crate 11 kB", "slim", 11_000),
     ];
-    let known = Known {
+    let known = Catalogue {
         upstream: &upstream,
         entries: vec!["small", "slim"],
         archives: vec![("slim", "1.0.0")],
@@ -209,7 +206,7 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
     let pair = |other: &&Other, what: &str| {
         let row = |figure: &str, better| Row {
             better,
-            lacks: lacks.clone(),
+            missing: missing.clone(),
             ..Row::ratio(
                 &format!("{figure} / {}, {what}", other.program),
                 UNCLAIMED,
@@ -221,16 +218,16 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
             row("processor time per hit", Better::Less),
         ]
     };
-    if lacks.is_some() {
-        for good in &goods {
-            rows.extend(others.iter().flat_map(|other| pair(other, good.what)));
+    if missing.is_some() {
+        for payload in &payloads {
+            rows.extend(others.iter().flat_map(|other| pair(other, payload.label)));
         }
         return;
     }
 
     let folder = TempDir::new().expect("the temporary folder is writable");
     let log = folder.path().join("larder.log");
-    let site = hits::logging_to(&log, play.larder, &upstream.url());
+    let site = site_with_log(&log, context.larder, &upstream.url());
     let larder = site.serve(&["--max-age", "1h"]);
     let larder_url = larder.url().trim_end_matches('/');
     let running: Vec<_> = others
@@ -240,21 +237,27 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
             (other, other.start(&folder, &known))
         })
         .collect();
-    for good in &goods {
-        let path = |other: &Other| match good.upstream_path.starts_with("/index/") {
-            true => good.upstream_path.clone(),
+    for payload in &payloads {
+        let path = |other: &Other| match payload.upstream_path.starts_with("/index/") {
+            true => payload.upstream_path.clone(),
             false => fill_in(other.archive, &crate_words("slim", "1.0.0")),
         };
-        hits::check(&larder.http(), &good.path, good);
+        payload.assert_served(&larder.http(), &payload.path);
         for (other, running) in &running {
-            hits::check(&Http::to(&running.url()), &path(other), good);
+            payload.assert_served(&Http::to(&running.url()), &path(other));
         }
         larder.wait_until_idle();
         upstream.forget_requests();
-        let mut compared: Vec<_> = others.iter().map(|other| pair(other, good.what)).collect();
+        let mut compared: Vec<_> = others
+            .iter()
+            .map(|other| pair(other, payload.label))
+            .collect();
         for _ in 0..rounds {
             load::truncate(&log);
-            let own = measure(&format!("{larder_url}{}", good.path), larder.process_id());
+            let own = measure(
+                &format!("{larder_url}{}", payload.path),
+                larder.process_id(),
+            );
             for ((other, running), [rate, cost]) in running.iter().zip(&mut compared) {
                 let url = format!("{}{}", running.url(), path(other));
                 let theirs = measure(&url, running.process.id());
@@ -269,48 +272,49 @@ fn compare_hits(play: &Play<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<
                     );
                 } else {
                     let program = other.program;
-                    cost.lacks = Some(format!("{program} waits more than it works"));
+                    cost.missing = Some(format!(
+                        "{program} used too little processor time to measure"
+                    ));
                 }
             }
         }
         assert_eq!(
             upstream.requests_for(""),
             0,
-            "what was measured were not hits"
+            "upstream received requests, so these were no hits"
         );
         rows.extend(compared.into_iter().flatten());
     }
 }
 
-/// What one server did.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     /// Answers per second.
     rate: f64,
-    /// Processor time for one answer, if that much was used that it can be told.
+    /// Processor time per answer, unless it was too little to measure.
     microseconds: Option<f64>,
 }
 
 fn measure(url: &str, process: u32) -> Measured {
     let before = load::processor_time(&[process]);
-    let rate = load::wrk(url, &[], LASTING);
+    let rate = load::wrk(url, &[], DURATION);
     let used = load::processor_time(&[process]) - before;
     Measured {
         rate,
-        microseconds: (used >= COUNTABLE).then(|| used / (rate * LASTING.as_secs_f64()) * 1e6),
+        microseconds: (used >= MIN_PROCESSOR_SECONDS)
+            .then(|| used / (rate * DURATION.as_secs_f64()) * 1e6),
     }
 }
 
-impl Row {
-    fn push_run(&mut self, direct: Took, through: Took) {
-        self.push(
-            through.seconds / direct.seconds,
-            json!({
-                "direct": rounded(direct.seconds), "through": rounded(through.seconds),
-                "direct_requests": direct.requests, "through_requests": through.requests,
-            }),
-        );
-    }
+fn push_run(row: &mut Row, direct: Took, through: Took) {
+    row.push(
+        through.seconds / direct.seconds,
+        json!({
+            "direct": rounded(direct.seconds), "through": rounded(through.seconds),
+            "direct_requests": direct.requests, "through_requests": through.requests,
+        }),
+    );
 }
 
 impl Other {
@@ -318,11 +322,11 @@ impl Other {
         load::find(self.program).is_some()
     }
 
-    /// Starts it on a folder that is its own; a mirror's is filled first.
+    /// Starts the cache on a folder of its own. A mirror's folder is filled first.
     ///
     /// # Panics
     /// If it does not start.
-    fn start(&self, folder: &Path, known: &Known<'_>) -> Running {
+    fn start(&self, folder: &Path, known: &Catalogue<'_>) -> Running {
         let address = free_address();
         std::fs::create_dir_all(folder).expect("the temporary folder is writable");
         if let Some(mirror) = &self.mirror {
@@ -348,13 +352,13 @@ impl Other {
             .spawn()
             .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.program));
         let mut running = Running { process, address };
-        process::wait_until_it_listens(&mut running.process, address, &log);
+        process::wait_until_listening(&mut running.process, address, &log);
         running
     }
 }
 
-impl Known<'_> {
-    /// Has archives where crates.io's own interface has them, too.
+impl Catalogue<'_> {
+    /// Also serves crate files below the paths of crates.io's web API.
     fn publish_as_crates_io(&self) {
         for (name, version) in &self.archives {
             let path = format!("/api/v1/crates/{name}/{version}/download");
@@ -363,7 +367,7 @@ impl Known<'_> {
         }
     }
 
-    /// What synchronizing leaves, with a `config.json` that names the mirror.
+    /// Writes the files of a synchronized mirror, with a `config.json` that names the mirror.
     fn write(&self, folder: &Path, mirror: &Mirror, archive_url: &str) {
         let write = |path: String, body: &[u8]| {
             let path = folder.join(path);
@@ -389,7 +393,7 @@ impl Known<'_> {
 }
 
 impl Running {
-    /// Its address, without a slash at the end.
+    /// The URL, without a slash at the end.
     fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -402,9 +406,9 @@ impl Drop for Running {
     }
 }
 
-/// Cargo's words for the parts of an archive's address.
+/// Cargo's placeholders in a download URL.
 fn crate_words(name: &str, version: &str) -> [(&'static str, String); 3] {
-    // The name's own letters, where the index has small ones.
+    // With the upper-case letters of the name; only the index uses lower case.
     let prefix = match name.len() {
         len @ (1 | 2) => len.to_string(),
         3 => format!("3/{}", &name[..1]),
