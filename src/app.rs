@@ -120,7 +120,7 @@ fn cache_options(settings: &Settings, mode: Mode) -> CacheOptions {
             Mode::Daemon => DAEMON_WRITERS,
             Mode::Warm | Mode::Local => WARM_WRITERS,
         },
-        prefetch: mode == Mode::Daemon,
+        has_clients: mode == Mode::Daemon,
     }
 }
 

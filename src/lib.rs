@@ -40,6 +40,7 @@ pub mod server;
 
 pub mod lockfile;
 pub mod plan;
+pub mod prefetch;
 pub mod projects;
 pub mod scratch;
 pub mod toolchain;

@@ -8,9 +8,9 @@
 //!    └──────────────── good answer to a client or to a probe ──────────────┘
 //! ```
 //!
-//! While a breaker is `Slow`, stale copies are served at once and only resources that are not stored are asked for. While it is
-//! `Open`, nothing is asked for except probes, which run in the background with growing delays. A failure that concerns one resource
-//! only (404, wrong hash) changes nothing; see [`severity`].
+//! While a breaker is `Slow`, stale copies are served at once and only resources that are not stored are asked for.
+//! While it is `Open`, nothing is asked for except probes, which run in the background with growing delays. A failure
+//! that concerns one resource only (404, wrong hash) changes nothing; see [`severity`].
 //!
 //! This module holds state and decides. The cache sends requests and probes.
 
@@ -36,8 +36,8 @@ const MAX_BAD_ANSWERS: usize = 3;
 const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
 /// Longest delay between probes.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
-/// Time a breaker is open before larder acts as if it ran with `--offline`. A short outage must not make a resolver choose
-/// older versions.
+/// Time a breaker is open before larder acts as if it ran with `--offline`. A short outage must not make a resolver
+/// choose older versions.
 const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of all origins.
@@ -193,8 +193,8 @@ impl CircuitBreakers {
         }
     }
 
-    /// Records a failed probe. Returns whether it opened a slow breaker. A closed breaker stays closed: the outage that the probe
-    /// belongs to is over.
+    /// Records a failed probe. Returns whether it opened a slow breaker. A closed breaker stays closed: the outage
+    /// that the probe belongs to is over.
     pub(super) fn note_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.get_mut(&Origin::from(url));

@@ -10,8 +10,9 @@ use crate::{
     validators::Validators,
 };
 
-/// How long after it began a fetch ahead answers the request it was meant for: a resolver asks within a few round trips.
-pub(super) const AHEAD: Duration = Duration::from_secs(10);
+/// Time for which a prefetched entry answers the request it was meant for, whatever its freshness lifetime. A resolver asks
+/// within a few round trips.
+pub const PREFETCH_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What the asker wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,7 @@ pub fn decide(
     };
     let is_fresh = is_fresh(policy, stored, now, cap)
         || matches!(demand, Demand::FreshSince(since) if stored.checked >= Checked::At(since)
-            && now.duration_since(since).is_ok_and(|age| age < AHEAD));
+            && now.duration_since(since).is_ok_and(|age| age < PREFETCH_LIFETIME));
     let demand = match demand {
         Demand::FreshSince(_) => Demand::Fresh,
         Demand::Fresh | Demand::Stored | Demand::Refresh => demand,

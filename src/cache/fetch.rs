@@ -14,7 +14,8 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::{
-    Cache, Counter, FetchResult, FetchedBody, Outcome, StaleReason, blob_flight_key,
+    Cache, CacheEvent, Counter, FetchResult, FetchedBody, Outcome, RequestClass, StaleReason,
+    blob_flight_key,
     breaker::{self, Transition},
     decide::{Decision, Demand, Settlement, settle},
     flight::{FlightKey, Progress},
@@ -61,10 +62,11 @@ impl Cache {
         resource: Resource,
         key: Key,
         demand: Demand,
+        class: RequestClass,
         progress: watch::Sender<Progress>,
     ) {
         let mut fetched = None;
-        let result = match self.settle_entry(&resource, &key, demand).await {
+        let result = match self.settle_entry(&resource, &key, demand, class).await {
             Ok((result, WritePlan::Put(old))) => {
                 self.invalidate_dependencies(&resource, old.as_ref(), &result)
                     .await;
@@ -83,7 +85,17 @@ impl Cache {
         };
         progress.send_replace(Progress::Done(result));
         if let Some(body) = fetched {
-            self.prefetch_dependencies(&resource, &body);
+            self.report_entry(&resource, &body, class);
+        }
+    }
+
+    /// Tells the prefetcher that a client's request asks upstream about an entry.
+    fn report_entry(&self, resource: &Resource, body: &Bytes, class: RequestClass) {
+        if class == RequestClass::Client {
+            self.0.events.send(|| CacheEvent::EntryRequested {
+                resource: resource.clone(),
+                body: body.clone(),
+            });
         }
     }
 
@@ -92,6 +104,7 @@ impl Cache {
         resource: &Resource,
         key: &Key,
         demand: Demand,
+        class: RequestClass,
     ) -> Result<(FetchResult, WritePlan), Error> {
         let flight_key = FlightKey::Entry(key.clone());
         // Again, now that this flight is the only one: another may have landed just before it began.
@@ -101,8 +114,8 @@ impl Cache {
             &stored,
         ) {
             (Decision::Serve(outcome), Some(entry)) => {
-                // That one may have been wanted for something else.
-                self.prefetch_dependencies(resource, &entry.body);
+                // That flight may have been for another requirement.
+                self.report_entry(resource, &entry.body, class);
                 return Ok((result(outcome, entry.clone()), WritePlan::Nothing));
             }
             (Decision::Serve(_), None) => return Err(self.abandoned(resource)),
@@ -111,8 +124,7 @@ impl Cache {
             (Decision::Fetch, _) => Validators::default(),
         };
         if let Some(entry) = &stored {
-            // What it leads to is as stale, and need not wait for its answer.
-            self.prefetch_dependencies(resource, &entry.body);
+            self.report_entry(resource, &entry.body, class);
         }
         let url = self.locate(resource, Demand::Fresh).await?;
         let mut began = None;

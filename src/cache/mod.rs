@@ -7,12 +7,12 @@ mod bounded;
 mod breaker;
 mod counters;
 pub mod decide;
+mod events;
 mod fetch;
 mod flight;
 mod generations;
 mod invalidation;
 mod negative;
-mod prefetch;
 mod prefetched;
 mod ranges;
 mod verified;
@@ -21,12 +21,12 @@ mod write_behind;
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 use tracing::warn;
@@ -35,7 +35,9 @@ use url::Url;
 pub use body::{Arriving, Body};
 pub use breaker::Outage;
 pub use counters::Counter;
-pub use decide::{Demand, Outcome, Reach, StaleReason};
+pub use decide::{Demand, Outcome, PREFETCH_LIFETIME, Reach, StaleReason};
+pub use events::CacheEvent;
+pub use prefetched::{BURST_WINDOW, PrefetchedEntry};
 
 use crate::{
     clock::now,
@@ -48,12 +50,12 @@ use crate::{
 use breaker::CircuitBreakers;
 use counters::Counters;
 use decide::{Decision, Held, Refusal, decide};
+use events::Events;
 use flight::{FlightKey, Flights, Progress, Role};
 use generations::Generations;
 use invalidation::Invalidations;
 use negative::NegativeCache;
-use prefetch::{BURST_WINDOW, InstallSession, PrefetchClass, RecentHints};
-use prefetched::Prefetched;
+use prefetched::{Prefetched, RequestClass};
 use ranges::RangeLimits;
 use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
@@ -66,8 +68,11 @@ const WHOLE_BLOB_BYTES: u64 = CHUNK_BYTES as u64;
 const ENTRIES_IN_FLIGHT: usize = 300;
 const IN_FLIGHT: usize = 100;
 
-/// Blobs fetched ahead at a time: enough to fill a line with large files, and little beside what clients ask for.
-const AHEAD_IN_FLIGHT: usize = 4;
+/// Requests for prefetched blobs at a time, beside those of clients.
+pub(crate) const PREFETCHED_BLOBS_IN_FLIGHT: usize = 4;
+
+/// Pause of all clients after which their next request counts as the start of new work.
+const CLIENTS_RESUMED_AFTER: Duration = Duration::from_secs(1);
 
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +88,8 @@ pub struct CacheOptions {
     /// Bodies stored at a time. Where nobody waits for it, few: to make files is work for the system, and clients need the
     /// processor while it goes on.
     pub writers: usize,
-    /// Whether to prefetch what clients will most likely request next.
-    pub prefetch: bool,
+    /// Whether clients wait for answers: then writes are delayed until they are idle.
+    pub has_clients: bool,
 }
 
 /// The cache. Cheap to clone; all clones are one cache.
@@ -102,13 +107,11 @@ struct Inner {
     entry_permits: Semaphore,
     blob_permits: Semaphore,
     parts: RangeLimits,
-    /// For what clients will ask for that follow a session.
-    install_class: PrefetchClass,
     write_behind: WriteBehind,
     negative: NegativeCache,
     invalidations: Arc<Invalidations>,
     generations: Generations,
-    recent_hints: RecentHints,
+    events: Events,
     prefetched: Prefetched,
     verified: VerifiedBlobs,
     counters: Counters,
@@ -163,24 +166,19 @@ impl Cache {
             flights: Flights::default(),
             entry_permits: Semaphore::new(ENTRIES_IN_FLIGHT),
             parts: RangeLimits::new(),
-            // What follows a session takes none of the clients' room.
-            blob_permits: Semaphore::new(IN_FLIGHT + AHEAD_IN_FLIGHT),
-            install_class: PrefetchClass::new(
-                AHEAD_IN_FLIGHT,
-                Counter::BlobsPrefetched,
-                Counter::PrefetchedBlobsAsked,
-            ),
+            // Prefetched blobs take none of the clients' permits.
+            blob_permits: Semaphore::new(IN_FLIGHT + PREFETCHED_BLOBS_IN_FLIGHT),
             write_behind: WriteBehind::new(
                 store,
                 invalidations.clone(),
                 options.writers,
-                options.prefetch,
+                options.has_clients,
             ),
             negative: NegativeCache::default(),
             prefetched: Prefetched::default(),
             invalidations,
             generations: Generations::default(),
-            recent_hints: RecentHints::default(),
+            events: Events::default(),
             verified: VerifiedBlobs::default(),
             counters: Counters::default(),
         }))
@@ -191,6 +189,9 @@ impl Cache {
     /// # Errors
     /// Why it cannot be had.
     pub async fn get(&self, resource: &Resource) -> Result<Answer, Error> {
+        if self.0.write_behind.client_idle_time() > CLIENTS_RESUMED_AFTER {
+            self.0.events.send(|| CacheEvent::ClientsResumed);
+        }
         self.0.write_behind.client_active();
         let answer = match self.resolve(resource).await {
             Ok((resource, StoreLocation::Entry(key), _)) => self.get_entry(&resource, key).await,
@@ -198,9 +199,12 @@ impl Cache {
             Ok((resource, StoreLocation::Half(key, half), _)) => {
                 Box::pin(self.get_half(&resource, key, half)).await
             }
-            Ok((resource, StoreLocation::Blob(sum), session)) => {
-                if let Some(session) = session {
-                    self.follow(session, sum);
+            Ok((resource, StoreLocation::Blob(sum), generation)) => {
+                if let Some(generation) = generation {
+                    self.0.events.send(|| CacheEvent::BlobRequested {
+                        generation,
+                        sha256: sum,
+                    });
                 }
                 self.get_blob(&resource, sum).await
             }
@@ -248,8 +252,12 @@ impl Cache {
                         entry: None,
                     });
                 }
-                let (role, progress) =
-                    self.join_flight(&resource, blob_flight_key(&resource, sum), demand);
+                let (role, progress) = self.join_flight(
+                    &resource,
+                    blob_flight_key(&resource, sum),
+                    demand,
+                    RequestClass::Client,
+                );
                 let result = self
                     .flight_result(&resource, progress, Until::Stored)
                     .await?;
@@ -276,51 +284,18 @@ impl Cache {
         }
     }
 
-    /// Begins to fetch what will be needed soon; nobody waits for it.
-    pub fn prefetch(&self, resource: Resource) {
+    /// Starts to fetch a resource without waiting for it.
+    pub fn fetch_in_background(&self, resource: Resource) {
         let cache = self.clone();
         tokio::spawn(async move {
-            // Whoever needs it will be told what failed.
+            // A client that needs the resource will be told about a failure.
             let _ = cache.ensure(&resource, Demand::Fresh).await;
         });
     }
 
-    /// Begins to fetch, or to revalidate, what clients will most likely ask for after `resource`, whose body is at hand. What
-    /// comes of it leads further in turn.
-    fn prefetch_dependencies(&self, resource: &Resource, body: &[u8]) {
-        // What comes of it later than that would answer nobody any more.
-        if !self.0.options.prefetch || self.0.write_behind.client_idle_time() > decide::AHEAD {
-            return;
-        }
-        for lead in resource.prefetch_hints(body) {
-            let Location::Entry(key) = lead.resource.location() else {
-                continue;
-            };
-            if self.0.recent_hints.follow(&key, &lead, Instant::now()) {
-                let cache = self.clone();
-                tokio::spawn(async move {
-                    // Whoever needs it will be told what failed.
-                    let _ = cache.follow_hint(&lead.resource, lead.is_likely).await;
-                });
-            }
-        }
-    }
-
-    /// Fetches, or revalidates, what a lead is to, and goes on from there.
-    async fn follow_hint(&self, next: &Resource, is_likely: bool) -> Option<()> {
-        let body = match self.ask_ahead(next, is_likely).await? {
-            // What is older was asked for in another burst, and so was what it leads to.
-            Ahead::Stored(entry) if entry.checked >= Checked::At(now() - BURST_WINDOW) => {
-                entry.body
-            }
-            Ahead::Stored(_) => return None,
-            // The flight goes on by itself.
-            Ahead::Asked(Role::Leader, ..) => return None,
-            Ahead::Asked(Role::Joined, _, Some(stored)) => stored.body,
-            Ahead::Asked(Role::Joined, progress, None) => self.flight_entry(next, progress).await?,
-        };
-        self.prefetch_dependencies(next, &body);
-        Some(())
+    /// What clients do, for the prefetcher; `None` if there is a reader already.
+    pub fn events(&self) -> Option<mpsc::Receiver<CacheEvent>> {
+        self.0.events.subscribe()
     }
 
     async fn flight_entry(
@@ -334,92 +309,6 @@ impl Cache {
         match result.ok()?.body {
             FetchedBody::Entry(entry) => Some(entry.body),
             FetchedBody::Blob(_) => None,
-        }
-    }
-
-    async fn ask_ahead(&self, next: &Resource, is_likely: bool) -> Option<Ahead> {
-        let Location::Entry(key) = next.location() else {
-            return None;
-        };
-        let flight_key = FlightKey::Entry(key.clone());
-        let stored = self.stored(next, &key).await.ok()?;
-        // What this burst has asked about already is not asked about again, however short the freshness window.
-        let since = now();
-        let demand = Demand::FreshSince(since - BURST_WINDOW);
-        match self.decide(next, &flight_key, stored.as_ref(), demand) {
-            Decision::Fetch if is_likely => {}
-            Decision::Fetch => return None,
-            Decision::Revalidate(_) => {}
-            Decision::Serve(_) => return stored.map(Ahead::Stored),
-            Decision::Refuse(_) => return None,
-        }
-        let (role, progress) = self.join_flight(next, flight_key, demand);
-        if role == Role::Leader {
-            self.count(Counter::EntriesPrefetched);
-            self.0.prefetched.insert_entry(key, since);
-        }
-        Some(Ahead::Asked(role, progress, stored))
-    }
-
-    /// Begins to fetch what a client that asks for `sum` as a part of a session will ask for next.
-    fn follow(&self, session: Arc<InstallSession>, sum: Sha256) {
-        if !self.0.options.prefetch || self.is_offline() || !session.note(sum) {
-            return;
-        }
-        let cache = self.clone();
-        tokio::spawn(async move {
-            for next in session.next(sum).await {
-                let cache = cache.clone();
-                tokio::spawn(async move {
-                    // Whoever needs it will be told what failed.
-                    cache.fetch_blob_ahead(&next).await;
-                });
-            }
-        });
-    }
-
-    /// Fetches a blob that a client will ask for, unless it is held or on its way already.
-    async fn fetch_blob_ahead(&self, next: &Resource) {
-        let Location::Blob(sum) = next.location() else {
-            return;
-        };
-        let class = &self.0.install_class;
-        let Ok(_turn) = class.room.acquire().await else {
-            return;
-        };
-        let flight_key = blob_flight_key(next, sum);
-        // What is damaged will be found when it is asked for.
-        if self.stored_blob(next, sum).await.is_some() {
-            return;
-        }
-        if self.decide(next, &flight_key, None, Demand::Fresh) != Decision::Fetch {
-            return;
-        }
-        let progress = {
-            // Locked over both, so that whoever joins finds it noted.
-            let mut blobs = self.0.prefetched.blobs();
-            let (role, progress) = self.join_flight(next, flight_key, Demand::Fresh);
-            if role == Role::Joined {
-                return;
-            }
-            blobs.insert(sum, class.asked);
-            progress
-        };
-        match self.flight_result(next, progress, Until::Verified).await {
-            // Stored by another flight that landed just before this one began.
-            Ok(result) if result.outcome == Outcome::Hit => {
-                self.0.prefetched.take_blob(sum);
-            }
-            // Whoever needs it will be told what failed. It counts only if somebody asked for it, which was counted.
-            Err(_) if self.0.prefetched.take_blob(sum).is_some() => {}
-            Ok(_) | Err(_) => self.count(class.fetched),
-        }
-    }
-
-    /// Counts the first request for what was fetched ahead.
-    fn note_asked(&self, sum: Sha256) {
-        if let Some(asked) = self.0.prefetched.take_blob(sum) {
-            self.count(asked);
         }
     }
 
@@ -463,7 +352,7 @@ impl Cache {
     async fn resolve(
         &self,
         resource: &Resource,
-    ) -> Result<(Resource, StoreLocation, Option<Arc<InstallSession>>), Error> {
+    ) -> Result<(Resource, StoreLocation, Option<Sha256>), Error> {
         match StoreLocation::of(resource.location()) {
             Ok(location) => Ok((resource.clone(), location, None)),
             Err(listing) => Box::pin(self.complete_by_listing(resource, listing)).await,
@@ -474,9 +363,9 @@ impl Cache {
         &self,
         resource: &Resource,
         listing: Resource,
-    ) -> Result<(Resource, StoreLocation, Option<Arc<InstallSession>>), Error> {
-        if let Some((complete, sum, session)) = self.complete_by_pair(resource).await {
-            return Ok((complete, StoreLocation::Blob(sum), session));
+    ) -> Result<(Resource, StoreLocation, Option<Sha256>), Error> {
+        if let Some((complete, sum, generation)) = self.complete_by_pair(resource).await {
+            return Ok((complete, StoreLocation::Blob(sum), generation));
         }
         let Location::Entry(key) = listing.location() else {
             return Err(self.abandoned(resource));
@@ -524,7 +413,7 @@ impl Cache {
     async fn complete_by_pair(
         &self,
         resource: &Resource,
-    ) -> Option<(Resource, Sha256, Option<Arc<InstallSession>>)> {
+    ) -> Option<(Resource, Sha256, Option<Sha256>)> {
         let pairs = resource.listings();
         if pairs.is_empty() {
             return None;
@@ -536,9 +425,9 @@ impl Cache {
                 Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
             }
         };
-        for (entry, session) in self.0.generations.listings() {
+        for entry in self.0.generations.listings() {
             if let Some((complete, sum)) = complete(&entry.body) {
-                return Some((complete, sum, Some(session)));
+                return Some((complete, sum, Some(entry.head.sha256)));
             }
         }
         for pair in pairs {
@@ -555,7 +444,7 @@ impl Cache {
     async fn complete_by_last_pair(
         &self,
         resource: &Resource,
-    ) -> Option<(Resource, StoreLocation, Option<Arc<InstallSession>>)> {
+    ) -> Option<(Resource, StoreLocation, Option<Sha256>)> {
         let pair = resource.listings().pop()?;
         let Location::Pair(key, _) = pair.location() else {
             return None;
@@ -621,7 +510,13 @@ impl Cache {
     async fn get_half(&self, resource: &Resource, key: Key, half: Half) -> Result<Answer, Error> {
         let (outcome, entry) = match half {
             Half::Body => match self.0.generations.serve_manifest(&key) {
-                Some(entry) => (Outcome::Hit, entry),
+                Some(entry) => {
+                    self.0.events.send(|| CacheEvent::ManifestServed {
+                        manifest: resource.clone(),
+                        entry: entry.clone(),
+                    });
+                    (Outcome::Hit, entry)
+                }
                 None => {
                     self.entry(resource, key, Demand::Fresh, Until::Verified)
                         .await?
@@ -631,7 +526,7 @@ impl Cache {
                 let (outcome, entry) = self
                     .entry(resource, key.clone(), Demand::Fresh, Until::Verified)
                     .await?;
-                (outcome, self.serve_checksum(resource, key, entry).await)
+                (outcome, self.serve_checksum(key, entry).await)
             }
         };
         let body = resource.client_view(&entry.body);
@@ -660,13 +555,9 @@ impl Cache {
 
     /// Hands out the sidecar of `entry`, or of a newer one that was handed out already; waits while the clients of an older
     /// one may still be asking for its body.
-    async fn serve_checksum(&self, resource: &Resource, key: Key, entry: Entry) -> Entry {
+    async fn serve_checksum(&self, key: Key, entry: Entry) -> Entry {
         loop {
-            match self
-                .0
-                .generations
-                .serve_checksum(resource, &key, &entry, now())
-            {
+            match self.0.generations.serve_checksum(&key, &entry, now()) {
                 Ok(entry) => return entry,
                 Err(pause) => tokio::time::sleep(pause).await,
             }
@@ -677,7 +568,7 @@ impl Cache {
         if let Some(blob) = self.stored_blob(resource, sum).await
             && let Some(body) = self.prove(sum, &blob).await
         {
-            self.note_asked(sum);
+            self.count_prefetched_blob(sum);
             return Ok(Answer {
                 outcome: Outcome::Hit,
                 sum,
@@ -690,8 +581,9 @@ impl Cache {
     /// A blob, by a flight.
     async fn fetched_blob(&self, resource: &Resource, sum: Sha256) -> Result<Answer, Error> {
         let flight_key = blob_flight_key(resource, sum);
-        let (role, mut progress) = self.join_flight(resource, flight_key, Demand::Fresh);
-        self.note_asked(sum);
+        let (role, mut progress) =
+            self.join_flight(resource, flight_key, Demand::Fresh, RequestClass::Client);
+        self.count_prefetched_blob(sum);
         let begun = progress.wait_for(|state| !matches!(state, Progress::Asking));
         let Ok(state) = timeout(fetch::CLIENT_TIMEOUT, begun).await else {
             return Err(self.too_slow(resource, fetch::CLIENT_TIMEOUT));
@@ -808,7 +700,7 @@ impl Cache {
         stored: Option<&Entry>,
         deadline: tokio::time::Instant,
     ) -> Result<(Role, Option<FetchResult>), Error> {
-        let (role, progress) = self.join_flight(resource, flight_key, demand);
+        let (role, progress) = self.join_flight(resource, flight_key, demand, RequestClass::Client);
         let result = self.flight_result(resource, progress, until);
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let wait = match stored {
@@ -931,12 +823,13 @@ impl Cache {
         resource: &Resource,
         flight_key: FlightKey,
         demand: Demand,
+        class: RequestClass,
     ) -> (Role, watch::Receiver<Progress>) {
         let (cache, resource, place) = (self.clone(), resource.clone(), flight_key.clone());
         self.0.flights.join(flight_key, move |progress| async move {
             match place {
                 FlightKey::Entry(key) => {
-                    Box::pin(cache.fetch_entry(resource, key, demand, progress)).await
+                    Box::pin(cache.fetch_entry(resource, key, demand, class, progress)).await
                 }
                 FlightKey::Blob(sum, _) => {
                     Box::pin(cache.fetch_blob(resource, sum, demand, progress)).await
@@ -1064,14 +957,6 @@ impl Cache {
     }
 }
 
-/// An entry that a client will ask for.
-enum Ahead {
-    /// Stored, and fresh enough.
-    Stored(Entry),
-    /// Upstream is asked about what is stored, by this flight or one that was there.
-    Asked(Role, watch::Receiver<Progress>, Option<Entry>),
-}
-
 /// How long to wait for a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
@@ -1144,7 +1029,7 @@ impl Cache {
             upstream_timeout: Duration::from_secs(1),
             offline_view: false,
             writers: 2,
-            prefetch: true,
+            has_clients: true,
         };
         let store = Store::open(folder).unwrap();
         Self::new(

@@ -18,7 +18,7 @@ use super::{CommandError, render::print};
 use crate::{
     app::{App, Mode, StopSignals},
     config::Settings,
-    server,
+    prefetch, server,
     store::Announcement,
 };
 
@@ -50,6 +50,9 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
+    if let Some(events) = app.cache.events() {
+        prefetch::spawn(app.cache.clone(), events, Arc::default());
+    }
     let server = Arc::new(app.server(settings, &addresses));
     let (stop, stopping) = oneshot::channel();
     let work = async {

@@ -252,7 +252,7 @@ impl Server {
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
         if !self.cache.is_offline() {
-            self.cache.prefetch(upstream);
+            self.cache.fetch_in_background(upstream);
         }
         let base = match registry.name() {
             CRATES_IO => format!("http://{authority}/"),

@@ -35,8 +35,8 @@ pub(in super::super) enum Update {
 }
 
 impl Update {
-    /// Whether this update is newer than the stored entry. Another process may have stored a newer one meanwhile. A stored
-    /// check time in the future comes from a clock that was set back, so it does not count as newer.
+    /// Whether this update is newer than the stored entry. Another process may have stored a newer one meanwhile. A
+    /// stored check time in the future comes from a clock that was set back, so it does not count as newer.
     pub(in super::super) fn supersedes(&self, stored: &Entry, now: SystemTime) -> bool {
         let is_newer = |checked| checked > stored.checked || stored.checked > Checked::At(now);
         match self {
@@ -164,8 +164,8 @@ impl Buffer {
     }
 }
 
-/// Guard for one pending write. If it is dropped before the write finishes (panic or cancellation), the buffered update is
-/// discarded: clients have been served, and the next request fetches the entry again.
+/// Guard for one pending write. If it is dropped before the write finishes (panic or cancellation), the buffered
+/// update is discarded: clients have been served, and the next request fetches the entry again.
 #[derive(Debug)]
 pub(super) struct FlushGuard {
     buffer: Arc<Buffer>,

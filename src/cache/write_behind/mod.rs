@@ -7,11 +7,12 @@
 //! ```
 //!
 //! [`buffer`] holds pending updates, [`schedule`] says when to write, and this module writes. Writes of one entry are
-//! serialised, and a newer update replaces one that is still pending. If a write fails, clients have still been served; the
-//! update is discarded, and the next request fetches the entry again. So a full disk turns the cache into a pass-through.
+//! serialised, and a newer update replaces one that is still pending. If a write fails, clients have still been
+//! served; the update is discarded, and the next request fetches the entry again. So a full disk turns the cache into
+//! a pass-through.
 //!
-//! A crash loses what is buffered. That costs a download, never a wrong byte. [`WriteBehind::flush`] waits for one entry, and
-//! [`WriteBehind::flush_all`] empties the buffer on shutdown.
+//! A crash loses what is buffered. That costs a download, never a wrong byte. [`WriteBehind::flush`] waits for one
+//! entry, and [`WriteBehind::flush_all`] empties the buffer on shutdown.
 
 mod buffer;
 mod schedule;

@@ -1,7 +1,8 @@
 //! Flush scheduling for the write-behind buffer.
 //!
-//! The daemon answers a client first and writes to disk later. Creating files competes with cargo for the processor, so the
-//! scheduler delays each write until clients have been idle for [`CLIENT_IDLE`], or until [`MAX_DELAY`] has passed.
+//! The daemon answers a client first and writes to disk later. Creating files competes with cargo for the processor,
+//! so the scheduler delays each write until clients have been idle for [`CLIENT_IDLE`], or until [`MAX_DELAY`] has
+//! passed.
 //!
 //! ```text
 //!   answer sent ──> buffered ── idle 40 ms, or 2 s, or buffer above 16 MB, or shutdown ──> written
@@ -102,7 +103,8 @@ impl FlushScheduler {
         })
     }
 
-    /// Waits until a write of `bytes` buffered bytes may start. The bytes count as buffered until the result is dropped.
+    /// Waits until a write of `bytes` buffered bytes may start. The bytes count as buffered until the result is
+    /// dropped.
     pub(super) async fn wait_for_idle(&self, bytes: u64) -> PendingBytes<'_> {
         let pending = self.add_pending(bytes);
         if self.pending_bytes.load(Ordering::Acquire) > FLUSH_NOW_BYTES {
