@@ -1,6 +1,19 @@
-//! What was read from files lately, kept for as long as the same file is in its place: several processes may write to one
-//! store, and requests must see what any of them put. A look at the file's status tells, and is believed for a moment.
-//! Bounded, more tightly when nobody asks; knows nothing of what is in the files.
+//! Memory cache of what was read from files, so that a hit needs no read and no hashing.
+//!
+//! A cached value is valid as long as the same file is in its place: same inode, size and times. One `stat` tells, so the
+//! cache needs no notification from the other processes that write to the store.
+//!
+//! ```text
+//!  get(path) ── cached? ── stat less than 10 ms old? ── yes ──────────────────────> value
+//!                  │                  └── no ── stat(path) == fingerprint? ── yes ──> value
+//!                  └── no ────────────────────────────── no ─────────────────────> None: the caller reads the file
+//! ```
+//!
+//! Reusing a `stat` result for [`STAT_TTL`] delays changes by other processes that long. Changes by this process, and
+//! whatever it reads, drop all `stat` results at once. So a client that has seen a new entry never gets an older one of
+//! another entry that was written before it.
+//!
+//! The capacity is small while clients are idle and large during a burst; see [`Capacity`].
 
 use std::{
     ffi::OsString,
@@ -16,7 +29,16 @@ use std::{
 
 use quick_cache::{Weighter, sync::Cache};
 
-/// A file as it was when it was read. Every way to change what is in its place, or when it was last checked, changes this.
+/// Time without a `get` or `put` after which a burst is over.
+const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(5);
+
+/// Time for which the result of `stat` is reused.
+pub(super) const STAT_TTL: Duration = Duration::from_millis(10);
+
+/// A value may take one part in this many of the capacity. A larger one would evict too much else.
+const LARGEST_SHARE: u64 = 8;
+
+/// Identity of a file's contents and times. Replacing, writing or touching the file changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     inode: u64,
@@ -36,50 +58,44 @@ impl Fingerprint {
     }
 }
 
-/// How long nobody asks until the capacity of a burst is given up.
-const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(5);
-
-/// How long a look at a file is believed, unless anything was read or written meanwhile. What another process puts is seen so much
-/// later at most; and since whatever is read ends all belief, what was put before that is seen at once.
-pub(super) const STAT_TTL: Duration = Duration::from_millis(10);
-
-/// Capacity for values, by weight. None that weighs more than an eighth of it is kept.
+/// Limits of the weight of all values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
-    /// When nobody asks.
+    /// While clients are idle.
     pub(super) idle: u64,
-    /// While somebody asks, and a moment longer.
+    /// From a `put` until [`IDLE_BEFORE_SHRINK`] after the last use.
     pub(super) burst: u64,
 }
 
-/// Values read from files, by path.
+/// Values by the path they were read from.
 pub(super) struct MemoryCache<T> {
     created: Instant,
-    /// Looks up to this moment, in nanoseconds since the beginning, count no more.
+    /// `stat` results up to this time are not reused. In nanoseconds since `created`.
     stats_forgotten: AtomicU64,
     shared: Arc<MemoryTable<T>>,
     weight: fn(&T) -> u64,
     capacity: Capacity,
 }
 
+/// The part of a [`MemoryCache`] that the task which ends a burst needs.
 struct MemoryTable<T> {
-    /// By paths as strings, since to hash a path part by part takes longer than all else.
+    /// Keys are strings, because hashing a `Path` component by component took longer than the rest of a lookup.
     table: Cache<OsString, Arc<CachedValue<T>>, ValueWeigher<T>>,
-    /// Whether somebody asked since this was last looked at.
+    /// Whether there was a use since the last look of that task.
     is_used: AtomicBool,
-    /// Whether there is the capacity of a burst now.
+    /// Whether the capacity is that of a burst.
     is_grown: AtomicBool,
 }
 
 struct CachedValue<T> {
     fingerprint: Fingerprint,
-    /// When the file was last seen to be the same, in nanoseconds since the beginning.
+    /// Time of the last `stat` that gave this fingerprint. In nanoseconds since the cache was created.
     stat_taken: AtomicU64,
     value: T,
 }
 
 impl<T> CachedValue<T> {
-    /// A value whose file is yet to be looked at.
+    /// A value that needs a `stat` before its first use.
     fn new(fingerprint: Fingerprint, value: T) -> Arc<Self> {
         Arc::new(Self {
             fingerprint,
@@ -89,7 +105,16 @@ impl<T> CachedValue<T> {
     }
 }
 
-/// Takes the capacity of a burst away once nobody asks.
+impl<T> MemoryTable<T> {
+    fn mark_used(&self) {
+        // Reading first avoids a write to a shared cache line on every hit.
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Reduces the capacity when the burst is over.
 async fn shrink_when_idle<T: Clone>(shared: Weak<MemoryTable<T>>, idle: u64) {
     loop {
         tokio::time::sleep(IDLE_BEFORE_SHRINK).await;
@@ -125,7 +150,7 @@ impl<T> Weighter<OsString, Arc<CachedValue<T>>> for ValueWeigher<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
-    /// Nothing yet; `expected` many values are expected.
+    /// An empty cache, prepared for `expected` values.
     pub(super) fn new(expected: usize, capacity: Capacity, weight: fn(&T) -> u64) -> Self {
         let shared = MemoryTable {
             table: Cache::with_weighter(expected, capacity.idle, ValueWeigher(weight)),
@@ -141,14 +166,12 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
         }
     }
 
-    /// What was read from `path`, if the same file is still there, or was a moment ago. May ask the file system, but waits for no
-    /// disk if anybody asked lately.
+    /// The value of `path`, if the file is unchanged. May call `stat`, which waits for no disk: the kernel remembers files
+    /// that were used lately.
     pub(super) fn get(&self, path: &Path) -> Option<(Fingerprint, T)> {
         let cached = self.shared.table.get(path.as_os_str())?;
-        if !self.shared.is_used.load(Ordering::Relaxed) {
-            self.shared.is_used.store(true, Ordering::Relaxed);
-        }
-        // Taken before the look: what is written meanwhile is later.
+        self.shared.mark_used();
+        // Before `stat`, so that a change during it is later.
         let now = self.now();
         let stat_taken = cached.stat_taken.load(Ordering::Acquire);
         let is_recent = stat_taken > self.stats_forgotten.load(Ordering::Acquire)
@@ -167,12 +190,12 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
         Some((cached.fingerprint, cached.value.clone()))
     }
 
-    /// Believes no look any more. To be called after each change of a file.
+    /// Makes every value need a `stat` before its next use. Called after each change of a file.
     pub(super) fn forget_stats(&self) {
         self.stats_forgotten.fetch_max(self.now(), Ordering::AcqRel);
     }
 
-    /// Keeps what was read from the file whose fingerprint was `before`, now that it is `after`, with what `change` does to it.
+    /// Applies `change` to the value of `path`, whose file had the fingerprint `before` and now has `after`.
     pub(super) fn update(
         &self,
         path: &Path,
@@ -192,30 +215,29 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
         }
     }
 
-    /// Keeps what was read from the file of this fingerprint.
+    /// Adds a value that was read from the file at `path` when it had this fingerprint.
     pub(super) fn put(&self, path: PathBuf, fingerprint: Fingerprint, value: T) {
-        // Whoever put it may have made something else due before.
+        // The process that wrote this file may have invalidated other entries before.
         self.forget_stats();
         let capacity = self.grow();
-        if (self.weight)(&value) <= capacity / 8 {
+        if (self.weight)(&value) <= capacity / LARGEST_SHARE {
             self.shared
                 .table
                 .insert(path.into_os_string(), CachedValue::new(fingerprint, value));
         }
     }
 
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since the cache was created.
     fn now(&self) -> u64 {
         u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Makes the capacity of a burst for as long as somebody asks, where there is a runtime to take it away again; says how much
-    /// capacity there is.
+    /// Begins a burst, or prolongs it, and returns the capacity. Outside a runtime there is no task that could end the burst.
     fn grow(&self) -> u64 {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.capacity.idle;
         };
-        self.shared.is_used.store(true, Ordering::Relaxed);
+        self.shared.mark_used();
         if !self.shared.is_grown.swap(true, Ordering::AcqRel) {
             self.shared.table.set_capacity(self.capacity.burst);
             runtime.spawn(shrink_when_idle(
@@ -232,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_is_believed_for_a_moment_and_not_beyond_what_was_read_or_written_since() {
+    fn a_stat_is_reused_for_its_lifetime_or_until_the_next_read_or_write() {
         let folder = tempfile::tempdir().unwrap();
         let capacity = Capacity {
             idle: 100,
@@ -251,7 +273,7 @@ mod tests {
             })
         };
         fs::write(&path, "").unwrap();
-        // One write in twenty takes less than a moment.
+        // At least one of twenty writes takes less than the lifetime.
         assert!(!is_seen_at_once(&|| {}));
         assert!(is_seen_at_once(&|| cache.forget_stats()));
         assert!(is_seen_at_once(&|| cache.put(
@@ -263,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_has_more_room_and_keeps_it_while_somebody_asks() {
+    async fn a_burst_has_more_capacity_until_clients_are_idle() {
         let folder = tempfile::tempdir().unwrap();
         let capacity = Capacity {
             idle: 20,
