@@ -25,7 +25,7 @@ const MAGIC: &[u8] = b"larder-entry ";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The description that is stored with the body.
-    pub head: Head,
+    pub head: EntryHead,
     /// The bytes upstream sent, after content decoding.
     pub body: Bytes,
     /// The last check.
@@ -34,7 +34,7 @@ pub struct Entry {
 
 /// Description of a stored body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct EntryHead {
     /// SHA-256 of the body.
     pub sha256: Sha256,
     /// Validators from upstream's answer, for revalidation.
@@ -117,7 +117,7 @@ impl Entry {
         let fetched = checked
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let head = Head {
+        let head = EntryHead {
             sha256: Sha256::of(&body),
             validators,
             max_age: max_age.map(|age| age.as_secs()),
@@ -156,7 +156,7 @@ impl Entry {
         }
         let newline = record.iter().position(|&byte| byte == b'\n');
         let end = newline.ok_or(DamagedEntry::EndlessHead)?;
-        let head: Head = serde_json::from_slice(&record[MAGIC.len()..end])?;
+        let head: EntryHead = serde_json::from_slice(&record[MAGIC.len()..end])?;
         record.advance(end + 1);
         if Sha256::of(&record) != head.sha256 {
             return Err(DamagedEntry::WrongHash);

@@ -61,7 +61,7 @@ use bytes::Bytes;
 pub use announce::Announcement;
 pub use blob::{Blob, ReadAt};
 pub use buffers::CHUNK_BYTES;
-pub use entry::{Checked, DamagedEntry, Entry, Head};
+pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use pins::{Owner, Pin, PinnedCrate};
 pub use spool::Spool;
