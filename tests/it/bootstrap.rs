@@ -1,6 +1,6 @@
-//! A machine without rustup: the command in README.md, by curl and by wget, each where the other is not installed.
+//! The bootstrap command of README.md on a machine without rustup, with curl only and with wget only.
 //!
-//! How the script is edited is tested beside the other kinds.
+//! Unit tests cover the edits that larder makes to the script.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::fixture::site;
 use testkit::process::{Run, run};
 use testkit::rustup::{Rustup, installed, link_tools};
 
-/// What both the script and the command need.
+/// The programs that both the script and the command need.
 const TOOLS: [&str; 7] = ["sh", "uname", "mktemp", "chmod", "mkdir", "rm", "rmdir"];
 
 fn released() -> FakeUpstream {
@@ -20,9 +20,9 @@ fn released() -> FakeUpstream {
     upstream
 }
 
-/// Gives this command line to a shell in an empty home that knows [`TOOLS`] and this one more.
+/// Runs this command line in a shell, in an empty home whose `PATH` has [`TOOLS`] and `tool`.
 #[track_caller]
-fn say(user: &Rustup, tool: &str, line: &str) -> Run {
+fn run_line(user: &Rustup, tool: &str, line: &str) -> Run {
     std::fs::remove_dir_all(user.cargo_home()).unwrap();
     let tools = user.work_folder().join("tools");
     link_tools(&tools, &TOOLS);
@@ -33,9 +33,9 @@ fn say(user: &Rustup, tool: &str, line: &str) -> Run {
     run(shell)
 }
 
-/// Rustup and a toolchain are there, and came through larder without a variable.
+/// Bootstraps with `tool`, and checks that rustup and a toolchain are installed and came through larder.
 #[track_caller]
-fn check(tool: &str, fetch: &str) {
+fn check_bootstrap_with(tool: &str, fetch: &str) {
     let upstream = released();
     let site = site(&upstream);
     let server = upstream.base_url().trim_end_matches('/').to_owned();
@@ -44,7 +44,7 @@ fn check(tool: &str, fetch: &str) {
     let url = larder.url();
     let line =
         format!("{fetch} {url}rustup-init.sh | sh -s -- -y --no-modify-path --profile minimal");
-    say(&user, tool, &line).assert_success();
+    run_line(&user, tool, &line).assert_success();
     let toolchain = format!("stable-{HOST}");
     assert_eq!(user.components(&toolchain).len(), 3);
     assert_eq!(
@@ -59,30 +59,33 @@ fn check(tool: &str, fetch: &str) {
     assert!(said.stdout.contains("rustc 1.95.0"), "{}", said.stdout);
 }
 
+/// See docs/client-behaviour.md R-13.
 #[test]
-fn t54_the_command_of_the_readme_brings_rustup_and_a_toolchain_to_an_empty_home() {
+fn readme_command_with_curl_installs_rustup_and_a_toolchain() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
     let fetch = "curl -sSf";
     assert!(readme.unwrap().contains(&format!(
         "{fetch} http://127.0.0.1:3263/rustup-init.sh | sh\n"
     )));
-    check("curl", fetch);
+    check_bootstrap_with("curl", fetch);
 }
 
+/// See docs/client-behaviour.md R-14.
 #[test]
-fn t54_where_only_wget_is_installed_the_script_works_as_well() {
-    check("wget", "wget -qO-");
+fn readme_command_with_wget_installs_rustup_and_a_toolchain() {
+    check_bootstrap_with("wget", "wget -qO-");
 }
 
+/// See docs/client-behaviour.md R-13.
 #[test]
-fn t54_without_a_stored_script_an_offline_larder_gives_one_that_fails_with_the_reason() {
+fn offline_larder_without_a_stored_script_serves_one_that_fails_with_the_reason() {
     let upstream = released();
     let site = site(&upstream);
     let server = upstream.base_url().trim_end_matches('/').to_owned();
     let larder = site.serve(&["--offline", "--dist-server", &server]);
     let user = Rustup::without_toolchain();
-    // Without `-f`, as many commands are, so that the shell gets the body of the failure.
+    // Many commands omit `-f`; the shell then runs the body of the error.
     let line = format!("curl -sS {}rustup-init.sh | sh -s -- -y", larder.url());
-    let failed = say(&user, "curl", &line);
+    let failed = run_line(&user, "curl", &line);
     failed.assert_failure().assert_says("larder runs offline");
 }

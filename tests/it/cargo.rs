@@ -1,6 +1,6 @@
-//! Real cargo, an empty home each time, through larder: what it gets, and what that costs upstream.
+//! Real cargo with an empty home, through larder: results, and requests that reach upstream.
 //!
-//! Outages that begin while cargo works are in `outage`, the commands in `warm` and `cli`.
+//! Outages that begin while cargo runs are in `outage`; the commands are in `warm` and `cli`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use testkit::larder::{Larder, Site};
 use testkit::process::wait_until;
 use testkit::store::crates_io_folder;
 
-/// Everything is checked with upstream on every request.
+/// larder revalidates every entry on every request.
 const ALWAYS_STALE: [&str; 2] = ["--max-age", "0s"];
-/// Nothing is ever checked twice.
+/// larder never revalidates.
 const ALWAYS_FRESH: [&str; 2] = ["--max-age", "1h"];
 
-/// `left` needs `right`; both must be there to be built.
+/// Publishes `left`, which depends on `right`. A build needs both.
 fn publish_pair(upstream: &FakeUpstream) {
     upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
     upstream.publish(
@@ -36,7 +36,7 @@ fn project_on_left() -> Project {
     project
 }
 
-/// The same store as if it had been filled from another upstream: the folders move.
+/// A site with the store of `from`, as if it had been filled from the index at `index`: moves the registry's folder.
 fn moved(from: Site, index: &str) -> Site {
     let to = site_at(index);
     let before = crates_io_folder(&from);
@@ -48,7 +48,7 @@ fn moved(from: Site, index: &str) -> Site {
     to
 }
 
-/// Runs cargo in a home of its own.
+/// Runs cargo in an empty home and expects success.
 #[track_caller]
 fn succeed(larder: &Larder<'_>, project: &Project, arguments: &[&str]) {
     CargoHome::empty()
@@ -63,7 +63,7 @@ fn has(project: &Project, name: &str, version: &str) -> bool {
 }
 
 #[test]
-fn cargo_builds_cold_then_warm_without_a_crate_request_then_stale_without_upstream() {
+fn cargo_builds_cold_then_from_the_store_then_stale_without_upstream() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let site = site(&upstream);
@@ -94,7 +94,7 @@ fn cargo_builds_cold_then_warm_without_a_crate_request_then_stale_without_upstre
 }
 
 #[test]
-fn fresh_entries_and_stored_crates_cost_upstream_nothing() {
+fn fresh_entries_and_stored_crates_send_no_request_upstream() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let site = site(&upstream);
@@ -106,7 +106,7 @@ fn fresh_entries_and_stored_crates_cost_upstream_nothing() {
 }
 
 #[test]
-fn offline_larder_opens_no_connection_at_all_and_cargo_builds() {
+fn cargo_builds_through_an_offline_larder_that_opens_no_connection() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let first = site(&upstream);
@@ -115,7 +115,7 @@ fn offline_larder_opens_no_connection_at_all_and_cargo_builds() {
     larder.stop();
     let connections = upstream.connections();
 
-    // The name means nothing to any resolver, the stored download address is the fake's.
+    // No resolver knows this name. The stored download address is the fake's.
     let second = moved(first, "http://upstream.example/index/");
     let larder = second.serve(&["--offline", "--max-age", "0s"]);
     succeed(&larder, &project_on_left(), &["build"]);
@@ -126,8 +126,9 @@ fn offline_larder_opens_no_connection_at_all_and_cargo_builds() {
     assert!(!log.contains("out of reach"), "{log}");
 }
 
+/// See docs/client-behaviour.md C-18, C-19.
 #[test]
-fn t1_twenty_new_crates_are_asked_of_upstream_all_at_once_over_few_connections() {
+fn twenty_missing_entries_are_requested_concurrently_over_few_connections() {
     let upstream = FakeUpstream::builder().tls().start();
     let mut project = Project::empty();
     for number in 0..24 {
@@ -153,8 +154,9 @@ fn t1_twenty_new_crates_are_asked_of_upstream_all_at_once_over_few_connections()
     assert!(has(&project, "many-23", "1.0.0"));
 }
 
+/// See docs/client-behaviour.md C-19, H-11.
 #[test]
-fn t3_with_the_upgrade_switched_off_cargo_goes_on_over_http1() {
+fn cargo_continues_over_http1_when_the_upgrade_is_disabled() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let site = site(&upstream);
@@ -175,8 +177,9 @@ fn t3_with_the_upgrade_switched_off_cargo_goes_on_over_http1() {
     succeed(&larder, &project_on_left(), &["build"]);
 }
 
+/// See docs/client-behaviour.md C-12, C-13.
 #[test]
-fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
+fn offline_miss_fails_cargo_at_once_and_names_the_remedy() {
     let site = Site::new(
         env!("CARGO_BIN_EXE_larder"),
         "http://upstream.example/index/",
@@ -190,7 +193,7 @@ fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
         assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
         run.took
     });
-    // Of three, so that a busy machine's hiccup is no failure.
+    // The quickest of three runs, to tolerate a busy machine.
     let quickest = runs.into_iter().min().unwrap_or_default();
     assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     let log = larder.stop();
@@ -202,8 +205,9 @@ fn t17_offline_miss_fails_cargo_at_once_with_the_remedy() {
     );
 }
 
+/// See docs/client-behaviour.md C-12, C-13.
 #[test]
-fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting() {
+fn miss_during_an_outage_fails_without_cargo_retrying_for_11_s() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("listed", "1.0.0"));
     let site = site(&upstream);
@@ -213,7 +217,7 @@ fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting(
     upstream.stop();
     let unknown = Project::empty().dep("unknown", "1");
     std::thread::scope(|scope| {
-        // Neither the entry of the one nor the crate of the other is stored.
+        // One project's index entry and the other's crate are not stored.
         for project in [&unknown, &listed] {
             let url = larder.url();
             scope.spawn(move || {
@@ -225,8 +229,9 @@ fn t17_missing_while_upstream_is_down_says_so_without_eleven_seconds_of_waiting(
     });
 }
 
+/// See docs/client-behaviour.md C-27.
 #[test]
-fn t20_an_entry_with_all_versions_yanked_passes_untouched_and_its_lock_builds() {
+fn entry_with_only_yanked_versions_passes_unchanged_and_its_lock_builds() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let project = project_on_left();
@@ -245,8 +250,9 @@ fn t20_an_entry_with_all_versions_yanked_passes_untouched_and_its_lock_builds() 
     fresh.assert_failure().assert_says("yanked");
 }
 
+/// See docs/client-behaviour.md C-29.
 #[test]
-fn t25_a_new_entry_that_needs_a_new_version_of_a_fresh_one_is_never_served_beside_the_old() {
+fn new_entry_is_not_served_beside_an_older_entry_of_its_dependency() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("base", "1.0.0"));
     let site = site(&upstream);
@@ -260,8 +266,9 @@ fn t25_a_new_entry_that_needs_a_new_version_of_a_fresh_one_is_never_served_besid
     assert!(has(&project, "base", "1.1.0"));
 }
 
+/// See docs/client-behaviour.md C-29.
 #[test]
-fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
+fn refresh_by_warm_replaces_fresh_entries_of_a_running_daemon() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("base", "1.0.0"));
     upstream.publish(Crate::new("above", "1.0.0").dep("base", "^1.0"));
@@ -272,7 +279,7 @@ fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
 
     upstream.publish(Crate::new("base", "1.1.0"));
     upstream.publish(Crate::new("above", "1.1.0").dep("base", "^1.1"));
-    // Only `above` is named: nobody asks for the new `base` by name.
+    // The project names only `above`; cargo reaches the new `base` through it.
     let only_above = Project::empty();
     only_above.write(
         "Cargo.lock",
@@ -288,8 +295,9 @@ fn t25_a_refresh_by_warm_reaches_what_the_running_daemon_holds_fresh() {
     assert!(has(&project, "base", "1.1.0"));
 }
 
+/// See docs/client-behaviour.md C-15, H-16.
 #[test]
-fn t28_an_ending_larder_lets_cargo_finish_what_it_asked_for() {
+fn stopping_larder_finishes_the_requests_of_a_running_cargo() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("last", "1.0.0").padding(300_000));
     let site = site(&upstream);
@@ -312,7 +320,7 @@ fn t28_an_ending_larder_lets_cargo_finish_what_it_asked_for() {
     assert_eq!(upstream.requests_for("/dl/"), 1);
 }
 
-/// Settings that name a second registry.
+/// Writes a settings file with a second registry.
 fn settings_with(folder: &Path, name: &str, index: &str) -> PathBuf {
     let path = folder.join("larder.toml");
     let text = format!("[registry.{name}]\nindex = \"sparse+{index}\"\n");
@@ -320,8 +328,9 @@ fn settings_with(folder: &Path, name: &str, index: &str) -> PathBuf {
     path
 }
 
+/// See docs/client-behaviour.md C-34.
 #[test]
-fn t31_t32_the_same_crate_from_two_registries_builds_in_one_project() {
+fn same_crate_from_two_registries_builds_in_one_project() {
     let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
     public.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "pub fn public() {}"));
     corp.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "pub fn corp() {}"));
@@ -360,8 +369,9 @@ fn t31_t32_the_same_crate_from_two_registries_builds_in_one_project() {
     }
 }
 
+/// See docs/client-behaviour.md C-23, C-24.
 #[test]
-fn t40_a_warmed_lock_is_fetched_for_all_platforms_with_upstream_cut_off() {
+fn warmed_lock_is_fetched_for_all_platforms_without_upstream() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("winonly", "1.0.0"));
     upstream.publish(
@@ -401,11 +411,12 @@ fn is_unpacked(home: &CargoHome, folder: &str) -> bool {
         .any(|source| source.path().join(folder).exists())
 }
 
+/// See docs/client-behaviour.md C-41, H-15.
 #[test]
-fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
+fn warm_bypasses_a_proxy_from_the_environment_for_its_own_larder() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
-    // Only upstream is reached without the proxy, under a name that is not larder's own address.
+    // `no_proxy` covers only upstream, under a name that differs from larder's own address.
     let base = upstream.base_url().replace("127.0.0.1", "localhost");
     upstream.set_config(format!("{{\"dl\":\"{base}dl\"}}"));
     let mut site = site_at(&format!("{base}index/"))
@@ -414,7 +425,7 @@ fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
     for name in ["http_proxy", "all_proxy"] {
         site = site.variable(name, "http://127.0.0.1:1");
     }
-    // Without a lock file, cargo is asked to make one, through a larder of warm's own.
+    // Without a lock file, `warm` runs cargo through a larder of its own.
     let project = project_on_left();
     let folder = project.folder().display().to_string();
     let warmed = site.command(&["warm", &folder]);
@@ -424,7 +435,7 @@ fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
     let status = site.command(&["status"]);
     let status = String::from_utf8_lossy(&status.stdout);
     assert!(status.contains(larder.url()), "{status}");
-    // A client that exempts loopback, as the documentation says, is served too.
+    // A client whose `no_proxy` has loopback, as the documentation says, also works.
     let home = CargoHome::empty()
         .variable("http_proxy", "http://127.0.0.1:1")
         .variable("no_proxy", "127.0.0.1");
@@ -432,8 +443,9 @@ fn t41_a_proxy_in_the_environment_does_not_keep_warm_from_its_own_larder() {
         .assert_success();
 }
 
+/// See docs/client-behaviour.md C-42.
 #[test]
-fn t42_localhost_leads_to_larder_and_downloads_stay_there() {
+fn index_url_with_localhost_gives_download_urls_with_localhost() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let site = site(&upstream);
@@ -453,8 +465,9 @@ fn t42_localhost_leads_to_larder_and_downloads_stay_there() {
     );
 }
 
+/// See docs/client-behaviour.md C-43.
 #[test]
-fn t43_a_project_is_not_held_up_by_another_ones_slow_fetch() {
+fn slow_fetch_of_one_project_does_not_delay_another() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     upstream.publish(Crate::new("slow", "1.0.0"));
@@ -471,7 +484,7 @@ fn t43_a_project_is_not_held_up_by_another_ones_slow_fetch() {
     });
 }
 
-/// `pick 1.0.0` is stored, `pick 1.1.0` is listed only. The offline larder is started with these arguments.
+/// Runs `check` with an offline larder, started with `arguments`: `pick 1.0.0` is stored, `pick 1.1.0` is only listed.
 fn with_unstored_newest(check: impl FnOnce(&Larder<'_>), arguments: &[&str]) {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("pick", "1.0.0"));
@@ -486,7 +499,7 @@ fn with_unstored_newest(check: impl FnOnce(&Larder<'_>), arguments: &[&str]) {
 }
 
 #[test]
-fn offline_cargo_add_update_and_a_fresh_resolve_choose_what_is_stored() {
+fn offline_cargo_add_update_and_resolve_choose_stored_versions() {
     with_unstored_newest(
         |larder| {
             let fresh = Project::empty().dep("pick", "1");
@@ -508,7 +521,7 @@ fn offline_cargo_add_update_and_a_fresh_resolve_choose_what_is_stored() {
 }
 
 #[test]
-fn full_index_turns_the_offline_view_off() {
+fn full_index_disables_the_offline_view() {
     with_unstored_newest(
         |larder| {
             let fresh = Project::empty().dep("pick", "1");
@@ -522,8 +535,7 @@ fn full_index_turns_the_offline_view_off() {
 }
 
 #[test]
-fn offline_a_lock_with_an_unstored_crate_builds_where_it_is_not_needed_and_names_the_remedy_where_it_is()
- {
+fn offline_lock_with_a_missing_crate_builds_unless_the_platform_needs_it() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("elsewhere", "1.0.0"));
     upstream.publish(Crate::new("needed", "1.0.0"));
@@ -531,7 +543,7 @@ fn offline_a_lock_with_an_unstored_crate_builds_where_it_is_not_needed_and_names
     let larder = site.serve(&ALWAYS_STALE);
     let target_dep = "\n[target.'cfg(windows)'.dependencies]\nelsewhere = \"1\"";
     let older = Project::empty().dep("needed", "1").dep_line(target_dep);
-    // So a version of each is stored, and the view has something to hide.
+    // One version of each crate is stored, so that the offline view hides another.
     succeed(&larder, &older, &["fetch"]);
     upstream.publish(Crate::new("elsewhere", "1.1.0"));
     upstream.publish(Crate::new("needed", "1.1.0"));

@@ -1,6 +1,6 @@
-//! What the commands say: `status`, `client print`, wrong usage, and what goes to which stream.
+//! Output of the commands: `status`, `client print`, wrong usage, and the use of stdout and stderr.
 //!
-//! `warm` and `check` have a module of their own.
+//! `warm` and `check` have modules of their own.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -14,7 +14,7 @@ use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 
 fn site(upstream: &FakeUpstream) -> Site {
-    // A port that nobody listens on, so that no larder of this machine's user is met.
+    // A port without a listener, so that the test does not find a larder that runs on this machine.
     site_at(&upstream.url()).variable("LARDER_LISTEN", "127.0.0.1:1")
 }
 
@@ -43,7 +43,7 @@ fn warmed(upstream: &FakeUpstream, site: &Site) -> Project {
 }
 
 #[test]
-fn status_tells_of_store_and_projects_and_that_no_daemon_runs() {
+fn status_reports_store_and_pins_without_a_daemon() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let project = warmed(&upstream, &site);
@@ -73,7 +73,7 @@ fn status_tells_of_store_and_projects_and_that_no_daemon_runs() {
 }
 
 #[test]
-fn status_finds_the_daemon_on_its_store_and_tells_of_an_outage() {
+fn status_finds_the_daemon_of_its_store_and_reports_an_outage() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -104,9 +104,9 @@ fn status_finds_the_daemon_on_its_store_and_tells_of_an_outage() {
 }
 
 #[test]
-fn of_two_daemons_on_one_store_the_one_that_lives_is_found_and_the_configured_one_first() {
+fn status_finds_a_live_daemon_and_prefers_the_configured_one() {
     let upstream = FakeUpstream::start();
-    // Free a moment ago, and not given to others so soon.
+    // A port that was just free; the system does not reuse it soon.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let configured = free.expect("loopback has a free port").to_string();
     let site = site_at(&upstream.url()).variable("LARDER_LISTEN", &configured);
@@ -131,7 +131,7 @@ fn of_two_daemons_on_one_store_the_one_that_lives_is_found_and_the_configured_on
 }
 
 #[test]
-fn cargo_accepts_the_printed_settings_as_they_are() {
+fn cargo_accepts_the_printed_settings_unchanged() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let project = warmed(&upstream, &site);
@@ -152,7 +152,7 @@ fn cargo_accepts_the_printed_settings_as_they_are() {
 }
 
 #[test]
-fn printed_settings_cover_the_other_registries() {
+fn printed_settings_cover_additional_registries() {
     let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
     public.publish(Crate::new("one", "1.0.0"));
     corp.publish(Crate::new("inner", "1.0.0"));
@@ -166,7 +166,7 @@ fn printed_settings_cover_the_other_registries() {
     let printed = site.command(&["client", "print", "--config", &config]);
     assert!(printed.status.success(), "{printed:?}");
 
-    // The project knows its registry by its true address, and needs no change.
+    // The project names its registry by the registry's own URL, and needs no change.
     let project = Project::empty()
         .dep("one", "1")
         .dep_line("inner = { version = \"1\", registry = \"corp\" }");
@@ -183,7 +183,7 @@ fn printed_settings_cover_the_other_registries() {
         log.contains("crate `inner 1.0.0` in registry `corp`"),
         "{log}"
     );
-    // The lock file names the true registry: it works without larder, and warms with it.
+    // The lock file names the registry's own URL, so it works without larder, and `warm` accepts it.
     assert!(project.lock().contains(&corp.url()), "{}", project.lock());
     let folder = project.folder().display().to_string();
     let check = site.command(&["check", "--config", &config, &folder]);
@@ -191,7 +191,7 @@ fn printed_settings_cover_the_other_registries() {
 }
 
 #[test]
-fn a_shell_that_evaluates_what_is_printed_for_rustup_has_its_variables() {
+fn shell_that_evaluates_the_rustup_settings_has_its_variables() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -211,7 +211,7 @@ fn a_shell_that_evaluates_what_is_printed_for_rustup_has_its_variables() {
 }
 
 #[test]
-fn the_settings_of_all_clients_are_one_json_document_if_so_asked() {
+fn client_print_json_is_one_document_for_all_clients() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -234,7 +234,7 @@ fn the_settings_of_all_clients_are_one_json_document_if_so_asked() {
 }
 
 #[test]
-fn without_a_daemon_the_settings_name_the_configured_address_and_say_so() {
+fn client_print_without_a_daemon_uses_the_configured_address_and_says_so() {
     let upstream = FakeUpstream::start();
     let output = site(&upstream).command(&["client", "print"]);
     assert!(output.status.success());
@@ -249,7 +249,7 @@ fn without_a_daemon_the_settings_name_the_configured_address_and_say_so() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_read_is_wrong_usage_for_every_command_about_the_daemon() {
+fn invalid_listen_variable_is_a_usage_error_for_every_command_that_needs_the_daemon() {
     let upstream = FakeUpstream::start();
     let site = site_at(&upstream.url()).variable("LARDER_LISTEN", "here");
     for arguments in [&["status"][..], &["client", "print"]] {
@@ -263,7 +263,7 @@ fn a_variable_that_cannot_be_read_is_wrong_usage_for_every_command_about_the_dae
 }
 
 #[test]
-fn wrong_usage_is_exit_code_two_and_stays_off_stdout() {
+fn usage_errors_exit_with_2_and_leave_stdout_empty() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let checks: [&[&str]; 6] = [
@@ -286,7 +286,7 @@ fn wrong_usage_is_exit_code_two_and_stays_off_stdout() {
 }
 
 #[test]
-fn failure_is_exit_code_one_with_the_reason() {
+fn failures_exit_with_1_and_the_reason() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -304,7 +304,7 @@ fn failure_is_exit_code_one_with_the_reason() {
 }
 
 #[test]
-fn nothing_is_coloured_without_a_terminal_and_stdout_holds_the_address_only() {
+fn without_a_terminal_output_has_no_colour_and_stdout_only_the_address() {
     let upstream = FakeUpstream::start();
     for (name, value) in [("TERM", "xterm-256color"), ("NO_COLOR", "1")] {
         let site = site(&upstream).variable(name, value);
@@ -316,7 +316,7 @@ fn nothing_is_coloured_without_a_terminal_and_stdout_holds_the_address_only() {
 }
 
 #[test]
-fn completions_and_manual_are_data_on_stdout() {
+fn completions_and_manual_go_to_stdout() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     for (arguments, expected) in [

@@ -1,6 +1,6 @@
-//! Connections over real sockets: clients that behave, clients that stand still, clients that cheat.
+//! The connection layer over real sockets: well-behaved clients, stalled clients and malicious clients.
 //!
-//! What is decided without a socket is tested beside the code.
+//! Unit tests cover the decisions that need no socket.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,14 +35,16 @@ use tokio::time::{sleep, timeout};
 // The server under test
 // ---------------------------------------------------------------------------------------------------------------
 
-/// Generous bound of everything that must happen: reached only by a test that fails.
-const AT_LAST: Duration = Duration::from_secs(20);
+/// Time limit of everything that must happen. Only a failing test reaches it.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn within<F: Future>(future: F) -> F::Output {
-    timeout(AT_LAST, future).await.expect("it takes for ever")
+    timeout(TEST_TIMEOUT, future)
+        .await
+        .expect("it takes for ever")
 }
 
-/// Limits that leave no test waiting, and differ enough to tell them apart.
+/// Limits short enough for tests, and different enough to distinguish.
 fn short() -> Limits {
     Limits {
         first_bytes: Duration::from_millis(200),
@@ -53,24 +55,24 @@ fn short() -> Limits {
     }
 }
 
-/// What the service answers, and what it saw.
-struct Site {
-    /// Requests of `/gate` wait for a permit.
+/// The service under test: answers by path, and counts requests.
+struct Service {
+    /// Requests for `/gate` wait for a permit.
     gate: Arc<Semaphore>,
-    /// How many requests came so far.
-    came: watch::Sender<usize>,
+    /// Number of requests so far.
+    received: watch::Sender<usize>,
     open: AtomicUsize,
     peak: AtomicUsize,
     smuggled: AtomicUsize,
     connections: AtomicUsize,
-    /// How long files take to be answered.
+    /// Delay before files are answered.
     delay: Duration,
     files: BTreeMap<String, Bytes>,
 }
 
-impl Site {
+impl Service {
     async fn answer(&self, request: Request<Incoming>, protocol: Protocol) -> Response<Script> {
-        self.came.send_modify(|came| *came += 1);
+        self.received.send_modify(|received| *received += 1);
         let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.peak.fetch_max(open, Ordering::SeqCst);
         let response = self.page(request.uri().path()).await;
@@ -110,18 +112,20 @@ impl Site {
         }
     }
 
-    async fn came(&self, count: usize) {
-        let mut came = self.came.subscribe();
-        within(came.wait_for(|came| *came >= count)).await.unwrap();
+    async fn received(&self, count: usize) {
+        let mut received = self.received.subscribe();
+        within(received.wait_for(|received| *received >= count))
+            .await
+            .unwrap();
     }
 }
 
-/// A body of `left` bytes in chunks, which may break off at their end.
+/// A body of `left` bytes in chunks, which may fail at its end.
 struct Script {
     left: usize,
     chunk: Bytes,
     length: Option<u64>,
-    /// Resolves when the body is to break off.
+    /// Resolves when the body must fail.
     breaks: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -145,7 +149,7 @@ impl Script {
         }
     }
 
-    /// Breaks off when the gate lets it through.
+    /// A body that fails when the gate opens.
     fn breaking(length: Option<u64>, gate: &Arc<Semaphore>) -> Self {
         let gate = Arc::clone(gate);
         Self {
@@ -192,7 +196,7 @@ type Ended = Result<(), ConnectionError>;
 
 struct Server {
     address: SocketAddr,
-    site: Arc<Site>,
+    site: Arc<Service>,
     stop: watch::Sender<bool>,
     ended: mpsc::UnboundedReceiver<Ended>,
 }
@@ -222,7 +226,7 @@ impl Server {
         Raw::new(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// How the next connection ended, waiting for it.
+    /// Waits until the next connection ends, and returns how.
     async fn ended(&mut self) -> Ended {
         within(self.ended.recv()).await.unwrap()
     }
@@ -238,10 +242,10 @@ impl Builder {
         self
     }
 
-    fn site(&self) -> Arc<Site> {
-        Arc::new(Site {
+    fn site(&self) -> Arc<Service> {
+        Arc::new(Service {
             gate: Arc::new(Semaphore::new(0)),
-            came: watch::Sender::new(0),
+            received: watch::Sender::new(0),
             open: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             smuggled: AtomicUsize::new(0),
@@ -268,7 +272,7 @@ impl Builder {
                 tokio::spawn(async move {
                     let service = service_of(site);
                     let ended = serve(io, service, &limits, self.upgrade, stopping).await;
-                    // The test may be over already.
+                    // The test may have finished.
                     endings.send(ended).ok();
                 });
             }
@@ -283,7 +287,7 @@ impl Builder {
 }
 
 fn service_of(
-    site: Arc<Site>,
+    site: Arc<Service>,
 ) -> impl Fn(Request<Incoming>, Protocol) -> Pin<Box<dyn Future<Output = Response<Script>> + Send>>
 + Clone
 + Send
@@ -310,13 +314,13 @@ fn assert_ended(ended: &Ended, expected: &str) {
 // Clients
 // ---------------------------------------------------------------------------------------------------------------
 
-/// A client that says exactly what it is told to.
+/// A client that sends exactly the given bytes.
 struct Raw<I> {
     io: I,
     read: BytesMut,
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 #[derive(Debug)]
 struct RawFrame {
     kind: u8,
@@ -352,7 +356,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
         within(self.io.write_all(bytes.as_ref())).await.unwrap();
     }
 
-    /// Reads more; false at the end. A reset is an end.
+    /// Reads more bytes. Returns false at the end of the connection, or after a reset.
     async fn more(&mut self) -> bool {
         match within(self.io.read_buf(&mut self.read)).await {
             Ok(size) => size > 0,
@@ -366,7 +370,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
         String::from_utf8_lossy(&self.read.split()).into_owned()
     }
 
-    /// Reads a head, with its blank line.
+    /// Reads the head of an answer, with its blank line.
     async fn head(&mut self) -> String {
         loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -401,7 +405,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
         })
     }
 
-    /// The next frame of a kind, skipping others.
+    /// The next frame of this kind; skips others.
     async fn frame_of(&mut self, kind: u8) -> RawFrame {
         loop {
             let frame = self.frame().await.expect("the connection ends");
@@ -411,7 +415,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
         }
     }
 
-    /// Reads all frames to the end of the connection.
+    /// Reads all frames until the end of the connection.
     async fn frames(&mut self) -> Vec<RawFrame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.frame().await {
@@ -420,7 +424,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
         frames
     }
 
-    /// Reads an answer on a stream to its end, without granting any window; asserts that its status is 200.
+    /// Reads the whole answer on a stream without granting any window. Asserts that its status is 200.
     async fn h2_answer(&mut self, stream: u32) -> Bytes {
         let head = self.frame_of(HEADERS).await;
         assert_eq!((head.stream, head.payload[0]), (stream, STATUS_200));
@@ -503,13 +507,13 @@ async fn h2_client(server: &Server) -> h2::client::SendRequest<Bytes> {
     let io = TcpStream::connect(server.address).await.unwrap();
     let (client, connection) = h2::client::handshake(io).await.unwrap();
     tokio::spawn(async move {
-        // Its requests report what went wrong.
+        // The requests report the error.
         connection.await.ok();
     });
     client
 }
 
-/// Asks and reads the whole answer.
+/// Sends a request and reads the whole answer.
 async fn h2_fetch(
     client: &h2::client::SendRequest<Bytes>,
     path: &str,
@@ -606,7 +610,7 @@ async fn wrong_preface_ends_the_connection_before_any_request_is_served() {
             assert!(![HEADERS, DATA].contains(&frame.kind), "{frame:?}");
         }
         assert_ended(&server.ended().await, "http");
-        assert_eq!(*server.site.came.borrow(), 0);
+        assert_eq!(*server.site.received.borrow(), 0);
     }
 }
 
@@ -638,7 +642,7 @@ async fn requests_that_may_not_upgrade_are_answered_over_http1() {
 }
 
 #[tokio::test]
-async fn upgrade_that_is_switched_off_leaves_keep_alive_intact() {
+async fn disabled_upgrade_leaves_keep_alive_intact() {
     let server = Server::with(Limits::default())
         .without_upgrade()
         .start()
@@ -653,7 +657,7 @@ async fn upgrade_that_is_switched_off_leaves_keep_alive_intact() {
 }
 
 #[tokio::test]
-async fn client_that_reuses_stream_1_is_sent_away() {
+async fn client_that_reuses_stream_1_gets_goaway() {
     let mut server = Server::start().await;
     let mut client = upgraded(&server, "/hello").await;
     client.send(h2_opening()).await;
@@ -683,7 +687,7 @@ async fn all_protocols_are_served_on_one_port() {
 }
 
 #[tokio::test]
-async fn two_hundred_requests_are_under_way_on_one_connection() {
+async fn two_hundred_requests_are_in_flight_on_one_connection() {
     let server = Server::start().await;
     let client = h2_client(&server).await;
     let mut fetches = JoinSet::new();
@@ -691,14 +695,14 @@ async fn two_hundred_requests_are_under_way_on_one_connection() {
         let client = client.clone();
         fetches.spawn(async move { h2_fetch(&client, "/gate").await.unwrap() });
     }
-    server.site.came(200).await;
+    server.site.received(200).await;
     server.site.gate.add_permits(200);
     assert_eq!(within(fetches.join_all()).await.len(), 200);
     assert_eq!(server.site.connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
-async fn large_bodies_arrive_whole_over_every_protocol() {
+async fn large_bodies_arrive_complete_over_every_protocol() {
     let size = 5_000_000;
     let server = Server::start().await;
     let path = format!("/size/{size}");
@@ -714,7 +718,7 @@ async fn large_bodies_arrive_whole_over_every_protocol() {
     assert_eq!(client.read_to_end().await.len(), size);
 }
 
-/// Starts a request for a body that breaks off, and lets it break once some of it has come.
+/// Starts a request for a body that fails, and lets it fail after some of it has arrived.
 async fn break_off(server: &Server, path: &str) -> (String, String) {
     let mut client = server.connect().await;
     client.send(CLOSE.replace("/hello", path)).await;
@@ -725,7 +729,7 @@ async fn break_off(server: &Server, path: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_never_ends_cleanly_over_http1() {
+async fn failed_body_never_ends_cleanly_over_http1() {
     let mut server = Server::start().await;
 
     let (head, rest) = break_off(&server, "/breaks/sized").await;
@@ -743,7 +747,7 @@ async fn body_that_breaks_off_never_ends_cleanly_over_http1() {
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_resets_its_stream_and_no_other() {
+async fn failed_body_resets_only_its_own_stream() {
     for path in ["/breaks/sized", "/breaks/chunked"] {
         let server = Server::start().await;
         let mut prior = server.connect().await;
@@ -769,7 +773,7 @@ async fn body_that_breaks_off_resets_its_stream_and_no_other() {
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_before_anything_was_sent_looks_like_no_answer() {
+async fn body_that_fails_before_its_first_byte_closes_without_an_answer() {
     let mut server = Server::start().await;
     server.site.gate.add_permits(2);
     let mut client = server.connect().await;
@@ -790,8 +794,8 @@ async fn body_that_breaks_off_before_anything_was_sent_looks_like_no_answer() {
 // Clients that stand still
 // ---------------------------------------------------------------------------------------------------------------
 
-/// Sends these bytes, then nothing, and reads to the end: what came, and after how long.
-async fn stand_still(server: &Server, bytes: &[u8]) -> (String, Duration) {
+/// Sends these bytes, then nothing. Reads to the end; returns the received text and the time it took.
+async fn send_and_stall(server: &Server, bytes: &[u8]) -> (String, Duration) {
     let mut client = server.connect().await;
     let start = Instant::now();
     client.send(bytes).await;
@@ -814,16 +818,16 @@ async fn silent_client_is_closed_at_the_deadline() {
         (b"POST /hello HTTP/1.1\r\nHost: lar", limits.request_head),
     ] {
         let mut server = Server::with(limits.clone()).start().await;
-        let (_, took) = stand_still(&server, sent).await;
+        let (_, took) = send_and_stall(&server, sent).await;
         let sent = String::from_utf8_lossy(sent);
         assert_ended(&server.ended().await, "silent");
         assert!(took >= limit, "{sent:?} after {took:?}");
-        // Neither forgotten nor left to a longer limit.
+        // Dropped after the limit, and before the next longer one.
         assert!(
             took < limit + Duration::from_secs(3),
             "{sent:?} after {took:?}"
         );
-        assert_eq!(*server.site.came.borrow(), 0, "{sent:?}");
+        assert_eq!(*server.site.received.borrow(), 0, "{sent:?}");
     }
 }
 
@@ -852,12 +856,12 @@ async fn client_that_sends_its_head_byte_by_byte_is_closed_at_the_deadline() {
 async fn idle_connections_are_closed() {
     let mut server = Server::with(short()).start().await;
     let keep_alive = CLOSE.replace("Connection: close\r\n", "");
-    let (answer, took) = stand_still(&server, keep_alive.as_bytes()).await;
+    let (answer, took) = send_and_stall(&server, keep_alive.as_bytes()).await;
     assert!(answer.ends_with("hello\n"), "{answer}");
     assert!(took >= short().request_head);
     assert_ended(&server.ended().await, "silent");
 
-    // With its last word on HTTP/2, where nothing in the protocol would end it.
+    // After the last answer over HTTP/2: nothing in the protocol would end the connection.
     let mut client = upgraded(&server, "/hello").await;
     client.send(h2_opening()).await;
     client.h2_answer(1).await;
@@ -867,7 +871,7 @@ async fn idle_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn slow_reader_is_dropped_and_a_fast_one_unaffected() {
+async fn stalled_reader_is_dropped_and_a_fast_one_unaffected() {
     let mut server = Server::with(short()).start().await;
     let mut slow = server.connect().await;
     slow.send(CLOSE.replace("/hello", "/size/200000000")).await;
@@ -879,7 +883,7 @@ async fn slow_reader_is_dropped_and_a_fast_one_unaffected() {
     fast.head().await;
     assert_eq!(fast.read_to_end().await.len(), 20_000_000);
     assert_ended(&server.ended().await, "ok");
-    assert!(start.elapsed() < AT_LAST / 2);
+    assert!(start.elapsed() < TEST_TIMEOUT / 2);
 
     assert_ended(&server.ended().await, "stalled");
     assert!(slow.read_to_end().await.len() < 200_000_000);
@@ -887,7 +891,7 @@ async fn slow_reader_is_dropped_and_a_fast_one_unaffected() {
 
 #[tokio::test]
 async fn client_that_grants_no_window_is_dropped() {
-    // Initial window 0, and then only pings: no write ever waits, so only the watch can see it.
+    // Initial window 0, then only pings: no write ever blocks, so only the idle detector can notice.
     let mut server = Server::with(short()).start().await;
     let mut client = server.connect().await;
     client.send(PREFACE).await;
@@ -900,7 +904,7 @@ async fn client_that_grants_no_window_is_dropped() {
         tokio::select! {
             ended = server.ended() => break ended,
             () = sleep(Duration::from_millis(20)) => {
-                // The connection may be gone by now.
+                // The connection may be closed by now.
                 client.io.write_all(&frame(PING, 0, 0, b"12345678")).await.ok();
             }
         }
@@ -911,7 +915,7 @@ async fn client_that_grants_no_window_is_dropped() {
 
 #[tokio::test]
 async fn slow_reader_that_makes_progress_is_kept() {
-    // Both take more than twice the limit in all, and never the limit for a step.
+    // Each transfer takes more than twice the limit in all, and no step takes the limit.
     let step = short().write_stall / 8;
 
     let (near, far) = tokio::io::duplex(4096);
@@ -948,14 +952,14 @@ async fn slow_reader_that_makes_progress_is_kept() {
 }
 
 #[tokio::test]
-async fn answer_that_is_long_in_coming_is_waited_for() {
+async fn slow_answer_is_not_cut_off_by_the_limits() {
     // Longer than every limit, over HTTP/1 and HTTP/2.
     let server = Server::with(short()).start().await;
     let mut plain = server.connect().await;
     plain.send(CLOSE.replace("/hello", "/gate")).await;
     let client = h2_client(&server).await;
     let fetch = tokio::spawn(async move { h2_fetch(&client, "/gate").await });
-    server.site.came(2).await;
+    server.site.received(2).await;
     sleep(short().request_head * 3).await;
     server.site.gate.add_permits(2);
     assert!(plain.read_to_end().await.ends_with("let through\n"));
@@ -985,7 +989,7 @@ async fn stopping_waits_for_the_answer_of_a_busy_http1_connection() {
     let mut server = Server::start().await;
     let mut client = server.connect().await;
     client.send(CLOSE.replace("/hello", "/gate")).await;
-    server.site.came(1).await;
+    server.site.received(1).await;
     server.stop();
     server.site.gate.add_permits(1);
     assert!(client.read_to_end().await.ends_with("let through\n"));
@@ -997,9 +1001,9 @@ async fn stopping_waits_for_the_answers_of_a_busy_http2_connection() {
     let mut server = Server::start().await;
     let client = h2_client(&server).await;
     let fetch = tokio::spawn(async move { h2_fetch(&client, "/gate").await });
-    server.site.came(1).await;
+    server.site.received(1).await;
     server.stop();
-    // Longer than the last call: a request under way is not bounded by it.
+    // Longer than `last_call`, which does not bound a request in flight.
     sleep(Limits::default().drain * 2).await;
     server.site.gate.add_permits(1);
     assert_eq!(within(fetch).await.unwrap().unwrap().1, 12);
@@ -1055,7 +1059,7 @@ async fn stopping_in_the_middle_of_an_upgrade_still_answers_its_request() {
 }
 
 #[tokio::test]
-async fn stopping_does_not_wait_for_an_http2_client_that_does_not_listen() {
+async fn stopping_does_not_wait_for_an_http2_client_that_ignores_goaway() {
     let mut server = Server::start().await;
     let mut client = server.connect().await;
     client
@@ -1069,8 +1073,8 @@ async fn stopping_does_not_wait_for_an_http2_client_that_does_not_listen() {
 }
 
 #[tokio::test]
-async fn stopping_does_not_wait_for_the_rest_of_half_a_request() {
-    // Before and after an answer, and without the SETTINGS that open HTTP/2.
+async fn stopping_does_not_wait_for_the_rest_of_a_partial_request() {
+    // Partial requests before and after an answer, and an HTTP/2 opening without its SETTINGS.
     let half = &CLOSE.as_bytes()[..CLOSE.len() - 2];
     let first = CLOSE.replace("Connection: close\r\n", "");
     let second = [first.as_bytes(), half].concat();
@@ -1078,8 +1082,8 @@ async fn stopping_does_not_wait_for_the_rest_of_half_a_request() {
         let mut server = Server::start().await;
         let mut client = server.connect().await;
         client.send(sent).await;
-        server.site.came(answers).await;
-        // What was sent has been read by then, or is while it stops.
+        server.site.received(answers).await;
+        // By then the server has read the bytes, or reads them while it stops.
         sleep(Duration::from_millis(50)).await;
         server.stop();
         let start = Instant::now();
@@ -1089,7 +1093,7 @@ async fn stopping_does_not_wait_for_the_rest_of_half_a_request() {
 }
 
 #[tokio::test]
-async fn first_request_that_is_on_its_way_when_stopping_is_answered() {
+async fn first_request_in_transit_when_stopping_is_answered() {
     let mut server = Server::start().await;
     let mut late = server.connect().await;
     server.stop();
@@ -1158,7 +1162,7 @@ async fn head_larger_than_the_buffer_is_refused() {
     assert_ended(&server.ended().await, "http");
 }
 
-/// Sends a flood of frames on an open HTTP/2 connection until the server gives it up, and tells how many it took.
+/// Sends a flood of frames on an open HTTP/2 connection until the server closes it. Returns the number of frames.
 async fn flood(server: &mut Server, frames: impl Fn(u32) -> Vec<u8>) -> (u32, Ended) {
     let mut client = server.connect().await;
     client.send(h2_opening()).await;
@@ -1171,7 +1175,7 @@ async fn flood(server: &mut Server, frames: impl Fn(u32) -> Vec<u8>) -> (u32, En
 }
 
 #[tokio::test]
-async fn floods_end_the_connection() {
+async fn frame_floods_end_the_connection() {
     let mut server = Server::start().await;
     let rapid_reset = |round: u32| {
         let batch = (0..500).flat_map(|each| {
@@ -1215,7 +1219,7 @@ async fn header_list_over_the_bound_reaches_no_service() {
         }
     }
     assert!(refused);
-    assert_eq!(*server.site.came.borrow(), 1);
+    assert_eq!(*server.site.received.borrow(), 1);
 }
 
 #[tokio::test]
@@ -1225,7 +1229,7 @@ async fn ping_flood_without_reading_ends_the_connection() {
     let mut client = server.connect().await;
     client.send(h2_opening()).await;
     let flooding = async {
-        // Until the server takes no more, and then for good.
+        // Until the server accepts no more bytes, then until it closes.
         while client.io.write_all(&pings).await.is_ok() {}
         std::future::pending::<()>().await;
     };
@@ -1254,7 +1258,7 @@ async fn run(command: &mut Command) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A client program that sees nothing of the user's settings.
+/// A client program without the user's settings.
 fn scrubbed(program: &str, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("HOME", home).current_dir(home);
@@ -1303,7 +1307,7 @@ async fn curl_upgrades_and_reuses_the_connection() {
         run(&mut { upgraded }).await.unwrap(),
         "200 2 1 6\n200 2 0 3000000\n"
     );
-    // One file at a time: curl 7.88 breaks its own second request with prior knowledge, whatever the server.
+    // One file per run: curl 7.88 breaks its own second request with prior knowledge, with any server.
     let prior = curl(&["--http2-prior-knowledge", "-o", "large", &large]);
     assert_eq!(run(&mut { prior }).await.unwrap(), "200 2 1 3000000\n");
     let plain = curl(&[&["--http1.1"][..], &two].concat());
@@ -1318,7 +1322,7 @@ async fn curl_upgrades_and_reuses_the_connection() {
 
 const CRATES: usize = 20;
 
-/// Resolves a package with 20 dependencies with real cargo; tells how many requests were under way at once.
+/// Resolves a package with 20 dependencies with real cargo. Returns the peak of concurrent requests and their number.
 async fn resolve_with_cargo(upgrade: bool) -> (usize, usize) {
     let mut builder = Server::with(Limits::default());
     builder.upgrade = upgrade;
@@ -1373,13 +1377,14 @@ async fn resolve_with_cargo(upgrade: bool) -> (usize, usize) {
     )
 }
 
+/// See docs/client-behaviour.md C-18, C-19.
 #[tokio::test]
-async fn cargo_has_all_its_index_requests_under_way_at_once() {
+async fn cargo_has_all_its_index_requests_in_flight_at_once() {
     let (peak, connections) = resolve_with_cargo(true).await;
     assert!(peak >= CRATES, "{peak} at once");
     assert!(connections <= 4, "{connections} connections");
 
-    // What the upgrade is for; without this half, a change in cargo could make the test above pass by itself.
+    // Counter-test: without the upgrade cargo has one request in flight. If that changes, the test proves nothing.
     let (peak, _) = resolve_with_cargo(false).await;
     assert!(peak < CRATES, "{peak} at once over HTTP/1.1");
 }

@@ -1,6 +1,6 @@
-//! The files in `contrib/container`, as written: their steps are read from them and run by a shell, and what they check works.
+//! The files in `contrib/container`, as written: a shell runs their steps, and their health checks must work.
 //!
-//! A scrubbed home stands in for the image. That builders can read the files is not tested here.
+//! A scrubbed home takes the place of the image. The test does not check that image builders can read the files.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use testkit::larder::{Larder, Site};
 use testkit::process::{Run, run};
 use testkit::rustup::{Rustup, installed, link_tools};
 
-/// A file of `contrib/container`.
+/// The text of a file of `contrib/container`.
 #[track_caller]
 fn read(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/container");
@@ -41,7 +41,7 @@ fn first_stage(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What follows this word in those instructions that begin with it.
+/// The arguments of all instructions that begin with `word`.
 fn all_of(word: &str, instructions: &[String]) -> Vec<String> {
     let rest = instructions
         .iter()
@@ -49,8 +49,8 @@ fn all_of(word: &str, instructions: &[String]) -> Vec<String> {
     rest.map(str::to_owned).collect()
 }
 
-/// Runs the steps of `app.Containerfile`, one after the other until one fails, as a builder with these arguments would: in
-/// the folder of the application, with the command's other variables and programs.
+/// Runs the steps of `app.Containerfile` until one fails, as an image builder with these arguments does: in the
+/// application's folder, with the environment of `command`.
 #[track_caller]
 fn build(arguments: &[(&str, &str)], command: impl Fn() -> Command) -> Run {
     let steps = all_of("RUN", &first_stage(&read("app.Containerfile")));
@@ -78,7 +78,7 @@ fn application(dependency: Option<&str>) -> Project {
     project
 }
 
-/// What the program says that the last step left for the image.
+/// The output of the program that the last step copies into the image.
 #[track_caller]
 fn said_by_the_program(project: &Project) -> String {
     let program = project.folder().join("out/bin/project");
@@ -101,14 +101,14 @@ fn printed_arguments(site: &Site) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_file_declares_exactly_the_arguments_that_are_printed_for_it() {
+fn containerfile_declares_exactly_the_printed_arguments() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let printed = printed_arguments(&site).into_iter().map(|(name, _)| name);
     let declared = |name| {
         let declared = all_of("ARG", &first_stage(&read(name)));
-        // Those with a default are the file's own.
+        // Arguments with a default are the file's own.
         declared
             .into_iter()
             .filter(|argument| !argument.contains('='))
@@ -121,7 +121,7 @@ fn the_file_declares_exactly_the_arguments_that_are_printed_for_it() {
 }
 
 #[test]
-fn with_the_printed_arguments_every_crate_of_an_application_comes_through_larder() {
+fn build_with_the_printed_arguments_fetches_every_crate_through_larder() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0").file("src/lib.rs", "pub fn f() {}"));
     let site = site(&upstream);
@@ -130,7 +130,7 @@ fn with_the_printed_arguments_every_crate_of_an_application_comes_through_larder
     let home = CargoHome::empty();
     home.run(&project, &["generate-lockfile"], larder.url())
         .assert_success();
-    // Another home, which knows nothing.
+    // Another, empty home.
     let home = CargoHome::empty();
     upstream.forget_requests();
     let arguments = printed_arguments(&site);
@@ -147,7 +147,7 @@ fn with_the_printed_arguments_every_crate_of_an_application_comes_through_larder
 }
 
 #[test]
-fn without_arguments_the_file_is_an_ordinary_build() {
+fn build_without_arguments_uses_no_larder() {
     let project = application(None);
     let home = CargoHome::empty();
     home.run_plain(&project, &["generate-lockfile", "--offline"])
@@ -158,7 +158,7 @@ fn without_arguments_the_file_is_an_ordinary_build() {
 }
 
 #[test]
-fn in_an_image_without_rust_one_argument_brings_rustup_and_the_toolchain() {
+fn image_without_rust_installs_rustup_and_the_toolchain_with_one_argument() {
     let upstream = FakeUpstream::start();
     upstream.release(&Toolchain::new("stable", "1.95.0"));
     upstream.release_rustup(&Installer::new("1.29.0").program(std::fs::read(installed()).unwrap()));
@@ -169,14 +169,14 @@ fn in_an_image_without_rust_one_argument_brings_rustup_and_the_toolchain() {
     let arguments = [("CARGO_MIRROR", larder.url()), ("TOOLCHAIN", "stable")];
     let last = build(&arguments, || image.shell(&project));
     last.assert_success();
-    // The toy cargo says its version, whatever it is asked for.
+    // The fake cargo prints its version for any command.
     assert_eq!(last.stdout, "cargo 1.95.0 (0123abcde 2026-04-16)\n");
     assert_eq!(upstream.requests_for("/rustup/dist/"), 2);
     assert!(!project.folder().join("rustup-init.sh").exists());
 }
 
 #[test]
-fn in_an_image_without_rust_and_with_no_larder_the_build_says_what_is_missing() {
+fn build_without_rust_and_without_larder_names_the_missing_program() {
     let image = Bare::new();
     let project = Project::empty();
     let last = build(&[("TOOLCHAIN", "stable")], || image.shell(&project));
@@ -185,7 +185,7 @@ fn in_an_image_without_rust_and_with_no_larder_the_build_says_what_is_missing() 
 }
 
 #[test]
-fn the_health_checks_tell_a_larder_that_answers_from_one_that_is_gone() {
+fn health_checks_distinguish_a_running_larder_from_a_stopped_one() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -214,7 +214,7 @@ fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     site.serve(&["--dist-server", upstream.base_url().trim_end_matches('/')])
 }
 
-/// A shell in an image that has rust, in the application's folder.
+/// A shell in an image that has Rust, in the application's folder.
 fn shell(home: &CargoHome, project: &Project) -> Command {
     let cargo = home.command(project);
     let mut shell = Command::new("/bin/sh");
@@ -222,14 +222,14 @@ fn shell(home: &CargoHome, project: &Project) -> Command {
     for (name, value) in cargo.get_envs() {
         shell.env(name, value.unwrap());
     }
-    // Past larder, there is nothing.
+    // A proxy on a closed port: requests to other hosts than loopback fail.
     shell
         .env("all_proxy", "http://127.0.0.1:1")
         .env("no_proxy", "127.0.0.1");
     shell
 }
 
-/// An image that has a compiler for C and curl, and nothing of rust.
+/// An image that has a C compiler and curl, and no Rust.
 struct Bare {
     rustup: Rustup,
 }

@@ -1,7 +1,7 @@
-//! SIGKILL at random moments of cold fetches: what was reported as stored is still there, whatever is served is right, and nothing
-//! stays behind.
+//! SIGKILL at random moments of cold fetches. Entries and crates reported as stored are still there, served bytes
+//! are right, and no staged file remains.
 //!
-//! The store's own promises about single writes are tested beside it.
+//! Unit tests of the store cover single writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,11 +18,11 @@ use testkit::larder::{Larder, Site};
 use testkit::store::blobs;
 
 const CRATES: usize = 50;
-/// Crates that are there for `warm`.
+/// Crates that `warm` stores.
 const WARMED: usize = 5;
-/// Stores, on each of which two larders are killed, with raw clients, which are quick.
+/// Stores in the test with raw clients, which are fast. Two larders are killed on each.
 const STORES: u64 = 25;
-/// Killed larders with real cargo.
+/// Killed larders in the test with real cargo.
 const CARGO_ROUNDS: u64 = 2;
 
 fn name(number: usize) -> String {
@@ -30,7 +30,7 @@ fn name(number: usize) -> String {
 }
 
 fn upstream() -> FakeUpstream {
-    // Slow enough that a transfer has a middle.
+    // Slow enough that a kill can interrupt a transfer.
     let upstream = FakeUpstream::builder().bandwidth(20_000_000).start();
     for number in 0..CRATES {
         upstream.publish(Crate::new(&name(number), "1.0.0").padding(1_000 + 997 * number));
@@ -41,12 +41,12 @@ fn upstream() -> FakeUpstream {
     upstream
 }
 
-/// A number below `limit`, another one in every round and run.
+/// A number below `limit`, different in each round and run.
 #[expect(
     clippy::print_stderr,
     reason = "shown only if the test fails, to those who look for the cause"
 )]
-fn random(round: u64, limit: usize) -> usize {
+fn random_below(round: u64, limit: usize) -> usize {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
     let mixed = (nanos ^ round.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
@@ -55,7 +55,7 @@ fn random(round: u64, limit: usize) -> usize {
     number
 }
 
-/// Waits until upstream has been asked this often since the record began, or for long enough that it never will be.
+/// Waits until upstream has received `count` requests since the record began, or for 5 s.
 fn wait_for_requests(upstream: &FakeUpstream, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while upstream.requests_for("") < count && Instant::now() < deadline {
@@ -63,11 +63,11 @@ fn wait_for_requests(upstream: &FakeUpstream, count: usize) {
     }
 }
 
-/// A path, and the body that belongs there.
-type Thing = (String, Vec<u8>);
+/// A path and its correct body.
+type Served = (String, Vec<u8>);
 
 /// The index entries and archives of these crates.
-fn things(upstream: &FakeUpstream, names: impl Iterator<Item = String>) -> Vec<Thing> {
+fn files_of(upstream: &FakeUpstream, names: impl Iterator<Item = String>) -> Vec<Served> {
     let bodies = names.flat_map(|name| {
         let entry = (
             format!("/{}", index_path(&name)),
@@ -82,9 +82,9 @@ fn things(upstream: &FakeUpstream, names: impl Iterator<Item = String>) -> Vec<T
     bodies.collect()
 }
 
-/// Has `warm` store some crates that nobody else asks for, and says which.
+/// Stores some crates with `warm`, which no other client requests, and returns them.
 #[track_caller]
-fn warm(site: &Site, upstream: &FakeUpstream) -> Vec<Thing> {
+fn warm(site: &Site, upstream: &FakeUpstream) -> Vec<Served> {
     let names = || (0..WARMED).map(|number| format!("warmed-{number}"));
     let packages = names().map(|name| {
         format!(
@@ -97,18 +97,18 @@ fn warm(site: &Site, upstream: &FakeUpstream) -> Vec<Thing> {
     fs::write(folder.path().join("Cargo.lock"), lock).expect("the temporary folder is writable");
     let warmed = site.command(&["warm", &folder.path().display().to_string()]);
     assert!(warmed.status.success(), "{warmed:?}");
-    things(upstream, names())
+    files_of(upstream, names())
 }
 
-/// Only the living process has a folder in staging.
+/// Fails unless only the running process has a folder in staging.
 #[track_caller]
-fn assert_nothing_staged_by_the_dead(store: &Path) {
+fn assert_only_live_process_stages(store: &Path) {
     let staging = fs::read_dir(store.join("v1/staging")).expect("there is a staging folder");
     let folders: Vec<_> = staging.flatten().map(|entry| entry.path()).collect();
     assert_eq!(folders.len(), 1, "{folders:?}");
 }
 
-/// Every blob in the store is whole, whoever was killed while it came.
+/// Fails unless every stored blob is complete.
 #[track_caller]
 fn assert_blobs_are_whole(site: &Site, by_sum: &BTreeMap<String, &[u8]>) {
     for path in blobs(site) {
@@ -119,13 +119,13 @@ fn assert_blobs_are_whole(site: &Site, by_sum: &BTreeMap<String, &[u8]>) {
     }
 }
 
-/// The paths of what was fetched whole.
+/// The paths of complete answers.
 type Fetched = Mutex<BTreeSet<String>>;
 
-/// Fetches these things until larder is killed; what comes completely must be right.
-fn fetch(http: &Http, things: &[Thing], fetched: &Fetched) {
-    for (path, body) in things {
-        // No answer, and half an answer, are what a client of a killed server gets.
+/// Requests these files until larder is killed. Complete answers must be right.
+fn fetch(http: &Http, files: &[Served], fetched: &Fetched) {
+    for (path, body) in files {
+        // Clients of a killed server get no answer, or half of one.
         let Ok(reply) = http.try_get(path, &[]) else {
             return;
         };
@@ -139,11 +139,11 @@ fn fetch(http: &Http, things: &[Thing], fetched: &Fetched) {
     }
 }
 
-/// What larder last said was stored of what was fetched, until it is killed.
+/// Polls until larder is killed. Returns the fetched paths that were stored according to larder's last status.
 fn stored(http: &Http, fetched: &Fetched) -> BTreeSet<String> {
     let mut stored = BTreeSet::new();
     loop {
-        // What is fetched while larder answers may not be stored.
+        // Files fetched during the status request may not be stored yet.
         let before = fetched.lock().expect("no holder of this lock panics");
         let before = before.clone();
         let Ok(reply) = http.try_get("/-/status.json", &[]) else {
@@ -157,16 +157,16 @@ fn stored(http: &Http, fetched: &Fetched) -> BTreeSet<String> {
     }
 }
 
-/// Fetches all this, several at a time, until larder is killed. Says what it said was stored.
+/// Requests all files, several at a time, until larder is killed. Returns the paths that were reported as stored.
 fn fetch_until_killed(
     larder: Larder<'_>,
-    things: &[Thing],
+    files: &[Served],
     kill: impl FnOnce(),
 ) -> BTreeSet<String> {
     let http = &larder.http().timeout(Duration::from_secs(10));
     let fetched = &Fetched::default();
     std::thread::scope(|scope| {
-        for part in things.chunks(things.len().div_ceil(8)) {
+        for part in files.chunks(files.len().div_ceil(8)) {
             scope.spawn(move || fetch(http, part, fetched));
         }
         let stored = scope.spawn(move || stored(http, fetched));
@@ -176,10 +176,11 @@ fn fetch_until_killed(
     })
 }
 
+/// Larder's own rule: ARCHITECTURE.md, "Invariants".
 #[test]
-fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging_is_swept() {
+fn sigkill_loses_no_stored_file_and_leaves_no_wrong_byte_or_staged_file() {
     let upstream = upstream();
-    let everything = things(&upstream, (0..CRATES).map(name));
+    let everything = files_of(&upstream, (0..CRATES).map(name));
     let (first, second) = everything.split_at(everything.len() / 2);
     let mut said_to_be_stored = 0;
     for number in 0..STORES {
@@ -192,18 +193,18 @@ fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging
         let sums = all().map(|(_, body)| (sha256(body), &body[..]));
         let by_sum: BTreeMap<_, _> = sums.collect();
         let mut stored: BTreeSet<_> = warmed.iter().map(|(path, _)| path.clone()).collect();
-        for (half, things) in [first, second].into_iter().enumerate() {
+        for (half, files) in [first, second].into_iter().enumerate() {
             let round = 2 * number + half as u64;
             let larder = site.serve(&[]);
-            // Of each larder, a little is stored for sure.
-            let (begin, rest) = things.split_at(1 + random(round + 1000, 6));
+            // Each larder stores a few files before the kill.
+            let (begin, rest) = files.split_at(1 + random_below(round + 1000, 6));
             fetch(&larder.http(), begin, &Fetched::default());
             larder.wait_until_idle();
             stored.extend(begin.iter().map(|(path, _)| path.clone()));
             upstream.forget_requests();
             let said = fetch_until_killed(larder, rest, || {
-                // After all requests there are, moments in which the last of it is being stored.
-                let moment = random(round, rest.len() + CRATES / 2);
+                // Moments beyond the number of requests fall into the time in which larder writes the last files.
+                let moment = random_below(round, rest.len() + CRATES / 2);
                 wait_for_requests(&upstream, moment.min(rest.len()));
                 let beyond = moment.saturating_sub(rest.len());
                 std::thread::sleep(Duration::from_millis(10 * beyond as u64));
@@ -212,10 +213,10 @@ fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging
             stored.extend(said);
             assert_blobs_are_whole(&site, &by_sum);
 
-            // Mostly nothing can be fetched anew: what is served then is what the dead ones left.
+            // Mostly offline, so that larder serves only files that the killed processes stored.
             let is_offline = half == 0 || number % 2 == 0;
             let larder = site.serve(if is_offline { &["--offline"] } else { &[] });
-            assert_nothing_staged_by_the_dead(site.store());
+            assert_only_live_process_stages(site.store());
             let mut connection = larder.http().connect().expect("larder accepts connections");
             for (path, body) in all() {
                 let reply = connection.get(path, &[]).expect("there is an answer");
@@ -238,7 +239,7 @@ fn after_sigkill_what_was_stored_is_there_every_byte_served_is_right_and_staging
 }
 
 #[test]
-fn cargo_rides_out_a_killed_larder_that_is_started_again() {
+fn cargo_completes_across_a_kill_and_restart_of_larder() {
     let upstream = upstream();
     for round in 0..CARGO_ROUNDS {
         let site = site(&upstream);
@@ -255,11 +256,11 @@ fn cargo_rides_out_a_killed_larder_that_is_started_again() {
                 let run = home.run(&project, &["fetch"], &url);
                 run.assert_success();
             });
-            wait_for_requests(&upstream, 1 + random(round, 2 * CRATES));
+            wait_for_requests(&upstream, 1 + random_below(round, 2 * CRATES));
             larder.kill();
             let authority = url.trim_start_matches("http://").trim_end_matches('/');
             let larder = site.serve_at(authority, &[]);
-            assert_nothing_staged_by_the_dead(site.store());
+            assert_only_live_process_stages(site.store());
             cargo.join().expect("cargo succeeds in the end");
             let log = larder.stop();
             assert!(!log.contains("damaged"), "round {round}: {log}");

@@ -1,5 +1,4 @@
-//! Crates through the built daemon: proof, broken transfers, many clients, ranges, redirects. Traps and promises are named
-//! after their numbers.
+//! Crates through the built daemon: verification, broken transfers, concurrent clients, ranges, redirects.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,25 +16,25 @@ use testkit::paths::download;
 use testkit::process::wait_until;
 use testkit::store::{blob_path, blobs};
 
-/// Enough to be shown to clients while it arrives.
+/// Size of a crate that larder streams to clients while it arrives.
 const LARGE: usize = 300_000;
 
-/// An upstream with `left 1.0.0`, a large one.
+/// An upstream with a large `left 1.0.0`.
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0").padding(LARGE));
     upstream
 }
 
-/// The path in the form that cargo is told to use.
-fn proven_download(upstream: &FakeUpstream, name: &str, version: &str) -> String {
+/// The download path with the checksum, which larder's `config.json` tells cargo to use.
+fn checksum_download(upstream: &FakeUpstream, name: &str, version: &str) -> String {
     let sum = upstream.checksum(name, version);
     format!("/crates/{name}/{version}/{sum}/download")
 }
 
-/// The client has the right bytes, and so has the store.
+/// Fails unless a client gets the right bytes, and the store has them.
 #[track_caller]
-fn check_kept(larder: &Larder<'_>, site: &Site, upstream: &FakeUpstream, name: &str) {
+fn check_served_and_stored(larder: &Larder<'_>, site: &Site, upstream: &FakeUpstream, name: &str) {
     let reply = larder.get(&download(name, "1.0.0"));
     assert_eq!(reply.status, 200, "{name}: {}", reply.text());
     assert!(
@@ -47,8 +46,9 @@ fn check_kept(larder: &Larder<'_>, site: &Site, upstream: &FakeUpstream, name: &
     assert!(stored == upstream.body(name, "1.0.0"), "{name}");
 }
 
+/// See docs/client-behaviour.md C-08.
 #[test]
-fn t6_a_crate_that_upstream_compressed_is_stored_and_served_as_the_archive() {
+fn crate_with_a_content_coding_is_stored_and_served_decoded() {
     let upstream = upstream();
     upstream.publish(Crate::new("small", "1.0.0"));
     upstream.fault("/dl/", Fault::Gzip);
@@ -80,8 +80,9 @@ fn t6_a_crate_that_upstream_compressed_is_stored_and_served_as_the_archive() {
     assert_eq!(asked.header("accept-encoding"), Some("identity"));
 }
 
+/// See docs/client-behaviour.md C-31, H-10.
 #[test]
-fn t29_a_plus_in_a_version_is_one_crate_however_it_is_written() {
+fn encoded_and_plain_plus_in_a_version_name_one_crate() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0+meta.1"));
     upstream.publish(Crate::new("left", "1.0.0"));
@@ -113,8 +114,9 @@ fn t29_a_plus_in_a_version_is_one_crate_however_it_is_written() {
     assert_eq!(blobs(&site).len(), 1);
 }
 
+/// See docs/client-behaviour.md C-32, H-06.
 #[test]
-fn t30_and_promises_1_and_3_wrong_bytes_never_end_cleanly_and_are_never_stored() {
+fn wrong_bytes_never_end_cleanly_and_are_never_stored() {
     let upstream = FakeUpstream::start();
     let left = Crate::new("left", "1.0.0").padding(LARGE);
     upstream.append_index_line("left", &left.index_line(&sha256(&left.archive())));
@@ -122,7 +124,7 @@ fn t30_and_promises_1_and_3_wrong_bytes_never_end_cleanly_and_are_never_stored()
     let path = download("left", "1.0.0");
     let site = site(&upstream);
     let larder = site.serve(&[]);
-    // Slow enough to be shown to clients before the end. Over HTTP/1 the connection ends short of the length.
+    // Slow enough that clients see bytes before the end. Over HTTP/1 the connection closes short of the length.
     let drip = Fault::Drip {
         bytes_per_second: 600_000,
     };
@@ -136,11 +138,11 @@ fn t30_and_promises_1_and_3_wrong_bytes_never_end_cleanly_and_are_never_stored()
         .unwrap();
     assert!(!reply.body.is_empty() && reply.body.len() < length);
     larder.wait_for_log("refused");
-    // Over HTTP/2 the stream is reset.
+    // Over HTTP/2 larder resets the stream.
     let reply = larder.http().get_h2(&[&path]).remove(0).unwrap();
     assert_eq!((reply.status, reply.complete), (200, false));
     assert!(!reply.body.is_empty() && reply.body.len() < length);
-    // Without a length the last chunk never comes. If the end is known before the client is answered, words are better.
+    // Without a length the last chunk never comes. If larder sees the error before it answers, it sends an error text.
     upstream.fault_times("/dl/left", 1, Fault::NoLength);
     for _ in ["chunked", "with a length"] {
         let reply = larder.get(&path);
@@ -150,14 +152,14 @@ fn t30_and_promises_1_and_3_wrong_bytes_never_end_cleanly_and_are_never_stored()
         ));
     }
     assert_eq!(blobs(&site).len(), 0);
-    // More, if all came in one piece, of which no client has seen anything: then there was another try.
+    // More than four if the body arrived in one chunk that no client had seen: then larder retried.
     assert!(upstream.requests_for("/dl/left") >= 4);
     upstream.publish_archive(&left);
-    check_kept(&larder, &site, &upstream, "left");
+    check_served_and_stored(&larder, &site, &upstream, "left");
 }
 
 #[test]
-fn one_wrong_byte_anywhere_is_never_served_as_good() {
+fn one_wrong_byte_at_any_place_is_never_served_as_complete() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -168,7 +170,7 @@ fn one_wrong_byte_anywhere_is_never_served_as_good() {
             (200, false) | (503, true) => {
                 assert_eq!(blobs(&site).len(), 0, "byte {at}");
             }
-            // It came in one piece, of which no client had seen anything, and the next try was good.
+            // The body arrived in one chunk that no client had seen, and the retry succeeded.
             (200, true) => {
                 assert!(reply.body == upstream.body("left", "1.0.0"), "byte {at}");
                 larder.wait_until_idle();
@@ -177,11 +179,11 @@ fn one_wrong_byte_anywhere_is_never_served_as_good() {
             other => panic!("byte {at}: {other:?}"),
         }
     }
-    check_kept(&larder, &site, &upstream, "left");
+    check_served_and_stored(&larder, &site, &upstream, "left");
 }
 
 #[test]
-fn wrong_bytes_that_no_client_has_seen_are_fetched_again_unnoticed() {
+fn wrong_bytes_that_no_client_has_seen_are_fetched_again() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let longer = "x".repeat(upstream.body("left", "1.0.0").len() + 500);
@@ -195,13 +197,13 @@ fn wrong_bytes_that_no_client_has_seen_are_fetched_again_unnoticed() {
     );
     assert_eq!(upstream.requests_for("/dl/left"), 2);
     larder.wait_until_idle();
-    // Nothing of the longer body stayed behind the right one.
-    check_kept(&larder, &site, &upstream, "left");
+    // No bytes of the longer body remain after the right one.
+    check_served_and_stored(&larder, &site, &upstream, "left");
     assert_eq!(upstream.requests_for("/dl/left"), 2);
 }
 
-/// Asks for crates whose transfers are cut again and again, each at another tenth of the body: nothing ends cleanly,
-/// nothing is stored, and when the line is good again everything can be had.
+/// Requests crates whose transfers are cut repeatedly, each at another tenth of the body. No answer ends cleanly and no
+/// body is stored. After the faults end, everything can be fetched.
 #[track_caller]
 fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault]) {
     let mut names = Vec::new();
@@ -217,14 +219,14 @@ fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault])
     let larder = site.serve(&[]);
     assert_eq!(larder.get("/config.json").status, 200);
     larder.wait_until_idle();
-    // All at once: several failures in a row are an outage, in which nobody would be asked any more.
+    // All at once: several consecutive failures would open the circuit breaker.
     let gate = upstream.gate("/dl/");
     thread::scope(|scope| {
         let clients: Vec<_> = names
             .iter()
             .map(|name| {
                 let larder = &larder;
-                scope.spawn(move || larder.get(&proven_download(upstream, name, "1.0.0")))
+                scope.spawn(move || larder.get(&checksum_download(upstream, name, "1.0.0")))
             })
             .collect();
         gate.wait_for(names.len());
@@ -248,12 +250,13 @@ fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault])
             && !larder.get("/-/status.json").text().contains("since")
     });
     for name in &names {
-        check_kept(&larder, site, upstream, name);
+        check_served_and_stored(&larder, site, upstream, name);
     }
 }
 
+/// See docs/client-behaviour.md H-06.
 #[test]
-fn promise_2_a_body_cut_at_any_tenth_is_never_stored_whatever_the_framing() {
+fn cut_bodies_are_never_stored_with_any_framing() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let upstream = FakeUpstream::start();
@@ -275,7 +278,7 @@ fn promise_2_a_body_cut_at_any_tenth_is_never_stored_whatever_the_framing() {
 }
 
 #[test]
-fn a_body_cut_once_is_resumed_where_it_broke_and_the_client_notices_nothing() {
+fn body_cut_once_is_resumed_and_complete_for_the_client() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -301,13 +304,14 @@ fn a_body_cut_once_is_resumed_where_it_broke_and_the_client_notices_nothing() {
                 .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
             let from: u64 = resumed.expect("a range").parse().unwrap();
             assert!(from > 0 && from <= at, "{name}: {from}");
-            check_kept(&larder, &site, &upstream, &name);
+            check_served_and_stored(&larder, &site, &upstream, &name);
         }
     }
 }
 
+/// See docs/client-behaviour.md C-36, H-14.
 #[test]
-fn t33_and_promise_40_redirects_are_followed_only_to_hosts_that_are_configured() {
+fn redirects_are_followed_only_to_configured_hosts() {
     let upstream = upstream();
     let other = FakeUpstream::start();
     other.serve_static(
@@ -336,7 +340,7 @@ fn t33_and_promise_40_redirects_are_followed_only_to_hosts_that_are_configured()
     assert_eq!((other.requests().len(), blobs(&site).len()), (0, 0));
 
     let larder = larder.restart(&["--redirect-host", &host]);
-    check_kept(&larder, &site, &upstream, "left");
+    check_served_and_stored(&larder, &site, &upstream, "left");
     assert_eq!(other.requests().len(), 1);
     let asked = other.requests().remove(0);
     for secret in ["authorization", "cookie", "referer"] {
@@ -344,8 +348,9 @@ fn t33_and_promise_40_redirects_are_followed_only_to_hosts_that_are_configured()
     }
 }
 
+/// See docs/client-behaviour.md H-14.
 #[test]
-fn promise_40_redirects_in_a_circle_or_without_end_are_given_up() {
+fn redirect_loops_and_endless_redirects_fail() {
     let upstream = FakeUpstream::start();
     for name in ["left", "right", "near"] {
         upstream.publish(Crate::new(name, "1.0.0"));
@@ -366,11 +371,12 @@ fn promise_40_redirects_in_a_circle_or_without_end_are_given_up() {
     }
     assert!(upstream.requests_for("/dl/left") <= 2);
     assert!(upstream.requests_for("/hop/") <= 5);
-    check_kept(&larder, &site, &upstream, "near");
+    check_served_and_stored(&larder, &site, &upstream, "near");
 }
 
+/// See docs/client-behaviour.md H-03.
 #[test]
-fn t36_head_gives_the_headers_of_get_and_no_body() {
+fn head_gives_the_headers_of_get_without_a_body() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -394,7 +400,7 @@ fn t36_head_gives_the_headers_of_get_and_no_body() {
         let get = connection.receive().unwrap();
         connection.send("HEAD", path, &[]).unwrap();
         let head = connection.receive().unwrap();
-        // Bytes of a body would be taken for the head of the next answer.
+        // The client would take body bytes for the head of the next answer.
         assert_eq!(
             connection.get("/-/health", &[]).unwrap().status,
             200,
@@ -419,8 +425,9 @@ fn t36_head_gives_the_headers_of_get_and_no_body() {
     assert_eq!(reply.status, 304);
 }
 
+/// See docs/client-behaviour.md H-06.
 #[test]
-fn t37_a_crate_that_came_without_a_length_is_served_with_one() {
+fn crate_fetched_without_a_length_is_served_with_one() {
     let upstream = upstream();
     upstream.fault("/dl/left", Fault::NoLength);
     let site = site(&upstream);
@@ -434,10 +441,11 @@ fn t37_a_crate_that_came_without_a_length_is_served_with_one() {
     assert!(reply.complete && reply.body == upstream.body("left", "1.0.0"));
 }
 
+/// Larder's own rule: docs/decisions/0010-single-flight.md.
 #[test]
-fn promise_17_two_hundred_clients_of_one_missing_crate_cost_one_request() {
+fn two_hundred_clients_of_one_missing_crate_send_one_request_upstream() {
     let upstream = upstream();
-    let path = proven_download(&upstream, "left", "1.0.0");
+    let path = checksum_download(&upstream, "left", "1.0.0");
     for first_leaves in [false, true] {
         upstream.forget_requests();
         let site = site(&upstream);
@@ -466,10 +474,11 @@ fn promise_17_two_hundred_clients_of_one_missing_crate_cost_one_request() {
     }
 }
 
+/// Larder's own rule: docs/decisions/0010-single-flight.md.
 #[test]
-fn promise_18_a_client_that_leaves_cancels_nothing_and_a_fetch_that_nobody_awaits_is_finished() {
+fn fetch_continues_after_its_clients_disconnect() {
     let upstream = upstream();
-    let path = proven_download(&upstream, "left", "1.0.0");
+    let path = checksum_download(&upstream, "left", "1.0.0");
     let drip = Fault::Drip {
         bytes_per_second: 500_000,
     };
@@ -495,17 +504,18 @@ fn promise_18_a_client_that_leaves_cancels_nothing_and_a_fetch_that_nobody_await
     );
     let mut leaving = larder.http().connect().unwrap();
     leaving
-        .send("GET", &proven_download(&upstream, "right", "1.0.0"), &[])
+        .send("GET", &checksum_download(&upstream, "right", "1.0.0"), &[])
         .unwrap();
     leaving.wait_for_answer().unwrap();
     drop(leaving);
     wait_until("the fetch is finished", || blobs(&site).len() == 2);
-    check_kept(&larder, &site, &upstream, "right");
+    check_served_and_stored(&larder, &site, &upstream, "right");
     assert_eq!(upstream.requests_for("/dl/"), 2);
 }
 
+/// Larder's own rule: docs/decisions/0004-verified-bytes.md.
 #[test]
-fn promise_20_the_first_bytes_come_long_before_the_last() {
+fn crate_is_streamed_to_the_client_while_it_arrives() {
     let upstream = upstream();
     upstream.fault(
         "/dl/left",
@@ -516,7 +526,7 @@ fn promise_20_the_first_bytes_come_long_before_the_last() {
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let asked = Instant::now();
-    let reply = larder.get(&proven_download(&upstream, "left", "1.0.0"));
+    let reply = larder.get(&checksum_download(&upstream, "left", "1.0.0"));
     assert!(reply.complete && reply.body == upstream.body("left", "1.0.0"));
     let all = asked.elapsed();
     assert!(
@@ -526,8 +536,8 @@ fn promise_20_the_first_bytes_come_long_before_the_last() {
     );
 }
 
-/// What a request for this range of these bytes must bring (RFC 9110, 14): status, and the part.
-fn reference(range: &str, size: usize) -> (u16, std::ops::Range<usize>) {
+/// The expected answer to a range of a body with `size` bytes (RFC 9110, 14): status and part.
+fn expected_range(range: &str, size: usize) -> (u16, std::ops::Range<usize>) {
     match range {
         "bytes=0-" | "bytes=0-99999999" | "bytes=-99999999" => (206, 0..size),
         "bytes=100000-" => (206, 100_000..size),
@@ -535,15 +545,16 @@ fn reference(range: &str, size: usize) -> (u16, std::ops::Range<usize>) {
         "bytes=1000-1999" => (206, 1000..2000),
         "bytes=-500" => (206, size - 500..size),
         "bytes=99999999-" | "bytes=-0" => (416, 0..0),
-        // Several ranges, other units and nonsense get the whole.
+        // Several ranges, other units and invalid ranges get the whole body.
         _ => (200, 0..size),
     }
 }
 
+/// See docs/client-behaviour.md H-04.
 #[test]
-fn promise_23_ranges_are_right_on_crates_that_are_there_and_on_those_still_arriving() {
+fn ranges_are_right_for_stored_and_for_arriving_crates() {
     let upstream = upstream();
-    let path = proven_download(&upstream, "left", "1.0.0");
+    let path = checksum_download(&upstream, "left", "1.0.0");
     let body = upstream.body("left", "1.0.0");
     upstream.fault(
         "/dl/left",
@@ -574,7 +585,7 @@ fn promise_23_ranges_are_right_on_crates_that_are_there_and_on_those_still_arriv
             "bytes=9-3",
             "bytes=x-",
         ];
-        // All at once, so that they are under way while the body is.
+        // All at once, so that the requests are in flight while the body arrives.
         let clients: Vec<_> = ranges
             .iter()
             .flat_map(|range| {
@@ -595,9 +606,9 @@ fn promise_23_ranges_are_right_on_crates_that_are_there_and_on_those_still_arriv
             .collect();
         for (mut client, range, holds) in clients {
             let reply = client.receive().unwrap();
-            let (status, part) = match reference(range, body.len()) {
+            let (status, part) = match expected_range(range, body.len()) {
                 _ if !holds => (200, 0..body.len()),
-                reference => reference,
+                expected_range => expected_range,
             };
             assert_eq!(
                 (reply.status, reply.complete),

@@ -1,5 +1,6 @@
-//! The store under the built daemon: damage, a full disk, links and permissions; and bodies that never end. What only the
-//! store can see is tested beside its code.
+//! The store under the built daemon: damaged files, a full disk, symbolic links, permissions, endless bodies.
+//!
+//! Unit tests of the store cover the rest.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +19,7 @@ use testkit::paths::{download, entry};
 use testkit::process::wait_until;
 use testkit::store::{blob_path, blobs, entry_file, files};
 
-/// One way in which a stored file goes bad.
+/// A name and a function that damages the content of a stored file.
 type Damage = (&'static str, fn(&mut Vec<u8>));
 
 const DAMAGES: [Damage; 8] = [
@@ -38,14 +39,15 @@ const DAMAGES: [Damage; 8] = [
     ("zeros", |bytes| bytes.fill(0)),
 ];
 
+/// Larder's own rule: ARCHITECTURE.md, "Invariants".
 #[test]
-fn promise_6_damage_on_disk_is_never_served_and_heals_by_itself() {
+fn damaged_files_are_never_served_and_are_fetched_again() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&[]);
     let names: Vec<String> = (0..DAMAGES.len()).map(|at| format!("left{at}")).collect();
     for name in &names {
-        // One of them too large to be answered from memory.
+        // One crate is too large to be served from memory.
         let padding = if name == "left1" { 1_500_000 } else { 10_000 };
         upstream.publish(Crate::new(name, "1.0.0").padding(padding));
         assert!(larder.get(&download(name, "1.0.0")).complete);
@@ -101,7 +103,7 @@ fn promise_6_damage_on_disk_is_never_served_and_heals_by_itself() {
     larder.wait_for_log("damaged");
 }
 
-/// The largest file the process may write, from now on.
+/// Sets the largest file that the process may write from now on.
 fn limit_files(larder: &Larder<'_>, bytes: Option<u64>) {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let process = Pid::from_raw(i32::try_from(larder.process_id()).unwrap());
@@ -112,8 +114,9 @@ fn limit_files(larder: &Larder<'_>, bytes: Option<u64>) {
     prlimit(process, Resource::Fsize, limit).unwrap();
 }
 
+/// Larder's own rule: docs/decisions/0011-local-files.md.
 #[test]
-fn promise_27_while_the_disk_is_full_clients_are_served_and_afterwards_things_are_kept_again() {
+fn full_disk_does_not_stop_serving_and_storing_resumes_with_space() {
     let upstream = FakeUpstream::start();
     for name in ["before", "during", "other"] {
         upstream.publish(Crate::new(name, "1.0.0").padding(300_000));
@@ -136,7 +139,7 @@ fn promise_27_while_the_disk_is_full_clients_are_served_and_afterwards_things_ar
     check(&larder, "before");
     let kept = files(&site.store().join("v1/blobs"));
 
-    // A file system without room, or one file that may not grow: to a process they look the same.
+    // A limit on the file size looks to the process like a full file system.
     limit_files(&larder, Some(100_000));
     check(&larder, "during");
     larder.wait_for_log("served but not stored");
@@ -208,7 +211,7 @@ fn while_the_disk_is_full_new_entries_pass_through_and_stored_ones_stay_until_th
 }
 
 #[test]
-fn what_the_disk_has_no_room_for_gives_back_what_room_it_took_and_goes_on_in_memory() {
+fn body_that_does_not_fit_on_disk_frees_its_space_and_continues_in_memory() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0").padding(600_000));
     let drip = Fault::Drip {
@@ -238,7 +241,7 @@ fn what_the_disk_has_no_room_for_gives_back_what_room_it_took_and_goes_on_in_mem
     assert_eq!(afterwards, Some(idle));
 }
 
-/// The most memory the process ever had, in bytes.
+/// The process's peak resident memory in bytes.
 fn peak_memory(larder: &Larder<'_>) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", larder.process_id())).unwrap();
     let peak = status
@@ -247,8 +250,9 @@ fn peak_memory(larder: &Larder<'_>) -> u64 {
     peak.expect("a peak").trim().parse::<u64>().unwrap() * 1024
 }
 
+/// Larder's own rule: bodies have a size limit by kind.
 #[test]
-fn promise_32_bodies_that_never_end_are_given_up_within_bounded_memory() {
+fn endless_bodies_are_refused_within_bounded_memory() {
     let upstream = FakeUpstream::start();
     for name in ["left", "right"] {
         upstream.publish(Crate::new(name, "1.0.0").padding(100_000));
@@ -262,7 +266,7 @@ fn promise_32_bodies_that_never_end_are_given_up_within_bounded_memory() {
     assert_eq!(reply.status, 424, "{}", reply.text());
     assert!(reply.text().contains("more than"), "{}", reply.text());
     assert!(!entry_file(&site, "left").exists());
-    // A crate may be larger than a test can wait for, but not on a full disk.
+    // A crate's size limit takes too long for a test, so the disk limit ends the transfer.
     limit_files(&larder, Some(50_000));
     let reply = larder.get(&download("right", "1.0.0"));
     assert!(!reply.complete || reply.status >= 400);
@@ -275,8 +279,9 @@ fn promise_32_bodies_that_never_end_are_given_up_within_bounded_memory() {
     assert!(peak < 400 << 20, "{peak} bytes");
 }
 
+/// See docs/client-behaviour.md H-05.
 #[test]
-fn promise_33_decompression_bombs_are_refused_within_bounded_memory() {
+fn decompression_bombs_are_refused_within_bounded_memory() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     upstream.fault(&entry_path("left"), Fault::EndlessZip);
@@ -291,8 +296,9 @@ fn promise_33_decompression_bombs_are_refused_within_bounded_memory() {
     assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
 }
 
+/// Larder's own rule: docs/decisions/0011-local-files.md.
 #[test]
-fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writing() {
+fn symbolic_links_in_the_store_are_not_followed() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     upstream.publish(Crate::new("right", "1.0.0"));
@@ -307,7 +313,7 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
     let outside = tempfile::tempdir().unwrap();
     let canary = outside.path().join("canary");
     let sum = upstream.checksum("left", "1.0.0");
-    // The very bytes, elsewhere: only a program that follows the link can serve them.
+    // The right bytes at another place: only a program that follows the link can serve them.
     let linked = [
         (blob_path(&site, &sum), outside.path().join("blob")),
         (entry_file(&site, "left"), outside.path().join("entry")),
@@ -347,8 +353,9 @@ fn promise_45_links_in_the_store_are_followed_neither_for_reading_nor_for_writin
     }
 }
 
+/// Larder's own rule: docs/decisions/0011-local-files.md.
 #[test]
-fn promise_46_files_are_for_their_owner_only_whatever_the_umask() {
+fn store_files_are_private_to_their_owner_with_any_umask() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream).shell_prelude("umask 0");
@@ -357,7 +364,7 @@ fn promise_46_files_are_for_their_owner_only_whatever_the_umask() {
     larder.wait_until_idle();
     upstream.publish(Crate::new("right", "1.0.0").padding(400_000));
     upstream.fault("/dl/right", Fault::StallBodyAfter(300_000));
-    // One on its way in, too.
+    // Includes a file that is still arriving.
     let mut arriving = larder.http().connect().unwrap();
     arriving
         .send("GET", &download("right", "1.0.0"), &[])

@@ -1,4 +1,4 @@
-//! Real rustup through larder: installs, updates, releases in between, outages, and the script that bootstraps it.
+//! Real rustup through larder: installs, updates, releases in between, outages, and the bootstrap script.
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain, WASM};
 
@@ -46,8 +46,9 @@ pub(crate) fn archives_asked(upstream: &FakeUpstream) -> usize {
         .count()
 }
 
+/// See docs/client-behaviour.md R-10.
 #[test]
-fn t51_a_second_install_asks_upstream_for_no_archive_and_offline_it_still_works() {
+fn second_install_requests_no_archive_upstream_and_works_offline() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -64,8 +65,9 @@ fn t51_a_second_install_asks_upstream_for_no_archive_and_offline_it_still_works(
     install(&larder, &MINIMAL).assert_success();
 }
 
+/// See docs/client-behaviour.md R-08.
 #[test]
-fn components_targets_and_the_self_update_check_come_through() {
+fn components_targets_and_the_self_update_check_work() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -85,8 +87,9 @@ fn components_targets_and_the_self_update_check_come_through() {
     assert_eq!(upstream.requests_for("/rustup/release-stable.toml"), 1);
 }
 
+/// See docs/client-behaviour.md.
 #[test]
-fn t48_offline_without_the_manifest_is_trouble_and_neither_absence_nor_panic() {
+fn offline_without_the_manifest_fails_and_is_not_reported_as_missing() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &["--offline"]);
@@ -107,8 +110,9 @@ fn t48_offline_without_the_manifest_is_trouble_and_neither_absence_nor_panic() {
     );
 }
 
+/// See docs/client-behaviour.md R-12.
 #[test]
-fn t53_what_upstream_has_not_is_absent() {
+fn missing_dist_files_are_answered_with_404() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -124,8 +128,9 @@ fn t53_what_upstream_has_not_is_absent() {
     );
 }
 
+/// See docs/client-behaviour.md R-02.
 #[test]
-fn t44_manifest_and_sidecar_match_before_during_and_after_a_release() {
+fn manifest_and_checksum_file_match_before_during_and_after_a_release() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &["--max-age", "0s"]);
@@ -133,7 +138,7 @@ fn t44_manifest_and_sidecar_match_before_during_and_after_a_release() {
     let manifest = || fake_upstream::sha256(&larder.get("/dist/channel-rust-stable.toml").body);
 
     let old = sidecar();
-    // A request made while a fetch is being stored shares it.
+    // A request during the write of a fetch would share that fetch.
     larder.wait_until_idle();
     upstream.release(&Toolchain::new("stable", "1.96.0").date("2026-05-28"));
     assert_eq!(
@@ -149,8 +154,9 @@ fn t44_manifest_and_sidecar_match_before_during_and_after_a_release() {
         .assert_says("1.96.0");
 }
 
+/// See docs/client-behaviour.md R-02.
 #[test]
-fn a_release_between_upstreams_own_sidecar_and_manifest_is_noticed() {
+fn release_between_upstreams_checksum_file_and_manifest_is_detected() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -167,7 +173,7 @@ fn a_release_between_upstreams_own_sidecar_and_manifest_is_noticed() {
 }
 
 #[test]
-fn a_component_that_is_wrong_by_one_byte_is_neither_whole_nor_kept() {
+fn component_with_one_wrong_byte_is_neither_complete_nor_stored() {
     let upstream = released();
     let toolchain = Toolchain::new("stable", "1.95.0")
         .date("2026-04-16")
@@ -179,7 +185,7 @@ fn a_component_that_is_wrong_by_one_byte_is_neither_whole_nor_kept() {
     upstream.fault_times(&path, 1, Fault::FlipByte(2_000_000));
     let sidecar = format!("{path}.sha256");
     assert_eq!(larder.get(&sidecar).status, 200);
-    // The fault matches the sidecar's path as well, and may have gone to it.
+    // The fault also matches the checksum file's path, and may have applied to that request.
     upstream.clear_faults();
     upstream.fault(&path, Fault::FlipByte(2_000_000));
     let bad = larder.get(&path);
@@ -191,7 +197,7 @@ fn a_component_that_is_wrong_by_one_byte_is_neither_whole_nor_kept() {
 }
 
 #[test]
-fn twenty_installs_at_once_cost_one_fetch_of_each_file() {
+fn twenty_concurrent_installs_fetch_each_file_once() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -210,8 +216,9 @@ fn twenty_installs_at_once_cost_one_fetch_of_each_file() {
     assert_eq!(archives_asked(&upstream), 1);
 }
 
+/// See docs/client-behaviour.md R-13.
 #[test]
-fn t54_the_script_installs_rustup_over_http_with_no_variable_set() {
+fn bootstrap_script_installs_rustup_over_http_without_variables() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -237,8 +244,9 @@ fn t54_the_script_installs_rustup_over_http_with_no_variable_set() {
     );
 }
 
+/// See docs/client-behaviour.md R-13.
 #[test]
-fn t54_a_script_that_changed_upstream_fails_loudly_and_does_nothing() {
+fn bootstrap_script_that_changed_upstream_fails_and_does_nothing() {
     let upstream = released();
     upstream.serve_static(
         "/rustup/rustup-init.sh",
@@ -259,8 +267,9 @@ fn t54_a_script_that_changed_upstream_fails_loudly_and_does_nothing() {
     assert!(said.contains("insists on https in 0 places"), "{said}");
 }
 
+/// See docs/client-behaviour.md R-17.
 #[test]
-fn gz_only_manifests_make_rustup_take_the_archives_that_unpack_fast() {
+fn gz_only_manifests_make_rustup_download_gzip_archives() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &["--toolchain-format", "gz"]);

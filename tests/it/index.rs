@@ -1,5 +1,5 @@
-//! Index entries through the built daemon: bytes, validators, absence, trouble upstream. Tests named after a trap hold it
-//! for the whole program; what is decided without a socket is tested beside the code.
+//! Index entries through the built daemon: bytes, validators, missing crates, upstream failures. Unit tests cover the
+//! decisions that need no socket.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,8 +27,9 @@ fn etag(larder: &Larder<'_>, path: &str) -> String {
     reply.header("etag").expect("an ETag").to_owned()
 }
 
+/// See docs/client-behaviour.md H-05, C-08.
 #[test]
-fn t7_compression_upstream_is_undone_and_none_is_done_downstream() {
+fn entries_are_decoded_from_upstream_and_served_without_a_content_coding() {
     let upstream = upstream();
     upstream.fault("/le/ft/left", Fault::Gzip);
     let site = site(&upstream);
@@ -46,8 +47,9 @@ fn t7_compression_upstream_is_undone_and_none_is_done_downstream() {
     assert_eq!(asked.header("accept-encoding"), Some("gzip"));
 }
 
+/// See docs/client-behaviour.md H-01.
 #[test]
-fn t8_weak_tags_several_tags_and_a_star_are_compared_by_the_weak_rule() {
+fn if_none_match_with_weak_tags_lists_and_star_uses_weak_comparison() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -67,11 +69,12 @@ fn t8_weak_tags_several_tags_and_a_star_are_compared_by_the_weak_rule() {
     assert_eq!(upstream.requests_for("left"), 1);
 }
 
+/// See docs/client-behaviour.md H-02, C-10.
 #[test]
-fn t9_a_304_needs_a_validator_has_no_body_and_repeats_the_etag() {
+fn a_304_needs_a_validator_has_no_body_and_repeats_the_etag() {
     let upstream = upstream();
     let site = site(&upstream);
-    // Every request is one that larder itself revalidates with a 304.
+    // larder revalidates on every request and gets a 304.
     let larder = site.serve(&["--max-age", "0s"]);
     let tag = etag(&larder, &entry("left"));
     let reply = larder.get(&entry("left"));
@@ -84,7 +87,7 @@ fn t9_a_304_needs_a_validator_has_no_body_and_repeats_the_etag() {
         .get(&entry("left"), &[("if-none-match", &tag)])
         .unwrap();
     assert_eq!((reply.status, reply.header("etag")), (304, Some(&*tag)));
-    // Bytes of a body would be taken for the head of the next answer.
+    // The client would take body bytes for the head of the next answer.
     let reply = connection.get(&entry("left"), &[]).unwrap();
     assert_eq!((reply.status, reply.complete), (200, true));
     let conditional = upstream.requests();
@@ -94,8 +97,9 @@ fn t9_a_304_needs_a_validator_has_no_body_and_repeats_the_etag() {
     assert_eq!(conditional.count(), 3);
 }
 
+/// See docs/client-behaviour.md C-09.
 #[test]
-fn t10_etags_survive_a_restart_and_a_second_download_of_the_same_bytes() {
+fn etags_survive_a_restart_and_a_second_download_of_the_same_bytes() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -109,8 +113,9 @@ fn t10_etags_survive_a_restart_and_a_second_download_of_the_same_bytes() {
     assert_eq!(upstream.requests_for("left"), 2);
 }
 
+/// See docs/client-behaviour.md C-09.
 #[test]
-fn t11_an_upstream_without_validators_still_gives_a_stable_etag() {
+fn upstream_without_validators_gets_a_stable_etag() {
     let upstream = FakeUpstream::builder().validators(false).start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
@@ -137,8 +142,9 @@ fn t11_an_upstream_without_validators_still_gives_a_stable_etag() {
     );
 }
 
+/// See docs/client-behaviour.md C-11.
 #[test]
-fn t14_an_absence_is_remembered_briefly_and_what_is_published_then_is_found() {
+fn missing_crate_is_cached_briefly_and_found_after_its_publication() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&["--max-age", "400ms"]);
@@ -158,8 +164,8 @@ fn t14_an_absence_is_remembered_briefly_and_what_is_published_then_is_found() {
     });
 }
 
-/// Everything that is trouble, and no word on whether the crate exists.
-fn troubles() -> Vec<Fault> {
+/// Upstream failures that say nothing about the crate's existence.
+fn failures() -> Vec<Fault> {
     vec![
         Fault::Refuse,
         Fault::DropAfterAccept,
@@ -178,39 +184,41 @@ fn troubles() -> Vec<Fault> {
     ]
 }
 
+/// See docs/client-behaviour.md C-11.
 #[test]
-fn t15_trouble_upstream_is_never_turned_into_absence() {
+fn upstream_failures_are_never_answered_as_missing() {
     thread::scope(|scope| {
-        // Each with an upstream of its own: three troubles in a row would be an outage, which answers for itself.
-        for trouble in troubles() {
+        // Each failure gets its own upstream: three consecutive failures would open the circuit breaker.
+        for failure in failures() {
             scope.spawn(move || {
                 let upstream = upstream();
-                upstream.fault("left", trouble.clone());
+                upstream.fault("left", failure.clone());
                 let site = site(&upstream);
                 let larder = site.serve(&[]);
                 let reply = larder.get(&entry("left"));
                 assert!(
                     matches!(reply.status, 403 | 424 | 503),
-                    "{trouble:?} became {}: {}",
+                    "{failure:?} became {}: {}",
                     reply.status,
                     reply.text()
                 );
                 assert_eq!(reply.text().lines().count(), 1, "{}", reply.text());
                 assert!(
                     !entry_file(&site, "left").exists(),
-                    "{trouble:?} was stored"
+                    "{failure:?} was stored"
                 );
                 upstream.clear_faults();
                 let larder = larder.restart(&[]);
                 let reply = larder.get(&entry("left"));
-                assert_eq!(&*reply.body, &*upstream.index_body("left"), "{trouble:?}");
+                assert_eq!(&*reply.body, &*upstream.index_body("left"), "{failure:?}");
             });
         }
     });
 }
 
+/// See docs/client-behaviour.md C-25, H-07.
 #[test]
-fn t16_what_is_stored_is_served_however_old_while_upstream_is_down() {
+fn stored_entries_of_any_age_are_served_while_upstream_is_down() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -237,33 +245,34 @@ fn t16_what_is_stored_is_served_however_old_while_upstream_is_down() {
     }
 }
 
+/// See docs/client-behaviour.md H-07, C-11.
 #[test]
-fn promise_13_trouble_gets_the_stale_copy_and_absence_is_an_answer() {
+fn failures_serve_the_stale_copy_and_a_404_is_an_answer() {
     let upstream = upstream();
     let stale = upstream.index_body("left").to_vec();
     let site = site(&upstream);
     let larder = site.serve(&["--max-age", "0s", "--patience", "400ms"]);
     etag(&larder, &entry("left"));
-    let mut troubles = troubles();
-    troubles.retain(|trouble| *trouble != Fault::NotModifiedWithoutValidator);
-    // This one makes an outage on its own.
-    troubles.push(Fault::Stall);
-    for trouble in troubles {
-        upstream.fault("left", trouble.clone());
+    let mut failures = failures();
+    failures.retain(|failure| *failure != Fault::NotModifiedWithoutValidator);
+    // This failure alone opens the circuit breaker.
+    failures.push(Fault::Stall);
+    for failure in failures {
+        upstream.fault("left", failure.clone());
         let reply = larder.get(&entry("left"));
-        assert_eq!((reply.status, &reply.body), (200, &stale), "{trouble:?}");
+        assert_eq!((reply.status, &reply.body), (200, &stale), "{failure:?}");
         assert!(
             reply.header("cache-status").unwrap().contains("stale"),
-            "{trouble:?}: {reply:?}"
+            "{failure:?}: {reply:?}"
         );
         upstream.clear_faults();
-        // A good answer between them, so that none is hidden by the outage that several in a row are.
+        // A good answer after each failure, so that the circuit breaker does not open.
         wait_until("upstream is believed again", || {
             let reply = larder.get(&entry("left"));
             assert_eq!(
                 (reply.status, &reply.body),
                 (200, &stale),
-                "after {trouble:?}"
+                "after {failure:?}"
             );
             !reply.header("cache-status").unwrap().contains("stale-")
         });
@@ -275,7 +284,7 @@ fn promise_13_trouble_gets_the_stale_copy_and_absence_is_an_answer() {
 }
 
 #[test]
-fn a_body_that_trickles_in_gets_the_stale_copy_in_time_and_the_new_one_later() {
+fn slow_body_serves_the_stale_copy_in_time_and_the_new_one_later() {
     let upstream = upstream();
     let stale = upstream.index_body("left");
     let site = site(&upstream);
@@ -299,8 +308,9 @@ fn a_body_that_trickles_in_gets_the_stale_copy_in_time_and_the_new_one_later() {
     assert_eq!(upstream.requests_for("left"), 2);
 }
 
+/// See docs/client-behaviour.md C-11.
 #[test]
-fn promise_16_an_absence_never_hides_a_stored_entry_during_an_outage() {
+fn cached_404_never_hides_a_stored_entry_during_an_outage() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&["--max-age", "0s", "--patience", "400ms"]);
@@ -321,8 +331,9 @@ fn promise_16_an_absence_never_hides_a_stored_entry_during_an_outage() {
     });
 }
 
+/// See docs/client-behaviour.md C-14, H-06.
 #[test]
-fn t18_login_pages_empty_and_cut_bodies_are_neither_stored_nor_forwarded() {
+fn login_pages_and_empty_or_cut_bodies_are_neither_stored_nor_forwarded() {
     let faults = [
         Fault::LoginPage,
         Fault::Empty,
@@ -355,12 +366,12 @@ fn t18_login_pages_empty_and_cut_bodies_are_neither_stored_nor_forwarded() {
 }
 
 #[test]
-fn one_bad_answer_is_asked_again_and_the_client_notices_nothing() {
+fn one_bad_answer_is_retried_before_the_client_is_answered() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
-    for (at, fault) in troubles().into_iter().enumerate() {
-        // Retrying helps neither against a refusal nor against a wrong turn.
+    for (at, fault) in failures().into_iter().enumerate() {
+        // A retry helps neither against a refusal nor against a wrong redirect.
         let passes = !matches!(
             fault,
             Fault::RetryAfter(..)
@@ -384,8 +395,9 @@ fn one_bad_answer_is_asked_again_and_the_client_notices_nothing() {
     }
 }
 
+/// See docs/client-behaviour.md C-26.
 #[test]
-fn t19_odd_lines_pass_byte_for_byte() {
+fn unusual_index_lines_pass_byte_for_byte() {
     let upstream = FakeUpstream::start();
     let sum = "0".repeat(64);
     let plain = format!(
@@ -409,8 +421,9 @@ fn t19_odd_lines_pass_byte_for_byte() {
     assert_eq!(larder.get(&entry("odd")).text(), body);
 }
 
+/// See docs/client-behaviour.md C-27.
 #[test]
-fn t20_a_crate_with_only_yanked_versions_is_served_like_any_other() {
+fn crate_with_only_yanked_versions_is_served() {
     let upstream = upstream();
     upstream.publish(Crate::new("left", "1.1.0").yanked());
     upstream.yank("left", "1.0.0");
@@ -428,8 +441,9 @@ fn t20_a_crate_with_only_yanked_versions_is_served_like_any_other() {
     );
 }
 
+/// See docs/client-behaviour.md C-03.
 #[test]
-fn t21_any_case_leads_to_one_entry_and_the_crate_keeps_its_spelling() {
+fn names_in_any_case_share_one_entry_and_downloads_keep_their_case() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("MixedCase", "1.0.0"));
     let site = site(&upstream);
@@ -457,8 +471,9 @@ fn t21_any_case_leads_to_one_entry_and_the_crate_keeps_its_spelling() {
     assert_eq!(upstream.requests_for("/index/mi"), 1);
 }
 
+/// See docs/client-behaviour.md C-01.
 #[test]
-fn t22_short_names_are_found_and_wrong_folders_are_refused_unasked() {
+fn short_names_are_found_and_wrong_folders_are_refused_without_upstream() {
     let upstream = FakeUpstream::start();
     for name in ["a", "cc", "log", "B", "Dd", "Eee"] {
         upstream.publish(Crate::new(name, "1.0.0"));
@@ -493,8 +508,9 @@ fn t22_short_names_are_found_and_wrong_folders_are_refused_unasked() {
     assert_eq!(upstream.requests().len(), asked);
 }
 
+/// See docs/client-behaviour.md C-02.
 #[test]
-fn t24_a_dash_is_no_underscore() {
+fn dash_and_underscore_are_different_crates() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("my-dash", "1.0.0"));
     let site = site(&upstream);
@@ -507,8 +523,9 @@ fn t24_a_dash_is_no_underscore() {
     assert_eq!(blobs(&site).len(), 1);
 }
 
+/// Larder's own rule: docs/decisions/0010-single-flight.md.
 #[test]
-fn t26_a_hundred_requests_at_once_for_one_entry_cost_one_upstream() {
+fn hundred_concurrent_requests_for_one_entry_send_one_request_upstream() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -529,8 +546,9 @@ fn t26_a_hundred_requests_at_once_for_one_entry_cost_one_upstream() {
     assert_eq!(upstream.requests_for("left"), 1);
 }
 
+/// See docs/client-behaviour.md C-16.
 #[test]
-fn t27_no_index_request_is_left_without_a_byte_for_more_than_25_seconds() {
+fn index_requests_are_answered_within_25_s() {
     let faults = [
         Fault::Stall,
         Fault::StallBodyAfter(100),
@@ -561,7 +579,7 @@ fn t27_no_index_request_is_left_without_a_byte_for_more_than_25_seconds() {
 }
 
 #[test]
-fn an_upstream_that_is_only_slow_is_still_asked_for_what_is_not_stored() {
+fn slow_upstream_is_still_asked_for_missing_entries() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     upstream.publish(Crate::new("right", "1.0.0"));
@@ -577,7 +595,7 @@ fn an_upstream_that_is_only_slow_is_still_asked_for_what_is_not_stored() {
     let stale = larder.get(&entry("left"));
     assert_eq!(stale.status, 200);
     assert_eq!(stale.body, upstream.index_body("left"));
-    // Known to be slow by now: no second wait for what is stored, and no refusal of what is not.
+    // The breaker is in the state `Slow`: no second wait for stored entries, and no refusal of missing ones.
     let began = Instant::now();
     assert_eq!(larder.get(&entry("left")).status, 200);
     assert!(began.elapsed() < Duration::from_millis(250));

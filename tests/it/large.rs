@@ -1,6 +1,5 @@
-//! Large bodies through the built daemon: ranges of what is still arriving, bodies that turn out bad when many clients
-//! have most of them, and stored ones, whatever happens to their files meanwhile. Components of toolchains stand for all;
-//! crates take the same way.
+//! Large bodies through the built daemon: ranges of arriving bodies, bad bodies shared by many clients, range
+//! downloads, and stored bodies whose files change. The tests use toolchain components; crates take the same path.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use testkit::store::{blob_path, blobs};
 const COMPONENT: &str = "/dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
 const MEGABYTE: usize = 1 << 20;
 
-/// Bytes of which no two pieces are alike.
+/// Bytes without repetition.
 fn bytes(size: usize) -> Vec<u8> {
     let mut body = Vec::with_capacity(size + 8);
     let mut number = 0_u64;
@@ -32,7 +31,7 @@ fn bytes(size: usize) -> Vec<u8> {
 fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let server = upstream.base_url().trim_end_matches('/').to_owned();
     let larder = site.serve(&["--dist-server", &server]);
-    // From here on the component's hash is known, and faults and counts are about the component alone.
+    // larder now knows the component's hash, so that faults and counts concern only the component.
     assert_eq!(larder.get(&format!("{COMPONENT}.sha256")).status, 200);
     larder.wait_until_idle();
     upstream.forget_requests();
@@ -45,8 +44,9 @@ fn asked(larder: &Larder<'_>, headers: &[(&str, &str)]) -> Connection {
     client
 }
 
+/// See docs/client-behaviour.md R-04, H-04.
 #[test]
-fn t46_ranges_of_a_component_that_is_still_arriving_are_parts_of_it_as_it_arrives() {
+fn ranges_of_an_arriving_component_are_streamed_as_it_arrives() {
     let upstream = FakeUpstream::start();
     let body = bytes(2 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -112,14 +112,15 @@ fn t46_ranges_of_a_component_that_is_still_arriving_are_parts_of_it_as_it_arrive
     assert_eq!(requests[0].header("range"), None);
 }
 
+/// See docs/client-behaviour.md R-04, H-04.
 #[test]
-fn t46_a_range_of_a_body_whose_size_upstream_has_not_told_gets_the_whole() {
+fn range_of_a_body_with_unknown_size_gets_the_whole_body() {
     let upstream = FakeUpstream::start();
     let body = bytes(3 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    // Cut, so that there is a pause in which it is surely arriving.
+    // The cut makes a pause in which the body is certainly still arriving.
     upstream.fault_times(COMPONENT, 1, Fault::CutChunked(2 << 20));
     let mut whole = asked(&larder, &[]);
     whole.wait_for_answer().unwrap();
@@ -139,7 +140,7 @@ fn t46_a_range_of_a_body_whose_size_upstream_has_not_told_gets_the_whole() {
     assert!(reply.complete && reply.body == body);
 }
 
-/// Several clients join the transfer of a body that turns out bad. None of them may take what it has for all.
+/// Several clients join the transfer of a bad body. None of them may receive it as complete.
 #[track_caller]
 fn check_bad(what: &str, faults: &[(usize, Fault)]) {
     let upstream = FakeUpstream::builder().bandwidth(6 << 20).start();
@@ -186,7 +187,7 @@ fn check_bad(what: &str, faults: &[(usize, Fault)]) {
         assert!(reply.body.len() < part.len(), "{what}: {part:?}");
     }
     for reply in in_h2.drain(..) {
-        // Who came when all was over was told so in words.
+        // Clients that came after the failure get an error text.
         assert!(
             reply.is_ok_and(|reply| !reply.complete || reply.status == 503),
             "{what}"
@@ -206,15 +207,15 @@ fn check_bad(what: &str, faults: &[(usize, Fault)]) {
 }
 
 #[test]
-fn a_large_body_with_one_wrong_byte_is_whole_for_none_of_those_who_joined() {
+fn large_body_with_one_wrong_byte_is_complete_for_no_client() {
     for at in [0, 1_500_000, u64::MAX] {
         check_bad(&format!("byte {at}"), &[(1, Fault::FlipByte(at))]);
     }
 }
 
 #[test]
-fn a_large_body_that_is_cut_and_not_resumed_is_whole_for_none_of_those_who_joined() {
-    // The newest fault comes first: the rest, when it is asked for, is refused.
+fn large_body_that_is_cut_and_not_resumed_is_complete_for_no_client() {
+    // The newest fault applies first: upstream refuses the request for the rest.
     check_bad(
         "cut",
         &[(9, Fault::Status(403)), (1, Fault::CutAfter(1_900_000))],
@@ -222,7 +223,7 @@ fn a_large_body_that_is_cut_and_not_resumed_is_whole_for_none_of_those_who_joine
 }
 
 #[test]
-fn a_large_body_that_is_cut_is_resumed_and_whole_for_all_who_joined() {
+fn large_body_that_is_cut_is_resumed_and_complete_for_all_clients() {
     let upstream = FakeUpstream::builder().bandwidth(6 << 20).start();
     let body = bytes(2 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -252,7 +253,7 @@ fn a_large_body_that_is_cut_is_resumed_and_whole_for_all_who_joined() {
     assert_eq!(ranges, [None, Some("bytes=1000000-".to_owned())]);
 }
 
-/// How often the component was asked for from its beginning.
+/// Number of requests for the component from its first byte.
 fn whole_requests(upstream: &FakeUpstream) -> usize {
     let requests = upstream.requests();
     let from_the_beginning = requests
@@ -261,7 +262,7 @@ fn whole_requests(upstream: &FakeUpstream) -> usize {
     from_the_beginning.count()
 }
 
-/// The ranges of it that were asked for, in order of their beginnings.
+/// The requested ranges of the component, sorted by their first byte.
 fn ranges(upstream: &FakeUpstream) -> Vec<(usize, Option<usize>)> {
     let requests = upstream.requests();
     let ranges = requests.iter().filter_map(|request| {
@@ -276,7 +277,7 @@ fn ranges(upstream: &FakeUpstream) -> Vec<(usize, Option<usize>)> {
 const DIVIDED: usize = 32 * MEGABYTE;
 const QUARTER: usize = DIVIDED / 4;
 
-/// A component that is large enough to be fetched in parts, from an upstream that is slow on each connection.
+/// A component large enough for range downloads, on an upstream with a low bandwidth per connection.
 fn divided(builder: fake_upstream::Builder, megabytes: u64) -> (FakeUpstream, Vec<u8>) {
     let upstream = builder.connection_bandwidth(megabytes << 20).start();
     let body = bytes(DIVIDED);
@@ -295,7 +296,7 @@ fn check_whole_and_kept(site: &Site, larder: &Larder<'_>, body: &[u8]) {
 }
 
 #[test]
-fn a_large_body_is_fetched_in_parts_over_connections_of_their_own() {
+fn large_body_is_fetched_in_ranges_over_separate_connections() {
     for builder in [FakeUpstream::builder(), FakeUpstream::builder().tls()] {
         let (upstream, body) = divided(builder, 8);
         let folder = tempfile::TempDir::new().unwrap();
@@ -332,10 +333,10 @@ fn a_large_body_is_fetched_in_parts_over_connections_of_their_own() {
 }
 
 #[test]
-fn what_upstream_gives_no_parts_of_comes_in_one_stream() {
+fn body_without_range_support_upstream_is_fetched_in_one_stream() {
     let (upstream, body) = divided(FakeUpstream::builder(), 64);
     let without_parts = [
-        // Trouble, and no range at all.
+        // Failures of range requests, and answers that ignore the range.
         Fault::Status(503),
         Fault::Status(404),
         Fault::Stall,
@@ -354,7 +355,7 @@ fn what_upstream_gives_no_parts_of_comes_in_one_stream() {
             "{fault:?}: {ranges:?}"
         );
     }
-    // Nothing to know the same body by.
+    // Without validators, larder cannot tell whether ranges belong to the same body.
     let (upstream, body) = divided(FakeUpstream::builder().validators(false), 64);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
@@ -363,7 +364,7 @@ fn what_upstream_gives_no_parts_of_comes_in_one_stream() {
 }
 
 #[test]
-fn parts_of_what_has_changed_meanwhile_are_not_taken() {
+fn ranges_of_a_body_that_changed_are_discarded() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
@@ -379,12 +380,12 @@ fn parts_of_what_has_changed_meanwhile_are_not_taken() {
 }
 
 #[test]
-fn parts_that_are_cut_are_resumed_and_what_they_lack_is_fetched_from_the_front() {
+fn cut_ranges_are_resumed_and_the_main_stream_fetches_the_rest() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let cut = |at| Fault::OfRanges(Box::new(Fault::CutAfter(at)));
-    // Two attempts for each of three parts.
+    // Two attempts for each of three ranges.
     upstream.fault_times(COMPONENT, 6, cut(1_000_000));
     check_whole_and_kept(&site, &larder, &body);
     assert_eq!(whole_requests(&upstream), 1);
@@ -410,7 +411,7 @@ fn parts_that_are_cut_are_resumed_and_what_they_lack_is_fetched_from_the_front()
 }
 
 #[test]
-fn a_part_that_is_much_slower_than_the_others_is_not_waited_for() {
+fn slow_range_is_fetched_by_the_main_stream_instead() {
     let (upstream, body) = divided(FakeUpstream::builder(), 64);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
@@ -429,7 +430,7 @@ fn a_part_that_is_much_slower_than_the_others_is_not_waited_for() {
 }
 
 #[test]
-fn a_front_that_is_cut_is_resumed_and_uses_the_parts_all_the_same() {
+fn cut_main_stream_is_resumed_and_uses_the_ranges() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
@@ -441,7 +442,7 @@ fn a_front_that_is_cut_is_resumed_and_uses_the_parts_all_the_same() {
 }
 
 #[test]
-fn a_whole_made_wrong_by_its_parts_is_refused_and_next_time_there_are_none() {
+fn body_made_wrong_by_ranges_is_refused_and_next_fetched_without_ranges() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
@@ -465,9 +466,9 @@ fn a_whole_made_wrong_by_its_parts_is_refused_and_next_time_there_are_none() {
 }
 
 #[test]
-fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
+fn ranges_that_do_not_fit_on_disk_leave_the_body_to_the_main_stream() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
-    // In blocks of 512 bytes: in the middle of the second part.
+    // In blocks of 512 bytes: the limit is in the middle of the second range.
     let site = site(&upstream).shell_prelude("ulimit -f 40000");
     let larder = serve(&site, &upstream);
     let reply = larder.get(COMPONENT);
@@ -477,7 +478,7 @@ fn parts_that_find_no_room_on_the_disk_leave_it_to_the_front() {
     assert_eq!((blobs(&site).len(), whole_requests(&upstream)), (0, 1));
 }
 
-/// A larder that holds the component.
+/// A larder that has stored the component.
 fn storing<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let larder = serve(site, upstream);
     assert!(larder.get(COMPONENT).complete);
@@ -486,8 +487,8 @@ fn storing<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     larder
 }
 
-/// Reads the rest of an answer and compares it with what it should be, without holding it.
-fn brings(client: &mut Connection, body: &[u8]) -> bool {
+/// Reads an answer's body and compares it with `body`, chunk by chunk.
+fn body_equals(client: &mut Connection, body: &[u8]) -> bool {
     let mut at = 0;
     let mut is_right = true;
     let reply = client.receive_chunks(&mut |piece| {
@@ -498,7 +499,7 @@ fn brings(client: &mut Connection, body: &[u8]) -> bool {
 }
 
 #[test]
-fn a_stored_component_comes_whole_and_in_parts_time_and_again_over_one_connection() {
+fn stored_component_is_served_whole_and_in_ranges_over_one_connection() {
     let upstream = FakeUpstream::start();
     let body = bytes(80 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -515,18 +516,18 @@ fn a_stored_component_comes_whole_and_in_parts_time_and_again_over_one_connectio
     ];
     for (range, part) in &wanted {
         client.send("GET", COMPONENT, &[("range", range)]).unwrap();
-        assert!(brings(&mut client, &body[part.clone()]), "{range}");
+        assert!(body_equals(&mut client, &body[part.clone()]), "{range}");
         client.send("HEAD", COMPONENT, &[]).unwrap();
         let head = client.receive().unwrap();
         assert_eq!(head.header("content-length"), Some("83886080"));
         assert_eq!(client.get("/-/health", &[]).unwrap().text(), "ok\n");
     }
-    // The next requests are there already when an answer begins.
+    // The next requests have arrived before an answer begins.
     for (range, _) in &wanted {
         client.send("GET", COMPONENT, &[("range", range)]).unwrap();
     }
     for (range, part) in &wanted {
-        let is_right = brings(&mut client, &body[part.clone()]);
+        let is_right = body_equals(&mut client, &body[part.clone()]);
         assert!(is_right, "{range} after what was asked for before");
     }
     assert_eq!(upstream.requests_for(""), 0);
@@ -534,7 +535,7 @@ fn a_stored_component_comes_whole_and_in_parts_time_and_again_over_one_connectio
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_stored_component_that_must_come_from_the_disk_comes_whole() {
+fn stored_component_outside_the_page_cache_is_served_complete() {
     let upstream = FakeUpstream::start();
     let body = bytes(24 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -542,7 +543,7 @@ fn a_stored_component_that_must_come_from_the_disk_comes_whole() {
     let larder = storing(&site, &upstream);
     let blob = std::fs::File::open(blob_path(&site, &sha256(&body))).unwrap();
     let mut client = larder.http().connect().unwrap();
-    // The whole, then every other megabyte, as far as the system obliges.
+    // Evicts everything, then every other megabyte, as far as the kernel complies.
     let megabyte = std::num::NonZeroU64::new(MEGABYTE as u64);
     let parts = (0..24)
         .step_by(2)
@@ -553,12 +554,12 @@ fn a_stored_component_that_must_come_from_the_disk_comes_whole() {
             rustix::fs::fadvise(&blob, at, len, rustix::fs::Advice::DontNeed).unwrap();
         }
         client.send("GET", COMPONENT, &[]).unwrap();
-        assert!(brings(&mut client, &body));
+        assert!(body_equals(&mut client, &body));
     }
 }
 
 #[test]
-fn a_component_that_is_removed_or_replaced_on_its_way_to_a_client_is_sent_to_its_end() {
+fn component_whose_file_is_removed_or_replaced_while_served_is_sent_completely() {
     let upstream = FakeUpstream::start();
     let body = bytes(24 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -570,18 +571,18 @@ fn a_component_that_is_removed_or_replaced_on_its_way_to_a_client_is_sent_to_its
     let mut client = asked(&larder, &[]);
     client.wait_for_answer().unwrap();
     std::fs::rename(&other, &blob).unwrap();
-    assert!(brings(&mut client, &body), "replaced");
+    assert!(body_equals(&mut client, &body), "replaced");
 
     std::fs::write(&other, &body).unwrap();
     std::fs::rename(&other, &blob).unwrap();
     let mut client = asked(&larder, &[]);
     client.wait_for_answer().unwrap();
     std::fs::remove_file(&blob).unwrap();
-    assert!(brings(&mut client, &body), "removed");
+    assert!(body_equals(&mut client, &body), "removed");
 }
 
 #[test]
-fn a_component_that_is_cut_on_its_way_to_a_client_breaks_off() {
+fn component_whose_file_is_truncated_while_served_ends_incomplete() {
     let upstream = FakeUpstream::start();
     let body = bytes(32 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -599,7 +600,7 @@ fn a_component_that_is_cut_on_its_way_to_a_client_breaks_off() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn clients_that_leave_in_the_middle_of_a_stored_component_leave_nothing_behind() {
+fn disconnecting_clients_of_a_stored_component_leak_nothing() {
     let upstream = FakeUpstream::start();
     let body = bytes(24 * MEGABYTE);
     upstream.serve_static(COMPONENT, body.clone(), "application/x-xz");
@@ -621,10 +622,10 @@ fn clients_that_leave_in_the_middle_of_a_stored_component_leave_nothing_behind()
     assert_eq!(open(), 20);
     drop(clients);
     wait_until("no file is open for those who left", || open() == 0);
-    assert!(brings(&mut asked(&larder, &[]), &body));
+    assert!(body_equals(&mut asked(&larder, &[]), &body));
 }
 
-/// The highest memory that the daemon has had so far, in kB.
+/// The daemon's peak resident memory in kB.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn peak_memory(larder: &Larder<'_>) -> u64 {
@@ -640,7 +641,7 @@ fn peak_memory(larder: &Larder<'_>) -> u64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_up_nobody() {
+fn fifty_clients_of_a_large_component_need_little_memory_and_a_slow_one_delays_none() {
     const CLIENTS: usize = 50;
     let upstream = FakeUpstream::builder().bandwidth(60 << 20).start();
     let body = bytes(80 * MEGABYTE);
@@ -657,19 +658,19 @@ fn fifty_clients_of_a_large_component_cost_little_memory_and_the_slowest_holds_u
         std::thread::scope(|scope| {
             let readers: Vec<_> = clients
                 .into_iter()
-                .map(|mut client| scope.spawn(move || brings(&mut client, part)))
+                .map(|mut client| scope.spawn(move || body_equals(&mut client, part)))
                 .collect();
             for reader in readers {
                 assert!(reader.join().unwrap(), "{state}");
             }
         });
         larder.wait_until_idle();
-        assert!(brings(&mut slowest, part), "{state}: the slowest");
+        assert!(body_equals(&mut slowest, part), "{state}: the slowest");
         let peak = peak_memory(&larder);
         assert!(peak < 64 << 10, "{state}: {peak} kB, at first {before} kB");
     };
     check("arriving", &[], &body);
-    // Memory is a matter of how many, not of how long.
+    // Memory depends on the number of clients, not on the length of the range.
     check("stored", &[("range", "bytes=67108864-")], &body[64 << 20..]);
     assert_eq!(whole_requests(&upstream), 1);
 }

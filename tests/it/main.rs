@@ -1,8 +1,12 @@
-//! larder from outside: the built program against a fake upstream that misbehaves on command, with real clients.
+//! Integration tests: the built program between a fake upstream with faults on demand and real clients.
+//!
+//! All tests are in one binary, which links faster. Each module says in its first lines which part it covers. `fixture` starts
+//! the larder under test; the crate `testkit` has the clients and the daemon's process. Facts about cargo, rustup and HTTP
+//! are cited by their id in docs/client-behaviour.md.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "in a test, what cannot be prepared is a failure"
+    reason = "in a test, a failed precondition is a failure"
 )]
 
 mod bootstrap;
@@ -14,10 +18,10 @@ mod crash;
 mod crates;
 mod disk;
 mod dist;
-mod dist_ahead;
 mod fixture;
 mod index;
-mod index_ahead;
+mod index_prefetch;
+mod install_prefetch;
 mod large;
 mod metrics;
 mod outage;

@@ -1,6 +1,6 @@
-//! `/-/metrics`: the exposition is one that Prometheus reads, and it says what was done.
+//! `/-/metrics`: Prometheus can parse the exposition, and the values match the requests.
 //!
-//! Who may read it is the same for all routes and tested with them.
+//! Access control is the same for all routes and tested with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use testkit::larder::Larder;
 use testkit::paths::{download, entry};
 use testkit::process::wait_until;
 
-/// An exposition, read as strictly as the format's description allows.
+/// An exposition, parsed as strictly as the format's description allows.
 #[derive(Debug, Default)]
 struct Metrics {
-    /// By metric with its labels as written.
+    /// Values by metric name, labels included as written.
     samples: BTreeMap<String, u64>,
     kinds: BTreeMap<String, String>,
 }
@@ -70,16 +70,16 @@ impl Metrics {
         metrics
     }
 
-    /// The value of this metric, labels included; 0 if there is none.
+    /// The value of a metric, labels included; 0 if it is missing.
     fn get(&self, sample: &str) -> u64 {
         self.samples.get(sample).copied().unwrap_or_default()
     }
 }
 
 #[test]
-fn the_numbers_are_what_was_done() {
+fn counters_match_the_requests() {
     let upstream = FakeUpstream::start();
-    // `far` is never asked for: it is what reading ahead wastes here.
+    // No client requests `far`: it is the unused prefetch.
     upstream.publish(Crate::new("far", "1.0.0"));
     upstream.publish(Crate::new("right", "1.0.0").dep("far", "^1"));
     upstream.publish(Crate::new("left", "1.0.0").dep("right", "^1"));
@@ -107,7 +107,7 @@ fn the_numbers_are_what_was_done() {
     for (sample, expected) in [
         // `left`'s entry and its crate.
         ("larder_requests_total{outcome=\"miss\"}", 2),
-        // `right`'s entry, which came ahead, and the crate three times more.
+        // `right`'s entry, which was prefetched, and three more requests for the crate.
         ("larder_requests_total{outcome=\"hit\"}", 4),
         ("larder_requests_total{outcome=\"absent\"}", 1),
         ("larder_read_ahead_fetched_total{kind=\"index\"}", 2),
@@ -130,12 +130,12 @@ fn the_numbers_are_what_was_done() {
     let answered = after.get("larder_upstream_requests_total{result=\"answered\"}");
     let failed = after.get("larder_upstream_requests_total{result=\"failed\"}");
     assert_eq!(answered + failed, upstream.requests().len() as u64);
-    // Upstream's word that there is no `nothing`.
+    // Upstream's 404 for `nothing`.
     assert_eq!(failed, 1);
 }
 
 #[test]
-fn an_outage_is_told_with_its_host_and_ends() {
+fn outage_is_reported_with_its_host_until_it_ends() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
@@ -171,7 +171,7 @@ fn an_outage_is_told_with_its_host_and_ends() {
 }
 
 #[test]
-fn offline_is_told() {
+fn offline_mode_is_reported() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let larder = site.serve(&["--offline"]);

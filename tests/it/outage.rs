@@ -1,7 +1,7 @@
-//! Upstream goes away in every way it can while real cargo works on a warmed project: nothing fails, an outage costs one
-//! timeout and not one for each crate, and larder finds its way back by itself.
+//! Upstream fails in several ways while real cargo works on a warmed project. Cargo succeeds, an outage costs one
+//! timeout in all and not one per crate, and larder recovers by itself.
 //!
-//! What single requests get during an outage is tested elsewhere.
+//! Other tests cover single requests during an outage.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 
-/// What larder waits for an upstream that says nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// What a loaded machine may add. Far less than a timeout for each link of the chain.
+/// larder's `--upstream-timeout` in these tests.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
+/// Allowance for a loaded machine. Far less than one timeout for each crate of the chain.
 const SLACK: Duration = Duration::from_secs(2);
-/// Cargo asks for one link after the other.
+/// Length of the chain: cargo requests one entry after the other.
 const LINKS: usize = 8;
 
 /// A warmed chain of crates whose entries are always stale.
-struct Scene {
+struct Chain {
     upstream: FakeUpstream,
     site: Site,
     project: Project,
 }
 
-impl Scene {
+impl Chain {
     fn new() -> Self {
         let upstream = FakeUpstream::start();
         upstream.publish(Crate::new("chain-0", "1.0.0"));
@@ -42,7 +42,7 @@ impl Scene {
         }
     }
 
-    /// The daemon, its store filled.
+    /// Starts the daemon on the filled store.
     fn serve(&self) -> Larder<'_> {
         let larder = self.site.serve(&["--max-age", "0s", "--patience", "1s"]);
         self.fetch(&larder);
@@ -52,11 +52,11 @@ impl Scene {
         larder
     }
 
-    /// How long cargo takes to resolve and fetch all in an empty home.
+    /// Resolves and fetches everything with cargo in an empty home. Returns the time it took.
     #[track_caller]
     fn fetch(&self, larder: &Larder<'_>) -> Duration {
         let home = CargoHome::empty();
-        // A resolve asks for every entry in turn, a locked fetch checks them once more.
+        // A resolve requests each entry in turn; a locked fetch requests them again.
         let resolve = home.run(&self.project, &["generate-lockfile"], larder.url());
         resolve.assert_success();
         let fetch = home.run(&self.project, &["fetch", "--locked"], larder.url());
@@ -64,7 +64,7 @@ impl Scene {
         resolve.took + fetch.took
     }
 
-    /// Lets upstream fail, and checks that two fetches pay for it once, together; then lets it recover.
+    /// Makes upstream fail, checks that two fetches together pay for one timeout, then lets it recover.
     #[track_caller]
     fn survive(&self, begin: impl FnOnce(&FakeUpstream), end: impl FnOnce(&FakeUpstream)) {
         let larder = self.serve();
@@ -72,7 +72,7 @@ impl Scene {
         begin(&self.upstream);
         let first = self.fetch(&larder);
         let second = self.fetch(&larder);
-        let bound = online * 2 + PATIENCE + SLACK;
+        let bound = online * 2 + UPSTREAM_TIMEOUT + SLACK;
         assert!(
             first + second < bound,
             "{first:?} and {second:?} during the outage, {online:?} online:\n{}",
@@ -98,34 +98,34 @@ impl Scene {
 }
 
 #[test]
-fn a_closed_port_costs_nothing_and_is_noticed_when_it_opens() {
-    Scene::new().survive(FakeUpstream::stop, FakeUpstream::restart);
+fn closed_port_costs_no_timeout_and_recovery_is_detected() {
+    Chain::new().survive(FakeUpstream::stop, FakeUpstream::restart);
 }
 
 #[test]
-fn a_black_hole_costs_one_timeout() {
-    Scene::new().survive(FakeUpstream::black_hole, FakeUpstream::revive);
+fn black_hole_costs_one_timeout() {
+    Chain::new().survive(FakeUpstream::black_hole, FakeUpstream::revive);
 }
 
 #[test]
-fn an_upstream_that_answers_503_is_left_alone_until_it_is_well() {
-    Scene::new().survive(
+fn upstream_that_answers_503_is_not_asked_until_it_recovers() {
+    Chain::new().survive(
         |upstream| upstream.fault("", Fault::Status(503)),
         FakeUpstream::clear_faults,
     );
 }
 
 #[test]
-fn a_login_page_is_an_outage_and_never_content() {
-    Scene::new().survive(
+fn login_page_counts_as_an_outage_and_is_never_served() {
+    Chain::new().survive(
         |upstream| upstream.fault("", Fault::LoginPage),
         FakeUpstream::clear_faults,
     );
 }
 
 #[test]
-fn upstream_killed_in_the_middle_of_a_fetch_is_not_noticed_by_cargo() {
-    let scene = Scene::new();
+fn cargo_completes_when_upstream_dies_in_the_middle_of_a_fetch() {
+    let scene = Chain::new();
     let larder = scene.serve();
     let online = scene.fetch(&larder);
     let gate = scene.upstream.gate(&entry_path("chain-4"));
@@ -137,7 +137,7 @@ fn upstream_killed_in_the_middle_of_a_fetch_is_not_noticed_by_cargo() {
         cargo.join().expect("cargo fetches all");
         let rest = killed.elapsed();
         assert!(
-            rest < online + PATIENCE + SLACK,
+            rest < online + UPSTREAM_TIMEOUT + SLACK,
             "{rest:?}, {online:?} online"
         );
     });
@@ -148,8 +148,8 @@ fn upstream_killed_in_the_middle_of_a_fetch_is_not_noticed_by_cargo() {
 }
 
 #[test]
-fn upstream_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
-    let scene = Scene::new();
+fn upstream_that_falls_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
+    let scene = Chain::new();
     let larder = scene.serve();
     let online = scene.fetch(&larder);
     let gate = scene.upstream.gate(&entry_path("chain-4"));
@@ -161,7 +161,7 @@ fn upstream_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
         cargo.join().expect("cargo fetches all");
         let rest = silenced.elapsed();
         assert!(
-            rest < online + PATIENCE + SLACK,
+            rest < online + UPSTREAM_TIMEOUT + SLACK,
             "{rest:?}, {online:?} online"
         );
     });
@@ -171,7 +171,7 @@ fn upstream_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
 }
 
 #[test]
-fn a_crate_transfer_that_dies_with_upstream_goes_on_where_it_was_when_it_is_back() {
+fn crate_transfer_resumes_when_upstream_is_back() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("large", "1.0.0").padding(1_000_000));
     let site = site(&upstream);

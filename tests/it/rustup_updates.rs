@@ -1,6 +1,6 @@
-//! Real rustup through larder over time: releases that come in between, downloads that break off, rustup's own updates.
+//! Real rustup through larder over time: releases in between, interrupted downloads, rustup's self-update.
 //!
-//! Single installs are tested elsewhere.
+//! Other tests cover single installs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -26,7 +26,7 @@ fn program() -> Vec<u8> {
     std::fs::read(installed()).unwrap()
 }
 
-/// A larder that asks upstream about moving names each time.
+/// A larder that revalidates channel names on each request.
 fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let server = upstream.base_url().trim_end_matches('/');
     site.serve(&["--max-age", "0s", "--dist-server", server])
@@ -38,7 +38,7 @@ fn run(user: &Rustup, larder: &Larder<'_>, arguments: &[&str]) -> Run {
     user.run(arguments, server, &format!("{server}/rustup"))
 }
 
-/// How often upstream was asked for each archive of a release that a minimal profile has.
+/// Upstream's requests for each archive of a release's minimal profile.
 fn asked(upstream: &FakeUpstream, toolchain: &Toolchain) -> [usize; 3] {
     let requests = upstream.requests();
     ["cargo", "rust-std", "rustc"].map(|package| {
@@ -56,7 +56,7 @@ fn rustc(user: &Rustup) -> String {
 }
 
 #[test]
-fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can_be_repeated() {
+fn update_across_a_release_fetches_each_archive_once_and_repeats_offline() {
     let upstream = FakeUpstream::start();
     upstream.release(&old());
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
@@ -85,7 +85,7 @@ fn an_update_across_a_release_costs_one_fetch_of_each_archive_and_offline_it_can
     assert!(rustc(&other).contains("rustc 1.96.0"), "{}", rustc(&other));
 }
 
-/// A release in which these components are large, and come from upstream like this.
+/// A release whose given components are large and have this fault.
 fn interrupted(components: &[&str], how: &Fault) -> (FakeUpstream, Toolchain) {
     let upstream = FakeUpstream::start();
     let toolchain = components
@@ -102,7 +102,7 @@ fn interrupted(components: &[&str], how: &Fault) -> (FakeUpstream, Toolchain) {
 
 const LARGE: usize = 6_000_000;
 
-/// Starts an install and waits until a good part of a large component has arrived: the process, and the file it is writing.
+/// Starts an install and waits until much of a large component has arrived. Returns the process and the partial file.
 #[track_caller]
 fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
     let server = larder.url().trim_end_matches('/');
@@ -121,7 +121,7 @@ fn start(user: &Rustup, larder: &Larder<'_>) -> (Child, PathBuf) {
     (process, partial.unwrap())
 }
 
-/// The file being downloaded that is too large for the other components.
+/// The partial file that is too large to be one of the small components.
 fn large_part(downloads: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(downloads).ok()?;
     entries
@@ -131,10 +131,11 @@ fn large_part(downloads: &Path) -> Option<PathBuf> {
         .find(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 500_000))
 }
 
+/// See docs/client-behaviour.md R-04.
 #[test]
-fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
-    // Three seconds, so that it can be interrupted. Both that rustup begins with, since when it is killed in the middle of
-    // unpacking it leaves what its next run takes for somebody else's.
+fn killed_rustup_resumes_and_upstream_is_asked_once() {
+    // Three seconds, so that it can be interrupted. The fault applies to both components that rustup downloads first: a
+    // rustup that is killed while it unpacks leaves a lock that its next run respects.
     let drip = Fault::Drip {
         bytes_per_second: u32::try_from(LARGE / 3).unwrap(),
     };
@@ -147,7 +148,7 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
     process.wait().unwrap();
     assert!(partial.exists());
 
-    // The fetch goes on without a client, and the second run joins it from where the first one was.
+    // The fetch continues without a client; the second run joins it at the first run's position.
     run(&user, &larder, &MINIMAL).assert_success();
     assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
     assert_eq!(asked(&upstream, &toolchain), [1, 1, 1]);
@@ -159,14 +160,14 @@ fn t46_a_killed_rustup_resumes_where_it_was_and_upstream_is_asked_once() {
 }
 
 #[test]
-fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds() {
+fn rustup_succeeds_after_larder_was_killed_and_restarted() {
     let stall = Fault::StallBodyAfter(LARGE as u64 / 3);
     let (upstream, toolchain) = interrupted(&["cargo", "rust-std"], &stall);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
     let user = Rustup::without_toolchain();
     let (mut process, _) = start(&user, &larder);
-    // Clients have their answers before all is stored, and what is to be kept must be.
+    // Clients get their answers before the files are stored.
     wait_until(
         "rustc has come ahead, and only the large ones are under way",
         || {
@@ -180,17 +181,18 @@ fn a_killed_larder_comes_back_on_its_store_and_the_next_run_of_rustup_succeeds()
     let authority = url.trim_start_matches("http://").trim_end_matches('/');
     let server = upstream.base_url().trim_end_matches('/');
     let larder = site.serve_at(authority, &["--dist-server", server]);
-    // Whether rustup's own attempts lasted until larder was back is a matter of luck.
+    // The run may fail or succeed: rustup's retries may or may not last until larder is back.
     process.wait().unwrap();
     run(&user, &larder, &MINIMAL).assert_success();
     assert!(rustc(&user).contains("rustc 1.95.0"), "{}", rustc(&user));
     assert_eq!(user.components(&format!("stable-{HOST}")).len(), 3);
-    // What had arrived in full is kept; what was under way is fetched again, once.
+    // Complete components are stored; the one in transit is fetched once more.
     assert_eq!(asked(&upstream, &toolchain), [2, 2, 1]);
 }
 
+/// See docs/client-behaviour.md R-08.
 #[test]
-fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
+fn rustup_updates_itself_through_larder() {
     let upstream = FakeUpstream::start();
     upstream.release(&old());
     upstream.release_rustup(&Installer::new("1.29.0").program(program()));
@@ -200,7 +202,7 @@ fn rustup_learns_of_its_own_release_through_larder_and_updates_itself() {
     run(&user, &larder, &MINIMAL).assert_success();
     larder.wait_until_idle();
 
-    // The same program, told from the other by what stands behind its end.
+    // The same program with a suffix, to tell the two apart.
     let mut newer = program();
     newer.extend_from_slice(b"newer");
     let installer = Installer::new("99.0.0").program(newer.clone());

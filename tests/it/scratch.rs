@@ -1,4 +1,4 @@
-//! The real cargo, asked about projects that must stay as they are.
+//! Real cargo on projects that must not be changed: making lock files, and listing the packages of a target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -78,7 +78,7 @@ impl World {
     }
 }
 
-/// Every file and folder with its time and content.
+/// Every file and folder with its modification time and content.
 fn listing(folder: &Path) -> BTreeMap<PathBuf, (SystemTime, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -130,7 +130,7 @@ fn pairs(expected: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_project_without_a_lock_file_gets_one_and_stays_as_it_was() {
+async fn lock_file_is_made_for_a_project_that_stays_unchanged() {
     let manifest = package("app", "[dependencies]\nleft = '1'\n");
     let world = World::new(
         registry(),
@@ -199,7 +199,7 @@ async fn path_dependencies_outside_the_project_are_found() {
 }
 
 #[tokio::test]
-async fn a_workspace_and_a_member_of_it_get_the_lock_file_of_the_whole() {
+async fn workspace_and_its_member_get_the_lock_file_of_the_workspace() {
     let world = World::new(
         registry(),
         &[
@@ -207,7 +207,7 @@ async fn a_workspace_and_a_member_of_it_get_the_lock_file_of_the_whole() {
                 "ws/Cargo.toml",
                 "[workspace]\nresolver = '2'\nmembers = ['crates/*']\n[workspace.dependencies]\nleft = '1'\n",
             ),
-            // Not what cargo would write now: it must neither be used nor replaced.
+            // Differs from the file that cargo would write: it must be neither used nor replaced.
             ("ws/Cargo.lock", "version = 4\n"),
             (
                 "ws/crates/one/Cargo.toml",
@@ -237,7 +237,7 @@ async fn a_workspace_and_a_member_of_it_get_the_lock_file_of_the_whole() {
 }
 
 #[tokio::test]
-async fn a_target_needs_only_what_is_for_it() {
+async fn target_needs_only_its_own_packages() {
     let manifest = package(
         "app",
         "[features]\nmore = ['dep:right']\n[dependencies]\nright = { version = '1', optional = true }\n\
@@ -280,8 +280,8 @@ async fn a_target_needs_only_what_is_for_it() {
 }
 
 #[tokio::test]
-async fn settings_of_the_project_do_not_lead_away_from_the_given_larder() {
-    // Port 1 answers nobody.
+async fn project_settings_do_not_override_the_given_larder() {
+    // No server listens on port 1.
     let settings = "[net]\noffline = true\n[source.crates-io]\nreplace-with = 'larder'\n\
          [source.larder]\nregistry = 'sparse+http://127.0.0.1:1/'\n";
     let world = World::new(
@@ -303,7 +303,7 @@ async fn settings_of_the_project_do_not_lead_away_from_the_given_larder() {
 }
 
 #[tokio::test]
-async fn a_manifest_above_the_scratch_folder_is_nobodys_workspace() {
+async fn manifest_above_the_scratch_folder_is_no_workspace() {
     let mut world = World::new(
         registry(),
         &[
@@ -325,7 +325,7 @@ async fn a_manifest_above_the_scratch_folder_is_nobodys_workspace() {
 }
 
 #[tokio::test]
-async fn what_cargo_refuses_is_told_in_its_words_and_the_users_paths() {
+async fn cargo_errors_are_reported_with_its_text_and_the_users_paths() {
     let world = World::new(
         registry(),
         &[
@@ -350,7 +350,7 @@ async fn what_cargo_refuses_is_told_in_its_words_and_the_users_paths() {
 }
 
 #[tokio::test]
-async fn a_lock_file_that_does_not_fit_and_an_unknown_target_are_failures() {
+async fn outdated_lock_file_and_unknown_target_are_failures() {
     let world = World::new(
         registry(),
         &[
@@ -384,7 +384,7 @@ async fn a_lock_file_that_does_not_fit_and_an_unknown_target_are_failures() {
 }
 
 #[tokio::test]
-async fn a_missing_cargo_and_a_missing_project_are_told_apart() {
+async fn missing_cargo_and_missing_project_have_different_errors() {
     let world = World::new(
         registry(),
         &[
@@ -408,7 +408,7 @@ async fn a_missing_cargo_and_a_missing_project_are_told_apart() {
 }
 
 #[tokio::test]
-async fn cargo_reaches_the_larder_and_what_the_user_named_without_a_proxy() {
+async fn cargo_reaches_larder_and_hosts_in_no_proxy_without_the_proxy() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = World::new(registry(), &[("app/Cargo.toml", &package("app", ""))]);
     let tools = tempfile::tempdir().unwrap();
@@ -435,7 +435,7 @@ async fn cargo_reaches_the_larder_and_what_the_user_named_without_a_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropping_the_request_stops_cargo() {
+async fn dropping_the_future_stops_cargo() {
     let server = SilentServer::new();
     let world = World::new(
         server.address(),
@@ -457,7 +457,7 @@ async fn dropping_the_request_stops_cargo() {
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     request.abort();
-    // Cargo on its own would wait for half a minute and then try again.
+    // Cargo alone would wait for half a minute and then retry.
     let ended = tokio::task::spawn_blocking(move || wait_for_end(cargo));
     ended.await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! The built daemon's face: protocols, names, `config.json`, paths that climb, the end. Traps and promises are named after
-//! their numbers; standing clients and smuggled requests are `connection`'s.
+//! The built daemon's routes: protocols, host names, `config.json`, hostile paths, shutdown. Stalled clients and
+//! smuggled requests are in `connection`.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ fn upstream() -> FakeUpstream {
     upstream
 }
 
-/// The download address that cargo is given when it knows larder by this name.
+/// The `dl` of `config.json` for a client that addresses larder by this host name.
 #[track_caller]
 fn dl(larder: &Larder<'_>, host: &str) -> String {
     let reply = larder
@@ -38,8 +38,9 @@ fn authority(larder: &Larder<'_>) -> String {
     larder.http().address().to_string()
 }
 
+/// See docs/client-behaviour.md H-12.
 #[test]
-fn t2_http_1_and_http_2_with_prior_knowledge_share_the_port() {
+fn http1_and_http2_with_prior_knowledge_share_the_port() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -57,8 +58,9 @@ fn t2_http_1_and_http_2_with_prior_knowledge_share_the_port() {
     assert_eq!(upstream.requests_for("left"), 2);
 }
 
+/// See docs/client-behaviour.md C-04.
 #[test]
-fn t4_config_json_is_always_answered_in_full() {
+fn config_json_is_always_answered_with_200() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -74,8 +76,9 @@ fn t4_config_json_is_always_answered_in_full() {
     }
 }
 
+/// See docs/client-behaviour.md C-04.
 #[test]
-fn t5_config_json_is_there_at_once_while_upstream_is_silent() {
+fn config_json_does_not_wait_for_a_silent_upstream() {
     let upstream = upstream();
     upstream.black_hole();
     let site = site(&upstream);
@@ -89,7 +92,7 @@ fn t5_config_json_is_there_at_once_while_upstream_is_silent() {
         for _ in 0..3 {
             let asked = Instant::now();
             let dl = dl(&larder, &authority(&larder));
-            // A dial into the silence takes two seconds.
+            // A dial to a silent host takes two seconds.
             assert!(
                 asked.elapsed() < Duration::from_millis(1000),
                 "{:?}",
@@ -101,8 +104,9 @@ fn t5_config_json_is_there_at_once_while_upstream_is_silent() {
     }
 }
 
+/// See docs/client-behaviour.md C-05.
 #[test]
-fn t12_download_addresses_of_old_stay_good() {
+fn old_download_urls_stay_valid() {
     let upstream = upstream();
     let sum = upstream.checksum("left", "1.0.0");
     let site = site(&upstream);
@@ -117,7 +121,7 @@ fn t12_download_addresses_of_old_stay_good() {
         .and_then(|rest| rest.split_once('/'))
         .unwrap()
         .1;
-    // Both forms for ever: whoever changes them cuts off every client that has not asked for `config.json` since.
+    // Neither form may ever change: clients use their stored `config.json` without asking for a new one.
     assert_eq!(path, format!("crates/left/1.0.0/{sum}/download"));
     let larder = larder.restart_on_same_port(&[]);
     assert_eq!(
@@ -146,8 +150,9 @@ fn t12_download_addresses_of_old_stay_good() {
     }
 }
 
+/// See docs/client-behaviour.md C-06.
 #[test]
-fn t13_the_download_address_is_by_the_name_that_the_client_used() {
+fn download_url_has_the_host_name_that_the_client_used() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&["--allow-host", "larder.corp.example"]);
@@ -176,7 +181,7 @@ fn t13_the_download_address_is_by_the_name_that_the_client_used() {
     );
 }
 
-/// Paths that try to get out, with what they try.
+/// Paths that try to leave the store or to select another upstream.
 fn hostile_paths() -> Vec<String> {
     let mut paths: Vec<String> = [
         "/..",
@@ -245,10 +250,11 @@ fn hostile_paths() -> Vec<String> {
     paths
 }
 
+/// See docs/client-behaviour.md H-10.
 #[test]
-fn t23_and_promise_41_paths_that_climb_reach_neither_the_disk_nor_upstream() {
+fn hostile_paths_reach_neither_the_disk_nor_upstream() {
     let upstream = upstream();
-    // A store within a folder of its own, whose other contents must stay as they are.
+    // The store is in a folder of its own, whose other contents must not change.
     let outside = tempfile::tempdir().unwrap();
     for secret in ["left", "config.json", "etc/passwd"] {
         let path = outside.path().join(secret);
@@ -274,7 +280,7 @@ fn t23_and_promise_41_paths_that_climb_reach_neither_the_disk_nor_upstream() {
         .collect();
     let h2: Vec<&str> = h2.iter().map(String::as_str).collect();
     for (path, reply) in h2.iter().zip(larder.http().get_h2(&h2)) {
-        // A stream that is refused outright is as good.
+        // A stream that the HTTP/2 layer refuses is also fine.
         if let Ok(reply) = reply {
             assert!(
                 matches!(reply.status, 400 | 404 | 414),
@@ -287,8 +293,9 @@ fn t23_and_promise_41_paths_that_climb_reach_neither_the_disk_nor_upstream() {
     assert!(files(outside.path()) == before);
 }
 
+/// See docs/client-behaviour.md H-16, C-15.
 #[test]
-fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
+fn stopping_finishes_requests_in_flight_and_refuses_new_connections() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -315,7 +322,7 @@ fn t28_on_stop_what_is_under_way_is_finished_and_nobody_new_is_let_in() {
 }
 
 #[test]
-fn a_second_order_to_stop_ends_what_is_under_way_at_once() {
+fn second_signal_ends_requests_in_flight_at_once() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -336,8 +343,9 @@ fn a_second_order_to_stop_ends_what_is_under_way_at_once() {
     assert!(log.contains("error: stopped at once"), "{log}");
 }
 
+/// See docs/client-behaviour.md C-37.
 #[test]
-fn t35_the_git_protocol_is_told_what_is_missing() {
+fn git_protocol_requests_get_a_hint_about_sparse() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -357,7 +365,7 @@ fn t35_the_git_protocol_is_told_what_is_missing() {
     assert_eq!(upstream.requests().len(), 0);
 }
 
-/// All kinds of routes.
+/// One path for each kind of route.
 const ROUTES: [&str; 9] = [
     "/config.json",
     "/le/ft/left",
@@ -370,8 +378,9 @@ const ROUTES: [&str; 9] = [
     "/nothing",
 ];
 
+/// See docs/client-behaviour.md H-08.
 #[test]
-fn promise_37_strangers_are_turned_away_on_every_route() {
+fn unknown_hosts_are_refused_on_every_route() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -445,8 +454,9 @@ fn promise_37_strangers_are_turned_away_on_every_route() {
     }
 }
 
+/// See docs/client-behaviour.md H-09.
 #[test]
-fn promise_39_no_request_selects_an_upstream() {
+fn no_request_selects_an_upstream() {
     let upstream = upstream();
     let trap = FakeUpstream::start();
     trap.publish(Crate::new("left", "1.0.0"));
@@ -483,7 +493,7 @@ fn promise_39_no_request_selects_an_upstream() {
         assert!(refused, "{line}: {answer}");
     }
     assert_eq!(upstream.requests().len(), 0);
-    // What names another place in a query or a header is an ordinary request.
+    // A host in a query or in a header has no effect.
     let asked = format!(
         "/le/ft/left?upstream={}&url={}&index={}",
         trap.url(),

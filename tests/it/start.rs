@@ -1,4 +1,5 @@
-//! How the built daemon refuses to start: the exit code, and one line that names the thing and the cause.
+//! Reasons for which the built daemon refuses to start: the exit code, and one line that names the object and the
+//! cause.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use crate::fixture::site_at;
 use testkit::larder::Site;
 
-/// Nothing listens there; these tests end before anybody is asked.
+/// No server listens there; the daemon exits before it sends a request.
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
-/// Runs `larder serve` with these arguments and checks how it ends: stderr is one line with these parts.
+/// Runs `larder serve` with these arguments. Checks the exit code, and that stderr is one line that contains `parts`.
 #[track_caller]
 fn check_refused(site: Site, arguments: &[&str], code: i32, parts: &[&str]) {
     let arguments: Vec<String> = ["serve"]
@@ -38,11 +39,11 @@ fn site() -> Site {
     site_at(NOWHERE)
 }
 
-/// Arguments for a start that would succeed.
+/// Valid arguments.
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
 
 #[test]
-fn a_port_that_is_taken_is_named_with_a_way_out() {
+fn port_in_use_is_named_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let parts = [
@@ -54,7 +55,7 @@ fn a_port_that_is_taken_is_named_with_a_way_out() {
 }
 
 #[test]
-fn a_store_that_others_may_write_to_is_refused() {
+fn store_writable_by_others_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for mode in [0o720, 0o702, 0o777] {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -69,10 +70,10 @@ fn a_store_that_others_may_write_to_is_refused() {
 }
 
 #[test]
-fn a_store_of_another_user_is_refused() {
+fn store_of_another_user_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let nobody = Some(65_534);
-    // Only root can give a folder away; for everybody else the root folder is another's.
+    // Only root can change the owner. For other users, the root folder belongs to another user.
     let given = std::os::unix::fs::chown(folder.path(), nobody, nobody).is_ok();
     let store = if given { folder.path() } else { Path::new("/") };
     let parts = ["cannot use ", "as the store: ", "it belongs to user "];
@@ -80,7 +81,7 @@ fn a_store_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_store_below_a_file_is_refused() {
+fn store_below_a_file_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let store = file.path().join("store");
     let parts = [&*format!("cannot use {} as the store: ", store.display())];
@@ -88,7 +89,7 @@ fn a_store_below_a_file_is_refused() {
 }
 
 #[test]
-fn root_certificates_that_cannot_be_used_are_named() {
+fn unusable_root_certificates_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let rubbish = folder.path().join("rubbish.pem");
     std::fs::write(&rubbish, "no certificate").unwrap();
@@ -111,7 +112,7 @@ fn root_certificates_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn a_settings_file_that_cannot_be_read_is_wrong_usage_and_named_with_the_line() {
+fn invalid_settings_file_is_a_usage_error_with_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let path = path.to_str().unwrap();
@@ -139,7 +140,7 @@ fn a_settings_file_that_cannot_be_read_is_wrong_usage_and_named_with_the_line() 
 }
 
 #[test]
-fn an_index_that_is_no_web_address_is_wrong_usage() {
+fn index_that_is_no_http_url_is_a_usage_error() {
     for index in [
         "ftp://127.0.0.1/",
         "127.0.0.1",

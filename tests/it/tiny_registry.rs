@@ -1,5 +1,5 @@
-//! A sparse registry of a few crates on loopback, just enough for cargo to resolve and fetch. Proper faults and
-//! recording are left to bigger fakes.
+//! A sparse registry of a few crates on loopback, for tests that call larder's library with real cargo. For faults and
+//! records of requests use the crate `fake-upstream`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -8,7 +8,7 @@ use std::thread;
 
 use sha2::{Digest, Sha256};
 
-/// Serves until the test process ends.
+/// Serves until the test process exits.
 pub(crate) struct TinyRegistry {
     bodies: BTreeMap<String, Vec<u8>>,
 }
@@ -20,7 +20,7 @@ impl TinyRegistry {
         }
     }
 
-    /// Adds a version; `deps` are (name, target or nothing), each with requirement `1`.
+    /// Adds a version. `deps` are (name, optional target), each with the requirement `1`.
     pub(crate) fn with(mut self, name: &str, version: &str, deps: &[(&str, Option<&str>)]) -> Self {
         let body = crate_file(name, version, deps);
         let checksum: String = Sha256::digest(&body)
@@ -50,7 +50,7 @@ impl TinyRegistry {
         self
     }
 
-    /// Starts serving and says where.
+    /// Starts serving and returns the URL.
     pub(crate) fn start(mut self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());
@@ -59,7 +59,7 @@ impl TinyRegistry {
             .insert("/config.json".to_owned(), config.into_bytes());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that went away is no concern of the registry.
+                // A client that disconnected is no error.
                 let _ = self.answer(stream);
             }
         });
@@ -89,7 +89,7 @@ impl TinyRegistry {
     }
 }
 
-/// A server that takes connections and says nothing.
+/// A server that accepts connections and never answers.
 pub(crate) struct SilentServer {
     listener: TcpListener,
 }
@@ -111,7 +111,7 @@ impl SilentServer {
     }
 }
 
-/// Waits until the client behind the connection is gone, for as long as the connection's read timeout allows.
+/// Waits until the client closes the connection, within the connection's read timeout.
 #[track_caller]
 pub(crate) fn wait_for_end(mut stream: TcpStream) {
     match stream.read_to_end(&mut Vec::new()) {

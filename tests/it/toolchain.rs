@@ -1,11 +1,11 @@
-//! What larder expects rustup to download is what real rustup downloads.
+//! The files that larder expects rustup to download are those that real rustup downloads.
 
 use fake_upstream::{DEFAULT_ROOT, FakeUpstream, HOST, Installer, Toolchain, WASM};
 use larder::toolchain;
 
 use testkit::rustup::Rustup;
 
-/// Installs with real rustup and compares its requests for archives with the files that the manifest yields.
+/// Installs with real rustup and compares its archive requests with the files that larder derives from the manifest.
 #[track_caller]
 fn check(toolchain: &Toolchain, profile: &str, components: &[&str], targets: &[&str]) {
     let upstream = FakeUpstream::start();
@@ -55,8 +55,9 @@ fn check(toolchain: &Toolchain, profile: &str, components: &[&str], targets: &[&
     assert_eq!(asked, expected);
 }
 
+/// See docs/client-behaviour.md.
 #[test]
-fn rustup_downloads_the_files_that_larder_expects() {
+fn rustup_downloads_exactly_the_files_that_larder_derives_from_the_manifest() {
     let stable = Toolchain::new("stable", "1.95.0");
     check(&stable, "minimal", &[], &[]);
     check(&stable, "default", &[], &[]);

@@ -1,5 +1,5 @@
-//! How larder speaks to upstream, as upstream sees it: connections, framing, resuming, redirects. What clients get while
-//! upstream is in trouble is tested elsewhere.
+//! larder's requests as upstream sees them: connections, framing, resuming. Other tests cover the answers that clients
+//! get while upstream fails.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testkit::larder::{Larder, Site};
 use testkit::paths::entry;
 use testkit::process::wait_until;
 
-/// Publishes so many crates; their names.
+/// Publishes `count` crates and returns their names.
 fn publish_many(upstream: &FakeUpstream, count: usize) -> Vec<String> {
     let names: Vec<_> = (0..count)
         .map(|number| format!("many-{number:02}"))
@@ -23,7 +23,7 @@ fn publish_many(upstream: &FakeUpstream, count: usize) -> Vec<String> {
     names
 }
 
-/// A site that trusts this upstream's authority, whose file is in the folder.
+/// A site that trusts this upstream's certificate authority, whose file is in the returned folder.
 fn trusting_site(upstream: &FakeUpstream) -> (Site, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
@@ -44,13 +44,13 @@ fn filled<'site>(site: &'site Site, names: &[String]) -> Larder<'site> {
 }
 
 #[test]
-fn one_slow_answer_holds_up_nobody_behind_it() {
+fn slow_answer_does_not_delay_other_requests() {
     let upstream = FakeUpstream::builder().tls().start();
     let names = publish_many(&upstream, 20);
     let (site, _ca) = trusting_site(&upstream);
     let larder = filled(&site, &names);
 
-    // A new process has no connection, so the first request goes ahead to make one.
+    // A new process has no connection, so the first request opens one.
     let larder = larder.restart(&["--max-age", "0s", "--patience", "1s"]);
     upstream.forget_requests();
     let (first, others) = names.split_first().unwrap();
@@ -76,10 +76,10 @@ fn one_slow_answer_holds_up_nobody_behind_it() {
     }
 }
 
-/// Fills a larder with stale entries and asks for all of them at once through a new process, which knows nothing of its
-/// upstream yet; how many connections that took.
+/// Fills a larder with stale entries and requests all of them at once from a new process, which knows nothing about its
+/// upstream yet. Returns the number of connections to upstream.
 #[track_caller]
-fn volley(upstream: Builder) -> usize {
+fn connections_of_a_burst(upstream: Builder) -> usize {
     let delay = Duration::from_millis(50);
     let upstream = &upstream.delay(delay).connect_delay(delay * 2).start();
     let names = publish_many(upstream, 60);
@@ -102,25 +102,26 @@ fn volley(upstream: Builder) -> usize {
 }
 
 #[test]
-fn a_volley_of_questions_goes_over_one_connection() {
-    assert_eq!(volley(FakeUpstream::builder().tls()), 1);
+fn burst_of_requests_uses_one_connection() {
+    assert_eq!(connections_of_a_burst(FakeUpstream::builder().tls()), 1);
 }
 
 #[test]
-fn an_upstream_that_speaks_older_http_only_is_understood_at_once_by_all() {
-    // One for each question, and not another one for each that tried HTTP/2 before; a busy machine may open a few more.
-    assert!(volley(FakeUpstream::builder().tls_http1_only()) <= 60 + 10);
+fn http1_only_upstream_is_detected_once_for_all_requests() {
+    // One connection per request, and not two because each tried HTTP/2 first. A busy machine may open a few more.
+    assert!(connections_of_a_burst(FakeUpstream::builder().tls_http1_only()) <= 60 + 10);
 }
 
+/// See docs/client-behaviour.md H-06.
 #[test]
-fn a_body_that_may_have_been_cut_is_asked_for_anew_each_time() {
+fn body_without_framing_is_fetched_again_each_time() {
     let upstream = FakeUpstream::builder().max_age(Some(600)).start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let first_line = upstream.index_body("left").len();
     upstream.publish(Crate::new("left", "1.1.0"));
     let site = site(&upstream);
     let larder = site.serve(&[]);
-    // Ends after a whole line: nobody can tell.
+    // The body ends after a complete line, so that the cut is not detectable.
     let cut = Fault::CutUnframed(u64::try_from(first_line).unwrap());
     upstream.fault_times("left", 1, cut);
     let reply = larder.get(&entry("left"));
@@ -131,7 +132,7 @@ fn a_body_that_may_have_been_cut_is_asked_for_anew_each_time() {
     let asked = upstream.requests();
     assert_eq!(asked.len(), 2);
     assert_eq!(asked[1].header("if-none-match"), None);
-    // The whole one came framed, and is fresh.
+    // The complete body has framing, and is fresh.
     larder.wait_until_idle();
     assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
     assert_eq!(upstream.requests().len(), 2);

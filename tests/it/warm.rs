@@ -1,6 +1,6 @@
-//! `larder warm` and `larder check` as a user runs them, and what a running daemon makes of their work.
+//! `larder warm` and `larder check` as a user runs them, and their effect on a running daemon.
 //!
-//! Finding projects and reading lock files are tested beside their code; here they meet a registry.
+//! Unit tests cover finding projects and reading lock files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use testkit::store::{crates_io_folder, entry_file};
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// With cargo at hand, and the compiler that it asks about targets.
+/// A site with cargo in `PATH`, and the compiler that cargo asks about targets.
 fn site_with_cargo(upstream: &FakeUpstream) -> Site {
     let cargo = Path::new(env!("CARGO"));
     let folder = cargo.parent().expect("cargo is in a folder");
@@ -42,7 +42,7 @@ impl Tree {
         fs::write(path, text).expect("the temporary folder is writable");
     }
 
-    /// A project whose lock file names these.
+    /// Writes a project whose lock file has these packages.
     fn lock(&self, project: &str, packages: &[String]) {
         let text = format!("version = 4\n{}", packages.concat());
         self.write(&format!("{project}/Cargo.lock"), &text);
@@ -61,7 +61,7 @@ impl Tree {
     }
 }
 
-/// A lock file's entry of a package of crates.io.
+/// A lock file's entry for a package of crates.io.
 fn locked(name: &str, version: &str, checksum: Option<&str>) -> String {
     locked_from(CRATES_IO, name, version, checksum)
 }
@@ -73,7 +73,7 @@ fn locked_from(source: &str, name: &str, version: &str, checksum: Option<&str>) 
     )
 }
 
-/// Publishes empty crates of version 1.0.0 and says how a lock file names them.
+/// Publishes empty crates of version 1.0.0 and returns their lock file entries.
 fn published(upstream: &FakeUpstream, names: &[&str]) -> Vec<String> {
     names
         .iter()
@@ -88,7 +88,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs a command with `--json`; its one document and its exit code.
+/// Runs a command with `--json`. Returns its document and its exit code.
 #[track_caller]
 fn run_json(site: &Site, arguments: &[&str]) -> (Value, i32) {
     let mut all = arguments.to_vec();
@@ -117,7 +117,7 @@ fn assert_problem(list: &Value, what: &str, why: &str) {
 }
 
 #[test]
-fn warm_finds_every_lock_below_a_folder_and_a_second_run_asks_upstream_nothing() {
+fn warm_finds_every_lock_file_below_a_folder_and_a_second_run_sends_no_request() {
     let upstream = FakeUpstream::start();
     let all = published(&upstream, &["one", "two", "three"]);
     let tree = Tree::new();
@@ -144,7 +144,7 @@ fn warm_finds_every_lock_below_a_folder_and_a_second_run_asks_upstream_nothing()
 }
 
 #[test]
-fn warm_tells_people_on_stderr_and_leaves_stdout_to_data() {
+fn warm_reports_on_stderr_and_writes_data_to_stdout() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["one"]));
@@ -157,7 +157,7 @@ fn warm_tells_people_on_stderr_and_leaves_stdout_to_data() {
         said.contains("1 package in 1 project: 1 fetched, 0 were there"),
         "{said}"
     );
-    // No bar and no colour where there is no terminal.
+    // No progress bar and no colour without a terminal.
     assert!(!said.contains(['\u{1b}', '\r', '█']), "{said:?}");
     let quiet = site.command(&["warm", "-q", &tree.path()]);
     assert!(
@@ -167,7 +167,7 @@ fn warm_tells_people_on_stderr_and_leaves_stdout_to_data() {
 }
 
 #[test]
-fn dry_run_counts_what_is_missing_and_asks_and_stores_nothing() {
+fn dry_run_counts_missing_packages_without_requests_or_writes() {
     let upstream = FakeUpstream::start();
     let all = published(&upstream, &["one", "two"]);
     let tree = Tree::new();
@@ -184,7 +184,7 @@ fn dry_run_counts_what_is_missing_and_asks_and_stores_nothing() {
 }
 
 #[test]
-fn refresh_asks_about_every_entry_and_fetches_no_stored_crate() {
+fn refresh_revalidates_every_entry_and_fetches_no_stored_crate() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["one", "two"]));
@@ -204,7 +204,7 @@ fn refresh_asks_about_every_entry_and_fetches_no_stored_crate() {
 }
 
 #[test]
-fn a_stored_entry_older_than_the_lock_is_asked_for_anew() {
+fn stored_entry_older_than_the_lock_file_is_revalidated() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["one"]));
@@ -239,7 +239,7 @@ fn with_a_target_only_its_crates_are_fetched() {
 }
 
 #[test]
-fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
+fn project_whose_target_packages_are_unknown_is_warmed_completely() {
     let upstream = FakeUpstream::start();
     let all = published(&upstream, &["everywhere", "winonly", "unknown"]);
     let tree = Tree::new();
@@ -247,7 +247,7 @@ fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
         "good",
         "[dependencies]\neverywhere = \"1\"\n[target.'cfg(windows)'.dependencies]\nwinonly = \"1\"\n",
     );
-    // A lock file that does not fit its manifest any more.
+    // The lock file no longer fits its manifest.
     tree.manifest("bad", "[dependencies]\neverywhere = \"1\"\n");
     tree.lock("bad", &all[2..]);
     let site = site_with_cargo(&upstream);
@@ -273,7 +273,7 @@ fn a_project_of_which_cargo_cannot_say_what_a_target_needs_is_not_left_out() {
 }
 
 #[test]
-fn a_project_without_lock_file_is_resolved_aside_and_stays_without() {
+fn project_without_a_lock_file_is_resolved_elsewhere_and_stays_unchanged() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("right", "1.0.0"));
     upstream.publish(Crate::new("left", "1.0.0").dep("right", "^1"));
@@ -295,7 +295,7 @@ fn a_project_without_lock_file_is_resolved_aside_and_stays_without() {
 }
 
 #[test]
-fn a_dry_run_without_lock_file_says_what_it_would_do() {
+fn dry_run_without_a_lock_file_reports_the_planned_resolve() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.manifest("a", "");
@@ -305,8 +305,9 @@ fn a_dry_run_without_lock_file_says_what_it_would_do() {
     assert_eq!(upstream.connections(), 0);
 }
 
+/// See docs/client-behaviour.md C-33.
 #[test]
-fn a_lock_that_disagrees_with_the_index_is_named_and_nothing_is_fetched_for_it() {
+fn lock_file_that_contradicts_the_index_is_named_and_not_fetched() {
     let upstream = FakeUpstream::start();
     let mut packages = published(&upstream, &["fine"]);
     upstream.publish(Crate::new("forged", "1.0.0"));
@@ -324,12 +325,12 @@ fn a_lock_that_disagrees_with_the_index_is_named_and_nothing_is_fetched_for_it()
 }
 
 #[test]
-fn what_upstream_lacks_stops_nothing_else_and_makes_the_exit_code_one() {
+fn missing_packages_upstream_do_not_stop_others_and_exit_with_1() {
     let upstream = FakeUpstream::start();
     let mut packages = published(&upstream, &["one", "two"]);
     packages.push(locked("gone", "1.0.0", None));
     packages.push(locked("one", "9.9.9", None));
-    // Listed, but its archive is not there.
+    // In the index, but without an archive.
     let half = Crate::new("half", "1.0.0");
     upstream.append_index_line("half", &half.index_line(&"b".repeat(64)));
     packages.push(locked("half", "1.0.0", None));
@@ -347,8 +348,9 @@ fn what_upstream_lacks_stops_nothing_else_and_makes_the_exit_code_one() {
     assert!(stderr(&plain).contains("failed gone 1.0.0: "), "{plain:?}");
 }
 
+/// See docs/client-behaviour.md C-40.
 #[test]
-fn packages_from_git_and_from_unknown_registries_are_skipped_by_name() {
+fn packages_from_git_and_unknown_registries_are_skipped_by_name() {
     let upstream = FakeUpstream::start();
     let mut packages = published(&upstream, &["one"]);
     let git = "git+https://git.example/left#0123456789abcdef0123456789abcdef01234567";
@@ -369,8 +371,9 @@ fn packages_from_git_and_from_unknown_registries_are_skipped_by_name() {
     assert_eq!(report["skipped"].as_array().map(Vec::len), Some(2));
 }
 
+/// See docs/client-behaviour.md C-39.
 #[test]
-fn t38_locks_of_all_versions_warm_the_same_set() {
+fn lock_files_of_all_formats_warm_the_same_packages() {
     let (public, corp) = (FakeUpstream::start(), FakeUpstream::start());
     let sums = [
         ('a', public.publish(Crate::new("left", "1.0.0"))),
@@ -427,8 +430,9 @@ fn t38_locks_of_all_versions_warm_the_same_set() {
     assert_eq!(sets.len(), 1, "{sets:#?}");
 }
 
+/// See docs/client-behaviour.md C-39.
 #[test]
-fn t38_a_version_five_lock_and_merge_marks_are_told_per_file_and_stop_nobody() {
+fn unreadable_lock_files_are_reported_each_and_do_not_stop_others() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("good", &published(&upstream, &["one"]));
@@ -447,8 +451,9 @@ fn t38_a_version_five_lock_and_merge_marks_are_told_per_file_and_stop_nobody() {
     assert_problem(&report["failed"], "newer/Cargo.lock", "version 5 is newer");
 }
 
+/// See docs/client-behaviour.md C-40.
 #[test]
-fn t39_replaced_and_unused_patched_packages_do_not_make_warm_fail() {
+fn replaced_and_unused_patched_packages_do_not_fail_warm() {
     let upstream = FakeUpstream::start();
     published(&upstream, &["left", "right"]);
     let path = format!(
@@ -490,7 +495,7 @@ fn hostile_lock_entries_reach_neither_the_disk_nor_upstream() {
 }
 
 #[test]
-fn what_warm_adds_is_there_at_once_for_a_running_daemon() {
+fn running_daemon_sees_warmed_files_at_once() {
     let upstream = FakeUpstream::start();
     let mut packages = published(&upstream, &["old", "new"]);
     let site = site(&upstream);
@@ -500,7 +505,7 @@ fn what_warm_adds_is_there_at_once_for_a_running_daemon() {
     assert_eq!(larder.get(&old_entry).body, before);
     let sum = upstream.publish(Crate::new("old", "1.1.0"));
     packages.push(locked("old", "1.1.0", Some(&sum)));
-    // Still fresh for the daemon, which has no reason to ask.
+    // Still fresh for the daemon, which has no reason to revalidate.
     assert_eq!(larder.get(&old_entry).body, before);
 
     let tree = Tree::new();
@@ -521,7 +526,7 @@ fn what_warm_adds_is_there_at_once_for_a_running_daemon() {
 }
 
 #[test]
-fn warm_and_daemon_may_fetch_the_same_things_at_once() {
+fn warm_and_daemon_can_fetch_the_same_files_concurrently() {
     let upstream = FakeUpstream::start();
     let names: Vec<_> = (0..20).map(|number| format!("both-{number:02}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -540,7 +545,7 @@ fn warm_and_daemon_may_fetch_the_same_things_at_once() {
                 scope.spawn(move || larder.get(&path))
             })
             .collect();
-        // Both are in the middle of all of it.
+        // Both processes are in the middle of all fetches.
         gate.wait_for(2 * names.len());
         gate.open();
         let (report, code) = warm.join().expect("warm ends");
@@ -556,7 +561,7 @@ fn warm_and_daemon_may_fetch_the_same_things_at_once() {
 }
 
 #[test]
-fn check_names_everything_that_is_missing_and_asks_nobody() {
+fn check_names_everything_missing_without_requests() {
     let upstream = FakeUpstream::start();
     let mut packages = published(&upstream, &["one", "two"]);
     let tree = Tree::new();
@@ -609,7 +614,7 @@ fn check_names_everything_that_is_missing_and_asks_nobody() {
 }
 
 #[test]
-fn check_of_a_path_that_is_not_there_fails_and_names_it() {
+fn check_of_a_missing_path_fails_and_names_it() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     for command in ["check", "warm"] {
@@ -619,8 +624,9 @@ fn check_of_a_path_that_is_not_there_fails_and_names_it() {
     }
 }
 
+/// See docs/client-behaviour.md C-33.
 #[test]
-fn a_crate_with_another_hash_than_the_lock_wants_is_not_ready() {
+fn crate_with_another_hash_than_in_the_lock_file_is_not_ready() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["one"]));
@@ -637,7 +643,7 @@ fn a_crate_with_another_hash_than_the_lock_wants_is_not_ready() {
 }
 
 #[test]
-fn warm_by_file_reads_that_lock_whatever_its_name_is() {
+fn warm_reads_a_lock_file_with_any_name() {
     let upstream = FakeUpstream::start();
     let packages = published(&upstream, &["one"]);
     let tree = Tree::new();
@@ -651,7 +657,7 @@ fn warm_by_file_reads_that_lock_whatever_its_name_is() {
 }
 
 #[test]
-fn what_was_fetched_is_stored_when_warm_is_interrupted() {
+fn interrupted_warm_keeps_fetched_files() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["left"]));
@@ -672,7 +678,7 @@ fn what_was_fetched_is_stored_when_warm_is_interrupted() {
 }
 
 #[test]
-fn an_address_that_is_no_index_is_named_without_what_is_secret_in_it() {
+fn url_that_is_no_index_is_named_without_its_secrets() {
     let upstream = FakeUpstream::start();
     let tree = Tree::new();
     tree.lock("a", &published(&upstream, &["left"]));

@@ -1,4 +1,4 @@
-//! `larder warm` and `larder check` on toolchains, and what real rustup makes of their work.
+//! `larder warm` and `larder check` on toolchains, and real rustup on the warmed store.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn stable() -> Toolchain {
     Toolchain::new("stable", "1.95.0").date("2026-04-16")
 }
 
-/// Runs a command with `--json` against this upstream; its document, its exit code and what it told people.
+/// Runs a command with `--json` against this upstream. Returns its document, its exit code and its stderr.
 #[track_caller]
 fn run(site: &Site, upstream: &FakeUpstream, arguments: &[&str]) -> (Value, Option<i32>, String) {
     let server = upstream.base_url();
@@ -61,7 +61,7 @@ fn archives_asked(upstream: &FakeUpstream) -> Vec<String> {
     paths
 }
 
-/// What `rustup toolchain install` would download, as paths on the server.
+/// The paths of the files that `rustup toolchain install` would download.
 fn files(release: &Toolchain, profile: &str, components: &[&str], targets: &[&str]) -> Vec<String> {
     let owned = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<_>>();
     let manifest = release.manifest(&release.archives());
@@ -86,8 +86,9 @@ fn rustup(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) {
     run.assert_success();
 }
 
+/// See docs/client-behaviour.md R-18.
 #[test]
-fn what_a_toolchain_file_asks_for_is_fetched_once_and_real_rustup_installs_it_offline() {
+fn toolchain_file_is_warmed_once_and_rustup_installs_it_offline() {
     let upstream = released(&[&stable()]);
     let tree = folder(&[(
         "app/rust-toolchain.toml",
@@ -147,7 +148,7 @@ fn what_a_toolchain_file_asks_for_is_fetched_once_and_real_rustup_installs_it_of
         WASM,
     ];
     rustup(&client, &larder, &install);
-    // For this, rustup does not ask for the manifest.
+    // rustup sends no manifest request here.
     rustup(
         &client,
         &larder,
@@ -161,7 +162,7 @@ fn what_a_toolchain_file_asks_for_is_fetched_once_and_real_rustup_installs_it_of
 }
 
 #[test]
-fn a_named_toolchain_is_fetched_whole_and_a_release_since_then_is_noticed() {
+fn named_toolchain_is_fetched_completely_and_a_later_release_is_detected() {
     let upstream = released(&[&stable()]);
     let site = site(&upstream);
     let named = [
@@ -208,8 +209,9 @@ fn a_named_toolchain_is_fetched_whole_and_a_release_since_then_is_noticed() {
     assert_eq!(larder.get(&installer).status, 200);
 }
 
+/// See docs/client-behaviour.md R-12.
 #[test]
-fn a_nightly_that_lacks_something_is_passed_over_as_rustup_does() {
+fn incomplete_nightly_is_skipped_as_rustup_does() {
     let nightly = |date: &str| Toolchain::new("nightly", "1.97.0-nightly").date(date);
     let complete = nightly("2026-04-14");
     let upstream = released(&[
@@ -250,7 +252,7 @@ fn a_nightly_that_lacks_something_is_passed_over_as_rustup_does() {
 }
 
 #[test]
-fn a_release_that_lacks_something_fails_by_its_name() {
+fn release_without_a_wanted_component_fails_and_names_it() {
     let upstream = released(&[&stable().unavailable("clippy-preview")]);
     let site = site(&upstream);
     let wanted = ["warm", "--toolchain", "stable", "--profile", "default"];
@@ -269,7 +271,7 @@ fn a_release_that_lacks_something_fails_by_its_name() {
 }
 
 #[test]
-fn what_a_target_needs_of_projects_leaves_out_nothing_of_the_standard_library() {
+fn target_filter_of_projects_does_not_apply_to_the_standard_library() {
     let upstream = FakeUpstream::start();
     let sum = upstream.publish(Crate::new("libc", "1.0.0"));
     let libc = format!(
@@ -277,7 +279,7 @@ fn what_a_target_needs_of_projects_leaves_out_nothing_of_the_standard_library() 
     );
     upstream.release(&stable().library_lock(&format!("version = 4\n{libc}")));
     upstream.release_rustup(&Installer::new("1.29.0"));
-    // The same crate is left out of a project, which is found out first.
+    // The filter excludes the same crate from a project, which is resolved first.
     let package = "[package]\nname = 'app'\nversion = '0.1.0'\nedition = '2021'\n";
     let lock = format!(
         "version = 4\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\ndependencies = [\"libc\"]\n{libc}"
@@ -306,14 +308,15 @@ fn what_a_target_needs_of_projects_leaves_out_nothing_of_the_standard_library() 
     assert_eq!(upstream.requests_for(&crate_path("libc", "1.0.0")), 1);
 }
 
+/// See docs/client-behaviour.md C-45.
 #[test]
-fn with_its_sources_the_crates_that_the_standard_library_is_built_from_come_along() {
+fn rust_src_warms_the_crates_of_the_standard_library() {
     let upstream = FakeUpstream::start();
     let sum = upstream.publish(Crate::new("libc", "1.0.0"));
     let lock = format!(
         "version = 4\n\n[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
     );
-    // In the archive that rustup prefers, and in the other.
+    // In the archive format that rustup prefers, and in the other.
     for release in [
         stable().library_lock(&lock),
         stable().library_lock(&lock).gz_only(),
@@ -349,8 +352,9 @@ fn with_its_sources_the_crates_that_the_standard_library_is_built_from_come_alon
     }
 }
 
+/// See docs/client-behaviour.md R-18.
 #[test]
-fn toolchain_files_that_ask_for_nothing_to_be_fetched_or_cannot_be_read_are_told_apart() {
+fn toolchain_files_without_a_download_and_unreadable_ones_are_reported_differently() {
     let upstream = released(&[&stable()]);
     let tree = folder(&[
         ("a/rust-toolchain.toml", "[toolchain]\npath = '/opt/rust'\n"),
@@ -396,7 +400,7 @@ fn toolchain_files_that_ask_for_nothing_to_be_fetched_or_cannot_be_read_are_told
             .contains("c/rust-toolchain.toml")
     );
 
-    // With all stored, a dry run knows.
+    // Everything is stored, so a dry run can read the manifest.
     let (report, _, _) = run(&site, &upstream, &["warm", "--dry-run", &path]);
     assert_eq!(
         report["components_cached"], report["components"],
@@ -404,8 +408,9 @@ fn toolchain_files_that_ask_for_nothing_to_be_fetched_or_cannot_be_read_are_told
     );
 }
 
+/// See docs/client-behaviour.md R-01.
 #[test]
-fn a_manifest_that_leads_past_larder_is_refused_and_the_fault_is_named() {
+fn manifest_with_urls_past_larder_is_refused_with_the_reason() {
     let upstream = FakeUpstream::start();
     upstream.release(&stable().root("http://mirror.example/static"));
     upstream.release_rustup(&Installer::new("1.29.0"));

@@ -1,4 +1,5 @@
-//! Rows that several benchmarks share: cargo through larder against cargo straight to upstream, and prefetches that no client used.
+//! Rows that several benchmarks share: cargo through larder against cargo straight to upstream, and prefetches that no
+//! client used.
 
 use serde_json::json;
 use testkit::larder::Larder;
@@ -6,7 +7,8 @@ use testkit::larder::Larder;
 use crate::fixture::{Fixture, Took};
 use crate::row::{Row, rounded};
 
-/// A row for unused prefetches: index entries that larder fetched and no client requested, as a share of all its index requests.
+/// A row for unused prefetches: index entries that larder fetched and no client requested, as a share of all its index
+/// requests.
 pub(crate) fn unused_prefetches(what: &str) -> Row {
     let what = format!("read ahead in vain / index requests upstream, {what}");
     Row::ratio(&what, 0.25, 0.1)

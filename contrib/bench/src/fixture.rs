@@ -1,5 +1,5 @@
-//! The fixture of most benchmarks: an upstream at some distance, a project whose packages it has, and cargo and larder set up
-//! to use it.
+//! The fixture of most benchmarks: an upstream at some distance, a project whose packages it has, and cargo and larder
+//! set up to use it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

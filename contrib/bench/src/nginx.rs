@@ -1,4 +1,5 @@
-//! nginx as a cache in front of an upstream: `proxy_cache` with the settings that its guides recommend, and Debian's log format.
+//! nginx as a cache in front of an upstream: `proxy_cache` with the settings that its guides recommend, and Debian's
+//! log format.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The payloads of the hit benchmarks: index entries, crates and a component, of typical and of large size, published by an
-//! upstream without delay.
+//! The payloads of the hit benchmarks: index entries, crates and a component, of typical and of large size, published
+//! by an upstream without delay.
 
 use bytes::Bytes;
 use fake_upstream::{Crate, FakeUpstream, crate_path, index_path};

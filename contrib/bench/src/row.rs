@@ -1,7 +1,7 @@
 //! A row of the table: its samples, their median and spread, and the verdict on the claims. Pure.
 //!
-//! A row may have two claims. `first_claim` must hold since the first release, and the exit code depends on it. `reach` is a
-//! goal: the verdict says whether it was reached.
+//! A row may have two claims. `first_claim` must hold since the first release, and the exit code depends on it. `reach`
+//! is a goal: the verdict says whether it was reached.
 
 use std::fmt::Write as _;
 

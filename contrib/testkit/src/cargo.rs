@@ -72,7 +72,8 @@ impl CargoHome {
         self.run_plain(project, &all)
     }
 
-    /// Runs cargo in the project with these arguments only. Registries come from its home's or the project's configuration.
+    /// Runs cargo in the project with these arguments only. Registries come from its home's or the project's
+    /// configuration.
     #[track_caller]
     pub fn run_plain(&self, project: &Project, arguments: &[impl AsRef<OsStr>]) -> Run {
         let mut command = self.command(project);

@@ -1,4 +1,5 @@
-//! A small HTTP client over raw sockets. It reports whether a body ended as its framing announced, and can send any bytes.
+//! A small HTTP client over raw sockets. It reports whether a body ended as its framing announced, and can send any
+//! bytes.
 //!
 //! The client is blocking, because the servers under test run in other processes or threads.
 
@@ -207,8 +208,8 @@ impl Connection {
         Ok(reply)
     }
 
-    /// [`Connection::receive`] for a body too large for memory: `each` gets its chunks as they arrive, and the reply's body
-    /// stays empty.
+    /// [`Connection::receive`] for a body too large for memory: `each` gets its chunks as they arrive, and the reply's
+    /// body stays empty.
     pub fn receive_chunks(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<Reply> {
         let asked = Instant::now();
         let status_line = self.line()?;
@@ -308,7 +309,8 @@ impl Connection {
 
 /// [`Http::get_h2`] on an open stream, with or without TLS.
 ///
-/// A stream that is reset before its head is an error of that reply. A stream that is reset later gives an incomplete body.
+/// A stream that is reset before its head is an error of that reply. A stream that is reset later gives an incomplete
+/// body.
 pub async fn get_h2_on<S>(stream: S, authority: &str, paths: &[&str]) -> Vec<io::Result<Reply>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

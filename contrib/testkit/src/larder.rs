@@ -57,7 +57,8 @@ impl Site {
         self
     }
 
-    /// Sets an environment variable for all commands. Without it they see only `HOME` and `XDG_*`, in a temporary folder.
+    /// Sets an environment variable for all commands. Without it they see only `HOME` and `XDG_*`, in a temporary
+    /// folder.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
@@ -241,7 +242,8 @@ impl<'site> Larder<'site> {
         self.process.id()
     }
 
-    /// Stops the daemon with SIGTERM, as a service manager does. Fails the test unless it exits with 0. Returns the log.
+    /// Stops the daemon with SIGTERM, as a service manager does. Fails the test unless it exits with 0. Returns the
+    /// log.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.signal("TERM");

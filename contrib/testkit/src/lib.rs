@@ -1,5 +1,5 @@
-//! What larder's integration tests, its benchmark and the fake upstream's tests share: real clients in environments of their
-//! own, and the built larder as a process.
+//! What larder's integration tests, its benchmark and the fake upstream's tests share: real clients in environments of
+//! their own, and the built larder as a process.
 //!
 //! | module | contains |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | [`store`] | the paths of larder's store on disk |
 //! | [`paths`] | the paths that clients request |
 //!
-//! The origin is the crate `fake-upstream`. All helpers panic with a report when a precondition fails, because a test that
-//! cannot run must not pass.
+//! The origin is the crate `fake-upstream`. All helpers panic with a report when a precondition fails, because a test
+//! that cannot run must not pass.
 
 pub mod cargo;
 pub mod http;

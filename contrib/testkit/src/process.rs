@@ -1,6 +1,7 @@
 //! Child processes with a time limit, and waiting for conditions.
 //!
-//! Nothing here waits without a bound: a hanging client or daemon fails the test with its output instead of blocking the run.
+//! Nothing here waits without a bound: a hanging client or daemon fails the test with its output instead of blocking
+//! the run.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -113,7 +114,8 @@ pub fn signal(process: u32, name: &str) {
     );
 }
 
-/// The address in the line that begins with `listening on `. Later lines are read and dropped, so that the pipe never fills.
+/// The address in the line that begins with `listening on `. Later lines are read and dropped, so that the pipe never
+/// fills.
 pub fn announced_url(
     stdout: impl Read + Send + 'static,
     timeout: Duration,
@@ -135,7 +137,8 @@ pub fn announced_url(
         })
 }
 
-/// A loopback address with a free port. If another process takes the port first, the server that was meant to listen fails.
+/// A loopback address with a free port. If another process takes the port first, the server that was meant to listen
+/// fails.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())

@@ -12,8 +12,8 @@ use fake_upstream::sha256;
 
 use crate::larder::Site;
 
-/// Every file below a folder with its content, and every symbolic link with its target, sorted by path. A file that vanishes
-/// during the listing is left out: larder's staged files do.
+/// Every file below a folder with its content, and every symbolic link with its target, sorted by path. A file that
+/// vanishes during the listing is left out: larder's staged files do.
 #[track_caller]
 pub fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;

@@ -1,6 +1,7 @@
 //! Which file depends on which, and the circles among them.
 //!
-//! An edge goes from the file that names something to the file that defines it; re-exports are followed to the definition. A
+//! An edge goes from the file that names something to the file that defines it; re-exports are followed to the
+//! definition. A
 //! `pub use` alone is no edge: it offers a name and does not need it.
 
 use std::collections::{BTreeMap, BTreeSet};

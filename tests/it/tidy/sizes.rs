@@ -1,6 +1,7 @@
 //! Bounds on the length of files and functions, and one definition for each name.
 //!
-//! Each bound has a list of exceptions with reasons. An entry that is no longer needed fails the test, so that the lists shrink.
+//! Each bound has a list of exceptions with reasons. An entry that is no longer needed fails the test, so that the
+//! lists shrink.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +100,8 @@ fn function_name(line: &str) -> Option<&str> {
         .next()
 }
 
-/// The functions of a file with the number of their lines. Relies on rustfmt: the brace that ends a function has its indentation.
+/// The functions of a file with the number of their lines. Relies on rustfmt: the brace that ends a function has its
+/// indentation.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let mut found = Vec::new();

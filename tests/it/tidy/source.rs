@@ -1,7 +1,8 @@
 //! A rough parser for Rust sources: enough to find the paths that a file names, without resolving types.
 //!
-//! The parser works on the production part of a file, which is everything before `#[cfg(test)] mod tests`. Comments and literals
-//! are blanked first, so that a path in a comment is no dependency. Paths inside macro calls (`select!`, `debug!`) count.
+//! The parser works on the production part of a file, which is everything before `#[cfg(test)] mod tests`. Comments and
+//! literals are blanked first, so that a path in a comment is no dependency. Paths inside macro calls (`select!`,
+//! `debug!`) count.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -14,8 +14,8 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
             reach,
         );
         let mut unused = unused_prefetches(&format!("{what}, larder empty"));
-        // Stores are deleted at the end: on ext4 without a journal, creating a file scans all inodes that were deleted within the
-        // last minute, one by one. A user's larder never meets that.
+        // Stores are deleted at the end: on ext4 without a journal, creating a file scans all inodes that were deleted
+        // within the last minute, one by one. A user's larder never meets that.
         let sites: Vec<_> = (0..context.rounds).map(|_| fixture.site()).collect();
         for site in &sites {
             let direct = fixture.direct(task);

@@ -1,6 +1,7 @@
 //! The benchmark `hits`: larder and nginx serve the same stored bytes, and both write an access log.
 //!
-//! Before the first measurement, both must have given the right answer. Upstream must receive no request during the measurements.
+//! Before the first measurement, both must have given the right answer. Upstream must receive no request during the
+//! measurements.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

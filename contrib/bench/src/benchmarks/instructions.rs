@@ -1,6 +1,8 @@
-//! The benchmark `instructions`: instructions and system calls per hit. Counts do not depend on the machine's load, unlike times.
+//! The benchmark `instructions`: instructions and system calls per hit. Counts do not depend on the machine's load,
+//! unlike times.
 //!
-//! valgrind counts instructions, in user space only. strace counts system calls. Both observe one client with one connection.
+//! valgrind counts instructions, in user space only. strace counts system calls. Both observe one client with one
+//! connection.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};

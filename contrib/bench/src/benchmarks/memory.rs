@@ -1,4 +1,5 @@
-//! The benchmark `memory`: larder's resident memory, just started, idle after work, and at its peak under large downloads.
+//! The benchmark `memory`: larder's resident memory, just started, idle after work, and at its peak under large
+//! downloads.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The benchmark `million`: the time until larder is ready on a store with a million files.
 //!
-//! The files are hard links to one index entry and one crate. Larder does not read them at start; the benchmark shows whether
-//! their number matters.
+//! The files are hard links to one index entry and one crate. Larder does not read them at start; the benchmark shows
+//! whether their number matters.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The benchmark `others`: larder beside other caches of crates.io, as far as they are installed. The rows have no claims.
+//! The benchmark `others`: larder beside other caches of crates.io, as far as they are installed. The rows have no
+//! claims.
 //!
 //! [`OTHERS`] describes how each cache is started and its paths, as its own guide says.
 

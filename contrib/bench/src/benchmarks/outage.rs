@@ -1,4 +1,5 @@
-//! The benchmark `outage`: upstream drops all packets. larder notices it either when it dials, or on a connection that was in use.
+//! The benchmark `outage`: upstream drops all packets. larder notices it either when it dials, or on a connection that
+//! was in use.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! What larder learns from the manifest that it handed out: the hashes of components, and which of them rustup will ask
-//! for next.
+//! Install prefetch: larder uses the manifest that it served for the checksums of components, and to prefetch the rest
+//! of the profile that rustup is installing.
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Toolchain, WASM};
 
@@ -38,7 +38,7 @@ fn install(rustup: &Rustup, larder: &Larder<'_>, more: &[&str]) {
     run(rustup, larder, &[&INSTALL[..], more].concat()).assert_success();
 }
 
-/// Gets the manifest as rustup does.
+/// Requests the manifest as rustup does.
 #[track_caller]
 fn take_manifest(larder: &Larder<'_>) {
     for path in [&format!("{MANIFEST}.sha256"), MANIFEST] {
@@ -46,7 +46,7 @@ fn take_manifest(larder: &Larder<'_>) {
     }
 }
 
-/// What was asked of upstream about archives, sorted: `cargo rustc`, sidecars with `.sha256`.
+/// Upstream's requests for archives, sorted, by package: `cargo rustc`; checksum files end with `.sha256`.
 fn archives(upstream: &FakeUpstream) -> String {
     let mut names: Vec<_> = upstream
         .requests()
@@ -69,7 +69,7 @@ fn archives(upstream: &FakeUpstream) -> String {
 }
 
 #[test]
-fn an_install_costs_one_request_for_each_archive_and_none_for_a_sidecar() {
+fn install_requests_each_archive_once_and_no_checksum_file() {
     for format in ["upstream", "gz"] {
         let upstream = released();
         let site = site(&upstream);
@@ -83,7 +83,7 @@ fn an_install_costs_one_request_for_each_archive_and_none_for_a_sidecar() {
 }
 
 #[test]
-fn a_mirror_without_sidecars_of_components_is_good_enough() {
+fn mirror_without_checksum_files_of_components_suffices() {
     let upstream = released();
     for matcher in [".tar.xz.sha256", ".tar.gz.sha256"] {
         upstream.fault(matcher, Fault::Status(404));
@@ -94,7 +94,7 @@ fn a_mirror_without_sidecars_of_components_is_good_enough() {
     install(&rustup, &larder, &["default", "-t", WASM]);
     larder.wait_until_idle();
 
-    // Nobody asks the new process for the manifest: it knows it from the store.
+    // No client requests the manifest from the new process, which reads it from the store.
     let larder = larder.restart(&["--dist-server", upstream.base_url().trim_end_matches('/')]);
     upstream.forget_requests();
     run(&rustup, &larder, &["component", "add", "rust-src"]).assert_success();
@@ -102,9 +102,9 @@ fn a_mirror_without_sidecars_of_components_is_good_enough() {
     assert_eq!(archives(&upstream), "rust-src");
 }
 
-/// As it is with rustup's own server since 1.96: rustup adds components by the manifest that it installed by.
+/// rustup's own server has no checksum files since 1.96, and rustup adds components by its copy of the manifest.
 #[test]
-fn without_sidecar_and_manifest_at_hand_the_manifest_of_the_day_is_fetched() {
+fn missing_checksum_file_and_manifest_make_larder_fetch_the_dated_manifest() {
     let upstream = released();
     for matcher in [".tar.xz.sha256", ".tar.gz.sha256"] {
         upstream.fault(matcher, Fault::Status(404));
@@ -127,8 +127,9 @@ fn without_sidecar_and_manifest_at_hand_the_manifest_of_the_day_is_fetched() {
     );
 }
 
+/// See docs/client-behaviour.md R-21.
 #[test]
-fn offline_a_stored_component_can_be_added_to_a_toolchain_without_asking_for_the_manifest() {
+fn stored_component_can_be_added_offline_without_a_manifest_request() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -144,8 +145,9 @@ fn offline_a_stored_component_can_be_added_to_a_toolchain_without_asking_for_the
     run(&rustup, &larder, &["component", "add", "rust-src"]).assert_failure();
 }
 
+/// See docs/client-behaviour.md.
 #[test]
-fn the_first_component_leads_to_the_rest_of_the_smallest_profile() {
+fn first_component_prefetches_the_rest_of_the_smallest_profile() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -173,8 +175,9 @@ fn the_first_component_leads_to_the_rest_of_the_smallest_profile() {
     assert_eq!(archives(&upstream), "cargo rust-std rustc");
 }
 
+/// See docs/client-behaviour.md.
 #[test]
-fn a_larger_profile_is_believed_in_when_two_of_its_own_components_were_asked_for() {
+fn two_components_of_a_larger_profile_prefetch_that_profile() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -195,9 +198,9 @@ fn a_larger_profile_is_believed_in_when_two_of_its_own_components_were_asked_for
     });
 }
 
-/// Whether all that was fetched ahead was asked for in the end, and how much that was.
+/// Installs, and fails unless a client requested all prefetched archives. `is_expected` checks their number.
 #[track_caller]
-fn check_waste(more: &[&str], ahead: impl Fn(u64) -> bool) {
+fn check_no_unused_prefetch(more: &[&str], is_expected: impl Fn(u64) -> bool) {
     let upstream = FakeUpstream::builder()
         .delay(std::time::Duration::from_millis(50))
         .start();
@@ -208,24 +211,25 @@ fn check_waste(more: &[&str], ahead: impl Fn(u64) -> bool) {
     larder.wait_until_idle();
     let (fetched, asked) = (larder.request_count(FETCHED), larder.request_count(ASKED));
     assert_eq!(fetched, asked, "{more:?}");
-    assert!(ahead(fetched), "{more:?}: {fetched}");
+    assert!(is_expected(fetched), "{more:?}: {fetched}");
 }
 
 #[test]
-fn nothing_is_fetched_in_vain_for_a_profile() {
-    check_waste(&["minimal"], |ahead| (1..=2).contains(&ahead));
-    check_waste(&["default"], |ahead| (2..=3).contains(&ahead));
+fn prefetch_of_a_profile_is_used_completely() {
+    check_no_unused_prefetch(&["minimal"], |fetched| (1..=2).contains(&fetched));
+    check_no_unused_prefetch(&["default"], |fetched| (2..=3).contains(&fetched));
 }
 
 #[test]
-fn nothing_is_fetched_in_vain_for_a_profile_with_extras() {
-    let some = |ahead| ahead >= 1;
-    check_waste(&["minimal", "-c", "clippy", "-c", "rustfmt"], some);
-    check_waste(&["minimal", "-c", "rust-src", "-t", WASM], some);
+fn prefetch_of_a_profile_with_components_and_targets_is_used_completely() {
+    let some = |fetched| fetched >= 1;
+    check_no_unused_prefetch(&["minimal", "-c", "clippy", "-c", "rustfmt"], some);
+    check_no_unused_prefetch(&["minimal", "-c", "rust-src", "-t", WASM], some);
 }
 
+/// See docs/client-behaviour.md R-21.
 #[test]
-fn what_is_added_to_a_toolchain_leads_to_nothing() {
+fn adding_a_component_prefetches_no_other() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -244,16 +248,16 @@ fn what_is_added_to_a_toolchain_leads_to_nothing() {
 }
 
 #[test]
-fn who_never_took_the_manifest_gets_what_he_asks_for_and_nothing_follows() {
+fn client_without_the_manifest_causes_no_prefetch() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    // Known, since it was taken, but by another process.
+    // The manifest is stored, but another process served it.
     take_manifest(&larder);
     larder.wait_until_idle();
     let larder = larder.restart(&["--dist-server", upstream.base_url().trim_end_matches('/')]);
     assert_eq!(larder.get(&xz("rust-std", HOST)).status, 200);
-    // Only looked whether there is a new one.
+    // The client only checks for a new release.
     assert_eq!(larder.get(&format!("{MANIFEST}.sha256")).status, 200);
     assert_eq!(larder.get(&xz("cargo", HOST)).status, 200);
     larder.wait_until_idle();
@@ -262,7 +266,7 @@ fn who_never_took_the_manifest_gets_what_he_asks_for_and_nothing_follows() {
 }
 
 #[test]
-fn what_is_stored_is_not_fetched_ahead() {
+fn stored_archives_are_not_prefetched() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -277,7 +281,7 @@ fn what_is_stored_is_not_fetched_ahead() {
 }
 
 #[test]
-fn who_installs_an_older_generation_is_served_by_its_hashes_after_a_release() {
+fn install_of_an_older_generation_is_verified_by_its_own_checksums_after_a_release() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &["--max-age", "0s"]);
@@ -292,11 +296,11 @@ fn who_installs_an_older_generation_is_served_by_its_hashes_after_a_release() {
 }
 
 #[test]
-fn a_component_that_the_manifest_has_another_hash_for_never_ends_as_a_whole() {
+fn component_with_another_hash_than_in_the_manifest_is_never_complete() {
     let upstream = released();
     let toolchain = toolchain().padding("rustc", 3_000_000);
     upstream.release(&toolchain);
-    // Bytes and sidecar change, the manifest does not.
+    // The bytes and the checksum file change; the manifest does not.
     let path = xz("rustc", HOST);
     let mut body = toolchain
         .archives()
@@ -325,12 +329,12 @@ fn a_component_that_the_manifest_has_another_hash_for_never_ends_as_a_whole() {
         &[&INSTALL[..], &["minimal"]].concat(),
     );
     failed.assert_failure();
-    check_kept_is_sound(&site, &larder);
+    check_blobs_match_their_names(&site, &larder);
 }
 
-/// Each blob's name is the hash of its bytes.
+/// Fails unless each blob's name is the hash of its bytes.
 #[track_caller]
-fn check_kept_is_sound(site: &Site, larder: &Larder<'_>) {
+fn check_blobs_match_their_names(site: &Site, larder: &Larder<'_>) {
     larder.wait_until_idle();
     let folder = site.store().join("v1/blobs");
     for (path, bytes) in testkit::store::files(&folder) {
@@ -339,7 +343,7 @@ fn check_kept_is_sound(site: &Site, larder: &Larder<'_>) {
     }
 }
 
-/// An install while this happens to rustc, and another afterwards.
+/// Installs with this fault on rustc, then without.
 #[track_caller]
 fn check_recovery(fault: Fault) {
     let upstream = released();
@@ -350,17 +354,17 @@ fn check_recovery(fault: Fault) {
     let rustup = Rustup::without_toolchain().variable("RUSTUP_MAX_RETRIES", "0");
     let minimal = [&INSTALL[..], &["minimal"]].concat();
     run(&rustup, &larder, &minimal).assert_failure();
-    check_kept_is_sound(&site, &larder);
+    check_blobs_match_their_names(&site, &larder);
     upstream.clear_faults();
     wait_until("upstream counts as well again", || {
         larder.get(&xz("rustc", HOST)).complete
     });
     run(&rustup, &larder, &minimal).assert_success();
-    check_kept_is_sound(&site, &larder);
+    check_blobs_match_their_names(&site, &larder);
 }
 
 #[test]
-fn a_component_that_was_cut_or_wrong_is_not_kept_and_the_next_try_succeeds() {
+fn cut_or_wrong_component_is_not_stored_and_the_next_install_succeeds() {
     std::thread::scope(|scope| {
         for fault in [
             Fault::FlipByte(2_000_000),
@@ -374,7 +378,7 @@ fn a_component_that_was_cut_or_wrong_is_not_kept_and_the_next_try_succeeds() {
 }
 
 #[test]
-fn twenty_rustups_at_once_cost_one_fetch_of_each_archive() {
+fn twenty_concurrent_rustups_fetch_each_archive_once() {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -389,7 +393,7 @@ fn twenty_rustups_at_once_cost_one_fetch_of_each_archive() {
 }
 
 #[test]
-fn four_at_a_time_are_fetched_ahead_and_clients_pass_them() {
+fn prefetch_has_four_permits_and_client_requests_bypass_them() {
     let upstream = released();
     let toolchains = [
         toolchain(),
@@ -409,7 +413,7 @@ fn four_at_a_time_are_fetched_ahead_and_clients_pass_them() {
         assert!(larder.get(&cargo).complete);
     }
     gate.wait_for(4);
-    // Those of the third have to wait, but not for long if somebody wants them now.
+    // Prefetches of the third install wait for a permit. A client's request for one of them does not.
     let rust_std = format!("{}.xz", toolchains[2].archive_path("rust-std", HOST));
     assert_eq!(upstream.requests_for(&rust_std), 0);
     assert_eq!(gate.waiting(), 4);

@@ -1,4 +1,4 @@
-//! Index entries that are fetched or revalidated before cargo asks for them: which, and how often.
+//! Prefetch of index entries that cargo will request next: the choice of entries, and the number of requests.
 
 use std::fs::File;
 use std::thread;
@@ -11,14 +11,15 @@ use testkit::paths::entry;
 use testkit::process::wait_until;
 use testkit::store::entry_file;
 
-/// Of two answers that are so far apart, the second does not belong to the first one's burst.
-const LONGER_THAN_LATELY: Duration = Duration::from_millis(2_500);
+/// Longer than the time in which two answers belong to one burst.
+const LONGER_THAN_BURST: Duration = Duration::from_millis(2_500);
 
-/// `many` has nine series; the first needs `deep`, the last `shallow`, and those between nothing. `left` wants the first,
-/// `right` the last, and `both` wants both of them.
+/// Publishes `many` with nine compatible series: the first depends on `deep`, the last on `shallow`, the others on
+/// nothing.
+/// `left` wants the first series, `right` the last, and `both` wants both.
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();
-    // Old ones: what is new makes its dependencies due once more.
+    // Old versions: a new one would invalidate its dependencies.
     let publish = |name, version: &str, deps: &[(&str, &str)]| {
         let new = Crate::new(name, version).pubtime("2020-01-01T00:00:00Z");
         let with_deps = deps.iter().fold(new, |new, (dep, req)| new.dep(dep, req));
@@ -37,8 +38,9 @@ fn upstream() -> FakeUpstream {
     upstream
 }
 
+/// See docs/client-behaviour.md C-20, C-21.
 #[test]
-fn the_version_that_is_wanted_says_what_will_be_asked_for_next() {
+fn wanted_version_determines_the_prefetched_dependencies() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -51,7 +53,7 @@ fn the_version_that_is_wanted_says_what_will_be_asked_for_next() {
 }
 
 #[test]
-fn whoever_wants_another_version_of_the_same_crate_leads_elsewhere() {
+fn another_wanted_version_of_the_same_crate_prefetches_its_own_dependencies() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = site.serve(&[]);
@@ -66,7 +68,7 @@ fn whoever_wants_another_version_of_the_same_crate_leads_elsewhere() {
 }
 
 #[test]
-fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
+fn stale_entries_are_revalidated_concurrently_and_once_each() {
     let upstream = upstream();
     let site = site(&upstream);
     let names = ["both", "left", "right", "many", "deep", "shallow"];
@@ -85,7 +87,7 @@ fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
 
     let larder = site.serve(&["--max-age", "0s"]);
     upstream.forget_requests();
-    // Nobody can be answered before all have asked.
+    // Upstream answers no request before all have arrived.
     let gate = upstream.gate("/");
     thread::scope(|scope| {
         let client = scope.spawn(|| larder.get(&entry("both")));
@@ -107,10 +109,10 @@ fn all_that_is_stale_is_asked_about_at_once_and_each_only_once() {
 }
 
 #[test]
-fn what_needs_itself_is_not_asked_about_for_ever() {
+fn prefetch_of_a_dependency_circle_ends() {
     let upstream = FakeUpstream::builder()
         .max_age(Some(0))
-        .delay(LONGER_THAN_LATELY)
+        .delay(LONGER_THAN_BURST)
         .start();
     upstream.fault_times("/index/", 100, Fault::OtherTag);
     let publish = |name, dep| {
@@ -123,7 +125,7 @@ fn what_needs_itself_is_not_asked_about_for_ever() {
     let larder = site.serve(&["--patience", "10s"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
     larder.wait_until_idle();
-    // Each once, and once more at most where the other led to it when it was old already.
+    // One request each, and at most one more if the other entry's prefetch found it stale.
     let asked = upstream.requests_for("/index/");
     assert!((2..=4).contains(&asked), "{:?}", upstream.requests());
     larder.stop();
