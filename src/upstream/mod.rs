@@ -42,7 +42,7 @@ use reqwest::{Certificate, Response, Version};
 use url::Url;
 
 use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
-use pool::{ClientKind, ConnectionPool};
+use pool::{ClientProtocol, ConnectionPool};
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
 
 pub use failure::{Failure, FailureKind};
@@ -183,7 +183,7 @@ impl Upstream {
     /// Sends one request over the protocol that suits it, and waits for the response head.
     async fn send(&self, get: &Get, url: &Url) -> Result<Response, Failure> {
         if get.range.is_some() {
-            return self.pool.send(ClientKind::Http1Only, get, url).await;
+            return self.pool.send(ClientProtocol::Http1Only, get, url).await;
         }
         let origin = Origin::from(url);
         if url.scheme() == "https" {
@@ -215,7 +215,7 @@ impl Upstream {
         let dial_timeout = self.options.dial_timeout;
         let sent = tokio::select! {
             biased;
-            sent = self.pool.send(ClientKind::Http2(slot.index), get, url) => sent,
+            sent = self.pool.send(ClientProtocol::Http2(slot.index), get, url) => sent,
             // The grace is as long as a dial of this request's own could take.
             event = watcher.next_event(dial_timeout) => match event {
                 OriginEvent::DialFailed { failure, .. } => return Err(failure),
@@ -261,7 +261,7 @@ impl Upstream {
             permit = self.pool.http1_permit() => permit,
             failure = first_failed_dial(&mut watcher) => return Err(failure),
         };
-        let sent = self.pool.send(ClientKind::Negotiated, get, url).await;
+        let sent = self.pool.send(ClientProtocol::Negotiated, get, url).await;
         match &sent {
             Ok(response) if url.scheme() == "https" => {
                 let version = if response.version() < Version::HTTP_2 {

@@ -2,9 +2,9 @@
 //!
 //! | client | protocol | used for |
 //! |---|---|---|
-//! | [`ClientKind::Http2`], up to [`MAX_HTTP2_CONNECTIONS`] slots | HTTP/2 only | https upstreams, except those known not to speak it |
-//! | [`ClientKind::Negotiated`] | whatever TLS negotiates | http upstreams, and https upstreams without HTTP/2 |
-//! | [`ClientKind::Http1Only`] | HTTP/1.1 | ranges of a large body |
+//! | [`ClientProtocol::Http2`], up to [`MAX_HTTP2_CONNECTIONS`] slots | HTTP/2 only | https upstreams, except those known not to speak it |
+//! | [`ClientProtocol::Negotiated`] | whatever TLS negotiates | http upstreams, and https upstreams without HTTP/2 |
+//! | [`ClientProtocol::Http1Only`] | HTTP/1.1 | ranges of a large body |
 //!
 //! A client that may speak either protocol learns only from the first response that requests can share a connection, and
 //! opens one connection per request until then. The HTTP/2 clients know before: a burst waits for one dial and opens one
@@ -64,7 +64,7 @@ struct Clients {
 
 /// A client of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientKind {
+pub(super) enum ClientProtocol {
     /// HTTP/2 only, by slot.
     Http2(usize),
     /// HTTP/1.1 or HTTP/2.
@@ -76,7 +76,7 @@ pub(super) enum ClientKind {
 impl ConnectionPool {
     /// Builds one client, which checks the root certificates. Opens no connection.
     pub(super) fn new(dial_timeout: Duration, roots: Vec<Certificate>) -> reqwest::Result<Self> {
-        let negotiated = build(dial_timeout, &roots, ClientKind::Negotiated)?;
+        let negotiated = build(dial_timeout, &roots, ClientProtocol::Negotiated)?;
         Ok(Self {
             dial_timeout,
             roots,
@@ -118,12 +118,12 @@ impl ConnectionPool {
     /// Sends `get` to `url` and waits for the response head, without following redirects.
     pub(super) async fn send(
         &self,
-        kind: ClientKind,
+        protocol: ClientProtocol,
         get: &Get,
         url: &Url,
     ) -> Result<Response, Failure> {
         let failed = |error| classify(&error).at(url);
-        let client = self.client(kind).map_err(failed)?;
+        let client = self.client(protocol).map_err(failed)?;
         let request = client.get(url.clone()).headers(get.headers()).send();
         match tokio::time::timeout(get.read_timeout, request).await {
             Ok(response) => response.map_err(failed),
@@ -134,17 +134,17 @@ impl ConnectionPool {
         }
     }
 
-    fn client(&self, kind: ClientKind) -> reqwest::Result<Client> {
+    fn client(&self, protocol: ClientProtocol) -> reqwest::Result<Client> {
         let mut clients = self.clients.lock();
-        let place = match kind {
-            ClientKind::Http2(slot) => &mut clients.http2[slot],
-            ClientKind::Negotiated => &mut clients.negotiated,
-            ClientKind::Http1Only => &mut clients.http1,
+        let place = match protocol {
+            ClientProtocol::Http2(slot) => &mut clients.http2[slot],
+            ClientProtocol::Negotiated => &mut clients.negotiated,
+            ClientProtocol::Http1Only => &mut clients.http1,
         };
         if let Some(client) = place {
             return Ok(client.clone());
         }
-        let client = build(self.dial_timeout, &self.roots, kind)?;
+        let client = build(self.dial_timeout, &self.roots, protocol)?;
         Ok(place.insert(client).clone())
     }
 }
@@ -166,13 +166,13 @@ impl Drop for ConnectionSlot<'_> {
 fn build(
     dial_timeout: Duration,
     roots: &[Certificate],
-    kind: ClientKind,
+    protocol: ClientProtocol,
 ) -> reqwest::Result<Client> {
     let builder = Client::builder();
-    let builder = match kind {
-        ClientKind::Http2(_) => builder.http2_prior_knowledge(),
-        ClientKind::Negotiated => builder,
-        ClientKind::Http1Only => builder.http1_only(),
+    let builder = match protocol {
+        ClientProtocol::Http2(_) => builder.http2_prior_knowledge(),
+        ClientProtocol::Negotiated => builder,
+        ClientProtocol::Http1Only => builder.http1_only(),
     };
     builder
         .user_agent(concat!(
