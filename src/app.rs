@@ -5,7 +5,7 @@
 //!            ──> Upstream ──┴──> Cache ──> Server
 //! ```
 //!
-//! Every command starts from the same [`App`]. [`Mode`] says what kind of client the cache has: the daemon's clients get
+//! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's clients get
 //! their answer before it is written and profit from prefetching; `warm` waits until everything is written; the
 //! other commands only read and never contact upstream. [`StopSignals`] turns SIGINT and SIGTERM into futures.
 
@@ -42,7 +42,7 @@ pub struct App {
 
 /// How a command uses the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum AppMode {
     /// Serves clients: prefetches, and answers before it writes. Offline if the settings say so.
     Daemon,
     /// Fills the store and waits until everything is written.
@@ -67,7 +67,7 @@ impl App {
     ///
     /// # Errors
     /// A store that cannot be used, or root certificates that cannot be read.
-    pub fn build(settings: &Settings, mode: Mode) -> Result<Self, AppError> {
+    pub fn build(settings: &Settings, mode: AppMode) -> Result<Self, AppError> {
         let store = Arc::new(Store::open(&settings.store)?);
         let upstreams = Upstreams {
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
@@ -106,21 +106,21 @@ impl App {
     }
 }
 
-fn cache_options(settings: &Settings, mode: Mode) -> CacheOptions {
+fn cache_options(settings: &Settings, mode: AppMode) -> CacheOptions {
     CacheOptions {
         is_offline: match mode {
-            Mode::Daemon => settings.is_offline,
-            Mode::Warm => false,
-            Mode::Local => true,
+            AppMode::Daemon => settings.is_offline,
+            AppMode::Warm => false,
+            AppMode::Local => true,
         },
         max_age: settings.max_age,
         upstream_timeout: settings.upstream_timeout,
         offline_view: !settings.full_index,
         writers: match mode {
-            Mode::Daemon => DAEMON_WRITERS,
-            Mode::Warm | Mode::Local => WARM_WRITERS,
+            AppMode::Daemon => DAEMON_WRITERS,
+            AppMode::Warm | AppMode::Local => WARM_WRITERS,
         },
-        has_clients: mode == Mode::Daemon,
+        has_clients: mode == AppMode::Daemon,
     }
 }
 

@@ -1,33 +1,40 @@
-//! The command line: clap types and help text. What it means is `config`'s business, behaviour is others'.
+//! The command line: clap types and help texts.
+//!
+//! Clap fills [`Cli`] from arguments and from the `LARDER_*` variables beside each flag. Nothing here has an effect:
+//! [`crate::config`] merges the values with the settings file, and [`crate::commands`] acts on them. The values that flags
+//! share with the settings file ([`ToolchainFormat`], [`H2cListeners`]) are defined here and converted there.
+//!
+//! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::{resource::dist::ArchiveFormat, server::H2c};
+use serde::Deserialize;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
-/// `larder serve` is a registry for cargo that fetches each crate once and keeps it. `larder warm` fills it from your
-/// projects' lock files, `larder check` tells what is missing, and `larder serve --offline` needs no network at all.
+/// `larder serve` is a caching registry for cargo and a caching dist server for rustup: it downloads each file once and
+/// stores it. `larder warm` fills the store from your projects' lock files. `larder check` lists what is missing. `larder
+/// serve --offline` works without a network.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, max_term_width = 100, after_help = AFTER)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]
-    pub shared: Shared,
-    /// What to do.
+    pub shared: GlobalFlags,
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-const AFTER: &str = "Every setting has a flag, a LARDER_* variable and a key of the same name in the settings file; a flag beats the \
-                     variable, the variable beats the file.\n\nExit codes: 0 done, 1 failed or incomplete, 2 wrong usage.";
+const AFTER: &str = "Every setting has a flag, a LARDER_* variable and a key of the same name in the settings file. The flag beats \
+                     the variable, the variable beats the file.\n\nExit codes: 0 done, 1 failed or incomplete, 2 wrong usage.";
 
 /// Flags that every command takes.
 #[derive(Debug, Default, Args)]
-pub struct Shared {
-    /// Settings file [default: larder/config.toml in the user's config folder]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalFlags {
+    /// Settings file, TOML [default: larder/config.toml in the user's config folder]
     #[arg(
         long,
         value_name = "FILE",
@@ -36,7 +43,7 @@ pub struct Shared {
         hide_env = true
     )]
     pub config: Option<PathBuf>,
-    /// Where everything is kept [default: larder in the user's cache folder]
+    /// Folder of the store [default: larder in the user's cache folder]
     #[arg(
         long,
         value_name = "PATH",
@@ -45,10 +52,10 @@ pub struct Shared {
         hide_env = true
     )]
     pub store: Option<String>,
-    /// Cap of the time an index entry is served without asking upstream [default: 60s]
+    /// Longest time an index entry is served without revalidation, whatever upstream allows [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "LARDER_MAX_AGE", global = true, hide_env = true)]
     pub max_age: Option<Duration>,
-    /// Upstream of crates.io; `sparse+` is accepted [default: crates.io itself]
+    /// Upstream index for crates.io, with or without `sparse+` [default: crates.io itself]
     #[arg(
         long,
         value_name = "URL",
@@ -57,7 +64,7 @@ pub struct Shared {
         hide_env = true
     )]
     pub index: Option<String>,
-    /// Upstream of toolchains, as `RUSTUP_DIST_SERVER` would name it [default: rustup's own]
+    /// Upstream server for toolchains, like `RUSTUP_DIST_SERVER` [default: rustup's own]
     #[arg(
         long,
         value_name = "URL",
@@ -66,7 +73,7 @@ pub struct Shared {
         hide_env = true
     )]
     pub dist_server: Option<String>,
-    /// Upstream of rustup itself, as `RUSTUP_UPDATE_ROOT` would name it [default: `rustup` below the dist server]
+    /// Upstream server for rustup itself, like `RUSTUP_UPDATE_ROOT` [default: `rustup` below the dist server]
     #[arg(
         long,
         value_name = "URL",
@@ -75,8 +82,9 @@ pub struct Shared {
         hide_env = true
     )]
     pub update_root: Option<String>,
-    /// Which archives toolchain manifests offer: `gz` unpacks three to four times as fast as what rustup would choose, for 65 %
-    /// more bytes, and without larder the next update of such a toolchain fetches everything once [default: upstream]
+    /// Archive format that toolchain manifests offer. `gz` installs three to four times as fast as `upstream` and downloads
+    /// 65 % more bytes; without larder, the next update of such a toolchain downloads every component again
+    /// [default: upstream]
     #[arg(
         long,
         value_name = "FORMAT",
@@ -84,8 +92,8 @@ pub struct Shared {
         global = true,
         hide_env = true
     )]
-    pub toolchain_format: Option<ArchiveFormat>,
-    /// Extra root certificates for upstream, PEM
+    pub toolchain_format: Option<ToolchainFormat>,
+    /// File with further root certificates for upstream, PEM [default: none]
     #[arg(
         long,
         value_name = "PEM",
@@ -94,7 +102,7 @@ pub struct Shared {
         hide_env = true
     )]
     pub ca_file: Option<PathBuf>,
-    /// Host that upstream may redirect to besides the configured ones; repeatable
+    /// Host that upstream may redirect to besides the configured hosts; repeatable [default: none]
     #[arg(
         long,
         value_name = "HOST",
@@ -104,37 +112,46 @@ pub struct Shared {
         hide_env = true
     )]
     pub redirect_host: Vec<String>,
-    /// How long a dial to upstream may take, and how long a request waits for upstream when a stale copy is at hand
-    /// [default: 2s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "LARDER_PATIENCE", global = true, hide_env = true)]
-    pub patience: Option<Duration>,
-    /// Print one JSON document on stdout
+    /// Time limit for connecting to upstream, and for its answer when a stale copy is stored [default: 2s]
+    #[arg(long, alias = "patience", value_name = "DURATION", value_parser = humantime::parse_duration, env = "LARDER_UPSTREAM_TIMEOUT", global = true, hide_env = true)]
+    pub upstream_timeout: Option<Duration>,
+    /// Print one JSON document to stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say less; twice: only errors
+    /// Print less; twice: only errors
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub quiet: u8,
-    /// Say more; twice: everything
+    /// Print more; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
     pub verbose: u8,
 }
 
-/// What to do.
+/// Archive formats for `--toolchain-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolchainFormat {
+    /// Every format that upstream offers; rustup takes the smallest
+    Upstream,
+    /// gzip only
+    Gz,
+}
+
+/// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the daemon: a registry for cargo that fetches what it lacks and keeps it
+    /// Run the daemon: a registry for cargo and a dist server for rustup that stores what it downloads
     Serve(Serve),
-    /// Fetch all that the projects below PATH need, crates and toolchains, before the network goes away
+    /// Download everything that the projects below PATH need: crates and toolchains
     Warm(Warm),
-    /// Tell whether the projects below PATH could be built offline, and what is missing
+    /// Check whether the projects below PATH can be built offline, and list what is missing
     Check(Check),
-    /// Tell what is stored and whether a daemon runs
+    /// Show what is stored and whether a daemon is running
     Status,
-    /// Settings for cargo, rustup and container builds
+    /// Print settings for cargo, rustup and container builds
     Client(Client),
     /// Print a completion script for a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -153,15 +170,15 @@ pub struct Serve {
         hide_env = true
     )]
     pub listen: Vec<SocketAddr>,
-    /// Never ask upstream: serve what is stored, however old
+    /// Never contact upstream: serve what is stored, stale or not [default: false]
     #[arg(long, env = "LARDER_OFFLINE", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub offline: Option<bool>,
-    /// Whether, offline, index entries are shown as upstream left them; otherwise versions whose crate is not stored are
-    /// marked as yanked, so that resolves choose what is there
+    /// Serve index entries unchanged while upstream is unreachable. Without it, versions whose crate is not stored are marked
+    /// as yanked, so that new resolutions choose stored versions [default: false]
     #[arg(long, env = "LARDER_FULL_INDEX", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub full_index: Option<bool>,
-    /// Host name by which clients may know this larder; repeatable. Loopback names, the addresses listened on and names
-    /// that end in `.internal` need no mention
+    /// Host name by which clients may address this daemon; repeatable [default: loopback names, the addresses listened on and
+    /// names that end in `.internal`, which are always accepted]
     #[arg(
         long,
         value_name = "HOST",
@@ -170,24 +187,36 @@ pub struct Serve {
         hide_env = true
     )]
     pub allow_host: Vec<String>,
-    /// Where cargo's upgrade to HTTP/2 is accepted [default: loopback]
+    /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE", env = "LARDER_H2C", hide_env = true)]
-    pub h2c: Option<H2c>,
+    pub h2c: Option<H2cListeners>,
+}
+
+/// Listeners for `--h2c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum H2cListeners {
+    /// Loopback addresses only
+    Loopback,
+    /// All addresses
+    On,
+    /// No address
+    Off,
 }
 
 impl Serve {
-    /// The flags that `larder serve` would have here if none were given.
+    /// The flags that `larder serve` without arguments would have here, from its variables.
     ///
     /// # Errors
-    /// A variable that cannot be read.
+    /// A variable with a value that clap refuses.
     pub fn from_variables() -> Result<Self, clap::Error> {
         #[derive(Parser)]
         #[command(name = "larder")]
-        struct Alone {
+        struct ServeOnly {
             #[command(flatten)]
             serve: Serve,
         }
-        Alone::try_parse_from(["larder"]).map(|alone| alone.serve)
+        ServeOnly::try_parse_from(["larder"]).map(|only| only.serve)
     }
 }
 
@@ -196,17 +225,17 @@ impl Serve {
 pub struct Warm {
     /// Folders, lock files, manifests or toolchain files [default: .]
     pub path: Vec<PathBuf>,
-    /// Tell what would be fetched, and fetch nothing
+    /// List what would be downloaded, and download nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Fetches at a time [default: 64]
+    /// Number of parallel downloads [default: 64]
     #[arg(long, value_name = "N", env = "LARDER_JOBS", hide_env = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// Ask upstream about every index entry, stored or not
+    /// Revalidate every index entry, however fresh
     #[arg(long)]
     pub refresh: bool,
-    /// Fetch only the crates that a build for this target needs, and for the toolchains named the standard library for it;
-    /// repeatable
+    /// Download only crates that a build for this target needs, and its standard library for the toolchains named; repeatable
+    /// [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE")]
     pub target: Vec<String>,
     /// Toolchains.
@@ -217,14 +246,14 @@ pub struct Warm {
 /// Flags about toolchains, of `warm` and `check`.
 #[derive(Debug, Args)]
 pub struct Toolchains {
-    /// A toolchain as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. With it and
-    /// without PATH, no projects are looked at
+    /// Toolchain, as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. Without PATH,
+    /// projects are then left out
     #[arg(long, value_name = "CHANNEL")]
     pub toolchain: Vec<String>,
     /// Profile of the toolchains named [default: rustup's setting, else default]
     #[arg(long, value_name = "PROFILE", requires = "toolchain", value_parser = ["minimal", "default", "complete"])]
     pub profile: Option<String>,
-    /// Component of the toolchains named, beyond the profile; repeatable
+    /// Component of the toolchains named, besides those of the profile; repeatable
     #[arg(
         long,
         value_name = "NAME",
@@ -232,10 +261,10 @@ pub struct Toolchains {
         value_delimiter = ','
     )]
     pub component: Vec<String>,
-    /// Machine that all toolchains are for; repeatable [default: rustup's setting, else this one]
+    /// Host that all toolchains are for; repeatable [default: rustup's setting, else this machine]
     #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub host: Vec<String>,
-    /// Also what `rustup-init.sh` needs to install rustup itself on these machines
+    /// Include what `rustup-init.sh` needs to install rustup itself on these hosts
     #[arg(long)]
     pub bootstrap: bool,
 }
@@ -245,7 +274,7 @@ pub struct Toolchains {
 pub struct Check {
     /// Folders, lock files, manifests or toolchain files [default: .]
     pub path: Vec<PathBuf>,
-    /// Target whose standard library the toolchains named shall have; repeatable
+    /// Target whose standard library the toolchains named must have; repeatable
     #[arg(long, value_name = "TRIPLE", requires = "toolchain")]
     pub target: Vec<String>,
     /// Toolchains.
@@ -256,30 +285,43 @@ pub struct Check {
 /// Flags of `client`.
 #[derive(Debug, Args)]
 pub struct Client {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ClientCommand,
 }
 
-/// What `client` does.
+/// Commands below `client`.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Print the settings that make a client use the running larder
+    /// Print the settings that make a client use the running daemon
     Print {
-        /// Which client
+        /// The client
         #[arg(value_enum, default_value_t)]
-        of: ClientKind,
+        of: SettingsKind,
     },
 }
 
-/// Whose settings `client print` prints.
+/// Kinds of settings that `client print` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ClientKind {
+pub enum SettingsKind {
     /// TOML for cargo's config.toml
     #[default]
     Cargo,
-    /// Variables for rustup, as a shell exports them: `eval "$(larder client print rustup)"`
+    /// Variables for rustup, as shell exports: `eval "$(larder client print rustup)"`
     Rustup,
     /// Options for `podman build` or `docker build`: `podman build $(larder client print build) .`
     Build,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn former_name_of_the_upstream_timeout_is_a_hidden_alias() {
+        for name in ["--upstream-timeout", "--patience"] {
+            let cli = Cli::try_parse_from(["larder", "status", name, "3s"]).unwrap();
+            assert_eq!(cli.shared.upstream_timeout, Some(Duration::from_secs(3)));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     toolchain_request,
 };
 use crate::{
-    app::{App, Mode},
+    app::{App, AppMode},
     check::{self, Readiness},
     cli,
     config::Settings,
@@ -20,10 +20,10 @@ use crate::{
 /// The store cannot be read.
 pub async fn run(
     settings: &Settings,
-    shared: &cli::Shared,
+    shared: &cli::GlobalFlags,
     flags: cli::Check,
 ) -> Result<ExitCode, CommandError> {
-    let app = App::build(settings, Mode::Local)?;
+    let app = App::build(settings, AppMode::Local)?;
     let toolchains = toolchain_request(settings, flags.toolchains, &flags.target);
     let paths = paths_or_current(flags.path, &toolchains);
     let readiness = check::check(&app.cache, &app.store, &app.upstreams, paths, toolchains).await;

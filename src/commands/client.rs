@@ -10,8 +10,8 @@ use super::{
     status::find_daemon,
 };
 use crate::{
-    app::{App, Mode},
-    cli::{self, ClientCommand, ClientKind},
+    app::{App, AppMode},
+    cli::{self, ClientCommand, SettingsKind},
     client_config,
     config::Settings,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// No address is configured, or the store cannot be read.
 pub async fn run(
     settings: &Settings,
-    shared: &cli::Shared,
+    shared: &cli::GlobalFlags,
     flags: cli::Client,
 ) -> Result<ExitCode, CommandError> {
     let ClientCommand::Print { of } = flags.command;
@@ -31,7 +31,7 @@ pub async fn run(
             note(text);
         }
     };
-    let app = App::build(settings, Mode::Local)?;
+    let app = App::build(settings, AppMode::Local)?;
     let daemon = find_daemon(settings, &app.store).await;
     let is_running = daemon.is_some();
     let base = match daemon {
@@ -55,18 +55,18 @@ pub async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     match of {
-        ClientKind::Cargo => {
+        SettingsKind::Cargo => {
             note(
                 "# for $CARGO_HOME/config.toml or a project's .cargo/config.toml\n\
                  # rustup's settings: larder client print rustup",
             );
             print(&cargo)?;
         }
-        ClientKind::Rustup => {
+        SettingsKind::Rustup => {
             note("# for a shell, or its profile: eval \"$(larder client print rustup)\"");
             print(&client_config::rustup_exports(&base))?;
         }
-        ClientKind::Build => {
+        SettingsKind::Build => {
             note("# for a build: podman build $(larder client print build) .");
             print(&client_config::build_options(&base))?;
         }

@@ -30,7 +30,7 @@ pub use render::print_error;
 use crate::{
     app::AppError,
     cli,
-    config::{BadSettings, Settings},
+    config::{ConfigError, Settings},
     plan::ToolchainRequest,
     store::StoreError,
 };
@@ -43,7 +43,7 @@ pub enum CommandError {
     Variables(#[from] clap::Error),
     /// A setting that cannot be used.
     #[error(transparent)]
-    Settings(#[from] BadSettings),
+    Settings(#[from] ConfigError),
     /// The store, the cache or the client for upstream cannot be built.
     #[error(transparent)]
     App(#[from] AppError),

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{CommandError, render::print};
 use crate::{
-    app::{App, Mode, StopSignals},
+    app::{App, AppMode, StopSignals},
     config::Settings,
     prefetch, server,
     store::Announcement,
@@ -28,7 +28,7 @@ use crate::{
 /// An address or the store cannot be used, or a second signal ended the command.
 pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let (listeners, addresses) = listen(&settings.listen).await?;
-    let app = App::build(settings, Mode::Daemon)?;
+    let app = App::build(settings, AppMode::Daemon)?;
     match app.store.prepare() {
         // Stored entries can be served from a disk that is read-only.
         Err(error) if settings.is_offline => warn!(%error, "cannot write to the store"),

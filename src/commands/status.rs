@@ -10,7 +10,7 @@ use super::{
     render::{counted, print, print_json},
 };
 use crate::{
-    app::{App, Mode},
+    app::{App, AppMode},
     cli,
     config::Settings,
     status_client::{self, RunningDaemon},
@@ -21,8 +21,8 @@ use crate::{
 ///
 /// # Errors
 /// The store cannot be read.
-pub async fn run(settings: &Settings, shared: &cli::Shared) -> Result<ExitCode, CommandError> {
-    let app = App::build(settings, Mode::Local)?;
+pub async fn run(settings: &Settings, shared: &cli::GlobalFlags) -> Result<ExitCode, CommandError> {
+    let app = App::build(settings, AppMode::Local)?;
     let statistics = app.store.statistics().await?;
     let pins = app.store.pins().await?;
     let daemon = find_daemon(settings, &app.store).await;
@@ -56,7 +56,7 @@ fn document(
 ) -> Value {
     let owners: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
     let daemon = daemon.map(|daemon| json!({ "address": daemon.address, "status": daemon.status }));
-    json!({ "store": store, "census": statistics, "projects": owners, "daemon": daemon })
+    json!({ "store": store, "statistics": statistics, "projects": owners, "daemon": daemon })
 }
 
 fn text(

@@ -13,7 +13,7 @@ use super::{
     toolchain_request,
 };
 use crate::{
-    app::{App, Mode, StopSignals},
+    app::{App, AppMode, StopSignals},
     cli,
     config::Settings,
     warm::{self, WarmOptions, WarmProgress, WarmReport},
@@ -28,10 +28,10 @@ const LAST_FLUSH: Duration = Duration::from_secs(5);
 /// The store cannot be used, or a signal ended the command.
 pub async fn run(
     settings: &Settings,
-    shared: &cli::Shared,
+    shared: &cli::GlobalFlags,
     flags: cli::Warm,
 ) -> Result<ExitCode, CommandError> {
-    let app = App::build(settings, Mode::Warm)?;
+    let app = App::build(settings, AppMode::Warm)?;
     app.store.prepare()?;
     let is_dry_run = flags.dry_run;
     let options = options(settings, flags, &app)?;

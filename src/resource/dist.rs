@@ -22,8 +22,7 @@ pub struct Dist {
 }
 
 /// Which archives manifests offer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ArchiveFormat {
     /// Those that upstream offers: rustup takes the smallest.
     #[default]

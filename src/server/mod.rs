@@ -54,8 +54,7 @@ pub struct Server {
 }
 
 /// Where `Upgrade: h2c` is accepted. A reverse proxy that forwards it would let clients tunnel past its rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum H2c {
     /// On loopback addresses only.
     #[default]

@@ -174,7 +174,7 @@ fn while_the_disk_is_full_new_entries_pass_through_and_stored_ones_stay_until_th
     let older = fs::read(entry_file(&site, "older")).unwrap();
     let older_body = upstream.index_body("older");
 
-    let larder = larder.restart(&["--max-age", "0s", "--patience", "1s"]);
+    let larder = larder.restart(&["--max-age", "0s", "--upstream-timeout", "1s"]);
     limit_files(&larder, Some(0));
     upstream.publish(Crate::new("older", "1.1.0"));
     upstream.publish(Crate::new("new", "1.0.0"));

@@ -228,7 +228,7 @@ fn stored_entries_of_any_age_are_served_while_upstream_is_down() {
     let years_ago = SystemTime::now() - Duration::from_secs(10 * 365 * 24 * 60 * 60);
     let stored = std::fs::File::open(entry_file(&site, "left")).unwrap();
     stored.set_modified(years_ago).unwrap();
-    for arguments in [&["--patience", "500ms"][..], &["--offline"]] {
+    for arguments in [&["--upstream-timeout", "500ms"][..], &["--offline"]] {
         let larder = site.serve(arguments);
         let reply = larder.get(&entry("left"));
         assert_eq!(
@@ -251,7 +251,7 @@ fn failures_serve_the_stale_copy_and_a_404_is_an_answer() {
     let upstream = upstream();
     let stale = upstream.index_body("left").to_vec();
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--patience", "400ms"]);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "400ms"]);
     etag(&larder, &entry("left"));
     let mut failures = failures();
     failures.retain(|failure| *failure != Fault::NotModifiedWithoutValidator);
@@ -288,7 +288,7 @@ fn slow_body_serves_the_stale_copy_in_time_and_the_new_one_later() {
     let upstream = upstream();
     let stale = upstream.index_body("left");
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--patience", "300ms"]);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "300ms"]);
     etag(&larder, &entry("left"));
     upstream.publish(Crate::new("left", "1.1.0"));
     let fresh = upstream.index_body("left");
@@ -313,7 +313,7 @@ fn slow_body_serves_the_stale_copy_in_time_and_the_new_one_later() {
 fn cached_404_never_hides_a_stored_entry_during_an_outage() {
     let upstream = upstream();
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--patience", "400ms"]);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "400ms"]);
     etag(&larder, &entry("left"));
     upstream.fault("left", Fault::Status(404));
     assert_eq!(larder.get(&entry("left")).status, 404);
@@ -584,7 +584,7 @@ fn slow_upstream_is_still_asked_for_missing_entries() {
     upstream.publish(Crate::new("left", "1.0.0"));
     upstream.publish(Crate::new("right", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--patience", "300ms"]);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "300ms"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
     larder.wait_until_idle();
     upstream.fault_times(

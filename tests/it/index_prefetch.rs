@@ -122,7 +122,7 @@ fn prefetch_of_a_dependency_circle_ends() {
     publish("left", "right");
     publish("right", "left");
     let site = site(&upstream);
-    let larder = site.serve(&["--patience", "10s"]);
+    let larder = site.serve(&["--upstream-timeout", "10s"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
     larder.wait_until_idle();
     // One request each, and at most one more if the other entry's prefetch found it stale.

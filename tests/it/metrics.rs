@@ -139,7 +139,7 @@ fn outage_is_reported_with_its_host_until_it_ends() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--patience", "1s"]);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
     assert_eq!(larder.get(&entry("left")).status, 200);
     larder.wait_until_idle();
 

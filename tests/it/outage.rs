@@ -44,7 +44,9 @@ impl Chain {
 
     /// Starts the daemon on the filled store.
     fn serve(&self) -> Larder<'_> {
-        let larder = self.site.serve(&["--max-age", "0s", "--patience", "1s"]);
+        let larder = self
+            .site
+            .serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
         self.fetch(&larder);
         let folder = self.project.folder().display().to_string();
         let warmed = self.site.command(&["warm", &folder]);

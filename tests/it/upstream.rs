@@ -51,7 +51,7 @@ fn slow_answer_does_not_delay_other_requests() {
     let larder = filled(&site, &names);
 
     // A new process has no connection, so the first request opens one.
-    let larder = larder.restart(&["--max-age", "0s", "--patience", "1s"]);
+    let larder = larder.restart(&["--max-age", "0s", "--upstream-timeout", "1s"]);
     upstream.forget_requests();
     let (first, others) = names.split_first().unwrap();
     let slow = Fault::StallFor(Duration::from_millis(1500));

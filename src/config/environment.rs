@@ -1,0 +1,89 @@
+//! The only reader of environment variables, apart from the `LARDER_*` twins of flags, which clap reads.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+use etcetera::BaseStrategy as _;
+
+/// What larder takes from its environment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Environment {
+    /// The user's folder for settings, if a home folder is known.
+    pub(super) config_folder: Option<PathBuf>,
+    /// The user's folder for caches, if a home folder is known.
+    pub(super) cache_folder: Option<PathBuf>,
+    /// The user's home folder.
+    pub(super) home: Option<PathBuf>,
+    /// `LARDER_PATIENCE`, the former name of `LARDER_UPSTREAM_TIMEOUT`.
+    pub(super) patience: Option<OsString>,
+    /// `CARGO`: cargo's program.
+    pub(super) cargo: Option<OsString>,
+    /// `RUSTUP_HOME`, unless it is empty.
+    pub(super) rustup_home: Option<OsString>,
+    /// `no_proxy` or `NO_PROXY`.
+    pub(super) no_proxy: Option<OsString>,
+    /// Whether neither `NO_COLOR` nor `TERM=dumb` is set.
+    pub(super) may_colour: bool,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub(super) fn read() -> Self {
+        let folders = etcetera::choose_base_strategy().ok();
+        Self {
+            config_folder: folders.as_ref().map(|folders| folders.config_dir()),
+            cache_folder: folders.as_ref().map(|folders| folders.cache_dir()),
+            home: etcetera::home_dir().ok(),
+            patience: variable("LARDER_PATIENCE"),
+            cargo: variable("CARGO"),
+            rustup_home: variable("RUSTUP_HOME").filter(|home| !home.is_empty()),
+            // curl, which cargo downloads with, reads the lower-case name first.
+            no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
+            may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
+                && variable("TERM").as_deref() != Some(OsStr::new("dumb")),
+        }
+    }
+
+    /// rustup's settings file, found as rustup finds it (rustup, `rustup_home` in the crate `home`).
+    pub(super) fn rustup_settings(&self) -> Option<PathBuf> {
+        let home = match &self.rustup_home {
+            Some(home) => PathBuf::from(home),
+            None => self.home.as_ref()?.join(".rustup"),
+        };
+        Some(home.join("settings.toml"))
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn rustup_home_beats_the_home_folder() {
+        let mut environment = Environment {
+            home: Some("/home/me".into()),
+            ..Environment::default()
+        };
+        let settings = environment.rustup_settings();
+        assert_eq!(
+            settings.as_deref(),
+            Some(Path::new("/home/me/.rustup/settings.toml"))
+        );
+        environment.rustup_home = Some("/rustup".into());
+        let settings = environment.rustup_settings();
+        assert_eq!(
+            settings.as_deref(),
+            Some(Path::new("/rustup/settings.toml"))
+        );
+        assert_eq!(Environment::default().rustup_settings(), None);
+    }
+}
