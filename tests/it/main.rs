@@ -19,6 +19,7 @@ mod crates;
 mod disk;
 mod dist;
 mod fixture;
+mod help;
 mod index;
 mod index_prefetch;
 mod install_prefetch;
