@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{Method, Request, StatusCode, Version, header};
 
-use super::h2c::announces_body;
+use super::connection::h2c::announces_body;
 
 /// The names by which clients may know this server. A web page that found our address by DNS rebinding knows it by a
 /// name of its own, and is refused.

@@ -17,7 +17,6 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("src/cache/fetch.rs", "not split yet"),
     ("src/cache/mod.rs", "not split yet"),
     ("src/resource/registry.rs", "not split yet"),
-    ("src/server/connection.rs", "not split yet"),
     ("src/store/files.rs", "not split yet"),
     ("src/toolchain.rs", "not split yet"),
     ("src/upstream/mod.rs", "not split yet"),

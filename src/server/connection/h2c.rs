@@ -21,6 +21,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_E
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
 
 /// What a client sends first on an HTTP/2 connection (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,6 +63,30 @@ pub fn announces_body(headers: &HeaderMap) -> bool {
             .get_all(CONTENT_LENGTH)
             .iter()
             .any(|length| length != "0")
+}
+
+/// Where `Upgrade: h2c` is accepted. A reverse proxy that forwards it would let clients tunnel past its rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum H2c {
+    /// On loopback addresses only.
+    #[default]
+    Loopback,
+    /// Everywhere.
+    On,
+    /// Nowhere.
+    Off,
+}
+
+impl H2c {
+    pub(in crate::server) fn is_on(self, listener: &TcpListener) -> bool {
+        match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::Loopback => listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
+        }
+    }
 }
 
 /// The HEADERS frame that stands for this request on stream 1, or `None` if it may not upgrade.

@@ -1,0 +1,124 @@
+//! Accepts connections, and drains them on shutdown.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::Request;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    connection::{self, Limits, Protocol},
+    handlers::Server,
+    request::RequestHead,
+};
+
+/// Connections at a time; more wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long transfers may go on after the order to stop. Container engines kill after ten seconds, and what waits must be stored
+/// before that; cargo fetches anew what was cut.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+/// The pause after the system refused a connection, for want of descriptors mostly.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Opens a listener.
+///
+/// # Errors
+/// What the system said.
+pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `shutdown` ends, then lets requests under way finish for a while.
+pub async fn run(
+    listeners: Vec<TcpListener>,
+    server: Arc<Server>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut acceptors = JoinSet::new();
+    let listening = listeners.len();
+    for listener in listeners {
+        acceptors.spawn(accept(
+            listener,
+            server.clone(),
+            permits.clone(),
+            stopping.clone(),
+        ));
+    }
+    drop(stopping);
+    shutdown.await;
+    // Each acceptor keeps room for the next connection.
+    let connections = (MAX_CONNECTIONS - permits.available_permits()).saturating_sub(listening);
+    info!(
+        connections,
+        "stopping; what is under way may go on for {}, if it's not ordered again",
+        humantime::format_duration(SHUTDOWN_GRACE)
+    );
+    let _ = stop.send(true);
+    // Each acceptor gives its connections' tasks back when it ends.
+    let drain = async { while acceptors.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_GRACE, drain).await.is_err() {
+        warn!(grace = %humantime::format_duration(SHUTDOWN_GRACE), "some transfers did not end in time; cutting them");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Server>,
+    permits: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let upgrade = server.h2c.is_on(&listener);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => break,
+            accepted = async {
+                let permit = permits.clone().acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => {
+                let (server, stopping) = (server.clone(), stopping.clone());
+                connections.spawn(async move {
+                    let _permit = permit;
+                    serve_connection(stream, server, upgrade, stopping).await;
+                });
+            }
+            (Err(error), _) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    server: Arc<Server>,
+    upgrade: bool,
+    stopping: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
+        let server = server.clone();
+        async move { server.respond(RequestHead(request.map(drop))).await }
+    };
+    if let Err(error) =
+        connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
+    {
+        debug!(%error, "a connection ended");
+    }
+}

@@ -1,0 +1,142 @@
+//! The body of an answer on its way to a client.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use hyper::body::{Frame, SizeHint};
+
+use super::access_log::AccessLog;
+use crate::cache::Body;
+
+/// A body on its way to a client; logs when it is over, however it ends.
+pub(super) struct ClientBody {
+    chunks: Option<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>,
+    buffer: Option<Bytes>,
+    remaining: Option<u64>,
+    sent: u64,
+    /// Why it is about to break off.
+    pending_error: Option<io::Error>,
+    log: AccessLog,
+}
+
+impl ClientBody {
+    pub(super) fn empty(log: AccessLog) -> Self {
+        Self {
+            chunks: None,
+            buffer: None,
+            remaining: Some(0),
+            sent: 0,
+            pending_error: None,
+            log,
+        }
+    }
+
+    pub(super) fn body(body: Body, start: u64, end: Option<u64>, log: AccessLog) -> Self {
+        let remaining = end.map(|end| end - start);
+        if let (Body::Whole(bytes), Some(end)) = (&body, end)
+            && let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end))
+        {
+            return Self {
+                chunks: None,
+                buffer: Some(bytes.slice(from..to)),
+                remaining,
+                sent: 0,
+                pending_error: None,
+                log,
+            };
+        }
+        let end = end.unwrap_or(u64::MAX);
+        let chunks = stream::unfold((body, start), move |(mut body, at)| async move {
+            let chunk = body.piece(at, end).await.transpose()?;
+            let next = chunk
+                .as_ref()
+                .map_or(u64::MAX, |chunk| at + chunk.len() as u64);
+            Some((chunk, (body, next)))
+        });
+        Self {
+            chunks: Some(Box::pin(chunks)),
+            buffer: None,
+            remaining,
+            sent: 0,
+            pending_error: None,
+            log,
+        }
+    }
+}
+
+impl ClientBody {
+    /// Breaks off, one turn later: by then the head, at least, has left. A connection that is closed without a byte of an
+    /// answer is the one failure that cargo does not try again (cargo, `maybe_spurious` in `util/network/retry.rs`).
+    fn abort<T>(&mut self, error: io::Error, reason: String, cx: &Context<'_>) -> Poll<T> {
+        self.log.outcome = "aborted";
+        self.log.error = Some(reason);
+        self.chunks = None;
+        self.pending_error = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl hyper::body::Body for ClientBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(error) = self.pending_error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let chunk = match (self.buffer.take(), &mut self.chunks) {
+            (Some(buffer), _) => Some(Ok(buffer)),
+            (None, Some(chunks)) => match chunks.as_mut().poll_next(cx) {
+                Poll::Ready(chunk) => chunk,
+                Poll::Pending => return Poll::Pending,
+            },
+            (None, None) => None,
+        };
+        match chunk {
+            Some(Ok(chunk)) => {
+                let len = chunk.len() as u64;
+                self.sent += len;
+                self.remaining = self
+                    .remaining
+                    .map(|remaining| remaining.saturating_sub(len));
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
+            }
+            Some(Err(error)) => {
+                let reason = error.to_string();
+                self.abort(error, reason, cx)
+            }
+            // The end came before the size that was promised: it must not look like a clean one.
+            None if self.remaining.is_some_and(|remaining| remaining > 0)
+                && self.log.error.is_none() =>
+            {
+                let reason = "the body is shorter than promised".to_owned();
+                self.abort(io::ErrorKind::UnexpectedEof.into(), reason, cx)
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining
+            .map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        self.log.write(self.sent);
+    }
+}

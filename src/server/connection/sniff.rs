@@ -1,0 +1,86 @@
+//! Which protocol a client speaks, told by its first bytes.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::drive::stop_requested;
+use super::h2c::PREFACE;
+use super::limits::{ConnectionError, Limits};
+use super::stream::BoundedStream;
+
+/// How a request came. Over the two HTTP/2 ones its authority is in its URI, and there is no `Host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2 on a connection that began with HTTP/1.1; the request that asked for the upgrade included.
+    H2c,
+    /// HTTP/2 from the first byte ("prior knowledge").
+    Http2,
+}
+
+/// Which protocol the client speaks, told by as few bytes as possible, which are read again afterwards. `None` when
+/// the client left, or stopping was ordered, before it said so.
+pub(super) async fn sniff<I: AsyncRead + Unpin>(
+    stream: &mut BoundedStream<I>,
+    limits: &Limits,
+    stopping: &mut watch::Receiver<bool>,
+) -> Result<Option<Protocol>, ConnectionError> {
+    let mut first = BytesMut::with_capacity(1024);
+    let mut deadline = Instant::now() + limits.first_bytes;
+    let mut stop = false;
+    let protocol = loop {
+        tokio::select! {
+            biased;
+            read = stream.io.read_buf(&mut first) => match read {
+                Ok(0) => return Ok(None),
+                Ok(_) => if let Some(protocol) = protocol_of(&first) {
+                    break protocol;
+                },
+                Err(cause) => return Err(ConnectionError::Socket(cause)),
+            },
+            () = sleep_until(deadline) => {
+                return if stop { Ok(None) } else { Err(ConnectionError::RequestTimeout) };
+            }
+            () = stop_requested(stopping), if !stop => {
+                stop = true;
+                deadline = deadline.min(Instant::now() + limits.drain);
+            }
+        }
+    };
+    stream.unread = first.freeze();
+    Ok(Some(protocol))
+}
+
+/// The protocol that begins with these bytes; `None` while it may be either.
+fn protocol_of(first: &[u8]) -> Option<Protocol> {
+    let size = first.len().min(PREFACE.len());
+    if first[..size] != PREFACE[..size] {
+        Some(Protocol::Http1)
+    } else if size == PREFACE.len() {
+        Some(Protocol::Http2)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_is_known_as_soon_as_a_byte_decides() {
+        for size in 0..PREFACE.len() {
+            assert_eq!(protocol_of(&PREFACE[..size]), None, "{size} bytes");
+            let other = [&PREFACE[..size], b"?"].concat();
+            assert_eq!(protocol_of(&other), Some(Protocol::Http1), "{size} bytes");
+        }
+        assert_eq!(protocol_of(PREFACE), Some(Protocol::Http2));
+        let more = [&PREFACE[..], b"\0\0\0"].concat();
+        assert_eq!(protocol_of(&more), Some(Protocol::Http2));
+        assert_eq!(protocol_of(b"G"), Some(Protocol::Http1));
+        assert_eq!(protocol_of(b"PRI * HTTP/1.1\r\n"), Some(Protocol::Http1));
+    }
+}

@@ -1,0 +1,125 @@
+//! A client's socket with bounded writes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::Activity;
+
+/// The client's end of the stream: reads again what was read too early, and fails a write that waits for too long.
+#[derive(Debug)]
+pub(super) struct BoundedStream<I> {
+    pub(super) io: I,
+    /// What is to be read before the rest of `io`.
+    pub(super) unread: Bytes,
+    write_stall: Duration,
+    /// Made when a write has to wait for the first time; most connections never need one.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether `timer` runs.
+    is_waiting: bool,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<I> BoundedStream<I> {
+    pub(super) fn new(io: I, write_stall: Duration) -> Self {
+        Self {
+            io,
+            unread: Bytes::new(),
+            write_stall,
+            timer: None,
+            is_waiting: false,
+            activity: Arc::default(),
+        }
+    }
+
+    /// Counts a write that made progress, and bounds the wait of one that made none.
+    fn limit_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = write {
+            if self.is_waiting {
+                self.is_waiting = false;
+                self.activity.write_blocked.store(false, Ordering::Relaxed);
+            }
+            if let Ok(size) = written {
+                self.activity
+                    .bytes_written
+                    .fetch_add(size as u64, Ordering::Relaxed);
+            }
+            return Poll::Ready(written);
+        }
+
+        let deadline = Instant::now() + self.write_stall;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.activity.write_blocked.store(true, Ordering::Relaxed);
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.activity.write_timed_out.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let size = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread.split_to(size));
+        if self.unread.is_empty() {
+            // Lets go of the allocation.
+            self.unread = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for BoundedStream<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.limit_wait(cx, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.limit_wait(cx, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,146 @@
+//! What a request says: method, validators and range.
+
+use http::{HeaderName, Method, Request, header};
+
+/// What a request asked for, without its body, which larder has no use for.
+#[derive(Debug)]
+pub(super) struct RequestHead(pub(super) Request<()>);
+
+impl RequestHead {
+    pub(super) fn is_head(&self) -> bool {
+        self.0.method() == Method::HEAD
+    }
+
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.0.headers().get(name)?.to_str().ok()
+    }
+
+    /// Weak comparison of an entity tag with any of several tags, or `*` (RFC 9110, 13.1.2).
+    pub(super) fn has_etag(&self, etag: &str) -> bool {
+        let tags = self.0.headers().get_all(header::IF_NONE_MATCH).iter();
+        tags.filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ByteRange {
+    Whole,
+    Part { start: u64, end: u64, total: u64 },
+    Unsatisfiable { total: u64 },
+}
+
+/// The part of a body that a request wants (RFC 9110, 14). Several parts at once, or a body of unknown size, get the
+/// whole, which is always allowed.
+pub(super) fn byte_range(head: &RequestHead, etag: &str, len: Option<u64>) -> ByteRange {
+    let (&Method::GET, Some(range), Some(total)) =
+        (head.0.method(), head.header(header::RANGE), len)
+    else {
+        return ByteRange::Whole;
+    };
+    // A date is no strong validator of ours.
+    if head
+        .header(header::IF_RANGE)
+        .is_some_and(|wanted| wanted != etag)
+    {
+        return ByteRange::Whole;
+    }
+    let Some((first, last)) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.trim().split_once('-'))
+    else {
+        return ByteRange::Whole;
+    };
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .ok()
+            .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let (start, end) = match (number(first), number(last)) {
+        (Some(start), Some(last)) if last >= start => (start, last.saturating_add(1).min(total)),
+        (Some(start), None) if last.is_empty() => (start, total),
+        (None, Some(suffix)) if first.is_empty() => (total.saturating_sub(suffix), total),
+        (Some(_) | None, Some(_) | None) => return ByteRange::Whole,
+    };
+    if start >= end {
+        ByteRange::Unsatisfiable { total }
+    } else {
+        ByteRange::Part { start, end, total }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn request(fields: &[(HeaderName, &str)]) -> RequestHead {
+        let mut request = Request::new(());
+        for (name, value) in fields {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(name, value);
+        }
+        RequestHead(request)
+    }
+
+    fn ranged(range: &str, if_range: Option<&str>) -> RequestHead {
+        let mut fields = vec![(header::RANGE, range)];
+        fields.extend(if_range.map(|tag| (header::IF_RANGE, tag)));
+        request(&fields)
+    }
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        let check = |range: &str, expected: ByteRange| {
+            assert_eq!(
+                byte_range(&ranged(range, None), "e", Some(10)),
+                expected,
+                "{range}"
+            )
+        };
+        let part = |start, end| ByteRange::Part {
+            start,
+            end,
+            total: 10,
+        };
+        check("bytes=0-", part(0, 10));
+        check("bytes=3-", part(3, 10));
+        check("bytes=3-4", part(3, 5));
+        check("bytes=3-99", part(3, 10));
+        check("bytes=-4", part(6, 10));
+        check("bytes=-99", part(0, 10));
+        check("bytes=10-", ByteRange::Unsatisfiable { total: 10 });
+        check("bytes=-0", ByteRange::Unsatisfiable { total: 10 });
+        check("bytes=5-3", ByteRange::Whole);
+        check("bytes=0-1,3-4", ByteRange::Whole);
+        check("lines=0-1", ByteRange::Whole);
+        check("bytes=+1-2", ByteRange::Whole);
+        check("bytes=-", ByteRange::Whole);
+        assert_eq!(
+            byte_range(&ranged("bytes=3-", Some("e")), "e", Some(10)),
+            part(3, 10)
+        );
+        assert_eq!(
+            byte_range(&ranged("bytes=3-", Some("old")), "e", Some(10)),
+            ByteRange::Whole
+        );
+        assert_eq!(
+            byte_range(&ranged("bytes=3-", None), "e", None),
+            ByteRange::Whole
+        );
+    }
+
+    #[test]
+    fn t8_validators_are_compared_by_the_weak_rule() {
+        let matches = |value| request(&[(header::IF_NONE_MATCH, value)]).has_etag("\"x\"");
+        assert!(matches("\"x\""));
+        assert!(matches("W/\"x\""));
+        assert!(matches("\"a\", W/\"b\" ,\"x\""));
+        assert!(matches("*"));
+        assert!(!matches("\"y\""));
+        assert!(!matches("x"));
+    }
+}

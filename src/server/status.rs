@@ -1,0 +1,64 @@
+//! The daemon's numbers.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::metrics;
+use crate::cache::Cache;
+
+/// `/-/status.json`.
+pub(super) fn json(cache: &Cache) -> Bytes {
+    let outages: Vec<_> = cache
+        .outages()
+        .into_iter()
+        .map(|(origin, outage)| {
+            let since = humantime::format_rfc3339_seconds(outage.since).to_string();
+            json!({
+                "upstream": origin.to_string(),
+                "state": if outage.is_certain { "down" } else { "slow" },
+                "since": since,
+                "cause": outage.cause,
+            })
+        })
+        .collect();
+    let status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "offline": cache.is_offline(),
+        "outages": outages,
+        "requests": cache.counters(),
+        "fetching": cache.in_flight(),
+        "storing": cache.pending_writes(),
+    });
+    Bytes::from(format!("{status}\n"))
+}
+
+/// `/-/metrics`.
+pub(super) fn prometheus(cache: &Cache) -> Bytes {
+    let outages = cache.outages();
+    // As text, http and https of one host are one label.
+    let down: BTreeSet<_> = outages
+        .into_iter()
+        .filter_map(|(origin, outage)| outage.is_certain.then(|| origin.to_string()))
+        .collect();
+    let down = Vec::from_iter(down);
+    let snapshot = metrics::Snapshot {
+        version: env!("CARGO_PKG_VERSION"),
+        is_offline: cache.is_offline(),
+        counters: &cache.counters(),
+        in_flight: cache.in_flight(),
+        pending_writes: cache.pending_writes(),
+        unreachable: &down,
+    };
+    Bytes::from(snapshot.to_string())
+}
+/// What a person is told who opens the address in a browser.
+pub(super) fn home_page(authority: &str) -> String {
+    let settings = crate::client_config::cargo_settings(&format!("http://{authority}/"));
+    format!(
+        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json, for Prometheus: /-/metrics",
+        env!("CARGO_PKG_VERSION")
+    )
+}
