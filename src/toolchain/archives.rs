@@ -1,0 +1,198 @@
+//! Finds archives in the text of a release manifest.
+
+/// What a manifest says of one archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedArchive<'a> {
+    /// Of the archive; 64 lower-case hex digits.
+    pub sha256: &'a str,
+    /// The triple of the table in which it stands, or `*`.
+    pub target: &'a str,
+}
+
+/// What the manifest says of the archive whose address ends in `/` and `path`, found without parsing the whole.
+///
+/// Reads line by line as releases are written: address and hash of one format in one table, each on a line of its own.
+/// `None` if it is not there, not written so, or there twice with different hashes.
+pub fn find_archive<'a>(manifest: &'a str, path: &str) -> Option<ListedArchive<'a>> {
+    let end = format!("/{path}\"");
+    let mut found = None;
+    for (at, _) in manifest.match_indices(&end) {
+        let Some(listed) = find_archive_at(manifest, at, &end) else {
+            continue;
+        };
+        match found {
+            None => found = Some(listed),
+            Some(ListedArchive { sha256, .. }) if sha256 == listed.sha256 => {}
+            Some(_) => return None,
+        }
+    }
+    found
+}
+
+/// The triple, or `*`, of the table in which this hash stands.
+pub fn target_of_archive<'a>(manifest: &'a str, sha256: &str) -> Option<&'a str> {
+    let at = manifest.find(&format!("\"{sha256}\""))?;
+    let (header, _) = table_around(manifest, at)?;
+    package_and_target(header).map(|(_, target)| target)
+}
+
+fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<ListedArchive<'a>> {
+    let (header, table) = table_around(manifest, at)?;
+    let (_, target) = package_and_target(header)?;
+    let begin = manifest[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = manifest[begin..].lines().next()?;
+    let (field, url) = text_field(line)?;
+    // The quote that ends the path must be the one that ends the value.
+    if begin + line.trim_end().len() != at + end.len() || url.contains('\\') {
+        return None;
+    }
+    let field = match field {
+        "url" => "hash",
+        "xz_url" => "xz_hash",
+        "zst_url" => "zst_hash",
+        _ => return None,
+    };
+    let hash = |line| text_field(line).filter(|(name, _)| *name == field);
+    let (_, sha256) = table.lines().find_map(hash)?;
+    is_sha256(sha256).then_some(ListedArchive { sha256, target })
+}
+
+/// The header of the table that this place is in, and what stands below it.
+fn table_around(manifest: &str, at: usize) -> Option<(&str, &str)> {
+    let begin = manifest[..at].rfind("\n[").map(|newline| newline + 1)?;
+    let (header, below) = manifest[begin..].split_once('\n')?;
+    let end = below.find("\n[").unwrap_or(below.len());
+    Some((header, &below[..end]))
+}
+
+/// Name and value of a line `NAME = "VALUE"`.
+fn text_field(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.trim().split_once('=')?;
+    let value = value.trim_start().strip_prefix('"')?.strip_suffix('"')?;
+    (!value.contains('"')).then_some((name.trim_end(), value))
+}
+
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// `NAME` and `TRIPLE` of `[pkg.NAME.target.TRIPLE]` and of the tables below it.
+pub(super) fn package_and_target(header: &str) -> Option<(&str, &str)> {
+    let header = header.trim_start().trim_start_matches('[');
+    let (package, target) = header.strip_prefix("pkg.")?.split_once(".target.")?;
+    let target = match target.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => target.split(['.', ']']).next(),
+    };
+    Some((package.trim_matches('"'), target?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolchain::{
+        files,
+        fixture::{LINUX, MANIFEST, WASM, WINDOWS, strings},
+    };
+
+    #[test]
+    fn find_archive_returns_the_hash_of_the_same_format() {
+        let listed = |path: &str| {
+            let listed = find_archive(MANIFEST, path)?;
+            Some((&listed.sha256[..8], listed.target))
+        };
+        let cargo = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar";
+        let clippy = "dist/2026-04-16/clippy-1.95.0-x86_64-unknown-linux-gnu.tar";
+        assert_eq!(listed(&format!("{cargo}.gz")), Some(("68f68d44", LINUX)));
+        assert_eq!(listed(&format!("{cargo}.xz")), Some(("3e517d1b", LINUX)));
+        assert_eq!(listed(&format!("{clippy}.gz")), Some(("6a36cb68", LINUX)));
+        assert_eq!(listed(&format!("{clippy}.xz")), Some(("18b7bbd9", LINUX)));
+        assert_eq!(listed(&format!("{clippy}.zst")), Some(("deb7e22e", LINUX)));
+        let source = listed("dist/2026-04-16/rust-src-1.95.0.tar.xz");
+        assert_eq!(source.map(|(_, target)| target), Some("*"));
+        for path in [
+            // Not the whole path, from either side.
+            &format!("{cargo}.x"),
+            &format!("{cargo}.xz.sha256"),
+            &format!("{cargo}.zst"),
+            &format!("x/{cargo}.xz"),
+            "ist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "",
+        ] {
+            assert_eq!(listed(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn find_archive_agrees_with_files() {
+        for host in [LINUX, WINDOWS] {
+            for file in files(MANIFEST, host, "minimal", &[], &strings(&[WASM])).unwrap() {
+                let path = file.url.strip_prefix("https://dist.example/").unwrap();
+                let listed = find_archive(MANIFEST, path).unwrap();
+                assert_eq!(listed.sha256, file.sha256);
+                assert_eq!(
+                    target_of_archive(MANIFEST, &file.sha256),
+                    Some(listed.target)
+                );
+                assert_eq!(listed.target, file.target);
+            }
+        }
+    }
+
+    /// What is found of `dist/a.tar.xz` in a manifest with these tables; `A` and `B` stand for hashes.
+    #[track_caller]
+    fn check_listed(tables: &str, expected: Option<char>) {
+        let [a, b] = ["a", "b"].map(|digit| digit.repeat(64));
+        let text = format!("date = \"2026-04-16\"\n{tables}")
+            .replace("URL", "\"https://d.example/dist/a.tar.xz\"")
+            .replace("\"A\"", &format!("\"{a}\""))
+            .replace("\"B\"", &format!("\"{b}\""));
+        let found =
+            find_archive(&text, "dist/a.tar.xz").and_then(|listed| listed.sha256.chars().next());
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn find_archive_accepts_only_tables_written_as_releases_write_them() {
+        check_listed(
+            "[pkg.a.target.x]\nxz_url = URL\nxz_hash = \"A\"\n",
+            Some('a'),
+        );
+        check_listed(
+            "[pkg.a.target.x]\r\nxz_hash=\"A\"\r\nxz_url=URL\r\n",
+            Some('a'),
+        );
+        // The hash of another format, of another table, of none.
+        check_listed("[pkg.a.target.x]\nxz_url = URL\nhash = \"A\"\n", None);
+        check_listed(
+            "[pkg.a.target.x]\nxz_url = URL\n\n[pkg.a.target.y]\nxz_hash = \"A\"\n",
+            None,
+        );
+        check_listed("[pkg.a.target.x]\nxz_url = URL\n", None);
+        check_listed("[pkg.a.target.x]\nxz_url = URL\nxz_hash = \"A0\"\n", None);
+        check_listed("[pkg.a.target.x]\nxz_url = URL\nxz_hash = \"\"\n", None);
+        // Another field, a comment, another table.
+        check_listed(
+            "[pkg.a.target.x]\nabout = URL\nxz_hash = \"A\"\nhash = \"B\"\n",
+            None,
+        );
+        check_listed("[pkg.a.target.x]\n# xz_url = URL\nxz_hash = \"A\"\n", None);
+        check_listed("[artifacts.a]\nxz_url = URL\nxz_hash = \"A\"\n", None);
+        check_listed("xz_url = URL\nxz_hash = \"A\"\n", None);
+        check_listed(
+            "[pkg.a.target.x]\nxz_url = URL # or \"another\"\nxz_hash = \"A\"\n",
+            None,
+        );
+        // Twice.
+        let twice = |second: &str| {
+            format!(
+                "[pkg.a.target.x]\nxz_url = URL\nxz_hash = \"A\"\n\n[pkg.a.target.y]\nxz_url = URL\nxz_hash = \"{second}\"\n"
+            )
+        };
+        check_listed(&twice("A"), Some('a'));
+        check_listed(&twice("B"), None);
+    }
+}

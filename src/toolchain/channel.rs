@@ -1,0 +1,290 @@
+//! Names of toolchains that come from a dist server.
+
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+/// The name of a toolchain that comes from a dist server: a release channel or version, a day, a host.
+///
+/// Displays as the name it was parsed from, but for `1.0` to `1.8`, which mean their only release.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Channel {
+    /// `stable`, `beta`, `nightly`, or a version.
+    release: String,
+    /// `YYYY-MM-DD`.
+    date: Option<String>,
+    /// A full triple.
+    host: Option<String>,
+}
+
+/// A name that no dist server has: perhaps a toolchain of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no release channel, version or dated channel")]
+pub struct ChannelError(String);
+
+impl FromStr for Channel {
+    type Err = ChannelError;
+
+    /// Takes what rustup's pattern takes (`ParsedToolchainDesc::from_str` in `src/dist/mod.rs`), except that a host must
+    /// be a whole triple: `stable-msvc` can only be completed with rustup's own lists.
+    fn from_str(name: &str) -> Result<Self, ChannelError> {
+        parse_channel(name).ok_or_else(|| ChannelError(name.to_owned()))
+    }
+}
+
+impl Channel {
+    /// Where the manifest is, below the root of a dist server: `dist/2026-01-15/channel-rust-nightly.toml`
+    /// (`ToolchainDesc::manifest_v2_url` in rustup's `src/dist/mod.rs`). Never leaves `dist/`.
+    pub fn manifest_path(&self) -> String {
+        let day = self.date.as_ref().map(|date| format!("{date}/"));
+        format!(
+            "dist/{}channel-rust-{}.toml",
+            day.unwrap_or_default(),
+            self.release
+        )
+    }
+
+    /// Whether the manifest can never change: a day's, or that of a full version (the negation of
+    /// `ToolchainDesc::is_tracking` in rustup's `src/dist/mod.rs`).
+    pub fn is_immutable(&self) -> bool {
+        let is_moving_version =
+            self.release.matches('.').count() < 2 || self.release.ends_with("-beta");
+        self.date.is_some() || !is_moving_version
+    }
+
+    /// `nightly` without a day, for which rustup may go back to an earlier day if something is not available.
+    pub fn is_undated_nightly(&self) -> bool {
+        self.release == "nightly" && self.date.is_none()
+    }
+
+    /// The same toolchain as it was released on `date`, `YYYY-MM-DD`.
+    ///
+    /// # Panics
+    /// In debug builds, if that is no date.
+    #[must_use]
+    pub fn on_date(&self, date: &str) -> Self {
+        debug_assert!(is_date(date), "`{date}` is no date");
+        Self {
+            date: Some(date.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The day in the name, `YYYY-MM-DD`.
+    pub fn date(&self) -> Option<&str> {
+        self.date.as_deref()
+    }
+
+    /// The host that the name carries.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.release)?;
+        for part in [&self.date, &self.host].into_iter().flatten() {
+            write!(f, "-{part}")?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_channel(name: &str) -> Option<Channel> {
+    let named = ["nightly", "beta", "stable"]
+        .into_iter()
+        .find(|channel| name.starts_with(channel));
+    let length = named.map_or_else(|| version_length(name), |channel| Some(channel.len()))?;
+    let (release, rest) = name.split_at(length);
+    let (date, rest) = match rest.strip_prefix('-').and_then(|rest| rest.get(..10)) {
+        Some(date) if is_date(date) => (Some(date.to_owned()), &rest[11..]),
+        _ => (None, rest),
+    };
+    let host = match rest.strip_prefix('-') {
+        Some(host) if is_triple(host) => Some(host.to_owned()),
+        None if rest.is_empty() => None,
+        _ => return None,
+    };
+    // These have no point releases, and rustup knows them by their full version only.
+    let is_ancient = release.len() == 3 && release.starts_with("1.") && release != "1.9";
+    Some(Channel {
+        release: format!("{release}{}", if is_ancient { ".0" } else { "" }),
+        date,
+        host,
+    })
+}
+
+/// How many bytes at the start are a version: `1.95`, `1.95.0`, `1.95.0-beta`, `1.95.0-beta.3`.
+fn version_length(name: &str) -> Option<usize> {
+    let digits = |from: usize| {
+        let rest = name.get(from..).unwrap_or_default();
+        rest.bytes().take_while(u8::is_ascii_digit).count()
+    };
+    // A dot and a number without leading zeros of at most so many digits.
+    let number = |from: usize, at_most: usize| {
+        let count = digits(from + 1);
+        let is_number = name[from..].starts_with('.')
+            && (1..=at_most).contains(&count)
+            && (count == 1 || !name[from + 1..].starts_with('0'));
+        is_number.then_some(from + 1 + count)
+    };
+    let mut length = (digits(0) == 1).then_some(1)?;
+    length = number(length, 3)?;
+    length = number(length, 2).unwrap_or(length);
+    if name[length..].starts_with("-beta") {
+        length += "-beta".len();
+        let count = digits(length + 1);
+        if name[length..].starts_with('.') && (1..=2).contains(&count) {
+            length += 1 + count;
+        }
+    }
+    Some(length)
+}
+
+/// Whether this is written as a day, `YYYY-MM-DD`.
+pub(crate) fn is_date(text: &str) -> bool {
+    let digit_or_dash = |(at, byte): (usize, u8)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    text.len() == 10 && text.bytes().enumerate().all(digit_or_dash)
+}
+
+/// Three or more parts of what occurs in triples; such a text is safe as part of a file name.
+pub(super) fn is_triple(text: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.')
+    };
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.split('-').count() >= 3
+        && text.split('-').all(is_part)
+}
+
+/// The day before `date`; both are `YYYY-MM-DD`. `None` if that is no date, or one before 1970.
+pub fn day_before(date: &str) -> Option<String> {
+    let day = humantime::parse_rfc3339(&format!("{date}T00:00:00Z")).ok()?;
+    let before = day.checked_sub(Duration::from_secs(24 * 60 * 60))?;
+    let before = before.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + before).to_string();
+    text.get(..10).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolchain::fixture::LINUX;
+
+    #[test]
+    fn channel_names_map_to_manifest_paths() {
+        for (name, path, is_immutable) in [
+            ("stable", "dist/channel-rust-stable.toml", false),
+            ("beta", "dist/channel-rust-beta.toml", false),
+            ("nightly", "dist/channel-rust-nightly.toml", false),
+            (
+                "nightly-2026-01-15",
+                "dist/2026-01-15/channel-rust-nightly.toml",
+                true,
+            ),
+            (
+                "beta-2026-01-15-aarch64-apple-darwin",
+                "dist/2026-01-15/channel-rust-beta.toml",
+                true,
+            ),
+            ("1.95", "dist/channel-rust-1.95.toml", false),
+            ("1.95.0", "dist/channel-rust-1.95.0.toml", true),
+            ("1.95-beta", "dist/channel-rust-1.95-beta.toml", false),
+            ("1.95.0-beta", "dist/channel-rust-1.95.0-beta.toml", false),
+            (
+                "1.95.0-beta.3",
+                "dist/channel-rust-1.95.0-beta.3.toml",
+                true,
+            ),
+            (
+                "1.95.0-beta.3-x86_64-unknown-linux-gnu",
+                "dist/channel-rust-1.95.0-beta.3.toml",
+                true,
+            ),
+            (
+                "1.95.0-x86_64-pc-windows-msvc",
+                "dist/channel-rust-1.95.0.toml",
+                true,
+            ),
+        ] {
+            let channel: Channel = name.parse().unwrap();
+            assert_eq!(channel.manifest_path(), path, "{name}");
+            assert_eq!(channel.is_immutable(), is_immutable, "{name}");
+            assert_eq!(channel.to_string(), name);
+        }
+        let ancient: Channel = "1.8".parse().unwrap();
+        assert_eq!(ancient.manifest_path(), "dist/channel-rust-1.8.0.toml");
+        let with_host: Channel = format!("nightly-2026-01-15-{LINUX}").parse().unwrap();
+        assert_eq!(with_host.host(), Some(LINUX));
+        assert!(!with_host.is_undated_nightly());
+        assert!(
+            "nightly-x86_64-unknown-linux-gnu"
+                .parse::<Channel>()
+                .unwrap()
+                .is_undated_nightly()
+        );
+    }
+
+    #[test]
+    fn malformed_channel_names_are_refused() {
+        for name in [
+            "",
+            "mine",
+            "Stable",
+            "stable ",
+            "stablest",
+            "stable-",
+            "stable-mine",
+            "stable-msvc",
+            "stable/../../x",
+            "stable-../../../x-y",
+            "stable-a-b-c/d",
+            "stable-a-b-c%2fd",
+            "stable-a--b-c",
+            "stable-..-..-..",
+            "nightly-2026-1-5",
+            "nightly-2026-01-15x",
+            "nightly-2026-01-15-",
+            "nightly-2026-01-1\u{e9}",
+            "nightly-\u{0662}026-01-15",
+            "1",
+            "1.",
+            "1.095",
+            "1.9555",
+            "12.1",
+            "1.95.",
+            "1.95.00",
+            "1.95.123",
+            "1.95.0.1",
+            "1.95.0-beta.",
+            "1.95.0-beta.123",
+            "1.95.0-rc.1",
+            "+stable",
+            "/opt/rust",
+            "stable\n",
+            "stable\0",
+        ] {
+            let error = name.parse::<Channel>().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn day_before_crosses_months_and_leap_years() {
+        assert_eq!(day_before("2026-03-01").as_deref(), Some("2026-02-28"));
+        assert_eq!(day_before("2024-03-01").as_deref(), Some("2024-02-29"));
+        assert_eq!(day_before("2026-01-01").as_deref(), Some("2025-12-31"));
+        assert_eq!(day_before("2026-13-01"), None);
+        assert_eq!(day_before("1970-01-01"), None);
+    }
+}

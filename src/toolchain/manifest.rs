@@ -1,0 +1,548 @@
+//! Release manifests.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{
+    archives::{is_sha256, package_and_target},
+    channel::is_date,
+    profile::canonical_profile,
+};
+
+/// One archive of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DistFile {
+    /// As in the manifest: below the default dist server, whichever server the manifest came from.
+    pub url: String,
+    /// Of the archive; 64 lower-case hex digits.
+    pub sha256: String,
+    /// The package's own name: `clippy-preview`, not `clippy`.
+    pub package: String,
+    /// The triple it is installed for, or `*` if it is the same for all.
+    pub target: String,
+}
+
+impl DistFile {
+    /// Whether these are the sources of the standard library, from which cargo builds it (`-Zbuild-std`).
+    pub fn is_rust_src(&self) -> bool {
+        self.package == "rust-src"
+    }
+}
+
+/// Why a manifest does not tell what to install.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not TOML, or not of this shape.
+    #[error("it is no valid release manifest: {0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A format that rustup 1.29 refuses as well.
+    #[error("its format is version `{0}`, larder knows version 2")]
+    NewerVersion(String),
+    /// Its date is none, and would become part of addresses.
+    #[error("its date `{0}` is no date")]
+    BadDate(String),
+    /// There is no such toolchain.
+    #[error("it has no toolchain for the host `{0}`")]
+    UnknownHost(String),
+    /// Neither rustup nor this release has such a profile.
+    #[error("it has no profile `{0}`")]
+    UnknownProfile(String),
+    /// The release lacks these for this host, as `name` or `name for triple`. On an undated nightly rustup tries the day before.
+    #[error("not available in this release: {}", .0.join(", "))]
+    Unavailable(Vec<String>),
+    /// An archive that could not be proven.
+    #[error("the sha256 of `{url}` is `{sha256}`, which is no sha256")]
+    BadSha256 {
+        /// Where it would be.
+        url: String,
+        /// What stands there.
+        sha256: String,
+    },
+}
+
+/// The day of a release, `YYYY-MM-DD`; reads no further than the first table.
+///
+/// # Errors
+/// If the text does not begin like a manifest.
+pub fn date(manifest: &str) -> Result<String, ManifestError> {
+    let mut end = 0;
+    for line in manifest.split_inclusive('\n') {
+        if line.trim_start().starts_with('[') {
+            break;
+        }
+        end += line.len();
+    }
+    let header: ManifestHeader = toml::from_str(&manifest[..end])?;
+    header.check()?;
+    Ok(header.date)
+}
+
+/// The archives that `rustup toolchain install` would download into an empty home, in its order (sorted by package, then
+/// target): those of the profile that the host has, then what is named in addition.
+///
+/// Follows `try_update_from_dist_` in `src/dist/mod.rs`, `Manifest::get_profile_components` and `Manifest::binary` in
+/// `src/dist/manifest.rs` and `Update::unavailable_components` in `src/dist/manifestation.rs`. Names of components may be
+/// the users' (`clippy`) or the packages' (`clippy-preview`). Tables of other targets than those asked for are not read,
+/// so what rustup's `Manifest::validate` finds wrong there passes here.
+///
+/// # Errors
+/// If rustup would install nothing: no such host or profile, or something explicitly or by profile wanted is not available.
+pub fn files(
+    manifest: &str,
+    host: &str,
+    profile: &str,
+    components: &[String],
+    targets: &[String],
+) -> Result<Vec<DistFile>, ManifestError> {
+    let manifest = parse_manifest(manifest, host, targets)?;
+    let for_host = manifest
+        .package("rust", Some(host))
+        .ok_or_else(|| ManifestError::UnknownHost(host.to_owned()))?;
+    let listed: Vec<&ComponentRef> = for_host
+        .components
+        .iter()
+        .chain(&for_host.extensions)
+        .collect();
+
+    // In rustup's order: by package, then by target with none first.
+    let mut chosen: Vec<(&str, Option<&str>)> = Vec::new();
+    if manifest.profiles.is_empty() {
+        let essential = for_host.components.iter().filter(|c| c.is_for(host));
+        chosen.extend(essential.map(|c| (c.pkg.as_str(), c.target())));
+    } else {
+        let names = canonical_profile(profile).and_then(|profile| manifest.profiles.get(profile));
+        let names = names.ok_or_else(|| ManifestError::UnknownProfile(profile.to_owned()))?;
+        for name in names {
+            let found = listed.iter().find(|c| &c.pkg == name && c.is_for(host));
+            chosen.extend(found.map(|c| (name.as_str(), c.target())));
+        }
+    }
+    for name in components {
+        let renamed = manifest.renames.get(name);
+        let name = renamed.map_or(name.as_str(), |rename| rename.to.as_str());
+        let first = listed.iter().find(|c| c.pkg == name);
+        let is_for_all = first.is_some_and(|c| c.target().is_none());
+        chosen.push((name, (!is_for_all).then_some(host)));
+    }
+    chosen.extend(
+        targets
+            .iter()
+            .map(|target| ("rust-std", Some(target.as_str()))),
+    );
+    chosen.sort_unstable();
+    chosen.dedup();
+
+    let mut found = Vec::with_capacity(chosen.len());
+    let mut unavailable = Vec::new();
+    for (package, target) in chosen {
+        match manifest
+            .package(package, target)
+            .and_then(PackageTarget::archive)
+        {
+            Some((url, sha256)) => found.push(DistFile {
+                url: url.to_owned(),
+                sha256: checked_sha256(url, sha256)?,
+                package: package.to_owned(),
+                target: target.unwrap_or("*").to_owned(),
+            }),
+            None => unavailable.push(manifest.description(package, target, host)),
+        }
+    }
+    if unavailable.is_empty() {
+        Ok(found)
+    } else {
+        Err(ManifestError::Unavailable(unavailable))
+    }
+}
+
+fn checked_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
+    is_sha256(sha256)
+        .then(|| sha256.to_owned())
+        .ok_or_else(|| ManifestError::BadSha256 {
+            url: url.to_owned(),
+            sha256: sha256.to_owned(),
+        })
+}
+
+/// Parses the tables that matter for this host and these targets.
+///
+/// A manifest is a megabyte of tables in one line each way, nearly all for other targets: leaving those out first is
+/// many times faster than parsing them. Should a manifest be written otherwise, all of it is parsed.
+fn parse_manifest(
+    manifest: &str,
+    host: &str,
+    targets: &[String],
+) -> Result<ReleaseManifest, ManifestError> {
+    let is_wanted = |package: &str, target: &str| {
+        target == host
+            || target == "*"
+            || (package == "rust-std" && targets.iter().any(|wanted| wanted == target))
+    };
+    let mut kept = String::with_capacity(64 * 1024);
+    let mut keep = true;
+    for line in manifest.split_inclusive('\n') {
+        if line.trim_start().starts_with('[') {
+            keep =
+                package_and_target(line).is_none_or(|(package, target)| is_wanted(package, target));
+        }
+        if keep {
+            kept.push_str(line);
+        }
+    }
+    let parsed = match toml::from_str::<ReleaseManifest>(&kept) {
+        Ok(parsed) => parsed,
+        // Also for the sake of an error with the right line.
+        Err(_) => toml::from_str(manifest)?,
+    };
+    parsed.header.check()?;
+    Ok(parsed)
+}
+
+/// What stands before the first table.
+#[derive(Deserialize)]
+struct ManifestHeader {
+    #[serde(rename = "manifest-version")]
+    version: String,
+    date: String,
+}
+
+impl ManifestHeader {
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.version != "2" {
+            return Err(ManifestError::NewerVersion(self.version.clone()));
+        }
+        if !is_date(&self.date) {
+            return Err(ManifestError::BadDate(self.date.clone()));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct ReleaseManifest {
+    #[serde(flatten)]
+    header: ManifestHeader,
+    #[serde(default)]
+    pkg: BTreeMap<String, ManifestPackage>,
+    #[serde(default)]
+    renames: BTreeMap<String, PackageRename>,
+    #[serde(default)]
+    profiles: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct ManifestPackage {
+    /// Empty if all its targets were left out.
+    #[serde(default)]
+    target: BTreeMap<String, PackageTarget>,
+}
+
+#[derive(Deserialize)]
+struct PackageTarget {
+    available: bool,
+    url: Option<String>,
+    hash: Option<String>,
+    xz_url: Option<String>,
+    xz_hash: Option<String>,
+    zst_url: Option<String>,
+    zst_hash: Option<String>,
+    #[serde(default)]
+    components: Vec<ComponentRef>,
+    #[serde(default)]
+    extensions: Vec<ComponentRef>,
+}
+
+#[derive(Deserialize)]
+struct ComponentRef {
+    pkg: String,
+    target: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PackageRename {
+    to: String,
+}
+
+impl ReleaseManifest {
+    /// What to install of a package: its only entry if that is for all targets, else the one of this very target.
+    fn package(&self, name: &str, target: Option<&str>) -> Option<&PackageTarget> {
+        let targets = &self.pkg.get(name)?.target;
+        match (targets.len(), targets.get("*")) {
+            (1, Some(for_all)) => Some(for_all),
+            _ => targets.get(target?),
+        }
+    }
+
+    /// A component in the user's words.
+    fn description(&self, package: &str, target: Option<&str>, host: &str) -> String {
+        let old_name = self.renames.iter().find(|(_, rename)| rename.to == package);
+        let name = old_name.map_or(package, |(name, _)| name.as_str());
+        match target {
+            Some(target) if target != host => format!("{name} for {target}"),
+            _ => name.to_owned(),
+        }
+    }
+}
+
+impl PackageTarget {
+    /// Address and hash in the format that rustup prefers among those there are.
+    fn archive(&self) -> Option<(&str, &str)> {
+        let formats = [
+            (&self.zst_url, &self.zst_hash),
+            (&self.xz_url, &self.xz_hash),
+            (&self.url, &self.hash),
+        ];
+        let complete = formats
+            .into_iter()
+            .find_map(|(url, hash)| Some((url.as_deref()?, hash.as_deref()?)));
+        complete.filter(|_| self.available)
+    }
+}
+
+impl ComponentRef {
+    fn target(&self) -> Option<&str> {
+        self.target.as_deref().filter(|&target| target != "*")
+    }
+
+    fn is_for(&self, host: &str) -> bool {
+        self.target().is_none_or(|target| target == host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fmt::Write as _,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::toolchain::{
+        find_archive,
+        fixture::{LINUX, MANIFEST, THUMB, WASM, WINDOWS, strings},
+    };
+
+    /// The file names that would be downloaded.
+    #[track_caller]
+    fn check(host: &str, profile: &str, components: &[&str], targets: &[&str], names: &[&str]) {
+        let files = files(
+            MANIFEST,
+            host,
+            profile,
+            &strings(components),
+            &strings(targets),
+        )
+        .unwrap();
+        let root = "https://dist.example/dist/2026-04-16/";
+        let found: Vec<_> = files
+            .iter()
+            .map(|file| file.url.strip_prefix(root).unwrap())
+            .collect();
+        assert_eq!(found, names);
+    }
+
+    #[track_caller]
+    fn refusal(manifest: &str, host: &str, profile: &str, components: &[&str]) -> String {
+        let files = files(manifest, host, profile, &strings(components), &[]);
+        files.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn profile_selects_components_of_the_host() {
+        let minimal = [
+            "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rust-std-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+        ];
+        check(LINUX, "minimal", &[], &[], &minimal);
+        check(LINUX, "m", &[], &[], &minimal);
+        // One is there as zst too, another as gz only.
+        let default = [
+            "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "clippy-1.95.0-x86_64-unknown-linux-gnu.tar.zst",
+            "rust-docs-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rust-std-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rustfmt-1.95.0-x86_64-unknown-linux-gnu.tar.gz",
+        ];
+        check(LINUX, "default", &[], &[], &default);
+        check(LINUX, "", &[], &[], &default);
+        let windows = [
+            "cargo-1.95.0-x86_64-pc-windows-gnu.tar.xz",
+            "rust-mingw-1.95.0-x86_64-pc-windows-gnu.tar.xz",
+            "rust-std-1.95.0-x86_64-pc-windows-gnu.tar.xz",
+            "rustc-1.95.0-x86_64-pc-windows-gnu.tar.xz",
+        ];
+        check(WINDOWS, "minimal", &[], &[], &windows);
+    }
+
+    #[test]
+    fn components_and_targets_are_added_without_duplicates() {
+        let all = [
+            "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "clippy-1.95.0-x86_64-unknown-linux-gnu.tar.zst",
+            "rust-src-1.95.0.tar.xz",
+            "rust-std-1.95.0-thumbv8m.base-none-eabi.tar.gz",
+            "rust-std-1.95.0-wasm32-unknown-unknown.tar.xz",
+            "rust-std-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+        ];
+        let components = ["clippy", "clippy-preview", "rust-src", "cargo"];
+        check(
+            LINUX,
+            "minimal",
+            &components,
+            &[WASM, LINUX, THUMB, WASM],
+            &all,
+        );
+        let src = files(MANIFEST, LINUX, "minimal", &strings(&["rust-src"]), &[]).unwrap();
+        let src = src.iter().find(|file| file.package == "rust-src").unwrap();
+        assert_eq!(src.target, "*");
+        assert_eq!(src.sha256.len(), 64);
+    }
+
+    #[test]
+    fn manifest_without_profiles_installs_essential_components() {
+        let (old, _) = MANIFEST.split_once("[profiles]").unwrap();
+        let files = files(old, WINDOWS, "whatever", &[], &[]).unwrap_err();
+        assert_eq!(files.to_string(), "not available in this release: clippy");
+        let packages: Vec<_> = super::files(old, LINUX, "minimal", &[], &[])
+            .unwrap()
+            .into_iter()
+            .map(|file| file.package)
+            .collect();
+        let essential = [
+            "cargo",
+            "clippy-preview",
+            "rust-docs",
+            "rust-std",
+            "rustc",
+            "rustfmt-preview",
+        ];
+        assert_eq!(packages, essential);
+    }
+
+    #[test]
+    fn unavailable_components_are_named_in_the_error() {
+        let unavailable = |names: &str| format!("not available in this release: {names}");
+        assert_eq!(
+            refusal(MANIFEST, WINDOWS, "default", &[]),
+            unavailable("clippy")
+        );
+        assert_eq!(
+            refusal(
+                MANIFEST,
+                LINUX,
+                "minimal",
+                &["llvm-bitcode-linker", "rust-everything"]
+            ),
+            unavailable("llvm-bitcode-linker, rust-everything")
+        );
+        let error = files(
+            MANIFEST,
+            LINUX,
+            "minimal",
+            &[],
+            &strings(&["z80-none-none"]),
+        );
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            unavailable("rust-std for z80-none-none")
+        );
+        assert_eq!(
+            refusal(MANIFEST, WASM, "minimal", &[]),
+            format!("it has no toolchain for the host `{WASM}`")
+        );
+        assert_eq!(
+            refusal(MANIFEST, LINUX, "huge", &[]),
+            "it has no profile `huge`"
+        );
+    }
+
+    #[test]
+    fn malformed_manifests_are_refused() {
+        let newer = MANIFEST.replace("manifest-version = \"2\"", "manifest-version = \"3\"");
+        let odd_day = MANIFEST.replace("date = \"2026-04-16\"", "date = \"../../../etc\"");
+        let cut = &MANIFEST[..MANIFEST.len() / 2];
+        let (first_hash, _) = MANIFEST
+            .split_once("cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz\"\nxz_hash = \"")
+            .map(|(before, hash)| (&hash[..64], before))
+            .unwrap();
+        let bad_hash = MANIFEST.replace(first_hash, "0123");
+        for (text, says) in [
+            ("", "missing field"),
+            (
+                "<!DOCTYPE html>\n<html></html>",
+                "no valid release manifest",
+            ),
+            (newer.as_str(), "larder knows version 2"),
+            (odd_day.as_str(), "is no date"),
+            (cut, ""),
+            (bad_hash.as_str(), "`0123`, which is no sha256"),
+        ] {
+            let error = refusal(text, LINUX, "minimal", &[]);
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(date(&odd_day).is_err() && date(&newer).is_err() && date("<html>").is_err());
+    }
+
+    #[test]
+    fn date_is_read_before_the_first_table() {
+        assert_eq!(date(MANIFEST).unwrap(), "2026-04-16");
+        assert_eq!(
+            date("date = \"2026-01-15\"\nmanifest-version = \"2\"\n[pkg.broken\n").unwrap(),
+            "2026-01-15"
+        );
+    }
+
+    #[test]
+    fn manifest_in_other_toml_spelling_is_read_in_full() {
+        let inline = format!(
+            "manifest-version = '2'\ndate = '2026-04-16'\nprofiles = {{ minimal = ['rustc'] }}\n\
+             [pkg.rust.target]\n{LINUX} = {{ available = false, components = [{{ pkg = 'rustc', target = '{LINUX}' }}] }}\n\
+             [pkg.other.target.z80-none-none]\navailable = true\nlist = [\n[1], [\"\"\"\n[pkg.x]\n\"\"\"],\n]\n\
+             [pkg.rustc.target.{LINUX}]\navailable = true\nurl = 'https://dist.example/rustc'\nhash = '{}'\n",
+            "0".repeat(64)
+        );
+        let files = files(&inline, LINUX, "minimal", &[], &[]).unwrap();
+        assert_eq!(files.len(), 1, "{files:?}");
+    }
+
+    #[test]
+    fn megabyte_manifest_is_read_within_time_limits() {
+        let (start, end) = MANIFEST.split_once("[renames.").unwrap();
+        let mut large = start.to_owned();
+        for number in 0..3_000 {
+            let _ = write!(
+                large,
+                "[pkg.rust-std.target.z{number}-none-none]\navailable = true\n\
+                 url = \"https://dist.example/dist/2026-04-16/rust-std-1.95.0-z{number}-none-none.tar.gz\"\nhash = \"{0}\"\n\
+                 xz_url = \"https://dist.example/dist/2026-04-16/rust-std-1.95.0-z{number}-none-none.tar.xz\"\nxz_hash = \"{0}\"\n\
+                 components = []\nextensions = []\n\n",
+                "0".repeat(64)
+            );
+        }
+        large.push_str("[renames.");
+        large.push_str(end);
+        assert!(large.len() > 1_000_000);
+        // The best of a few: other tests share the processor.
+        let best = (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                assert_eq!(files(&large, LINUX, "minimal", &[], &[]).unwrap().len(), 3);
+                start.elapsed()
+            })
+            .min();
+        assert!(best.unwrap() < Duration::from_millis(500), "{best:?}");
+        let last = "dist/2026-04-16/rust-std-1.95.0-z2999-none-none.tar.xz";
+        let best = (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                assert!(find_archive(&large, last).is_some());
+                start.elapsed()
+            })
+            .min();
+        assert!(best.unwrap() < Duration::from_millis(100), "{best:?}");
+    }
+}
