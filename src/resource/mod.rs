@@ -2,7 +2,9 @@
 //! no HTTP; the cache acts on what is said here and never asks which kind it holds.
 
 pub mod dist;
+mod key;
 pub mod registry;
+mod upstreams;
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration, time::SystemTime};
 
@@ -12,7 +14,9 @@ use url::Url;
 use crate::hash::Sha256;
 
 pub use dist::Dist;
+pub use key::Key;
 pub use registry::{CrateFile, IndexEntry, Registries, Registry, RegistryConfig};
+pub use upstreams::Upstreams;
 
 /// One nameable thing of some kind. Cheap to clone.
 pub type Resource = Arc<dyn Kind>;
@@ -145,40 +149,6 @@ pub enum Source {
     NamedBy(Resource),
 }
 
-/// The name an entry is stored under: a relative path of harmless segments. Stable across releases, since changing it
-/// orphans every stored copy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(String);
-
-impl Key {
-    /// Joins segments that were validated by the kind which calls this.
-    fn new(segments: &[&str]) -> Self {
-        debug_assert!(
-            segments
-                .iter()
-                .flat_map(|segment| segment.split('/'))
-                .all(|segment| {
-                    !segment.is_empty()
-                        && !segment.starts_with('.')
-                        && !segment.contains(['\\', '\0'])
-                }),
-            "a key is made of harmless segments: {segments:?}"
-        );
-        Self(segments.join("/"))
-    }
-
-    /// The key as a relative path with `/` between segments.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// The rules that one kind is kept by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -203,15 +173,6 @@ pub enum Audience {
     Cargo,
     /// rustup, or its script.
     Rustup,
-}
-
-/// Everything upstream that is configured.
-#[derive(Clone, Debug)]
-pub struct Upstreams {
-    /// The registries.
-    pub registries: Registries,
-    /// rustup's trees.
-    pub dist: Arc<Dist>,
 }
 
 /// How long a stored copy may be served without asking upstream.

@@ -1,9 +1,7 @@
-//! What cargo asks for: a registry's config, its index entries, its crate files. Pure; the facts about cargo cite its
-//! functions so that the next reader can check whether they still hold.
+//! Index entries.
 
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,284 +9,20 @@ use std::{
 
 use bytes::Bytes;
 use semver::{Version, VersionReq};
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use url::{Position, Url};
 
 use super::{
-    Audience, Freshness, Key, Kind, Location, Policy, PrefetchHint, Resource, Source, Unlisted,
+    Registry, index_folder,
+    index_line::{
+        IndexLine, LineDependencies, LineVersion, index_lines, quick_publication_time,
+        version_of_line, with_yanked,
+    },
+    is_crate_name, is_index_folder_of, write_registry_suffix,
 };
-use crate::hash::Sha256;
-
-/// The store's and the log's name for crates.io.
-pub const CRATES_IO: &str = "crates-io";
-
-/// The registries this larder serves, by name.
-#[derive(Clone, Debug)]
-pub struct Registries(HashMap<String, Arc<Registry>>);
-
-/// One registry upstream.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Registry {
-    /// `crates-io`, or the name the user gave it: one harmless path segment.
-    name: String,
-    /// The base address of its sparse index, ending in `/`.
-    index: Url,
-    /// Where its entries are kept: what was fetched from one address never passes for another's.
-    entry_folder: String,
-}
-
-impl Registries {
-    /// crates.io's index is at `crates_io`; the others are what the settings name.
-    pub fn new(crates_io: Url, others: impl IntoIterator<Item = (String, Url)>) -> Self {
-        let registries = others
-            .into_iter()
-            .chain([(CRATES_IO.to_owned(), crates_io)]);
-        Self(
-            registries
-                .map(|(name, index)| (name.clone(), Arc::new(Registry::new(name, index))))
-                .collect(),
-        )
-    }
-
-    /// crates.io.
-    pub fn crates_io(&self) -> &Arc<Registry> {
-        self.0
-            .get(CRATES_IO)
-            .expect("the constructor put crates.io in")
-    }
-
-    /// The registry of that name, if there is one.
-    pub fn named(&self, name: &str) -> Option<&Arc<Registry>> {
-        self.0.get(name)
-    }
-
-    /// All of them, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Registry>> {
-        self.0.values()
-    }
-}
-
-impl Registry {
-    /// `crates-io`, or the name the user gave it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The base address of its sparse index.
-    pub fn index(&self) -> &Url {
-        &self.index
-    }
-
-    fn new(name: String, index: Url) -> Self {
-        let entry_folder = format!(
-            "{name}-{:.8}",
-            Sha256::of(index.as_str().as_bytes()).to_string()
-        );
-        Self {
-            name,
-            index,
-            entry_folder,
-        }
-    }
-
-    /// Whether `name` can name a registry: small letters, digits, `-` and `_`, so that no two names share a folder
-    /// anywhere.
-    pub fn is_valid_name(name: &str) -> bool {
-        is_crate_name(name) && !name.contains(|c: char| c.is_ascii_uppercase())
-    }
-
-    /// How people are told of it.
-    fn display_name(&self) -> Cow<'_, str> {
-        if self.name == CRATES_IO {
-            "crates.io".into()
-        } else {
-            format!("registry `{}`", self.name).into()
-        }
-    }
-
-    /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
-    /// all crates, since the name of a crate is no reason to speak to a stranger.
-    fn check_download_template(&self, template: &str) -> Result<(), String> {
-        let example = |name, version, sum: &[u8]| {
-            Url::parse(&fill_template(
-                template,
-                name,
-                version,
-                Some(Sha256::of(sum)),
-            ))
-        };
-        let unusable = |why: &str| {
-            format!(
-                "names the unusable download address `{}`: {why}",
-                template.escape_debug()
-            )
-        };
-        // Two values for every marker.
-        let (Ok(one), Ok(other)) = (example("aa", "0.0.0", b"1"), example("bbb", "1.1.1", b"2"))
-        else {
-            return Err(unusable("it is no address"));
-        };
-        if one[..Position::BeforePath] != other[..Position::BeforePath] {
-            Err(unusable(
-                "a marker stands before the path, where the host is",
-            ))
-        } else if !matches!(one.scheme(), "http" | "https") {
-            Err(unusable("it is neither http nor https"))
-        } else if self.index.scheme() == "https" && one.scheme() == "http" {
-            Err(unusable("it is http although the index is https"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn url_of(&self, path: &str) -> Url {
-        self.index
-            .join(path)
-            .expect("a validated path joins any base address")
-    }
-}
-
-/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`config_for_client`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct RegistryConfig {
-    /// Whose config.
-    pub registry: Arc<Registry>,
-}
-
-/// The fields of `config.json` that matter to larder (cargo, `RegistryConfig` in `sources/registry/mod.rs`).
-#[derive(Deserialize)]
-struct ConfigFields<'a> {
-    #[serde(borrow)]
-    dl: Cow<'a, str>,
-    #[serde(borrow, default)]
-    api: Option<Cow<'a, str>>,
-}
-
-impl RegistryConfig {
-    /// The config of `registry`.
-    pub fn of(registry: &Arc<Registry>) -> Resource {
-        Arc::new(Self {
-            registry: registry.clone(),
-        })
-    }
-}
-
-impl fmt::Display for RegistryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "config of {}", self.registry.display_name())
-    }
-}
-
-impl Kind for RegistryConfig {
-    fn location(&self) -> Location {
-        Location::Entry(Key::new(&[&self.registry.entry_folder, "config.json"]))
-    }
-
-    fn policy(&self) -> Policy {
-        Policy {
-            // A registry moves its downloads about once in years; a wrong `dl` shows at once as a failed download.
-            freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
-            max_bytes: 1 << 20,
-            negative_ttl: Duration::from_secs(10),
-            content_type: "application/json",
-            compressible: false,
-            audience: Audience::Cargo,
-        }
-    }
-
-    fn source(&self) -> Source {
-        Source::At(self.registry.url_of("config.json"))
-    }
-
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
-        match serde_json::from_slice::<ConfigFields<'_>>(body) {
-            Ok(config) => self.registry.check_download_template(&config.dl),
-            Err(_) => Err("is not a registry's config.json".to_owned()),
-        }
-    }
-}
-
-/// The `config.json` for a client that reached larder at `base` (ends in `/`, registry prefix included). Carries the
-/// upstream's `api`, so that `cargo search --registry larder` works, and never its `auth-required`: credentials for
-/// upstream are larder's own business.
-pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
-    let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
-    let api = upstream
-        .and_then(|body| serde_json::from_slice::<ConfigFields<'_>>(body).ok())
-        .and_then(|config| config.api);
-    let config = match api {
-        Some(api) => serde_json::json!({ "dl": dl, "api": api }),
-        None => serde_json::json!({ "dl": dl }),
-    };
-    Bytes::from(format!("{config}\n"))
-}
-
-/// Fills a download template as cargo does (cargo, `sources/registry/download.rs`, `download`): plain replacement, no
-/// encoding, and a default tail if no marker occurs.
-fn fill_template(template: &str, name: &str, version: &str, checksum: Option<Sha256>) -> String {
-    const MARKERS: [&str; 5] = [
-        "{crate}",
-        "{version}",
-        "{prefix}",
-        "{lowerprefix}",
-        "{sha256-checksum}",
-    ];
-    if !MARKERS.iter().any(|marker| template.contains(marker)) {
-        return format!(
-            "{}/{name}/{version}/download",
-            template.trim_end_matches('/')
-        );
-    }
-    template
-        .replace("{crate}", name)
-        .replace("{version}", version)
-        .replace("{prefix}", &index_folder(name))
-        .replace("{lowerprefix}", &index_folder(&name.to_ascii_lowercase()))
-        .replace(
-            "{sha256-checksum}",
-            &checksum.map_or_else(String::new, |sum| sum.to_string()),
-        )
-}
-
-/// The index folder of a crate (cargo, `make_dep_path` in `cargo-util/src/registry.rs`).
-fn index_folder(name: &str) -> String {
-    match name.len() {
-        1 | 2 => name.len().to_string(),
-        3 => format!("3/{}", &name[..1]),
-        _ => format!("{}/{}", &name[..2], &name[2..4]),
-    }
-}
-
-/// Whether these segments, in any case, are the index folder of a crate: [`index_folder`] without its string.
-fn is_index_folder_of(folder: &[&str], name: &str) -> bool {
-    match (name.len(), folder) {
-        (1, ["1"]) | (2, ["2"]) => true,
-        (3, ["3", first]) => first.eq_ignore_ascii_case(&name[..1]),
-        (4.., [first, second]) => {
-            first.eq_ignore_ascii_case(&name[..2]) && second.eq_ignore_ascii_case(&name[2..4])
-        }
-        _ => false,
-    }
-}
-
-/// Whether `name` may name a crate: what crates.io allows, and nothing that could be mistaken for a path. Names that
-/// crates.io reserves pass: whether they exist is upstream's to say.
-fn is_crate_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-/// Whether `version` may be a version: the characters of semantic versioning, build metadata included.
-fn is_version(version: &str) -> bool {
-    (1..=128).contains(&version.len())
-        && version.starts_with(|c: char| c.is_ascii_digit())
-        && version
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'+'))
-}
+use crate::{
+    hash::Sha256,
+    resource::{Audience, Freshness, Key, Kind, Location, Policy, PrefetchHint, Resource, Source},
+};
 
 /// One crate's index file: a JSON object per version, one on each line.
 #[derive(Debug, PartialEq, Eq)]
@@ -301,82 +35,8 @@ pub struct IndexEntry {
     requirement: Option<VersionReq>,
 }
 
-/// The fields of an index line that larder reads (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
-#[derive(Deserialize)]
-struct IndexLine<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    vers: Cow<'a, str>,
-    #[serde(borrow)]
-    cksum: Cow<'a, str>,
-}
-
-/// The part of a line that says when and on what it depends.
-#[derive(Deserialize)]
-struct LineDependencies<'a> {
-    #[serde(borrow, default)]
-    deps: Vec<IndexDependency<'a>>,
-    #[serde(borrow, default)]
-    pubtime: Option<Cow<'a, str>>,
-}
-
-#[derive(Deserialize)]
-struct IndexDependency<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    package: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    req: Cow<'a, str>,
-    #[serde(borrow, default)]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    registry: Option<Cow<'a, str>>,
-    #[serde(default)]
-    optional: bool,
-}
-
-/// The part of a line by which versions are chosen.
-#[derive(Deserialize)]
-struct LineVersion<'a> {
-    #[serde(borrow)]
-    vers: Cow<'a, str>,
-    #[serde(default)]
-    yanked: Option<bool>,
-}
-
 /// Of how many series of versions that are no substitutes for each other the newest version is looked at.
 const MAX_SERIES: usize = 4;
-
-fn index_lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
-    ends.scan(0, |start, end| {
-        let line = &body[*start..end];
-        *start = end + 1;
-        Some(line.trim_ascii())
-    })
-    .filter(|line| !line.is_empty())
-}
-
-/// The version of a line. Mostly it can be seen without reading the line: registries write it before what could look the
-/// same, the dependencies. Where it is written in another way, the line is read.
-fn version_of_line(line: &[u8]) -> Option<Cow<'_, str>> {
-    let quick = quoted_after(b"\"vers\":\"", line).map(Cow::Borrowed);
-    quick.or_else(|| Some(serde_json::from_slice::<LineVersion<'_>>(line).ok()?.vers))
-}
-
-/// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string. `None`
-/// says nothing: the line must be read.
-fn quick_publication_time(line: &[u8]) -> Option<SystemTime> {
-    humantime::parse_rfc3339(quoted_after(b"\"pubtime\":\"", line)?).ok()
-}
-
-/// What follows `field` up to the next quotation mark.
-fn quoted_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
-    let rest = &line[memchr::memmem::find(line, field)? + field.len()..];
-    std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
-}
 
 impl IndexEntry {
     /// The entry of the crate `name`, in any case; `None` if that cannot be a crate's name.
@@ -384,7 +44,7 @@ impl IndexEntry {
         Self::new(registry, name).map(|entry| Arc::new(entry) as Resource)
     }
 
-    fn new(registry: &Arc<Registry>, name: &str) -> Option<Self> {
+    pub(super) fn new(registry: &Arc<Registry>, name: &str) -> Option<Self> {
         is_crate_name(name).then(|| Self {
             registry: registry.clone(),
             name: name.to_ascii_lowercase(),
@@ -432,14 +92,6 @@ impl fmt::Display for IndexEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "index entry of `{}`", self.name)?;
         write_registry_suffix(f, &self.registry)
-    }
-}
-
-fn write_registry_suffix(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
-    if registry.name == CRATES_IO {
-        Ok(())
-    } else {
-        write!(f, " in {}", registry.display_name())
     }
 }
 
@@ -648,118 +300,10 @@ impl Kind for IndexEntry {
     }
 }
 
-/// The line with `yanked` set and every other value as it was; `None` if it is no JSON object.
-fn with_yanked(line: &[u8]) -> Option<Vec<u8>> {
-    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(line).ok()?;
-    let yes: &RawValue = serde_json::from_str("true").ok()?;
-    fields.insert("yanked", yes);
-    serde_json::to_vec(&fields).ok()
-}
-
-/// One crate archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrateFile {
-    /// Whose crate.
-    pub registry: Arc<Registry>,
-    /// In the case of the index line.
-    name: String,
-    version: String,
-    checksum: Option<Sha256>,
-}
-
-impl CrateFile {
-    /// The archive of that name and version, with its hash if the asker knows it (from a lock file or the address);
-    /// `None` if that cannot be a crate's name and version.
-    pub fn of(
-        registry: &Arc<Registry>,
-        name: &str,
-        version: &str,
-        checksum: Option<Sha256>,
-    ) -> Option<Resource> {
-        (is_crate_name(name) && is_version(version)).then(|| {
-            Arc::new(Self {
-                registry: registry.clone(),
-                name: name.to_owned(),
-                version: version.to_owned(),
-                checksum,
-            }) as Resource
-        })
-    }
-
-    /// Reads the path segments below a registry's base: `crates/NAME/VERSION/download`, or with the checksum before
-    /// the last; `None` if they are no such path.
-    pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
-        match segments {
-            ["crates", name, version, "download"] => Self::of(registry, name, version, None),
-            ["crates", name, version, checksum, "download"] => {
-                Self::of(registry, name, version, Some(Sha256::parse(checksum)?))
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for CrateFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "crate `{} {}`", self.name, self.version)?;
-        write_registry_suffix(f, &self.registry)
-    }
-}
-
-impl Kind for CrateFile {
-    fn location(&self) -> Location {
-        match self.checksum {
-            Some(sum) => Location::Blob(sum),
-            None => Location::ListedIn(Arc::new(
-                IndexEntry::new(&self.registry, &self.name)
-                    .expect("a crate file's name was checked when it was made"),
-            )),
-        }
-    }
-
-    fn policy(&self) -> Policy {
-        Policy {
-            freshness: Freshness::Forever,
-            max_bytes: 1 << 30,
-            negative_ttl: Duration::from_secs(30),
-            content_type: "application/gzip",
-            compressible: false,
-            audience: Audience::Cargo,
-        }
-    }
-
-    fn source(&self) -> Source {
-        Source::NamedBy(RegistryConfig::of(&self.registry))
-    }
-
-    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
-        let sum = IndexEntry::checksum(listing, &self.version).ok_or(Unlisted)?;
-        Ok(Arc::new(Self {
-            checksum: Some(sum),
-            ..self.clone()
-        }))
-    }
-
-    fn locate(&self, naming: &[u8]) -> Result<Url, String> {
-        let config: ConfigFields<'_> = serde_json::from_slice(naming)
-            .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
-        // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
-        self.registry
-            .check_download_template(&config.dl)
-            .map_err(|why| format!("config.json {why}"))?;
-        let address = fill_template(&config.dl, &self.name, &self.version, self.checksum);
-        Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn registry() -> Arc<Registry> {
-        let registries = Registries::new(Url::parse("http://127.0.0.1:9/index/").unwrap(), []);
-        registries.crates_io().clone()
-    }
+    use crate::resource::registry::fixture::{SUM, line, registry};
 
     #[track_caller]
     fn check_path(path: &str, key: Option<&str>) {
@@ -799,32 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_different_index_urls_have_different_keys() {
-        let key = |address: &str| {
-            let registries = Registries::new(Url::parse(address).unwrap(), []);
-            match RegistryConfig::of(registries.crates_io()).location() {
-                Location::Entry(key) => key,
-                other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
-                    panic!("{other:?}")
-                }
-            }
-        };
-        assert_eq!(key("http://a.example/"), key("http://a.example/"));
-        assert_ne!(key("http://a.example/"), key("http://b.example/"));
-    }
-
-    #[test]
     fn dash_and_underscore_are_different_names() {
         check_path("my/-d/my-dash", Some("index/my/my-dash"));
         check_path("my/_d/my_dash", Some("index/my/my_dash"));
-    }
-
-    const SUM: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-
-    fn line(name: &str, version: &str, sum: &str) -> String {
-        format!(
-            r#"{{"name":"{name}","vers":"{version}","deps":[],"cksum":"{sum}","features":{{}},"yanked":false}}"#
-        )
     }
 
     #[track_caller]
@@ -868,135 +389,6 @@ mod tests {
             Ok(()),
         );
         check_validation(&line("LEFT", "1.0.0", SUM), Ok(()));
-    }
-
-    #[test]
-    fn build_metadata_is_part_of_the_version() {
-        let segments = [
-            "crates",
-            "wasi",
-            "0.11.1+wasi-snapshot-preview1",
-            "download",
-        ];
-        let found = CrateFile::parse(&registry(), &segments).unwrap();
-        assert_eq!(
-            found.to_string(),
-            "crate `wasi 0.11.1+wasi-snapshot-preview1`"
-        );
-        let body = format!(
-            "{}\n{}",
-            line("wasi", "0.11.1", &"0".repeat(64)),
-            line("wasi", "0.11.1+x", SUM)
-        );
-        assert_eq!(
-            IndexEntry::checksum(body.as_bytes(), "0.11.1+x"),
-            Sha256::parse(SUM)
-        );
-    }
-
-    #[track_caller]
-    fn check_download_url(dl: &str, expected: &str) {
-        let sum = Sha256::parse(SUM);
-        let file = CrateFile::of(&registry(), "MixedCase", "1.0.0+b", sum).unwrap();
-        let config = serde_json::json!({ "dl": dl }).to_string();
-        assert_eq!(file.locate(config.as_bytes()).unwrap().as_str(), expected);
-    }
-
-    #[test]
-    fn download_templates_are_filled_as_cargo_fills_them() {
-        check_download_url(
-            "http://a.example/dl",
-            "http://a.example/dl/MixedCase/1.0.0+b/download",
-        );
-        check_download_url(
-            "http://a.example/dl/",
-            "http://a.example/dl/MixedCase/1.0.0+b/download",
-        );
-        check_download_url(
-            "http://a.example/{lowerprefix}/{prefix}/{crate}-{version}.crate",
-            "http://a.example/mi/xe/Mi/xe/MixedCase-1.0.0+b.crate",
-        );
-        check_download_url(
-            "http://a.example/{sha256-checksum}",
-            &format!("http://a.example/{SUM}"),
-        );
-    }
-
-    #[track_caller]
-    fn check_template_refused(index: &str, dl: &str, part: &str) {
-        let registries = Registries::new(Url::parse(index).unwrap(), []);
-        let registry = registries.crates_io();
-        let config = serde_json::json!({ "dl": dl }).to_string();
-        let file = CrateFile::of(registry, "left", "1.0.0", Sha256::parse(SUM)).unwrap();
-        let located = file.locate(config.as_bytes()).unwrap_err();
-        let recognised = RegistryConfig::of(registry)
-            .validate(config.as_bytes())
-            .unwrap_err();
-        for why in [located, recognised] {
-            assert!(why.contains(part), "{dl}: {why}");
-        }
-    }
-
-    #[test]
-    fn download_templates_must_be_http_and_as_secure_as_the_index() {
-        for dl in ["file:///etc", "ftp://a.example/dl", "data:{crate}"] {
-            check_template_refused("http://a.example/", dl, "neither http nor https");
-        }
-        check_template_refused("https://a.example/", "http://a.example/dl", "http although");
-        check_template_refused("https://a.example/", "dl/{crate}", "no address");
-        check_download_url(
-            "https://a.example/",
-            "https://a.example/MixedCase/1.0.0+b/download",
-        );
-    }
-
-    #[test]
-    fn markers_before_the_path_of_a_template_are_refused() {
-        for dl in [
-            "http://{crate}.example/",
-            "http://{crate}/",
-            "http:///{crate}/x",
-            "http:{crate}",
-            "http:\\\\{lowerprefix}.example/",
-            "http://{prefix}.example/",
-            "http://a.example{crate}",
-            "http://{sha256-checksum}.example/",
-            "http://{crate}@a.example/",
-            "{crate}://a.example/",
-            "http://v{version}.example/{crate}",
-        ] {
-            check_template_refused("http://a.example/", dl, "before the path");
-        }
-    }
-
-    #[test]
-    fn crate_without_hash_is_resolved_by_its_index_entry() {
-        let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
-        let Location::ListedIn(listing) = file.location() else {
-            panic!("needs a listing")
-        };
-        assert_eq!(listing.to_string(), "index entry of `left`");
-        let complete = file.resolve(line("left", "1.0.0", SUM).as_bytes()).unwrap();
-        assert!(matches!(complete.location(), Location::Blob(sum) if sum.to_string() == SUM));
-        assert_eq!(
-            file.resolve(line("left", "2.0.0", SUM).as_bytes())
-                .unwrap_err(),
-            Unlisted
-        );
-    }
-
-    #[test]
-    fn client_config_carries_checksum_marker_and_api_but_no_credentials() {
-        let upstream =
-            br#"{"dl":"http://b.example/dl","api":"http://b.example","auth-required":true}"#;
-        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream));
-        let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
-        assert_eq!(
-            config["dl"],
-            "http://127.0.0.1:3263/crates/{crate}/{version}/{sha256-checksum}/download"
-        );
-        assert_eq!(config["api"], "http://b.example");
-        assert!(config.get("auth-required").is_none());
     }
 
     #[test]

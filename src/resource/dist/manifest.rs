@@ -1,0 +1,377 @@
+//! Channel manifests and the archives they list.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist, DistPath, channel, freshness, rustup_policy},
+    sidecar::{Sidecar, sidecar_sha256},
+};
+use crate::{
+    hash::Sha256,
+    resource::{Half, Kind, Location, Policy, Resource, Source, Unlisted},
+    toolchain,
+};
+
+/// The manifest of a channel, in full, at its path at larder (`dist/channel-rust-stable.toml`).
+pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
+    let segments: Vec<_> = path.split('/').collect();
+    let file = DistPath::new(dist, &segments)?;
+    channel(file.name())?;
+    Some(Arc::new(ChannelManifest {
+        file,
+        half: Half::Body,
+    }))
+}
+
+/// The archive that a manifest names by address and hash. `None` if rustup would not ask larder for that address: only what
+/// begins with [`DEFAULT_DIST_SERVER`] is asked of the configured server (rustup, `Manifestation::update` in `dist/manifestation.rs`).
+pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource> {
+    let segments: Vec<_> = url.strip_prefix(DEFAULT_DIST_SERVER)?.split('/').collect();
+    Some(Arc::new(Archive {
+        file: DistPath::new(dist, &segments)?,
+        checksum: Some(checksum),
+    }))
+}
+
+/// The program that installs rustup itself on a host, where its script looks for it; `None` if that is no triple.
+pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
+    let ending = if host.contains("-windows-") {
+        ".exe"
+    } else {
+        ""
+    };
+    let name = format!("rustup-init{ending}");
+    Some(Arc::new(Archive {
+        file: DistPath::new(dist, &["rustup", "dist", host, &name])?,
+        checksum: None,
+    }))
+}
+
+/// A channel's manifest or its sidecar: two halves of one entry, always of one generation, since rustup asks for the hash
+/// first and refuses a manifest that does not match (rustup, `download_and_check` in `dist/download.rs`).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ChannelManifest {
+    pub(super) file: DistPath,
+    pub(super) half: Half,
+}
+
+impl fmt::Display for ChannelManifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.half {
+            Half::Body => write!(f, "manifest `{}`", self.file.path),
+            Half::Sidecar => write!(f, "sidecar of manifest `{}`", self.file.path),
+        }
+    }
+}
+
+impl Kind for ChannelManifest {
+    fn location(&self) -> Location {
+        Location::Pair(self.file.key(), self.half)
+    }
+
+    fn policy(&self) -> Policy {
+        rustup_policy(freshness(&self.file), 64 << 20, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.file.url())
+    }
+
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
+        // The sidecar's hash is the proof. Without this, an empty file with the hash of nothing would pass.
+        if body.is_empty() {
+            Err("is empty".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn client_view(&self, body: &Bytes) -> Option<Bytes> {
+        match self.file.dist.format {
+            ArchiveFormat::Upstream => None,
+            ArchiveFormat::Gz => gzip_only(body),
+        }
+    }
+
+    fn profile_downloads(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return Vec::new();
+        };
+        let Some(host) = toolchain::target_of_archive(text, &asked.to_string()) else {
+            return Vec::new();
+        };
+        let client_view = self.client_view(body);
+        // A part of what is valid, cut between lines.
+        let text = client_view.as_deref().map_or(Ok(text), std::str::from_utf8);
+        let text = text.unwrap_or_default();
+        let mut profiles: Vec<Vec<Resource>> = Vec::new();
+        for profile in PREFETCHED_PROFILES {
+            // A target that is no host has none; a release without some component has no such profile for this host.
+            let Ok(files) = toolchain::files(text, host, profile, &[], &[]) else {
+                continue;
+            };
+            let downloads = files.iter().map(|file| self.component(file));
+            profiles.extend(downloads.collect::<Option<_>>());
+        }
+        profiles
+    }
+}
+
+/// The profiles that toolchains are installed with (rustup, `Profile` in `dist/mod.rs`), the smaller first. Nobody needs
+/// `complete`, which rustup's own documentation advises against.
+const PREFETCHED_PROFILES: [&str; 2] = ["minimal", "default"];
+
+impl ChannelManifest {
+    fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
+        let sum = Sha256::parse(&file.sha256)?;
+        archive(&self.file.dist, &file.url, sum)
+    }
+}
+
+/// The manifest without the archives that rustup would prefer to gzip (rustup, `dist/manifest.rs`); `None` if it is not
+/// written as expected: each such field on a line of its own, beside a gzip one.
+fn gzip_only(manifest: &[u8]) -> Option<Bytes> {
+    let text = std::str::from_utf8(manifest).ok()?;
+    let is_other = |line: &&str| {
+        ["xz_url", "xz_hash", "zst_url", "zst_hash"]
+            .iter()
+            .any(|field| {
+                line.strip_prefix(field)
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+            })
+    };
+    let others = text.lines().filter(is_other).count();
+    let mentions = ["xz_", "zst_"]
+        .iter()
+        .map(|field| text.matches(field).count())
+        .sum::<usize>();
+    if others != mentions {
+        return None;
+    }
+    let kept: String = text
+        .split_inclusive('\n')
+        .filter(|line| !is_other(line))
+        .collect();
+    Some(Bytes::from(kept))
+}
+
+/// A component, an installer, anything with a sidecar beside it: proven by the manifest's hash or the sidecar's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Archive {
+    pub(super) file: DistPath,
+    pub(super) checksum: Option<Sha256>,
+}
+
+impl fmt::Display for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what: Cow<'_, str> = if self.file.path.starts_with("dist/") {
+            format!("component `{}`", self.file.path).into()
+        } else {
+            format!("installer `{}`", self.file.path).into()
+        };
+        f.write_str(&what)
+    }
+}
+
+impl Kind for Archive {
+    fn location(&self) -> Location {
+        match self.checksum {
+            Some(sum) => Location::Blob(sum),
+            None => Location::ListedIn(Arc::new(Sidecar {
+                file: self.file.sidecar(),
+            })),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        rustup_policy(freshness(&self.file), 8 << 30, "application/octet-stream")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.file.url())
+    }
+
+    /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
+    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+        let in_manifest = || {
+            let manifest = std::str::from_utf8(listing).ok()?;
+            Sha256::parse(toolchain::find_archive(manifest, &self.file.path)?.sha256)
+        };
+        let checksum = Some(
+            sidecar_sha256(listing)
+                .or_else(in_manifest)
+                .ok_or(Unlisted)?,
+        );
+        Ok(Arc::new(Self {
+            checksum,
+            ..self.clone()
+        }))
+    }
+
+    fn listings(&self) -> Vec<Resource> {
+        let paths = manifest_paths(&self.file.path);
+        let of_path = |path: &String| manifest(&self.file.dist, path);
+        paths.iter().filter_map(of_path).collect()
+    }
+}
+
+/// The manifests that may list a component, by their paths; a component lies in a dated folder and has its channel or its
+/// full version in its name (`rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`).
+fn manifest_paths(path: &str) -> Vec<String> {
+    let mut segments = path.split('/');
+    let (Some("dist"), Some(date), Some(name), None) = (
+        segments.next(),
+        segments.next().filter(|date| toolchain::is_date(date)),
+        segments.next(),
+        segments.next(),
+    ) else {
+        return Vec::new();
+    };
+    let stem = name.split_once(".tar.").map_or(name, |(stem, _)| stem);
+    let is_version = |part: &&str| {
+        part.split('.').count() == 3
+            && part
+                .split('.')
+                .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let names = match stem
+        .split('-')
+        .find(|part| matches!(*part, "nightly" | "beta") || is_version(part))
+    {
+        Some(channel @ ("nightly" | "beta")) => {
+            vec![channel.to_owned(), format!("{date}/{channel}")]
+        }
+        Some(version) => {
+            let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
+            let stable = ["stable", version, minor].map(str::to_owned);
+            [&stable[..], &[format!("{date}/stable")]].concat()
+        }
+        None => Vec::new(),
+    };
+    let path = |name: &String| match name.rsplit_once('/') {
+        Some((date, channel)) => format!("dist/{date}/channel-rust-{channel}.toml"),
+        None => format!("dist/channel-rust-{name}.toml"),
+    };
+    names.iter().map(path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn component_is_looked_up_in_manifests_of_its_channel_and_version() {
+        let manifests = |path: &str| manifest_paths(path).join(" ");
+        let x = "x86_64-unknown-linux-gnu";
+        assert_eq!(
+            manifests(&format!("dist/2026-04-16/rust-std-1.95.0-{x}.tar.xz")),
+            "dist/channel-rust-stable.toml dist/channel-rust-1.95.0.toml dist/channel-rust-1.95.toml \
+             dist/2026-04-16/channel-rust-stable.toml"
+        );
+        assert_eq!(
+            manifests("dist/2026-04-16/rust-src-nightly.tar.gz"),
+            "dist/channel-rust-nightly.toml dist/2026-04-16/channel-rust-nightly.toml"
+        );
+        assert_eq!(
+            manifests(&format!("dist/2026-04-16/rustc-beta-{x}.tar.xz")),
+            "dist/channel-rust-beta.toml dist/2026-04-16/channel-rust-beta.toml"
+        );
+        for path in [
+            "dist/rust-1.7.0-x.tar.gz",
+            "rustup/dist/x/rustup-init",
+            "dist/2026-04-16/x/rustc-nightly-x.tar.gz",
+            "dist/2026-04-16/thing.tar.gz",
+        ] {
+            assert_eq!(manifests(path), "", "{path}");
+        }
+    }
+
+    fn stable(format: ArchiveFormat) -> ChannelManifest {
+        let url = |text| Url::parse(text).unwrap();
+        let dist = Dist::new(url("http://d.example/"), url("http://u.example/"), format);
+        ChannelManifest {
+            file: DistPath {
+                dist,
+                path: "dist/channel-rust-stable.toml".to_owned(),
+            },
+            half: Half::Body,
+        }
+    }
+
+    const MANIFEST: &str = include_str!("../../../fixtures/channel-rust-stable.toml");
+
+    /// The profiles that the asking for this file leads to, as the names of packages.
+    #[track_caller]
+    fn check_profile_downloads(
+        asked: &str,
+        format: ArchiveFormat,
+        ending: &str,
+        expected: &[&str],
+    ) {
+        let path = format!("dist/2026-04-16/{asked}");
+        let asked = toolchain::find_archive(MANIFEST, &path).unwrap().sha256;
+        let body = Bytes::from(MANIFEST.replace("https://dist.example/", DEFAULT_DIST_SERVER));
+        let profiles = stable(format).profile_downloads(&body, Sha256::parse(asked).unwrap());
+        let profiles: Vec<_> = profiles
+            .iter()
+            .map(|downloads| {
+                let names: Vec<_> = downloads
+                    .iter()
+                    .map(|file| {
+                        let name = file.to_string();
+                        let (_, name) = name.split_once("/2026-04-16/").unwrap();
+                        assert!(matches!(file.location(), Location::Blob(_)));
+                        // Of one component, there is no other archive.
+                        assert!(
+                            name.contains(ending) || name.starts_with("rustfmt"),
+                            "{name}"
+                        );
+                        name.split("-1.").next().unwrap().to_owned()
+                    })
+                    .collect();
+                names.join(" ")
+            })
+            .collect();
+        assert_eq!(profiles, expected);
+    }
+
+    #[test]
+    fn component_request_predicts_the_profiles_of_its_host() {
+        let linux = "x86_64-unknown-linux-gnu.tar";
+        let profiles = [
+            "cargo rust-std rustc",
+            "cargo clippy rust-docs rust-std rustc rustfmt",
+        ];
+        let (cargo_xz, cargo_gz) = (
+            format!("cargo-1.95.0-{linux}.xz"),
+            format!("cargo-1.95.0-{linux}.gz"),
+        );
+        check_profile_downloads(&cargo_gz, ArchiveFormat::Gz, ".tar.gz", &profiles);
+        check_profile_downloads(&cargo_xz, ArchiveFormat::Gz, ".tar.gz", &profiles);
+        check_profile_downloads(&cargo_xz, ArchiveFormat::Upstream, linux, &profiles);
+        // clippy is not available there, and without it rustup does not install the default profile.
+        let windows = "rustc-1.95.0-x86_64-pc-windows-gnu.tar.xz";
+        let minimal = ["cargo rust-mingw rust-std rustc"];
+        check_profile_downloads(windows, ArchiveFormat::Upstream, ".tar.", &minimal);
+        for no_host in [
+            "rust-src-1.95.0.tar.xz",
+            "rust-std-1.95.0-wasm32-unknown-unknown.tar.xz",
+        ] {
+            check_profile_downloads(no_host, ArchiveFormat::Upstream, "", &[]);
+        }
+    }
+
+    #[test]
+    fn gzip_only_manifest_drops_other_formats_and_nothing_else() {
+        let manifest = "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nxz_url = \"x.xz\"\nxz_hash = \"2\"\nend = 1\n";
+        assert_eq!(
+            gzip_only(manifest.as_bytes()).unwrap(),
+            "a = 1\n[t]\nurl = \"x.gz\"\nhash = \"1\"\nend = 1\n"
+        );
+        assert_eq!(gzip_only(b"t = { xz_url = \"x\" }\n"), None);
+    }
+}

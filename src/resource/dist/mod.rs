@@ -1,0 +1,191 @@
+//! What rustup asks for: channel manifests with their sidecars, archives, the installer and its script. Pure; the facts about
+//! rustup cite its functions so that the next reader can check whether they still hold.
+
+mod manifest;
+mod path;
+mod release;
+mod script;
+mod sidecar;
+
+use std::sync::Arc;
+
+use super::{Half, Resource};
+use manifest::{Archive, ChannelManifest};
+use path::{DistPath, channel};
+use release::RustupRelease;
+use sidecar::Sidecar;
+
+pub use manifest::{archive, installer, manifest};
+pub use path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist};
+pub use release::release;
+pub use script::{script, script_for_client};
+
+/// Reads a path's segments: `dist/...` or `rustup/...`; `None` if they are no such path.
+pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
+    let file = DistPath::new(dist, segments)?;
+    if channel(file.name()).is_some() && file.path.starts_with("dist/") {
+        return Some(match file.path.strip_suffix(".sha256") {
+            Some(path) => Arc::new(ChannelManifest {
+                file: DistPath {
+                    path: path.to_owned(),
+                    ..file
+                },
+                half: Half::Sidecar,
+            }),
+            None => Arc::new(ChannelManifest {
+                file,
+                half: Half::Body,
+            }),
+        });
+    }
+    if file.path == "rustup/release-stable.toml" {
+        return Some(Arc::new(RustupRelease { file }));
+    }
+    if file.name().ends_with(".sha256") {
+        return Some(Arc::new(Sidecar { file }));
+    }
+    Some(Arc::new(Archive {
+        file,
+        checksum: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::resource::{Freshness, Location, Source};
+
+    const MANIFEST: &str = include_str!("../../../fixtures/channel-rust-stable.toml");
+
+    fn dist() -> Arc<Dist> {
+        let url = |text| Url::parse(text).unwrap();
+        Dist::new(
+            url("http://d.example/"),
+            url("http://u.example/rustup/"),
+            ArchiveFormat::Upstream,
+        )
+    }
+
+    /// Path, place, address, whether it is kept for ever.
+    #[track_caller]
+    fn check(path: &str, expected: Option<(&str, &str, bool)>) {
+        let segments: Vec<_> = path.split('/').collect();
+        let found = parse(&dist(), &segments).map(|resource| {
+            let place = match resource.location() {
+                Location::Entry(key) => format!("entry {key}"),
+                Location::Pair(key, half) => format!("{half:?} {key}"),
+                Location::ListedIn(listing) => format!("listed in {listing}"),
+                Location::Blob(_) => "blob".to_owned(),
+            };
+            let Source::At(url) = resource.source() else {
+                panic!("dist files have fixed addresses")
+            };
+            (
+                place,
+                url.to_string(),
+                resource.policy().freshness == Freshness::Forever,
+            )
+        });
+        let found = found
+            .as_ref()
+            .map(|(place, url, forever)| (place.as_str(), url.as_str(), *forever));
+        assert_eq!(found, expected, "{path}");
+    }
+
+    #[test]
+    fn dated_and_full_versions_are_immutable_and_channel_names_are_not() {
+        let stable = "http://d.example/dist/channel-rust-stable.toml";
+        check(
+            "dist/channel-rust-stable.toml",
+            Some(("Body rustup/dist/channel-rust-stable.toml", stable, false)),
+        );
+        check(
+            "dist/channel-rust-stable.toml.sha256",
+            Some((
+                "Sidecar rustup/dist/channel-rust-stable.toml",
+                stable,
+                false,
+            )),
+        );
+        let forever = |path: &str| {
+            parse(&dist(), &path.split('/').collect::<Vec<_>>())
+                .unwrap()
+                .policy()
+                .freshness
+        };
+        for path in [
+            "dist/2026-04-16/channel-rust-nightly.toml",
+            "dist/channel-rust-1.95.0.toml",
+            "dist/channel-rust-1.95.0-beta.3.toml",
+            "dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
+            "dist/rust-1.7.0-x86_64-unknown-linux-gnu.tar.gz",
+            "rustup/archive/1.29.0/x86_64-unknown-linux-gnu/rustup-init",
+        ] {
+            assert_eq!(forever(path), Freshness::Forever, "{path}");
+        }
+        for path in [
+            "dist/channel-rust-nightly.toml",
+            "dist/channel-rust-1.95.toml",
+            "dist/channel-rust-stable",
+            "rustup/release-stable.toml",
+            "rustup/dist/x86_64-unknown-linux-gnu/rustup-init",
+        ] {
+            assert_eq!(forever(path), Freshness::AsUpstreamSays, "{path}");
+        }
+    }
+
+    #[test]
+    fn archive_without_hash_is_listed_in_its_sidecar() {
+        check(
+            "dist/2026-04-16/rustc-1.95.0-x.tar.xz",
+            Some((
+                "listed in sidecar `dist/2026-04-16/rustc-1.95.0-x.tar.xz.sha256`",
+                "http://d.example/dist/2026-04-16/rustc-1.95.0-x.tar.xz",
+                true,
+            )),
+        );
+        check(
+            "rustup/dist/x/rustup-init",
+            Some((
+                "listed in sidecar `rustup/dist/x/rustup-init.sha256`",
+                "http://u.example/rustup/dist/x/rustup-init",
+                false,
+            )),
+        );
+    }
+
+    #[test]
+    fn component_is_resolved_by_sidecar_or_manifest_only() {
+        let path = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
+        let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
+        let sum = |listing: &str| {
+            let complete = resource.resolve(listing.as_bytes()).ok()?;
+            let Location::Blob(sum) = complete.location() else {
+                panic!("it is not complete: {complete:?}")
+            };
+            Some(sum.to_string()[..8].to_owned())
+        };
+        assert_eq!(sum(MANIFEST).as_deref(), Some("3e517d1b"));
+        let sidecar = format!("{}  cargo\n", "ab".repeat(32));
+        assert_eq!(sum(&sidecar).as_deref(), Some("abababab"));
+        assert_eq!(sum(&MANIFEST.replace("2026-04-16/", "2026-04-17/")), None);
+        assert_eq!(sum("<html>"), None);
+    }
+
+    #[test]
+    fn hostile_paths_are_rejected() {
+        for path in [
+            "dist",
+            "dist/",
+            "dist/..",
+            "dist/.hidden",
+            "dist/a b",
+            "other/x",
+            "dist/a/b/c/d/e/f",
+        ] {
+            check(path, None);
+        }
+    }
+}

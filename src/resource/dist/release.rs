@@ -1,0 +1,53 @@
+//! `release-stable.toml`.
+
+use std::{fmt, sync::Arc};
+
+use super::path::{Dist, DistPath, rustup_policy};
+use crate::resource::{Freshness, Kind, Location, Policy, Resource, Source};
+
+/// What rustup asks for at the end of each install.
+pub fn release(dist: &Arc<Dist>) -> Resource {
+    Arc::new(RustupRelease {
+        file: DistPath {
+            dist: dist.clone(),
+            path: "rustup/release-stable.toml".to_owned(),
+        },
+    })
+}
+
+/// `release-stable.toml`: which rustup is the newest. Asked for at the end of every install, and its absence would make
+/// that fail after the fact.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RustupRelease {
+    pub(super) file: DistPath,
+}
+
+impl fmt::Display for RustupRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rustup's `release-stable.toml`")
+    }
+}
+
+impl Kind for RustupRelease {
+    fn location(&self) -> Location {
+        Location::Entry(self.file.key())
+    }
+
+    fn policy(&self) -> Policy {
+        rustup_policy(Freshness::AsUpstreamSays, 1 << 16, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.file.url())
+    }
+
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        match toml::from_str::<toml::Table>(text) {
+            Ok(table) if table.contains_key("schema-version") && table.contains_key("version") => {
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err("names no version of rustup".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The script that installs rustup.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use super::path::{Dist, DistPath, rustup_policy};
+use crate::resource::{Freshness, Kind, Location, Policy, Resource, Source};
+
+/// The script that installs rustup, as upstream has it.
+pub fn script(dist: &Arc<Dist>) -> Resource {
+    Arc::new(BootstrapScript {
+        file: DistPath {
+            dist: dist.clone(),
+            path: "rustup/rustup-init.sh".to_owned(),
+        },
+    })
+}
+
+/// The script that installs rustup.
+#[derive(Debug, PartialEq, Eq)]
+struct BootstrapScript {
+    file: DistPath,
+}
+
+impl fmt::Display for BootstrapScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("script `rustup-init.sh`")
+    }
+}
+
+impl Kind for BootstrapScript {
+    fn location(&self) -> Location {
+        Location::Entry(self.file.key())
+    }
+
+    fn policy(&self) -> Policy {
+        rustup_policy(Freshness::AsUpstreamSays, 1 << 20, "text/x-shellscript")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.file.url())
+    }
+
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
+        if body.starts_with(b"#!/") {
+            Ok(())
+        } else {
+            Err("is not a shell script".to_owned())
+        }
+    }
+}
+
+/// What keeps upstream's script from speaking http, in both places where it calls curl (rustup, `rustup-init.sh`,
+/// `downloader`).
+const HTTPS_ONLY_OPTION: &str = "--proto '=https' ";
+
+/// How many such places there are.
+const HTTPS_ONLY_COUNT: usize = 2;
+
+/// Upstream's script for a client that reached larder at `base` (ends in `/`): may speak http, and takes everything from
+/// here unless the caller's variables say otherwise.
+///
+/// # Errors
+/// Upstream's text is not as expected, so that the edit would make a script that works by half.
+pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, String> {
+    let text = std::str::from_utf8(script).map_err(|_| "it is not UTF-8".to_owned())?;
+    let places = text.matches(HTTPS_ONLY_OPTION).count();
+    if places != HTTPS_ONLY_COUNT {
+        return Err(format!(
+            "it insists on https in {places} places, and {HTTPS_ONLY_COUNT} were expected"
+        ));
+    }
+    let (interpreter, rest) = text.split_once('\n').ok_or("it has one line only")?;
+    let base = base.trim_end_matches('/');
+    let edited = format!(
+        "{interpreter}\n\
+         # Served by larder: the curl options that insist on https are gone, and these two lines are new.\n\
+         export RUSTUP_UPDATE_ROOT=\"${{RUSTUP_UPDATE_ROOT:-{base}/rustup}}\"\n\
+         export RUSTUP_DIST_SERVER=\"${{RUSTUP_DIST_SERVER:-{base}}}\"\n"
+    );
+    Ok(Bytes::from(edited + &rest.replace(HTTPS_ONLY_OPTION, "")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bootstrap_script_is_edited_in_exactly_two_places_or_refused() {
+        let upstream = "#!/bin/sh\ncurl --proto '=https' --tlsv1.2 a\ncurl --proto '=https' b\n";
+        let served = script_for_client(upstream.as_bytes(), "http://127.0.0.1:3263/").unwrap();
+        let served = std::str::from_utf8(&served).unwrap();
+        assert!(served.starts_with("#!/bin/sh\n"));
+        assert!(served.contains("${RUSTUP_UPDATE_ROOT:-http://127.0.0.1:3263/rustup}"));
+        assert!(served.contains("${RUSTUP_DIST_SERVER:-http://127.0.0.1:3263}"));
+        assert!(served.ends_with("curl --tlsv1.2 a\ncurl b\n"));
+        assert!(script_for_client(b"#!/bin/sh\ncurl --proto '=https' a\n", "http://x/").is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! Sidecars.
+
+use std::fmt;
+
+use super::path::{DistPath, freshness, rustup_policy};
+use crate::{
+    hash::Sha256,
+    resource::{Kind, Location, Policy, Source},
+};
+
+/// The small file beside another that holds its hash.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sidecar {
+    pub(super) file: DistPath,
+}
+
+impl fmt::Display for Sidecar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sidecar `{}`", self.file.path)
+    }
+}
+
+impl Kind for Sidecar {
+    fn location(&self) -> Location {
+        Location::Entry(self.file.key())
+    }
+
+    fn policy(&self) -> Policy {
+        rustup_policy(freshness(&self.file), 1 << 12, "text/plain")
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.file.url())
+    }
+
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
+        sidecar_sha256(body)
+            .map(|_| ())
+            .ok_or_else(|| "does not begin with a sha256".to_owned())
+    }
+}
+
+/// The hash that a sidecar begins with. rustup panics on fewer than 64 digits, so such a one never gets through.
+pub(super) fn sidecar_sha256(body: &[u8]) -> Option<Sha256> {
+    Sha256::parse(std::str::from_utf8(body.get(..64)?).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecar_must_begin_with_64_hex_digits() {
+        let sum = "a".repeat(64);
+        assert!(sidecar_sha256(format!("{sum}  file\n").as_bytes()).is_some());
+        assert!(sidecar_sha256(&sum.as_bytes()[..63]).is_none());
+        assert!(sidecar_sha256(b"<html>").is_none());
+    }
+}

@@ -1,0 +1,192 @@
+//! `config.json` of a registry.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use url::{Position, Url};
+
+use super::{Registry, index_folder};
+use crate::{
+    hash::Sha256,
+    resource::{Audience, Freshness, Key, Kind, Location, Policy, Resource, Source},
+};
+
+/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`config_for_client`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Whose config.
+    pub registry: Arc<Registry>,
+}
+
+/// The fields of `config.json` that matter to larder (cargo, `RegistryConfig` in `sources/registry/mod.rs`).
+#[derive(Deserialize)]
+pub(super) struct ConfigFields<'a> {
+    #[serde(borrow)]
+    pub(super) dl: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api: Option<Cow<'a, str>>,
+}
+
+impl RegistryConfig {
+    /// The config of `registry`.
+    pub fn of(registry: &Arc<Registry>) -> Resource {
+        Arc::new(Self {
+            registry: registry.clone(),
+        })
+    }
+}
+
+impl fmt::Display for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "config of {}", self.registry.display_name())
+    }
+}
+
+impl Kind for RegistryConfig {
+    fn location(&self) -> Location {
+        Location::Entry(Key::new(&[&self.registry.entry_folder, "config.json"]))
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            // A registry moves its downloads about once in years; a wrong `dl` shows at once as a failed download.
+            freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
+            max_bytes: 1 << 20,
+            negative_ttl: Duration::from_secs(10),
+            content_type: "application/json",
+            compressible: false,
+            audience: Audience::Cargo,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::At(self.registry.url_of("config.json"))
+    }
+
+    fn validate(&self, body: &[u8]) -> Result<(), String> {
+        match serde_json::from_slice::<ConfigFields<'_>>(body) {
+            Ok(config) => self.registry.check_download_template(&config.dl),
+            Err(_) => Err("is not a registry's config.json".to_owned()),
+        }
+    }
+}
+
+/// The `config.json` for a client that reached larder at `base` (ends in `/`, registry prefix included). Carries the
+/// upstream's `api`, so that `cargo search --registry larder` works, and never its `auth-required`: credentials for
+/// upstream are larder's own business.
+pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
+    let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
+    let api = upstream
+        .and_then(|body| serde_json::from_slice::<ConfigFields<'_>>(body).ok())
+        .and_then(|config| config.api);
+    let config = match api {
+        Some(api) => serde_json::json!({ "dl": dl, "api": api }),
+        None => serde_json::json!({ "dl": dl }),
+    };
+    Bytes::from(format!("{config}\n"))
+}
+
+impl Registry {
+    /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
+    /// all crates, since the name of a crate is no reason to speak to a stranger.
+    pub(super) fn check_download_template(&self, template: &str) -> Result<(), String> {
+        let example = |name, version, sum: &[u8]| {
+            Url::parse(&fill_template(
+                template,
+                name,
+                version,
+                Some(Sha256::of(sum)),
+            ))
+        };
+        let unusable = |why: &str| {
+            format!(
+                "names the unusable download address `{}`: {why}",
+                template.escape_debug()
+            )
+        };
+        // Two values for every marker.
+        let (Ok(one), Ok(other)) = (example("aa", "0.0.0", b"1"), example("bbb", "1.1.1", b"2"))
+        else {
+            return Err(unusable("it is no address"));
+        };
+        if one[..Position::BeforePath] != other[..Position::BeforePath] {
+            Err(unusable(
+                "a marker stands before the path, where the host is",
+            ))
+        } else if !matches!(one.scheme(), "http" | "https") {
+            Err(unusable("it is neither http nor https"))
+        } else if self.index.scheme() == "https" && one.scheme() == "http" {
+            Err(unusable("it is http although the index is https"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Fills a download template as cargo does (cargo, `sources/registry/download.rs`, `download`): plain replacement, no
+/// encoding, and a default tail if no marker occurs.
+pub(super) fn fill_template(
+    template: &str,
+    name: &str,
+    version: &str,
+    checksum: Option<Sha256>,
+) -> String {
+    const MARKERS: [&str; 5] = [
+        "{crate}",
+        "{version}",
+        "{prefix}",
+        "{lowerprefix}",
+        "{sha256-checksum}",
+    ];
+    if !MARKERS.iter().any(|marker| template.contains(marker)) {
+        return format!(
+            "{}/{name}/{version}/download",
+            template.trim_end_matches('/')
+        );
+    }
+    template
+        .replace("{crate}", name)
+        .replace("{version}", version)
+        .replace("{prefix}", &index_folder(name))
+        .replace("{lowerprefix}", &index_folder(&name.to_ascii_lowercase()))
+        .replace(
+            "{sha256-checksum}",
+            &checksum.map_or_else(String::new, |sum| sum.to_string()),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::Registries;
+
+    #[test]
+    fn entries_of_different_index_urls_have_different_keys() {
+        let key = |address: &str| {
+            let registries = Registries::new(Url::parse(address).unwrap(), []);
+            match RegistryConfig::of(registries.crates_io()).location() {
+                Location::Entry(key) => key,
+                other @ (Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_)) => {
+                    panic!("{other:?}")
+                }
+            }
+        };
+        assert_eq!(key("http://a.example/"), key("http://a.example/"));
+        assert_ne!(key("http://a.example/"), key("http://b.example/"));
+    }
+
+    #[test]
+    fn client_config_carries_checksum_marker_and_api_but_no_credentials() {
+        let upstream =
+            br#"{"dl":"http://b.example/dl","api":"http://b.example","auth-required":true}"#;
+        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream));
+        let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
+        assert_eq!(
+            config["dl"],
+            "http://127.0.0.1:3263/crates/{crate}/{version}/{sha256-checksum}/download"
+        );
+        assert_eq!(config["api"], "http://b.example");
+        assert!(config.get("auth-required").is_none());
+    }
+}

@@ -1,0 +1,236 @@
+//! Crate archives.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use url::Url;
+
+use super::{
+    Registry, RegistryConfig,
+    config::{ConfigFields, fill_template},
+    index_entry::IndexEntry,
+    is_crate_name, is_version, write_registry_suffix,
+};
+use crate::{
+    hash::Sha256,
+    resource::{Audience, Freshness, Kind, Location, Policy, Resource, Source, Unlisted},
+};
+
+/// One crate archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrateFile {
+    /// Whose crate.
+    pub registry: Arc<Registry>,
+    /// In the case of the index line.
+    name: String,
+    version: String,
+    checksum: Option<Sha256>,
+}
+
+impl CrateFile {
+    /// The archive of that name and version, with its hash if the asker knows it (from a lock file or the address);
+    /// `None` if that cannot be a crate's name and version.
+    pub fn of(
+        registry: &Arc<Registry>,
+        name: &str,
+        version: &str,
+        checksum: Option<Sha256>,
+    ) -> Option<Resource> {
+        (is_crate_name(name) && is_version(version)).then(|| {
+            Arc::new(Self {
+                registry: registry.clone(),
+                name: name.to_owned(),
+                version: version.to_owned(),
+                checksum,
+            }) as Resource
+        })
+    }
+
+    /// Reads the path segments below a registry's base: `crates/NAME/VERSION/download`, or with the checksum before
+    /// the last; `None` if they are no such path.
+    pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
+        match segments {
+            ["crates", name, version, "download"] => Self::of(registry, name, version, None),
+            ["crates", name, version, checksum, "download"] => {
+                Self::of(registry, name, version, Some(Sha256::parse(checksum)?))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CrateFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "crate `{} {}`", self.name, self.version)?;
+        write_registry_suffix(f, &self.registry)
+    }
+}
+
+impl Kind for CrateFile {
+    fn location(&self) -> Location {
+        match self.checksum {
+            Some(sum) => Location::Blob(sum),
+            None => Location::ListedIn(Arc::new(
+                IndexEntry::new(&self.registry, &self.name)
+                    .expect("a crate file's name was checked when it was made"),
+            )),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            freshness: Freshness::Forever,
+            max_bytes: 1 << 30,
+            negative_ttl: Duration::from_secs(30),
+            content_type: "application/gzip",
+            compressible: false,
+            audience: Audience::Cargo,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::NamedBy(RegistryConfig::of(&self.registry))
+    }
+
+    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
+        let sum = IndexEntry::checksum(listing, &self.version).ok_or(Unlisted)?;
+        Ok(Arc::new(Self {
+            checksum: Some(sum),
+            ..self.clone()
+        }))
+    }
+
+    fn locate(&self, naming: &[u8]) -> Result<Url, String> {
+        let config: ConfigFields<'_> = serde_json::from_slice(naming)
+            .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
+        // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
+        self.registry
+            .check_download_template(&config.dl)
+            .map_err(|why| format!("config.json {why}"))?;
+        let address = fill_template(&config.dl, &self.name, &self.version, self.checksum);
+        Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{
+        Registries,
+        registry::fixture::{SUM, line, registry},
+    };
+
+    #[test]
+    fn build_metadata_is_part_of_the_version() {
+        let segments = [
+            "crates",
+            "wasi",
+            "0.11.1+wasi-snapshot-preview1",
+            "download",
+        ];
+        let found = CrateFile::parse(&registry(), &segments).unwrap();
+        assert_eq!(
+            found.to_string(),
+            "crate `wasi 0.11.1+wasi-snapshot-preview1`"
+        );
+        let body = format!(
+            "{}\n{}",
+            line("wasi", "0.11.1", &"0".repeat(64)),
+            line("wasi", "0.11.1+x", SUM)
+        );
+        assert_eq!(
+            IndexEntry::checksum(body.as_bytes(), "0.11.1+x"),
+            Sha256::parse(SUM)
+        );
+    }
+
+    #[track_caller]
+    fn check_download_url(dl: &str, expected: &str) {
+        let sum = Sha256::parse(SUM);
+        let file = CrateFile::of(&registry(), "MixedCase", "1.0.0+b", sum).unwrap();
+        let config = serde_json::json!({ "dl": dl }).to_string();
+        assert_eq!(file.locate(config.as_bytes()).unwrap().as_str(), expected);
+    }
+
+    #[test]
+    fn download_templates_are_filled_as_cargo_fills_them() {
+        check_download_url(
+            "http://a.example/dl",
+            "http://a.example/dl/MixedCase/1.0.0+b/download",
+        );
+        check_download_url(
+            "http://a.example/dl/",
+            "http://a.example/dl/MixedCase/1.0.0+b/download",
+        );
+        check_download_url(
+            "http://a.example/{lowerprefix}/{prefix}/{crate}-{version}.crate",
+            "http://a.example/mi/xe/Mi/xe/MixedCase-1.0.0+b.crate",
+        );
+        check_download_url(
+            "http://a.example/{sha256-checksum}",
+            &format!("http://a.example/{SUM}"),
+        );
+    }
+
+    #[track_caller]
+    fn check_template_refused(index: &str, dl: &str, part: &str) {
+        let registries = Registries::new(Url::parse(index).unwrap(), []);
+        let registry = registries.crates_io();
+        let config = serde_json::json!({ "dl": dl }).to_string();
+        let file = CrateFile::of(registry, "left", "1.0.0", Sha256::parse(SUM)).unwrap();
+        let located = file.locate(config.as_bytes()).unwrap_err();
+        let recognised = RegistryConfig::of(registry)
+            .validate(config.as_bytes())
+            .unwrap_err();
+        for why in [located, recognised] {
+            assert!(why.contains(part), "{dl}: {why}");
+        }
+    }
+
+    #[test]
+    fn download_templates_must_be_http_and_as_secure_as_the_index() {
+        for dl in ["file:///etc", "ftp://a.example/dl", "data:{crate}"] {
+            check_template_refused("http://a.example/", dl, "neither http nor https");
+        }
+        check_template_refused("https://a.example/", "http://a.example/dl", "http although");
+        check_template_refused("https://a.example/", "dl/{crate}", "no address");
+        check_download_url(
+            "https://a.example/",
+            "https://a.example/MixedCase/1.0.0+b/download",
+        );
+    }
+
+    #[test]
+    fn markers_before_the_path_of_a_template_are_refused() {
+        for dl in [
+            "http://{crate}.example/",
+            "http://{crate}/",
+            "http:///{crate}/x",
+            "http:{crate}",
+            "http:\\\\{lowerprefix}.example/",
+            "http://{prefix}.example/",
+            "http://a.example{crate}",
+            "http://{sha256-checksum}.example/",
+            "http://{crate}@a.example/",
+            "{crate}://a.example/",
+            "http://v{version}.example/{crate}",
+        ] {
+            check_template_refused("http://a.example/", dl, "before the path");
+        }
+    }
+
+    #[test]
+    fn crate_without_hash_is_resolved_by_its_index_entry() {
+        let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
+        let Location::ListedIn(listing) = file.location() else {
+            panic!("needs a listing")
+        };
+        assert_eq!(listing.to_string(), "index entry of `left`");
+        let complete = file.resolve(line("left", "1.0.0", SUM).as_bytes()).unwrap();
+        assert!(matches!(complete.location(), Location::Blob(sum) if sum.to_string() == SUM));
+        assert_eq!(
+            file.resolve(line("left", "2.0.0", SUM).as_bytes())
+                .unwrap_err(),
+            Unlisted
+        );
+    }
+}
