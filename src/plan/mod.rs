@@ -171,7 +171,7 @@ fn read_toolchains(
     }
     for name in &toolchains.names {
         let mut plan = ToolchainPlan::new(Owner::Toolchain(name.clone()));
-        let wanted = toolchain::ToolchainRequest {
+        let wanted = toolchain::ToolchainSpec {
             channel: Some(name.clone()),
             profile: toolchains.profile.clone(),
             components: toolchains.components.clone(),
@@ -186,7 +186,7 @@ fn read_toolchains(
     (plans, hosts)
 }
 
-fn read_toolchain_file(file: &Path) -> Result<toolchain::ToolchainRequest, String> {
+fn read_toolchain_file(file: &Path) -> Result<toolchain::ToolchainSpec, String> {
     let text = std::fs::read_to_string(file).map_err(|cause| format!("cannot be read: {cause}"))?;
     let name = if file.extension().is_some() {
         ToolchainFile::Toml
@@ -209,7 +209,7 @@ impl ToolchainPlan {
     fn want(
         &mut self,
         what: &str,
-        wanted: &toolchain::ToolchainRequest,
+        wanted: &toolchain::ToolchainSpec,
         user: &UserSettings,
         hosts: &[String],
     ) {

@@ -17,7 +17,7 @@ pub enum ToolchainFile {
 
 /// What a toolchain file asks for. Without channel and path the user's default toolchain is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolchainRequest {
+pub struct ToolchainSpec {
     /// As written: a [`Channel`], or the name of a toolchain that only this user has.
     pub channel: Option<String>,
     /// The absolute path of a toolchain that is there already: nothing to fetch.
@@ -65,18 +65,18 @@ pub enum ToolchainFileError {
 ///
 /// # Errors
 /// For whatever rustup refuses without looking at what is installed. Whether the channel exists is not checked.
-pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainRequest, ToolchainFileError> {
+pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainSpec, ToolchainFileError> {
     let wanted = match (text.lines().count(), name) {
         (0, _) => return Err(ToolchainFileError::Empty),
         (1, ToolchainFile::Legacy) => match text.trim() {
             "" => return Err(ToolchainFileError::Empty),
-            path if Path::new(path).is_absolute() => ToolchainRequest {
+            path if Path::new(path).is_absolute() => ToolchainSpec {
                 path: Some(path.to_owned()),
-                ..ToolchainRequest::default()
+                ..ToolchainSpec::default()
             },
-            channel => ToolchainRequest {
+            channel => ToolchainSpec {
                 channel: Some(channel.to_owned()),
-                ..ToolchainRequest::default()
+                ..ToolchainSpec::default()
             },
         },
         _ => from_table(toml::from_str::<FileTables>(text)?.toolchain)?,
@@ -89,7 +89,7 @@ pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainRequest, T
     }
 }
 
-fn from_table(table: ToolchainTable) -> Result<ToolchainRequest, ToolchainFileError> {
+fn from_table(table: ToolchainTable) -> Result<ToolchainSpec, ToolchainFileError> {
     let has_lists = table.components.is_some() || table.targets.is_some();
     match (&table.channel, &table.path) {
         (None, None) if !has_lists => return Err(ToolchainFileError::Nothing),
@@ -109,7 +109,7 @@ fn from_table(table: ToolchainTable) -> Result<ToolchainRequest, ToolchainFileEr
     {
         return Err(ToolchainFileError::UnknownProfile(profile.clone()));
     }
-    Ok(ToolchainRequest {
+    Ok(ToolchainSpec {
         channel: table.channel,
         path: table.path,
         components: table.components.unwrap_or_default(),
@@ -140,11 +140,11 @@ mod tests {
         fixture::{WASM, strings},
     };
 
-    fn wanted(channel: Option<&str>, path: Option<&str>) -> ToolchainRequest {
-        ToolchainRequest {
+    fn wanted(channel: Option<&str>, path: Option<&str>) -> ToolchainSpec {
+        ToolchainSpec {
             channel: channel.map(str::to_owned),
             path: path.map(str::to_owned),
-            ..ToolchainRequest::default()
+            ..ToolchainSpec::default()
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
             later = true
             [more]
         "#;
-        let expected = ToolchainRequest {
+        let expected = ToolchainSpec {
             components: strings(&["clippy", "rust-src"]),
             targets: strings(&[WASM]),
             profile: Some("minimal".to_owned()),
@@ -202,7 +202,7 @@ mod tests {
         let default_toolchain = "[toolchain]\ntargets = []\n";
         assert_eq!(
             parse_file(ToolchainFile::Toml, default_toolchain).unwrap(),
-            ToolchainRequest::default()
+            ToolchainSpec::default()
         );
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     channel::{Channel, ChannelError},
-    file::ToolchainRequest,
+    file::ToolchainSpec,
     profile::canonical_profile,
     settings::UserSettings,
 };
@@ -51,7 +51,7 @@ pub enum InstallError {
 /// # Errors
 /// No dist server has it.
 pub fn install(
-    wanted: ToolchainRequest,
+    wanted: ToolchainSpec,
     user: &UserSettings,
     host: &str,
 ) -> Result<Option<Install>, InstallError> {

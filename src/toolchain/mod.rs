@@ -16,7 +16,7 @@ mod settings;
 pub use archives::{ListedArchive, find_archive, target_of_archive};
 pub(crate) use channel::is_date;
 pub use channel::{Channel, ChannelError, day_before};
-pub use file::{ToolchainFile, ToolchainFileError, ToolchainRequest, parse_file};
+pub use file::{ToolchainFile, ToolchainFileError, ToolchainSpec, parse_file};
 pub use install::{Install, InstallError, install};
 pub use manifest::{DistFile, ManifestError, date, files};
 pub use settings::UserSettings;

@@ -16,9 +16,7 @@ const FUNCTION_LINES: usize = 80;
 const LONG_FILES: &[(&str, &str)] = &[
     ("src/cache/fetch.rs", "not split yet"),
     ("src/cache/mod.rs", "not split yet"),
-    ("src/resource/registry.rs", "not split yet"),
     ("src/store/files.rs", "not split yet"),
-    ("src/toolchain.rs", "not split yet"),
     ("src/upstream/mod.rs", "not split yet"),
     ("src/warm/mod.rs", "not split yet"),
 ];
