@@ -1,7 +1,7 @@
-//! Toolchains made on the spot, small ones that real rustup installs: archives in the form of rust-installer, and the
-//! manifest of the release that agrees with them.
+//! Toolchain releases made in memory, small ones that real rustup installs: archives in the format of rust-installer,
+//! and the manifest with their hashes.
 //!
-//! The same description gives the same bytes. Rustup's own files are left to `installer`, serving to `reply`.
+//! The same description gives the same bytes. `installer` makes rustup's own files; `reply` serves them all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,29 +14,30 @@ use crate::package::{noise, seed, sha256};
 use crate::state::{File, Lifetime};
 use crate::xz;
 
-/// The root that addresses in real manifests begin with. Rustup puts the server it was told to use in the place of exactly
-/// this text (`DownloadCfg::url` in its `src/dist/download.rs`); other addresses it uses as they are, past every mirror.
+/// The root of URLs in real manifests. Rustup replaces exactly this text by its configured server (`DownloadCfg::url`
+/// in its
+/// `src/dist/download.rs`); it uses other URLs unchanged, which bypasses a mirror.
 ///
-/// Put together here, so that no file spells the host. Nothing in these tests connects to it.
+/// Joined from parts, so that no file spells the host. No test connects to it.
 pub const DEFAULT_ROOT: &str = concat!("https://static.rust", "-lang.org");
 
-/// The triple that rustup takes for this machine's.
+/// The triple that rustup detects on this machine.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub const HOST: &str = "x86_64-unknown-linux-gnu";
-/// The triple that rustup takes for this machine's.
+/// The triple that rustup detects on this machine.
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub const HOST: &str = "aarch64-unknown-linux-gnu";
-/// The triple that rustup takes for this machine's.
+/// The triple that rustup detects on this machine.
 #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
 pub const HOST: &str = "aarch64-apple-darwin";
-/// The triple that rustup takes for this machine's.
+/// The triple that rustup detects on this machine.
 #[cfg(all(target_os = "macos", target_arch = "x86_64"))]
 pub const HOST: &str = "x86_64-apple-darwin";
 
-/// The one target beyond the host that every toolchain has a library for.
+/// The target besides the host for which every toolchain has a rust-std.
 pub const WASM: &str = "wasm32-unknown-unknown";
 
-/// The packages of a host, and how their archives are called.
+/// The packages of a host, with the names of their archives.
 const PACKAGES: [(&str, &str); 6] = [
     ("cargo", "cargo"),
     ("clippy-preview", "clippy"),
@@ -46,10 +47,10 @@ const PACKAGES: [(&str, &str); 6] = [
     ("rustfmt-preview", "rustfmt"),
 ];
 
-/// One release of a channel, to be given to [`FakeUpstream::release`].
+/// One release of a channel, for [`FakeUpstream::release`].
 ///
 /// It has cargo, clippy, rust-docs, rust-std, rustc and rustfmt for one host, rust-std for [`WASM`], and rust-src. Its
-/// programs are scripts that say their name and version.
+/// programs are scripts that print their name and version.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     channel: String,
@@ -64,21 +65,21 @@ pub struct Toolchain {
     has_xz: bool,
 }
 
-/// One file of a release, for [`Toolchain::archives`].
+/// One file of a release, from [`Toolchain::archives`].
 #[derive(Clone, Debug)]
 pub struct Archive {
-    /// The package's name, `clippy-preview` for instance.
+    /// The package's name, for example `clippy-preview`.
     pub package: String,
     /// Its triple, or `*`.
     pub target: String,
     /// The request path, from the root of the server.
     pub path: String,
-    /// What is served there.
+    /// The content.
     pub body: Bytes,
 }
 
 impl Toolchain {
-    /// The release of `version` on `channel` (`stable`, `beta` with a version like `1.96.0-beta.3`, `nightly`), made on
+    /// The release of `version` on `channel` (`stable`, `beta` with a version like `1.96.0-beta.3`, `nightly`), of
     /// 2026-04-16 for [`HOST`].
     pub fn new(channel: &str, version: &str) -> Self {
         Self {
@@ -96,66 +97,66 @@ impl Toolchain {
         }
     }
 
-    /// The day of the release, `YYYY-MM-DD`.
+    /// Sets the day of the release, `YYYY-MM-DD`.
     #[must_use]
     pub fn date(mut self, date: &str) -> Self {
         self.date = date.to_owned();
         self
     }
 
-    /// Another host.
+    /// Sets another host.
     #[must_use]
     pub fn host(mut self, triple: &str) -> Self {
         self.host = triple.to_owned();
         self
     }
 
-    /// What the addresses in the manifest begin with, in place of [`DEFAULT_ROOT`].
+    /// Sets the root of the manifest's URLs, instead of [`DEFAULT_ROOT`].
     #[must_use]
     pub fn root(mut self, url: &str) -> Self {
         self.root = url.trim_end_matches('/').to_owned();
         self
     }
 
-    /// One more target with a rust-std.
+    /// Adds a target with a rust-std.
     #[must_use]
     pub fn target(mut self, triple: &str) -> Self {
         self.targets.insert(triple.to_owned());
         self
     }
 
-    /// Makes the archives of a package larger by this many incompressible bytes (they are not compressed at all).
+    /// Adds incompressible bytes to a package's archives, which are not compressed at all.
     #[must_use]
     pub fn padding(mut self, package: &str, bytes: usize) -> Self {
         self.padding.insert(package.to_owned(), bytes);
         self
     }
 
-    /// The manifest knows the package, but there is no archive of it, as it happens on nightly.
+    /// Lists the package in the manifest without an archive, as happens on nightly.
     #[must_use]
     pub fn unavailable(mut self, package: &str) -> Self {
         self.unavailable.insert(package.to_owned());
         self
     }
 
-    /// The text of `lib/rustlib/src/rust/library/Cargo.lock` in rust-src.
+    /// Sets the text of `lib/rustlib/src/rust/library/Cargo.lock` in rust-src.
     #[must_use]
     pub fn library_lock(mut self, text: &str) -> Self {
         self.library_lock = text.to_owned();
         self
     }
 
-    /// Archives as gz only; without this there is xz too, which rustup prefers.
+    /// Makes gz archives only. By default there are xz archives too, which rustup prefers.
     #[must_use]
     pub fn gz_only(mut self) -> Self {
         self.has_xz = false;
         self
     }
 
-    /// The name of an archive in request paths, without the compression: a matcher for faults, gates and counts.
+    /// The path of an archive without its compression suffix: a matcher for faults, gates and counts.
     ///
     /// # Panics
-    /// For packages that no toolchain has.
+    /// For a package that toolchains do not have.
     #[track_caller]
     pub fn archive_path(&self, package: &str, target: &str) -> String {
         let short = PACKAGES
@@ -228,7 +229,7 @@ impl Toolchain {
         archives
     }
 
-    /// The manifest that lists these archives, which must be [`Toolchain::archives`] of the same toolchain.
+    /// The manifest of these archives, which must be [`Toolchain::archives`] of the same toolchain.
     pub fn manifest(&self, archives: &[Archive]) -> String {
         let mut toml = format!("manifest-version = \"2\"\ndate = \"{}\"\n\n", self.date);
         let parts = self.parts();
@@ -278,7 +279,7 @@ impl Toolchain {
         toml
     }
 
-    /// The package that lists what can be installed on the host.
+    /// Writes the package `rust`, which lists the components of the host.
     fn write_rust(&self, toml: &mut String, parts: &[(&'static str, String)]) {
         let table = format!("pkg.rust.target.{}", key(&self.host));
         let _ = write!(
@@ -334,8 +335,8 @@ impl Toolchain {
         }
     }
 
-    /// An archive of one component as rust-installer makes it and rustup reads it (`DirectoryPackage` in its
-    /// `src/dist/component/package.rs`), before compression.
+    /// The archive of one component before compression, as rust-installer makes it and rustup reads it
+    /// (`DirectoryPackage` in its `src/dist/component/package.rs`).
     fn tar(&self, package: &str, target: &str) -> Vec<u8> {
         let component = match package {
             "rust-std" => format!("{package}-{target}"),
@@ -399,8 +400,8 @@ impl Toolchain {
 }
 
 impl FakeUpstream {
-    /// Publishes a release below `dist/`: archives, and the manifest under all its names, each with its `.sha256`. What an
-    /// earlier release has under the same names is replaced, all of it at once.
+    /// Publishes a release below `dist/`: archives, and the manifest under all its names, each with its `.sha256`.
+    /// Replaces the files of an earlier release with the same names in one step.
     pub fn release(&self, toolchain: &Toolchain) {
         let archives = toolchain.archives();
         let manifest = Bytes::from(toolchain.manifest(&archives));
@@ -437,7 +438,7 @@ fn programs(package: &str) -> &'static [&'static str] {
     }
 }
 
-/// A tar of these files below one folder. Rustup wants every folder before what is in it.
+/// A tar of these files below one folder. Rustup requires every folder before its content.
 fn pack(folder: &str, files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut folders = BTreeSet::new();
     for (path, _) in files {
@@ -469,7 +470,7 @@ fn pack(folder: &str, files: &[(String, Vec<u8>)]) -> Vec<u8> {
     tar.into_inner().expect("writing to memory succeeds")
 }
 
-/// A target as a key of TOML.
+/// A target as a TOML key.
 fn key(target: &str) -> String {
     if target.contains(['*', '.']) {
         format!("\"{target}\"")
@@ -483,7 +484,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_stand_under_every_name_that_rustup_knows_them_by() {
+    fn release_is_published_under_all_its_names() {
         let names = |channel, version| {
             let paths = Toolchain::new(channel, version).manifest_paths();
             let mut names: Vec<_> = paths
@@ -508,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_description_gives_the_same_bytes() {
+    fn same_description_gives_the_same_bytes() {
         let make = || {
             let toolchain = Toolchain::new("stable", "1.95.0").padding("rustc", 10_000);
             toolchain.manifest(&toolchain.archives())

@@ -1,41 +1,42 @@
-//! What can go wrong upstream, and which request it happens to. What a fault does to an answer is `reply`'s matter.
+//! The faults that the server can inject, and the rules that select requests for them. `reply` applies a fault to an
+//! answer.
 
 use std::time::Duration;
 
-/// One thing that goes wrong with an answer. Positions beyond the body count as its last byte, so a cut always cuts.
-/// "The true answer" brings the body whatever validator the client sent, except after [`Fault::StallFor`].
+/// One fault of an answer. A position beyond the body counts as its last byte, so a cut always cuts. Except for
+/// [`Fault::StallFor`], "the true answer" has the body even if the client's validator matches.
 ///
-/// "Over h2" below means an HTTP/2 connection (TLS, or plain with prior knowledge); there a fault concerns one stream and
-/// leaves its neighbours alone unless it says otherwise.
+/// "Over h2" means an HTTP/2 connection (TLS, or plain with prior knowledge). There a fault concerns one stream and no
+/// other, unless its description says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is reset (RST) instead of an answer; over h2 `RST_STREAM` with `INTERNAL_ERROR`.
+    /// Resets the connection (RST) instead of an answer; over h2 `RST_STREAM` with `INTERNAL_ERROR`.
     Refuse,
-    /// The whole connection is closed (FIN) without a byte of an answer; over h2 all its streams die with it.
+    /// Closes the whole connection (FIN) without a byte of an answer; over h2 all its streams end.
     DropAfterAccept,
-    /// Another status with a short text.
+    /// Answers with this status and a short text.
     Status(u16),
-    /// Another status with this body.
+    /// Answers with this status and body.
     StatusWithBody(u16, String),
-    /// This status and this value of `Retry-After`.
+    /// Answers with this status and this value of `Retry-After`.
     RetryAfter(u16, String),
-    /// No answer, ever; ends when the client goes away.
+    /// Never answers; ends when the client disconnects.
     Stall,
-    /// The true answer, this much later.
+    /// The true answer after this time.
     StallFor(Duration),
-    /// Head and this many bytes of the true body, then silence.
+    /// The head and this many bytes of the true body, then silence.
     StallBodyAfter(u64),
-    /// The true answer, slowly.
+    /// The true answer at a low speed.
     Drip {
-        /// Speed of this one body.
+        /// Bytes per second of this one body.
         bytes_per_second: u32,
     },
-    /// `Content-Length` says all, the connection is closed after this many bytes; over h2 `RST_STREAM` after them.
+    /// A true `Content-Length`, then a close after this many bytes; over h2 `RST_STREAM` after them.
     CutAfter(u64),
-    /// No length, chunked, closed after this many bytes without the last chunk; over h2 `RST_STREAM` after them.
+    /// Chunked, closed after this many bytes without the last chunk; over h2 `RST_STREAM` after them.
     CutChunked(u64),
-    /// No length, the end of the connection is the end of the body, and it comes after this many bytes: looks complete.
-    /// Over h2 a short body that ends in order.
+    /// No length: the connection's end is the body's end, after this many bytes. The body looks complete. Over h2 a
+    /// short body with a regular end.
     CutUnframed(u64),
     /// `Content-Length` is one less than the bytes sent, so a trusting client gets a short body and a spare byte.
     WrongLength,
@@ -43,31 +44,31 @@ pub enum Fault {
     FlipByte(u64),
     /// 200 with the HTML of a captive portal.
     LoginPage,
-    /// 200 and no bytes.
+    /// 200 with an empty body.
     Empty,
-    /// 200 without a length: the true body over and over, never ending.
+    /// 200 without a length: repeats the true body without end.
     Endless,
-    /// 200 without a length, `Content-Encoding: gzip`: zeros, a thousand times larger unpacked than sent, never ending.
+    /// 200 without a length, `Content-Encoding: gzip`: endless zeros, which decode to a thousand times the bytes sent.
     EndlessZip,
-    /// The true body as `Content-Encoding: gzip`, asked for or not.
+    /// The true body with `Content-Encoding: gzip`, whether or not the client accepts it.
     Gzip,
     /// 302 to this location.
     Redirect(String),
-    /// 302 to the very path that was asked.
+    /// 302 to the requested path.
     RedirectLoop,
-    /// The full answer although the client's validator still holds.
+    /// The full answer although the client's validator matches.
     IgnoreValidator,
-    /// The full answer with an `ETag` that was never given before.
+    /// The full answer with a new `ETag` each time.
     OtherTag,
-    /// 304 although the client sent no validator (or an old one).
+    /// 304 although the client sent no validator, or an outdated one.
     NotModifiedWithoutValidator,
     /// The true answer without a length: chunked; over h2 without `content-length`.
     NoLength,
-    /// This fault, for requests alone with a `Range` that has an end.
+    /// This fault, only for requests with a `Range` that has an end.
     OfRanges(Box<Self>),
 }
 
-/// The faults in force. The newest rule that matches a path wins.
+/// The active rules. The newest rule that matches a path applies.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     rules: Vec<Rule>,
@@ -76,7 +77,7 @@ pub(crate) struct Faults {
 #[derive(Debug)]
 struct Rule {
     matcher: String,
-    /// `None` for as long as the rule stands.
+    /// `None` for a permanent rule.
     times_left: Option<usize>,
     fault: Fault,
 }
@@ -94,7 +95,7 @@ impl Faults {
         self.rules.clear();
     }
 
-    /// The fault for one request, used up by this call where it has a number of times.
+    /// The fault for one request. Uses up one of the rule's times.
     pub(crate) fn take(&mut self, path: &str, is_range: bool) -> Option<Fault> {
         let rule = self.rules.iter_mut().rev().find(|rule| {
             rule.times_left != Some(0)
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newest_matching_rule_wins_until_it_is_used_up() {
+    fn newest_matching_rule_applies_until_it_is_used_up() {
         let mut faults = Faults::default();
         faults.add("left", None, Fault::Empty);
         faults.add("/dl/left", Some(1), Fault::Stall);

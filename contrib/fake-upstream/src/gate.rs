@@ -1,18 +1,18 @@
-//! Gates: requests that match one wait in the server until the test lets them through, so that no test has to guess a time.
+//! Gates: matching requests wait in the server until the test opens the gate, so that no test depends on timing.
 //!
-//! Which requests exist is `state`'s matter; this file only counts and holds them.
+//! This file only counts and delays requests; `state` records them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// How long the `wait_for` calls stand before they fail the test: far above any honest wait on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of the `wait_for` calls, far above the longest expected wait on a loaded machine.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Holds every request whose path contains the matcher, from after its recording until [`Gate::open`].
+/// Delays every request whose path contains the matcher, after it is recorded, until [`Gate::open`].
 ///
-/// Dropping the gate opens it, so a failing test leaves nobody hanging.
+/// Dropping the gate opens it, so that a failing test leaves no client waiting.
 #[derive(Debug)]
 #[must_use = "a dropped gate is open"]
 pub struct Gate {
@@ -24,25 +24,25 @@ impl Gate {
         Self { hold }
     }
 
-    /// Lets all held requests through, and all later ones.
+    /// Releases all waiting requests; later ones pass.
     pub fn open(&self) {
         self.hold.open.send_replace(true);
     }
 
-    /// How many requests wait at this gate now.
+    /// Number of requests that wait at this gate now.
     pub fn waiting(&self) -> usize {
         *self.hold.waiting.borrow()
     }
 
-    /// Blocks the calling thread until `count` or more requests wait here.
+    /// Blocks the calling thread until at least `count` requests wait here.
     ///
-    /// For tests without an async client in the same thread; those use [`Gate::wait_for_async`].
+    /// Tests with an async client in the same thread use [`Gate::wait_for_async`].
     ///
     /// # Panics
     /// After 20 seconds.
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let (lock, changed) = &self.hold.arrivals;
         let mut waiting = lock.lock().expect("no holder of this lock panics");
         while *waiting < count {
@@ -55,19 +55,20 @@ impl Gate {
         }
     }
 
-    /// Waits until `count` or more requests wait here, without blocking the thread.
+    /// Waits until at least `count` requests wait here, without blocking the thread.
     ///
     /// # Panics
     /// After 20 seconds.
     pub async fn wait_for_async(&self, count: usize) {
         let mut waiting = self.hold.waiting.subscribe();
-        let reached = tokio::time::timeout(PATIENCE, waiting.wait_for(|now| *now >= count)).await;
+        let reached =
+            tokio::time::timeout(WAIT_TIMEOUT, waiting.wait_for(|now| *now >= count)).await;
         assert!(reached.is_ok(), "{}", self.too_few(count));
     }
 
     fn too_few(&self, count: usize) -> String {
         format!(
-            "gate `{}`: {} requests wait after {PATIENCE:?}, expected {count}",
+            "gate `{}`: {} requests wait after {WAIT_TIMEOUT:?}, expected {count}",
             self.hold.matcher,
             self.waiting()
         )
@@ -104,16 +105,16 @@ impl Hold {
         path.contains(&self.matcher) && !*self.open.borrow()
     }
 
-    /// Returns when the gate is open. Counted as waiting until then, also when the request is dropped meanwhile.
+    /// Returns when the gate is open. The request counts as waiting until then, or until it is dropped.
     pub(crate) async fn pass(&self) {
         let _place = Place::take(self);
         let mut open = self.open.subscribe();
-        // An error means the sender is gone, which `&self` rules out.
+        // An error means that the sender is gone, which `&self` rules out.
         let _ = open.wait_for(|open| *open).await;
     }
 
     fn count(&self, change: impl Fn(&mut usize)) {
-        // First the number that `waiting` reads, so that whoever is woken finds it there.
+        // The count that `waiting` reads first, so that a woken thread sees the new value.
         self.waiting.send_modify(&change);
         let (lock, changed) = &self.arrivals;
         change(&mut lock.lock().expect("no holder of this lock panics"));

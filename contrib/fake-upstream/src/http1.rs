@@ -1,4 +1,4 @@
-//! HTTP/1 written by hand, because a proper library refuses to send what the faults need: wrong lengths and broken ends.
+//! HTTP/1 written by hand. A library would refuse to send the wrong lengths and broken ends that faults need.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,13 +9,13 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::play::{Ending, Gone, Sink, play};
+use crate::body::{Ending, Gone, Sink, send_steps};
 use crate::reply::{Answer, Framing, Reply};
 use crate::state::{Request, State};
 
 const MAX_HEAD: usize = 256 * 1024;
 
-/// Answers requests until client or answer ends the connection.
+/// Answers requests until the client or an answer ends the connection.
 pub(crate) async fn serve<S>(
     state: &State,
     mut stream: S,
@@ -31,7 +31,8 @@ pub(crate) async fn serve<S>(
             Answer::Reply(reply) => match send(state, &mut stream, &request, reply).await {
                 Ok(Then::NextRequest) => {}
                 Ok(Then::Close) => {
-                    // With TLS this says that nothing was cut off, which is what an unframed body needs to look complete.
+                    // With TLS, `close_notify` says that nothing was cut off. An unframed body needs it to look
+                    // complete.
                     let _ = stream.shutdown().await;
                     return;
                 }
@@ -48,7 +49,7 @@ pub(crate) async fn serve<S>(
 enum Then {
     NextRequest,
     Close,
-    /// Close without telling TLS.
+    /// Close without `close_notify`.
     Break,
     Silence,
 }
@@ -86,7 +87,7 @@ where
 
     let mut sink = Http1Body {
         stream,
-        // Held back until the first piece, so that a small answer is one packet.
+        // Sent with the first chunk, so that a small answer is one packet.
         head: head.into_bytes(),
         chunked: reply.framing == Framing::Chunked,
         sent: 0,
@@ -99,7 +100,7 @@ where
             Then::NextRequest
         });
     }
-    let ending = play(state, request.connection, reply.steps, &mut sink).await?;
+    let ending = send_steps(state, request.connection, reply.steps, &mut sink).await?;
     sink.flush().await?;
     Ok(match ending {
         Ending::Cut => Then::Break,
@@ -108,7 +109,7 @@ where
             if sink.chunked {
                 sink.write(b"0\r\n\r\n").await?;
             }
-            // After a false length the two sides disagree about where the next answer starts.
+            // After a false length the two sides disagree about the start of the next answer.
             let honest = match reply.framing {
                 Framing::Length(length) => length == sink.sent,
                 Framing::Bodiless | Framing::Chunked | Framing::UntilClose => true,
@@ -143,20 +144,20 @@ impl<S: AsyncWrite + Unpin + Send> Http1Body<'_, S> {
 }
 
 impl<S: AsyncWrite + Unpin + Send> Sink for Http1Body<'_, S> {
-    async fn send(&mut self, piece: Bytes) -> Result<(), Gone> {
-        self.sent += piece.len() as u64;
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.sent += bytes.len() as u64;
         if self.chunked {
-            let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
-            chunk.extend_from_slice(&piece);
+            let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+            chunk.extend_from_slice(&bytes);
             chunk.extend_from_slice(b"\r\n");
             self.write(&chunk).await
         } else {
-            self.write(&piece).await
+            self.write(&bytes).await
         }
     }
 }
 
-/// `None` when the client closed the connection between requests. A body, if any, is read and forgotten.
+/// `None` if the client closed the connection between requests. Reads and drops a request body.
 async fn read_request<S>(
     stream: &mut S,
     unread: &mut BytesMut,

@@ -1,4 +1,4 @@
-//! HTTP/2: every stream answered in a task of its own, broken with `RST_STREAM` where a fault says so.
+//! HTTP/2: answers every stream in a task of its own, and breaks it with `RST_STREAM` if a fault says so.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -12,15 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::body::{Ending, Gone, Sink, send_steps};
 use crate::http1::add_header;
-use crate::play::{Ending, Gone, Sink, play};
 use crate::reply::{Answer, Framing, Reply};
 use crate::state::{Request, State};
 
-/// What crates.io's own front allows, more or less; enough for cargo's hundred.
+/// Concurrent streams per connection. About the value of crates.io's CDN, and enough for cargo's 100.
 const STREAMS_PER_CONNECTION: u32 = 128;
 
-/// Answers streams until the client leaves or one of them ends the connection.
+/// Answers streams until the client disconnects or one of them ends the connection.
 pub(crate) async fn serve<S>(state: Arc<State>, stream: S, connection_number: u64)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -33,7 +33,7 @@ where
         return;
     };
     let hang_up = Arc::new(Notify::new());
-    // Dropped with the connection, and its streams with it.
+    // Dropping the set with the connection cancels its streams.
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
@@ -89,7 +89,7 @@ async fn answer(
     };
     match answer {
         Answer::Reply(reply) => {
-            // A client that left is no failure of the fake's.
+            // A client that disconnected is no error.
             let _ = send(&state, &request, reply, respond).await;
         }
         Answer::Silence => {
@@ -122,10 +122,10 @@ async fn send(
         return Ok(());
     }
     let mut body = Http2Body { stream };
-    match play(state, request.connection, reply.steps, &mut body).await? {
+    match send_steps(state, request.connection, reply.steps, &mut body).await? {
         Ending::Complete => body.stream.send_data(Bytes::new(), true).map_err(|_| Gone),
         Ending::Cut => {
-            // A reset throws away what the stream has queued, so the connection gets a moment to write it first.
+            // A reset discards the stream's queued frames, so the connection needs a moment to write them first.
             tokio::time::sleep(Duration::from_millis(10)).await;
             body.stream.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
@@ -142,14 +142,14 @@ struct Http2Body {
 }
 
 impl Sink for Http2Body {
-    async fn send(&mut self, mut piece: Bytes) -> Result<(), Gone> {
-        while !piece.is_empty() {
-            self.stream.reserve_capacity(piece.len());
+    async fn send(&mut self, mut bytes: Bytes) -> Result<(), Gone> {
+        while !bytes.is_empty() {
+            self.stream.reserve_capacity(bytes.len());
             let granted = poll_fn(|cx| self.stream.poll_capacity(cx)).await;
             let Some(Ok(granted)) = granted else {
                 return Err(Gone);
             };
-            let now = piece.split_to(granted.min(piece.len()));
+            let now = bytes.split_to(granted.min(bytes.len()));
             self.stream.send_data(now, false).map_err(|_| Gone)?;
         }
         Ok(())

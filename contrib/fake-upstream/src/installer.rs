@@ -1,6 +1,6 @@
-//! Rustup's own files, as its update root has them: the version, the installer for one host, the bootstrap script.
+//! Rustup's own files, as on its update root: the version, the installer for one host, the bootstrap script.
 //!
-//! The programs may be toys or real ones. Toolchains are left to `channel`.
+//! The programs are either scripts or real ones. `channel` makes toolchains.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::FakeUpstream;
 use crate::channel::{DEFAULT_ROOT, HOST};
 use crate::state::{File, Lifetime};
 
-/// One release of rustup for one host, to be given to [`FakeUpstream::release_rustup`].
+/// One release of rustup for one host, for [`FakeUpstream::release_rustup`].
 #[derive(Clone, Debug)]
 pub struct Installer {
     version: String,
@@ -17,7 +17,7 @@ pub struct Installer {
 }
 
 impl Installer {
-    /// A toy for [`HOST`]: a script that says its version, the variables it was given and its arguments.
+    /// A script for [`HOST`] that prints its version, its variables and its arguments.
     pub fn new(version: &str) -> Self {
         let program = format!(
             "#!/bin/sh\n\
@@ -30,21 +30,21 @@ impl Installer {
         }
     }
 
-    /// Another host.
+    /// Sets another host.
     #[must_use]
     pub fn host(mut self, triple: &str) -> Self {
         self.host = triple.to_owned();
         self
     }
 
-    /// Another program: rustup's own file does, since under the name `rustup-init` it is the installer.
+    /// Sets another program. Rustup's own file works: under the name `rustup-init` it is the installer.
     #[must_use]
     pub fn program(mut self, bytes: impl Into<Bytes>) -> Self {
         self.program = bytes.into();
         self
     }
 
-    /// The request path of the installer of the newest version.
+    /// The request path of the newest installer.
     pub fn newest_path(&self) -> String {
         format!("/rustup/dist/{}/rustup-init", self.host)
     }
@@ -57,7 +57,7 @@ impl Installer {
 
 impl FakeUpstream {
     /// Publishes a release of rustup below `rustup/`: `release-stable.toml`, the installer under both its names, the
-    /// bootstrap script, each with its `.sha256`. The newest names are replaced, all at once.
+    /// bootstrap script, each with its `.sha256`. Replaces the newest names in one step.
     pub fn release_rustup(&self, installer: &Installer) {
         let stable = format!("schema-version = '1'\nversion = '{}'\n", installer.version);
         let program = |lifetime| {
@@ -84,8 +84,8 @@ impl FakeUpstream {
     }
 }
 
-/// A stand-in for the bootstrap script. What whoever edits it looks for is spelled as in the original: the default of the
-/// update root, and the two calls of curl that insist on https.
+/// A replacement of the bootstrap script. The places that larder edits are spelled as in the original: the default
+/// update root, and the two calls of curl that require https.
 pub fn bootstrap_script() -> String {
     SCRIPT.replace("@DEFAULT_ROOT@", DEFAULT_ROOT)
 }
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_insists_on_https_at_the_two_places_of_the_original() {
+    fn script_requires_https_at_the_two_places_of_the_original() {
         let script = bootstrap_script();
         assert_eq!(script.matches("--proto '=https' ").count(), 2);
         let default = format!("\"${{RUSTUP_UPDATE_ROOT:-{DEFAULT_ROOT}/rustup}}\"");

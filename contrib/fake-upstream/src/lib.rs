@@ -1,5 +1,5 @@
-//! The only fake in larder's tests and benchmarks: a loopback server that plays crates.io and rustup's dist server,
-//! records every request and misbehaves on command. It knows nothing of larder, and checks nothing: the tests do.
+//! The only fake in larder's tests and benchmarks: a loopback server that acts as crates.io and as rustup's dist
+//! server, records every request and injects faults. It knows nothing about larder and asserts nothing.
 //!
 //! ```
 //! use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
@@ -12,9 +12,16 @@
 //! assert_eq!(upstream.requests_for("left"), 0);
 //! ```
 //!
-//! The server runs in a thread of its own, so it works the same for blocking and for async tests. Matchers are plain
+//! The server runs in a thread of its own, so that blocking and async tests use it in the same way. Matchers are
 //! substrings of the request path; the empty one matches everything.
+//!
+//! ```text
+//!   server ── accepts ──> wire ──> http1 | http2 ──> state (files, faults, gates, record)
+//!                                      └── reply (the answer as steps) ──> body (sends the steps)
+//!   package, channel, installer, lock: make the files
+//! ```
 
+mod body;
 mod channel;
 mod fault;
 mod gate;
@@ -23,7 +30,7 @@ mod http2;
 mod installer;
 mod lock;
 mod package;
-mod play;
+
 mod reply;
 mod server;
 mod state;
@@ -50,7 +57,7 @@ use gate::Hold;
 use server::{Order, Server};
 use state::{File, Lifetime, Settings, State};
 
-/// A running fake. Clones are handles to the same server, which ends with the last of them.
+/// A running fake. Clones are handles to the same server, which stops with the last of them.
 #[derive(Clone, Debug)]
 pub struct FakeUpstream {
     running: Arc<Running>,
@@ -65,7 +72,7 @@ struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What is fixed for the life of a fake; see [`FakeUpstream::builder`].
+/// The fixed settings of a fake; see [`FakeUpstream::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct Builder {
@@ -75,19 +82,19 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Serves https (HTTP/2 and 1.1 by ALPN) under a new authority, see [`FakeUpstream::ca_pem`].
+    /// Serves https (HTTP/2 and 1.1 by ALPN) with a new certificate authority, see [`FakeUpstream::ca_pem`].
     pub fn tls(mut self) -> Self {
         self.tls.get_or_insert_default();
         self
     }
 
-    /// TLS with a certificate for this name alone, which is not the name the server is reached by.
+    /// TLS with a certificate for this name only, which is not the name that clients use.
     pub fn tls_name(mut self, name: &str) -> Self {
         self.tls.get_or_insert_default().name = Some(name.to_owned());
         self
     }
 
-    /// TLS with a certificate that was valid only in the past.
+    /// TLS with an expired certificate.
     pub fn tls_expired(mut self) -> Self {
         self.tls.get_or_insert_default().expired = true;
         self
@@ -99,14 +106,14 @@ impl Builder {
         self
     }
 
-    /// Adds a round trip to every answer. Streams of one connection wait side by side.
+    /// Adds a round trip to every answer. Streams of one connection wait concurrently.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.settings.delay = delay;
         self
     }
 
-    /// Adds a time between the acceptance of a connection and its first byte (none by default): TCP costs a real client
-    /// one round trip, TLS 1.3 another.
+    /// Adds a time between the acceptance of a connection and its first byte (none by default). A real client pays one
+    /// round trip for TCP and another for TLS 1.3.
     pub fn connect_delay(mut self, delay: Duration) -> Self {
         self.settings.connect_delay = delay;
         self
@@ -118,20 +125,20 @@ impl Builder {
         self
     }
 
-    /// Limits the body bytes per second of each connection (unlimited by default), whatever its streams.
+    /// Limits the body bytes per second of each connection (unlimited by default), over all its streams.
     pub fn connection_bandwidth(mut self, bytes_per_second: u64) -> Self {
         self.settings.connection_bytes_per_second = Some(bytes_per_second.max(1));
         self
     }
 
-    /// Whether answers carry an `ETag` and `If-None-Match` is honoured (yes by default).
+    /// Whether answers have an `ETag` and `If-None-Match` is evaluated (true by default).
     pub fn validators(mut self, validators: bool) -> Self {
         self.settings.validators = validators;
         self
     }
 
-    /// `Cache-Control: public,max-age=SECONDS` on everything but crates, which are immutable for a year. Without it
-    /// (the default) no answer has a `Cache-Control`.
+    /// Sends `Cache-Control: public,max-age=SECONDS` with everything except crates, which are immutable for a year.
+    /// With `None` (the default) no answer has a `Cache-Control`.
     pub fn max_age(mut self, seconds: Option<u32>) -> Self {
         self.settings.max_age = seconds;
         self
@@ -143,7 +150,7 @@ impl Builder {
         self
     }
 
-    /// Starts the server; it accepts connections when this returns.
+    /// Starts the server. It accepts connections when this returns.
     ///
     /// # Panics
     /// If the port cannot be opened or a thread cannot be started.
@@ -215,7 +222,7 @@ pub fn crate_path(name: &str, version: &str) -> String {
 }
 
 impl FakeUpstream {
-    /// Settings to start from: http, no delay, validators, no `Cache-Control`.
+    /// The default settings: http, no delay, validators, no `Cache-Control`.
     pub fn builder() -> Builder {
         Builder {
             settings: Settings {
@@ -231,36 +238,36 @@ impl FakeUpstream {
         }
     }
 
-    /// A fake with these default settings.
+    /// A fake with the default settings.
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// The URL of the index, without the `sparse+` that cargo wants before it.
+    /// The URL of the index, without cargo's prefix `sparse+`.
     pub fn url(&self) -> String {
         format!("{}index/", self.running.base)
     }
 
-    /// The URL of the server's root, ending in a slash.
+    /// The URL of the server's root, with a slash at the end.
     pub fn base_url(&self) -> &str {
         &self.running.base
     }
 
-    /// The certificate of the authority to trust; empty without TLS.
+    /// The certificate of the authority that clients must trust; empty without TLS.
     pub fn ca_pem(&self) -> &str {
         &self.running.ca_pem
     }
 
-    // What can be asked for.
+    // Files.
 
-    /// Makes the archive downloadable and appends its line to the index entry. Returns the checksum.
+    /// Publishes the archive and appends its line to the index entry. Returns the checksum.
     pub fn publish(&self, package: Crate) -> String {
         let checksum = self.publish_archive(&package);
         self.append_index_line(&package.name, &package.index_line(&checksum));
         checksum
     }
 
-    /// Makes the archive downloadable and leaves the index as it is. Returns the checksum.
+    /// Publishes the archive without changing the index. Returns the checksum.
     pub fn publish_archive(&self, package: &Crate) -> String {
         let archive = package.archive();
         let checksum = sha256(&archive);
@@ -272,7 +279,7 @@ impl FakeUpstream {
         checksum
     }
 
-    /// Appends a line to an index entry without any archive.
+    /// Appends a line to an index entry without publishing an archive.
     pub fn append_index_line(&self, name: &str, line: &str) {
         self.state().change(&entry_path(name), |body| {
             let mut body = body.to_vec();
@@ -282,10 +289,10 @@ impl FakeUpstream {
         });
     }
 
-    /// Withdraws a version from new resolutions.
+    /// Yanks a version.
     ///
     /// # Panics
-    /// If the entry has no such line that is not yanked.
+    /// If the entry has no line of this version that is not yanked.
     pub fn yank(&self, name: &str, version: &str) {
         let vers = format!("\"vers\":\"{version}\"");
         let mut found = false;
@@ -327,7 +334,7 @@ impl FakeUpstream {
     /// The archive of a version.
     ///
     /// # Panics
-    /// If it was never published.
+    /// If it was not published.
     pub fn body(&self, name: &str, version: &str) -> Bytes {
         let file = self.state().file(&crate_path(name, version));
         file.unwrap_or_else(|| panic!("`{name} {version}` is not published here"))
@@ -337,7 +344,7 @@ impl FakeUpstream {
     /// An index entry as it is served.
     ///
     /// # Panics
-    /// If there is none.
+    /// If it does not exist.
     pub fn index_body(&self, name: &str) -> Bytes {
         let file = self.state().file(&entry_path(name));
         file.unwrap_or_else(|| panic!("`{name}` has no index entry here"))
@@ -347,26 +354,26 @@ impl FakeUpstream {
     /// The SHA-256 of the archive of a version, in hex.
     ///
     /// # Panics
-    /// If it was never published.
+    /// If it was not published.
     pub fn checksum(&self, name: &str, version: &str) -> String {
         sha256(&self.body(name, version))
     }
 
-    /// Serves these bytes at this path (which starts with a slash), and their hash at the path with `.sha256` appended,
-    /// until something else is put there.
+    /// Serves these bytes at this path, which starts with a slash, and their hash at the path with `.sha256` appended.
+    /// Replaces an earlier file.
     pub fn serve_static(&self, path: &str, body: impl Into<Bytes>, content_type: &str) {
         let file = File::new(body.into(), content_type, Lifetime::Short);
         self.state().put(path.to_owned(), file);
     }
 
-    /// Removes whatever is served at a path.
+    /// Removes the file at a path.
     pub fn remove_static(&self, path: &str) {
         self.state().remove(path);
     }
 
-    // What goes wrong.
+    // Faults.
 
-    /// Lets this happen to every request whose path contains the matcher. The newest matching fault wins.
+    /// Injects the fault into every request whose path contains the matcher. The newest matching rule applies.
     pub fn fault(&self, matcher: &str, fault: Fault) {
         self.state().add_fault(matcher, None, fault);
     }
@@ -376,7 +383,7 @@ impl FakeUpstream {
         self.state().add_fault(matcher, Some(times), fault);
     }
 
-    /// Back to health, for requests not yet decided.
+    /// Removes all faults, for requests that are not decided yet.
     pub fn clear_faults(&self) {
         self.state().clear_faults();
     }
@@ -386,14 +393,14 @@ impl FakeUpstream {
         self.state().drop_connections(count);
     }
 
-    /// Holds matching requests after they are recorded. Faults are decided once the gate is open.
+    /// Delays matching requests after they are recorded. The server decides about faults when the gate is open.
     pub fn gate(&self, matcher: &str) -> Gate {
         let hold = Hold::new(matcher);
         self.state().add_gate(Arc::clone(&hold));
         Gate::new(hold)
     }
 
-    /// Closes the port (calls are refused) and drops all connections. The port stays ours for [`FakeUpstream::restart`].
+    /// Closes the port (dials are refused) and drops all connections. [`FakeUpstream::restart`] can use the port again.
     pub fn stop(&self) {
         self.order(Order::Stop);
     }
@@ -403,55 +410,55 @@ impl FakeUpstream {
         self.order(Order::Restart);
     }
 
-    /// Goes dark: open connections neither read nor write nor close, and new calls get no answer at all, because the
-    /// listener's queue is kept full and Linux then drops their SYN.
+    /// Drops all packets: open connections neither read nor write nor close, and dials get no answer, because the
+    /// server keeps the listener's queue full and Linux then drops their SYN.
     ///
     /// # Panics
-    /// On systems that answer such calls all the same.
+    /// On systems that answer such dials.
     pub fn black_hole(&self) {
         self.order(Order::BlackHole);
     }
 
-    /// Ends [`FakeUpstream::black_hole`]: open connections go on where they were, new calls are answered (those under way
-    /// at their next SYN, after up to a second or more).
+    /// Ends [`FakeUpstream::black_hole`]. Open connections continue; dials are answered, pending ones at their next
+    /// SYN, which may take a second or more.
     pub fn revive(&self) {
         self.order(Order::Revive);
     }
 
-    // What was seen.
+    // The record.
 
     /// All requests so far, in the order of their arrival.
     pub fn requests(&self) -> Vec<Request> {
         self.state().requests()
     }
 
-    /// How many requests had a path that contains the matcher.
+    /// Number of requests whose path contains the matcher.
     pub fn requests_for(&self, matcher: &str) -> usize {
         self.state().count_requests(matcher)
     }
 
-    /// Starts the record anew.
+    /// Clears the record.
     pub fn forget_requests(&self) {
         self.state().forget_requests();
     }
 
-    /// How many connections were accepted so far.
+    /// Number of accepted connections so far.
     pub fn connections(&self) -> usize {
         usize::try_from(self.state().connections()).expect("fewer connections than addresses")
     }
 
-    /// How many requests are being answered now, waiting ones included. Over HTTP/1 a client that left while its request
-    /// waits is noticed only afterwards.
+    /// Number of requests in flight now, including those that wait. Over HTTP/1 the server notices only after the wait
+    /// that a client has disconnected.
     pub fn in_flight(&self) -> usize {
         self.state().in_flight()
     }
 
-    /// The largest number of requests that were in flight at once.
+    /// The largest number of requests in flight at once.
     pub fn peak_in_flight(&self) -> usize {
         self.state().peak_in_flight()
     }
 
-    /// Starts the peak anew from what is in flight now.
+    /// Resets the peak to the requests in flight now.
     pub fn reset_peak(&self) {
         self.state().reset_peak();
     }
@@ -477,7 +484,7 @@ fn entry(body: Bytes) -> File {
 impl Drop for Running {
     fn drop(&mut self) {
         let (done, _) = mpsc::channel();
-        // Both fail only if the server thread has panicked, which has been reported by then.
+        // Both fail only if the server thread has panicked, which was reported then.
         let _ = self.orders.send((Order::Quit, done));
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -1,7 +1,7 @@
-//! A registry shaped like a real `Cargo.lock`: the same names, versions and edges, with invented contents of likely sizes,
-//! and a project that locks exactly these.
+//! A registry with the packages of a real `Cargo.lock`: the same names, versions and dependencies, with invented
+//! contents of plausible sizes, and a project whose lock file names exactly these.
 //!
-//! Everything follows from the names and versions, so two runs over one lock serve the same bytes.
+//! Everything is derived from names and versions, so two runs with one lock file serve the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,22 +16,22 @@ use crate::{Crate, FakeUpstream};
 /// The identity of crates.io in lock files.
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// A project whose lock file names what [`from_lock`] published.
+/// A project whose lock file names the packages that [`from_lock`] published.
 #[derive(Clone, Debug)]
 pub struct Project {
     /// Its `Cargo.toml`, a workspace of its own.
     pub manifest: String,
     /// Its `Cargo.lock`, as the current cargo would write it.
     pub lock: String,
-    /// Name and version of every registry package in the lock, in its order.
+    /// Name and version of every registry package, in the order of the lock file.
     pub packages: Vec<(String, String)>,
 }
 
 impl Project {
-    /// Writes the project with an empty library into this folder, which is made if missing.
+    /// Writes the project with an empty library into this folder, and creates the folder if necessary.
     ///
     /// # Errors
-    /// When the folder or a file cannot be written.
+    /// If the folder or a file cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder.join("src"))?;
         std::fs::write(folder.join("Cargo.toml"), &self.manifest)?;
@@ -40,13 +40,13 @@ impl Project {
     }
 }
 
-/// Publishes one crate for each registry package of this lock file, with the lock's edges as normal dependencies, and
-/// returns a project that depends on what the lock's own packages depend on.
+/// Publishes one crate for each registry package of this lock file, with the same edges as normal dependencies. Returns
+/// a project that depends on the dependencies of the lock file's own packages.
 ///
-/// What is like crates.io: archives of 8 kB to 4 MB (half of them below about 30 kB); entries of 1 to 200 kB, filled with older versions
-/// that no resolution picks (and that cannot be downloaded); a third of the edges optional and switched on by the
-/// default feature; and in every entry dependencies that nobody switches on. All registries of the lock become one, git
-/// and path packages become part of the project.
+/// As on crates.io, archives have 8 kB to 4 MB, half of them less than about 30 kB. Entries have 1 to 200 kB, filled
+/// with older versions that no resolution picks and that cannot be downloaded. A third of the edges are optional and
+/// enabled by the default feature, and every entry has dependencies that no feature enables. All registries of the lock
+/// file become one; git and path packages become part of the project.
 ///
 /// # Panics
 /// If the text is not a lock file.
@@ -82,7 +82,7 @@ pub fn from_lock(text: &str, upstream: &FakeUpstream) -> Project {
                 .unwrap_or_default();
             let package = invented(name, version, &edges, &bystanders);
             let checksum = upstream.publish_archive(&package);
-            // Only version and checksum differ between the lines of a crate; writing each anew would take seconds in all.
+            // The lines of a crate differ only in version and checksum; serializing each would take seconds in all.
             let line = package.index_line(&checksum);
             for older in older_versions(name, version, versions) {
                 let invented_checksum =
@@ -117,7 +117,7 @@ pub fn from_lock(text: &str, upstream: &FakeUpstream) -> Project {
 const ROOT: &str = "shaped-like-a-lock";
 
 type Id<'a> = (&'a str, &'a Version);
-/// `None` stands for the project: all packages of the lock that come from no registry.
+/// `None` stands for the project: all packages of the lock file that come from no registry.
 type Edges<'a> = BTreeMap<Option<Id<'a>>, BTreeSet<Id<'a>>>;
 
 #[derive(Debug)]
@@ -125,11 +125,11 @@ struct Locked {
     name: String,
     version: Version,
     from_registry: bool,
-    /// As written: a name, perhaps a version, perhaps a source in brackets.
+    /// As written: a name, optionally a version, optionally a source in brackets.
     dependencies: Vec<String>,
 }
 
-/// Reads the form in which cargo writes lock files; it writes no other.
+/// Parses exactly the format that cargo writes.
 fn parse(text: &str) -> Vec<Locked> {
     let mut packages = Vec::new();
     // The first part is the head; `[[patch.unused]]` and `[metadata]` end the last package.
@@ -174,7 +174,7 @@ fn edges<'a>(packages: &'a [Locked], locked: &BTreeSet<Id<'a>>) -> Edges<'a> {
             let target = locked.iter().find(|(locked, at)| {
                 *locked == name && version.is_none_or(|version| at.to_string() == version)
             });
-            // The others are path and git packages, whose own edges the project has.
+            // Other targets are path and git packages, whose own edges belong to the project.
             if let Some(target) = target {
                 edges.entry(from).or_default().insert(*target);
             }
@@ -183,7 +183,8 @@ fn edges<'a>(packages: &'a [Locked], locked: &BTreeSet<Id<'a>>) -> Edges<'a> {
     edges
 }
 
-/// Each target with the name its dependent calls it by: its own, except that of several versions all but the first are renamed.
+/// Each target with the name that its dependent uses: its own, except that all but the first of several versions are
+/// renamed.
 fn named<'a>(targets: &BTreeSet<Id<'a>>) -> Vec<(String, &'a str, String)> {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     let mut named = Vec::new();
@@ -201,7 +202,7 @@ fn named<'a>(targets: &BTreeSet<Id<'a>>) -> Vec<(String, &'a str, String)> {
 }
 
 fn requirement(version: &Version) -> String {
-    // Cargo ignores build metadata in requirements, and says so each time.
+    // Cargo ignores build metadata in requirements, and warns each time.
     let bare = Version {
         build: semver::BuildMetadata::EMPTY,
         ..version.clone()
@@ -209,7 +210,8 @@ fn requirement(version: &Version) -> String {
     format!("^{bare}")
 }
 
-/// Crates with an entry that no lock names: whoever fetches every entry that is mentioned somewhere asks for them in vain.
+/// Crates with an entry that no lock file names: a client that prefetched every mentioned entry would fetch them in
+/// vain.
 fn bystanders(versions: &BTreeMap<&str, Vec<&Version>>) -> Vec<String> {
     (0..versions.len().clamp(4, 300))
         .map(|number| format!("bystander-{number}"))
@@ -224,7 +226,7 @@ fn invented_head(
     targets: &BTreeSet<Id<'_>>,
     bystanders: &[String],
 ) -> Crate {
-    // The same for all versions of a crate: what a crate depends on seldom changes.
+    // The same for all versions of a crate, since a crate's dependencies seldom change.
     let mut dice = seed(&[name, "head"]);
     let mut package = Crate::new(name, &version.to_string()).pubtime("2024-05-06T07:08:09Z");
     let mut default = vec![String::from("std")];
@@ -277,7 +279,7 @@ fn invented(
     package
 }
 
-/// A number between the two, small ones more often: its logarithm is spread evenly.
+/// A number between `least` and `most` whose logarithm is distributed evenly, so that small ones are more frequent.
 fn between(dice: &mut u64, least: usize, most: usize) -> usize {
     let (low, high) = ((least as f64).ln(), (most as f64).ln());
     let position = (next(dice) >> 11) as f64 / (1_u64 << 53) as f64;
@@ -331,7 +333,7 @@ fn manifest(root: &BTreeSet<Id<'_>>) -> String {
     toml
 }
 
-/// Byte for byte what cargo writes, because `--locked` compares texts (cargo's `ops::write_pkg_lockfile`).
+/// Byte for byte the text that cargo writes, because `--locked` compares texts (cargo's `ops::write_pkg_lockfile`).
 fn lock(
     root: &BTreeSet<Id<'_>>,
     locked: &BTreeSet<Id<'_>>,
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_are_no_packages_are_left_out() {
+    fn blocks_that_are_no_packages_are_ignored() {
         let text = "version = 3\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\ndependencies = [\n \"b 2.0.0 (registry+https://github.com/rust-lang/crates.io-index)\",\n]\n\n\
                     [[package]]\nname = \"b\"\nversion = \"2.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\n\n\
                     [[patch.unused]]\nname = \"c\"\nversion = \"1.0.0\"\n\n[metadata]\n\"checksum b\" = \"00\"\n";

@@ -1,6 +1,7 @@
-//! Runs a fake upstream by hand: shaped like a lock file, with a round-trip time and a bandwidth, until it is killed.
+//! Runs a fake upstream by hand, with the packages of a lock file, a round-trip time and a bandwidth, until it is
+//! killed.
 //!
-//! Everything but the reading of arguments is left to the library.
+//! This file only parses arguments; the library does the rest.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(upstream) => loop {
             std::thread::park();
-            // Parking may end without a reason; the server must not.
+            // `park` may return spuriously; the server must go on.
             let _ = &upstream;
         },
         Err(error) => {

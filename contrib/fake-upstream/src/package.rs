@@ -1,6 +1,6 @@
-//! Crates made on the spot: the archive that real cargo unpacks and builds, and the index line that agrees with it.
+//! Crates made in memory: the archive that real cargo unpacks and builds, and its index line.
 //!
-//! The same description gives the same bytes. Keeping and serving them is left to `state` and `reply`.
+//! The same description gives the same bytes. `state` stores them, `reply` serves them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// One version of a crate, to be given to [`FakeUpstream::publish`](crate::FakeUpstream::publish).
+/// One version of a crate, for [`FakeUpstream::publish`](crate::FakeUpstream::publish).
 #[derive(Clone, Debug)]
 pub struct Crate {
     pub(crate) name: String,
@@ -28,7 +28,7 @@ pub struct Crate {
 struct Dep {
     /// The name in the manifest.
     name: String,
-    /// The real name, where it differs.
+    /// The real name, if it differs.
     package: Option<String>,
     req: String,
     kind: &'static str,
@@ -37,7 +37,7 @@ struct Dep {
 }
 
 impl Crate {
-    /// A crate with an empty library and nothing else.
+    /// A crate with only an empty library.
     pub fn new(name: &str, version: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -53,19 +53,19 @@ impl Crate {
         }
     }
 
-    /// A normal dependency.
+    /// Adds a normal dependency.
     #[must_use]
     pub fn dep(self, name: &str, req: &str) -> Self {
         self.any_dep(name, None, req, "normal", false, None)
     }
 
-    /// A normal dependency on `package` that this crate calls `name`.
+    /// Adds a normal dependency on `package` under the name `name`.
     #[must_use]
     pub fn renamed_dep(self, name: &str, package: &str, req: &str) -> Self {
         self.any_dep(name, Some(package), req, "normal", false, None)
     }
 
-    /// A dependency that only a feature switches on.
+    /// Adds a dependency that only a feature enables.
     #[must_use]
     pub fn optional_dep(self, name: &str, req: &str) -> Self {
         self.any_dep(name, None, req, "normal", true, None)
@@ -77,25 +77,25 @@ impl Crate {
         self.any_dep(name, Some(package), req, "normal", true, None)
     }
 
-    /// A dependency of this crate's own tests.
+    /// Adds a dev-dependency.
     #[must_use]
     pub fn dev_dep(self, name: &str, req: &str) -> Self {
         self.any_dep(name, None, req, "dev", false, None)
     }
 
-    /// A dependency of the build script (which this crate then has).
+    /// Adds a dependency of the build script, which the crate then has.
     #[must_use]
     pub fn build_dep(self, name: &str, req: &str) -> Self {
         self.any_dep(name, None, req, "build", false, None)
     }
 
-    /// A normal dependency for one target, given as `cfg(..)` or a triple.
+    /// Adds a normal dependency for one target, given as `cfg(..)` or as a triple.
     #[must_use]
     pub fn target_dep(self, target: &str, name: &str, req: &str) -> Self {
         self.any_dep(name, None, req, "normal", false, Some(target))
     }
 
-    /// A feature and what it switches on. One that uses `dep:` or `?/` goes to the line's `features2`, as on crates.io.
+    /// Adds a feature. One that uses `dep:` or `?/` goes to the line's `features2`, as on crates.io.
     #[must_use]
     pub fn feature(mut self, name: &str, switches_on: &[&str]) -> Self {
         let switches_on = switches_on.iter().map(|&item| item.to_owned()).collect();
@@ -103,14 +103,14 @@ impl Crate {
         self
     }
 
-    /// Published, but no longer offered to new resolutions.
+    /// Marks the version as yanked.
     #[must_use]
     pub fn yanked(mut self) -> Self {
         self.yanked = true;
         self
     }
 
-    /// A file of the archive; replaces one of the same path, `src/lib.rs` included.
+    /// Adds a file to the archive, or replaces the one with this path, `src/lib.rs` included.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.files
@@ -118,35 +118,35 @@ impl Crate {
         self
     }
 
-    /// A file of this many incompressible bytes. The archive itself is not compressed, so it grows by as much.
+    /// Adds a file of incompressible bytes. The archive is not compressed, so it grows by as much.
     #[must_use]
     pub fn padding(self, bytes: usize) -> Self {
         let content = noise(seed(&[&self.name, &self.version]), bytes);
         self.file("src/padding.bin", content)
     }
 
-    /// The native library this crate claims; it then has an empty build script, as cargo demands.
+    /// Sets the native library that this crate links; the crate then has an empty build script, as cargo requires.
     #[must_use]
     pub fn links(mut self, library: &str) -> Self {
         self.links = Some(library.to_owned());
         self
     }
 
-    /// The declared minimum compiler.
+    /// Sets the minimum version of the compiler.
     #[must_use]
     pub fn rust_version(mut self, version: &str) -> Self {
         self.rust_version = Some(version.to_owned());
         self
     }
 
-    /// Time of publication in the line, as `YYYY-MM-DDThh:mm:ssZ`; not checked here.
+    /// Sets the time of publication in the line, as `YYYY-MM-DDThh:mm:ssZ`; not validated.
     #[must_use]
     pub fn pubtime(mut self, time: &str) -> Self {
         self.pubtime = Some(time.to_owned());
         self
     }
 
-    /// Another field of the index line, known to cargo or not.
+    /// Adds another field to the index line, which cargo may know or not.
     #[must_use]
     pub fn line_field(mut self, name: &str, value: serde_json::Value) -> Self {
         self.extra.push((name.to_owned(), value));
@@ -198,7 +198,7 @@ impl Crate {
                 .expect("writing to memory succeeds");
         }
         let tar = tar.into_inner().expect("writing to memory succeeds");
-        // Not compressed: many and large crates must be made quickly also by an unoptimised build.
+        // Not compressed: an unoptimised build must also make many and large crates quickly.
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
         gzip.write_all(&tar).expect("writing to memory succeeds");
         gzip.finish().expect("writing to memory succeeds").into()
@@ -327,7 +327,7 @@ pub fn index_path(name: &str) -> String {
     }
 }
 
-/// Lower-case hex of the SHA-256 of these bytes.
+/// The SHA-256 of these bytes in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
@@ -336,12 +336,12 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex
 }
 
-/// A JSON string, which is a TOML basic string as well.
+/// A JSON string, which is also a TOML basic string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A number that depends on these texts only (FNV-1a).
+/// A number derived from these texts (FNV-1a).
 pub(crate) fn seed(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -357,7 +357,7 @@ pub(crate) fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Bytes that do not compress, always the same for one seed.
+/// Incompressible bytes, the same for the same seed.
 pub(crate) fn noise(mut seed: u64, bytes: usize) -> Vec<u8> {
     let mut noise = Vec::with_capacity(bytes + 8);
     while noise.len() < bytes {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_description_gives_the_same_bytes() {
+    fn same_description_gives_the_same_bytes() {
         let make = || {
             Crate::new("left", "1.0.0")
                 .dep("right", "^1")

@@ -1,6 +1,6 @@
-//! The answer to a request as a script of steps: first the true one, then what a fault makes of it. Pure.
+//! The answer to a request as a list of steps: first the true answer, then the fault's changes. Pure.
 //!
-//! Playing the script on a connection is left to `http1` and `http2`.
+//! `http1` and `http2` send the steps on a connection.
 
 use std::io::Write as _;
 
@@ -10,29 +10,29 @@ use crate::fault::Fault;
 use crate::package::sha256;
 use crate::state::{File, Lifetime, Request, State};
 
-/// What a connection does with a request.
+/// The reaction to a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Reply(Reply),
-    /// Nothing until the client goes away.
+    /// Nothing until the client disconnects.
     Silence,
-    /// End of the connection (or stream) by reset.
+    /// A reset of the connection (or stream).
     Reset,
-    /// Orderly end of the connection without an answer.
+    /// An orderly end of the connection without an answer.
     HangUp,
 }
 
-/// A head, and the steps its body is sent in.
+/// A head, and the steps of its body.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    /// Without those that belong to the framing.
+    /// Without the headers of the framing.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) framing: Framing,
     pub(crate) steps: Vec<Step>,
 }
 
-/// How the client is told where the body ends.
+/// The framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// The status has no body.
@@ -45,7 +45,7 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
-/// One step of sending a body. Past the last one the body ends as its framing says.
+/// One step of sending a body. After the last step the body ends as its framing says.
 #[derive(Debug)]
 pub(crate) enum Step {
     Data(Bytes),
@@ -53,9 +53,9 @@ pub(crate) enum Step {
         bytes: Bytes,
         bytes_per_second: u32,
     },
-    /// These bytes over and over.
+    /// These bytes repeatedly, without end.
     Forever(Bytes),
-    /// Nothing until the client goes away.
+    /// Nothing until the client disconnects.
     Silence,
     /// The connection (or stream) breaks here.
     Cut,
@@ -63,12 +63,12 @@ pub(crate) enum Step {
 
 const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Welcome aboard</title></head><body>Log in to use the network.</body></html>\n";
 
-/// The answer to this request under this fault.
+/// The answer to this request with this fault.
 pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> Answer {
     let Some(fault) = fault else {
         return Answer::Reply(truth(state, request));
     };
-    // A fault of the body needs a body, so the client's validator counts only where the fault is merely late.
+    // A fault of the body needs a body, so the client's validator counts only for a delayed answer.
     let mut reply = if matches!(fault, Fault::StallFor(_)) {
         truth(state, request)
     } else {
@@ -181,7 +181,7 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
             reply.steps.clear();
             reply
         }
-        // Whoever takes the fault takes what is in it.
+        // `Faults::take` returns the inner fault.
         Fault::OfRanges(_) => reply,
         Fault::NoLength => {
             reply.framing = Framing::Chunked;
@@ -190,7 +190,7 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
     })
 }
 
-/// The answer of a server in good health.
+/// The answer without a fault.
 fn truth(state: &State, request: &Request) -> Reply {
     if request.method != "GET" && request.method != "HEAD" {
         return Reply::text(405, "only GET and HEAD are known here\n".to_owned());
@@ -242,7 +242,7 @@ fn truth(state: &State, request: &Request) -> Reply {
     }
 }
 
-/// `PATH.sha256` for every static file that has no such file of its own, in the form of `sha256sum`.
+/// `PATH.sha256` for every static file that has no such file of its own, in the format of `sha256sum`.
 fn sidecar(state: &State, path: &str) -> Option<File> {
     let of = path.strip_suffix(".sha256")?;
     let file = state.file(of)?;
@@ -253,12 +253,12 @@ fn sidecar(state: &State, path: &str) -> Option<File> {
 
 enum Wanted {
     All,
-    /// From the first, up to but without the second.
+    /// From the first position up to the second, which is excluded.
     Part(usize, usize),
     Beyond,
 }
 
-/// Reads a single byte range; whatever else stands in `Range` asks for the whole, as RFC 9110 14.2 allows.
+/// Parses a single byte range. Any other `Range` requests the whole, as RFC 9110 14.2 allows.
 fn wanted_range(request: &Request, file: &File) -> Wanted {
     let condition_holds = request
         .header("if-range")
@@ -299,7 +299,7 @@ fn part(body: &Bytes, count: u64) -> Bytes {
     body.slice(..usize::try_from(count).unwrap_or(most).min(most))
 }
 
-/// The head of a gzip stream, and a block of deflate that can follow it, and itself, any number of times.
+/// The head of a gzip stream, and a block of deflate that can follow the head and itself any number of times.
 fn zeros_as_gzip() -> (Bytes, Bytes) {
     const HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
     let zeros = vec![0; 8 << 20];

@@ -1,4 +1,4 @@
-//! The door: listens, accepts, closes, reopens or lets nobody's call through; each connection is then left to `http1` or `http2`.
+//! Listens, accepts, closes, reopens, or drops dials. `http1` or `http2` serves each connection.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -19,10 +19,10 @@ use crate::{http1, http2};
 
 const BACKLOG: u32 = 4096;
 
-/// On loopback a call is answered at once or not at all.
-const FILLER_PATIENCE: Duration = Duration::from_millis(150);
+/// Time after which a dial counts as unanswered. On loopback a dial is answered at once or not at all.
+const FILLER_TIMEOUT: Duration = Duration::from_millis(150);
 
-/// What a handle asks of the server; the sender is told when it is done.
+/// A command from a handle; the sender gets the result.
 #[derive(Debug)]
 pub(crate) enum Order {
     Stop,
@@ -34,15 +34,15 @@ pub(crate) enum Order {
 
 pub(crate) type Orders = UnboundedReceiver<(Order, std::sync::mpsc::Sender<io::Result<()>>)>;
 
-/// Opens a loopback port; 0 picks a free one. Must be called within a runtime.
+/// Opens a loopback port; 0 selects a free one. Must be called within a runtime.
 pub(crate) fn listen(port: u16) -> io::Result<TcpListener> {
     hold(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?.listen(BACKLOG)
 }
 
-/// Takes a port without listening: calls are refused, and nobody else is given the port.
+/// Binds a port without listening: dials are refused, and no other process gets the port.
 fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Connections of before may still be winding down on this port.
+    // Earlier connections may still be closing on this port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -51,9 +51,9 @@ fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
 enum Door {
     Open(TcpListener),
     Closed(TcpSocket),
-    /// The kernel drops calls while the queue of accepted ones is full, and here it is full of our own.
+    /// The kernel drops dials while the accept queue is full. The server fills it with dials of its own.
     BlackHole(TcpListener, Vec<TcpStream>),
-    /// Reopening failed; the order's answer said why.
+    /// Reopening failed; the command's result said why.
     Broken,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     door: Door,
     connections: JoinSet<()>,
-    /// Our own ends of calls that filled the queue; they are no clients.
+    /// The addresses of the dials that filled the queue; they are no clients.
     fillers: HashSet<SocketAddr>,
 }
 
@@ -89,7 +89,7 @@ impl Server {
         self.address.port()
     }
 
-    /// Serves until told to quit, or until nobody is left who could tell.
+    /// Serves until a command stops it, or until all handles are dropped.
     pub(crate) async fn run(mut self, mut orders: Orders) {
         loop {
             tokio::select! {
@@ -97,7 +97,7 @@ impl Server {
                     let Some((order, done)) = order else { return };
                     let quits = matches!(order, Order::Quit);
                     let result = self.obey(order).await;
-                    // Whoever asked may have stopped waiting.
+                    // The handle may have stopped waiting.
                     let _ = done.send(result);
                     if quits {
                         return;
@@ -105,7 +105,7 @@ impl Server {
                 }
                 accepted = accept(&self.door) => match accepted {
                     Ok((tcp, peer)) => self.welcome(tcp, peer),
-                    // Out of descriptors: try again when some may be free.
+                    // Out of file descriptors: try again when some may be free.
                     Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 },
                 Some(_) = self.connections.join_next() => {}
@@ -118,8 +118,8 @@ impl Server {
             Order::Stop | Order::Quit => {
                 if !matches!(self.door, Door::Closed(_)) {
                     if let Door::Open(listener) | Door::BlackHole(listener, _) = &self.door {
-                        // A process that another thread is just starting holds a copy until it has started, and a
-                        // copy that listens would keep the port from us.
+                        // A process that another thread is starting inherits a copy until its exec. A copy that
+                        // listens would occupy the port.
                         socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both)?;
                     }
                     self.door = Door::Broken;
@@ -164,13 +164,13 @@ impl Server {
         Ok(())
     }
 
-    /// Makes the queue as short as it can be and calls until a call is not answered any more.
+    /// Makes the queue as short as possible, and dials until a dial is not answered.
     async fn fill_queue(&mut self, listener: &TcpListener) -> io::Result<Vec<TcpStream>> {
         socket2::SockRef::from(listener).listen(0)?;
         let mut calls = Vec::new();
         for _ in 0..64 {
             let Ok(call) =
-                tokio::time::timeout(FILLER_PATIENCE, TcpStream::connect(self.address)).await
+                tokio::time::timeout(FILLER_TIMEOUT, TcpStream::connect(self.address)).await
             else {
                 return Ok(calls);
             };
@@ -190,7 +190,7 @@ impl Server {
         let Some(number) = self.state.connected() else {
             return;
         };
-        // Without it, small pieces would wait for the client's acknowledgements.
+        // Without it, small chunks would wait for the client's acknowledgements.
         let _ = tcp.set_nodelay(true);
         let reset_at_end = Arc::new(AtomicBool::new(false));
         let wire = Wire::new(tcp, Arc::clone(&self.silence), Arc::clone(&reset_at_end));
@@ -219,7 +219,7 @@ async fn serve(
     }
     match tls {
         Some(tls) => {
-            // A client that does not like the certificate leaves here; its own side reports it.
+            // A client that rejects the certificate disconnects here and reports it itself.
             let Ok(stream) = tls.accept(wire).await else {
                 return;
             };

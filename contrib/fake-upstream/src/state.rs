@@ -1,6 +1,6 @@
-//! What one fake knows and has seen: its files, the faults and gates in force, the requests and their numbers.
+//! The state of one fake: its files, the active faults and gates, the recorded requests and their counts.
 //!
-//! Turning a file into an answer is left to `reply`, sockets to `server`.
+//! `reply` turns a file into an answer; `server` handles sockets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,34 +14,34 @@ use crate::gate::Hold;
 use crate::package::sha256;
 use crate::reply::{self, Answer};
 
-/// How far a bandwidth may run behind its clock and still catch up.
+/// Time by which a bandwidth limiter may be late and still catch up.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// One request as it arrived.
+/// One received request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// In capitals.
+    /// In upper case.
     pub method: String,
     /// Path and query as sent.
     pub path: String,
-    /// Lower-case names; values of a repeated header are joined with `, `.
+    /// Names in lower case; values of a repeated header are joined with `, `.
     pub headers: BTreeMap<String, String>,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub version: &'static str,
-    /// Number of the connection it came on, from 1 in the order of acceptance.
+    /// Number of its connection, from 1 in the order of acceptance.
     pub connection: u64,
-    /// When its head was complete.
+    /// Time at which its head was complete.
     pub at: Instant,
 }
 
 impl Request {
-    /// The value of a header, its name in lower case.
+    /// The value of a header, whose name is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
-/// What is fixed when the server starts.
+/// The settings of the server, fixed at its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) delay: Duration,
@@ -52,7 +52,7 @@ pub(crate) struct Settings {
     pub(crate) max_age: Option<u32>,
 }
 
-/// Something that can be asked for.
+/// A file that clients can request.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     pub(crate) body: Bytes,
@@ -61,7 +61,7 @@ pub(crate) struct File {
     pub(crate) lifetime: Lifetime,
 }
 
-/// Which `Cache-Control` a file goes out with, if any is set at all.
+/// The `Cache-Control` of a file, if the server sends any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lifetime {
     /// The server's `max_age`.
@@ -86,7 +86,7 @@ impl File {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) settings: Settings,
-    /// By path without query. The only lock that is held while hashing; never across an await.
+    /// By path without query. The only lock that is locked while hashing; never across an await.
     files: Mutex<HashMap<String, File>>,
     faults: Mutex<Faults>,
     gates: Mutex<Vec<Arc<Hold>>>,
@@ -95,7 +95,7 @@ pub(crate) struct State {
     peak_in_flight: AtomicUsize,
     connections: AtomicU64,
     connections_to_drop: AtomicUsize,
-    /// From when the shared bandwidth is free, and that of each connection.
+    /// Times from which the shared bandwidth, and that of each connection, is free.
     pace: Mutex<Option<Instant>>,
     connection_paces: Mutex<HashMap<u64, Instant>>,
 }
@@ -125,7 +125,7 @@ impl State {
         lock(&self.files).insert(path, file);
     }
 
-    /// Puts many, at once for all observers.
+    /// Stores many files in one step for all observers.
     pub(crate) fn put_all(&self, new: Vec<(String, File)>) {
         lock(&self.files).extend(new);
     }
@@ -134,7 +134,8 @@ impl State {
         lock(&self.files).remove(path);
     }
 
-    /// Replaces a file by what `change` makes of its body (empty where there was none), at once for all observers.
+    /// Replaces a file by the result of `change` on its body, which is empty for a missing file. One step for all
+    /// observers.
     pub(crate) fn change(&self, path: &str, change: impl FnOnce(Bytes) -> File) {
         let mut files = lock(&self.files);
         let body = files
@@ -192,7 +193,7 @@ impl State {
         self.connections_to_drop.store(count, Ordering::SeqCst);
     }
 
-    /// The number of a new connection, or `None` if it is one to drop.
+    /// The number of a new connection, or `None` if the connection must be dropped.
     pub(crate) fn connected(&self) -> Option<u64> {
         let number = self.connections.fetch_add(1, Ordering::SeqCst) + 1;
         let dropped =
@@ -211,7 +212,7 @@ impl State {
         InFlight(self)
     }
 
-    /// Waits as gates, delay and fault demand, then decides the answer from what is known at that moment.
+    /// Waits for gates, delay and fault, then decides the answer from the state at that moment.
     pub(crate) async fn answer(&self, request: &Request) -> Answer {
         let holds: Vec<Arc<Hold>> = {
             let gates = lock(&self.gates);
@@ -224,7 +225,7 @@ impl State {
         if !self.settings.delay.is_zero() {
             tokio::time::sleep(self.settings.delay).await;
         }
-        // One with an end: what goes on from somewhere to the end is the rest of a whole.
+        // Only a range with an end: an open range resumes a whole body.
         let is_range = request
             .header("range")
             .is_some_and(|range| !range.ends_with('-'));
@@ -235,12 +236,12 @@ impl State {
         reply::answer(self, request, fault)
     }
 
-    /// Returns when these bytes may go out on this connection under its bandwidth and the shared one.
+    /// Returns when this connection's bandwidth and the shared one allow these bytes.
     pub(crate) async fn pace(&self, connection: u64, bytes: usize) {
         let now = Instant::now();
         let reserve = |bytes_per_second: u64, free_from: Option<Instant>| {
             let takes = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
-            // Sleep is coarse: what it took too long is made up for.
+            // Sleeps are coarse; the limiter makes up for the excess.
             free_from.map_or(now, |free| free.max(now - SLACK)) + takes
         };
         let mut done = now;

@@ -1,4 +1,4 @@
-//! A certificate authority that lives as long as one fake, and the server side of TLS under it.
+//! A certificate authority for one fake, and the server side of TLS with it.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// How the server presents itself.
+/// The properties of the server's certificate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
-    /// The only name in the certificate, instead of those of loopback.
+    /// The only name in the certificate, instead of the loopback names.
     pub(crate) name: Option<String>,
     /// Valid only in the past.
     pub(crate) expired: bool,

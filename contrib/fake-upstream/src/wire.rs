@@ -1,4 +1,4 @@
-//! The socket beneath a connection: can fall silent, can end with a reset, can give back bytes that were read to look ahead.
+//! The socket below a connection. It can fall silent, end with a reset, and return bytes that were read for detection.
 
 use std::io;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The first bytes of an HTTP/2 connection with prior knowledge; no HTTP/1 method is `PRI`.
+/// The first bytes of an HTTP/2 connection with prior knowledge. No HTTP/1 method is `PRI`.
 const HTTP2_PREFACE_START: &[u8] = b"PRI * HTTP/2.0";
 
-/// Switch of a whole server: while on, no connection reads or writes a byte, and none is closed.
+/// A switch for the whole server: while on, no connection reads or writes a byte, and none is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     on: AtomicBool,
@@ -35,7 +35,7 @@ impl Silence {
             return Poll::Ready(());
         }
         let mut sleepers = self.sleepers.lock().expect("no holder of this lock panics");
-        // Once more under the lock: a wake-up between the look and the lock would be lost.
+        // Checked again with the lock, or a wake-up between the check and the lock would be lost.
         if !self.on.load(Ordering::SeqCst) {
             return Poll::Ready(());
         }
@@ -68,7 +68,7 @@ impl Wire {
         }
     }
 
-    /// Whether the client opens with HTTP/2. Nothing is consumed.
+    /// Whether the client begins with HTTP/2. Consumes nothing.
     pub(crate) async fn starts_with_http2(&mut self) -> io::Result<bool> {
         let mut start = BytesMut::new();
         while start.len() < HTTP2_PREFACE_START.len() && HTTP2_PREFACE_START.starts_with(&start) {
@@ -122,7 +122,7 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.reset_at_end.load(Ordering::SeqCst) {
-            // Failure leaves an ordinary close, which the client sees as a broken answer all the same.
+            // A failure leaves an ordinary close, which the client also sees as a broken answer.
             let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
         }
     }

@@ -1,8 +1,8 @@
-//! The xz format without compression: enough for archives that are read by real decoders and must be made quickly.
+//! The xz format without compression, for archives that real decoders read and that must be made quickly.
 //!
-//! As the format's specification has it (version 1.2.0): one stream, one block, LZMA2 with stored chunks only, CRC32.
+//! As in version 1.2.0 of the format's specification: one stream, one block, LZMA2 with stored chunks only, CRC32.
 
-/// The most that one stored chunk of LZMA2 holds.
+/// The maximum size of a stored chunk of LZMA2.
 const CHUNK: usize = 1 << 16;
 
 /// No reserved bits, CRC32 as the check.
@@ -21,7 +21,7 @@ pub(crate) fn store(content: &[u8]) -> Vec<u8> {
     xz.extend_from_slice(&header);
     xz.extend_from_slice(&crc32(&header));
     for (number, chunk) in content.chunks(CHUNK).enumerate() {
-        // The first one resets the dictionary.
+        // The first chunk resets the dictionary.
         xz.push(if number == 0 { 1 } else { 2 });
         let size = u16::try_from(chunk.len() - 1).expect("chunks have at most 64 KiB");
         xz.extend_from_slice(&size.to_be_bytes());
@@ -49,14 +49,14 @@ pub(crate) fn store(content: &[u8]) -> Vec<u8> {
     xz
 }
 
-/// Zeros up to the next multiple of four, counted from there.
+/// Pads with zeros to a multiple of four, counted from `from`.
 fn pad(xz: &mut Vec<u8>, from: usize) {
     while !(xz.len() - from).is_multiple_of(4) {
         xz.push(0);
     }
 }
 
-/// Seven bits a byte, the lowest first, the top bit on all but the last.
+/// Seven bits per byte, the lowest first, with the top bit set on all but the last.
 fn push_number(xz: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
         xz.push(0x80 | (number & 0x7f) as u8);

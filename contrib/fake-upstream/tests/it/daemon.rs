@@ -1,4 +1,4 @@
-//! The harness for the daemon, tried on a shell script in its place: waiting, collecting the log, ending.
+//! The testkit's daemon handling, tested with a shell script instead of larder: readiness, log, shutdown.
 
 use testkit::larder::Site;
 
@@ -11,7 +11,7 @@ echo "listening on http://127.0.0.1:1/"
 while :; do sleep 0.02; done
 "#;
 
-/// The shell runs the file that is named like the command.
+/// The shell runs the file whose name is the command.
 fn site(script: &str) -> Site {
     let site = Site::new("/bin/sh", "http://upstream.example/index/");
     let folder = site
@@ -25,7 +25,7 @@ fn site(script: &str) -> Site {
 }
 
 #[test]
-fn daemon_is_ready_when_it_says_so_and_ends_in_order() {
+fn daemon_is_ready_after_its_announcement_and_stops_orderly() {
     let site = site(SCRIPT);
     let larder = site.serve(&["--offline"]);
     assert_eq!(larder.url(), "http://127.0.0.1:1/");
@@ -42,7 +42,7 @@ fn daemon_is_ready_when_it_says_so_and_ends_in_order() {
 
 #[test]
 #[should_panic(expected = "no such address")]
-fn daemon_that_ends_early_fails_the_test_with_its_words() {
+fn daemon_that_exits_early_fails_the_test_with_its_stderr() {
     let _ = site("echo no such address >&2; exit 1").serve(&[]);
 }
 

@@ -1,4 +1,4 @@
-//! Each fault as a raw client sees it, over HTTP/1 and, where streams break, over HTTP/2.
+//! Each fault as a raw client sees it, over HTTP/1 and, for broken streams, over HTTP/2.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use fake_upstream::{FakeUpstream, Fault, crate_path, entry_path, sha256};
 use crate::with_left;
 use testkit::http::{Http, Reply};
 
-/// The answer to a request for the archive of `left` under this fault.
+/// The answer to a request for the archive of `left` with this fault.
 #[track_caller]
 fn left_under(fault: Fault) -> (FakeUpstream, Reply) {
     let (upstream, http) = with_left();
@@ -22,7 +22,7 @@ fn left() -> String {
 }
 
 #[test]
-fn healthy_crate_arrives_whole_and_matches_its_index_line() {
+fn crate_without_fault_is_complete_and_matches_its_index_line() {
     let (upstream, http) = with_left();
     let reply = http.get(&left());
     assert_eq!((reply.status, reply.complete), (200, true));
@@ -32,7 +32,7 @@ fn healthy_crate_arrives_whole_and_matches_its_index_line() {
 }
 
 #[test]
-fn cut_with_length_sends_exactly_so_many_bytes_of_the_announced() {
+fn cut_with_length_sends_exactly_the_given_bytes() {
     for percent in (0..=100).step_by(10) {
         let (upstream, http) = with_left();
         let body = upstream.body("left", "1.0.0");
@@ -139,7 +139,7 @@ fn stalled_request_gets_no_byte_and_ends_with_its_client() {
 }
 
 #[test]
-fn stalled_body_stops_after_so_many_bytes_without_an_end() {
+fn stalled_body_stops_after_the_given_bytes_without_an_end() {
     let (upstream, http) = with_left();
     upstream.fault("/dl/left", Fault::StallBodyAfter(1_000));
     let reply = http.timeout(Duration::from_millis(200)).get(&left());
@@ -181,7 +181,7 @@ fn late_answer_and_dripped_body_take_their_time() {
 }
 
 #[test]
-fn portal_and_empty_answer_are_successes_to_look_at() {
+fn portal_and_empty_answer_have_status_200() {
     let (_, reply) = left_under(Fault::LoginPage);
     assert_eq!((reply.status, reply.complete), (200, true));
     assert!(
@@ -198,7 +198,7 @@ fn portal_and_empty_answer_are_successes_to_look_at() {
     );
 }
 
-/// Reads this many bytes of an answer and leaves.
+/// Reads this many bytes of an answer and disconnects.
 fn beginning(http: &Http, bytes: usize) -> Vec<u8> {
     use std::io::Write as _;
     let address = http.address();
@@ -230,7 +230,7 @@ fn endless_zip_unpacks_to_far_more_than_was_sent() {
     let received = beginning(&http, 200_000);
     let text = String::from_utf8_lossy(&received);
     assert!(text.contains("content-encoding: gzip"));
-    // Undo the chunks, as far as they are whole.
+    // Decode the complete chunks.
     let mut rest = &received[received
         .windows(4)
         .position(|bytes| bytes == b"\r\n\r\n")
@@ -270,7 +270,7 @@ fn gzip_holds_the_true_body() {
 }
 
 #[test]
-fn redirects_point_where_they_were_told() {
+fn redirects_have_the_given_location() {
     let (_, reply) = left_under(Fault::Redirect("http://other.example/x".to_owned()));
     assert_eq!(
         (reply.status, reply.header("location")),
@@ -284,7 +284,7 @@ fn redirects_point_where_they_were_told() {
 }
 
 #[test]
-fn missing_length_is_chunked_and_whole() {
+fn body_without_length_is_chunked_and_complete() {
     let (upstream, reply) = left_under(Fault::NoLength);
     assert_eq!(
         (reply.header("content-length"), reply.complete),
@@ -294,7 +294,7 @@ fn missing_length_is_chunked_and_whole() {
 }
 
 #[test]
-fn validators_are_honoured_unless_told_otherwise() {
+fn validators_are_evaluated_unless_disabled() {
     let (upstream, http) = with_left();
     let path = entry_path("left");
     let etag = http.get(&path).header("etag").unwrap().to_owned();
@@ -311,7 +311,7 @@ fn validators_are_honoured_unless_told_otherwise() {
 }
 
 #[test]
-fn fault_with_a_number_of_times_ends_by_itself() {
+fn fault_with_a_count_ends_by_itself() {
     let (upstream, http) = with_left();
     upstream.fault_times("left", 2, Fault::Status(503));
     let statuses: Vec<u16> = (0..3).map(|_| http.get(&left()).status).collect();
@@ -342,7 +342,7 @@ fn ranges_are_slices_of_the_body() {
 }
 
 #[test]
-fn static_file_has_a_sidecar_until_told_otherwise() {
+fn static_file_has_a_checksum_file_until_it_is_replaced() {
     let (upstream, http) = with_left();
     upstream.serve_static("/dist/channel.toml", "v1", "text/plain");
     assert_eq!(http.get("/dist/channel.toml").text(), "v1");
@@ -355,7 +355,7 @@ fn static_file_has_a_sidecar_until_told_otherwise() {
 }
 
 #[test]
-fn broken_h2_streams_leave_their_neighbours_alone() {
+fn broken_h2_streams_do_not_affect_other_streams() {
     let (upstream, http) = with_left();
     upstream.publish(fake_upstream::Crate::new("right", "1.0.0").padding(20_000));
     let right = crate_path("right", "1.0.0");
@@ -389,16 +389,11 @@ fn broken_h2_streams_leave_their_neighbours_alone() {
             }
         }
     }
-    assert!(
-        upstream
-            .requests()
-            .iter()
-            .all(|request| request.version == "HTTP/2")
-    );
+    crate::assert_all_over_http2(&upstream);
 }
 
 #[test]
-fn hang_up_over_h2_takes_the_neighbours_along() {
+fn hang_up_over_h2_ends_all_streams() {
     let (upstream, http) = with_left();
     upstream.publish(fake_upstream::Crate::new("right", "1.0.0"));
     upstream.fault("right", Fault::Stall);
@@ -408,7 +403,7 @@ fn hang_up_over_h2_takes_the_neighbours_along() {
 }
 
 #[test]
-fn wrong_length_over_h2_is_an_error_to_an_attentive_client() {
+fn wrong_length_over_h2_is_an_error_for_a_strict_client() {
     let (upstream, http) = with_left();
     upstream.fault("left", Fault::WrongLength);
     let reply = http.get_h2(&[&left()]).remove(0);

@@ -1,4 +1,4 @@
-//! Gates, delays, the record, and the ways a server goes away and comes back.
+//! Gates, delays, the record, and the ways in which a server goes away and comes back.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ fn requests_are_recorded_with_their_headers_and_connections() {
 }
 
 #[test]
-fn delay_is_paid_by_streams_together() {
+fn delay_is_shared_by_concurrent_streams() {
     let upstream = FakeUpstream::builder()
         .delay(Duration::from_millis(100))
         .start();
@@ -125,7 +125,7 @@ fn bandwidth_is_shared_by_connections() {
 }
 
 #[test]
-fn a_connection_has_a_bandwidth_of_its_own() {
+fn connection_has_a_bandwidth_of_its_own() {
     let upstream = FakeUpstream::builder()
         .connection_bandwidth(400_000)
         .start();
@@ -159,7 +159,7 @@ fn max_age_and_missing_validators_show_in_the_headers() {
 }
 
 #[test]
-fn stopped_server_refuses_calls_and_drops_connections() {
+fn stopped_server_refuses_dials_and_drops_connections() {
     let (upstream, http) = with_left();
     let mut connection = http.connect().unwrap();
     connection.get("/index/config.json", &[]).unwrap();
@@ -178,7 +178,7 @@ fn stopped_server_refuses_calls_and_drops_connections() {
 }
 
 #[test]
-fn black_hole_answers_neither_calls_nor_connections_until_revived() {
+fn black_hole_answers_neither_dials_nor_connections_until_revived() {
     let (upstream, http) = with_left();
     let patient = http.clone().timeout(Duration::from_millis(200));
     let mut connection = patient.connect().unwrap();
@@ -196,7 +196,7 @@ fn black_hole_answers_neither_calls_nor_connections_until_revived() {
     upstream.revive();
     assert_eq!(http.get("/index/config.json").status, 200);
     assert_eq!(upstream.connections(), accepted + 1);
-    // Once more, and out by another door.
+    // A second time, ended by a stop.
     upstream.black_hole();
     assert_eq!(patient.connect().unwrap_err().kind(), ErrorKind::TimedOut);
     upstream.stop();

@@ -1,4 +1,4 @@
-//! The fake upstream against raw clients and real cargo: does it do what its names say?
+//! Tests of the fake upstream with raw clients, real cargo and real rustup.
 
 mod daemon;
 mod faults;
@@ -16,4 +16,11 @@ fn with_left() -> (FakeUpstream, Http) {
     upstream.publish(Crate::new("left", "1.0.0").padding(20_000));
     let http = Http::to(upstream.base_url());
     (upstream, http)
+}
+
+/// Fails unless all requests came over HTTP/2.
+#[track_caller]
+fn assert_all_over_http2(upstream: &FakeUpstream) {
+    let requests = upstream.requests();
+    assert!(requests.iter().all(|request| request.version == "HTTP/2"));
 }

@@ -1,4 +1,4 @@
-//! Real cargo against the fake: resolves, fetches and builds what was published, over http and https.
+//! Real cargo against the fake: resolves, fetches and builds published crates, over http and https.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn cargo_builds_crates_with_every_kind_of_dependency() {
         "{lock}"
     );
     assert_eq!(upstream.requests_for("/dl/left/1.0.0"), 1);
-    // Cargo asks again, and is told that nothing changed.
+    // Cargo revalidates and gets 304.
     upstream.forget_requests();
     cargo
         .run(&project, &["update"], &upstream.url())
@@ -60,7 +60,7 @@ fn cargo_builds_crates_with_every_kind_of_dependency() {
 }
 
 #[test]
-fn cargo_does_not_find_what_is_unpublished_or_only_yanked() {
+fn cargo_does_not_find_unpublished_or_yanked_crates() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
     let project = Project::empty().dep("left", "1");
@@ -104,16 +104,11 @@ fn cargo_speaks_h2_to_the_https_server_it_trusts() {
     cargo
         .run(&project, &["fetch"], &upstream.url())
         .assert_success();
-    assert!(
-        upstream
-            .requests()
-            .iter()
-            .all(|request| request.version == "HTTP/2")
-    );
+    crate::assert_all_over_http2(&upstream);
 }
 
 #[test]
-fn cargo_turns_away_from_certificates_that_are_old_or_not_for_us() {
+fn cargo_rejects_expired_certificates_and_other_host_names() {
     for builder in [
         FakeUpstream::builder().tls_expired(),
         FakeUpstream::builder().tls_name("other.example"),
@@ -182,7 +177,7 @@ async fn faults_reset_single_streams_under_tls() {
 }
 
 #[test]
-fn project_shaped_like_a_lock_is_locked_in_the_eyes_of_cargo() {
+fn cargo_accepts_the_lock_file_of_a_generated_project() {
     let upstream = FakeUpstream::start();
     let made = from_lock(include_str!("../../fixtures/small.lock"), &upstream);
     assert_eq!(made.packages.len(), 8);
@@ -193,7 +188,7 @@ fn project_shaped_like_a_lock_is_locked_in_the_eyes_of_cargo() {
     cargo
         .run(&project, &["build", "--locked"], &upstream.url())
         .assert_success();
-    // Without the lock file cargo comes to the same choice by itself, in spite of all the older versions.
+    // Without the lock file cargo makes the same choice, in spite of all the older versions.
     std::fs::remove_file(folder.path().join("Cargo.lock")).unwrap();
     upstream.forget_requests();
     cargo
@@ -204,7 +199,7 @@ fn project_shaped_like_a_lock_is_locked_in_the_eyes_of_cargo() {
 }
 
 #[test]
-fn the_same_lock_gives_the_same_registry() {
+fn same_lock_file_gives_the_same_registry() {
     let text = include_str!("../../fixtures/small.lock");
     let (one, other) = (FakeUpstream::start(), FakeUpstream::start());
     let made = from_lock(text, &one);

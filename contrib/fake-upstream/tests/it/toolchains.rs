@@ -1,4 +1,4 @@
-//! Real rustup against the fake: installs, extends, updates and resumes what was released, without any mirror between.
+//! Real rustup against the fake: installs, adds components, updates and resumes, without a mirror between.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use testkit::http::Http;
 use testkit::process::run;
 use testkit::rustup::{Rustup, installed};
 
-/// The version of the rustup that runs, so that it sees no newer one.
+/// The version of the installed rustup, so that it finds no newer one.
 fn rustup_version() -> String {
     let output = Command::new(installed()).arg("--version").output();
     let text = output.expect("rustup can be started").stdout;
@@ -17,7 +17,7 @@ fn rustup_version() -> String {
     version.expect("rustup says its version").to_owned()
 }
 
-/// A fake with this release and a rustup that is up to date, and the two addresses.
+/// A fake with this release and the current rustup, and its two URLs.
 fn with(toolchain: &Toolchain) -> (FakeUpstream, String, String) {
     let upstream = FakeUpstream::start();
     upstream.release(toolchain);
@@ -27,7 +27,7 @@ fn with(toolchain: &Toolchain) -> (FakeUpstream, String, String) {
     (upstream, dist_server, update_root)
 }
 
-/// The requests so far, as paths.
+/// The paths of the requests so far.
 fn paths(upstream: &FakeUpstream) -> Vec<String> {
     let mut paths: Vec<_> = upstream
         .requests()
@@ -64,13 +64,13 @@ fn rustup_installs_a_minimal_toolchain_into_an_empty_home() {
         rustc.assert_success().stdout,
         "rustc 1.95.0 (0123abcde 2026-04-16)\n"
     );
-    // What is kept can be used without any mirror.
+    // The stored copy can be used without any mirror.
     let manifest = rustup.installed_text(&name, "lib/rustlib/multirust-channel-manifest.toml");
     assert!(manifest.contains(DEFAULT_ROOT));
 }
 
 #[test]
-fn rustup_installs_components_and_targets_of_every_kind_of_name() {
+fn rustup_installs_components_and_targets_by_every_form_of_name() {
     let lock = "version = 4\n# of the standard library\n";
     let nightly = Toolchain::new("nightly", "1.97.0-nightly")
         .date("2026-01-15")
@@ -109,7 +109,7 @@ fn rustup_installs_components_and_targets_of_every_kind_of_name() {
 }
 
 #[test]
-fn rustup_installs_what_a_toolchain_file_asks_for() {
+fn rustup_installs_the_toolchain_of_a_toolchain_file() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
     let rustup = Rustup::without_toolchain();
     let file = format!(
@@ -125,7 +125,7 @@ fn rustup_installs_what_a_toolchain_file_asks_for() {
 }
 
 #[test]
-fn rustup_updates_to_the_next_release_and_notices_when_there_is_none() {
+fn rustup_updates_to_the_next_release_and_detects_when_there_is_none() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
     let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
@@ -144,7 +144,7 @@ fn rustup_updates_to_the_next_release_and_notices_when_there_is_none() {
     assert_eq!(upstream.requests_for("/dist/2026-05-07/"), 3);
     let rustc = rustup.run(&["run", "stable", "rustc"], &dist, &update);
     assert!(rustc.assert_success().stdout.contains("1.95.1"));
-    // The version's own manifest is not touched by the next release.
+    // The next release does not change the version's own manifest.
     let old = rustup.run(
         &["toolchain", "install", "1.95.0", "--profile", "minimal"],
         &dist,
@@ -153,6 +153,7 @@ fn rustup_updates_to_the_next_release_and_notices_when_there_is_none() {
     old.assert_success().assert_says("1.95.0");
 }
 
+/// See docs/client-behaviour.md R-04.
 #[test]
 fn rustup_resumes_an_archive_by_range_after_silence() {
     let stable = Toolchain::new("stable", "1.95.0").padding("rustc", 400_000);
@@ -172,8 +173,9 @@ fn rustup_resumes_an_archive_by_range_after_silence() {
     assert_eq!(rustup.downloads(), "");
 }
 
+/// See docs/client-behaviour.md R-02.
 #[test]
-fn rustup_refuses_a_sidecar_of_another_release() {
+fn rustup_refuses_a_checksum_file_of_another_release() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
     let rustup = Rustup::without_toolchain();
     let install = ["toolchain", "install", "stable", "--profile", "minimal"];
@@ -181,7 +183,7 @@ fn rustup_refuses_a_sidecar_of_another_release() {
         let sidecar = upstream.gate("channel-rust-stable.toml");
         let run = scope.spawn(|| rustup.run(&install, &dist, &update));
         sidecar.wait_for(1);
-        // Set up while the sidecar waits, so it holds only what comes after it.
+        // Made while the checksum file's request waits, so that it delays only later requests.
         let manifest = upstream.gate("channel-rust-stable.toml");
         sidecar.open();
         manifest.wait_for(1);
@@ -195,7 +197,7 @@ fn rustup_refuses_a_sidecar_of_another_release() {
 }
 
 #[test]
-fn unavailable_components_are_named_by_rustup() {
+fn rustup_names_unavailable_components() {
     let (_upstream, dist, update) =
         with(&Toolchain::new("stable", "1.95.0").unavailable("rustfmt-preview"));
     let rustup = Rustup::without_toolchain();
@@ -204,8 +206,9 @@ fn unavailable_components_are_named_by_rustup() {
     run.assert_failure().assert_says("rustfmt");
 }
 
+/// See docs/client-behaviour.md R-01.
 #[test]
-fn addresses_on_other_hosts_are_used_as_they_are() {
+fn rustup_uses_manifest_urls_on_other_hosts_unchanged() {
     let archives = FakeUpstream::start();
     let stable = Toolchain::new("stable", "1.95.0").root(archives.base_url());
     archives.release(&stable);
@@ -240,8 +243,9 @@ fn real_rustup_works_as_the_installer_from_the_update_root() {
     assert_eq!(rustup.components(&format!("stable-{HOST}")).len(), 3);
 }
 
+/// See docs/client-behaviour.md R-13.
 #[test]
-fn the_bootstrap_script_runs_the_installer_once_it_need_not_be_https() {
+fn bootstrap_script_runs_the_installer_when_https_is_not_required() {
     let (upstream, dist, update) = with(&Toolchain::new("stable", "1.95.0"));
     let rustup = Rustup::without_toolchain();
     let script = Http::to(upstream.base_url())

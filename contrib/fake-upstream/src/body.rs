@@ -1,4 +1,4 @@
-//! Plays the steps of a reply's body in time, on any kind of connection.
+//! Sends the steps of a reply's body at their times, on any kind of connection.
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use bytes::Bytes;
 use crate::reply::Step;
 use crate::state::State;
 
-/// Small enough that connections which share a bandwidth take turns.
-const PIECE: usize = 16 * 1024;
+/// Bytes per chunk. Small, so that connections that share a bandwidth take turns.
+const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How often a dripped body moves, where its speed allows.
+/// Interval between the chunks of a slow body, if its speed allows.
 const DRIP: Duration = Duration::from_millis(100);
 
-/// The client is no longer there.
+/// The client has disconnected.
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// Where a body goes.
+/// The receiver of a body.
 pub(crate) trait Sink {
-    /// Sends a piece of the body; done when the connection can take another one.
-    fn send(&mut self, piece: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Sends a chunk of the body. Resolves when the connection can take another one.
+    fn send(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
 }
 
-/// How the steps ended.
+/// The end of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// All is sent: end the body as its framing says.
+    /// Everything is sent: end the body as its framing says.
     Complete,
-    /// Break the connection (or stream) off.
+    /// Break the connection (or stream).
     Cut,
-    /// Keep it open and say no more.
+    /// Keep it open without sending more.
     Silence,
 }
 
-/// Sends what the steps say.
-pub(crate) async fn play(
+/// Sends the steps.
+pub(crate) async fn send_steps(
     state: &State,
     connection: u64,
     steps: Vec<Step>,
@@ -51,9 +51,9 @@ pub(crate) async fn play(
                 let rate = f64::from(bytes_per_second.max(1));
                 let size = ((rate * DRIP.as_secs_f64()) as usize).max(1);
                 while !bytes.is_empty() {
-                    let piece = bytes.split_to(size.min(bytes.len()));
-                    let takes = Duration::from_secs_f64(piece.len() as f64 / rate);
-                    sink.send(piece).await?;
+                    let chunk = bytes.split_to(size.min(bytes.len()));
+                    let takes = Duration::from_secs_f64(chunk.len() as f64 / rate);
+                    sink.send(chunk).await?;
                     tokio::time::sleep(takes).await;
                 }
             }
@@ -74,11 +74,11 @@ async fn send(
     sink: &mut impl Sink,
 ) -> Result<(), Gone> {
     while !bytes.is_empty() {
-        let piece = bytes.split_to(PIECE.min(bytes.len()));
-        state.pace(connection, piece.len()).await;
-        sink.send(piece).await?;
+        let chunk = bytes.split_to(CHUNK_BYTES.min(bytes.len()));
+        state.pace(connection, chunk.len()).await;
+        sink.send(chunk).await?;
     }
-    // An endless body into a fast connection would otherwise never let anybody else run.
+    // An endless body into a fast connection would otherwise never yield.
     tokio::task::yield_now().await;
     Ok(())
 }
