@@ -227,9 +227,9 @@ fn prefetch_of_a_profile_with_components_and_targets_is_used_completely() {
     check_no_unused_prefetch(&["minimal", "-c", "rust-src", "-t", WASM], some);
 }
 
-/// See docs/client-behaviour.md R-21.
-#[test]
-fn adding_a_component_prefetches_no_other() {
+/// After an install of the minimal profile, `act` must cause requests for these archives and no prefetch.
+#[track_caller]
+fn check_no_prefetch_after_install(fetched: &str, act: impl FnOnce(&Rustup, &Larder<'_>)) {
     let upstream = released();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
@@ -238,13 +238,22 @@ fn adding_a_component_prefetches_no_other() {
     larder.wait_until_idle();
     let before = larder.request_count(FETCHED);
     upstream.forget_requests();
-    for added in ["clippy", "rustfmt", "rust-src"] {
-        run(&rustup, &larder, &["component", "add", added]).assert_success();
-    }
-    run(&rustup, &larder, &["target", "add", WASM]).assert_success();
+    act(&rustup, &larder);
     larder.wait_until_idle();
-    assert_eq!(archives(&upstream), "clippy rust-src rust-std@wasm rustfmt");
+    assert_eq!(archives(&upstream), fetched);
     assert_eq!(larder.request_count(FETCHED), before);
+}
+
+/// See docs/client-behaviour.md R-21.
+#[test]
+fn adding_a_component_prefetches_no_other() {
+    let all = "clippy rust-src rust-std@wasm rustfmt";
+    check_no_prefetch_after_install(all, |rustup, larder| {
+        for added in ["clippy", "rustfmt", "rust-src"] {
+            run(rustup, larder, &["component", "add", added]).assert_success();
+        }
+        run(rustup, larder, &["target", "add", WASM]).assert_success();
+    });
 }
 
 #[test]
@@ -267,17 +276,9 @@ fn client_without_the_manifest_causes_no_prefetch() {
 
 #[test]
 fn stored_archives_are_not_prefetched() {
-    let upstream = released();
-    let site = site(&upstream);
-    let larder = serve(&site, &upstream, &[]);
-    install(&Rustup::without_toolchain(), &larder, &["minimal"]);
-    larder.wait_until_idle();
-    let before = larder.request_count(FETCHED);
-    upstream.forget_requests();
-    install(&Rustup::without_toolchain(), &larder, &["minimal"]);
-    larder.wait_until_idle();
-    assert_eq!(archives(&upstream), "");
-    assert_eq!(larder.request_count(FETCHED), before);
+    check_no_prefetch_after_install("", |_, larder| {
+        install(&Rustup::without_toolchain(), larder, &["minimal"]);
+    });
 }
 
 #[test]

@@ -125,51 +125,39 @@ fn login_page_counts_as_an_outage_and_is_never_served() {
     );
 }
 
-#[test]
-fn cargo_completes_when_upstream_dies_in_the_middle_of_a_fetch() {
-    let scene = Chain::new();
-    let larder = scene.serve();
-    let online = scene.fetch(&larder);
-    let gate = scene.upstream.gate(&entry_path("chain-4"));
+/// Lets upstream fail while a fetch is in the middle of the chain, and checks that cargo completes within one timeout.
+#[track_caller]
+fn check_failure_in_the_middle(fail: fn(&FakeUpstream), recover: fn(&FakeUpstream)) {
+    let chain = Chain::new();
+    let larder = chain.serve();
+    let online = chain.fetch(&larder);
+    let gate = chain.upstream.gate(&entry_path("chain-4"));
     std::thread::scope(|scope| {
-        let cargo = scope.spawn(|| scene.fetch(&larder));
+        let cargo = scope.spawn(|| chain.fetch(&larder));
         gate.wait_for(1);
-        let killed = Instant::now();
-        scene.upstream.stop();
+        let failed = Instant::now();
+        fail(&chain.upstream);
         cargo.join().expect("cargo fetches all");
-        let rest = killed.elapsed();
+        let rest = failed.elapsed();
         assert!(
             rest < online + UPSTREAM_TIMEOUT + SLACK,
             "{rest:?}, {online:?} online"
         );
     });
     gate.open();
-    scene.upstream.restart();
+    recover(&chain.upstream);
     larder.wait_for_log("upstream is back");
-    scene.fetch(&larder);
+    chain.fetch(&larder);
+}
+
+#[test]
+fn cargo_completes_when_upstream_dies_in_the_middle_of_a_fetch() {
+    check_failure_in_the_middle(FakeUpstream::stop, FakeUpstream::restart);
 }
 
 #[test]
 fn upstream_that_falls_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
-    let scene = Chain::new();
-    let larder = scene.serve();
-    let online = scene.fetch(&larder);
-    let gate = scene.upstream.gate(&entry_path("chain-4"));
-    std::thread::scope(|scope| {
-        let cargo = scope.spawn(|| scene.fetch(&larder));
-        gate.wait_for(1);
-        let silenced = Instant::now();
-        scene.upstream.black_hole();
-        cargo.join().expect("cargo fetches all");
-        let rest = silenced.elapsed();
-        assert!(
-            rest < online + UPSTREAM_TIMEOUT + SLACK,
-            "{rest:?}, {online:?} online"
-        );
-    });
-    gate.open();
-    scene.upstream.revive();
-    larder.wait_for_log("upstream is back");
+    check_failure_in_the_middle(FakeUpstream::black_hole, FakeUpstream::revive);
 }
 
 #[test]

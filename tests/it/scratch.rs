@@ -129,6 +129,14 @@ fn pairs(expected: &[(&str, &str)]) -> BTreeSet<(String, String)> {
         .collect()
 }
 
+/// The packages of a lock file of `app`, which depends on `left`.
+const APP_PACKAGES: [&str; 4] = [
+    "app 0.1.0",
+    "left 1.2.0",
+    "right 1.0.0+build.5",
+    "winonly 1.0.0",
+];
+
 #[tokio::test]
 async fn lock_file_is_made_for_a_project_that_stays_unchanged() {
     let manifest = package("app", "[dependencies]\nleft = '1'\n");
@@ -141,15 +149,7 @@ async fn lock_file_is_made_for_a_project_that_stays_unchanged() {
         ],
     );
     let lock = world.make_lock("app").await.unwrap();
-    assert_eq!(
-        names(&lock),
-        [
-            "app 0.1.0",
-            "left 1.2.0",
-            "right 1.0.0+build.5",
-            "winonly 1.0.0"
-        ]
-    );
+    assert_eq!(names(&lock), APP_PACKAGES);
     let lockfile = lockfile::parse(&lock).unwrap();
     let left = &lockfile.packages[1];
     assert_eq!(
@@ -252,15 +252,7 @@ async fn target_needs_only_its_own_packages() {
         ],
     );
     let lock = world.make_lock("app").await.unwrap();
-    assert_eq!(
-        names(&lock),
-        [
-            "app 0.1.0",
-            "left 1.2.0",
-            "right 1.0.0+build.5",
-            "winonly 1.0.0"
-        ]
-    );
+    assert_eq!(names(&lock), APP_PACKAGES);
     let linux = world.needed_for("app", &lock, LINUX).await.unwrap();
     assert_eq!(
         linux,

@@ -4,6 +4,7 @@
 //! definition. A
 //! `pub use` alone is no edge: it offers a name and does not need it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{Import, Source, by_module, sources};
@@ -189,8 +190,8 @@ fn circle(edges: &Edges, start: usize) -> Vec<usize> {
                     way.reverse();
                     return way;
                 }
-                if !came_from.contains_key(&to) {
-                    came_from.insert(to, from);
+                if let Entry::Vacant(unseen) = came_from.entry(to) {
+                    unseen.insert(from);
                     next.push(to);
                 }
             }

@@ -169,21 +169,20 @@ fn literal_or_comment(rest: &str, before: Option<char>) -> usize {
                 .map_or(rest.len(), |at| begin + 1 + at + end.len());
         }
     }
-    if rest.starts_with('"') {
+    if let Some(inner) = rest.strip_prefix('"') {
         let mut is_escaped = false;
-        let end = rest[1..].char_indices().find(|(_, c)| {
+        let end = inner.char_indices().find(|(_, c)| {
             let ends = *c == '"' && !is_escaped;
             is_escaped = *c == '\\' && !is_escaped;
             ends
         });
         return end.map_or(rest.len(), |(at, _)| at + 2);
     }
-    if rest.starts_with('\'') {
+    if let Some(inner) = rest.strip_prefix('\'') {
         // A lifetime has no second quote; `'\n'` and `'é'` have one within a few characters.
-        let mut inner = rest[1..].char_indices();
-        return match inner.next() {
-            Some((_, '\\')) => rest[3..].find('\'').map_or(0, |at| at + 4),
-            Some((_, c)) if rest[1 + c.len_utf8()..].starts_with('\'') => c.len_utf8() + 2,
+        return match inner.chars().next() {
+            Some('\\') => inner[2..].find('\'').map_or(0, |at| at + 4),
+            Some(c) if inner[c.len_utf8()..].starts_with('\'') => c.len_utf8() + 2,
             _ => 0,
         };
     }
