@@ -203,7 +203,7 @@ impl StoreCheck<'_> {
     async fn wanted(&self, wanted: &PackageSet) -> Vec<String> {
         let mut missing = texts(&wanted.failed);
         let ToolchainFetcher { cache, store, .. } = &self.fetcher;
-        missing.extend(missing_packages(cache, &**store, self.upstreams, &wanted.packages).await);
+        missing.extend(missing_packages(cache, store, self.upstreams, &wanted.packages).await);
         missing.extend(texts(&wanted.skipped));
         missing
     }

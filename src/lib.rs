@@ -24,6 +24,14 @@
 //!
 //! Modules in reading order:
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests move files and choose times"
+    )
+)]
+
 pub mod app;
 pub mod cli;
 pub mod commands;

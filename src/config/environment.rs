@@ -57,6 +57,10 @@ impl Environment {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads variables"
+)]
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name)
 }

@@ -111,6 +111,10 @@ impl Staging {
     }
 
     /// Renames a synced file to `path` and syncs its folder. Creates missing folders.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that publishes files"
+    )]
     pub(super) fn publish(&self, staged: TempPath, path: &Path) -> io::Result<()> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         if let Err(failed) = staged.persist(path) {

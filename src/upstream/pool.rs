@@ -13,6 +13,11 @@
 //! A slot is one client, and so at most one connection to each origin. Requests take the first slot that has fewer than
 //! [`REQUESTS_PER_CONNECTION`] requests in flight, so a second connection opens only under load.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one place that makes clients for upstream"
+)]
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,

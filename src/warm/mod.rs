@@ -284,7 +284,7 @@ impl Work {
             let fetcher = self.fetcher.clone();
             self.begin(async move {
                 TaskResult::Package(match fetcher.mode {
-                    Mode::Check => task.look(&*fetcher.store).await,
+                    Mode::Check => task.look(&fetcher.store).await,
                     Mode::Fetch { .. } => task.have().await,
                 })
             });

@@ -8,6 +8,10 @@
     clippy::unwrap_used,
     reason = "in a test, a failed precondition is a failure"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests set the scene: they move files, choose times and read cargo's variables"
+)]
 
 mod bootstrap;
 mod cargo;
