@@ -1,10 +1,19 @@
-//! Asks the user's own cargo what only cargo knows: the lock file a project without one would get, and which of its
-//! packages one target needs.
+//! Asks the user's own cargo two questions that only cargo can answer: which lock file a project without one would
+//! get, and which of its packages a target needs.
 //!
-//! Cargo never works in the user's folder. It works in an overlay: real folders for the project and everything above
-//! it, filled with links to what is there. So relative paths to other projects, workspaces and cargo's own settings
-//! are found as usual, while the lock file is written beside the links. Crates come from a larder that the caller
-//! runs; finding projects, reading lock files and deadlines are left to others.
+//! ```text
+//!  SCRATCH/project-XXXX/tree/home/user/src/app/Cargo.toml ─link─> /home/user/src/app/Cargo.toml
+//!                       │              │   └─ Cargo.lock            written here by cargo
+//!                       │              └─ other-project ──link─> /home/user/src/other-project
+//!                       └─ etc ─────────────────────────────link─> /etc
+//! ```
+//!
+//! Cargo never works in the user's folder. It works in an overlay: real folders for the project and for every folder
+//! above it, filled with links to the user's files. Relative paths to other projects, workspaces and cargo's own
+//! settings resolve as usual, while cargo writes the lock file beside the links.
+//!
+//! Crates come from a larder that the caller runs. Finding projects, reading lock files and time limits belong to the
+//! callers.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,60 +28,58 @@ use thiserror::Error;
 use tokio::process::Command;
 
 const CARGO_LOCK: &str = "Cargo.lock";
-/// The folder, within the scratch folder, that stands for the root of the file system.
+/// Folder within an overlay that stands for the root of the file system.
 const TREE: &str = "tree";
-/// The name cargo knows the larder by. Longer than the name in the user's own settings, where `larder` may be
-/// another address.
+/// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
 const REGISTRY: &str = "larder-scratch";
-/// How much of what cargo said goes into an error. The cause stands first and the advice last, in some ten lines.
+/// Lines of cargo's message in an error. Cargo takes some ten lines from the cause to the advice.
 const MAX_CARGO_LINES: usize = 20;
 
-/// Cargo, and where it works and fetches.
+/// Cargo, its folder and its registry.
 #[derive(Clone, Debug)]
 pub struct Scratch {
-    /// The program: `$CARGO` if the user set it, else `cargo`.
+    /// The program: `$CARGO` if set, else `cargo`.
     pub cargo: PathBuf,
-    /// The larder that stands in for crates.io, as `http://127.0.0.1:PORT/`.
+    /// Address of the larder that replaces crates.io, as `http://127.0.0.1:PORT/`.
     pub registry_address: String,
-    /// Where overlays are made and removed again. Must exist. Cargo reads settings from every folder above the one
-    /// it works in, so nobody but the user should be able to write here or above; a shared temporary folder will
-    /// not do.
+    /// Folder for overlays, which must exist. Cargo reads settings from every folder above the one it works in, so
+    /// only the user may have write access here and above: not a shared temporary folder.
     pub folder: PathBuf,
-    /// Hosts that the user reaches without a proxy, as in `no_proxy`; empty if none were named.
+    /// Hosts that are reached without a proxy, as in `no_proxy`; may be empty.
     pub no_proxy: OsString,
 }
 
-/// Why cargo could not be asked.
+/// The reason why cargo gave no answer.
 #[derive(Debug, Error)]
 pub enum ScratchError {
-    /// The overlay could not be made, filled or read.
+    /// The overlay could not be created, filled or read.
     #[error("cannot set up a scratch copy of project `{}`", project.display())]
     Overlay {
         /// The user's project.
         project: PathBuf,
-        /// What went wrong on disk.
+        /// The disk's error.
         source: io::Error,
     },
     /// Cargo did not start.
     #[error("cannot run `{}` for project `{}`", program.display(), project.display())]
     Start {
-        /// The program that was tried.
+        /// The program.
         program: PathBuf,
         /// The user's project.
         project: PathBuf,
-        /// Why it did not start.
+        /// The operating system's error.
         source: io::Error,
     },
     /// Cargo refused or failed.
     #[error("cannot {task} project `{}`: cargo ended with {status} and said:\n{said}", project.display())]
     Cargo {
-        /// What was wanted of it.
+        /// The task, to follow "cannot".
         task: &'static str,
         /// The user's project.
         project: PathBuf,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The last lines it wrote for people, with paths of the user's folders.
+        /// The last lines of its stderr, with the user's own paths.
         said: String,
     },
     /// Cargo's answer could not be read.
@@ -80,7 +87,7 @@ pub enum ScratchError {
     Answer {
         /// The user's project.
         project: PathBuf,
-        /// What the reader said.
+        /// The reader's error.
         source: cargo_metadata::Error,
     },
 }
@@ -89,15 +96,14 @@ const MAKE_LOCK: &str = "make a lock file for";
 const LIST_NEEDS: &str = "list what a target needs of";
 
 impl Scratch {
-    /// The text of the lock file that cargo would make for `project`, from the newest versions the larder offers.
+    /// The text of the lock file that cargo would write for `project`, from the newest versions that the larder serves.
     ///
-    /// `project` is the folder of its `Cargo.toml`; nothing in it is changed. Git dependencies are fetched by cargo
-    /// itself. Dropping the future stops cargo; a few files may then stay in [`Scratch::folder`].
+    /// `project` is the folder of its `Cargo.toml`; nothing in it is changed. Cargo fetches git dependencies itself.
+    /// Dropping the future stops cargo; a few files may then stay in [`Scratch::folder`].
     ///
     /// # Errors
-    ///
-    /// [`ScratchError::Cargo`] when the project cannot be resolved, or with the toolchain that it asks for missing:
-    /// rustup is told not to install one.
+    /// [`ScratchError::Cargo`] if the project cannot be resolved, or if its toolchain is not installed: rustup is
+    /// told not to install one.
     pub async fn make_lock(&self, project: &Path) -> Result<String, ScratchError> {
         let overlay = self.overlay(project, None).await?;
         let mut command = Command::new(&self.cargo);
@@ -110,18 +116,17 @@ impl Scratch {
         on_disk(project, move || overlay.lock_text()).await
     }
 
-    /// The packages from registries that building `project` for `target` needs, as (name, version): those of
-    /// `lock_text` that are not for other platforms only. All features and dev-dependencies count.
+    /// The registry packages that a build of `project` for `target` needs, as (name, version): the packages of
+    /// `lock_text` without those for other platforms only. All features and dev-dependencies count.
     ///
-    /// What build scripts and procedural macros need on *this* machine is part of it as far as it does not depend on
-    /// the platform; when cross-compiling, ask for the host as well. Cargo fetches the crates themselves to look at
-    /// their manifests (`PackageSet::download_accessible` in `src/cargo/core/package.rs`), through the larder.
+    /// Dependencies of build scripts and procedural macros are included unless they depend on the platform. To
+    /// cross-compile, ask for the host as well. Cargo downloads the crates through the larder to read their manifests
+    /// (`PackageSet::download_accessible` in `src/cargo/core/package.rs`).
     ///
     /// `project` is the folder of the lock file; nothing in it is changed. Dropping the future stops cargo.
     ///
     /// # Errors
-    ///
-    /// [`ScratchError::Cargo`] when the lock file does not fit the project or the target is not known.
+    /// [`ScratchError::Cargo`] if the lock file does not fit the project or the target is not known.
     pub async fn needed_for(
         &self,
         project: &Path,
@@ -166,7 +171,7 @@ impl Scratch {
         .await
     }
 
-    /// Settings on the command line beat those in files and variables, so the larder is used whatever the user set.
+    /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set.
     fn settings(&self) -> Vec<String> {
         let address = self.registry_address.trim_end_matches('/');
         [
@@ -203,14 +208,12 @@ impl Scratch {
             task,
             project: project.to_owned(),
             status: output.status,
-            said: last_lines(
-                &overlay.as_the_user_knows_it(&String::from_utf8_lossy(&output.stderr)),
-            ),
+            said: last_lines(&overlay.with_user_paths(&String::from_utf8_lossy(&output.stderr))),
         })
     }
 }
 
-/// A place where cargo sees the project and its surroundings, and writes nothing of the user's.
+/// A folder in which cargo sees the project and its surroundings, and cannot write to the user's files.
 struct Overlay {
     scratch: TempDir,
     /// The root of the mirrored file system.
@@ -221,14 +224,14 @@ struct Overlay {
 
 impl Overlay {
     fn new(folder: &Path, original: &Path, lock_text: Option<&str>) -> io::Result<Self> {
-        // Cargo asks the system where it is, and gets paths without links.
+        // Cargo gets its working directory from the operating system, without links.
         let original = original.canonicalize()?;
         let scratch = tempfile::Builder::new()
             .prefix("project-")
             .tempdir_in(folder.canonicalize()?)?;
         let tree = scratch.path().join(TREE);
         fs::create_dir(&tree)?;
-        let project = mirror_way_to(&original, &tree)?;
+        let project = mirror_path(&original, &tree)?;
         for entry in fs::read_dir(&original)? {
             let name = entry?.file_name();
             if name != CARGO_LOCK && name != "target" {
@@ -247,14 +250,14 @@ impl Overlay {
 
     fn set_environment(&self, command: &mut std::process::Command, mut exempt: OsString) {
         command
-            // Its own home keeps the user's caches as they are. That it lies right above the tree has a second
-            // effect: cargo looks no further up for a workspace (`find_root_iter` in `src/cargo/core/workspace.rs`).
+            // A home of its own leaves the user's caches unchanged. Right above the tree, it also ends cargo's search
+            // for a workspace (`find_root_iter` in `src/cargo/core/workspace.rs`).
             .env("CARGO_HOME", self.scratch.path())
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_TERM_PROGRESS_WHEN", "never")
             .env("RUSTUP_AUTO_INSTALL", "0");
-        // The larder is on this machine, where no proxy can reach it. The variable counts for proxies from cargo's and
-        // git's settings as well.
+        // No proxy can reach the larder on this machine. The variable also overrides proxies in cargo's and git's
+        // settings.
         if !exempt.is_empty() {
             exempt.push(",");
         }
@@ -262,7 +265,7 @@ impl Overlay {
         command.env("no_proxy", exempt);
     }
 
-    /// Cargo writes the lock file at the root of the workspace: the project or a folder above it.
+    /// Reads the lock file, which cargo writes at the root of the workspace: the project or a folder above it.
     fn lock_text(self) -> io::Result<String> {
         let folders = self
             .project
@@ -281,20 +284,19 @@ impl Overlay {
         self.scratch.close()
     }
 
-    fn as_the_user_knows_it(&self, text: &str) -> String {
+    fn with_user_paths(&self, text: &str) -> String {
         text.replace(&*self.tree.to_string_lossy(), "")
     }
 }
 
-/// Makes a real folder for every folder on the way to `original`, and a link for everything beside the way.
-///
-/// Lock files beside the way are left out: cargo would write through the link.
-fn mirror_way_to(original: &Path, tree: &Path) -> io::Result<PathBuf> {
+/// Creates a real folder for each component of `original`, and a link for every other entry of these folders. Lock
+/// files are not linked: cargo would write through the link.
+fn mirror_path(original: &Path, tree: &Path) -> io::Result<PathBuf> {
     let mut real = PathBuf::new();
     let mut mirrored = tree.to_owned();
     for component in original.components() {
         if let Component::Normal(next) = component {
-            link_all_but(&real, &mirrored, next)?;
+            link_siblings(&real, &mirrored, next)?;
             mirrored.push(next);
             fs::create_dir(&mirrored)?;
         }
@@ -303,8 +305,8 @@ fn mirror_way_to(original: &Path, tree: &Path) -> io::Result<PathBuf> {
     Ok(mirrored)
 }
 
-fn link_all_but(real: &Path, mirrored: &Path, next: &OsStr) -> io::Result<()> {
-    // Folders above may be closed to the user, who then knows nothing in them that cargo could want.
+fn link_siblings(real: &Path, mirrored: &Path, next: &OsStr) -> io::Result<()> {
+    // The user may lack permission to list a folder above the project; cargo then needs nothing in it.
     let Ok(entries) = fs::read_dir(real) else {
         return Ok(());
     };
@@ -331,7 +333,7 @@ fn link(original: &Path, link: &Path) -> io::Result<()> {
     }
 }
 
-/// Does slow disk work where it holds up nobody.
+/// Runs disk work on a blocking thread.
 async fn on_disk<T: Send + 'static>(
     project: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -366,7 +368,7 @@ fn from_registries(metadata: &Metadata) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// From the last `error` on, without what could harm a terminal.
+/// The lines from the last `error` on, without characters that could harm a terminal.
 fn last_lines(said: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
