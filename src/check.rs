@@ -1,121 +1,117 @@
-//! Flight readiness: which projects could be built from the store alone, and what is missing. Asks no network and writes
-//! nothing; reading lock files and toolchain files is shared with `warm`.
+//! `larder check`: which projects could be built, and which toolchains installed, from the store alone.
+//!
+//! ```text
+//!  paths ─> plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
+//! ```
+//!
+//! A check asks no network and writes nothing. Its [`Cache`] must be offline.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 
 use crate::{
-    cache::Cache,
-    plan::{PackageSet, Problem, ToolchainPlan, ToolchainRequest, plan},
+    cache::{Cache, Demand},
+    plan::{
+        Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainOptions, ToolchainPlan, plan,
+        release,
+    },
     resource::Upstreams,
     store::{Owner, Store},
     toolchain::Install,
-    warm::{Mode, ToolchainFetcher, missing_packages},
 };
 
-/// The verdict on all projects and toolchains.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// Whether all are ready.
+    /// True if all projects and toolchains are ready, and nothing failed.
     pub ready: bool,
-    /// One verdict for each project.
+    /// One for each project.
     pub projects: Vec<ProjectReadiness>,
-    /// One verdict for each toolchain file and each toolchain that was named.
+    /// One for each toolchain file and each toolchain that the user named.
     pub toolchains: Vec<ToolchainReadiness>,
-    /// Paths that could not be looked at, and what is missing for no one project.
+    /// Paths that cannot be read, and missing files that belong to no single project.
     pub failed: Vec<Problem>,
 }
 
-/// The verdict on one project.
+/// The result for one project.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProjectReadiness {
     /// Its folder.
     pub path: PathBuf,
-    /// Whether it could be built offline.
+    /// True if it could be built offline.
     pub ready: bool,
-    /// How many packages of registries its lock file names.
+    /// Number of packages of configured registries in its lock file.
     pub packages: usize,
-    /// What is missing, by name.
+    /// Names of the missing parts.
     pub missing: Vec<String>,
 }
 
-/// The verdict on the toolchains that one file, or the user, asks for.
+/// The result for the toolchains that one file, or the user, asks for.
 #[derive(Clone, Debug, Serialize)]
 pub struct ToolchainReadiness {
-    /// The file; `None` if the user named the toolchain.
+    /// The toolchain file; `None` if the user named the toolchain.
     pub path: Option<PathBuf>,
     /// The toolchains, as rustup names them.
     pub names: Vec<String>,
-    /// Whether they could be installed offline.
+    /// True if they could be installed offline.
     pub ready: bool,
-    /// How many archives they consist of, as far as manifests are stored.
+    /// Number of archives, as far as manifests are stored.
     pub components: usize,
-    /// What is missing, by name.
+    /// Names of the missing parts.
     pub missing: Vec<String>,
 }
 
-/// Looks at every project and toolchain file below `paths`, and at the toolchains that were named.
+/// Checks every project and toolchain file at or below `paths`, and the toolchains in `request`. `cache` must be
+/// offline.
 pub async fn check(
     cache: &Cache,
     store: &Arc<Store>,
     upstreams: &Upstreams,
     paths: Vec<PathBuf>,
-    toolchains: ToolchainRequest,
+    request: ToolchainOptions,
 ) -> Readiness {
-    let look = StoreCheck {
-        fetcher: ToolchainFetcher {
-            cache: cache.clone(),
-            store: store.clone(),
-            dist: upstreams.dist.clone(),
-            mode: Mode::Check,
-        },
-        upstreams,
+    let mut plan = plan(paths, request, &upstreams.registries).await;
+    let mut failed = std::mem::take(&mut plan.failed);
+    failed.extend(missing_rustup_files(cache, &plan, upstreams).await);
+
+    let mut check = Checker {
+        inventory: Inventory::new(cache, store, upstreams),
+        known: BTreeMap::new(),
     };
-    let bootstrap = toolchains.bootstrap;
-    let plan = plan(paths, toolchains, upstreams).await;
-    let mut failed = plan.failed;
-    let (mut projects, mut verdicts, mut known) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut toolchains = Vec::new();
     for toolchain in &plan.toolchains {
-        verdicts.push(look.toolchain(toolchain, &mut known).await);
+        toolchains.push(check.toolchain(toolchain).await);
     }
-    if !known.is_empty() || bootstrap {
-        failed.extend(look.fetcher.extras(&plan.hosts, bootstrap).await);
-    }
+    let mut projects = Vec::new();
     for project in plan.projects {
-        let mut missing = Vec::new();
-        if project.lock.is_none() {
-            missing.push("Cargo.lock: without one, versions are chosen anew; make one with `cargo generate-lockfile`".to_owned());
-        }
-        missing.extend(look.wanted(&project.wanted).await);
-        let absolute = |path: &PathBuf| std::path::absolute(path).ok();
-        let file = project.toolchain_file.as_ref().and_then(absolute);
-        let toolchain = verdicts
-            .iter()
-            .find(|verdict| verdict.path.is_some() && verdict.path == file);
-        if let Some(toolchain) = toolchain.filter(|verdict| !verdict.ready) {
-            missing.push(toolchain.title());
-        }
-        projects.push(ProjectReadiness {
-            path: project.folder,
-            ready: missing.is_empty(),
-            packages: project.wanted.packages.len(),
-            missing,
-        });
+        projects.push(check.project(project, &toolchains).await);
     }
     let ready = failed.is_empty()
         && projects.iter().all(|project| project.ready)
-        && verdicts.iter().all(|verdict| verdict.ready);
+        && toolchains.iter().all(|toolchain| toolchain.ready);
     Readiness {
         ready,
         projects,
-        toolchains: verdicts,
+        toolchains,
         failed,
     }
 }
 
+/// The files that rustup asks for besides manifests and archives, as far as they are missing.
+async fn missing_rustup_files(cache: &Cache, plan: &Plan, upstreams: &Upstreams) -> Vec<Problem> {
+    let mut missing = Vec::new();
+    for file in plan.rustup_files(&upstreams.dist) {
+        // The cache is offline, so this finds stored copies only.
+        if cache.ensure(&file, Demand::Stored).await.is_err() {
+            missing.push(Problem::new(file, "is not stored"));
+        }
+    }
+    missing
+}
+
 impl ToolchainReadiness {
-    /// What it is about, for people.
+    /// The toolchains and their file, for people.
     pub fn title(&self) -> String {
         let names = match self.names.as_slice() {
             [] => String::new(),
@@ -129,27 +125,54 @@ impl ToolchainReadiness {
     }
 }
 
-struct StoreCheck<'a> {
-    fetcher: ToolchainFetcher,
-    upstreams: &'a Upstreams,
+/// Archives of one toolchain: how many there are, and the names of the missing ones.
+type InstallCheck = (usize, Vec<String>);
+
+struct Checker {
+    inventory: Inventory,
+    /// Several toolchain files may ask for one toolchain.
+    known: BTreeMap<Install, InstallCheck>,
 }
 
-impl StoreCheck<'_> {
-    async fn toolchain(
+impl Checker {
+    async fn project(
         &self,
-        plan: &ToolchainPlan,
-        known: &mut BTreeMap<Install, (usize, Vec<String>)>,
-    ) -> ToolchainReadiness {
+        project: ProjectPlan,
+        toolchains: &[ToolchainReadiness],
+    ) -> ProjectReadiness {
+        let mut missing = Vec::new();
+        if project.lock.is_none() {
+            missing.push("Cargo.lock: without one, versions are chosen anew; make one with `cargo generate-lockfile`".to_owned());
+        }
+        missing.extend(self.packages(&project.packages).await);
+        let file = project.toolchain_file;
+        let file = file.and_then(|file| std::path::absolute(file).ok());
+        let toolchain = toolchains
+            .iter()
+            .find(|toolchain| toolchain.path.is_some() && toolchain.path == file);
+        if let Some(toolchain) = toolchain.filter(|toolchain| !toolchain.ready) {
+            missing.push(toolchain.title());
+        }
+        ProjectReadiness {
+            path: project.folder,
+            ready: missing.is_empty(),
+            packages: project.packages.packages.len(),
+            missing,
+        }
+    }
+
+    async fn toolchain(&mut self, plan: &ToolchainPlan) -> ToolchainReadiness {
         let mut missing = texts(&plan.failed);
         missing.extend(texts(&plan.skipped));
         let mut components = 0;
         for install in &plan.installs {
-            if !known.contains_key(install) {
-                known.insert(install.clone(), self.install(install).await);
+            if !self.known.contains_key(install) {
+                let checked = self.install(install).await;
+                self.known.insert(install.clone(), checked);
             }
-            let (count, lacking) = &known[install];
+            let (count, install_missing) = &self.known[install];
             components += count;
-            missing.extend_from_slice(lacking);
+            missing.extend_from_slice(install_missing);
         }
         ToolchainReadiness {
             path: match &plan.owner {
@@ -168,43 +191,33 @@ impl StoreCheck<'_> {
         }
     }
 
-    /// How many archives a toolchain consists of, and what is missing.
-    async fn install(&self, install: &Install) -> (usize, Vec<String>) {
-        let files = match self.fetcher.release(install).await {
+    async fn install(&self, install: &Install) -> InstallCheck {
+        let files = match self.inventory.release(install).await {
             Ok(files) => files,
-            Err(problem) => return (0, vec![problem.why]),
+            Err(error) => return (0, vec![error.to_string()]),
         };
         let mut missing = Vec::new();
         for file in &files {
-            match self.fetcher.archive(file).await {
-                Ok(had) if !self.fetcher.has(had) => {
-                    missing.push(format!("component `{}` for {}", file.package, file.target))
+            match self.inventory.has_archive(file).await {
+                Ok(false) => missing.push(release::archive_title(file)),
+                Ok(true) if file.is_rust_src() => {
+                    match self.inventory.library_packages(file).await {
+                        Ok(packages) => missing.extend(self.packages(&packages).await),
+                        Err(problem) => missing.push(problem.to_string()),
+                    }
                 }
-                Ok(_) if file.is_rust_src() => missing.extend(self.library(file).await),
-                Ok(_) => {}
+                Ok(true) => {}
                 Err(problem) => missing.push(problem.to_string()),
             }
         }
         (files.len(), missing)
     }
 
-    /// What of the packages is missing that the standard library is built from.
-    async fn library(&self, file: &crate::toolchain::DistFile) -> Vec<String> {
-        match self.fetcher.library_lock(file).await {
-            Ok(lock) => {
-                let mut wanted = PackageSet::default();
-                wanted.read("the standard library's Cargo.lock", &lock, self.upstreams);
-                self.wanted(&wanted).await
-            }
-            Err(problem) => vec![problem.to_string()],
-        }
-    }
-
-    async fn wanted(&self, wanted: &PackageSet) -> Vec<String> {
-        let mut missing = texts(&wanted.failed);
-        let ToolchainFetcher { cache, store, .. } = &self.fetcher;
-        missing.extend(missing_packages(cache, store, self.upstreams, &wanted.packages).await);
-        missing.extend(texts(&wanted.skipped));
+    /// Everything that stands between these packages and an offline build.
+    async fn packages(&self, set: &PackageSet) -> Vec<String> {
+        let mut missing = texts(&set.failed);
+        missing.extend(self.inventory.missing_parts(&set.packages).await);
+        missing.extend(texts(&set.skipped));
         missing
     }
 }

@@ -1,7 +1,15 @@
-//! Finds the cargo projects at and below the paths a user names.
+//! Finds the cargo projects, and the toolchain files, at and below the paths that a user names.
 //!
-//! Reading lock files, making missing ones and deciding what a project needs are left to others. Manifests are read
-//! for one question only: which workspace a package without a lock file belongs to.
+//! ```text
+//!  path ─┬─ folder ───────── walk: every Cargo.lock, Cargo.toml and toolchain file below it ─┐
+//!        ├─ Cargo.toml ───── its folder ─────────────────────────────────────────────────────┤
+//!        ├─ toolchain file ──────────────────────────────────────────────────────────────────┤
+//!        └─ any other file ─ a lock file ────────────────────────────────────────────────────┴─> FoundProjects
+//! ```
+//!
+//! A folder with a `Cargo.toml` and no lock file may be a project of its own or a member of a workspace elsewhere;
+//! [`find`] lists the rules. For that question alone, manifests are read. Reading lock files and making missing ones
+//! belong to `plan`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -14,48 +22,75 @@ use walkdir::{DirEntry, WalkDir};
 
 const MANIFEST_NAME: &str = "Cargo.toml";
 const LOCK_NAME: &str = "Cargo.lock";
-/// In rustup's order: the first one that is there counts (rustup, `find_override_from_dir_walk` in `src/config.rs`).
+/// Names of toolchain files in rustup's order: the first one that exists counts (rustup,
+/// `find_override_from_dir_walk` in `src/config.rs`).
 const TOOLCHAIN_FILES: [&str; 2] = ["rust-toolchain", "rust-toolchain.toml"];
 const CACHE_TAG: &str = "CACHEDIR.TAG";
-/// How a valid `CACHEDIR.TAG` begins, by the Cache Directory Tagging Specification. Cargo puts one into `target`
-/// and into its home.
+/// Start of a valid `CACHEDIR.TAG`, by the Cache Directory Tagging Specification. Cargo puts one into `target` and
+/// into its home.
 const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// What [`find`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The result of [`find`].
+#[derive(Debug, Default)]
 pub struct FoundProjects {
-    /// Sorted by folder, each once, however many paths lead to it.
+    /// The projects, sorted by folder and distinct, however many paths lead to one.
     pub projects: Vec<Project>,
-    /// The toolchain files that rustup would heed in these projects or in any other folder below the paths, each once.
+    /// The toolchain files that rustup would read in these projects or in any other folder below the paths, distinct.
     pub toolchain_files: Vec<PathBuf>,
-    /// What could not be looked at, in the order it was met.
+    /// Paths that could not be searched, in the order of the search.
     pub problems: Vec<SearchProblem>,
 }
 
-/// A folder that cargo would work in, with its lock file.
+/// A folder that cargo would work in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Project {
-    /// The folder, spelled as the user would: relative if the path they gave was.
+    /// The folder, spelled as the user would: relative if the given path is.
     pub folder: PathBuf,
     /// Its lock file. `None` if cargo has not made one yet.
     pub lock: Option<PathBuf>,
-    /// The toolchain file that rustup would heed in it: the nearest, up to the root of the file system.
+    /// The toolchain file that rustup would read in it: the nearest, up to the root of the file system.
     pub toolchain_file: Option<PathBuf>,
 }
 
-/// Something that could not be looked at. The rest was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A path that could not be searched. The search went on with the others.
+#[derive(Debug)]
 pub struct SearchProblem {
-    /// The path it is about.
+    /// The path.
     pub path: PathBuf,
-    /// What is wrong with it, without the path.
-    pub text: String,
+    /// The reason. Its text does not repeat the path.
+    pub error: SearchError,
+}
+
+/// The reason why a path could not be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The user's path does not exist.
+    #[error("no such file or folder")]
+    NotFound,
+    /// The path's metadata or real path cannot be read.
+    #[error("cannot look at it: {0}")]
+    Metadata(#[source] io::Error),
+    /// A pipe, a socket or a device.
+    #[error("neither a file nor a folder")]
+    OtherKind,
+    /// A folder below the path cannot be listed.
+    #[error("cannot read folder: {}", walk_cause(.0))]
+    ReadFolder(#[source] walkdir::Error),
+    /// The path has nothing to find below it.
+    #[error("no {LOCK_NAME}, {MANIFEST_NAME} or toolchain file below it")]
+    Empty,
+}
+
+/// The operating system's error, without the path that `walkdir` adds.
+fn walk_cause(error: &walkdir::Error) -> String {
+    let cause = error.io_error().map(ToString::to_string);
+    cause.unwrap_or_else(|| error.to_string())
 }
 
 /// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file or a lock file of any name.
 ///
-/// In a folder, everything below is looked at, except behind symbolic links, in hidden folders and in folders
-/// tagged as a cache (`CACHEDIR.TAG`, as cargo's `target` is). A path given by the user is looked at even so.
+/// A folder is searched to the bottom, except behind symbolic links, in hidden folders and in folders tagged as a cache
+/// (`CACHEDIR.TAG`, as cargo's `target` is). A path that the user gives is searched even if it is one of these.
 ///
 /// Every `Cargo.lock` is a project. A folder with only a `Cargo.toml` is
 ///
@@ -68,7 +103,7 @@ pub struct SearchProblem {
 ///    folder. Whether the workspace lists it as a member is not asked.
 /// 3. otherwise a project without lock file.
 ///
-/// Blocking; the walk does no more than list folders and look for tags.
+/// Blocking. The walk lists folders and looks for cache tags; it opens no other file.
 pub fn find(paths: &[PathBuf]) -> FoundProjects {
     let mut search = Search::default();
     for path in paths {
@@ -79,17 +114,17 @@ pub fn find(paths: &[PathBuf]) -> FoundProjects {
 
 #[derive(Default)]
 struct Search {
-    /// By the real path of the lock file or, without one, of the folder.
+    /// Projects by the real path of their lock file or, without one, of their folder.
     projects: BTreeMap<PathBuf, Project>,
     problems: Vec<SearchProblem>,
-    /// Real folders with a manifest, and whether they have a lock file too.
+    /// Real folders with a manifest; the value says whether they have a lock file too.
     manifests: BTreeMap<PathBuf, bool>,
     unlocked: Vec<Unlocked>,
-    /// By their real path, spelled as the user would.
+    /// Toolchain files by their real path, spelled as the user would.
     toolchain_files: BTreeMap<PathBuf, PathBuf>,
     /// The nearest toolchain file by real folder.
     nearest: BTreeMap<PathBuf, Option<PathBuf>>,
-    /// By real folder. A tree full of packages asks for the same few again and again.
+    /// Manifests that were read, by real folder. In a tree full of packages the same few are needed many times.
     workspaces: BTreeMap<PathBuf, Membership>,
 }
 
@@ -97,11 +132,11 @@ struct Search {
 struct Unlocked {
     folder: PathBuf,
     real: PathBuf,
-    /// The real path of the walk that met it; the folder itself if the user named it.
+    /// The real path of the walk that found it; the folder itself if the user named it.
     top: PathBuf,
 }
 
-/// What a manifest says about workspaces.
+/// The part of a manifest that concerns workspaces.
 #[derive(Clone, Default)]
 struct Membership {
     root: Option<WorkspaceTable>,
@@ -146,20 +181,20 @@ impl Search {
             match fs::metadata(path).and_then(|found| Ok((found, path.canonicalize()?))) {
                 Ok(found) => found,
                 Err(error) => {
-                    let text = if error.kind() == io::ErrorKind::NotFound {
-                        "no such file or folder".to_owned()
+                    let error = if error.kind() == io::ErrorKind::NotFound {
+                        SearchError::NotFound
                     } else {
-                        format!("cannot look at it: {error}")
+                        SearchError::Metadata(error)
                     };
-                    return self.problem(path, text);
+                    return self.problem(path, error);
                 }
             };
         if metadata.is_dir() {
             self.walk(path, &real);
         } else if !metadata.is_file() {
-            self.problem(path, "neither a file nor a folder".to_owned());
+            self.problem(path, SearchError::OtherKind);
         } else if path.file_name() == Some(OsStr::new(MANIFEST_NAME)) {
-            // The folder the user named, not the one a linked manifest lies in.
+            // The folder that the user named, not the one that a linked manifest lies in.
             match parent(path).canonicalize() {
                 Ok(real) => self.folder(
                     &parent(path),
@@ -168,9 +203,9 @@ impl Search {
                     has_file(&real, LOCK_NAME),
                     true,
                 ),
-                Err(error) => self.problem(path, format!("cannot look at it: {error}")),
+                Err(error) => self.problem(path, SearchError::Metadata(error)),
             }
-        } else if path.file_name().is_some_and(is_toolchain_file) {
+        } else if is_toolchain_file(path) {
             self.toolchain_files.insert(real, readable(path));
         } else {
             self.lock(path);
@@ -192,10 +227,7 @@ impl Search {
                 Ok(entry) => entry,
                 Err(error) => {
                     let at = error.path().unwrap_or(path).to_owned();
-                    let cause = error
-                        .io_error()
-                        .map_or_else(|| error.to_string(), io::Error::to_string);
-                    self.problem(&at, format!("cannot read folder: {cause}"));
+                    self.problem(&at, SearchError::ReadFolder(error));
                     continue;
                 }
             };
@@ -203,20 +235,19 @@ impl Search {
             if (is_manifest || entry.file_name() == LOCK_NAME) && is_file(&entry) {
                 let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
                 *(if is_manifest { manifest } else { lock }) = true;
-            } else if is_toolchain_file(entry.file_name()) && is_file(&entry) {
+            } else if is_toolchain_file(entry.path()) && is_file(&entry) {
                 has_toolchain_file = true;
-                // The other name in the same folder may be the one that counts.
+                // A folder may have both names; `toolchain_file` picks the one that counts.
                 let folder = parent(entry.path());
                 self.toolchain_file(&folder);
             }
         }
         let is_bare = folders.is_empty() && !has_toolchain_file;
         if is_bare && self.problems.len() == problems_before {
-            let text = format!("no {LOCK_NAME}, {MANIFEST_NAME} or toolchain file below it");
-            self.problem(path, text);
+            self.problem(path, SearchError::Empty);
         }
         for (folder, (has_manifest, has_lock)) in folders {
-            // No link was followed on the way down, so the real path needs no further look at the disk.
+            // The walk follows no links, so the real path follows from the names.
             let below = folder.strip_prefix(path).unwrap_or(&folder);
             let real_folder = plain(&real.join(below));
             self.folder(&folder, &real_folder, real, has_lock, has_manifest);
@@ -255,7 +286,7 @@ impl Search {
                     toolchain_file: None,
                 });
             }
-            Err(error) => self.problem(lock, format!("cannot look at it: {error}")),
+            Err(error) => self.problem(lock, SearchError::Metadata(error)),
         }
     }
 
@@ -263,7 +294,7 @@ impl Search {
         let unlocked = std::mem::take(&mut self.unlocked);
         let mut elsewhere = Vec::new();
         let mut projects: BTreeSet<Project> = BTreeSet::new();
-        // Projects of their own first: their spelling is better than one derived from a member.
+        // Projects of their own first: the user's spelling of a folder is better than one derived from a member.
         for package in unlocked {
             if self.is_covered(&package) {
                 continue;
@@ -312,7 +343,7 @@ impl Search {
         found
     }
 
-    /// Takes the toolchain file that counts in this very folder, and returns its real path.
+    /// Records the toolchain file that counts in this very folder, and returns its real path.
     fn toolchain_file(&mut self, folder: &Path) -> Option<PathBuf> {
         let name = TOOLCHAIN_FILES
             .into_iter()
@@ -360,7 +391,7 @@ impl Search {
             return real.to_owned();
         }
         if let Some(pointer) = &own.pointer {
-            // A pointer to nowhere is for cargo to complain about.
+            // Cargo reports a pointer that leads nowhere.
             return real
                 .join(pointer)
                 .canonicalize()
@@ -383,24 +414,24 @@ impl Search {
         real.to_owned()
     }
 
-    /// A manifest that is missing or cannot be read says nothing; cargo will say what is wrong with it.
+    /// A manifest that is missing or cannot be read counts as empty; cargo reports it.
     fn membership(&mut self, folder: &Path) -> &Membership {
         self.workspaces
             .entry(folder.to_owned())
             .or_insert_with(|| read_membership(folder))
     }
 
-    fn problem(&mut self, path: &Path, text: String) {
+    fn problem(&mut self, path: &Path, error: SearchError) {
         self.problems.push(SearchProblem {
             path: readable(path),
-            text,
+            error,
         });
     }
 }
 
 fn read_membership(folder: &Path) -> Membership {
     let path = folder.join(MANIFEST_NAME);
-    // A pipe of that name would never end.
+    // Reading a pipe of that name would never end.
     if !path.is_file() {
         return Membership::default();
     }
@@ -430,13 +461,15 @@ fn is_cache(folder: &Path) -> bool {
         && start == *CACHE_TAG_SIGNATURE
 }
 
-/// A file, or a link to one: only folders are not looked at through links.
+/// A file, or a link to one. Links to folders are not followed.
 fn is_file(entry: &DirEntry) -> bool {
     entry.file_type().is_file() || (entry.file_type().is_symlink() && entry.path().is_file())
 }
 
-fn is_toolchain_file(name: &OsStr) -> bool {
-    TOOLCHAIN_FILES.iter().any(|file| name == *file)
+/// Tells if this path has the name of a toolchain file.
+pub(crate) fn is_toolchain_file(path: &Path) -> bool {
+    let name = path.file_name();
+    name.is_some_and(|name| TOOLCHAIN_FILES.iter().any(|file| name == *file))
 }
 
 fn has_file(folder: &Path, name: &str) -> bool {
@@ -451,7 +484,7 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Takes `.` and `..` out of an absolute path without asking the disk, as cargo does (`normalize_path`).
+/// Removes `.` and `..` from an absolute path without reading the disk, as cargo does (`normalize_path`).
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -468,7 +501,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Without the `./` that a walk from `.` puts in front.
+/// Removes the `./` that a walk from `.` puts in front.
 fn readable(path: &Path) -> PathBuf {
     match path.strip_prefix(".") {
         Ok(rest) if !rest.as_os_str().is_empty() => rest.to_owned(),
@@ -495,14 +528,21 @@ mod tests {
         top
     }
 
-    /// Looks at `paths` below the tree and compares with `FOLDER` or `FOLDER: LOCK_NAME`, all relative to the tree.
+    /// Searches `paths` below the tree and compares with `FOLDER` or `FOLDER: LOCK`, all relative to the tree.
     #[track_caller]
     fn check(files: &[(&str, &str)], paths: &[&str], expected: &[&str]) {
         let top = tree(files);
         let paths: Vec<PathBuf> = paths.iter().map(|path| top.path().join(path)).collect();
         let found = find(&paths);
-        assert_eq!(found.problems, []);
+        assert_eq!(texts(&found), [""; 0]);
         assert_eq!(shown(&found, top.path()), expected);
+    }
+
+    fn texts(found: &FoundProjects) -> Vec<String> {
+        let problems = found.problems.iter();
+        problems
+            .map(|problem| format!("{}: {}", problem.path.display(), problem.error))
+            .collect()
     }
 
     fn shown(found: &FoundProjects, top: &Path) -> Vec<String> {
@@ -585,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_folders_and_caches_are_passed_by_unless_named() {
+    fn skips_hidden_folders_and_caches_unless_named() {
         let files = [
             (".hidden/Cargo.lock", ""),
             ("out/CACHEDIR.TAG", TAG),
@@ -626,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_workspace_excludes_is_a_project_of_its_own() {
+    fn a_member_that_a_workspace_excludes_is_a_project_of_its_own() {
         let manifest =
             "[workspace]\nmembers = ['crates/*', 'both/in']\nexclude = ['out', 'both']\n";
         let unlocked = [
@@ -677,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_project_covers_what_is_below_until_that_is_named_itself() {
+    fn a_locked_project_covers_folders_below_unless_named() {
         let files = [
             ("a/Cargo.toml", PACKAGE),
             ("a/Cargo.lock", ""),
@@ -702,7 +742,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_are_not_followed_below_a_path_but_may_be_named() {
+    fn follows_links_only_if_named() {
         let top = tree(&[
             ("real/a/Cargo.lock", ""),
             ("real/a/Cargo.toml", PACKAGE),
@@ -718,17 +758,17 @@ mod tests {
         let found = find(&[top.path().join("walked")]);
         assert_eq!(shown(&found, top.path()), ["walked/b: walked/b/Cargo.lock"]);
 
-        // The name that was given stays; the lock file behind it counts once.
+        // The given name stays; the lock file behind it counts once.
         let found = find(&[top.path().join("walked/linked"), top.path().join("real")]);
         assert_eq!(
             shown(&found, top.path()),
             ["walked/linked: walked/linked/Cargo.lock"]
         );
-        assert_eq!(found.problems, []);
+        assert_eq!(texts(&found), [""; 0]);
     }
 
     #[test]
-    fn what_cannot_be_looked_at_is_a_problem_and_the_rest_goes_on() {
+    fn a_path_that_cannot_be_searched_is_a_problem_and_others_are_searched() {
         let top = tree(&[("empty/readme", ""), ("a/Cargo.lock", "")]);
         let paths = ["missing", "empty", "a"].map(|path| top.path().join(path));
         let found = find(&paths);
@@ -740,22 +780,19 @@ mod tests {
                 "no Cargo.lock, Cargo.toml or toolchain file below it",
             ),
         ]
-        .map(|(path, text)| SearchProblem {
-            path: path.clone(),
-            text: text.to_owned(),
-        });
-        assert_eq!(found.problems, expected);
+        .map(|(path, text)| format!("{}: {text}", path.display()));
+        assert_eq!(texts(&found), expected);
     }
 
     #[cfg(unix)]
     #[test]
-    fn an_unreadable_folder_is_a_problem_and_the_rest_goes_on() {
+    fn an_unreadable_folder_is_a_problem_and_others_are_searched() {
         use std::os::unix::fs::PermissionsExt;
 
         let top = tree(&[("a/Cargo.lock", ""), ("shut/Cargo.lock", "")]);
         let shut = top.path().join("shut");
         fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
-        // The super-user may read it all the same.
+        // The super-user may read it anyway.
         let is_readable = fs::read_dir(&shut).is_ok();
         let found = find(&[top.path().to_owned()]);
         fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
@@ -769,11 +806,8 @@ mod tests {
             assert_eq!(shown(&found, top.path()), ["a: a/Cargo.lock"]);
             assert_eq!(found.problems.len(), 1);
             assert_eq!(found.problems[0].path, shut);
-            assert!(
-                found.problems[0].text.starts_with("cannot read folder: "),
-                "{:?}",
-                found.problems
-            );
+            let text = found.problems[0].error.to_string();
+            assert!(text.starts_with("cannot read folder: "), "{text}");
         }
     }
 
@@ -781,7 +815,7 @@ mod tests {
     fn a_relative_path_stays_relative() {
         // Tests run in the package's own folder.
         let found = find(&[PathBuf::from("."), PathBuf::from("Cargo.toml")]);
-        assert_eq!(found.problems, []);
+        assert_eq!(texts(&found), [""; 0]);
         let here = Project {
             folder: PathBuf::from("."),
             lock: Some(PathBuf::from("Cargo.lock")),
@@ -805,7 +839,7 @@ mod tests {
         let check = |paths: &[&str], projects: &[&str], files: &[&str]| {
             let paths: Vec<PathBuf> = paths.iter().map(|path| top.path().join(path)).collect();
             let found = find(&paths);
-            assert_eq!(found.problems, []);
+            assert_eq!(texts(&found), [""; 0]);
             let real = top.path().canonicalize().unwrap();
             let short = |path: &Path| {
                 let path = path
@@ -813,7 +847,7 @@ mod tests {
                     .or_else(|_| path.strip_prefix(&real));
                 path.unwrap().display().to_string()
             };
-            let heeded: Vec<String> = found
+            let nearest: Vec<String> = found
                 .projects
                 .iter()
                 .map(|project| {
@@ -827,7 +861,7 @@ mod tests {
                 .map(|file| short(file))
                 .collect();
             assert_eq!(
-                (heeded, all),
+                (nearest, all),
                 (
                     projects.iter().map(ToString::to_string).collect(),
                     files.iter().map(ToString::to_string).collect(),

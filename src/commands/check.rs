@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use super::{
     CommandError, paths_or_current,
     render::{counted, note, print, print_json},
-    toolchain_request,
+    toolchain_options,
 };
 use crate::{
     app::{App, AppMode},
@@ -24,7 +24,7 @@ pub async fn run(
     flags: cli::Check,
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
-    let toolchains = toolchain_request(settings, flags.toolchains, &flags.target);
+    let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
     let paths = paths_or_current(flags.path, &toolchains);
     let readiness = check::check(&app.cache, &app.store, &app.upstreams, paths, toolchains).await;
     if shared.json {

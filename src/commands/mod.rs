@@ -1,7 +1,7 @@
 //! One file per command: arguments in, work done by the library, a report out.
 //!
 //! ```text
-//!   cli flags + Settings ──> commands::warm::run ──> warm::warm ──> WarmReport ──> text or JSON, exit code
+//!   cli flags + Settings ──> commands::warm::run ──> plan::plan ──> warm::warm ──> WarmReport ──> text or JSON, exit code
 //! ```
 //!
 //! A command's `run` builds the [`crate::app::App`], calls the module that does the work, and renders the result. Rules
@@ -31,7 +31,7 @@ use crate::{
     app::AppError,
     cli,
     config::{ConfigError, Settings},
-    plan::ToolchainRequest,
+    plan::ToolchainOptions,
     store::StoreError,
 };
 
@@ -108,12 +108,12 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 /// The toolchains that the flags of `warm` and `check` ask for, beyond those of toolchain files.
-fn toolchain_request(
+fn toolchain_options(
     settings: &Settings,
     flags: cli::Toolchains,
     targets: &[String],
-) -> ToolchainRequest {
-    ToolchainRequest {
+) -> ToolchainOptions {
+    ToolchainOptions {
         names: flags.toolchain,
         profile: flags.profile,
         components: flags.component,
@@ -126,7 +126,7 @@ fn toolchain_request(
 
 /// The paths to search for projects: those on the command line, or the current folder. A toolchain named without a path
 /// means that toolchain alone.
-fn paths_or_current(named: Vec<PathBuf>, toolchains: &ToolchainRequest) -> Vec<PathBuf> {
+fn paths_or_current(named: Vec<PathBuf>, toolchains: &ToolchainOptions) -> Vec<PathBuf> {
     if named.is_empty() && toolchains.names.is_empty() {
         vec![PathBuf::from(".")]
     } else {
@@ -140,10 +140,10 @@ mod tests {
 
     #[test]
     fn current_folder_is_searched_unless_a_path_or_a_toolchain_is_named() {
-        let none = ToolchainRequest::default();
-        let stable = ToolchainRequest {
+        let none = ToolchainOptions::default();
+        let stable = ToolchainOptions {
             names: vec!["stable".to_owned()],
-            ..ToolchainRequest::default()
+            ..ToolchainOptions::default()
         };
         assert_eq!(paths_or_current(vec![], &none), [PathBuf::from(".")]);
         assert_eq!(

@@ -2,7 +2,10 @@
 //!
 //! A first signal stops fetching and writes what has arrived; a second one ends the command at once.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use indicatif::HumanBytes;
 use tokio::{sync::watch, time::timeout};
@@ -10,13 +13,16 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     CommandError, paths_or_current, progress,
     render::{counted, note, print_json},
-    toolchain_request,
+    toolchain_options,
 };
 use crate::{
     app::{App, AppMode, StopSignals},
     cli,
     config::Settings,
-    warm::{self, WarmOptions, WarmProgress, WarmReport},
+    plan::{self, Plan, Problem},
+    scratch::Scratch,
+    server::loopback::LoopbackServer,
+    warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport},
 };
 
 /// Longest time that an interrupted `warm` takes to write what has arrived.
@@ -34,13 +40,25 @@ pub async fn run(
     let app = App::build(settings, AppMode::Warm)?;
     app.store.prepare()?;
     let is_dry_run = flags.dry_run;
-    let options = options(settings, flags, &app)?;
+    let options = options(settings, &flags);
     let (sender, receiver) = watch::channel(WarmProgress::default());
     let is_shown = shared.quiet == 0 && !shared.json;
     let shown = is_shown.then(|| tokio::spawn(progress::show(receiver)));
     let mut signals = StopSignals::new()?;
+    let work = async {
+        let plan = plan(settings, flags, &app).await?;
+        let warm = warm::warm(
+            &app.cache,
+            &app.store,
+            &app.upstreams,
+            plan,
+            options,
+            sender,
+        );
+        Ok::<_, CommandError>(warm.await)
+    };
     let report = tokio::select! {
-        report = warm::warm(&app.cache, &app.store, &app.upstreams, options, sender) => report,
+        report = work => report?,
         () = signals.next() => return Err(interrupted(&app, &mut signals).await),
     };
     // Entries that were prefetched on the way are written too.
@@ -67,19 +85,48 @@ pub async fn run(
     })
 }
 
-fn options(settings: &Settings, flags: cli::Warm, app: &App) -> Result<WarmOptions, CommandError> {
-    let toolchains = toolchain_request(settings, flags.toolchains, &flags.target);
-    Ok(WarmOptions {
-        paths: paths_or_current(flags.path, &toolchains),
+fn options(settings: &Settings, flags: &cli::Warm) -> WarmOptions {
+    let refresh = flags.refresh;
+    WarmOptions {
         jobs: usize::from(settings.jobs),
-        refresh: flags.refresh,
-        dry_run: flags.dry_run,
-        targets: flags.target,
-        toolchains,
-        cargo: settings.cargo.clone(),
-        no_proxy: settings.no_proxy.clone(),
-        scratch: app.store.scratch()?,
-    })
+        mode: if flags.dry_run {
+            WarmMode::Check
+        } else {
+            WarmMode::Fetch { refresh }
+        },
+        started: Instant::now(),
+    }
+}
+
+/// Plans what to fetch. Projects without lock file and the choice of targets need the user's cargo, which a dry run
+/// does not start.
+async fn plan(settings: &Settings, flags: cli::Warm, app: &App) -> Result<Plan, CommandError> {
+    let registries = &app.upstreams.registries;
+    let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
+    let paths = paths_or_current(flags.path, &toolchains);
+    let mut plan = plan::plan(paths, toolchains, registries).await;
+    if flags.dry_run {
+        plan.skip_unlocked();
+    } else if plan.needs_cargo(&flags.target) {
+        let folder = app.store.scratch()?;
+        match LoopbackServer::start(app.cache.clone(), app.upstreams.clone()).await {
+            Ok(server) => {
+                let scratch = Scratch {
+                    cargo: settings.cargo.clone(),
+                    registry_address: server.url(),
+                    folder,
+                    no_proxy: settings.no_proxy.clone(),
+                };
+                plan.ask_cargo(&scratch, &flags.target, registries).await;
+                server.stop().await;
+            }
+            Err(error) => {
+                let problem = Problem::new("a larder for cargo", error);
+                plan.failed.push(problem);
+            }
+        }
+    }
+    Ok(plan)
 }
 
 /// Writes what has arrived, for [`LAST_FLUSH`] at most or until the next signal.

@@ -1,128 +1,61 @@
-//! Reads the text of a `Cargo.lock`: which packages it names, where they come from, which hash they must have.
+//! Reads the text of a `Cargo.lock`: its packages, where each comes from, and the checksum of each.
 //!
-//! Pure: opening files, saying which file was wrong and deciding what to fetch are left to others. Reads the six
-//! fields larder needs and ignores the rest, so that a lock file cargo tolerates does not fail here.
+//! ```text
+//!  text ─ raw ─> TOML tables with offsets ─ entry ─> LockedPackage ─┐
+//!                                             source: PackageSource ┴─> Lockfile { packages, invalid }
+//! ```
 //!
-//! Facts about the format: cargo's `src/cargo/core/resolver/encode.rs` (`EncodableResolve`,
-//! `EncodablePackageId`) and `src/cargo/core/source_id.rs` (`SourceId::from_url`).
+//! The reader is pure. Opening files, naming the file in messages and choosing what to fetch belong to `plan`.
+//!
+//! It reads six fields (`version`, and a package's `name`, `version`, `source`, `checksum` and `replace`) and
+//! `[metadata]`, and ignores the rest, so that a lock file that cargo tolerates does not fail here. Names and
+//! versions become parts of paths and URLs later. An entry with an impossible one is excluded alone, with its line;
+//! the rest of the file stays usable.
+//!
+//! `cargo_lock::Lockfile` does none of that: it fails as a whole, tells no line, and looks up the checksums of format
+//! 1 without regard to the source. Its `Version` and `SourceId` are used here, its `Checksum` is not; docs/decisions
+//! tells why.
+//!
+//! The format is defined by cargo's `src/cargo/core/resolver/encode.rs` (`EncodableResolve`, `EncodablePackageId`) and
+//! `src/cargo/core/source_id.rs` (`SourceId::from_url`).
 
 mod entry;
+mod error;
 mod raw;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use thiserror::Error;
-
+pub use entry::LockedPackage;
+pub use error::{EntryError, InvalidEntry, LockfileError};
 pub use source::{PackageSource, canonical_index};
 
-use entry::{PackageIdentity, metadata_checksums, package, replacement_package};
-use raw::read;
+use crate::hash::Sha256;
+use entry::{PackageId, metadata_checksums, package, replacement_package};
+use error::{line_of, shown};
 
-/// What a lock file says.
+/// The content of a lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
-    /// The packages, sorted and distinct, with names and versions that are safe to build paths and URLs from.
+    /// The packages, sorted and distinct. Names and versions are safe to build paths and URLs from.
     pub packages: Vec<LockedPackage>,
-    /// Entries that were left out because something in them cannot be right.
+    /// Entries that were excluded because something in them cannot be right.
     pub invalid: Vec<InvalidEntry>,
-}
-
-/// One package named by a lock file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LockedPackage {
-    /// The name in its own case. From a registry: ASCII letters, digits, `-` and `_`, at most 64. Otherwise letters
-    /// and digits of any script are possible.
-    pub name: String,
-    /// The version as written, build metadata included; always valid SemVer.
-    pub version: String,
-    /// Where it comes from.
-    pub source: PackageSource,
-    /// The sha256 of its `.crate`, 64 lower-case hex digits. `None` if the lock file does not know it.
-    pub checksum: Option<String>,
-}
-
-/// An entry of a lock file that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidEntry {
-    /// Line of the entry, counted from 1.
-    pub line: usize,
-    /// The package, escaped and shortened for display.
-    pub package: String,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
-impl fmt::Display for InvalidEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "left out package `{}` (line {}): {}",
-            self.package, self.line, self.reason
-        )
-    }
-}
-
-/// Why a whole lock file could not be read. Lines count from 1.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum LockfileError {
-    /// A merge was left half done.
-    #[error("line {line} is a merge conflict mark: resolve the merge, then run again")]
-    MergeConflict {
-        /// Where the first mark is.
-        line: usize,
-    },
-    /// Written by a cargo that is newer than this larder.
-    #[error(
-        "lock file format version {version} is newer than larder knows (1 to 4): look for a newer larder"
-    )]
-    NewerVersion {
-        /// The version the file states.
-        version: i64,
-    },
-    /// A `version` that no cargo ever wrote.
-    #[error(
-        "line {line} does not state a lock file format version (1 to 4): let cargo write the file anew"
-    )]
-    BadVersion {
-        /// Where it stands.
-        line: usize,
-    },
-    /// Not TOML, or TOML of another shape.
-    #[error("not a lock file: {}{cause}; `cargo generate-lockfile` writes a new one", at(*.line))]
-    NotALockfile {
-        /// Where reading ended, if known.
-        line: Option<usize>,
-        /// What the TOML reader said.
-        cause: String,
-    },
-    /// A checksum that is no sha256 in hex. Nothing could be proven by it, so the file is damaged.
-    #[error(
-        "line {line} has a bad checksum for package `{package}`: expected 64 hex digits; restore the file from version control"
-    )]
-    BadChecksum {
-        /// Where it stands.
-        line: usize,
-        /// Name and version, escaped for display.
-        package: String,
-    },
 }
 
 /// Reads a lock file of format 1 to 4, or the older form with a `[root]` table.
 ///
-/// Entries without `source` are [`PackageSource::Local`]. An entry with `replace` is kept, and what it points to is a
-/// package of its own. `[[patch.unused]]` is ignored: cargo does not download it.
+/// Entries without `source` are [`PackageSource::Local`]. An entry with `replace` stays, and the package that it
+/// points to is listed too. `[[patch.unused]]` is ignored: cargo does not download it.
 ///
 /// # Errors
-///
-/// Only for trouble that puts the whole file in doubt. A single entry with an impossible name, version or source is
-/// listed in [`Lockfile::invalid`] instead.
+/// If the file as a whole is in doubt. A single entry with an impossible name, version or source is listed in
+/// [`Lockfile::invalid`] instead.
 pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
-    let raw = read(text)?;
+    let raw = raw::read(text)?;
     let checksums = metadata_checksums(text, &raw.metadata)?;
 
-    let mut found = PackageCollector {
+    let mut collector = PackageCollector {
         text,
         packages: BTreeMap::new(),
         disputed: BTreeSet::new(),
@@ -132,58 +65,46 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
         let offset = entry.span().start;
         let entry = entry.get_ref();
         match package(text, entry, &checksums)? {
-            Ok(package) => {
-                found.add(offset, package);
-            }
-            Err(reason) => found.exclude(offset, &entry.label(), reason),
+            Ok((id, checksum)) => collector.add(offset, id, checksum),
+            Err(reason) => collector.exclude(offset, &entry.label(), reason),
         }
         if let Some(replacement) = &entry.replace {
             let offset = replacement.span().start;
             match replacement_package(replacement.get_ref(), &checksums) {
-                Ok(Some(package)) => found.add(offset, package),
+                Ok(Some((id, checksum))) => collector.add(offset, id, checksum),
                 Ok(None) => {}
-                Err(reason) => found.exclude(offset, replacement.get_ref(), reason),
+                Err(reason) => collector.exclude(offset, replacement.get_ref(), reason),
             }
         }
     }
-    Ok(found.finish())
+    Ok(collector.finish())
 }
 
-/// Packages by identity, so that one named twice counts once.
+/// Packages by identity, so that a package that is named twice counts once.
 struct PackageCollector<'a> {
     text: &'a str,
-    packages: BTreeMap<PackageIdentity, Option<String>>,
-    disputed: BTreeSet<PackageIdentity>,
+    packages: BTreeMap<PackageId, Option<Sha256>>,
+    /// Packages with two different checksums. Neither is more likely than the other.
+    disputed: BTreeSet<PackageId>,
     invalid: Vec<InvalidEntry>,
 }
 
 impl PackageCollector<'_> {
-    fn add(&mut self, offset: usize, package: LockedPackage) {
-        let LockedPackage {
-            name,
-            version,
-            source,
-            checksum,
-        } = package;
-        let identity = (name, version, source);
-        match self.packages.get_mut(&identity) {
-            Some(Some(known)) if checksum.as_ref().is_some_and(|checksum| checksum != known) => {
-                let label = format!("{} {}", identity.0, identity.1);
-                self.exclude(
-                    offset,
-                    &label,
-                    "it is listed twice with different checksums",
-                );
-                self.disputed.insert(identity);
+    fn add(&mut self, offset: usize, id: PackageId, checksum: Option<Sha256>) {
+        match self.packages.get_mut(&id) {
+            Some(Some(known)) if checksum.is_some_and(|checksum| checksum != *known) => {
+                let label = format!("{} {}", id.name, id.version);
+                self.exclude(offset, &label, EntryError::TwoChecksums);
+                self.disputed.insert(id);
             }
-            Some(known) => *known = known.take().or(checksum),
+            Some(known) => *known = known.or(checksum),
             None => {
-                self.packages.insert(identity, checksum);
+                self.packages.insert(id, checksum);
             }
         }
     }
 
-    fn exclude(&mut self, offset: usize, label: &str, reason: &'static str) {
+    fn exclude(&mut self, offset: usize, label: &str, reason: EntryError) {
         let line = line_of(self.text, offset);
         self.invalid.push(InvalidEntry {
             line,
@@ -193,49 +114,13 @@ impl PackageCollector<'_> {
     }
 
     fn finish(self) -> Lockfile {
-        let packages = self
-            .packages
-            .into_iter()
-            // Neither checksum is more likely than the other.
-            .filter(|(identity, _)| !self.disputed.contains(identity))
-            .map(|((name, version, source), checksum)| LockedPackage {
-                name,
-                version,
-                source,
-                checksum,
-            })
-            .collect();
+        let packages = self.packages.into_iter();
+        let packages = packages.filter(|(id, _)| !self.disputed.contains(id));
         Lockfile {
-            packages,
+            packages: packages.map(|(id, checksum)| id.locked(checksum)).collect(),
             invalid: self.invalid,
         }
     }
-}
-
-/// Escapes what could harm a terminal, and keeps it short.
-fn shown(text: &str) -> String {
-    let mut escaped: String = text
-        .trim()
-        .chars()
-        .flat_map(char::escape_debug)
-        .take(100)
-        .collect();
-    if escaped.is_empty() {
-        escaped.push('?');
-    }
-    escaped
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes()
-        .take(offset)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
-}
-
-fn at(line: Option<usize>) -> String {
-    line.map_or_else(String::new, |line| format!("line {line}: "))
 }
 
 #[cfg(test)]
@@ -243,7 +128,7 @@ mod tests {
     use super::*;
     use cargo_lock::SourceId;
 
-    /// crates.io as lock files spell it.
+    /// crates.io, as lock files spell it.
     fn crates_io() -> String {
         SourceId::default().to_string()
     }
@@ -253,6 +138,10 @@ mod tests {
             .join("fixtures")
             .join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn sha256(hex: &str) -> Sha256 {
+        Sha256::parse(hex).expect("64 hex digits")
     }
 
     #[track_caller]
@@ -268,16 +157,16 @@ mod tests {
         source: PackageSource,
         checksum: Option<char>,
     ) -> LockedPackage {
-        let checksum = checksum.map(|digit| digit.to_string().repeat(64));
+        let checksum = checksum.map(|digit| sha256(&digit.to_string().repeat(64)));
         LockedPackage {
             name: name.to_owned(),
-            version: version.to_owned(),
+            version: version.parse().expect("a version"),
             source,
             checksum,
         }
     }
 
-    /// What each of the `same-*` fixtures names.
+    /// The packages that each of the `same-*` fixtures names.
     fn same_packages() -> Vec<LockedPackage> {
         let corp = || PackageSource::Registry("https://corp.example/index".to_owned());
         let sparse = || PackageSource::Registry("sparse+https://corp.example/sparse".to_owned());
@@ -300,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn t38_lock_versions_1_to_4_and_root_name_the_same_packages() {
+    fn formats_1_to_4_and_root_name_the_same_packages() {
         for name in [
             "same-root.lock",
             "same-v1.lock",
@@ -315,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn t38_version_5_and_merge_marks_say_what_to_do() {
+    fn newer_formats_and_merge_marks_are_refused_with_advice() {
         for (name, expected) in [
             (
                 "version-5.lock",
@@ -332,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn any_of_the_merge_marks_is_enough() {
+    fn each_merge_mark_is_recognised() {
         for mark in ["<<<<<<< HEAD", "=======", ">>>>>>> topic"] {
             let error = parse(&format!("version = 4\n{mark}\n")).expect_err(mark);
             assert_eq!(error, LockfileError::MergeConflict { line: 2 }, "{mark}");
@@ -340,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn t39_git_local_replaced_and_unused_patches_are_no_failure() {
+    fn reads_git_local_and_replaced_packages_and_ignores_unused_patches() {
         let lockfile = parse(&fixture("replace-and-patch.lock")).expect("readable");
         let git =
             "git+https://git.example/left?branch=fix#0123456789abcdef0123456789abcdef01234567";
@@ -358,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_entries_are_left_out_one_by_one() {
+    fn impossible_entries_are_excluded_one_by_one() {
         let lockfile = parse(&fixture("hostile.lock")).expect("readable");
         assert_eq!(
             lockfile.packages,
@@ -392,9 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn names_and_versions_have_a_longest_form() {
+    fn limits_the_length_of_names_and_versions() {
         let crates_io = crates_io();
-        for (name, version, source, is_kept) in [
+        for (name, version, source, is_valid) in [
             ("n".repeat(64), "1.0.0".to_owned(), crates_io.as_str(), true),
             (
                 "n".repeat(65),
@@ -432,12 +321,12 @@ mod tests {
             ));
             assert_eq!(
                 lockfile.packages.len(),
-                usize::from(is_kept),
+                usize::from(is_valid),
                 "{name} {version} {source}"
             );
             assert_eq!(
                 lockfile.invalid.len(),
-                usize::from(!is_kept),
+                usize::from(!is_valid),
                 "{name} {version} {source}"
             );
         }
@@ -491,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_and_a_lock_file_meet_in_the_canonical_index() {
+    fn canonical_index_of_settings_and_lock_files_is_equal() {
         let default = SourceId::default();
         let host = default.url().host_str().unwrap();
         let (with_case, without_case) = (
@@ -520,15 +409,23 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_sixty_four_hex_digits_in_lower_case() {
+    fn checksums_are_64_hex_digits_in_either_case() {
         let crates_io = crates_io();
         let upper = "AB".repeat(32);
         let lockfile = read_one(&format!(
             "name = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\nchecksum = '{upper}'"
         ));
-        assert_eq!(lockfile.packages[0].checksum, Some("ab".repeat(32)));
+        assert_eq!(lockfile.packages[0].checksum, Some(sha256(&upper)));
 
-        for bad in ["", "abc", &"g".repeat(64), &"a".repeat(65)] {
+        for bad in [
+            "",
+            "abc",
+            &"g".repeat(64),
+            &"a".repeat(65),
+            // cargo-lock takes the sign for a digit and panics at the umlaut.
+            &"+f".repeat(32),
+            &format!("a{}a", "\u{fc}".repeat(31)),
+        ] {
             let text = format!(
                 "version = 4\n[[package]]\nname = 'n'\nversion = '1.0.0'\nsource = '{crates_io}'\nchecksum = '{bad}'\n"
             );
@@ -548,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_listed_twice_counts_once_unless_its_checksums_differ() {
+    fn a_package_listed_twice_counts_once_unless_checksums_differ() {
         let crates_io = crates_io();
         let entry = |digit: &str| {
             let checksum = digit.repeat(64);
@@ -571,12 +468,12 @@ mod tests {
         assert_eq!(lockfile.invalid.len(), 1);
         assert_eq!(
             (lockfile.invalid[0].line, lockfile.invalid[0].reason),
-            (6, "it is listed twice with different checksums")
+            (6, EntryError::TwoChecksums)
         );
     }
 
     #[test]
-    fn what_is_no_lock_file_is_refused() {
+    fn refuses_text_that_is_no_lock_file() {
         for (text, expected) in [
             ("<html>\n", "not a lock file: line 1: "),
             ("version = 4\n[[package]\n", "not a lock file: line 2: "),
@@ -594,7 +491,7 @@ mod tests {
                 "\nversion = '4'\n",
                 "line 2 does not state a lock file format version",
             ),
-            // A shape that larder cannot know, in a format that it cannot know.
+            // A newer format of another shape.
             (
                 "version = 6\npackage = 'elsewhere'\n",
                 "lock file format version 6 is newer",
@@ -607,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn what_larder_does_not_need_may_be_odd() {
+    fn ignores_fields_that_larder_does_not_read() {
         for text in [
             "",
             "# nothing yet\n",
@@ -615,7 +512,7 @@ mod tests {
             "\u{feff}version = 4\r\n\r\n[[package]]\r\nname = 'n'\r\nversion = '1.0.0'\r\n",
             "version = 3\nfuture = { a = 1 }\n[metadata]\nother = 7\n[patch]\nunused = 'odd'\n",
             "[[package]]\nname = 'n'\nversion = '1.0.0'\ndependencies = 12\n",
-            // A `[metadata]` line and a checksum of its own at once; cargo-lock refuses the pair.
+            // Checksums in `[metadata]` belong to format 1; other formats may still carry them.
             "version = 2\n[[package]]\nname = 'n'\nversion = '1.0.0'\n[metadata]\n'checksum m 1.0.0 (registry+https://corp.example/i)' = '<none>'\n",
         ] {
             let lockfile = parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));

@@ -1,92 +1,73 @@
-//! The parts of a lock file that larder reads, as TOML.
+//! The TOML of a lock file, with the offsets of its parts, and the checks that concern the file as a whole.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{LockfileError, line_of};
+use super::error::{LockfileError, line_of};
 
-/// The newest lock file format larder reads.
-pub(super) const NEWEST_FORMAT: i64 = 4;
+/// Newest lock file format that larder reads. It is not taken from `cargo_lock::ResolveVersion`, so that an update of
+/// that crate does not make larder accept a format that its reader was never checked against.
+const NEWEST_FORMAT: i64 = 4;
 
-/// The fields larder reads. Everything else in the file may be as odd as it likes.
+/// The fields that larder reads. All other fields may have any shape.
 #[derive(Deserialize)]
 pub(super) struct RawLockfile {
     pub(super) version: Option<Spanned<toml::Value>>,
     pub(super) root: Option<Spanned<RawLockedPackage>>,
     #[serde(default)]
     pub(super) package: Vec<Spanned<RawLockedPackage>>,
-    /// Checksums of format 1. Holds other things too, so values are looked at later.
+    /// Checksums of format 1, and other things: values are checked later.
     #[serde(default)]
     pub(super) metadata: BTreeMap<String, Spanned<toml::Value>>,
 }
 
+/// One `[[package]]`, or `[root]`. Required fields are optional here, so that one without them does not fail the file.
 #[derive(Deserialize)]
 pub(super) struct RawLockedPackage {
-    pub(super) name: Option<Spanned<String>>,
-    pub(super) version: Option<Spanned<String>>,
+    name: Option<Spanned<String>>,
+    version: Option<Spanned<String>>,
     pub(super) source: Option<Spanned<String>>,
     pub(super) checksum: Option<Spanned<String>>,
     pub(super) replace: Option<Spanned<String>>,
 }
 
 impl RawLockedPackage {
+    /// The name; empty if there is none.
     pub(super) fn name(&self) -> &str {
         self.name.as_ref().map_or("", |name| name.get_ref())
     }
 
+    /// The version; empty if there is none.
     pub(super) fn version(&self) -> &str {
         self.version
             .as_ref()
             .map_or("", |version| version.get_ref())
     }
 
+    /// Name and version for messages, not escaped.
     pub(super) fn label(&self) -> String {
         format!("{} {}", self.name(), self.version())
     }
 }
 
-/// The part of a newer format that is sure to be there.
+/// The one field that every format has.
 #[derive(Deserialize)]
-pub(super) struct RawVersion {
-    pub(super) version: Option<Spanned<toml::Value>>,
+struct RawVersion {
+    version: Option<Spanned<toml::Value>>,
 }
 
+/// Reads the TOML and checks that it is a lock file of a known format.
 pub(super) fn read(text: &str) -> Result<RawLockfile, LockfileError> {
-    let raw: RawLockfile = match toml::from_str(text) {
-        Ok(raw) => raw,
-        Err(error) => {
-            // Why it failed is worth a second look: marks of a merge are never TOML, and a newer format may have
-            // changed the fields that did not fit.
-            if let Some(line) = merge_conflict(text) {
-                return Err(LockfileError::MergeConflict { line });
-            }
-            if let Ok(RawVersion { version }) = toml::from_str(text) {
-                check_version(text, version.as_ref())?;
-            }
-            return Err(LockfileError::NotALockfile {
-                line: error.span().map(|span| line_of(text, span.start)),
-                cause: error
-                    .message()
-                    .lines()
-                    .next()
-                    .unwrap_or("unreadable")
-                    .to_owned(),
-            });
-        }
-    };
+    let raw: RawLockfile = toml::from_str(text).map_err(|error| diagnose(text, &error))?;
     check_version(text, raw.version.as_ref())?;
-    let says_nothing = raw.version.is_none()
+    let is_bare = raw.version.is_none()
         && raw.root.is_none()
         && raw.package.is_empty()
         && raw.metadata.is_empty();
-    if says_nothing
-        && text
-            .lines()
-            .map(str::trim)
-            .any(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    let mut lines = text.lines().map(str::trim);
+    if is_bare && lines.any(|line| !line.is_empty() && !line.starts_with('#')) {
         return Err(LockfileError::NotALockfile {
             line: None,
             cause: "it names no package".to_owned(),
@@ -95,10 +76,29 @@ pub(super) fn read(text: &str) -> Result<RawLockfile, LockfileError> {
     Ok(raw)
 }
 
-pub(super) fn check_version(
-    text: &str,
-    version: Option<&Spanned<toml::Value>>,
-) -> Result<(), LockfileError> {
+/// Finds the likeliest reason why the TOML did not fit: merge marks are never TOML, and a newer format may have
+/// changed fields.
+fn diagnose(text: &str, error: &toml::de::Error) -> LockfileError {
+    if let Some(line) = merge_conflict(text) {
+        return LockfileError::MergeConflict { line };
+    }
+    if let Ok(RawVersion { version }) = toml::from_str(text)
+        && let Err(error) = check_version(text, version.as_ref())
+    {
+        return error;
+    }
+    LockfileError::NotALockfile {
+        line: error.span().map(|span| line_of(text, span.start)),
+        cause: error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or("unreadable")
+            .to_owned(),
+    }
+}
+
+fn check_version(text: &str, version: Option<&Spanned<toml::Value>>) -> Result<(), LockfileError> {
     let Some(version) = version else {
         return Ok(());
     };
@@ -111,8 +111,8 @@ pub(super) fn check_version(
     }
 }
 
-/// The first line that git writes around a conflict.
-pub(super) fn merge_conflict(text: &str) -> Option<usize> {
+/// Line of the first mark that git writes around a conflict.
+fn merge_conflict(text: &str) -> Option<usize> {
     let is_mark = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>"]
             .iter()

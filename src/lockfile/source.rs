@@ -1,15 +1,16 @@
-//! Package sources: their spellings in lock files and settings.
-
-use std::sync::Arc;
+//! Package sources: the many spellings in lock files and settings, and the one form that can be compared.
+//!
+//! Parsing is cargo-lock's `SourceId`. Its equality is not used: it compares URLs as they are written, while cargo
+//! treats `https://host/index`, `https://host/index/` and `https://host/index.git` as one registry.
 
 use cargo_lock::SourceId;
 
-use crate::resource::{Registries, Registry};
+use super::error::EntryError;
 
-/// Where a package comes from.
+/// The place that a package comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PackageSource {
-    /// On this machine: a workspace member or a path dependency. Nothing to fetch.
+    /// This machine: a workspace member or a path dependency. Nothing to fetch.
     Local,
     /// crates.io, over whichever protocol.
     CratesIo,
@@ -19,24 +20,11 @@ pub enum PackageSource {
     Git(String),
 }
 
-impl PackageSource {
-    /// The registry that is meant, if it is one of these.
-    pub fn registry<'a>(&self, registries: &'a Registries) -> Option<&'a Arc<Registry>> {
-        match self {
-            Self::Local | Self::Git(_) => None,
-            Self::CratesIo => Some(registries.crates_io()),
-            Self::Registry(index) => registries.iter().find(|registry| {
-                canonical_index(&format!("sparse+{}", registry.index())).as_ref() == Some(index)
-            }),
-        }
-    }
-}
-
-/// The index URL of a registry in the one form that can be compared: a setting of the user with
-/// [`PackageSource::Registry`], for instance. `sparse+` is part of the identity and stays; `registry+` is not and goes.
+/// The index URL of a registry in the one form that can be compared, for example a user's setting with
+/// [`PackageSource::Registry`]. `sparse+` is part of the identity and stays; `registry+` is not and goes.
 ///
 /// A trailing slash and `.git` are dropped, and a URL on the host of crates.io's git index is lower-cased and made
-/// https: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`. `None` if it is no URL.
+/// https: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`. `None` if the text is no URL.
 pub fn canonical_index(url: &str) -> Option<String> {
     let (sparse, plain) = match url.strip_prefix("sparse+") {
         Some(plain) => (true, plain),
@@ -51,16 +39,17 @@ pub fn canonical_index(url: &str) -> Option<String> {
     })
 }
 
-pub(super) fn source(text: &str) -> Result<PackageSource, &'static str> {
-    let id = SourceId::from_url(text).map_err(|_| "its source is of no known kind")?;
+/// Parses a `source` field.
+pub(super) fn parse_source(text: &str) -> Result<PackageSource, EntryError> {
+    let id = SourceId::from_url(text).map_err(|_| EntryError::UnknownSource)?;
     if id.is_git() {
         return Ok(PackageSource::Git(text.to_owned()));
     }
     if id.is_path() {
         return Ok(PackageSource::Local);
     }
-    let plain = canonical(&id).ok_or("its source is no usable URL")?;
-    // Asked in the spelling that cargo itself writes, so that a missing slash does not make another registry of it.
+    let plain = canonical(&id).ok_or(EntryError::BadSourceUrl)?;
+    // `is_default_registry` compares text, so ask it in the spelling that cargo itself writes.
     let (usual, index) = if text.starts_with("sparse+") {
         (format!("sparse+{plain}/"), format!("sparse+{plain}"))
     } else {
@@ -73,7 +62,7 @@ pub(super) fn source(text: &str) -> Result<PackageSource, &'static str> {
 }
 
 /// See [`canonical_index`].
-pub(super) fn canonical(id: &SourceId) -> Option<String> {
+fn canonical(id: &SourceId) -> Option<String> {
     let mut url = id.url().clone();
     url.path_segments_mut().ok()?.pop_if_empty();
     if url.host_str().is_some() && url.host_str() == SourceId::default().url().host_str() {

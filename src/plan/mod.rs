@@ -1,317 +1,343 @@
-//! What the files below the user's paths ask for: lock files to packages, toolchain files to installs. Reads the user's disk;
-//! fetches nothing.
+//! Planning: which packages and toolchains do projects need, and which file asks for each?
+//!
+//! `larder warm` works in two acts. The first act, this module, reads the user's files and ends in a [`Plan`]. The
+//! second act, `warm`, turns the plan into `Cache::ensure` calls, pins and a report. `check` needs the first act
+//! alone.
+//!
+//! ```text
+//!  act one: plan                                                 act two
+//!
+//!  paths ── projects::find ─┬─ lock files ────── lockfile ──┐
+//!                           └─ toolchain files ─ toolchain ─┤          ┌─ warm   ensures each resource
+//!  `--toolchain NAME` ──────────────────────────────────────┼── Plan ──┤
+//!  no lock file, `--target` ─ scratch (the user's cargo) ───┤          └─ check  looks each up in the store
+//!  a pin of an earlier `warm` ── of_pin ────────────────────┘
+//! ```
+//!
+//! A plan names crates by registry, name and version, and toolchains by [`Install`]. Every name has an [`Owner`]: the
+//! lock file, the toolchain file or the toolchain name that asks for it. The archives of a toolchain are not part of
+//! the plan, because only its manifest lists them. [`release::resolve`] reads that manifest, from upstream for `warm`
+//! and from the store for `check`. In the same way [`library`] reads the lock file inside the `rust-src` archive.
+//!
+//! The functions here read the user's disk and the store. They never ask upstream and never write. Files are read and
+//! parsed by rayon inside one blocking task; a file that cannot be read becomes a [`Problem`] and does not stop the
+//! others.
+
+mod cargo;
+mod error;
+mod inventory;
+pub(crate) mod library;
+mod packages;
+pub(crate) mod release;
+mod toolchains;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use serde::Serialize;
-use tokio::task::JoinSet;
+use rayon::prelude::*;
+use tokio::task::spawn_blocking;
+
+pub use error::{PlanError, Problem};
+pub(crate) use inventory::Inventory;
+pub use packages::PackageSet;
+pub use toolchains::{ToolchainOptions, ToolchainPlan};
 
 use crate::{
-    hash::Sha256,
-    lockfile::{self, PackageSource},
-    projects,
-    resource::Upstreams,
-    store::{Owner, PinnedCrate},
-    toolchain::{self, Install, ToolchainFile, UserSettings},
+    projects::{self, Project},
+    resource::{Dist, Registries, Resource, dist},
+    store::{Owner, Pin},
+    toolchain::Install,
 };
+use toolchains::InstallDefaults;
 
-/// The toolchains that are wanted beyond those of toolchain files, and what completes both.
-#[derive(Clone, Debug, Default)]
-pub struct ToolchainRequest {
-    /// Their names, as rustup takes them.
-    pub names: Vec<String>,
-    /// Their profile; without it, the user's own.
-    pub profile: Option<String>,
-    /// Their components beyond the profile.
-    pub components: Vec<String>,
-    /// Their targets beyond the host.
-    pub targets: Vec<String>,
-    /// The triples that all toolchains run on; without any, the one of this machine.
+/// Packages and toolchains to have in the store, with their owners.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// One for each project, sorted by folder.
+    pub projects: Vec<ProjectPlan>,
+    /// One for each toolchain file and each toolchain that the user named.
+    pub toolchains: Vec<ToolchainPlan>,
+    /// Host triples that toolchains are installed for.
     pub hosts: Vec<String>,
-    /// Whether what installs rustup itself is wanted, too.
+    /// True if the files that install rustup itself are needed too.
     pub bootstrap: bool,
-    /// rustup's settings file.
-    pub rustup_settings: Option<PathBuf>,
+    /// Failures that concern no single project or toolchain.
+    pub failed: Vec<Problem>,
 }
 
-/// One thing that is not in the larder now.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// Which thing.
-    pub what: String,
-    /// Why.
-    pub why: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
-    }
-}
-
-/// All that is wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    /// By folder.
-    pub(crate) projects: Vec<ProjectPlan>,
-    /// By owner.
-    pub(crate) toolchains: Vec<ToolchainPlan>,
-    /// The triples that toolchains are for.
-    pub(crate) hosts: Vec<String>,
-    /// What could not be looked at.
-    pub(crate) failed: Vec<Problem>,
-}
-
-/// A project with what its lock file asks for.
+/// One project and the packages that its lock file names.
 #[derive(Debug)]
-pub(crate) struct ProjectPlan {
-    pub(crate) folder: PathBuf,
-    pub(crate) lock: Option<PathBuf>,
-    pub(crate) toolchain_file: Option<PathBuf>,
-    pub(crate) wanted: PackageSet,
+pub struct ProjectPlan {
+    /// The project's folder, as the user would spell it.
+    pub folder: PathBuf,
+    /// Its lock file; `None` if cargo has not written one yet.
+    pub lock: Option<PathBuf>,
+    /// The toolchain file that rustup reads in this folder.
+    pub toolchain_file: Option<PathBuf>,
+    /// The packages, empty without a lock file.
+    pub packages: PackageSet,
 }
 
-/// The toolchains that one owner asks for.
-#[derive(Debug)]
-pub(crate) struct ToolchainPlan {
-    pub(crate) owner: Owner,
-    /// One for each host.
-    pub(crate) installs: Vec<Install>,
-    /// What larder does not cover.
-    pub(crate) skipped: Vec<Problem>,
-    /// What cannot be read.
-    pub(crate) failed: Vec<Problem>,
+/// Plans every project and toolchain file at or below `paths`, and the toolchains in `request`.
+pub async fn plan(paths: Vec<PathBuf>, request: ToolchainOptions, registries: &Registries) -> Plan {
+    let registries = registries.clone();
+    let planning = spawn_blocking(move || plan_blocking(&paths, &request, &registries));
+    planning.await.unwrap_or_else(|panic| Plan {
+        failed: vec![Problem::new("reading the projects", panic)],
+        ..Plan::default()
+    })
 }
 
-/// What a lock file asks for.
-#[derive(Debug, Default)]
-pub(crate) struct PackageSet {
-    pub(crate) packages: Vec<PinnedCrate>,
-    /// What larder does not cover.
-    pub(crate) skipped: Vec<Problem>,
-    /// What cannot be read.
-    pub(crate) failed: Vec<Problem>,
+/// Plans one pin again, from its lock file or toolchain file as it is now.
+///
+/// Crates that the pin excludes, because no target of the earlier `warm` needed them, stay excluded. A pin does not
+/// store the other options of that `warm`: toolchain files are planned for this machine's host. `None` for a
+/// toolchain that the user named, since no file says which profile and components belong to it.
+///
+/// # Errors
+/// [`PlanError`] if the file is gone or cannot be parsed as a whole. Problems with single packages are part of the
+/// plan.
+pub async fn of_pin(
+    pin: Pin,
+    rustup_settings: Option<PathBuf>,
+    registries: &Registries,
+) -> Result<Option<Plan>, PlanError> {
+    let registries = registries.clone();
+    let planning = spawn_blocking(move || match &pin.owner {
+        Owner::Toolchain(_) => Ok(None),
+        Owner::File(path) if projects::is_toolchain_file(path) => {
+            let defaults = InstallDefaults::read(rustup_settings.as_deref(), &[]);
+            let toolchain = ToolchainPlan::read(path, &defaults)?;
+            Ok(Some(Plan {
+                toolchains: vec![toolchain],
+                hosts: defaults.hosts,
+                ..Plan::default()
+            }))
+        }
+        Owner::File(lock) => {
+            let mut packages = PackageSet::read(lock, &registries)?;
+            packages.exclude_as_in(&pin.packages);
+            Ok(Some(Plan {
+                projects: vec![ProjectPlan {
+                    folder: lock.parent().unwrap_or(Path::new(".")).to_owned(),
+                    lock: Some(lock.clone()),
+                    toolchain_file: None,
+                    packages,
+                }],
+                ..Plan::default()
+            }))
+        }
+    });
+    planning.await?
 }
 
-/// Reads the lock files and toolchain files of all projects below `paths`, in parallel.
-pub(crate) async fn plan(
-    paths: Vec<PathBuf>,
-    toolchains: ToolchainRequest,
-    upstreams: &Upstreams,
-) -> Plan {
-    let found = tokio::task::spawn_blocking(move || projects::find(&paths))
-        .await
-        .unwrap_or_default();
-    let mut plan = Plan::default();
-    plan.failed
-        .extend(found.problems.into_iter().map(|problem| Problem {
-            what: problem.path.display().to_string(),
-            why: problem.text,
-        }));
-    let mut reads = JoinSet::new();
-    for project in found.projects {
-        let upstreams = upstreams.clone();
-        reads.spawn_blocking(move || {
-            let mut wanted = PackageSet::default();
-            if let Some(lock) = &project.lock {
-                match std::fs::read(lock) {
-                    Ok(text) => wanted.read(&lock.display().to_string(), &text, &upstreams),
-                    Err(cause) => wanted.fail(lock, format!("cannot be read: {cause}")),
-                }
-            }
-            ProjectPlan {
-                folder: project.folder,
-                lock: project.lock,
-                toolchain_file: project.toolchain_file,
-                wanted,
-            }
-        });
-    }
-    let files = found.toolchain_files;
-    let installs = tokio::task::spawn_blocking(move || read_toolchains(&files, &toolchains));
-    plan.projects = reads.join_all().await;
-    plan.projects.sort_by(|a, b| a.folder.cmp(&b.folder));
-    match installs.await {
-        Ok((toolchains, hosts)) => (plan.toolchains, plan.hosts) = (toolchains, hosts),
-        Err(died) => plan.failed.push(Problem {
-            what: "toolchain files".to_owned(),
-            why: died.to_string(),
-        }),
-    }
-    plan
-}
-
-fn read_toolchains(
-    files: &[PathBuf],
-    toolchains: &ToolchainRequest,
-) -> (Vec<ToolchainPlan>, Vec<String>) {
-    let settings = toolchains.rustup_settings.as_ref();
-    let settings = settings.and_then(|path| std::fs::read_to_string(path).ok());
-    let user = UserSettings::parse(&settings.unwrap_or_default());
-    let mut hosts = toolchains.hosts.clone();
-    if hosts.is_empty() {
-        hosts.extend(user.host_triple(std::env::consts::ARCH, std::env::consts::OS));
-    }
-    let mut plans = Vec::new();
-    for file in files {
-        let owner = Owner::File(std::path::absolute(file).unwrap_or_else(|_| file.clone()));
-        let mut plan = ToolchainPlan::new(owner);
-        match read_toolchain_file(file) {
-            Ok(wanted) => plan.want(&file.display().to_string(), &wanted, &user, &hosts),
-            Err(why) => plan.failed.push(Problem {
-                what: file.display().to_string(),
-                why,
-            }),
-        }
-        plans.push(plan);
-    }
-    for name in &toolchains.names {
-        let mut plan = ToolchainPlan::new(Owner::Toolchain(name.clone()));
-        let wanted = toolchain::ToolchainSpec {
-            channel: Some(name.clone()),
-            profile: toolchains.profile.clone(),
-            components: toolchains.components.clone(),
-            targets: toolchains.targets.clone(),
-            path: None,
-        };
-        plan.want(&format!("toolchain `{name}`"), &wanted, &user, &hosts);
-        // Who names a toolchain wants it.
-        plan.failed.append(&mut plan.skipped);
-        plans.push(plan);
-    }
-    (plans, hosts)
-}
-
-fn read_toolchain_file(file: &Path) -> Result<toolchain::ToolchainSpec, String> {
-    let text = std::fs::read_to_string(file).map_err(|cause| format!("cannot be read: {cause}"))?;
-    let name = if file.extension().is_some() {
-        ToolchainFile::Toml
-    } else {
-        ToolchainFile::Legacy
-    };
-    toolchain::parse_file(name, &text).map_err(|error| error.to_string())
-}
-
-impl ToolchainPlan {
-    fn new(owner: Owner) -> Self {
-        Self {
-            owner,
-            installs: Vec::new(),
-            skipped: Vec::new(),
-            failed: Vec::new(),
-        }
-    }
-
-    fn want(
-        &mut self,
-        what: &str,
-        wanted: &toolchain::ToolchainSpec,
-        user: &UserSettings,
-        hosts: &[String],
-    ) {
-        let what = what.to_owned();
-        if hosts.is_empty() {
-            let why = "which triple this machine is cannot be told; say `--host TRIPLE`".to_owned();
-            return self.failed.push(Problem { what, why });
-        }
-        for host in hosts {
-            match toolchain::install(wanted.clone(), user, host) {
-                Ok(install) => self.installs.extend(install),
-                Err(no) => self.skipped.push(Problem {
-                    what: what.clone(),
-                    why: no.to_string(),
-                }),
-            }
-        }
-        self.installs.sort();
-        self.installs.dedup();
-        self.skipped.dedup();
-    }
-}
-
-impl PackageSet {
-    pub(crate) fn fail(&mut self, what: &Path, why: String) {
-        self.failed.push(Problem {
-            what: what.display().to_string(),
-            why,
-        });
-    }
-
-    /// The names and versions of all packages.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = (String, String)> {
-        let packages = self.packages.iter();
-        packages.map(|package| (package.name.clone(), package.version.clone()))
-    }
-
-    /// Leaves out the crates of all packages but these.
-    pub(crate) fn exclude_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
-        for package in &mut self.packages {
-            let id = (package.name.clone(), package.version.clone());
-            package.is_excluded = !needed.contains(&id);
-        }
-    }
-
-    /// Takes the packages from a lock file's text; `name` is for complaints about it.
-    pub(crate) fn read(&mut self, name: &str, text: &[u8], upstreams: &Upstreams) {
-        let parsed = std::str::from_utf8(text)
-            .map_err(|_| "is not UTF-8".to_owned())
-            .and_then(|text| lockfile::parse(text).map_err(|error| error.to_string()));
-        let parsed = match parsed {
-            Ok(parsed) => parsed,
-            Err(why) => return self.fail(Path::new(name), why),
-        };
-        for invalid in parsed.invalid {
-            self.fail(Path::new(name), invalid.to_string());
-        }
-        for package in parsed.packages {
-            let what = format!("{} {}", package.name, package.version);
-            let registry = match &package.source {
-                PackageSource::Local => continue,
-                PackageSource::CratesIo | PackageSource::Registry(_) => {
-                    package.source.registry(&upstreams.registries)
-                }
-                PackageSource::Git(url) => {
-                    let why = format!("comes from git ({url}), which larder does not hold");
-                    self.skipped.push(Problem { what, why });
-                    continue;
-                }
-            };
-            match (registry, &package.source) {
-                (Some(registry), _) => self.packages.push(PinnedCrate {
-                    registry: registry.name().to_owned(),
-                    name: package.name,
-                    version: package.version,
-                    checksum: package.checksum.as_deref().and_then(Sha256::parse),
-                    is_excluded: false,
-                }),
-                (None, PackageSource::Registry(index)) => {
-                    let why = format!(
-                        "comes from {index}, which is not configured here; add it as `[registry.NAME]`"
-                    );
-                    self.skipped.push(Problem { what, why });
-                }
-                (None, PackageSource::Local | PackageSource::CratesIo | PackageSource::Git(_)) => {}
-            }
-        }
+fn plan_blocking(paths: &[PathBuf], request: &ToolchainOptions, registries: &Registries) -> Plan {
+    let found = projects::find(paths);
+    let (projects, (toolchains, hosts)) = rayon::join(
+        || {
+            let projects = found.projects.into_par_iter();
+            let plans = projects.map(|project| ProjectPlan::read(project, registries));
+            plans.collect()
+        },
+        || toolchains::read(&found.toolchain_files, request),
+    );
+    let problems = found.problems.iter();
+    Plan {
+        projects,
+        toolchains,
+        hosts,
+        bootstrap: request.bootstrap,
+        failed: problems
+            .map(|problem| Problem::new(problem.path.display(), &problem.error))
+            .collect(),
     }
 }
 
 impl Plan {
-    /// The distinct installs, each with those who want it.
-    pub(crate) fn installs(&self) -> BTreeMap<Install, Vec<Owner>> {
+    /// The distinct toolchains, each with the owners that ask for it.
+    pub fn installs(&self) -> BTreeMap<Install, Vec<Owner>> {
         let mut installs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for plan in &self.toolchains {
             for install in &plan.installs {
-                installs
-                    .entry(install.clone())
-                    .or_default()
-                    .push(plan.owner.clone());
+                let owners = installs.entry(install.clone()).or_default();
+                owners.push(plan.owner.clone());
             }
         }
         installs
+    }
+
+    /// The files that rustup asks for besides manifests and archives: one at the end of each install and, with
+    /// `bootstrap`, its script and its installer for each host.
+    pub fn rustup_files(&self, dist: &Arc<Dist>) -> Vec<Resource> {
+        let mut files = Vec::new();
+        if self.bootstrap || self.toolchains.iter().any(|plan| !plan.installs.is_empty()) {
+            files.push(dist::release(dist));
+        }
+        if self.bootstrap {
+            files.push(dist::script(dist));
+            let installers = self.hosts.iter();
+            files.extend(installers.filter_map(|host| dist::installer(dist, host)));
+        }
+        files
+    }
+}
+
+impl ProjectPlan {
+    /// Reads the project's lock file; a failure becomes a problem of its packages.
+    fn read(project: Project, registries: &Registries) -> Self {
+        let mut packages = PackageSet::default();
+        if let Some(lock) = &project.lock {
+            match PackageSet::read(lock, registries) {
+                Ok(read) => packages = read,
+                Err(error) => packages.fail(lock.display(), error),
+            }
+        }
+        Self {
+            folder: project.folder,
+            lock: project.lock,
+            toolchain_file: project.toolchain_file,
+            packages,
+        }
+    }
+
+    /// The lock file that owns the packages: the one there is, or the one that cargo would write.
+    pub fn owner(&self) -> Owner {
+        let lock = self.lock.clone();
+        let lock = lock.unwrap_or_else(|| self.folder.join("Cargo.lock"));
+        Owner::File(std::path::absolute(&lock).unwrap_or(lock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{hash::Sha256, store::PinnedCrate};
+
+    const LOCK: &str = "version = 4\n\n\
+        [[package]]\nname = 'left'\nversion = '1.0.0'\nsource = 'registry+https://corp.example/index'\n\n\
+        [[package]]\nname = 'right'\nversion = '2.0.0'\nsource = 'sparse+https://corp.example/index/'\n";
+
+    fn registries() -> Registries {
+        let url = |text: &str| text.parse().expect("a URL");
+        Registries::new(
+            url("https://mirror.example/"),
+            [("corp".to_owned(), url("https://corp.example/index/"))],
+        )
+    }
+
+    fn folder(files: &[(&str, &str)]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn names(set: &PackageSet) -> Vec<(&str, bool)> {
+        let packages = set.packages.iter();
+        packages
+            .map(|package| (package.name.as_str(), package.is_excluded))
+            .collect()
+    }
+
+    fn pin(owner: PathBuf) -> Pin {
+        Pin {
+            owner: Owner::File(owner),
+            packages: Vec::new(),
+            archives: Vec::<Sha256>::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn plans_projects_in_the_order_of_their_folders() {
+        let top = folder(&[
+            ("b/Cargo.lock", LOCK),
+            ("a/Cargo.lock", "not a lock file"),
+            ("c/Cargo.toml", "[package]\nname = 'c'\n"),
+        ]);
+        let paths = vec![top.path().to_owned()];
+        let plan = plan(paths, ToolchainOptions::default(), &registries()).await;
+        let found: Vec<_> = plan
+            .projects
+            .iter()
+            .map(|project| {
+                let folder = project.folder.file_name().unwrap().to_str().unwrap();
+                let packages = &project.packages;
+                (folder, packages.packages.len(), packages.failed.len())
+            })
+            .collect();
+        assert_eq!(found, [("a", 0, 1), ("b", 1, 0), ("c", 0, 0)]);
+        let skipped = &plan.projects[1].packages.skipped;
+        assert_eq!(skipped.len(), 1, "a git index is another registry");
+        assert!(plan.projects[2].lock.is_none());
+        assert_eq!(plan.failed, []);
+    }
+
+    #[tokio::test]
+    async fn a_pin_is_planned_from_its_lock_file_as_it_is_now() {
+        let top = folder(&[("Cargo.lock", LOCK)]);
+        let mut pin = pin(top.path().join("Cargo.lock"));
+        pin.packages.push(PinnedCrate {
+            registry: "corp".to_owned(),
+            name: "right".to_owned(),
+            version: "2.0.0".to_owned(),
+            checksum: None,
+            is_excluded: true,
+        });
+        let plan = of_pin(pin.clone(), None, &registries()).await.unwrap();
+        let plan = plan.expect("a file owns the pin");
+        assert_eq!(names(&plan.projects[0].packages), [("right", true)]);
+        assert_eq!(plan.projects[0].owner(), pin.owner);
+
+        pin.packages[0].version = "1.9.0".to_owned();
+        let plan = of_pin(pin, None, &registries()).await.unwrap().unwrap();
+        assert_eq!(names(&plan.projects[0].packages), [("right", false)]);
+    }
+
+    #[tokio::test]
+    async fn a_pin_of_a_toolchain_file_is_planned_for_the_user_s_host() {
+        let top = folder(&[
+            ("rust-toolchain.toml", "[toolchain]\nchannel = '1.90.0'\n"),
+            (
+                "settings.toml",
+                "default_host_tuple = 'aarch64-apple-darwin'\n",
+            ),
+        ]);
+        let settings = Some(top.path().join("settings.toml"));
+        let pin = pin(top.path().join("rust-toolchain.toml"));
+        let owner = pin.owner.clone();
+        let plan = of_pin(pin, settings, &registries()).await.unwrap().unwrap();
+        let installs: Vec<_> = plan.installs().into_iter().collect();
+        assert_eq!(installs.len(), 1);
+        assert_eq!(installs[0].0.to_string(), "1.90.0-aarch64-apple-darwin");
+        assert_eq!(installs[0].1, [owner]);
+    }
+
+    #[tokio::test]
+    async fn a_pin_without_its_file_or_without_a_file_has_no_plan() {
+        let top = folder(&[("broken/Cargo.lock", "<html>")]);
+        let gone = of_pin(pin(top.path().join("Cargo.lock")), None, &registries()).await;
+        assert!(gone.is_err_and(|error| error.is_missing_file()));
+        let broken = of_pin(
+            pin(top.path().join("broken/Cargo.lock")),
+            None,
+            &registries(),
+        )
+        .await;
+        assert!(broken.is_err_and(|error| !error.is_missing_file()));
+        let named = Pin {
+            owner: Owner::Toolchain("stable".to_owned()),
+            ..pin(PathBuf::new())
+        };
+        assert!(of_pin(named, None, &registries()).await.unwrap().is_none());
     }
 }

@@ -7,6 +7,7 @@ mod body;
 pub mod connection;
 pub mod guard;
 mod handlers;
+pub mod loopback;
 mod metrics;
 mod request;
 mod respond;

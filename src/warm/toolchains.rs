@@ -1,279 +1,98 @@
-//! ToolchainRequest: from what rustup would be told to install to the archives of one release, and the standard library's lock file
-//! within them. Everything is had through the cache's one path; reading manifests is `toolchain`'s.
+//! Toolchains: manifests, archives, the standard library's lock file, and the few other files that rustup asks for.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Obtained, ensure_with_retry};
+use super::fetch::{Obtained, WarmMode, ensure_with_retry};
 use crate::{
-    cache::{Cache, Demand, Outcome},
+    cache::{Cache, Demand},
     error::Error,
-    hash::Sha256,
-    plan::Problem,
-    resource::{Dist, Resource, dist},
+    plan::{
+        Inventory, PackageSet, Problem, library,
+        release::{self, ManifestSource, ReleaseError},
+    },
+    resource::{Resource, Upstreams},
     store::Store,
-    toolchain::{self, DistFile, Install, ManifestError},
+    toolchain::{DistFile, Install},
 };
 
-/// So many nightlies that lack something does rustup pass over before it gives up (rustup, `BACKTRACK_LIMIT_DEFAULT` in
-/// `dist/mod.rs`). Days without a nightly do not count.
-const MAX_INCOMPLETE_NIGHTLIES: usize = 21;
-/// So many days back are looked at in all.
-const MAX_DAYS_BACK: usize = 60;
-/// The largest archive of sources that is looked into, packed and unpacked, in bytes.
-const MAX_SOURCES_PACKED_BYTES: u64 = 256 << 20;
-const MAX_SOURCES_UNPACKED_BYTES: u64 = 4 << 30;
-
-/// Whether what is missing shall be fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Yes. Whether even what is there shall be asked about.
-    Fetch {
-        /// Ask in any case.
-        refresh: bool,
-    },
-    /// No: only what is stored counts.
-    Check,
-}
-
-/// The ways to toolchains.
+/// Fetches the parts of toolchains or, in a dry run, looks whether they are stored. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct ToolchainFetcher {
-    pub(crate) cache: Cache,
-    pub(crate) store: Arc<Store>,
-    pub(crate) dist: Arc<Dist>,
-    pub(crate) mode: Mode,
+pub(super) struct ToolchainFetcher {
+    pub(super) cache: Cache,
+    pub(super) store: Arc<Store>,
+    pub(super) upstreams: Upstreams,
+    pub(super) inventory: Inventory,
+    pub(super) mode: WarmMode,
 }
 
 impl ToolchainFetcher {
-    /// The archives of the release that rustup would install: the one the manifest tells of or, for a nightly without a day
-    /// that lacks something, the nearest one before it that does not (rustup, `update_from_dist` in `dist/mod.rs`).
+    /// The archives of the release that rustup would install.
     ///
     /// # Errors
-    /// What is missing, or why nothing can be installed.
-    pub(crate) async fn release(&self, install: &Install) -> Result<Vec<DistFile>, Problem> {
-        let problem = |why: String| Problem {
-            what: format!("toolchain {install}"),
-            why,
-        };
-        let mut channel = install.channel.clone();
-        let mut lacking = 0;
-        let mut first = None;
-        for _ in 0..MAX_DAYS_BACK {
-            let path = channel.manifest_path();
-            let manifest = self.manifest(&path).await.map_err(&problem)?;
-            let day = match (manifest, &first) {
-                (None, None) => {
-                    return Err(problem(format!("there is no such release: no `{path}`")));
-                }
-                (None, Some(_)) => channel.date().map(str::to_owned),
-                (Some(manifest), _) => {
-                    let (files, date) = files(manifest, install).await;
-                    match files {
-                        Ok(files) => return Ok(files),
-                        Err(ManifestError::Unavailable(names))
-                            if install.channel.is_undated_nightly() =>
-                        {
-                            first.get_or_insert(ManifestError::Unavailable(names));
-                            lacking += 1;
-                            date
-                        }
-                        Err(error) => return Err(problem(format!("manifest `{path}`: {error}"))),
-                    }
-                }
-            };
-            match day.as_deref().and_then(toolchain::day_before) {
-                Some(before) if lacking < MAX_INCOMPLETE_NIGHTLIES => {
-                    channel = channel.on_date(&before)
-                }
-                Some(_) | None => break,
-            }
-        }
-        let why = first.map_or_else(String::new, |error| error.to_string());
-        Err(problem(format!("{why}, nor in the nightlies before it")))
+    /// If a manifest is missing, or no release has all that is asked for.
+    pub(super) async fn release(&self, install: &Install) -> Result<Vec<DistFile>, Problem> {
+        let files = release::resolve(self, &self.upstreams.dist, install).await;
+        files.map_err(|error| Problem::new(format_args!("toolchain {install}"), error))
     }
 
-    /// A manifest as clients get it; `None` if upstream has none.
-    async fn manifest(&self, path: &str) -> Result<Option<Bytes>, String> {
-        let Some(resource) = dist::manifest(&self.dist, path) else {
-            return Err(format!("`{path}` cannot be a manifest"));
-        };
-        let body = match self.mode {
-            Mode::Check => match self.cache.peek(&resource).await {
-                Some(body) => body,
-                None => return Err(format!("{resource} is not stored")),
-            },
-            Mode::Fetch { refresh } => {
-                let demand = if refresh {
-                    Demand::Refresh
-                } else {
-                    Demand::Fresh
-                };
-                match ensure_with_retry(&self.cache, &resource, demand).await {
-                    Ok(had) => had.entry.unwrap_or_default(),
-                    Err(Error::Absent { .. }) => return Ok(None),
-                    Err(error) => return Err(error.with_hint()),
-                }
-            }
-        };
-        Ok(Some(resource.client_view(&body).unwrap_or(body)))
-    }
-
-    /// Makes sure that one archive is there, or looks whether it would have to be fetched.
+    /// Stores one archive or, in a dry run, looks whether it is stored.
     ///
     /// # Errors
-    /// Why it cannot be had.
-    pub(crate) async fn archive(&self, file: &DistFile) -> Result<Obtained, Problem> {
-        let problem = |why: String| Problem {
-            what: format!("component `{}` for {}", file.package, file.target),
-            why,
-        };
-        let Some(sum) = Sha256::parse(&file.sha256) else {
-            return Err(problem("has no usable hash in the manifest".to_owned()));
-        };
-        let Some(archive) = dist::archive(&self.dist, &file.url, sum) else {
-            return Err(problem(format!(
-                "the manifest sends rustup past larder, to {}",
-                file.url
-            )));
-        };
-        match self.mode {
-            Mode::Check => {
-                let is_held = matches!(self.store.contains(vec![sum]).await.as_deref(), Ok([true]));
-                Ok(Obtained {
-                    fetched: Some(!is_held),
-                    bytes: 0,
-                })
-            }
-            Mode::Fetch { .. } => self.fetch(&archive).await.map_err(&problem),
+    /// If larder cannot serve it.
+    pub(super) async fn archive(&self, file: &DistFile) -> Result<Obtained, Problem> {
+        if self.mode == WarmMode::Check {
+            return self
+                .inventory
+                .has_archive(file)
+                .await
+                .map(Obtained::checked);
         }
+        let problem = |why: String| Problem::new(release::archive_title(file), why);
+        let archive = release::archive(&self.upstreams.dist, file);
+        let archive = archive.map_err(|error| problem(error.to_string()))?;
+        let ensured = ensure_with_retry(&self.cache, &archive.resource, Demand::Stored).await;
+        let ensured = ensured.map_err(|error| problem(error.with_hint()))?;
+        Ok(Obtained::ensured(&ensured))
     }
 
-    /// Whether an archive that was had so is stored now.
-    pub(crate) fn has(&self, had: Obtained) -> bool {
-        self.mode != Mode::Check || had.fetched == Some(false)
+    /// Tells if an archive with this result is stored now.
+    pub(super) fn is_stored(&self, archive: Obtained) -> bool {
+        self.mode != WarmMode::Check || archive.fetched == Some(false)
     }
 
-    async fn fetch(&self, resource: &Resource) -> Result<Obtained, String> {
-        match ensure_with_retry(&self.cache, resource, Demand::Stored).await {
-            Ok(had) => {
-                let is_new = had.outcome != Outcome::Hit;
-                Ok(Obtained {
-                    fetched: Some(is_new),
-                    bytes: if is_new { had.bytes } else { 0 },
-                })
-            }
-            Err(error) => Err(error.with_hint()),
-        }
-    }
-
-    /// What rustup asks for beside archives: at the end of each install, and, if `bootstrap` is set, to install itself on these hosts.
-    pub(crate) async fn extras(&self, hosts: &[String], bootstrap: bool) -> Vec<Problem> {
-        let mut wanted = vec![dist::release(&self.dist)];
-        if bootstrap {
-            wanted.push(dist::script(&self.dist));
-            wanted.extend(
-                hosts
-                    .iter()
-                    .filter_map(|host| dist::installer(&self.dist, host)),
-            );
-        }
-        let mut missing = Vec::new();
-        for resource in wanted {
-            let had = match self.mode {
-                Mode::Check => self
-                    .cache
-                    .ensure(&resource, Demand::Stored)
-                    .await
-                    .map_err(|_| "is not stored".to_owned()),
-                Mode::Fetch { .. } => ensure_with_retry(&self.cache, &resource, Demand::Fresh)
-                    .await
-                    .map_err(|error| error.with_hint()),
-            };
-            if let Err(why) = had {
-                missing.push(Problem {
-                    what: resource.to_string(),
-                    why,
-                });
+    /// Stores the files that rustup asks for besides manifests and archives; returns those that failed.
+    pub(super) async fn rustup_files(&self, files: &[Resource]) -> Vec<Problem> {
+        let mut failed = Vec::new();
+        for file in files {
+            if let Err(error) = ensure_with_retry(&self.cache, file, Demand::Fresh).await {
+                failed.push(Problem::new(file, error.with_hint()));
             }
         }
-        missing
+        failed
     }
 
-    /// The standard library's lock file, from the stored archive of its sources.
+    /// The packages that the standard library is built from, by its stored sources.
     ///
     /// # Errors
-    /// Why there is none.
-    pub(crate) async fn library_lock(&self, file: &DistFile) -> Result<Vec<u8>, Problem> {
-        let problem = |why: String| Problem {
-            what: "the standard library's lock file in `rust-src`".to_owned(),
-            why,
-        };
-        let sum = Sha256::parse(&file.sha256);
-        let sum = sum.ok_or_else(|| problem("has no usable hash".to_owned()))?;
-        let blob = self.store.blob(sum).await;
-        let blob = blob
-            .map_err(|error| problem(error.to_string()))?
-            .filter(|blob| blob.len <= MAX_SOURCES_PACKED_BYTES)
-            .ok_or_else(|| problem("is not stored, or far too large".to_owned()))?;
-        let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
-        let packed = blob.bytes.read_at(0, len).await;
-        let packed = packed.map_err(|error| problem(error.to_string()))?;
-        let lock = tokio::task::spawn_blocking(move || unpack_lock(&packed)).await;
-        match lock {
-            Ok(Ok(Some(lock))) => Ok(lock),
-            Ok(Ok(None)) => Err(problem("is not in the archive".to_owned())),
-            Ok(Err(error)) => Err(problem(format!("cannot be unpacked: {error}"))),
-            Err(died) => Err(problem(died.to_string())),
-        }
+    /// If these have no lock file.
+    pub(super) async fn library_packages(&self, file: &DistFile) -> Result<PackageSet, Problem> {
+        library::packages(&self.store, file, &self.upstreams.registries).await
     }
 }
 
-/// The files of an install by this manifest, and the manifest's own day. A manifest is a megabyte: not for the async threads.
-async fn files(
-    manifest: Bytes,
-    install: &Install,
-) -> (Result<Vec<DistFile>, ManifestError>, Option<String>) {
-    let install = install.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let text = String::from_utf8_lossy(&manifest);
-        let files = toolchain::files(
-            &text,
-            &install.host,
-            &install.profile,
-            &install.components,
-            &install.targets,
-        );
-        (files, toolchain::date(&text).ok())
-    });
-    read.await
-        .unwrap_or_else(|_| (Err(ManifestError::Unavailable(Vec::new())), None))
-}
-
-/// Finds the standard library's lock file in an archive of its sources; it moved in 2024.
-fn unpack_lock(packed: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    const ENDINGS: [&str; 2] = [
-        "/lib/rustlib/src/rust/library/Cargo.lock",
-        "/lib/rustlib/src/rust/Cargo.lock",
-    ];
-    let unpacked: Box<dyn Read> = match packed {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-        [0xfd, b'7', b'z', ..] => Box::new(lzma_rust2::XzReader::new(packed, true)),
-        _ => return Err(io::Error::other("it is neither gzip nor xz")),
-    };
-    let mut archive = tar::Archive::new(unpacked.take(MAX_SOURCES_UNPACKED_BYTES));
-    for file in archive.entries()? {
-        let mut file = file?;
-        let path = file.path()?.to_string_lossy().into_owned();
-        if ENDINGS.iter().any(|ending| path.ends_with(ending)) {
-            let mut text = Vec::new();
-            file.read_to_end(&mut text)?;
-            return Ok(Some(text));
+impl ManifestSource for ToolchainFetcher {
+    async fn manifest(&self, manifest: &Resource) -> Result<Option<Bytes>, ReleaseError> {
+        let demand = match self.mode {
+            WarmMode::Check => return self.inventory.manifest(manifest).await,
+            WarmMode::Fetch { refresh: true } => Demand::Refresh,
+            WarmMode::Fetch { refresh: false } => Demand::Fresh,
+        };
+        match ensure_with_retry(&self.cache, manifest, demand).await {
+            Ok(ensured) => Ok(Some(ensured.entry.unwrap_or_default())),
+            Err(Error::Absent { .. }) => Ok(None),
+            Err(error) => Err(ReleaseError::Fetch(error)),
         }
     }
-    Ok(None)
 }

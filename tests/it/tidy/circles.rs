@@ -18,15 +18,10 @@ const KNOWN: &[&str] = &[
     "src/cache/mod.rs",
     "src/cache/ranges.rs",
     "src/cache/write_behind/mod.rs",
-    "src/lockfile/entry.rs",
-    "src/lockfile/mod.rs",
-    "src/lockfile/raw.rs",
     "src/store/read.rs",
     "src/store/spool.rs",
     "src/upstream/failure.rs",
     "src/upstream/origins.rs",
-    "src/warm/mod.rs",
-    "src/warm/toolchains.rs",
 ];
 
 /// Edges between files with the first place that causes each: `from -> to -> "line 12: Name"`.

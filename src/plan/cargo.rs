@@ -1,0 +1,102 @@
+//! The part of a plan that only the user's own cargo can work out.
+//!
+//! Two questions need cargo: which lock file a project without one would get, and which packages a target needs.
+//! Cargo resolves against a registry, so the caller starts a larder on a loopback port first; [`Scratch`] tells cargo
+//! its address.
+
+use std::collections::BTreeSet;
+
+use super::{PackageSet, Plan, Problem, ProjectPlan};
+use crate::{error::chain, resource::Registries, scratch::Scratch};
+
+impl Plan {
+    /// Tells if cargo must complete this plan: a project has no lock file, or `targets` select among its packages.
+    pub fn needs_cargo(&self, targets: &[String]) -> bool {
+        let has_targets = !targets.is_empty() && !self.projects.is_empty();
+        has_targets || self.projects.iter().any(|project| project.lock.is_none())
+    }
+
+    /// Makes lock files in a scratch folder for projects without one, then excludes the crates that none of `targets`
+    /// needs. Without targets, nothing is excluded.
+    ///
+    /// Needs are united over all projects. A project of which cargo cannot say what it needs excludes nothing.
+    pub async fn ask_cargo(
+        &mut self,
+        scratch: &Scratch,
+        targets: &[String],
+        registries: &Registries,
+    ) {
+        let mut needed = BTreeSet::new();
+        for project in &mut self.projects {
+            match project.needed(scratch, targets, registries).await {
+                Some(packages) => needed.extend(packages),
+                None => needed.extend(project.packages.ids()),
+            }
+        }
+        if !targets.is_empty() {
+            for project in &mut self.projects {
+                project.packages.exclude_all_but(&needed);
+            }
+        }
+    }
+
+    /// Lists projects without lock file as skipped, for a dry run, which must not start cargo.
+    pub fn skip_unlocked(&mut self) {
+        let why = "has no Cargo.lock; without --dry-run, one is made in a scratch folder";
+        for project in &mut self.projects {
+            if project.lock.is_none() {
+                let problem = Problem::new(project.folder.display(), why);
+                project.packages.skipped.push(problem);
+            }
+        }
+    }
+}
+
+impl ProjectPlan {
+    /// The packages that `targets` need, as (name, version); `None` if cargo cannot say. Fills in the packages of a
+    /// project without lock file.
+    async fn needed(
+        &mut self,
+        scratch: &Scratch,
+        targets: &[String],
+        registries: &Registries,
+    ) -> Option<BTreeSet<(String, String)>> {
+        let lock_text = match &self.lock {
+            // A file that cannot be read is a problem of the plan already.
+            Some(lock) => tokio::fs::read_to_string(lock).await.ok()?,
+            None => self.make_lock(scratch, registries).await?,
+        };
+        let mut needed = Some(BTreeSet::new());
+        for target in targets {
+            match scratch.needed_for(&self.folder, &lock_text, target).await {
+                Ok(packages) => {
+                    if let Some(needed) = &mut needed {
+                        needed.extend(packages);
+                    }
+                }
+                Err(error) => {
+                    let folder = self.folder.display();
+                    self.packages.fail(folder, chain(&error));
+                    needed = None;
+                }
+            }
+        }
+        needed
+    }
+
+    async fn make_lock(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
+        let text = match scratch.make_lock(&self.folder).await {
+            Ok(text) => text,
+            Err(error) => {
+                self.packages.fail(self.folder.display(), chain(&error));
+                return None;
+            }
+        };
+        let name = self.folder.join("Cargo.lock").display().to_string();
+        match PackageSet::parse(&name, text.as_bytes(), registries) {
+            Ok(packages) => self.packages = packages,
+            Err(error) => self.packages.fail(name, error),
+        }
+        Some(text)
+    }
+}

@@ -1,0 +1,128 @@
+//! From a lock file to the crates of configured registries that it names.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt, fs,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{PlanError, Problem};
+use crate::{
+    lockfile::{self, LockedPackage, PackageSource, canonical_index},
+    resource::{Registries, Registry},
+    store::PinnedCrate,
+};
+
+/// The packages that one lock file names.
+#[derive(Debug, Default)]
+pub struct PackageSet {
+    /// Crates of configured registries, sorted and distinct.
+    pub packages: Vec<PinnedCrate>,
+    /// Packages that larder does not cover: from git or from a registry that is not configured.
+    pub skipped: Vec<Problem>,
+    /// Entries that cannot be right, or the whole file.
+    pub failed: Vec<Problem>,
+}
+
+impl PackageSet {
+    /// Reads a lock file from disk.
+    ///
+    /// # Errors
+    /// If the file as a whole cannot be used.
+    pub(super) fn read(lock: &Path, registries: &Registries) -> Result<Self, PlanError> {
+        let text = fs::read(lock).map_err(PlanError::Read)?;
+        Self::parse(&lock.display().to_string(), &text, registries)
+    }
+
+    /// Parses the text of a lock file; `name` stands for the file in problems.
+    ///
+    /// # Errors
+    /// If the file as a whole cannot be used. A single bad entry is listed in [`PackageSet::failed`].
+    pub(super) fn parse(
+        name: &str,
+        text: &[u8],
+        registries: &Registries,
+    ) -> Result<Self, PlanError> {
+        let text = std::str::from_utf8(text).map_err(|_| PlanError::NotUtf8)?;
+        let lockfile = lockfile::parse(text)?;
+        let mut set = Self::default();
+        for invalid in &lockfile.invalid {
+            set.fail(name, invalid);
+        }
+        for package in lockfile.packages {
+            set.add(package, registries);
+        }
+        Ok(set)
+    }
+
+    fn add(&mut self, package: LockedPackage, registries: &Registries) {
+        let title = format!("{} {}", package.name, package.version);
+        let registry = match &package.source {
+            PackageSource::Local => return,
+            PackageSource::CratesIo => registries.crates_io(),
+            PackageSource::Registry(index) => match configured(index, registries) {
+                Some(registry) => registry,
+                None => {
+                    let why = format!(
+                        "comes from {index}, which is not configured here; add it as `[registry.NAME]`"
+                    );
+                    return self.skipped.push(Problem::new(title, why));
+                }
+            },
+            PackageSource::Git(url) => {
+                let why = format!("comes from git ({url}), which larder does not hold");
+                return self.skipped.push(Problem::new(title, why));
+            }
+        };
+        self.packages.push(PinnedCrate {
+            registry: registry.name().to_owned(),
+            name: package.name,
+            version: package.version.to_string(),
+            checksum: package.checksum,
+            is_excluded: false,
+        });
+    }
+
+    /// Records a failure.
+    pub(super) fn fail(&mut self, what: impl fmt::Display, why: impl fmt::Display) {
+        self.failed.push(Problem::new(what, why));
+    }
+
+    /// Name and version of every package.
+    pub(super) fn ids(&self) -> impl Iterator<Item = (String, String)> {
+        let packages = self.packages.iter();
+        packages.map(|package| (package.name.clone(), package.version.clone()))
+    }
+
+    /// Excludes the crates of all packages but `needed`, given as (name, version). Their index entries stay in the
+    /// plan, since cargo reads them whatever the target.
+    pub(super) fn exclude_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
+        for package in &mut self.packages {
+            let id = (package.name.clone(), package.version.clone());
+            package.is_excluded = !needed.contains(&id);
+        }
+    }
+
+    /// Excludes the crates that an earlier plan excluded in the same version.
+    pub(super) fn exclude_as_in(&mut self, earlier: &[PinnedCrate]) {
+        let id = |package: &PinnedCrate| {
+            let (registry, name) = (package.registry.clone(), package.name.clone());
+            (registry, name, package.version.clone())
+        };
+        let earlier = earlier.iter().filter(|package| package.is_excluded);
+        let excluded: HashSet<_> = earlier.map(id).collect();
+        for package in &mut self.packages {
+            package.is_excluded = excluded.contains(&id(package));
+        }
+    }
+}
+
+/// The configured registry with this canonical index.
+fn configured<'a>(index: &str, registries: &'a Registries) -> Option<&'a Arc<Registry>> {
+    let mut registries = registries.iter();
+    registries.find(|registry| {
+        let own = canonical_index(&format!("sparse+{}", registry.index()));
+        own.as_deref() == Some(index)
+    })
+}

@@ -1,0 +1,71 @@
+//! The one way in which tasks fetch: `Cache::ensure`, with retries during an outage.
+
+use std::time::Duration;
+
+use crate::{
+    cache::{Cache, Demand, Ensured, Outcome},
+    error::Error,
+    resource::Resource,
+};
+
+/// Length of an outage that is waited out before missing resources count as failed.
+const OUTAGE_GRACE: Duration = Duration::from_secs(10);
+/// Time between two tries during an outage.
+const OUTAGE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Fetch, or only look at what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmMode {
+    /// Fetches missing resources.
+    Fetch {
+        /// Also revalidates stored index entries and manifests, however fresh they are.
+        refresh: bool,
+    },
+    /// Dry run: counts missing resources, fetches and writes nothing.
+    Check,
+}
+
+/// The result of one package or archive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Obtained {
+    /// True if the file was fetched or, in a dry run, would be. `None` if only a package's index entry is needed.
+    pub(super) fetched: Option<bool>,
+    /// Bytes fetched.
+    pub(super) bytes: u64,
+}
+
+impl Obtained {
+    /// The result of a dry run.
+    pub(super) fn checked(is_stored: bool) -> Self {
+        Self {
+            fetched: Some(!is_stored),
+            bytes: 0,
+        }
+    }
+
+    /// The result of a fetch.
+    pub(super) fn ensured(ensured: &Ensured) -> Self {
+        let is_new = ensured.outcome != Outcome::Hit;
+        Self {
+            fetched: Some(is_new),
+            bytes: if is_new { ensured.bytes } else { 0 },
+        }
+    }
+}
+
+/// Like [`Cache::ensure`], but retries for [`OUTAGE_GRACE`] while upstream is down. The circuit breaker fails a
+/// client's request at once; a warm run gains nothing from that.
+pub(super) async fn ensure_with_retry(
+    cache: &Cache,
+    resource: &Resource,
+    demand: Demand,
+) -> Result<Ensured, Error> {
+    loop {
+        match cache.ensure(resource, demand).await {
+            Err(Error::Down { since, .. }) if since < OUTAGE_GRACE => {
+                tokio::time::sleep(OUTAGE_RETRY_INTERVAL).await;
+            }
+            ensured => return ensured,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The report and the progress of a run.
+
+use serde::Serialize;
+
+use super::fetch::Obtained;
+use crate::plan::Problem;
+
+/// The result of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct WarmReport {
+    /// Projects in the plan.
+    pub projects: usize,
+    /// Distinct packages of configured registries.
+    pub packages: usize,
+    /// Crates that were fetched; in a dry run, that would be.
+    pub fetched: usize,
+    /// Crates that were stored already.
+    pub cached: usize,
+    /// Distinct toolchains.
+    pub toolchains: usize,
+    /// Archives of these toolchains.
+    pub components: usize,
+    /// Archives that were fetched; in a dry run, that would be.
+    pub components_fetched: usize,
+    /// Archives that were stored already.
+    pub components_cached: usize,
+    /// Bytes fetched: crates, index entries and archives.
+    pub bytes: u64,
+    /// Duration of the run in seconds.
+    pub seconds: f64,
+    /// Resources that could not be stored, and files that could not be read.
+    pub failed: Vec<Problem>,
+    /// Packages and toolchains that larder does not cover.
+    pub skipped: Vec<Problem>,
+}
+
+/// Progress of a run, for display.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WarmProgress {
+    /// Tasks known so far; 0 during planning.
+    pub total: usize,
+    /// Tasks that ended.
+    pub done: usize,
+    /// Bytes fetched.
+    pub bytes: u64,
+}
+
+impl WarmReport {
+    /// Counts a package.
+    pub(super) fn count_package(&mut self, package: Obtained) {
+        self.bytes += package.bytes;
+        match package.fetched {
+            Some(true) => self.fetched += 1,
+            Some(false) => self.cached += 1,
+            None => {}
+        }
+    }
+
+    /// Counts an archive of a toolchain.
+    pub(super) fn count_archive(&mut self, archive: Obtained) {
+        self.bytes += archive.bytes;
+        match archive.fetched {
+            Some(true) => self.components_fetched += 1,
+            Some(false) | None => self.components_cached += 1,
+        }
+    }
+}
