@@ -279,7 +279,10 @@ impl Cache {
             Some(_) => SystemTime::UNIX_EPOCH,
             None => now - window,
         };
-        let due = resource.invalidates(old.map(|old| &*old.body), &new.body, after, now);
+        let Some(dependencies) = resource.dependencies() else {
+            return;
+        };
+        let due = dependencies.invalidates(old.map(|old| &*old.body), &new.body, after, now);
         if due.is_empty() {
             return;
         }
@@ -435,9 +438,12 @@ impl Cache {
         }
         decoder.finish(url, &mut take)?;
         let body = Bytes::from(body);
-        resource
-            .validate(&body)
-            .map_err(|why| FailureKind::Unrecognised { why }.at(url))?;
+        resource.validate(&body).map_err(|why| {
+            FailureKind::Unrecognised {
+                why: why.to_string(),
+            }
+            .at(url)
+        })?;
         Ok(Fetched::Body(Entry::new(
             body,
             incoming.validators,
@@ -701,7 +707,8 @@ impl Cache {
             Source::NamedBy(naming) => naming,
         };
         let named = Box::pin(self.ensure_entry(&naming, demand)).await?;
-        let url = resource
+        let located = resource.located().ok_or_else(|| self.abandoned(resource))?;
+        let url = located
             .locate(&named)
             .map_err(|why| match naming.source() {
                 Source::At(url) => Error::Upstream {

@@ -43,7 +43,7 @@ use crate::{
     clock::now,
     error::{Error, chain},
     hash::{Hasher, Sha256},
-    resource::{Freshness, Half, Key, Location, Resource, Source},
+    resource::{Freshness, Half, Key, Location, Resource, Source, Unlisted},
     store::{Blob, CHUNK_BYTES, Checked, Entry, Store, StoreError},
     upstream::{Origin, Upstream},
 };
@@ -383,7 +383,11 @@ impl Cache {
                 }
                 listed => listed?,
             };
-            match resource.resolve(&entry.body) {
+            match resource
+                .listed()
+                .ok_or(Unlisted)
+                .and_then(|listed| listed.resolve(&entry.body))
+            {
                 Ok(complete) => {
                     let location = StoreLocation::of(complete.location())
                         .map_err(|_| self.abandoned(resource))?;
@@ -414,12 +418,13 @@ impl Cache {
         &self,
         resource: &Resource,
     ) -> Option<(Resource, Sha256, Option<Sha256>)> {
-        let pairs = resource.listings();
+        let listed = resource.listed()?;
+        let pairs = listed.listings();
         if pairs.is_empty() {
             return None;
         }
         let complete = |body: &[u8]| {
-            let complete = resource.resolve(body).ok()?;
+            let complete = listed.resolve(body).ok()?;
             match complete.location() {
                 Location::Blob(sum) => Some((complete, sum)),
                 Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
@@ -445,14 +450,15 @@ impl Cache {
         &self,
         resource: &Resource,
     ) -> Option<(Resource, StoreLocation, Option<Sha256>)> {
-        let pair = resource.listings().pop()?;
+        let listed = resource.listed()?;
+        let pair = listed.listings().pop()?;
         let Location::Pair(key, _) = pair.location() else {
             return None;
         };
         let fetched = self
             .entry(&pair, key, Demand::Stored, Until::Verified)
             .await;
-        let complete = resource.resolve(&fetched.ok()?.1.body).ok()?;
+        let complete = listed.resolve(&fetched.ok()?.1.body).ok()?;
         match complete.location() {
             Location::Blob(sum) => Some((complete, StoreLocation::Blob(sum), None)),
             Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
@@ -479,17 +485,18 @@ impl Cache {
         let mut body = entry.body;
         if self.0.options.offline_view
             && !self.0.breakers.is_all_well()
+            && let Some(views) = resource.views()
             && let Source::At(url) = resource.source()
             && self.0.breakers.is_settled_in(&url, now())
         {
-            let offered = resource.checksums(&body);
+            let offered = views.checksums(&body);
             match self.0.store.contains(offered.clone()).await {
                 Ok(held) => {
                     let held = offered
                         .into_iter()
                         .zip(held)
                         .filter_map(|(sum, is_held)| is_held.then_some(sum));
-                    body = resource.offline_view(body, &held.collect());
+                    body = views.offline_view(body, &held.collect());
                     sum = Sha256::of(&body);
                 }
                 Err(error) => {
@@ -529,7 +536,8 @@ impl Cache {
                 (outcome, self.serve_checksum(key, entry).await)
             }
         };
-        let body = resource.client_view(&entry.body);
+        let views = resource.views();
+        let body = views.and_then(|views| views.client_view(&entry.body));
         let body = match half {
             Half::Body => body.unwrap_or(entry.body),
             Half::Sidecar => {

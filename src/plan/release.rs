@@ -99,7 +99,9 @@ pub(crate) async fn resolve(
         };
         let date = match source.manifest(&manifest).await? {
             Some(body) => {
-                let body = manifest.client_view(&body).unwrap_or(body);
+                let views = manifest.views();
+                let view = views.and_then(|views| views.client_view(&body));
+                let body = view.unwrap_or(body);
                 match read_manifest(body, install).await? {
                     (Ok(files), _) => return Ok(files),
                     (Err(error @ ManifestError::Unavailable(_)), date)

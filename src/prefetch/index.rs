@@ -57,7 +57,10 @@ impl IndexPrefetch {
         if self.shared.last_client.lock().elapsed() > PREFETCH_LIFETIME {
             return;
         }
-        for hint in resource.prefetch_hints(body) {
+        let Some(dependencies) = resource.dependencies() else {
+            return;
+        };
+        for hint in dependencies.prefetch_hints(body) {
             let Location::Entry(key) = hint.resource.location() else {
                 continue;
             };

@@ -1,14 +1,14 @@
-//! Keys of entries.
+//! [`Key`]: the name under which the store has an entry.
 
 use std::fmt;
 
-/// The name an entry is stored under: a relative path of harmless segments. Stable across releases, since changing it
-/// orphans every stored copy.
+/// The name of a stored entry: a relative path whose segments are safe as file names. It must not change between
+/// releases, because a changed key orphans every stored copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
 impl Key {
-    /// Joins segments that were validated by the kind which calls this.
+    /// Joins segments that the calling kind has validated.
     pub(super) fn new(segments: &[&str]) -> Self {
         debug_assert!(
             segments
@@ -19,7 +19,7 @@ impl Key {
                         && !segment.starts_with('.')
                         && !segment.contains(['\\', '\0'])
                 }),
-            "a key is made of harmless segments: {segments:?}"
+            "a key consists of safe segments: {segments:?}"
         );
         Self(segments.join("/"))
     }

@@ -1,12 +1,47 @@
-//! What larder can be asked for: kinds as data, each naming its things and stating its policy. Pure: no I/O, no clock,
-//! no HTTP; the cache acts on what is said here and never asks which kind it holds.
+//! Resources: everything that cargo and rustup can ask larder for.
+//!
+//! A [`Resource`] is one nameable thing, for example the index entry of `serde`. Its *kind* is a type that implements
+//! [`Kind`]. A kind is data: it says where a resource is stored, where upstream has it, how long a copy stays fresh, and
+//! how to recognise a valid body. The cache acts on these answers and never asks which kind it handles, so a new kind is
+//! a new file here and a new path in `server::route`.
+//!
+//! ```text
+//!                      GET path ──> server::route ──> Resource
+//!                                                        │
+//!    where stored?      which rules?       where upstream?       valid?           more, for some kinds
+//!    Kind::location     Kind::policy       Kind::source          Kind::validate   Kind::listed, ::located,
+//!    ─> Location        ─> Policy          ─> Source             ─> InvalidBody   ::dependencies, ::views, ::profiles
+//! ```
+//!
+//! | kind | stored as | fresh for | address | optional traits |
+//! |---|---|---|---|---|
+//! | [`RegistryConfig`] | entry | a day | index + `config.json` | |
+//! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
+//! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
+//! | channel manifest | pair with its sidecar | always if dated, else `max-age` | dist server | [`Views`], [`Profiles`] |
+//! | sidecar | entry | as its file | dist server or update root | |
+//! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
+//! | `release-stable.toml` | entry | `max-age` | update root | |
+//! | `rustup-init.sh` | entry | `max-age` | update root | |
+//!
+//! **Entry, pair, blob.** An entry is a small record with its body, stored under a [`Key`]. A pair is an entry that
+//! holds a file and its `.sha256` sidecar, always of one generation. A blob is a body that is stored under its own hash,
+//! which is also its proof. A request for a blob often lacks the hash: then [`Location::ListedIn`] names the resource
+//! whose body lists it, and [`Listed::resolve`] reads that body.
+//!
+//! **Optional traits.** Most kinds need nothing but [`Kind`]. The rest is in small traits that a kind implements and
+//! announces through an accessor, for example [`Kind::dependencies`].
+//!
+//! This module is pure: no input or output, no clock, no HTTP.
 
 pub mod dist;
+mod error;
 mod key;
+mod policy;
 pub mod registry;
 mod upstreams;
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration, time::SystemTime};
+use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use url::Url;
@@ -14,174 +49,168 @@ use url::Url;
 use crate::hash::Sha256;
 
 pub use dist::Dist;
+pub use error::{InvalidBody, LocateError, TemplateError, TemplateProblem, Unlisted};
 pub use key::Key;
+pub use policy::{Audience, Freshness, Policy};
 pub use registry::{CrateFile, IndexEntry, Registries, Registry, RegistryConfig};
 pub use upstreams::Upstreams;
 
 /// One nameable thing of some kind. Cheap to clone.
 pub type Resource = Arc<dyn Kind>;
 
-/// One kind of thing a client can ask for. `Display` names it for people: ``index entry of `serde` ``.
+/// One kind of resource. `Display` names the resource in messages: ``index entry of `serde` ``.
 pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
-    /// Where the store keeps it.
+    /// Where the store has it.
     fn location(&self) -> Location;
 
-    /// How the cache must treat it.
+    /// The rules for its copies.
     fn policy(&self) -> Policy;
 
-    /// Where upstream keeps it.
+    /// Where upstream has it.
     fn source(&self) -> Source;
 
-    /// Names this resource in full, given the body of the resource that [`Location::ListedIn`] pointed at.
+    /// Checks that `body` can be this resource. Upstream offers no hash for most entries, so this check is what rejects
+    /// a login page or half a file.
     ///
     /// # Errors
-    /// [`Unlisted`] if the listing does not mention it.
-    fn resolve(&self, _listing: &[u8]) -> Result<Resource, Unlisted> {
-        Err(Unlisted)
-    }
-
-    /// Pairs whose bodies [`Kind::resolve`] reads as well as the listing's, the likeliest first. Others may be as good; these
-    /// can be told from the name alone. The last one lists it for ever, if upstream has it.
-    fn listings(&self) -> Vec<Resource> {
-        Vec::new()
-    }
-
-    /// The address, given the body of the resource that [`Source::NamedBy`] pointed at.
-    ///
-    /// # Errors
-    /// A sentence on why that body names no address.
-    fn locate(&self, _naming: &[u8]) -> Result<Url, String> {
-        Err("this kind of thing has a fixed address".to_owned())
-    }
-
-    /// Whether `body` can be what was asked for. This is what keeps a login page or half a file out of the store
-    /// where upstream offers no hash.
-    ///
-    /// # Errors
-    /// A phrase on what is wrong with it, fit to follow "the answer".
-    fn validate(&self, _body: &[u8]) -> Result<(), String> {
+    /// [`InvalidBody`], a phrase that fits after "the answer".
+    fn validate(&self, _body: &[u8]) -> Result<(), InvalidBody> {
         Ok(())
     }
 
-    /// Entries that must have been checked after the moment beside them to be consistent with `new`, which is about to
-    /// replace `old`, as far as that moment lies after `_after`.
+    /// For kinds whose hash other resources list. Every kind with [`Location::ListedIn`] has this.
+    fn listed(&self) -> Option<&dyn Listed> {
+        None
+    }
+
+    /// For kinds whose address another resource names. Every kind with [`Source::NamedBy`] has this.
+    fn located(&self) -> Option<&dyn Located> {
+        None
+    }
+
+    /// For kinds whose body names other resources that a client needs next.
+    fn dependencies(&self) -> Option<&dyn Dependencies> {
+        None
+    }
+
+    /// For kinds of which clients may get another body than the stored one.
+    fn views(&self) -> Option<&dyn Views> {
+        None
+    }
+
+    /// For kinds whose body lists the downloads of whole installs.
+    fn profiles(&self) -> Option<&dyn Profiles> {
+        None
+    }
+}
+
+/// A resource whose hash is listed in the body of others.
+pub trait Listed: Send + Sync {
+    /// The resource with its hash, as `listing` states it. `listing` is the body of the resource in
+    /// [`Location::ListedIn`] or of one of [`Listed::listings`].
+    ///
+    /// # Errors
+    /// [`Unlisted`] if the listing does not mention the resource.
+    fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted>;
+
+    /// Further resources that may list this one, the likeliest first; all are stored as pairs. They follow from the name
+    /// alone, so the result may be incomplete. The last one lists the resource permanently, if upstream has it.
+    fn listings(&self) -> Vec<Resource> {
+        Vec::new()
+    }
+}
+
+/// A resource whose address is named in the body of another.
+pub trait Located: Send + Sync {
+    /// The address, given the body of the resource in [`Source::NamedBy`].
+    ///
+    /// # Errors
+    /// The body names no usable address.
+    fn locate(&self, naming: &[u8]) -> Result<Url, LocateError>;
+}
+
+/// A resource whose body names resources that clients need together with it.
+pub trait Dependencies: Send + Sync {
+    /// The resources that the client will probably ask for next, given this body.
+    fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint>;
+
+    /// The entries that must be checked with upstream after the time beside them, or they do not fit `new`, which is
+    /// about to replace `old`. Only times later than `after` are reported, and none is later than `now`.
     fn invalidates(
         &self,
-        _old: Option<&[u8]>,
-        _new: &[u8],
-        _after: SystemTime,
-        _now: SystemTime,
-    ) -> Vec<(Key, SystemTime)> {
-        Vec::new()
-    }
+        old: Option<&[u8]>,
+        new: &[u8],
+        after: SystemTime,
+        now: SystemTime,
+    ) -> Vec<(Key, SystemTime)>;
+}
 
-    /// What whoever asked for this will most likely ask for next, given its body.
-    fn prefetch_hints(&self, _body: &[u8]) -> Vec<PrefetchHint> {
-        Vec::new()
-    }
-
-    /// What whoever was given this body may go on to ask for, `asked` among it: runs of blobs in the order in which they are
-    /// asked for, each with all that is in the one before it.
-    fn profile_downloads(&self, _body: &Bytes, _asked: Sha256) -> Vec<Vec<Resource>> {
-        Vec::new()
-    }
-
-    /// The body for clients, where it is not the stored one.
+/// A resource of which clients may get another body than the stored one.
+pub trait Views: Send + Sync {
+    /// The body for clients; `None` if it is the stored one.
     fn client_view(&self, _body: &Bytes) -> Option<Bytes> {
         None
     }
 
-    /// The blobs that `body` offers to clients.
+    /// The blobs that `body` offers to clients. [`Views::offline_view`] needs to know which of them are stored.
     fn checksums(&self, _body: &[u8]) -> Vec<Sha256> {
         Vec::new()
     }
 
-    /// The body for clients while upstream is out of reach and only the blobs in `stored` can be had.
+    /// The body for clients while upstream cannot be reached and only the blobs in `stored` are available.
     fn offline_view(&self, body: Bytes, _stored: &HashSet<Sha256>) -> Bytes {
         body
     }
 }
 
-/// What will be asked for next.
+/// A resource whose body lists the downloads of whole installs.
+pub trait Profiles: Send + Sync {
+    /// The downloads of each install profile that contains the blob `requested`, in the order in which the client
+    /// requests them. Smaller profiles come first, and each profile contains the one before it.
+    fn profile_downloads(&self, body: &Bytes, requested: Sha256) -> Vec<Vec<Resource>>;
+}
+
+/// A resource that a client will probably ask for next.
 #[derive(Clone, Debug)]
 pub struct PrefetchHint {
-    /// The thing, which knows for what it will be asked for, and so what it leads to in turn.
+    /// The resource. It remembers the version requirement that it is needed for, so its own hints are narrower.
     pub resource: Resource,
-    /// What sets it apart from other leads to the same thing that lead further to something else.
+    /// The version requirement as text. Two hints to one resource with different requirements choose different versions,
+    /// and so lead to different further hints.
     pub choice: String,
-    /// Whether that is likely enough to fetch it; if not, it is worth asking about only if it was asked for before.
+    /// `true`: fetch it even if it is not stored. `false`: only revalidate it if it is stored, because a stored copy
+    /// shows that some client needed it before.
     pub is_likely: bool,
 }
 
-/// The listing does not mention the resource.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unlisted;
-
-/// Where the store keeps a resource.
+/// Where the store has a resource.
 #[derive(Clone, Debug)]
 pub enum Location {
-    /// In an entry: a small record, body included, under a key.
+    /// An entry: a small record with its body, stored under this key.
     Entry(Key),
-    /// As one half of an entry that holds a file and its sidecar, always of one generation. Upstream keeps the sidecar at
-    /// the file's address with `.sha256` behind it, and the hash in it is the file's proof.
+    /// One half of an entry that stores a file and its sidecar, always of one generation. Upstream has the sidecar at the
+    /// file's address plus `.sha256`, and the hash in it verifies the file.
     Pair(Key, Half),
-    /// As a blob, named by its own hash, which is also its proof.
+    /// A blob, stored under its own hash, which also verifies it.
     Blob(Sha256),
-    /// Not known before this other resource has been read: then [`Kind::resolve`] tells.
+    /// Unknown until the body of this other resource has been read: see [`Listed::resolve`].
     ListedIn(Resource),
 }
 
-/// Which half of a pair is meant: a file, or the sidecar beside it that holds its hash.
+/// One half of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// The file.
     Body,
-    /// The sidecar.
+    /// The sidecar, which contains the file's hash.
     Sidecar,
 }
 
-/// Where upstream keeps a resource.
+/// Where upstream has a resource.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// At this address.
     At(Url),
-    /// At an address that the body of this other resource leads to, by [`Kind::locate`].
+    /// At an address that the body of this other resource names: see [`Located::locate`].
     NamedBy(Resource),
-}
-
-/// The rules that one kind is kept by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// How long a stored copy may be served unasked.
-    pub freshness: Freshness,
-    /// The largest body accepted from upstream, in bytes, after decoding.
-    pub max_bytes: u64,
-    /// How long upstream's word that there is no such thing is believed.
-    pub negative_ttl: Duration,
-    /// What clients are told that it is.
-    pub content_type: &'static str,
-    /// Whether to ask upstream for a compressed transfer. Bodies are stored decoded in any case.
-    pub compressible: bool,
-    /// Whose habits decide what a failure looks like.
-    pub audience: Audience,
-}
-
-/// The client that asks for a kind of thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// cargo.
-    Cargo,
-    /// rustup, or its script.
-    Rustup,
-}
-
-/// How long a stored copy may be served without asking upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// Its name fixes its bytes.
-    Forever,
-    /// This long, whatever upstream says.
-    For(Duration),
-    /// As long as upstream's `max-age` says, at most as long as the user's cap.
-    AsUpstreamSays,
 }

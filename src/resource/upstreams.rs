@@ -1,14 +1,14 @@
-//! The configured upstream servers.
+//! [`Upstreams`]: the configured servers that resources come from.
 
 use std::sync::Arc;
 
 use super::{Dist, Registries};
 
-/// Everything upstream that is configured.
+/// All configured upstream servers.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
-    /// The registries.
+    /// The registries that cargo's resources come from.
     pub registries: Registries,
-    /// rustup's trees.
+    /// The two trees that rustup's resources come from.
     pub dist: Arc<Dist>,
 }

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     hash::Sha256,
-    resource::{Half, Kind, Location, Policy, Resource, Source, Unlisted},
+    resource::{
+        Half, InvalidBody, Kind, Listed, Location, Policy, Profiles, Resource, Source, Unlisted,
+        Views,
+    },
     toolchain,
 };
 
@@ -79,22 +82,34 @@ impl Kind for ChannelManifest {
         Source::At(self.file.url())
     }
 
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
         // The sidecar's hash is the proof. Without this, an empty file with the hash of nothing would pass.
         if body.is_empty() {
-            Err("is empty".to_owned())
+            Err(InvalidBody::Empty)
         } else {
             Ok(())
         }
     }
 
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
+    }
+
+    fn profiles(&self) -> Option<&dyn Profiles> {
+        Some(self)
+    }
+}
+
+impl Views for ChannelManifest {
     fn client_view(&self, body: &Bytes) -> Option<Bytes> {
         match self.file.dist.format {
             ArchiveFormat::Upstream => None,
             ArchiveFormat::Gz => gzip_only(body),
         }
     }
+}
 
+impl Profiles for ChannelManifest {
     fn profile_downloads(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
         let Ok(text) = std::str::from_utf8(body) else {
             return Vec::new();
@@ -193,6 +208,12 @@ impl Kind for Archive {
         Source::At(self.file.url())
     }
 
+    fn listed(&self) -> Option<&dyn Listed> {
+        Some(self)
+    }
+}
+
+impl Listed for Archive {
     /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let in_manifest = || {

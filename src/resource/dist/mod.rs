@@ -18,7 +18,7 @@ use sidecar::Sidecar;
 pub use manifest::{archive, installer, manifest};
 pub use path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist};
 pub use release::release;
-pub use script::{script, script_for_client};
+pub use script::{ScriptError, script, script_for_client};
 
 /// Reads a path's segments: `dist/...` or `rustup/...`; `None` if they are no such path.
 pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
@@ -161,7 +161,11 @@ mod tests {
         let path = "dist/2026-04-16/cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz";
         let resource = parse(&dist(), &path.split('/').collect::<Vec<_>>()).unwrap();
         let sum = |listing: &str| {
-            let complete = resource.resolve(listing.as_bytes()).ok()?;
+            let complete = resource
+                .listed()
+                .unwrap()
+                .resolve(listing.as_bytes())
+                .ok()?;
             let Location::Blob(sum) = complete.location() else {
                 panic!("it is not complete: {complete:?}")
             };

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::path::{Dist, DistPath, rustup_policy};
-use crate::resource::{Freshness, Kind, Location, Policy, Resource, Source};
+use crate::resource::{Freshness, InvalidBody, Kind, Location, Policy, Resource, Source};
 
 /// What rustup asks for at the end of each install.
 pub fn release(dist: &Arc<Dist>) -> Resource {
@@ -41,13 +41,13 @@ impl Kind for RustupRelease {
         Source::At(self.file.url())
     }
 
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
-        let text = std::str::from_utf8(body).unwrap_or_default();
-        match toml::from_str::<toml::Table>(text) {
-            Ok(table) if table.contains_key("schema-version") && table.contains_key("version") => {
-                Ok(())
-            }
-            Ok(_) | Err(_) => Err("names no version of rustup".to_owned()),
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
+        let text = std::str::from_utf8(body).map_err(InvalidBody::ReleaseNotUtf8)?;
+        let table: toml::Table = toml::from_str(text).map_err(InvalidBody::ReleaseNotToml)?;
+        if table.contains_key("schema-version") && table.contains_key("version") {
+            Ok(())
+        } else {
+            Err(InvalidBody::ReleaseWithoutVersion)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::path::{Dist, DistPath, rustup_policy};
-use crate::resource::{Freshness, Kind, Location, Policy, Resource, Source};
+use crate::resource::{Freshness, InvalidBody, Kind, Location, Policy, Resource, Source};
 
 /// The script that installs rustup, as upstream has it.
 pub fn script(dist: &Arc<Dist>) -> Resource {
@@ -42,11 +42,11 @@ impl Kind for BootstrapScript {
         Source::At(self.file.url())
     }
 
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
         if body.starts_with(b"#!/") {
             Ok(())
         } else {
-            Err("is not a shell script".to_owned())
+            Err(InvalidBody::NotScript)
         }
     }
 }
@@ -58,20 +58,32 @@ const HTTPS_ONLY_OPTION: &str = "--proto '=https' ";
 /// How many such places there are.
 const HTTPS_ONLY_COUNT: usize = 2;
 
+/// An upstream script that larder cannot edit.
+#[derive(Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// Not text.
+    #[error("it is not UTF-8")]
+    NotUtf8(#[from] std::str::Utf8Error),
+    /// The option that forbids http occurs this often, not [`HTTPS_ONLY_COUNT`] times.
+    #[error("it insists on https in {0} places, and {HTTPS_ONLY_COUNT} were expected")]
+    HttpsOnlyCount(usize),
+    /// No second line to insert the variables before.
+    #[error("it has one line only")]
+    OneLine,
+}
+
 /// Upstream's script for a client that reached larder at `base` (ends in `/`): may speak http, and takes everything from
 /// here unless the caller's variables say otherwise.
 ///
 /// # Errors
 /// Upstream's text is not as expected, so that the edit would make a script that works by half.
-pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, String> {
-    let text = std::str::from_utf8(script).map_err(|_| "it is not UTF-8".to_owned())?;
+pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, ScriptError> {
+    let text = std::str::from_utf8(script)?;
     let places = text.matches(HTTPS_ONLY_OPTION).count();
     if places != HTTPS_ONLY_COUNT {
-        return Err(format!(
-            "it insists on https in {places} places, and {HTTPS_ONLY_COUNT} were expected"
-        ));
+        return Err(ScriptError::HttpsOnlyCount(places));
     }
-    let (interpreter, rest) = text.split_once('\n').ok_or("it has one line only")?;
+    let (interpreter, rest) = text.split_once('\n').ok_or(ScriptError::OneLine)?;
     let base = base.trim_end_matches('/');
     let edited = format!(
         "{interpreter}\n\

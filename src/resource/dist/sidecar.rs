@@ -5,7 +5,7 @@ use std::fmt;
 use super::path::{DistPath, freshness, rustup_policy};
 use crate::{
     hash::Sha256,
-    resource::{Kind, Location, Policy, Source},
+    resource::{InvalidBody, Kind, Location, Policy, Source},
 };
 
 /// The small file beside another that holds its hash.
@@ -33,10 +33,10 @@ impl Kind for Sidecar {
         Source::At(self.file.url())
     }
 
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
         sidecar_sha256(body)
             .map(|_| ())
-            .ok_or_else(|| "does not begin with a sha256".to_owned())
+            .ok_or(InvalidBody::NoSha256)
     }
 }
 

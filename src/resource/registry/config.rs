@@ -9,7 +9,10 @@ use url::{Position, Url};
 use super::{Registry, index_folder};
 use crate::{
     hash::Sha256,
-    resource::{Audience, Freshness, Key, Kind, Location, Policy, Resource, Source},
+    resource::{
+        Audience, Freshness, InvalidBody, Key, Kind, Location, Policy, Resource, Source,
+        TemplateError, TemplateProblem,
+    },
 };
 
 /// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`config_for_client`].
@@ -64,11 +67,11 @@ impl Kind for RegistryConfig {
         Source::At(self.registry.url_of("config.json"))
     }
 
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
-        match serde_json::from_slice::<ConfigFields<'_>>(body) {
-            Ok(config) => self.registry.check_download_template(&config.dl),
-            Err(_) => Err("is not a registry's config.json".to_owned()),
-        }
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
+        let config: ConfigFields<'_> =
+            serde_json::from_slice(body).map_err(InvalidBody::NotConfig)?;
+        self.registry.check_download_template(&config.dl)?;
+        Ok(())
     }
 }
 
@@ -90,34 +93,24 @@ pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
 impl Registry {
     /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
     /// all crates, since the name of a crate is no reason to speak to a stranger.
-    pub(super) fn check_download_template(&self, template: &str) -> Result<(), String> {
-        let example = |name, version, sum: &[u8]| {
-            Url::parse(&fill_template(
-                template,
-                name,
-                version,
-                Some(Sha256::of(sum)),
-            ))
+    pub(super) fn check_download_template(&self, template: &str) -> Result<(), TemplateError> {
+        let refused = |reason| TemplateError {
+            template: template.to_owned(),
+            reason,
         };
-        let unusable = |why: &str| {
-            format!(
-                "names the unusable download address `{}`: {why}",
-                template.escape_debug()
-            )
+        let example = |name, version, sum: &[u8]| {
+            let url = fill_template(template, name, version, Some(Sha256::of(sum)));
+            Url::parse(&url).map_err(|cause| refused(TemplateProblem::NotUrl(cause)))
         };
         // Two values for every marker.
-        let (Ok(one), Ok(other)) = (example("aa", "0.0.0", b"1"), example("bbb", "1.1.1", b"2"))
-        else {
-            return Err(unusable("it is no address"));
-        };
+        let one = example("aa", "0.0.0", b"1")?;
+        let other = example("bbb", "1.1.1", b"2")?;
         if one[..Position::BeforePath] != other[..Position::BeforePath] {
-            Err(unusable(
-                "a marker stands before the path, where the host is",
-            ))
+            Err(refused(TemplateProblem::MarkerBeforePath))
         } else if !matches!(one.scheme(), "http" | "https") {
-            Err(unusable("it is neither http nor https"))
+            Err(refused(TemplateProblem::NotHttp))
         } else if self.index.scheme() == "https" && one.scheme() == "http" {
-            Err(unusable("it is http although the index is https"))
+            Err(refused(TemplateProblem::Downgrade))
         } else {
             Ok(())
         }

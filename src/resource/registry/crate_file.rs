@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     hash::Sha256,
-    resource::{Audience, Freshness, Kind, Location, Policy, Resource, Source, Unlisted},
+    resource::{
+        Audience, Freshness, Kind, Listed, LocateError, Located, Location, Policy, Resource,
+        Source, Unlisted,
+    },
 };
 
 /// One crate archive.
@@ -91,6 +94,16 @@ impl Kind for CrateFile {
         Source::NamedBy(RegistryConfig::of(&self.registry))
     }
 
+    fn listed(&self) -> Option<&dyn Listed> {
+        Some(self)
+    }
+
+    fn located(&self) -> Option<&dyn Located> {
+        Some(self)
+    }
+}
+
+impl Listed for CrateFile {
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let sum = IndexEntry::checksum(listing, &self.version).ok_or(Unlisted)?;
         Ok(Arc::new(Self {
@@ -98,16 +111,18 @@ impl Kind for CrateFile {
             ..self.clone()
         }))
     }
+}
 
-    fn locate(&self, naming: &[u8]) -> Result<Url, String> {
-        let config: ConfigFields<'_> = serde_json::from_slice(naming)
-            .map_err(|cause| format!("config.json cannot be read: {cause}"))?;
+impl Located for CrateFile {
+    fn locate(&self, naming: &[u8]) -> Result<Url, LocateError> {
+        let config: ConfigFields<'_> =
+            serde_json::from_slice(naming).map_err(LocateError::Config)?;
         // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
         self.registry
             .check_download_template(&config.dl)
-            .map_err(|why| format!("config.json {why}"))?;
+            .map_err(LocateError::Template)?;
         let address = fill_template(&config.dl, &self.name, &self.version, self.checksum);
-        Url::parse(&address).map_err(|cause| format!("`{address}` is no address: {cause}"))
+        Url::parse(&address).map_err(|source| LocateError::NotUrl { address, source })
     }
 }
 
@@ -148,7 +163,14 @@ mod tests {
         let sum = Sha256::parse(SUM);
         let file = CrateFile::of(&registry(), "MixedCase", "1.0.0+b", sum).unwrap();
         let config = serde_json::json!({ "dl": dl }).to_string();
-        assert_eq!(file.locate(config.as_bytes()).unwrap().as_str(), expected);
+        assert_eq!(
+            file.located()
+                .unwrap()
+                .locate(config.as_bytes())
+                .unwrap()
+                .as_str(),
+            expected
+        );
     }
 
     #[test]
@@ -177,11 +199,15 @@ mod tests {
         let registry = registries.crates_io();
         let config = serde_json::json!({ "dl": dl }).to_string();
         let file = CrateFile::of(registry, "left", "1.0.0", Sha256::parse(SUM)).unwrap();
-        let located = file.locate(config.as_bytes()).unwrap_err();
+        let located = file
+            .located()
+            .unwrap()
+            .locate(config.as_bytes())
+            .unwrap_err();
         let recognised = RegistryConfig::of(registry)
             .validate(config.as_bytes())
             .unwrap_err();
-        for why in [located, recognised] {
+        for why in [located.to_string(), recognised.to_string()] {
             assert!(why.contains(part), "{dl}: {why}");
         }
     }
@@ -225,10 +251,16 @@ mod tests {
             panic!("needs a listing")
         };
         assert_eq!(listing.to_string(), "index entry of `left`");
-        let complete = file.resolve(line("left", "1.0.0", SUM).as_bytes()).unwrap();
+        let complete = file
+            .listed()
+            .unwrap()
+            .resolve(line("left", "1.0.0", SUM).as_bytes())
+            .unwrap();
         assert!(matches!(complete.location(), Location::Blob(sum) if sum.to_string() == SUM));
         assert_eq!(
-            file.resolve(line("left", "2.0.0", SUM).as_bytes())
+            file.listed()
+                .unwrap()
+                .resolve(line("left", "2.0.0", SUM).as_bytes())
                 .unwrap_err(),
             Unlisted
         );

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     hash::Sha256,
-    resource::{Audience, Freshness, Key, Kind, Location, Policy, PrefetchHint, Resource, Source},
+    resource::{
+        Audience, Dependencies, Freshness, InvalidBody, Key, Kind, Location, Policy, PrefetchHint,
+        Resource, Source, Views,
+    },
 };
 
 /// One crate's index file: a JSON object per version, one on each line.
@@ -126,26 +129,33 @@ impl Kind for IndexEntry {
 
     /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
     /// versions and an odd line pass, a login page or half a file does not.
-    fn validate(&self, body: &[u8]) -> Result<(), String> {
+    fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
         let is_ours = |line| {
             serde_json::from_slice::<IndexLine<'_>>(line)
                 .is_ok_and(|line| line.name.eq_ignore_ascii_case(&self.name))
         };
         let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
         if index_lines(body).next().is_none() {
-            Err("is empty".to_owned())
+            Err(InvalidBody::Empty)
         } else if !index_lines(body).any(is_ours) {
-            Err(format!(
-                "does not describe the crate `{}`; a login page or a wrong server?",
-                self.name
-            ))
+            Err(InvalidBody::OtherCrate(self.name.clone()))
         } else if !body.ends_with(b"\n") && !index_lines(body).last().is_some_and(is_whole) {
-            Err("ends in the middle of a line".to_owned())
+            Err(InvalidBody::CutLine)
         } else {
             Ok(())
         }
     }
 
+    fn dependencies(&self) -> Option<&dyn Dependencies> {
+        Some(self)
+    }
+
+    fn views(&self) -> Option<&dyn Views> {
+        Some(self)
+    }
+}
+
+impl Dependencies for IndexEntry {
     /// A version published at a moment may need versions of its dependencies published just before that moment, so
     /// their entries must have been checked since. Without a publication time, the moment is now.
     fn invalidates(
@@ -266,7 +276,9 @@ impl Kind for IndexEntry {
             })
             .collect()
     }
+}
 
+impl Views for IndexEntry {
     fn checksums(&self, body: &[u8]) -> Vec<Sha256> {
         index_lines(body)
             .filter_map(|line| serde_json::from_slice::<IndexLine<'_>>(line).ok())
@@ -353,8 +365,8 @@ mod tests {
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let found = entry.validate(body.as_bytes());
         match expected {
-            Ok(()) => assert_eq!(found, Ok(())),
-            Err(part) => assert!(found.clone().unwrap_err().contains(part), "{found:?}"),
+            Ok(()) => assert!(found.is_ok(), "{found:?}"),
+            Err(part) => assert!(found.unwrap_err().to_string().contains(part)),
         }
     }
 
@@ -401,7 +413,10 @@ mod tests {
         );
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let stored = HashSet::from([Sha256::parse(SUM).unwrap()]);
-        let view = entry.offline_view(Bytes::from(body.clone()), &stored);
+        let view = entry
+            .views()
+            .unwrap()
+            .offline_view(Bytes::from(body.clone()), &stored);
         let view: Vec<&[u8]> = index_lines(&view).collect();
         assert_eq!(view[0], line("left", "1.0.0", SUM).as_bytes());
         let second: serde_json::Value = serde_json::from_slice(view[1]).unwrap();
@@ -410,7 +425,10 @@ mod tests {
             (&"1.1.0".into(), &true.into())
         );
         assert_eq!(view[2], b"rubbish");
-        let none_stored = entry.offline_view(Bytes::from(body.clone()), &HashSet::new());
+        let none_stored = entry
+            .views()
+            .unwrap()
+            .offline_view(Bytes::from(body.clone()), &HashSet::new());
         assert_eq!(none_stored, body);
     }
 
@@ -431,6 +449,8 @@ mod tests {
         .join("\n");
         let entry = IndexEntry::of(&registry(), "left").unwrap();
         let hints: Vec<_> = entry
+            .dependencies()
+            .unwrap()
             .prefetch_hints(body.as_bytes())
             .into_iter()
             .map(|hint| (hint.resource.to_string(), hint.is_likely))
@@ -459,9 +479,17 @@ mod tests {
         let entry = IndexEntry::of(&registry(), "a").unwrap();
         let after = humantime::parse_rfc3339("2024-01-01T00:00:00Z").unwrap();
         let seen = |body: &str| {
-            let hints = entry.prefetch_hints(body.as_bytes());
+            let hints = entry
+                .dependencies()
+                .unwrap()
+                .prefetch_hints(body.as_bytes());
             let hints: Vec<_> = hints.iter().map(|hint| hint.resource.to_string()).collect();
-            let due = entry.invalidates(None, body.as_bytes(), after, SystemTime::now());
+            let due = entry.dependencies().unwrap().invalidates(
+                None,
+                body.as_bytes(),
+                after,
+                SystemTime::now(),
+            );
             (hints, due)
         };
         assert_eq!(seen(&tight), seen(&spaced));
@@ -489,7 +517,12 @@ mod tests {
             deps("0.8.0", r#"{"name":"other","req":"not a requirement"}"#),
         ]
         .join("\n");
-        let hints = |entry: &Resource| entry.prefetch_hints(body.as_bytes());
+        let hints = |entry: &Resource| {
+            entry
+                .dependencies()
+                .unwrap()
+                .prefetch_hints(body.as_bytes())
+        };
         let told = |hints: &[PrefetchHint]| -> Vec<_> {
             hints
                 .iter()
@@ -536,22 +569,38 @@ mod tests {
         };
         let changed = format!("{old}\n{}", dep(""));
         assert_eq!(
-            entry.invalidates(Some(old.as_bytes()), changed.as_bytes(), long_ago, now),
+            entry.dependencies().unwrap().invalidates(
+                Some(old.as_bytes()),
+                changed.as_bytes(),
+                long_ago,
+                now
+            ),
             [(key("right"), now)]
         );
         assert_eq!(
-            entry.invalidates(Some(changed.as_bytes()), changed.as_bytes(), long_ago, now),
+            entry.dependencies().unwrap().invalidates(
+                Some(changed.as_bytes()),
+                changed.as_bytes(),
+                long_ago,
+                now
+            ),
             []
         );
         let dated = dep(r#","pubtime":"2024-01-02T03:04:05Z""#);
         let published = humantime::parse_rfc3339("2024-01-02T03:04:05Z").unwrap();
         assert_eq!(
-            entry.invalidates(None, dated.as_bytes(), long_ago, now),
+            entry
+                .dependencies()
+                .unwrap()
+                .invalidates(None, dated.as_bytes(), long_ago, now),
             [(key("right"), published)]
         );
         for dated in [dated.clone(), dated.replace("\":\"2", "\": \"2")] {
             assert_eq!(
-                entry.invalidates(None, dated.as_bytes(), published, now),
+                entry
+                    .dependencies()
+                    .unwrap()
+                    .invalidates(None, dated.as_bytes(), published, now),
                 [],
                 "{dated}"
             );
