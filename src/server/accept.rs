@@ -1,4 +1,7 @@
-//! Accepts connections, and drains them on shutdown.
+//! Accepts connections, limits their number, and drains them on shutdown.
+//!
+//! Each listener has an accept loop. All loops share one set of permits, one per connection. A loop takes its permit
+//! before it accepts, so further clients wait in the system's listen queue.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,23 +19,23 @@ use super::{
     request::RequestHead,
 };
 
-/// Connections at a time; more wait in the listener's queue.
+/// Concurrent connections. Further clients wait in the listen queue.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long transfers may go on after the order to stop. Container engines kill after ten seconds, and what waits must be stored
-/// before that; cargo fetches anew what was cut.
+/// Time for requests in flight after shutdown began. Container engines kill after ten seconds, and pending writes must
+/// reach the disk before that. Cargo repeats a transfer that was cut.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
-/// The pause after the system refused a connection, for want of descriptors mostly.
+/// Delay after a failed accept, mostly for lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Opens a listener.
 ///
 /// # Errors
-/// What the system said.
+/// The system's error.
 pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until `shutdown` ends, then lets requests under way finish for a while.
+/// Serves until `shutdown` resolves, then waits up to eight seconds for requests in flight.
 pub async fn run(
     listeners: Vec<TcpListener>,
     server: Arc<Server>,
@@ -52,18 +55,18 @@ pub async fn run(
     }
     drop(stopping);
     shutdown.await;
-    // Each acceptor keeps room for the next connection.
+    // Each accept loop has a permit for its next connection.
     let connections = (MAX_CONNECTIONS - permits.available_permits()).saturating_sub(listening);
     info!(
         connections,
-        "stopping; what is under way may go on for {}, if it's not ordered again",
+        "stopping: requests in flight have {} to finish; a second signal ends them at once",
         humantime::format_duration(SHUTDOWN_GRACE)
     );
     let _ = stop.send(true);
-    // Each acceptor gives its connections' tasks back when it ends.
+    // An accept loop ends when its connections have ended.
     let drain = async { while acceptors.join_next().await.is_some() {} };
     if tokio::time::timeout(SHUTDOWN_GRACE, drain).await.is_err() {
-        warn!(grace = %humantime::format_duration(SHUTDOWN_GRACE), "some transfers did not end in time; cutting them");
+        warn!(grace = %humantime::format_duration(SHUTDOWN_GRACE), "aborting requests that did not finish in time");
     }
 }
 
@@ -119,6 +122,6 @@ async fn serve_connection(
     if let Err(error) =
         connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
     {
-        debug!(%error, "a connection ended");
+        debug!(%error, "connection ended early");
     }
 }

@@ -1,4 +1,11 @@
-//! The access log: one line for each request.
+//! The access log: one record per request.
+//!
+//! A record is created when the request is routed and is completed along the way. It is written when the response body
+//! is dropped, because only then are the number of bytes and the outcome known:
+//!
+//! ```text
+//!   resource="crate `serde 1.0.0`" outcome="hit" status=200 bytes=76424 ms=1
+//! ```
 
 use std::{fmt, time::Instant};
 
@@ -6,17 +13,17 @@ use tracing::info;
 
 use crate::resource::Resource;
 
-/// The line that the log gets when a request is over.
+/// The record of one request.
 #[derive(Debug)]
 pub(super) struct AccessLog {
     subject: LogSubject,
-    pub(super) outcome: &'static str,
+    outcome: &'static str,
     status: u16,
     began: Instant,
-    pub(super) error: Option<String>,
+    error: Option<String>,
 }
 
-/// What a request asked for, to be named when it is over.
+/// The requested resource, formatted only when the record is written.
 #[derive(Debug)]
 pub(super) enum LogSubject {
     Resource(Resource),
@@ -70,6 +77,17 @@ impl AccessLog {
         }
     }
 
+    /// Records that the transfer failed.
+    pub(super) fn abort(&mut self, reason: String) {
+        self.outcome = "aborted";
+        self.error = Some(reason);
+    }
+
+    pub(super) fn has_error(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Writes the record of a response of which `bytes` bytes of body were sent.
     pub(super) fn write(&self, bytes: u64) {
         let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (resource, outcome, status) = (&self.subject, self.outcome, self.status);

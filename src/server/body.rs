@@ -1,4 +1,8 @@
-//! The body of an answer on its way to a client.
+//! Response bodies on their way to a client.
+//!
+//! A body is either one buffer or a stream of chunks that are read from the cache as hyper asks for them. It knows how
+//! many bytes it promised. If the source fails or ends early, the transfer is aborted, so that the client notices:
+//! HTTP/1.1 clients by the missing bytes, HTTP/2 clients by the reset of the stream (docs/client-behaviour.md, H-06).
 
 use std::{
     io,
@@ -13,13 +17,13 @@ use hyper::body::{Frame, SizeHint};
 use super::access_log::AccessLog;
 use crate::cache::Body;
 
-/// A body on its way to a client; logs when it is over, however it ends.
+/// A response body. It writes its access-log record when it is dropped, however the transfer ended.
 pub(super) struct ClientBody {
     chunks: Option<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>>,
     buffer: Option<Bytes>,
     remaining: Option<u64>,
     sent: u64,
-    /// Why it is about to break off.
+    /// Error to return at the next poll: see [`Self::abort`].
     pending_error: Option<io::Error>,
     log: AccessLog,
 }
@@ -70,11 +74,10 @@ impl ClientBody {
 }
 
 impl ClientBody {
-    /// Breaks off, one turn later: by then the head, at least, has left. A connection that is closed without a byte of an
-    /// answer is the one failure that cargo does not try again (cargo, `maybe_spurious` in `util/network/retry.rs`).
+    /// Aborts the transfer at the next poll, when hyper has at least sent the head. Cargo does not retry if a
+    /// connection closes before the first byte of a response (cargo, `maybe_spurious` in `util/network/retry.rs`).
     fn abort<T>(&mut self, error: io::Error, reason: String, cx: &Context<'_>) -> Poll<T> {
-        self.log.outcome = "aborted";
-        self.log.error = Some(reason);
+        self.log.abort(reason);
         self.chunks = None;
         self.pending_error = Some(error);
         cx.waker().wake_by_ref();
@@ -114,11 +117,11 @@ impl hyper::body::Body for ClientBody {
                 let reason = error.to_string();
                 self.abort(error, reason, cx)
             }
-            // The end came before the size that was promised: it must not look like a clean one.
+            // The source ended before the promised size: the transfer must not end cleanly.
             None if self.remaining.is_some_and(|remaining| remaining > 0)
-                && self.log.error.is_none() =>
+                && !self.log.has_error() =>
             {
-                let reason = "the body is shorter than promised".to_owned();
+                let reason = "the body is shorter than its announced length".to_owned();
                 self.abort(io::ErrorKind::UnexpectedEof.into(), reason, cx)
             }
             None => Poll::Ready(None),

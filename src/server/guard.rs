@@ -1,5 +1,13 @@
-//! Who may ask, and how: the `Host` a client must know us by, and the forms of request that are refused before any
-//! route is looked at. Pure.
+//! Refuses requests that larder must not answer, before any routing.
+//!
+//! Four attacks or mistakes end here:
+//!
+//! - DNS rebinding: a web page resolves its own name to a loopback address. [`Hosts`] does not list that name.
+//! - Use as a proxy: `CONNECT` and absolute request targets would let clients choose where larder connects.
+//! - Request smuggling: larder serves `GET` and `HEAD` without bodies and refuses everything else.
+//! - Ambiguous authority: no `Host`, two of them, or one that differs from `:authority`.
+//!
+//! The module is pure: a request head and the allow list in, the authority or a refusal out.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,27 +15,26 @@ use http::{Method, Request, StatusCode, Version, header};
 
 use super::connection::h2c::announces_body;
 
-/// The names by which clients may know this server. A web page that found our address by DNS rebinding knows it by a
-/// name of its own, and is refused.
+/// The host names that clients may use for this server.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    /// What most clients write, which needs no reading.
+    /// Authorities with port that need no parsing: the listening addresses and `localhost`.
     exact: Vec<String>,
     listening: Vec<IpAddr>,
     allowed: Vec<String>,
 }
 
-/// A request that is refused, with the reason for the client.
+/// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The status.
+    /// Status of the answer.
     pub status: StatusCode,
-    /// The reason.
+    /// Reason, as shown to the client.
     pub reason: String,
 }
 
 impl Hosts {
-    /// The names that follow from the addresses listened on, and those that the user allows besides.
+    /// Allows the listening addresses, and the names that the user configured.
     pub fn new(listening: &[SocketAddr], allowed: &[String]) -> Self {
         Self {
             exact: listening
@@ -42,7 +49,7 @@ impl Hosts {
         }
     }
 
-    /// Whether a client may know us by `host`, given without port.
+    /// True if clients may use `host`, given without port.
     fn allows(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let bare = host
@@ -56,7 +63,7 @@ impl Hosts {
                 || self.listening.contains(&address)
                 || self.allowed.contains(&host);
         }
-        // Names that no public name server can point at us: container engines' words for the host, and localhost.
+        // Public name servers cannot assign these: `localhost`, and container engines' names for their host.
         host == "localhost"
             || host.ends_with(".localhost")
             || host.ends_with(".internal")
@@ -64,10 +71,10 @@ impl Hosts {
     }
 }
 
-/// The authority by which the client knows us, with port, if the request may go on.
+/// Returns the authority that the client used, with port.
 ///
 /// # Errors
-/// [`Refused`].
+/// [`Refused`] if the request must not be answered.
 pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, Refused> {
     let refuse = |status, reason: &str| {
         Err(Refused {
@@ -78,7 +85,7 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
     if request.method() == Method::CONNECT {
         return refuse(
             StatusCode::METHOD_NOT_ALLOWED,
-            "larder is no proxy: it takes no CONNECT",
+            "larder is no proxy: CONNECT is not served",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -97,7 +104,7 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
     if !is_h2 && request.uri().authority().is_some() {
         return refuse(
             StatusCode::BAD_REQUEST,
-            "larder is no proxy: ask for a path, not for an address",
+            "larder is no proxy: request a path, not an absolute address",
         );
     }
     let mut named = request
@@ -153,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_lead_here_on_purpose_are_allowed() {
+    fn only_local_and_configured_host_names_are_allowed() {
         const LOOPBACK: &str = "127.0.0.1:3263";
         for host in [
             "127.0.0.1:3263",
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn larder_is_no_proxy_and_takes_no_bodies() {
+    fn proxy_requests_and_bodies_are_refused() {
         check_refused(
             Request::get("http://other.example/").header("host", "localhost"),
             400,

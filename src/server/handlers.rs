@@ -1,4 +1,4 @@
-//! Answers a request: picks the handler of its route.
+//! Answers one request: checks it, routes it, and calls the handler of the route.
 
 use std::sync::Arc;
 
@@ -27,18 +27,18 @@ use crate::{
 /// What the daemon serves.
 #[derive(Debug)]
 pub struct Server {
-    /// Where everything comes from.
+    /// Cache that answers requests for resources.
     pub cache: Cache,
-    /// What is served.
+    /// Registries and dist server, by which paths are routed.
     pub upstreams: Upstreams,
-    /// The names clients may know it by.
+    /// Host names that clients may use.
     pub hosts: Hosts,
-    /// Whether `Upgrade: h2c` is accepted.
+    /// Listeners that accept `Upgrade: h2c`.
     pub h2c: H2c,
 }
 
 impl Server {
-    /// The answer to a request.
+    /// Answers a request.
     pub(super) async fn respond(&self, head: RequestHead) -> Response<ClientBody> {
         let request = &head.0;
         let path = request.uri().path();
@@ -87,7 +87,7 @@ impl Server {
                     Err(error) => respond::error(&error, resource.policy().audience, &head, log),
                 }
             }
-            // Always 200: cargo sends no validator for it and takes 304 for an error (cargo, `HttpRegistry::config`).
+            // Always 200: cargo sends no validator and treats 304 as an error (docs/client-behaviour.md, C-04).
             Route::Config(registry) => json(Box::pin(self.config(&registry, authority)).await),
             Route::Script => {
                 let log = AccessLog::new(path.to_owned());
@@ -114,8 +114,8 @@ impl Server {
         }
     }
 
-    /// The generated `config.json`. Upstream's own is needed soon, for the download address: fetching it now also
-    /// warms up the connection while cargo reads this one.
+    /// Generates `config.json`. Also fetches upstream's own in the background: the first crate needs its download
+    /// address, and the connection is then open before cargo's first index request.
     async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
@@ -129,7 +129,7 @@ impl Server {
         config_for_client(&base, stored.as_deref())
     }
 
-    /// rustup's script, made to work over http against this address.
+    /// Upstream's `rustup-init.sh`, edited to work over plain http with this address (docs/client-behaviour.md, R-13).
     async fn script(
         &self,
         authority: &str,

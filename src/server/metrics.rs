@@ -1,5 +1,13 @@
-//! The daemon's numbers as Prometheus reads them: text format 0.0.4, written by hand, since the counters are few and the cache
-//! has them already. Counting is the cache's business, how the text is sent `respond`'s.
+//! The daemon's numbers in Prometheus's text format 0.0.4.
+//!
+//! ```text
+//!   # HELP larder_requests_total Requests for resources, by outcome.
+//!   # TYPE larder_requests_total counter
+//!   larder_requests_total{outcome="hit"} 1207
+//! ```
+//!
+//! The cache counts; this module only formats a [`Snapshot`]. The format is written by hand, because the numbers are
+//! few and a metrics library would count a second time. Names are public: dashboards depend on them.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +16,10 @@ use std::{
 
 use crate::cache::Counter;
 
-/// What a scraper must be told that the text is.
+/// Content type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The counters that are no outcomes of requests, each with its metric and label.
+/// Counters that are not outcomes of client requests, each with its family and label value.
 const SAMPLES: [(Counter, Family, &str); 7] = [
     (Counter::UpstreamAnswers, Family::Upstream, "answered"),
     (Counter::UpstreamFailures, Family::Upstream, "failed"),
@@ -22,7 +30,7 @@ const SAMPLES: [(Counter, Family, &str); 7] = [
     (Counter::PrefetchedBlobsAsked, Family::Asked, "blob"),
 ];
 
-/// A metric that comes in parts.
+/// A metric with one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Upstream,
@@ -30,18 +38,18 @@ enum Family {
     Asked,
 }
 
-/// What there is to tell.
+/// The numbers at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot<'a> {
     pub(super) version: &'a str,
     pub(super) is_offline: bool,
-    /// Everything that is counted, by its name there.
+    /// All counters of the cache.
     pub(super) counters: &'a BTreeMap<Counter, u64>,
-    /// Fetches under way.
+    /// Fetches in flight.
     pub(super) in_flight: usize,
-    /// Entries that are not stored yet.
+    /// Entries that are not written yet.
     pub(super) pending_writes: usize,
-    /// The hosts out of reach.
+    /// Unreachable upstream hosts.
     pub(super) unreachable: &'a [String],
 }
 
@@ -61,37 +69,20 @@ impl Snapshot<'_> {
             .map(|(counter, count)| (counter.as_str(), *count))
     }
 
-    /// What was fetched ahead and not asked for so far. Falls when somebody asks, so it is no counter.
+    /// Prefetches that no client has requested so far. The value can fall, so it is a gauge.
     fn unused_prefetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let asked = self.samples(Family::Asked);
         self.samples(Family::Fetched)
             .zip(asked)
             .map(|((kind, fetched), (_, asked))| (kind, fetched.saturating_sub(asked)))
     }
-}
 
-impl Display for Snapshot<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let build = [(self.version, 1)];
-        family(
-            out,
-            "build_info",
-            "gauge",
-            "The larder that runs here.",
-            "version",
-            build,
-        )?;
-        gauge(
-            out,
-            "offline",
-            "Whether larder is offline by order.",
-            u64::from(self.is_offline),
-        )?;
+    fn write_counters(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         family(
             out,
             "requests_total",
             "counter",
-            "Requests for something that the cache holds or fetches, by how they were answered.",
+            "Requests for resources, by outcome.",
             "outcome",
             self.outcomes(),
         )?;
@@ -99,7 +90,7 @@ impl Display for Snapshot<'_> {
             out,
             "upstream_requests_total",
             "counter",
-            "Requests to upstream, by what came of them.",
+            "Requests to upstream, by result.",
             "result",
             self.samples(Family::Upstream),
         )?;
@@ -107,7 +98,7 @@ impl Display for Snapshot<'_> {
             out,
             "read_ahead_fetched_total",
             "counter",
-            "What was fetched or revalidated before any client asked for it.",
+            "Resources prefetched or revalidated before a client requested them.",
             "kind",
             self.samples(Family::Fetched),
         )?;
@@ -115,55 +106,80 @@ impl Display for Snapshot<'_> {
             out,
             "read_ahead_asked_total",
             "counter",
-            "What clients then asked for of what was fetched ahead.",
+            "Prefetched resources that a client requested afterwards.",
             "kind",
             self.samples(Family::Asked),
+        )
+    }
+
+    fn write_gauges(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let build = [(self.version, 1)];
+        family(
+            out,
+            "build_info",
+            "gauge",
+            "Version of the running larder.",
+            "version",
+            build,
+        )?;
+        gauge(
+            out,
+            "offline",
+            "1 if larder was started with --offline.",
+            u64::from(self.is_offline),
         )?;
         family(
             out,
             "read_ahead_wasted_total",
             "gauge",
-            "What was fetched ahead and not asked for so far.",
+            "Prefetched resources that no client has requested so far.",
             "kind",
             self.unused_prefetches(),
         )?;
         gauge(
             out,
             "fetches_in_flight",
-            "Fetches under way.",
+            "Fetches in flight.",
             self.in_flight as u64,
         )?;
         gauge(
             out,
             "entries_waiting",
-            "Entries that clients were given and that are not stored yet.",
+            "Entries served to clients and not yet written to the store.",
             self.pending_writes as u64,
         )?;
         gauge(
             out,
             "outages",
-            "Upstream hosts that are out of reach now.",
+            "Unreachable upstream hosts.",
             self.unreachable.len() as u64,
         )?;
-        let down = self.unreachable.iter().map(|host| (host.as_str(), 1));
+        let unreachable = self.unreachable.iter().map(|host| (host.as_str(), 1));
         family(
             out,
             "upstream_down",
             "gauge",
-            "The upstream hosts that are out of reach now.",
+            "Each unreachable upstream host.",
             "upstream",
-            down,
+            unreachable,
         )
     }
 }
 
-/// One metric without labels, of a kind that may fall.
+impl Display for Snapshot<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_counters(out)?;
+        self.write_gauges(out)
+    }
+}
+
+/// A gauge without labels.
 fn gauge(out: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     preamble(out, name, "gauge", help)?;
     writeln!(out, "larder_{name} {value}")
 }
 
-/// One metric that comes in parts, told apart by one label.
+/// A metric with one sample per value of `label`.
 fn family<'a>(
     out: &mut fmt::Formatter<'_>,
     name: &str,
@@ -217,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn waste_is_what_was_fetched_ahead_less_what_was_asked_for_and_never_below_zero() {
+    fn unused_prefetches_are_fetched_less_requested_and_never_negative() {
         check(
             &[
                 (Counter::EntriesPrefetched, 9),

@@ -1,5 +1,33 @@
-//! The daemon's face: accepts connections, asks the cache, drains on shutdown. Kinds and policies are the resources'
-//! business, statuses are `respond`'s, the connection's protocols `connection`'s.
+//! The HTTP server: everything between a client's socket and the cache.
+//!
+//! One request, from accept to the access log:
+//!
+//! ```text
+//!   client
+//!     │ TCP
+//!   accept        takes a permit, spawns a task per connection
+//!     │
+//!   connection    HTTP/1.1, h2c or HTTP/2; time limits for stalled clients
+//!     │ request head (bodies are refused)
+//!   handlers ───> guard      method, Host, form of the target      400, 405, 421
+//!     │     ───> route      path -> Route                         400, 404
+//!     │
+//!     ├── a resource ──────> cache::get ──> Answer or Error
+//!     ├── config.json ─────> generated for the client's address
+//!     ├── rustup-init.sh ──> edited for plain http
+//!     └── /-/… ────────────> status: health, JSON, Prometheus
+//!     │
+//!   respond       status, headers; byte ranges and validators from `request`
+//!     │
+//!   body          streams chunks of 256 kB; a failed body never ends cleanly
+//!     │
+//!   access_log    one line when the body ends, is aborted or is dropped
+//! ```
+//!
+//! Clients decide by status alone whether they retry, fail or believe that something does not exist. `respond` is
+//! therefore the only place that picks statuses, and each choice cites the client's code.
+//!
+//! On shutdown, the listeners close first. Requests in flight then have eight seconds to finish.
 
 mod accept;
 mod access_log;

@@ -1,8 +1,12 @@
-//! What a request says: method, validators and range.
+//! The head of a request: method, validators and byte range.
+//!
+//! larder compares its own strong `ETag`, the SHA-256 of the body, with `If-None-Match` by the weak rule and with
+//! `If-Range` by the strong one. It serves single ranges, which rustup uses to resume downloads
+//! (docs/client-behaviour.md, R-04).
 
 use http::{HeaderName, Method, Request, header};
 
-/// What a request asked for, without its body, which larder has no use for.
+/// A request without its body, which larder never reads.
 #[derive(Debug)]
 pub(super) struct RequestHead(pub(super) Request<()>);
 
@@ -15,7 +19,7 @@ impl RequestHead {
         self.0.headers().get(name)?.to_str().ok()
     }
 
-    /// Weak comparison of an entity tag with any of several tags, or `*` (RFC 9110, 13.1.2).
+    /// True if `If-None-Match` lists this entity tag, by weak comparison, or is `*` (RFC 9110, section 13.1.2).
     pub(super) fn has_etag(&self, etag: &str) -> bool {
         let tags = self.0.headers().get_all(header::IF_NONE_MATCH).iter();
         tags.filter_map(|value| value.to_str().ok())
@@ -32,15 +36,15 @@ pub(super) enum ByteRange {
     Unsatisfiable { total: u64 },
 }
 
-/// The part of a body that a request wants (RFC 9110, 14). Several parts at once, or a body of unknown size, get the
-/// whole, which is always allowed.
+/// The requested range of a body of `len` bytes (RFC 9110, section 14). A server may ignore `Range`; larder does so for
+/// several ranges, and for bodies of unknown size.
 pub(super) fn byte_range(head: &RequestHead, etag: &str, len: Option<u64>) -> ByteRange {
     let (&Method::GET, Some(range), Some(total)) =
         (head.0.method(), head.header(header::RANGE), len)
     else {
         return ByteRange::Whole;
     };
-    // A date is no strong validator of ours.
+    // larder issues no dates, so a date in `If-Range` never matches.
     if head
         .header(header::IF_RANGE)
         .is_some_and(|wanted| wanted != etag)
@@ -93,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_as_rfc_9110_says() {
+    fn ranges_follow_rfc_9110() {
         let check = |range: &str, expected: ByteRange| {
             assert_eq!(
                 byte_range(&ranged(range, None), "e", Some(10)),
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn t8_validators_are_compared_by_the_weak_rule() {
+    fn if_none_match_uses_weak_comparison() {
         let matches = |value| request(&[(header::IF_NONE_MATCH, value)]).has_etag("\"x\"");
         assert!(matches("\"x\""));
         assert!(matches("W/\"x\""));

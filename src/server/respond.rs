@@ -1,5 +1,16 @@
-//! Answers as HTTP: the only place that picks statuses and headers. A status is chosen by what the client does with it;
-//! the body's first line is what its user reads.
+//! Makes responses: the only place that picks statuses and headers.
+//!
+//! A status is chosen by the client's reaction to it:
+//!
+//! ```text
+//!                 cargo                                   rustup
+//!   404           the crate does not exist                the release does not exist
+//!   403, 424      fails at once and prints the body       the release does not exist, so never sent
+//!   503           retries three times                     fails with an error
+//! ```
+//!
+//! Only upstream's own statement becomes a 404. Users of cargo see the first line of the body, so it says what to do.
+//! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -16,14 +27,14 @@ use crate::{
     upstream::FailureKind,
 };
 
-/// How long cargo shall wait before it asks again for something that trouble upstream keeps from it. Cargo's own pauses
-/// add up to eleven seconds (cargo, `util/network/retry.rs`); three of these are enough to outlast a blip.
+/// Seconds until cargo's next try after a failure upstream. Cargo's own delays add up to eleven seconds
+/// (docs/client-behaviour.md, C-12). Three tries a second apart outlast a short interruption.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// RFC 9211.
+/// Field name of RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// The answer to a request for something in the cache.
+/// The response for a resource that the cache returned.
 pub(super) fn answer(
     answer: Answer,
     policy: &Policy,
@@ -38,7 +49,7 @@ pub(super) fn answer(
     let range = byte_range(&head, tag, len);
     let is_head = head.is_head();
 
-    // The table of the request's fields becomes that of the answer's: most of what a table costs is making one.
+    // Reuses the header map of the request: most of the cost of a map is its allocation.
     let mut headers = head.0.into_parts().0.headers;
     headers.clear();
     if let Ok(etag) = HeaderValue::from_bytes(&etag) {
@@ -90,7 +101,7 @@ pub(super) fn answer(
         }
         return respond(status, headers, ClientBody::empty(log));
     }
-    // Of a body that is sent, hyper tells the length.
+    // hyper sets `Content-Length` from the size hint of the body.
     respond(
         status,
         headers,
@@ -98,7 +109,7 @@ pub(super) fn answer(
     )
 }
 
-/// A short text of our own.
+/// A short response that larder generates.
 pub(super) fn text(
     status: StatusCode,
     content_type: &'static str,
@@ -127,7 +138,7 @@ pub(super) fn text(
     response.map(|()| ClientBody::body(Body::Whole(body), 0, Some(len), log))
 }
 
-/// The answer to a request that could not be fulfilled.
+/// The response for a resource that the cache could not return.
 pub(super) fn error(
     error: &Error,
     audience: Audience,
@@ -149,13 +160,13 @@ pub(super) fn error(
     response
 }
 
-/// By what cargo does with a status (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs` and
-/// `maybe_spurious` in `util/network/retry.rs`): 404, 410 and 451 mean that there is no such crate, 5xx and 429 are tried
-/// again, anything else fails at once and shows the body.
+/// The status for cargo. 404, 410 and 451 mean that the crate does not exist; cargo retries on 5xx and 429; any other
+/// status fails at once and shows the body. (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs`
+/// and `maybe_spurious` in `util/network/retry.rs`.)
 fn status_for_cargo(error: &Error) -> StatusCode {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
-        // Asking again helps nothing: the user must act.
+        // A retry would not help: the user must act.
         Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
         Error::Down { .. } | Error::Outdated { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { failure, .. } => match failure.kind {
@@ -176,8 +187,8 @@ fn status_for_cargo(error: &Error) -> StatusCode {
     }
 }
 
-/// By what rustup does with a status (rustup, `dist/mod.rs`, `try_update_from_dist_`): any 4xx on a manifest means that
-/// there is no such release, sends it back to older ones, and makes it panic on the undated nightly. 5xx is trouble.
+/// The status for rustup. Any 4xx on a manifest means that the release does not exist: rustup tries older ones, and
+/// panics on the undated nightly. 5xx is an error. (rustup, `dist/mod.rs`, `try_update_from_dist_`.)
 fn status_for_rustup(error: &Error) -> StatusCode {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
@@ -191,7 +202,8 @@ fn status_for_rustup(error: &Error) -> StatusCode {
     }
 }
 
-/// A shell script that says what went wrong: whoever pipes the answer into a shell must not run half of something else.
+/// A shell script that prints the error and fails. Users pipe the response into a shell, so plain text must not be
+/// sent.
 pub(super) fn script_error(
     error: &str,
     head: &RequestHead,
@@ -248,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn t48_rustup_is_told_of_trouble_and_of_absence_only_by_upstreams_own_word() {
+    fn rustup_gets_404_only_if_upstream_said_so() {
         let resource = String::new;
         assert_eq!(
             status_for_rustup(&Error::Offline {
@@ -275,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn t15_only_upstreams_own_word_is_a_404() {
+    fn cargo_gets_404_only_if_upstream_said_so() {
         let resource = String::new;
         let upstream = |failure| Error::Upstream {
             resource: resource(),

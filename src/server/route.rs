@@ -1,4 +1,16 @@
-//! Which thing a path asks for. Pure; what happens with it is for others.
+//! Maps a path to a [`Route`].
+//!
+//! ```text
+//!   /                                      Home
+//!   /-/health  ready  status.json  metrics monitoring
+//!   /config.json  /se/rd/serde  /crates/…  the registry of crates.io
+//!   /registry/NAME/…                       another registry, the same paths below it
+//!   /dist/…  /rustup/…  /rustup-init.sh    toolchains, rustup, its installer script
+//! ```
+//!
+//! Paths come from untrusted clients and end up as file names in the store. `segments` therefore decodes
+//! percent-encoding once and refuses dot segments, encoded slashes and control characters; the parsers in `resource`
+//! accept only names that their kind allows. The module is pure.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -6,48 +18,48 @@ use percent_encoding::percent_decode_str;
 
 use crate::resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams, dist};
 
-/// What a path asks for.
+/// The meaning of a path.
 #[derive(Clone, Debug)]
 pub enum Route {
-    /// A word to whoever opens the address in a browser.
+    /// A page for people who open the address in a browser.
     Home,
-    /// `config.json` of a registry, generated.
+    /// The generated `config.json` of a registry.
     Config(Arc<Registry>),
-    /// rustup's script, edited.
+    /// `rustup-init.sh`, edited.
     Script,
-    /// Something the cache holds or can fetch.
+    /// A resource of the cache.
     Resource(Resource),
-    /// Is the process alive.
+    /// Liveness.
     Health,
-    /// Can it serve.
+    /// Readiness.
     Ready,
-    /// Its numbers.
+    /// Counters and outages as JSON.
     Status,
-    /// Its numbers for Prometheus.
+    /// The same for Prometheus.
     Metrics,
 }
 
-/// Why a path asks for nothing. `Display` is for the client.
+/// The reason why a path has no route. The client sees its `Display`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
-    /// It cannot be a path of ours, whoever sends it.
+    /// No valid client sends such a path.
     #[error("refused the path: {0}")]
     Malformed(&'static str),
-    /// Cargo speaks the git protocol, since its settings lack a word.
+    /// Cargo uses the git protocol, because its settings lack `sparse+` (docs/client-behaviour.md, C-37).
     #[error("this is a sparse registry: write `sparse+` before its address in cargo's settings")]
     GitProtocol,
-    /// The settings name no such registry.
+    /// The settings have no registry of that name.
     #[error("no registry `{0}` is configured here")]
     UnknownRegistry(String),
-    /// There is no such path here.
+    /// Nothing is served at this path.
     #[error("nothing is served at this path")]
     Unknown,
 }
 
-/// Reads a path, percent-encoding included.
+/// Parses a path as it came in the request, with its percent-encoding.
 ///
 /// # Errors
-/// [`NoRoute`].
+/// [`NoRoute`] if nothing is served there.
 pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<Route, NoRoute> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
@@ -61,7 +73,7 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
             Err(NoRoute::GitProtocol)
         }
         ["rustup-init.sh"] => Ok(Route::Script),
-        // A last slash in `RUSTUP_DIST_SERVER` is doubled (rustup, `config.rs`, `dist_root_server`).
+        // rustup doubles a trailing slash of `RUSTUP_DIST_SERVER` (docs/client-behaviour.md, R-05).
         ["", rest @ ..] | rest if is_dist_path(rest) => dist::parse(&upstreams.dist, rest)
             .map(Route::Resource)
             .ok_or(NoRoute::Unknown),
@@ -87,7 +99,7 @@ fn registry_route(registry: &Arc<Registry>, segments: &[&str]) -> Result<Route, 
         .ok_or(NoRoute::Unknown)
 }
 
-/// Splits a path and undoes its encoding; what could climb out of a folder or hide a slash is refused.
+/// Splits a path at its slashes and decodes each segment.
 fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, NoRoute> {
     let path = path
         .strip_prefix('/')
@@ -95,7 +107,7 @@ fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, NoRoute> {
     if path.len() > 1024 {
         return Err(NoRoute::Malformed("it is longer than 1024 bytes"));
     }
-    // Nearly every path: there is nothing to undo.
+    // Nearly every path is plain and needs no decoding.
     let is_plain = path
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'\\'));
@@ -165,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_the_product_leads_somewhere() {
+    fn every_documented_path_has_a_route() {
         check("/", Ok("Home"));
         check("/config.json", Ok("config of crates-io"));
         check("/se/rd/serde", Ok("index entry of `serde`"));
@@ -200,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn t23_paths_that_climb_or_hide_a_slash_are_refused() {
+    fn dot_segments_and_encoded_slashes_are_refused() {
         let malformed = |reason| Err(NoRoute::Malformed(reason));
         check("/se/../../etc", malformed("it contains `.` or `..`"));
         check("/se/%2e%2E/serde", malformed("it contains `.` or `..`"));
@@ -219,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn t29_a_plus_is_a_plus_however_it_is_written() {
+    fn plus_and_its_encodings_mean_the_same() {
         for plus in ["+", "%2B", "%2b"] {
             check(
                 &format!("/crates/wasi/0.11.1{plus}x/download"),
@@ -230,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn t32_a_registry_below_a_prefix_and_the_one_at_the_root_do_not_mix() {
+    fn registries_do_not_share_paths() {
         check(
             "/registry/other/config.json",
             Err(NoRoute::UnknownRegistry("other".into())),
@@ -242,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn t47_a_doubled_slash_before_the_trees_is_one() {
+    fn a_doubled_slash_before_dist_and_rustup_is_accepted() {
         check(
             "//dist/channel-rust-stable.toml",
             Ok("manifest `dist/channel-rust-stable.toml`"),
@@ -255,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn t35_the_git_protocol_is_told_what_is_missing() {
+    fn the_git_protocol_gets_a_hint() {
         check(
             "/info/refs?service=git-upload-pack",
             Err(NoRoute::GitProtocol),

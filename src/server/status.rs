@@ -1,4 +1,4 @@
-//! The daemon's numbers.
+//! The pages about the daemon itself: status as JSON, metrics for Prometheus, and the home page.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::metrics;
 use crate::cache::Cache;
 
-/// `/-/status.json`.
+/// `/-/status.json`: counters by name, outages, fetches in flight and pending writes.
 pub(super) fn json(cache: &Cache) -> Bytes {
     let outages: Vec<_> = cache
         .outages()
@@ -35,10 +35,10 @@ pub(super) fn json(cache: &Cache) -> Bytes {
     Bytes::from(format!("{status}\n"))
 }
 
-/// `/-/metrics`.
+/// `/-/metrics`: the same in Prometheus's text format.
 pub(super) fn prometheus(cache: &Cache) -> Bytes {
     let outages = cache.outages();
-    // As text, http and https of one host are one label.
+    // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
         .into_iter()
         .filter_map(|(origin, outage)| outage.is_certain.then(|| origin.to_string()))
@@ -54,11 +54,12 @@ pub(super) fn prometheus(cache: &Cache) -> Bytes {
     };
     Bytes::from(snapshot.to_string())
 }
-/// What a person is told who opens the address in a browser.
+/// `/`: how to configure cargo for this server.
 pub(super) fn home_page(authority: &str) -> String {
     let settings = crate::client_config::cargo_settings(&format!("http://{authority}/"));
     format!(
-        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\nNumbers: /-/status.json, for Prometheus: /-/metrics",
+        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\n\
+         Status: /-/status.json, for Prometheus: /-/metrics",
         env!("CARGO_PKG_VERSION")
     )
 }

@@ -1,4 +1,12 @@
-//! Counts what goes on over one connection.
+//! Counters of one connection: requests, bytes written, chunks that wait for the client.
+//!
+//! The request path only increments atomics. [`super::drive`] takes a [`Sample`] a few times per limit, and
+//! [`super::idle`] decides from consecutive samples. This costs no timer per request.
+//!
+//! ```text
+//!   RequestGuard, TrackedBody ──┐
+//!   BoundedStream ──────────────┴─> Activity ── sample ──> IdleDetector
+//! ```
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,23 +18,23 @@ use pin_project_lite::pin_project;
 
 use super::limits::ConnectionError;
 
-/// What goes on over one connection, counted by its parts.
+/// Counters of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Bytes written to the socket.
     pub(super) bytes_written: AtomicU64,
-    /// A write waits for the client.
+    /// A write is blocked because the client does not read.
     pub(super) write_blocked: AtomicBool,
-    /// A write waited for too long, and was failed for it.
+    /// A write was blocked for too long and failed.
     pub(super) write_timed_out: AtomicBool,
-    /// HTTP/2 requests that came, and those whose answer is with the connection or dropped.
+    /// Requests received, and requests whose answer hyper has taken completely or dropped.
     started: AtomicU64,
     finished: AtomicU64,
-    /// Bodies whose last chunk the connection still holds: it asks for the next as soon as the client has room.
+    /// Bodies of which hyper has a chunk that it could not send yet. It polls for the next when the client reads.
     chunks_buffered: AtomicUsize,
 }
 
-/// A look at an [`Activity`].
+/// The values of an [`Activity`] at one moment. `open` is the number of requests in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) opened: bool,
@@ -39,7 +47,7 @@ pub(super) struct Sample {
 
 impl Activity {
     pub(super) fn sample(&self, opened: bool) -> Sample {
-        // In this order `open` can come out too high and never too low.
+        // Read in this order, `open` can be too high and never too low.
         let finished = self.finished.load(Ordering::Acquire);
         let started = self.started.load(Ordering::Acquire);
         Sample {
@@ -52,7 +60,7 @@ impl Activity {
         }
     }
 
-    /// The reason behind hyper's error where it was made here.
+    /// Replaces hyper's error by the timeout that caused it, if one did.
     pub(super) fn explain(&self, cause: hyper::Error) -> ConnectionError {
         if self.write_timed_out.load(Ordering::Relaxed) {
             ConnectionError::WriteTimeout
@@ -62,7 +70,7 @@ impl Activity {
     }
 }
 
-/// One HTTP/2 request under way, from its arrival until its answer's body is with the connection or dropped.
+/// Counts one request, from its arrival until hyper has taken its answer's body completely or dropped it.
 #[derive(Debug)]
 pub(super) struct RequestGuard {
     activity: Arc<Activity>,
@@ -78,7 +86,7 @@ impl RequestGuard {
         }
     }
 
-    /// Notes whether the connection holds a chunk of this answer.
+    /// Records whether hyper buffers a chunk of this answer.
     fn set_buffered(&mut self, is_buffered: bool) {
         if is_buffered && !self.is_buffered {
             self.activity
@@ -101,7 +109,7 @@ impl Drop for RequestGuard {
 }
 
 pin_project! {
-    /// The body of an answer, or of a 101, which has none.
+    /// The body of an answer, which updates the counters as hyper polls it; empty for a 101.
     pub(super) struct TrackedBody<B> {
         #[pin]
         body: Option<B>,

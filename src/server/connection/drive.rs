@@ -1,4 +1,12 @@
-//! Runs a hyper connection until it ends, is idle, or must stop.
+//! Polls a connection of hyper until it ends, the client stands still for too long, or the server stops.
+//!
+//! ```text
+//!            ┌─ connection ended ───────────────> result
+//!   select ──┼─ shutdown ordered ───────────────> GOAWAY or no more keep-alive; limit = drain
+//!            └─ tick: sample ──> detector ──────> alive | idle | drained | timeout
+//! ```
+//!
+//! Both protocols share this loop. They differ in what an idle connection gets: see [`AtIdle`].
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +19,25 @@ use super::activity::Activity;
 use super::idle::{IdleDetector, Verdict};
 use super::limits::{ConnectionError, Limits};
 
-/// Resolves when stopping is ordered.
+/// Resolves when shutdown begins.
 pub(super) async fn stop_requested(stopping: &mut watch::Receiver<bool>) {
-    // A sender that is gone can give no order any more, and means that the server is.
+    // A dropped sender means that the server is gone.
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-/// What happens to an idle connection.
+/// The treatment of an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtIdle {
-    /// It is closed.
+    /// Close it at once. HTTP/1 clients expect it (RFC 9112, section 9.5).
     Close,
-    /// The client is told to go.
+    /// Announce the end first, so that a request in transit is not lost (GOAWAY; RFC 9113, section 6.8).
     Drain,
 }
 
-/// Runs a hyper connection to its end, and gives up on a client that stands still.
+/// Runs a connection to its end. `opened` becomes true when the client has opened the protocol completely.
+///
+/// # Errors
+/// A time limit, or hyper's error.
 pub(super) async fn drive<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
@@ -47,7 +58,8 @@ pub(super) async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut stop = false;
     loop {
         tokio::select! {
-            // The connection first: an HTTP/1 one that has not read what was sniffed takes itself for idle.
+            // The connection comes first: before hyper has read the sniffed bytes, a graceful shutdown finds it idle
+            // and closes it without an answer.
             biased;
             ended = connection.as_mut() => return ended.map_err(|cause| activity.explain(cause)),
             () = stop_requested(stopping), if !stop => {

@@ -1,6 +1,7 @@
-//! The `Upgrade: h2c` handshake: which request may upgrade, and a connection that opens with that request.
+//! The `Upgrade: h2c` handshake: the rules for requests that may upgrade, and the byte stream that makes hyper answer
+//! them.
 //!
-//! Answering 101, deadlines and serving HTTP/2 are left to `connection`.
+//! `http1` answers 101, `http2` serves the upgraded connection, `drive` has the deadlines.
 //!
 //! hyper serves HTTP/2 but knows no upgrade. RFC 7540, section 3.2, wants the request that asked for it answered
 //! on stream 1, so hyper is given a connection on which the client seems to have sent that request itself: the
@@ -23,12 +24,12 @@ use hyper::{HeaderMap, Method, Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 
-/// What a client sends first on an HTTP/2 connection (RFC 9113, section 3.4).
+/// The first bytes that a client sends on an HTTP/2 connection (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Largest header list accepted over HTTP/2, in bytes as RFC 9113, section 6.5.2, counts them.
 ///
-/// Also the bound for upgrades. It equals the smallest frame size a peer may ask for, and a list counts 32 bytes
+/// Also the limit for upgrades. It equals the smallest frame size a peer may ask for, and a list counts 32 bytes
 /// for each field where the encoding below adds at most 7, so a list within it always fits into one HEADERS frame.
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 
@@ -53,7 +54,7 @@ const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
 const END_STREAM_AND_HEADERS: u8 = 0x1 | 0x4;
 
-/// Whether a request announces a body by `Content-Length` other than 0 or by `Transfer-Encoding`.
+/// True if a request announces a body by a `Content-Length` other than 0 or by `Transfer-Encoding`.
 ///
 /// Of both at once, hyper drops the length (RFC 9112, section 6.3), so this sees the `Transfer-Encoding`.
 #[must_use]
@@ -65,7 +66,7 @@ pub fn announces_body(headers: &HeaderMap) -> bool {
             .any(|length| length != "0")
 }
 
-/// Where `Upgrade: h2c` is accepted. A reverse proxy that forwards it would let clients tunnel past its rules.
+/// Listeners that accept `Upgrade: h2c`. A reverse proxy that forwards the upgrade would let clients bypass its rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum H2c {
     /// On loopback addresses only.
@@ -93,8 +94,8 @@ impl H2c {
 ///
 /// Only a body-less HTTP/1.1 GET in origin form upgrades, with one `Host`, `h2c` in `Upgrade`, both
 /// `Upgrade` and `HTTP2-Settings` in `Connection`, and exactly one valid `HTTP2-Settings` (RFC 7540, section 3.2.1).
-/// HEAD does not: `curl -I` stops reading at the 101. Everything else is to be answered over HTTP/1.1 as if nothing
-/// had been asked. The frame carries no field that belongs to the connection, nor one that `Connection` names.
+/// HEAD does not: `curl -I` stops reading at the 101. Everything else gets an ordinary answer over HTTP/1.1.
+/// The frame carries no field that belongs to the connection, nor one that `Connection` names.
 #[must_use]
 pub fn accept<B>(request: &Request<B>) -> Option<Bytes> {
     let headers = request.headers();
@@ -154,15 +155,15 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     lines.next().is_none().then_some(first.as_bytes())
 }
 
-/// Whether a value is an encoded SETTINGS payload. Its content is not needed: the client repeats its settings
-/// in the frame behind its preface, and they hold before anything is sent on stream 1.
+/// True if a value is an encoded SETTINGS payload. Its content is not needed: the client repeats its settings in the
+/// frame behind its preface, and they apply before anything is sent on stream 1.
 fn is_settings_payload(value: &[u8]) -> bool {
     URL_SAFE_NO_PAD
         .decode(value)
         .is_ok_and(|payload| payload.len() % 6 == 0)
 }
 
-/// A header block under construction behind room for its frame head.
+/// A header block under construction, after space for its frame head.
 struct HeaderBlock {
     frame: BytesMut,
     list_size: usize,
@@ -178,8 +179,8 @@ impl HeaderBlock {
         }
     }
 
-    /// Adds a field as "literal without indexing, new name" (RFC 7541, section 6.2.2), which leaves the dynamic
-    /// table as the client believes it to be.
+    /// Adds a field as "literal without indexing, new name" (RFC 7541, section 6.2.2), which leaves the dynamic table
+    /// unchanged.
     fn push(&mut self, name: &[u8], value: &[u8]) {
         self.list_size += name.len() + value.len() + 32;
         self.frame.put_u8(0);
@@ -239,12 +240,12 @@ enum Phase {
     Payload(usize),
     /// The client's part is done; what is left of the inserted frame comes next.
     Insert,
-    /// Nothing left to do here.
+    /// Reads pass through.
     Through,
 }
 
 impl<I> Opening<I> {
-    /// Watches over the opening of `io`. `insert` is a frame from [`accept`], or empty for a client that spoke
+    /// Checks the opening of `io`. `insert` is a frame from [`accept`], or empty for a client that spoke
     /// HTTP/2 from the start.
     pub fn new(io: I, insert: Bytes, opened: Arc<AtomicBool>) -> Self {
         Self {
@@ -255,7 +256,7 @@ impl<I> Opening<I> {
         }
     }
 
-    /// How many bytes end the present phase; 0 when the client owes nothing more.
+    /// Bytes missing from the present phase; 0 when the client's part is done.
     fn wanted(&self) -> usize {
         match self.phase {
             Phase::Preface(got) => PREFACE.len() - got,
@@ -265,7 +266,7 @@ impl<I> Opening<I> {
         }
     }
 
-    /// Checks bytes of the client, no more than are wanted, and moves on.
+    /// Checks bytes of the client, at most [`Self::wanted`], and advances the phase.
     fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.phase {
             Phase::Preface(got) => {
@@ -339,7 +340,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
                 Poll::Ready(Ok(()))
             }
             Phase::Preface(_) | Phase::FrameHead(..) | Phase::Payload(_) => {
-                // One piece at a time, so that nothing behind the first frame is read before its turn.
+                // Reads at most what is wanted, so that nothing behind the first frame is consumed here.
                 let mut piece = [0; 256];
                 let size = this.wanted().min(buf.remaining()).min(piece.len());
                 let mut piece = ReadBuf::new(&mut piece[..size]);
@@ -542,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_connection_stay_behind() {
+    fn connection_fields_are_not_forwarded() {
         let request = from_cargo()
             .header("connection", "X-Private")
             .header("x-private", "secret")
@@ -565,7 +566,7 @@ mod tests {
         assert!(text.contains("accept\ntext/plain"));
     }
 
-    /// What comes out of an opening that is fed these pieces, one for each read, and whether it counted as opened.
+    /// Feeds these pieces to an opening, one per read. Returns its output, and whether it counted as opened.
     async fn read_all(pieces: &[&[u8]], insert: &'static [u8]) -> (io::Result<Vec<u8>>, bool) {
         let opened = Arc::new(AtomicBool::new(false));
         let io = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());

@@ -1,11 +1,14 @@
-//! Serves HTTP/1.
+//! HTTP/1.0 and HTTP/1.1, up to an upgrade to `h2c`.
+//!
+//! hyper parses requests and writes answers. This module answers a valid upgrade with 101 and then takes the socket
+//! back from hyper, together with the bytes that hyper read behind the request.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -15,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -25,12 +29,11 @@ use super::limits::{ConnectionError, Limits};
 use super::sniff::Protocol;
 use super::stream::BoundedStream;
 
-/// Read buffer, and bound of what is buffered for writing, of an HTTP/1 connection. It bounds a request head; hyper's
-/// default of 400 kB would let a few hundred clients fill the memory with half heads.
+/// Bytes of the read buffer, and limit of the write buffer. It also bounds a request head. With hyper's default of 400
+/// kB a few hundred clients could fill the memory with partial heads.
 const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Serves HTTP/1. When the client switched to HTTP/2, gives back the connection and the HEADERS frame that stands for
-/// the request to be answered there.
+/// Serves HTTP/1. After an upgrade, returns the stream and the HEADERS frame of the request that HTTP/2 must answer.
 pub(super) async fn serve_http1<I, S, F, B>(
     stream: BoundedStream<I>,
     service: S,
@@ -46,20 +49,20 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = Arc::clone(&stream.activity);
-    let switch: Mutex<Option<(OnUpgrade, Bytes)>> = Mutex::new(None);
+    let pending_upgrade: Mutex<Option<(OnUpgrade, Bytes)>> = Mutex::new(None);
     let stop = stopping.clone();
-    let answer = service_fn(|mut request: Request<Incoming>| {
-        // Once stopping, a switch would only be the longer way to the end.
-        let asks = upgrade && request.headers().contains_key(UPGRADE);
-        let frame = if asks && !*stop.borrow() {
+    let hyper_service = service_fn(|mut request: Request<Incoming>| {
+        // During shutdown an upgrade would only delay the end.
+        let wants_upgrade = upgrade && request.headers().contains_key(UPGRADE);
+        let frame = if wants_upgrade && !*stop.borrow() {
             h2c::accept(&request)
         } else {
             None
         };
         let answer = match frame {
             Some(frame) => {
-                let switched = hyper::upgrade::on(&mut request);
-                *switch.lock().unwrap_or_else(PoisonError::into_inner) = Some((switched, frame));
+                let upgraded = hyper::upgrade::on(&mut request);
+                *pending_upgrade.lock() = Some((upgraded, frame));
                 None
             }
             None => Some(service(request, Protocol::Http1)),
@@ -75,13 +78,14 @@ where
 
     let mut builder = http1::Builder::new();
     builder
+        // The idle detector bounds request heads without a timer per request.
         .header_read_timeout(None)
         .max_buf_size(HTTP1_BUFFER_BYTES)
         .half_close(false);
     {
         let connection = pin!(
             builder
-                .serve_connection(TokioIo::new(stream), answer)
+                .serve_connection(TokioIo::new(stream), hyper_service)
                 .with_upgrades()
         );
         let opened = AtomicBool::new(true);
@@ -97,11 +101,10 @@ where
         .await?;
     }
 
-    let Some((switched, frame)) = switch.into_inner().unwrap_or_else(PoisonError::into_inner)
-    else {
+    let Some((upgraded, headers_frame)) = pending_upgrade.into_inner() else {
         return Ok(None);
     };
-    let upgraded = switched.await.map_err(|cause| activity.explain(cause))?;
+    let upgraded = upgraded.await.map_err(|cause| activity.explain(cause))?;
     let parts = upgraded
         .downcast::<TokioIo<BoundedStream<I>>>()
         .map_err(|_| {
@@ -110,7 +113,7 @@ where
         })?;
     let mut stream = parts.io.into_inner();
     stream.unread = parts.read_buf;
-    Ok(Some((stream, frame)))
+    Ok(Some((stream, headers_frame)))
 }
 
 fn switching_protocols<B>() -> Response<TrackedBody<B>> {

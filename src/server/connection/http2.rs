@@ -1,4 +1,10 @@
-//! Serves HTTP/2.
+//! HTTP/2, from the client's preface on.
+//!
+//! hyper and h2 bound none of the ways in which a client can stand still. Their defaults also allow more memory per
+//! client than larder's clients need, so every buffer and counter is set here.
+//!
+//! No pings are sent. A client that reads slowly through deep buffers would answer them late and be disconnected
+//! although it makes progress. The idle detector notices dead clients without them.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,25 +28,22 @@ use super::limits::{ConnectionError, Limits};
 use super::sniff::Protocol;
 use super::stream::BoundedStream;
 
-/// What HTTP/2 buffers for each stream before it asks the body for more. Two chunks of an ordinary body, so that one
-/// is written while the next is read; hyper's default of 400 kB costs 50 streaming clients 20 MB.
+/// Bytes that h2 buffers per stream before it polls the body again. With hyper's default of 400 kB, 50 streaming
+/// clients cost 20 MB.
 const HTTP2_STREAM_BUFFER_BYTES: usize = 128 * 1024;
 
-/// How much of request bodies HTTP/2 clients may send unasked. larder reads next to none; this is the protocol's
-/// own initial value, where hyper would offer 1 MB.
+/// Bytes of request bodies that a client may send before it needs more window. larder reads no bodies, so this is the
+/// protocol's own default; hyper would offer 1 MB.
 const HTTP2_RECEIVE_WINDOW_BYTES: u32 = 65_535;
 
-/// Streams a client may open and reset again before they were looked at ("rapid reset"). A client that gives up on a
-/// whole batch of downloads can reach some dozens, an attack thousands.
+/// Streams that a client may open and reset before h2 has accepted them ("rapid reset"). A client that cancels a batch
+/// of downloads can reach some dozens, an attack thousands.
 const HTTP2_MAX_PENDING_RESETS: usize = 100;
 
-/// Streams reset by us for a client's errors before the connection is given up.
+/// Streams that h2 may reset for the client's errors before it closes the connection.
 const HTTP2_MAX_LOCAL_RESETS: usize = 256;
 
-/// Serves HTTP/2 from the client's preface on. `request` is the HEADERS frame of the request that asked for it.
-///
-/// No pings are sent: a client that reads slowly through deep buffers answers them late and would be cut although it
-/// makes progress, and what pings would find out, [`IdleDetector`] sees anyway.
+/// Serves HTTP/2. `headers_frame` is the HEADERS frame of the request that asked for the upgrade, or empty.
 pub(super) async fn serve_http2<I, S, F, B>(
     stream: BoundedStream<I>,
     protocol: Protocol,
@@ -58,7 +61,7 @@ where
 {
     let activity = Arc::clone(&stream.activity);
     let opened = Arc::new(AtomicBool::new(false));
-    let answer = service_fn(|request: Request<Incoming>| {
+    let hyper_service = service_fn(|request: Request<Incoming>| {
         let guard = RequestGuard::begin(&activity);
         let response = service(request, protocol);
         async move { Ok::<_, Infallible>(response.await.map(|body| TrackedBody::new(body, guard))) }
@@ -74,7 +77,7 @@ where
         .max_pending_accept_reset_streams(HTTP2_MAX_PENDING_RESETS)
         .max_local_error_reset_streams(HTTP2_MAX_LOCAL_RESETS);
     let io = TokioIo::new(Opening::new(stream, headers_frame, Arc::clone(&opened)));
-    let connection = pin!(builder.serve_connection(io, answer));
+    let connection = pin!(builder.serve_connection(io, hyper_service));
     drive(
         connection,
         http2::Connection::graceful_shutdown,

@@ -1,4 +1,18 @@
-//! Tells whether a connection goes on.
+//! Decides whether a client still makes progress.
+//!
+//! hyper bounds none of this. In particular, a client that grants no HTTP/2 flow-control window never blocks a write,
+//! so the timeout in [`super::stream`] does not notice it.
+//!
+//! ```text
+//!   state of the client                                         verdict
+//!   HTTP/2 not opened within `first_bytes`                      RequestTimeout
+//!   a chunk waits for it, no progress for `write_stall`         WriteTimeout
+//!   no request in flight, nothing blocked, for `request_head`   Idle
+//!   the same while draining, for the drain time                 Drained
+//!   anything else: waiting for us, reading, or recently active  Alive
+//! ```
+//!
+//! The detector is pure: it sees samples and the time of each. Its limits are as exact as the distance of two samples.
 
 use std::time::Duration;
 
@@ -7,42 +21,39 @@ use tokio::time::Instant;
 use super::activity::Sample;
 use super::limits::Limits;
 
-/// Bytes that count as progress of an HTTP/2 connection. More than all acknowledgements of a silent client's pings
-/// within a limit of a minute, less than any transfer moves.
+/// Bytes written that count as progress. More than the acknowledgements of a stalled client's pings within a minute,
+/// less than any transfer.
 const PROGRESS_BYTES: u64 = 1024;
 
-/// Judges from looks at its activity whether a connection goes on.
-///
-/// hyper bounds none of this. In particular, a client that grants no flow-control window never lets a write wait, so
-/// the bound of [`BoundedStream`] does not see it. Limits are kept to about the distance between two ticks.
+/// Compares consecutive samples of a connection.
 #[derive(Debug)]
 pub(super) struct IdleDetector {
     first_bytes: Duration,
     request_head: Duration,
     write_stall: Duration,
-    /// Set once the client was told that the connection ends: how long it may then stand still.
+    /// Set when the client has been told that the connection ends: how long it may then be idle.
     draining: Option<Duration>,
     opened_at: Instant,
-    /// Requests at the last look, and when there last was one under way.
+    /// Requests in the last sample, and when one was last in flight.
     started: u64,
     last_request_at: Instant,
-    /// Bytes written when there last was progress, and when that was.
+    /// Bytes written at the last progress, and its time.
     bytes_written: u64,
     last_progress_at: Instant,
-    /// When last no body waited for the client.
+    /// The last time at which no chunk waited for the client.
     last_unbuffered_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Alive,
-    /// No request for so long that the client is to be told to go.
+    /// No request for [`Limits::request_head`].
     Idle,
-    /// It was told and has nothing to wait for any more.
+    /// Draining, and nothing is left to send.
     Drained,
-    /// HTTP/2 was not opened in time.
+    /// The client did not open HTTP/2 in time.
     RequestTimeout,
-    /// Answers wait for the client, which takes nothing.
+    /// Answers are pending and the client reads nothing.
     WriteTimeout,
 }
 
@@ -62,7 +73,7 @@ impl IdleDetector {
         }
     }
 
-    /// The client is told to go, and may stand still for so long.
+    /// Begins the drain: the client was told that the connection ends, and may be idle for `patience` from `now` on.
     pub(super) fn start_drain(&mut self, now: Instant, patience: Duration) {
         self.draining = Some(patience);
         self.first_bytes = self.first_bytes.min(now - self.opened_at + patience);
@@ -89,12 +100,12 @@ impl IdleDetector {
                 Verdict::Alive
             };
         }
-        // A body that waits only now may wait for the first bytes after a long pause of its source.
+        // A chunk may be the first after a long pause of its source, so count from when it began to wait.
         if now - self.last_progress_at.max(self.last_unbuffered_at) >= self.write_stall {
             return Verdict::WriteTimeout;
         }
-        // Without a request under way, ends of answers may still be buffered, which is progress or a blocked write. The
-        // latter has its own bound.
+        // The end of the last answer may still be buffered: that shows as progress, or as a blocked write, which has
+        // its own timeout.
         let quiet = now - self.last_progress_at.max(self.last_request_at);
         if sample.open > 0 || sample.write_blocked {
             return Verdict::Alive;
@@ -136,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_given_up_only_when_their_client_stands_still() {
+    fn only_clients_without_progress_time_out() {
         #[track_caller]
         fn check(case: &str, sample: impl Fn(u64) -> Sample, expected: (u64, Verdict)) {
             assert_eq!(verdict(None, sample), expected, "{case}");
@@ -198,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_connections_are_kept_for_their_answers_only() {
+    fn draining_connections_stay_until_their_answers_are_sent() {
         let second = Some(Duration::from_secs(1));
         let ends_at = |end: u64| {
             move |at| Sample {

@@ -1,26 +1,36 @@
-//! How long a client may stand still, and the error when it stood still for longer.
+//! Time limits of a connection, and the errors that end it.
+//!
+//! ```text
+//!   connected ── first_bytes ──> protocol known ── first_bytes ──> HTTP/2 open
+//!   HTTP/1: previous answer done ── request_head ──> next request head complete
+//!   answer under way: write_stall without progress ──> connection dropped
+//!   shutdown ── drain ──> dropped, unless a request is in flight
+//! ```
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// How long a client may stand still.
+/// Time limits for clients that make no progress, and the number of streams.
+///
+/// `idle` checks most limits four times per limit, so a limit takes effect up to half of it late.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Until it is known which protocol a new connection speaks, and likewise until HTTP/2 is open, counted from the
-    /// preface or the 101. Ten seconds: both take one round trip, so only a lost packet or two needs more.
+    /// From connecting until the protocol is known, and again from the preface or the 101 until HTTP/2 is open. Ten
+    /// seconds: each takes one round trip, so that only lost packets need more.
     pub first_bytes: Duration,
-    /// For a whole HTTP/1 request head, counted from the end of the answer before: also how long an idle connection is
-    /// kept, in HTTP/2 too. A minute: cargo reuses a connection within one command only.
+    /// From the end of an answer until the next HTTP/1 request head is complete. Idle connections, HTTP/2 included,
+    /// close after it. A minute: cargo reuses a connection within one command only.
     pub request_head: Duration,
-    /// For a client to take anything of an answer. A minute: cargo itself gives up after half of it.
+    /// Longest time in which a client reads nothing of a pending answer. A minute: cargo itself gives up after 30 s
+    /// (docs/client-behaviour.md, C-16).
     pub write_stall: Duration,
-    /// When stopping, for a connection on which no request is under way, or half of one. A first request that is on its way is still
-    /// answered, because a connection closed without any answer is the one failure that cargo does not retry. An HTTP/2
-    /// client needs it to acknowledge the end; one that does not listen is not waited for. One second: a round trip.
+    /// During shutdown, time for a connection without a request in flight. A first request that is in transit still
+    /// gets its answer, because cargo does not retry when a connection closes before the first byte of a response
+    /// (C-15). An HTTP/2 client acknowledges GOAWAY within it. One second: a round trip.
     pub drain: Duration,
-    /// Requests at once on one HTTP/2 connection. libcurl uses no more than 100, whatever is offered; others do.
+    /// Concurrent requests on one HTTP/2 connection. libcurl uses at most 100 of any offer; other clients use more.
     pub h2_streams: u32,
 }
 
@@ -36,25 +46,25 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection ended other than by agreement. Nobody but a log is interested: the client is gone.
+/// The reason why a connection ended early. Only the log shows it: the client is gone by then.
 #[derive(Debug)]
 pub enum ConnectionError {
-    /// No first bytes, request head or HTTP/2 opening came in time. An HTTP/1 connection that was idle ends so too.
+    /// First bytes, a request head or the HTTP/2 opening did not arrive in time. Idle HTTP/1 connections end with it
+    /// too.
     RequestTimeout,
-    /// The client took nothing of an answer for [`Limits::write_stall`].
+    /// The client read nothing of an answer for [`Limits::write_stall`].
     WriteTimeout,
-    /// The socket failed before it was known what the client speaks.
+    /// The socket failed before the protocol was known.
     Socket(io::Error),
-    /// The client left in the middle, broke the protocol, or an answer's body failed.
+    /// The client disconnected within an exchange or broke the protocol, or an answer's body failed.
     Http(hyper::Error),
 }
 
 impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot go on with a connection: ")?;
         match self {
             Self::RequestTimeout => f.write_str("the client sent no complete request in time"),
-            Self::WriteTimeout => f.write_str("the client took nothing of an answer in time"),
+            Self::WriteTimeout => f.write_str("the client stopped reading an answer"),
             Self::Socket(_) => f.write_str("the socket failed"),
             Self::Http(_) => f.write_str("the exchange failed"),
         }

@@ -1,15 +1,21 @@
-//! Serves one accepted connection until it ends, whichever HTTP it speaks, and gives up on clients that stand still.
+//! One client connection, from its first byte to its end.
 //!
-//! Accepting, counting connections, addresses and answers are left to its caller; the rules of the upgrade to `h2c`.
+//! One TCP port serves three kinds of client: HTTP/1.1, HTTP/2 with prior knowledge, and HTTP/1.1 that upgrades to
+//! `h2c`. Cargo is of the third kind: over plain HTTP/1.1 it has one request in flight, over `h2c` up to 100 per
+//! connection (docs/client-behaviour.md, C-18 and C-19).
 //!
 //! ```text
-//!  first bytes -- preface ----------------------> HTTP/2
-//!       |                                           ^
-//!       +--------- anything else --> HTTP/1 -- 101 -+
+//!   first bytes ──> sniff ── preface ──────────────────────────────> http2 ──> hyper, h2
+//!                     └───── anything else ──> http1 ── 101 ── h2c ─────┘
+//!                                                └──> hyper
 //! ```
 //!
-//! Every limit here is about a client that makes no progress. How long an answer may take to begin is the
-//! service's business, and so is reading a request's body, which ends with the connection at the latest.
+//! - `stream` wraps the socket: it replays sniffed bytes and times out blocked writes.
+//! - `drive` polls hyper's connection. It applies [`Limits`] with the counters of `activity` and the detector of `idle`.
+//! - [`h2c`] has the rules of the upgrade and the byte stream that an upgraded connection must begin with.
+//!
+//! Every limit here applies to a client that makes no progress. The service decides how long an answer may take.
+//! Nothing reads request bodies: the guard refuses requests that announce one.
 
 mod activity;
 mod drive;
@@ -36,16 +42,16 @@ pub use sniff::Protocol;
 use sniff::sniff;
 use stream::BoundedStream;
 
-/// Serves one accepted connection until it ends, an upgraded one to the end of HTTP/2.
+/// Serves one accepted connection until it ends, including the HTTP/2 part of an upgraded one.
 ///
-/// `service` answers every request. A body that yields an error aborts its answer: RST_STREAM in HTTP/2, a connection
-/// closed short of the end in HTTP/1. `upgrade` says whether `Upgrade: h2c` is accepted; where it is not, such requests
-/// are ordinary ones. When `stopping` turns true, or its sender is gone, requests under way are finished and the
-/// connection ends; bounding that is left to the caller, who may drop this future at any time. Set TCP_NODELAY before.
+/// `service` answers every request. A body that yields an error aborts its answer: with RST_STREAM in HTTP/2, by
+/// closing the connection before the announced length in HTTP/1. `upgrade` allows `Upgrade: h2c`; without it, such
+/// requests get an ordinary answer. When `stopping` becomes true or its sender is dropped, requests in flight finish
+/// and the connection ends. The caller bounds that time: it may drop this future at any point. The caller also sets
+/// TCP_NODELAY.
 ///
 /// # Errors
-///
-/// When the connection had to be given up. Connections that the client closes between requests end with `Ok`.
+/// [`ConnectionError`] if a limit or a fault ended the connection. A client that closes between requests is no error.
 pub async fn serve<I, S, F, B>(
     io: I,
     service: S,
@@ -64,19 +70,19 @@ where
     let Some(protocol) = sniff(&mut stream, limits, &mut stopping).await? else {
         return Ok(());
     };
-    let (stream, protocol, request) = if protocol == Protocol::Http2 {
+    let (stream, protocol, headers_frame) = if protocol == Protocol::Http2 {
         (stream, protocol, Bytes::new())
     } else {
         match serve_http1(stream, service.clone(), limits, upgrade, &mut stopping).await? {
-            Some((stream, request)) => (stream, Protocol::H2c, request),
+            Some((stream, headers_frame)) => (stream, Protocol::H2c, headers_frame),
             None => return Ok(()),
         }
     };
-    // Boxed, because otherwise every HTTP/1 connection carries the room for it.
+    // Boxed: the future of an HTTP/1 connection would otherwise contain the larger one of HTTP/2.
     Box::pin(serve_http2(
         stream,
         protocol,
-        request,
+        headers_frame,
         service,
         limits,
         &mut stopping,

@@ -1,4 +1,7 @@
-//! Which protocol a client speaks, told by its first bytes.
+//! Detects the protocol of a new connection from its first bytes.
+//!
+//! HTTP/2 with prior knowledge begins with a fixed preface of 24 bytes, with which no HTTP/1.1 request can begin (RFC
+//! 9113, section 3.4). [`sniff`] reads until one byte decides, and hands the bytes back to the stream to be read again.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -10,19 +13,19 @@ use super::h2c::PREFACE;
 use super::limits::{ConnectionError, Limits};
 use super::stream::BoundedStream;
 
-/// How a request came. Over the two HTTP/2 ones its authority is in its URI, and there is no `Host`.
+/// The protocol of a request. In both forms of HTTP/2 the URI carries the authority and there is no `Host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.0 or HTTP/1.1.
     Http1,
-    /// HTTP/2 on a connection that began with HTTP/1.1; the request that asked for the upgrade included.
+    /// HTTP/2 on a connection that began with HTTP/1.1, including the request that asked for the upgrade.
     H2c,
     /// HTTP/2 from the first byte ("prior knowledge").
     Http2,
 }
 
-/// Which protocol the client speaks, told by as few bytes as possible, which are read again afterwards. `None` when
-/// the client left, or stopping was ordered, before it said so.
+/// Reads as few bytes as possible to detect the protocol, and puts them back. `None` if the client disconnects, or
+/// shutdown begins and [`Limits::drain`] passes, before the protocol is known.
 pub(super) async fn sniff<I: AsyncRead + Unpin>(
     stream: &mut BoundedStream<I>,
     limits: &Limits,
@@ -54,7 +57,7 @@ pub(super) async fn sniff<I: AsyncRead + Unpin>(
     Ok(Some(protocol))
 }
 
-/// The protocol that begins with these bytes; `None` while it may be either.
+/// The protocol that begins with these bytes, or `None` while both are possible.
 fn protocol_of(first: &[u8]) -> Option<Protocol> {
     let size = first.len().min(PREFACE.len());
     if first[..size] != PREFACE[..size] {
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protocol_is_known_as_soon_as_a_byte_decides() {
+    fn the_first_deciding_byte_tells_the_protocol() {
         for size in 0..PREFACE.len() {
             assert_eq!(protocol_of(&PREFACE[..size]), None, "{size} bytes");
             let other = [&PREFACE[..size], b"?"].concat();

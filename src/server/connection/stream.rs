@@ -1,4 +1,7 @@
-//! A client's socket with bounded writes.
+//! The socket of a client, with a time limit for blocked writes.
+//!
+//! [`BoundedStream`] also replays bytes that were read too early: the sniffed ones, and those that hyper read behind an
+//! upgrade request. It reports writes to the connection's [`Activity`].
 
 use std::io;
 use std::pin::Pin;
@@ -13,16 +16,16 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
 
-/// The client's end of the stream: reads again what was read too early, and fails a write that waits for too long.
+/// A stream that fails writes blocked for longer than `write_stall`.
 #[derive(Debug)]
 pub(super) struct BoundedStream<I> {
     pub(super) io: I,
-    /// What is to be read before the rest of `io`.
+    /// Bytes to read before the rest of `io`.
     pub(super) unread: Bytes,
     write_stall: Duration,
-    /// Made when a write has to wait for the first time; most connections never need one.
+    /// Created by the first blocked write; most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether `timer` runs.
+    /// A write is blocked and `timer` runs.
     is_waiting: bool,
     pub(super) activity: Arc<Activity>,
 }
@@ -39,7 +42,7 @@ impl<I> BoundedStream<I> {
         }
     }
 
-    /// Counts a write that made progress, and bounds the wait of one that made none.
+    /// Counts a finished write, or applies the time limit to a blocked one.
     fn limit_wait(
         &mut self,
         cx: &mut Context<'_>,
@@ -85,7 +88,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
         let size = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread.split_to(size));
         if self.unread.is_empty() {
-            // Lets go of the allocation.
+            // Frees the allocation.
             self.unread = Bytes::new();
         }
         Poll::Ready(Ok(()))
