@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::activity::{RequestGuard, TrackedBody};
+use super::activity::{Activity, RequestGuard, TrackedBody};
 use super::drive::{AtIdle, drive};
 use super::h2c;
 use super::limits::{ConnectionError, Limits};
@@ -104,6 +104,15 @@ where
     let Some((upgraded, headers_frame)) = pending_upgrade.into_inner() else {
         return Ok(None);
     };
+    let stream = reclaim_stream(upgraded, &activity).await?;
+    Ok(Some((stream, headers_frame)))
+}
+
+/// Takes the stream back from hyper after a 101, with the bytes that hyper read behind the request.
+async fn reclaim_stream<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    upgraded: OnUpgrade,
+    activity: &Activity,
+) -> Result<BoundedStream<I>, ConnectionError> {
     let upgraded = upgraded.await.map_err(|cause| activity.explain(cause))?;
     let parts = upgraded
         .downcast::<TokioIo<BoundedStream<I>>>()
@@ -113,7 +122,7 @@ where
         })?;
     let mut stream = parts.io.into_inner();
     stream.unread = parts.read_buf;
-    Ok(Some((stream, headers_frame)))
+    Ok(stream)
 }
 
 fn switching_protocols<B>() -> Response<TrackedBody<B>> {

@@ -23,7 +23,6 @@ const LONG_FILES: &[(&str, &str)] = &[
 const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("src/cache/fetch.rs arrive", "not split yet"),
     ("src/cache/fetch.rs settle_entry", "not split yet"),
-    ("src/server/metrics.rs fmt", "not split yet"),
     ("src/upstream/mod.rs parse_response", "not split yet"),
     ("src/upstream/mod.rs send", "not split yet"),
 ];
