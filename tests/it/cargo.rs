@@ -401,7 +401,7 @@ fn warmed_lock_is_fetched_for_all_platforms_without_upstream() {
     assert_eq!(project.lock(), lock);
 }
 
-/// Whether cargo has unpacked this crate in its home.
+/// True if cargo has unpacked this crate in its home.
 fn is_unpacked(home: &CargoHome, folder: &str) -> bool {
     let sources = fs::read_dir(home.path().join("registry/src"));
     sources

@@ -25,7 +25,7 @@ fn commands(command: &clap::Command, words: &[String], found: &mut Vec<Vec<Strin
     }
 }
 
-/// What each command prints for `--help`, by the name of its snapshot.
+/// The output of each command for `--help`, by the name of its snapshot.
 fn texts() -> BTreeMap<String, String> {
     let mut found = Vec::new();
     commands(&Cli::command(), &[], &mut found);

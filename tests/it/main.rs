@@ -1,8 +1,8 @@
 //! Integration tests: the built program between a fake upstream with faults on demand and real clients.
 //!
-//! All tests are in one binary, which links faster. Each module says in its first lines which part it covers. `fixture` starts
-//! the larder under test; the crate `testkit` has the clients and the daemon's process. Facts about cargo, rustup and HTTP
-//! are cited by their id in docs/client-behaviour.md.
+//! All tests are in one binary, which links faster. Each module says in its first lines which part it covers. `fixture`
+//! starts the larder under test; the crate `testkit` has the clients and the daemon's process. Facts about cargo,
+//! rustup and HTTP are cited by their id in docs/client-behaviour.md.
 
 #![allow(
     clippy::unwrap_used,

@@ -41,7 +41,7 @@ impl Context<'_> {
 #[derive(Debug)]
 pub(crate) struct Benchmark {
     pub(crate) name: &'static str,
-    /// Whether it runs only when `--only` names it.
+    /// True if the benchmark runs only when `--only` names it.
     pub(crate) opt_in: bool,
     pub(crate) run: fn(&Context<'_>) -> Vec<Row>,
     /// A line to print below the table, if any.

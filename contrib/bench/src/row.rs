@@ -86,7 +86,7 @@ impl Row {
         (end(sorted.first()), end(sorted.last()))
     }
 
-    /// Whether the first claim holds. True if there is none, or if the row was not measured.
+    /// True if the first claim holds, or does not exist, or the row was not measured.
     pub(crate) fn holds(&self) -> bool {
         self.missing.is_some() || self.first_claim == UNCLAIMED || self.meets(self.first_claim)
     }

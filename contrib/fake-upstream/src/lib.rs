@@ -131,7 +131,7 @@ impl Builder {
         self
     }
 
-    /// Whether answers have an `ETag` and `If-None-Match` is evaluated (true by default).
+    /// Enables `ETag` in answers and the evaluation of `If-None-Match` (true by default).
     pub fn validators(mut self, validators: bool) -> Self {
         self.settings.validators = validators;
         self

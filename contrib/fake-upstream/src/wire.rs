@@ -68,7 +68,7 @@ impl Wire {
         }
     }
 
-    /// Whether the client begins with HTTP/2. Consumes nothing.
+    /// Detects a client that begins with HTTP/2. Consumes nothing.
     pub(crate) async fn starts_with_http2(&mut self) -> io::Result<bool> {
         let mut start = BytesMut::new();
         while start.len() < HTTP2_PREFACE_START.len() && HTTP2_PREFACE_START.starts_with(&start) {

@@ -21,7 +21,7 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The bytes received, with their content encoding.
     pub body: Vec<u8>,
-    /// Whether the body ended as its framing announced. A body that ends with the connection is complete, unless the
+    /// True if the body ended as its framing announced. A body that ends with the connection is complete, unless the
     /// connection was reset.
     pub complete: bool,
     /// Time from the request to the first byte of the body, or to the end of the head if the body is empty.
@@ -170,7 +170,7 @@ impl Http {
 pub struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
-    /// Whether the answer to the last request may have a body.
+    /// True if the answer to the last request may have a body.
     has_body: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What larder's integration tests, its benchmark and the fake upstream's tests share: real clients in environments of
-//! their own, and the built larder as a process.
+//! Shared support of larder's integration tests, its benchmark and the fake upstream's tests: real clients in scrubbed
+//! environments, and the built larder as a process.
 //!
 //! | module | contains |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Which file depends on which, and the circles among them.
+//! Dependencies between the files of `src`, and the circles among them.
 //!
 //! An edge goes from the file that names something to the file that defines it; re-exports are followed to the
 //! definition. A
@@ -151,7 +151,7 @@ fn shown(import: &Import) -> String {
     format!("use {}", import.path.join("::"))
 }
 
-/// Whether a file defines an item of this name.
+/// True if a file defines an item of this name.
 fn defines(source: &Source, name: &str) -> bool {
     let kinds = [
         "struct", "enum", "trait", "type", "fn", "const", "static", "union",

@@ -14,7 +14,7 @@ pub(super) struct Import {
     pub(super) path: Vec<String>,
     /// `*` for a glob import.
     pub(super) name: String,
-    /// Whether the import is `pub` in any form.
+    /// True if the import is `pub` in any form.
     pub(super) is_reexport: bool,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// Whether the whole file contains tests: `tests.rs`, or a file below a folder `tests`.
+/// True if the whole file contains tests: `tests.rs`, or a file below a folder `tests`.
 pub(super) fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
