@@ -1,7 +1,7 @@
 //! Announcements: how `larder status` and other commands find the daemons that use the same store.
 //!
-//! A daemon writes `daemon.json` into its folder in staging. The lock in that folder tells whether the daemon still lives,
-//! so an announcement needs no expiry and a killed daemon is never reported.
+//! A daemon writes `daemon.json` into its folder in staging. The lock in that folder tells whether the daemon still
+//! lives, so an announcement needs no expiry and a killed daemon is never reported.
 
 use std::{cmp::Reverse, fs, io, path::Path};
 

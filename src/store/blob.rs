@@ -1,9 +1,9 @@
 //! Blobs, and reading them in chunks.
 //!
-//! Clients get a blob in chunks of at most [`CHUNK_BYTES`], so the memory for one client does not depend on the blob's size.
-//! Almost every chunk is in the kernel's page cache, because it was downloaded or served a short time ago. Therefore
-//! [`FileReader`] first tries a read that fails instead of waiting for the disk (`RWF_NOWAIT`, Linux only), and moves only
-//! the rest to a blocking thread: changing threads costs several times as much as the read.
+//! Clients get a blob in chunks of at most [`CHUNK_BYTES`], so the memory for one client does not depend on the
+//! blob's size. Almost every chunk is in the kernel's page cache, because it was downloaded or served a short time
+//! ago. Therefore [`FileReader`] first tries a read that fails instead of waiting for the disk (`RWF_NOWAIT`, Linux
+//! only), and moves only the rest to a blocking thread: changing threads costs several times as much as the read.
 
 use std::{fmt, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
@@ -64,8 +64,8 @@ impl ReadAt for Bytes {
 impl ReadAt for FileReader {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let is_pooled = (MIN_POOLED_BYTES..=CHUNK_BYTES).contains(&len);
-        // Allocated here and not on the blocking threads, of which there are many: jemalloc has a cache for each thread, and
-        // the memory for 50 clients grew by 9 MB.
+        // Allocated here and not on the blocking threads, of which there are many: jemalloc has a cache for each
+        // thread, and the memory for 50 clients grew by 9 MB.
         let mut buffer = if is_pooled {
             self.buffers.take()
         } else {

@@ -1,7 +1,7 @@
 //! Reused buffers for reading files in chunks.
 //!
-//! A new buffer of this size comes from the kernel, which clears it page by page when it is first written. Clearing takes
-//! longer than copying a chunk out of the page cache, so [`BufferPool`] reuses a few buffers.
+//! A new buffer of this size comes from the kernel, which clears it page by page when it is first written. Clearing
+//! takes longer than copying a chunk out of the page cache, so [`BufferPool`] reuses a few buffers.
 
 use std::{
     mem,

@@ -7,9 +7,9 @@
 //! {"name":"serde","vers":"1.0.0",...}
 //! ```
 //!
-//! Body and description are one file, so one rename replaces both and they always belong together. Reading verifies the
-//! SHA-256 of the body, so a truncated or altered record is an error and never a wrong answer. The time of the last check
-//! is not in the record; see [`Checked`]. This module knows no file system.
+//! Body and description are one file, so one rename replaces both and they always belong together. Reading verifies
+//! the SHA-256 of the body, so a truncated or altered record is an error and never a wrong answer. The time of the
+//! last check is not in the record; see [`Checked`]. This module knows no file system.
 
 use std::time::{Duration, SystemTime};
 
@@ -69,8 +69,8 @@ impl Checked {
         self == Self::Invalidated
     }
 
-    /// Time since the check. `None` if the entry is invalidated, or if the check lies after `now`: then the clock was set
-    /// back and the age is unknown.
+    /// Time since the check. `None` if the entry is invalidated, or if the check lies after `now`: then the clock was
+    /// set back and the age is unknown.
     pub fn age(self, now: SystemTime) -> Option<Duration> {
         match self {
             Self::Invalidated => None,
@@ -242,5 +242,21 @@ mod tests {
         let expected = "larder-entry {\"sha256\":\"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\
                         \"fetched\":1800000000}\nx";
         assert_eq!(String::from_utf8(record(&entry)).unwrap(), expected);
+    }
+
+    #[test]
+    fn checked_survives_the_modification_time_and_sorts_by_time() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for checked in [Checked::Invalidated, Checked::At(at(1))] {
+            assert_eq!(Checked::from_mtime(checked.to_mtime()), checked);
+        }
+        assert!(Checked::Invalidated < Checked::At(at(0)));
+        assert!(Checked::At(at(1)) < Checked::At(at(2)));
+        let checked = Checked::At(at(5));
+        assert_eq!(checked.invalidated_before(at(5)), checked);
+        assert!(checked.invalidated_before(at(6)).is_invalidated());
+        assert_eq!(checked.age(at(7)), Some(Duration::from_secs(2)));
+        assert_eq!(checked.age(at(4)), None);
+        assert_eq!(Checked::Invalidated.age(at(7)), None);
     }
 }

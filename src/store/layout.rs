@@ -1,8 +1,10 @@
 //! Paths of a store, and safe ways to open, create and inspect the files and folders below it.
 //!
-//! The drawing in the head of `store` shows the layout. The user owns everything and nobody else has access: builds run
-//! the code in the store, so another user who may write could choose what runs; and a private registry's crates are not
-//! for everyone to read. Hence folders have mode 0700, files 0600, and [`check_ownership`] refuses anything wider.
+//! The drawing in the head of `store` shows the layout.
+//!
+//! Only the user has access: folders have mode 0700 and files 0600. Builds run the code in the store, so another user
+//! who could write to it would choose what runs. And a private registry's crates are not for everyone to read.
+//! [`StoreLayout::check_ownership`] refuses a folder that others may write to.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -20,8 +22,8 @@ use crate::{hash::Sha256, resource::Key};
 /// The folder of the current format. A change of format takes another name and never converts what is there.
 const FORMAT_VERSION: &str = "v1";
 
-/// Contents of `CACHEDIR.TAG`. Backup tools skip folders with this file (bford.info/cachedir), and so does `warm` when it
-/// looks for projects.
+/// Contents of `CACHEDIR.TAG`. Backup tools skip folders with this file (bford.info/cachedir), and so does `warm`
+/// when it looks for projects.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
 

@@ -1,7 +1,7 @@
 //! Memory cache of what was read from files, so that a hit needs no read and no hashing.
 //!
-//! A cached value is valid as long as the same file is in its place: same inode, size and times. One `stat` tells, so the
-//! cache needs no notification from the other processes that write to the store.
+//! A cached value is valid as long as the same file is in its place: same inode, size and times. One `stat` tells, so
+//! the cache needs no notification from the other processes that write to the store.
 //!
 //! ```text
 //!  get(path) ── cached? ── stat less than 10 ms old? ── yes ──────────────────────> value
@@ -166,8 +166,8 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
         }
     }
 
-    /// The value of `path`, if the file is unchanged. May call `stat`, which waits for no disk: the kernel remembers files
-    /// that were used lately.
+    /// The value of `path`, if the file is unchanged. May call `stat`, which waits for no disk: the kernel remembers
+    /// files that were used lately.
     pub(super) fn get(&self, path: &Path) -> Option<(Fingerprint, T)> {
         let cached = self.shared.table.get(path.as_os_str())?;
         self.shared.mark_used();
@@ -232,7 +232,8 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
         u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Begins a burst, or prolongs it, and returns the capacity. Outside a runtime there is no task that could end the burst.
+    /// Begins a burst, or prolongs it, and returns the capacity. Outside a runtime there is no task that could end
+    /// the burst.
     fn grow(&self) -> u64 {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return self.capacity.idle;

@@ -1,9 +1,9 @@
 //! The store: everything larder has fetched, as files below one folder. The only module that writes there.
 //!
-//! It stores two kinds of things. An **entry** is a small file that upstream changes over time, such as an index entry or a
-//! manifest; it is stored under a [`Key`] with its validators and the time of its last check. A **blob** is a file that
-//! never changes, such as a crate or a toolchain archive; its name is its SHA-256. Freshness, HTTP and upstream are the
-//! cache's business.
+//! It stores two kinds of things. An **entry** is a small file that upstream changes over time, such as an index
+//! entry or a manifest; it is stored under a [`Key`] with its validators and the time of its last check. A **blob**
+//! is a file that never changes, such as a crate or a toolchain archive; its name is its SHA-256. Freshness, HTTP and
+//! upstream are the cache's business.
 //!
 //! # Promises
 //!
@@ -11,8 +11,8 @@
 //! - Durable: when a `put` returns, what it wrote survives a crash and a power cut.
 //! - Verified: entries are checked against their hash when they are read from disk. Blobs are not: the cache verifies a
 //!   blob the first time a process serves it.
-//! - Shared: any number of processes may read and write one store. The last writer wins. That is safe, because every entry
-//!   ever put is a valid state, and a blob has the same bytes whoever puts it.
+//! - Shared: any number of processes may read and write one store. The last writer wins. That is safe, because every
+//!   entry ever put is a valid state, and a blob has the same bytes in every process.
 //! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
 //! - Constant start: opening a store scans nothing but `staging`.
 //!
@@ -33,8 +33,8 @@
 //!
 //! # Where to read on
 //!
-//! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool` holds a
-//! body during its download; `memory` spares hits the disk; `blob` and `buffers` read large files in chunks.
+//! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
+//! holds a body during its download; `memory` spares hits the disk; `blob` and `buffers` read large files in chunks.
 
 mod announce;
 mod blob;
@@ -120,8 +120,8 @@ pub struct Statistics {
 }
 
 impl Store {
-    /// Opens the store in `folder`. Creates and changes nothing, so that commands that only read work on a store they may
-    /// not write to.
+    /// Opens the store in `folder`. Creates and changes nothing, so that commands that only read work on a store they
+    /// may not write to.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the folder belongs to another user or others may write to it.
@@ -143,8 +143,8 @@ impl Store {
         })
     }
 
-    /// Creates the store's folders and removes what dead processes left in staging. Optional: a write creates the folders
-    /// it needs. Calling it at the start reports an unusable folder before the first request.
+    /// Creates the store's folders and removes what dead processes left in staging. Optional: a write creates the
+    /// folders it needs. Calling it at the start reports an unusable folder before the first request.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the folder cannot be written to.
@@ -237,7 +237,8 @@ impl Store {
         Ok(())
     }
 
-    /// Invalidates each entry that was last checked before the time beside its key. Does nothing where there is no entry.
+    /// Invalidates each entry that was last checked before the time beside its key. Does nothing where there is no
+    /// entry.
     pub async fn invalidate(&self, entries: Vec<(Key, SystemTime)>) -> Result<(), StoreError> {
         let entries: Vec<_> = entries
             .into_iter()
@@ -293,8 +294,8 @@ impl Store {
         }
     }
 
-    /// Moves a small blob to memory when it is requested a second time: most blobs are requested once, and then reading all
-    /// of one before the answer begins would only delay it.
+    /// Moves a small blob to memory when it is requested a second time: most blobs are requested once, and then
+    /// reading all of one before the answer begins would only delay it.
     async fn blob_in_memory(&self, path: PathBuf, fingerprint: Fingerprint, blob: Blob) -> Blob {
         if blob.bytes.in_memory().is_some() {
             return blob;
@@ -626,13 +627,13 @@ mod tests {
     #[tokio::test]
     async fn announced_lists_every_living_daemon_and_no_dead_one() {
         let folder = tempfile::tempdir().unwrap();
-        let [first, second, looks] = [(); 3].map(|()| Store::open(folder.path()).unwrap());
+        let [first, second, reader] = [(); 3].map(|()| Store::open(folder.path()).unwrap());
         let announcement = |pid| Announcement {
             pid,
             addresses: vec![format!("http://127.0.0.1:{pid}/")],
         };
         let pids = || {
-            let announced = looks.announced();
+            let announced = reader.announced();
             announced.iter().map(|one| one.pid).collect::<Vec<_>>()
         };
         first.announce(&announcement(1)).await.unwrap();
@@ -649,7 +650,7 @@ mod tests {
         let text = serde_json::to_vec(&announcement(3)).unwrap();
         fs::write(dead.join(announce::ANNOUNCEMENT_FILE), text).unwrap();
         assert_eq!(pids(), [1]);
-        looks.prepare().unwrap();
+        reader.prepare().unwrap();
         assert!(!dead.exists());
         assert_eq!(pids(), [1]);
     }

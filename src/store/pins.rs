@@ -1,7 +1,7 @@
 //! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
 //!
-//! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own. Warming
-//! the same thing again replaces its pin. Pins tell `status` what was warmed.
+//! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own.
+//! Warming the same thing again replaces its pin. Pins tell `status` what was warmed.
 
 use std::{
     fmt, fs, io,
@@ -53,8 +53,8 @@ pub struct PinnedCrate {
     pub version: String,
     /// SHA-256 of the crate file, if the lock file has it.
     pub checksum: Option<Sha256>,
-    /// Whether the crate file was not fetched, because none of the targets that `warm` was told needs it. Older stores have
-    /// the field under its alias.
+    /// Whether the crate file was not fetched, because none of the targets that `warm` was told needs it. Older
+    /// stores have the field under its alias.
     #[serde(
         default,
         alias = "is_left_out",

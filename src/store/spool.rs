@@ -1,7 +1,7 @@
 //! Spools: bodies that are being downloaded.
 //!
-//! One writer appends, any number of clients read behind it. Once the hash is verified, [`super::Store::put_blob`] makes
-//! the body a blob; until then no lookup finds it. Dropping the spool discards it.
+//! One writer appends, any number of clients read behind it. Once the hash is verified, [`super::Store::put_blob`]
+//! makes the body a blob; until then no lookup finds it. Dropping the spool discards it.
 //!
 //! ```text
 //!  Small (memory) ── above 128 kB ──> File (staging) ── put_blob ──> blob
@@ -70,8 +70,8 @@ impl Spool {
         }
     }
 
-    /// Appends `chunk`, which begins at `offset`. Copies into the page cache and therefore hardly blocks, except once when
-    /// the disk fills up and the body moves back to memory.
+    /// Appends `chunk`, which begins at `offset`. Copies into the page cache and therefore hardly blocks, except once
+    /// when the disk fills up and the body moves back to memory.
     ///
     /// # Errors
     /// The operating system's error. A full disk is one only for bodies above 64 MB.
@@ -88,8 +88,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Appends `chunk`. If the disk is full and the body fits in memory, appends nothing and returns the file: the caller
-    /// must move the bytes before `offset` to memory and call again.
+    /// Appends `chunk`. If the disk is full and the body fits in memory, appends nothing and returns the file: the
+    /// caller must move the bytes before `offset` to memory and call again.
     fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<Arc<File>>> {
         let mut storage = self.storage.lock();
         let end = offset + chunk.len() as u64;
@@ -140,7 +140,8 @@ impl Spool {
         Ok((Arc::new(file), path))
     }
 
-    /// Writes `chunk` at `offset`, for downloads by ranges: bytes before it may be missing. Blocks like [`Spool::write`].
+    /// Writes `chunk` at `offset`, for downloads by ranges: bytes before it may be missing. Blocks like
+    /// [`Spool::write`].
     ///
     /// # Errors
     /// The operating system's error, and `StorageFull` once the body is in memory, which can only grow at its end.

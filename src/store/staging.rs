@@ -7,15 +7,15 @@
 //!                     the old file in place                   all of it            a power cut
 //! ```
 //!
-//! The file is synced before the rename, because a file system may otherwise write the new name before the contents: after
-//! a power cut there would be an empty or partial file. The folder is synced after the rename and before the caller hears
-//! that the file is stored.
+//! The file is synced before the rename, because a file system may otherwise write the new name before the contents:
+//! after a power cut there would be an empty or partial file. The folder is synced after the rename and before the
+//! caller hears that the file is stored.
 //!
 //! # Sharing between processes
 //!
 //! Any number of daemons and `warm`s use one store. Each has its own folder in `staging` and holds a lock on the file
-//! `lock` in it for as long as it lives. The kernel releases the lock when the process ends, however it ends. So a folder
-//! whose lock can be taken belongs to a dead process, and the next process that starts removes it.
+//! `lock` in it for as long as it lives. The kernel releases the lock when the process ends, however it ends. So a
+//! folder whose lock can be taken belongs to a dead process, and the next process that starts removes it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -136,8 +136,8 @@ impl Staging {
 impl ProcessDir {
     /// Creates a folder with a random name in `all` and locks it.
     ///
-    /// Another process may run [`remove_dead_processes`] at any moment between the steps. Each step notices that, and the
-    /// loop begins again.
+    /// Another process may run [`remove_dead_processes`] at any moment between the steps. Each step notices that, and
+    /// the loop begins again.
     fn create_in(all: &Path) -> io::Result<Self> {
         loop {
             let folder = tempfile::Builder::new()
@@ -176,7 +176,8 @@ impl ProcessDir {
 
 impl Drop for ProcessDir {
     fn drop(&mut self) {
-        // The lock file goes last. If the process is killed before that, the next one finds the lock free and removes the rest.
+        // The lock file goes last. If the process is killed before that, the next one finds the lock free and removes
+        // the rest.
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
             let _ = match found.file_name() {
@@ -189,8 +190,8 @@ impl Drop for ProcessDir {
     }
 }
 
-/// Whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that test at the
-/// same time do not take each other for the owner.
+/// Whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that test at
+/// the same time do not take each other for the owner.
 pub(super) fn is_process_alive(folder: &Path) -> bool {
     let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
     matches!(lock, Ok(Err(TryLockError::WouldBlock)))
@@ -209,7 +210,7 @@ pub(super) fn remove_dead_processes(staging: &Path) {
             }
             // An empty folder has just been created, and its process creates another; or its removal is almost done.
             Err(_) if fs::remove_dir(folder.path()).is_ok() => {}
-            // Files but no lock: somebody removed the lock by hand.
+            // Files but no lock: the user removed the lock file.
             Err(_) => {
                 let created = folder.metadata().and_then(|found| found.modified());
                 let age = created.ok().and_then(|created| created.elapsed().ok());

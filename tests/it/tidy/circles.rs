@@ -18,8 +18,6 @@ const KNOWN: &[&str] = &[
     "src/cache/mod.rs",
     "src/cache/ranges.rs",
     "src/cache/write_behind/mod.rs",
-    "src/store/read.rs",
-    "src/store/spool.rs",
     "src/upstream/failure.rs",
     "src/upstream/origins.rs",
 ];
