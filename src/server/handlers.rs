@@ -1,4 +1,7 @@
 //! Answers one request: checks it, routes it, and calls the handler of the route.
+//!
+//! Each handler ends in a function of `respond` and passes on the [`AccessLog`] record of the request. Handlers of rare
+//! routes are boxed, so that the future of a cache hit stays small.
 
 use std::sync::Arc;
 
@@ -24,7 +27,7 @@ use crate::{
     },
 };
 
-/// What the daemon serves.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct Server {
     /// Cache that answers requests for resources.

@@ -1003,7 +1003,7 @@ async fn stopping_waits_for_the_answers_of_a_busy_http2_connection() {
     let fetch = tokio::spawn(async move { h2_fetch(&client, "/gate").await });
     server.site.received(1).await;
     server.stop();
-    // Longer than `last_call`, which does not bound a request in flight.
+    // Longer than `drain`, which does not bound a request in flight.
     sleep(Limits::default().drain * 2).await;
     server.site.gate.add_permits(1);
     assert_eq!(within(fetch).await.unwrap().unwrap().1, 12);
