@@ -1,28 +1,30 @@
-//! larder keeps Rust builds going: a lazy, caching registry for cargo that can be warmed ahead and serves offline.
+//! larder keeps Rust builds going: a caching registry for cargo and a caching dist server for rustup, which `larder
+//! warm` fills before the network goes away.
 //!
-//! The flow, downwards only:
+//! Calls go downwards only:
 //!
 //! ```text
-//!  GET path                                    Cargo.lock files
-//!     |                                               |
-//!  server::route   path -> Resource            lockfile, projects
-//!     |                                               |
-//!     |                                        warm   packages -> Resources
-//!     +------------> cache::get, cache::ensure <------+
-//!                           |
-//!                    store.entry -> cache::decide
-//!                           |
-//!      serve ---------------+---- revalidate, fetch ------ refuse
-//!        |                            |                      |
-//!        |                  cache::flight: one per place     |
-//!        |                  cache::fetch -> upstream.get     |
-//!        |                  spool -> prove -> put            |
-//!        +--------------------------- Answer or Error -------+
-//!                           |
-//!                    server::respond -> status, headers, body
+//!              cli ──> config ──> commands ──> app            one process: arguments, settings, parts
+//!                                    │
+//!        ┌───────────────────────────┼──────────────────┐
+//!     server                       warm               check
+//!     route: path -> Resource        └─────── plan ─────┘     projects, lockfile, toolchain -> packages, toolchains
+//!        │                             │
+//!        └──> cache::get, ensure <─────┘
+//!                 │
+//!               store.entry ──> decide ─────┬─ serve the stored copy
+//!                                           ├─ flight: one fetch per resource ──> upstream.get
+//!                                           │    spool ──> verify the hash ──> write_behind ──> store
+//!                                           └─ refuse
+//!                 │
+//!              Answer or Error ──> server::respond: status, headers, body
 //! ```
 //!
-//! Modules in reading order:
+//! `prefetch` listens to events of the cache and calls `ensure` for what clients will request next. `resource` says
+//! what can be requested and by which rules; the cache asks it and knows no kind of resource itself.
+//!
+//! The groups below are in reading order: start with [`resource`], then [`cache`], its `decide`, and [`store`].
+//! ARCHITECTURE.md has the table of allowed dependencies, the invariants, and walkthroughs.
 
 #![cfg_attr(
     test,
@@ -32,33 +34,36 @@
     )
 )]
 
-pub mod app;
-pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod log;
-
-pub mod resource;
-
+// The path of a request.
 pub mod cache;
+pub mod prefetch;
+pub mod resource;
 pub mod store;
 pub mod upstream;
 
+// Clients.
 pub mod server;
 
+// Projects and toolchains.
+pub mod check;
 pub mod lockfile;
 pub mod plan;
-pub mod prefetch;
 pub mod projects;
 pub mod scratch;
 pub mod toolchain;
 pub mod warm;
 
-pub mod check;
+// The program.
+pub mod app;
+pub mod cli;
 pub mod client_config;
+pub mod commands;
+pub mod config;
 pub mod status_client;
 
+// Shared by all.
 mod clock;
 pub mod error;
 pub mod hash;
+pub mod log;
 pub mod validators;

@@ -1,16 +1,26 @@
-//! Log lines: how they look, and a thread of their own that writes them, many at a time where there are many, so that no
-//! request waits for whoever reads them and none pays for a system call. What the lines say is for others.
+//! LogWriter lines: their format, and a thread that writes them to stderr.
+//!
+//! The daemon logs every request. Writing each line by a system call would cost more than the rest of a small hit,
+//! and a slow reader of stderr would stall requests. So requests append to a buffer, and one thread writes it out:
+//!
+//! ```text
+//!   tracing event ──> LineFormat ──> LineQueue (at most 1 MB) ── every 20 ms ──> stderr
+//!                                        └─ full: the line is dropped and counted
+//! ```
+//!
+//! Commands other than `serve` log little and write each line at once. Dropping the [`LogWriter`] writes the rest.
 
 use std::{
     cell::RefCell,
     fmt::{self, Write as _},
     io::{self, IsTerminal as _, Write},
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::{Condvar, Mutex};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -21,19 +31,19 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// How long a line waits for others. Nobody reads faster.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How long the end waits for somebody to read the last lines.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The most that waits, in bytes, when nobody reads what is written. Further lines are lost and counted.
-const LIMIT: usize = 1 << 20;
+/// Time for which lines are collected before they are written together. A person does not notice it.
+const BATCH_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time that the exit waits for a reader of the last lines.
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Buffered bytes above which further lines are dropped and counted.
+const MAX_BUFFERED_BYTES: usize = 1 << 20;
 
-/// How much is logged.
+/// Amount of log output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verbosity {
     /// The daemon logs every request; other commands log only trouble.
     pub is_daemon: bool,
-    /// Steps above (`-v`) or below (`-q`) that.
+    /// Levels more (`-v`) or fewer (`-q`) than that.
     pub steps: i16,
 }
 
@@ -50,15 +60,15 @@ impl Verbosity {
     }
 }
 
-/// Sends the process's events to stderr: for the daemon through a thread of its own, which ends when the [`Log`] is dropped.
-pub fn start(verbosity: Verbosity, may_colour: bool) -> Option<Log> {
+/// Sends the events of this process to stderr. The daemon gets a [`LogWriter`], which must live as long as the process.
+pub fn start(verbosity: Verbosity, may_colour: bool) -> Option<LogWriter> {
     let log = if verbosity.is_daemon {
-        Log::to(io::stderr()).ok()
+        LogWriter::to(io::stderr()).ok()
     } else {
         None
     };
     let colour = may_colour && io::stderr().is_terminal();
-    let layout = Layout::new(log.as_ref().map(Log::lines), colour);
+    let layout = LineFormat::new(log.as_ref().map(LogWriter::lines), colour);
     let _ = tracing_subscriber::registry()
         .with(verbosity.filter())
         .with(layout)
@@ -66,117 +76,111 @@ pub fn start(verbosity: Verbosity, may_colour: bool) -> Option<Log> {
     log
 }
 
-/// The thread that writes. When it is dropped, what is waiting is written, if anybody reads it.
+/// The writing thread. Dropping it writes the buffered lines, for [`FINAL_WRITE_TIMEOUT`] at most.
 #[derive(Debug)]
-pub struct Log {
-    lines: Lines,
-    /// Closed when the thread ends.
-    end: mpsc::Receiver<()>,
+pub struct LogWriter {
+    lines: LogLines,
+    /// Disconnected when the thread ends.
+    ended: mpsc::Receiver<()>,
 }
 
-/// Where lines are handed in, each by one call of `write`.
+/// Appends lines to the buffer, one for each call of `write`.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(Arc<Shared>);
+pub struct LogLines(Arc<LineQueue>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    /// Told of the first line after a pause, and of the end.
-    news: Condvar,
+struct LineQueue {
+    buffered: Mutex<BufferedLines>,
+    /// Signals the first line after an empty buffer, and the end.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct BufferedLines {
     text: Vec<u8>,
-    lost: u64,
-    is_over: bool,
+    /// Lines dropped since the last write.
+    dropped: u64,
+    /// Set when the process ends.
+    is_closed: bool,
 }
 
-impl Log {
-    /// Begins to write to `out`.
+impl LogWriter {
+    /// Starts a thread that writes to `out`.
     ///
     /// # Errors
-    /// What the system said, if there can be no thread.
+    /// The system refuses a thread.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let lines = Lines::default();
-        let shared = lines.0.clone();
-        let (ending, end) = mpsc::channel();
+        let lines = LogLines::default();
+        let queue = lines.0.clone();
+        let (alive, ended) = mpsc::channel();
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || {
-                let _ending = ending;
-                shared.write_to(out);
+                let _alive: mpsc::Sender<()> = alive;
+                queue.write_to(out);
             })?;
-        Ok(Self { lines, end })
+        Ok(Self { lines, ended })
     }
 
-    /// Where to hand in lines.
-    pub fn lines(&self) -> Lines {
+    /// A handle that appends lines.
+    pub fn lines(&self) -> LogLines {
         self.lines.clone()
     }
 }
 
-impl Drop for Log {
+impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.lines.0.lock().is_over = true;
-        self.lines.0.news.notify_one();
-        // Either way there is nothing more to do.
-        let _ = self.end.recv_timeout(LAST_WORDS);
+        self.lines.0.buffered.lock().is_closed = true;
+        self.lines.0.changed.notify_one();
+        // Disconnected: the thread has ended. Timed out: stderr has no reader, and the exit must not wait for one.
+        let _ = self.ended.recv_timeout(FINAL_WRITE_TIMEOUT);
     }
 }
 
-impl Shared {
+impl LineQueue {
     fn write_to(&self, mut out: impl Write) {
         let mut text = Vec::new();
         loop {
-            let waiting = self.lock();
-            let waiting = self
-                .news
-                .wait_while(waiting, |waiting| {
-                    waiting.text.is_empty() && !waiting.is_over
-                })
-                .unwrap_or_else(PoisonError::into_inner);
-            let (mut waiting, _) = self
-                .news
-                .wait_timeout_while(waiting, PAUSE, |waiting| !waiting.is_over)
-                .unwrap_or_else(PoisonError::into_inner);
-            mem::swap(&mut waiting.text, &mut text);
-            let lost = mem::take(&mut waiting.lost);
-            let is_over = waiting.is_over;
-            drop(waiting);
-            // Nobody is left to tell.
+            let mut buffered = self.buffered.lock();
+            self.changed.wait_while(&mut buffered, |buffered| {
+                buffered.text.is_empty() && !buffered.is_closed
+            });
+            let is_open = |buffered: &mut BufferedLines| !buffered.is_closed;
+            self.changed
+                .wait_while_for(&mut buffered, is_open, BATCH_INTERVAL);
+            mem::swap(&mut buffered.text, &mut text);
+            let dropped = mem::take(&mut buffered.dropped);
+            let is_closed = buffered.is_closed;
+            drop(buffered);
+            // A closed stderr is ignored: there is no other place to report it.
             let _ = out.write_all(&text);
-            if lost > 0 {
+            if dropped > 0 {
                 let _ = writeln!(
                     out,
-                    "{lost} log lines were lost: nobody read them fast enough"
+                    "{dropped} log lines were lost: stderr was read too slowly"
                 );
             }
             let _ = out.flush();
-            if is_over {
+            if is_closed {
                 return;
             }
             text.clear();
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Write for Lines {
+impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = self.0.lock();
-        let is_first = waiting.text.is_empty();
-        if waiting.text.len() + line.len() > LIMIT {
-            waiting.lost += 1;
+        let mut buffered = self.0.buffered.lock();
+        let is_first = buffered.text.is_empty();
+        if buffered.text.len() + line.len() > MAX_BUFFERED_BYTES {
+            buffered.dropped += 1;
         } else {
-            waiting.text.extend_from_slice(line);
+            buffered.text.extend_from_slice(line);
         }
-        drop(waiting);
+        drop(buffered);
         if is_first {
-            self.0.news.notify_one();
+            self.0.changed.notify_one();
         }
         Ok(line.len())
     }
@@ -186,27 +190,27 @@ impl Write for Lines {
     }
 }
 
-/// Makes a line of each event: time, level, what happened, and the rest as `name=value`. Every request has one, so it is
-/// kept to what that needs.
+/// Formats each event as a line: time, level, message, and the other fields as `name=value`. It runs once per
+/// request, so it reuses its buffers.
 #[derive(Debug)]
-pub struct Layout {
-    /// Where lines go; to stderr at once, without it.
-    lines: Option<Lines>,
-    /// Whether levels are coloured.
+pub struct LineFormat {
+    /// The writing thread; without it, lines go to stderr at once.
+    lines: Option<LogLines>,
+    /// Colour the levels.
     colour: bool,
 }
 
-impl Layout {
-    /// Lines for a thread to write, or, without one, for stderr.
-    pub fn new(lines: Option<Lines>, colour: bool) -> Self {
+impl LineFormat {
+    /// A format for lines that a thread writes, or, without one, that go to stderr at once.
+    pub fn new(lines: Option<LogLines>, colour: bool) -> Self {
         Self { lines, colour }
     }
 }
 
-impl<S: Subscriber> Layer<S> for Layout {
+impl<S: Subscriber> Layer<S> for LineFormat {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         thread_local! {
-            static LINE: RefCell<(Fields, Second)> = RefCell::default();
+            static LINE: RefCell<(Fields, CachedSecond)> = RefCell::default();
         }
         LINE.with_borrow_mut(|(Fields { line, rest }, second)| {
             line.clear();
@@ -229,7 +233,7 @@ impl<S: Subscriber> Layer<S> for Layout {
             fields.line.push_str(&fields.rest);
             fields.line.push('\n');
             let text = fields.line.as_bytes();
-            // Nobody is left to tell.
+            // A closed stderr is ignored.
             let _ = match &self.lines {
                 Some(lines) => lines.clone().write_all(text),
                 None => io::stderr().write_all(text),
@@ -239,7 +243,7 @@ impl<S: Subscriber> Layer<S> for Layout {
     }
 }
 
-/// A line in the making: the message follows what is in `line` already, the other fields wait in `rest`.
+/// A line that is being formatted: `line` has time, level and message, `rest` the other fields.
 #[derive(Default)]
 struct Fields {
     line: String,
@@ -255,7 +259,7 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Words that need no quotes get none.
+        // A value without spaces and quotes is written without quotes.
         if value
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'"')
@@ -278,15 +282,16 @@ impl Visit for Fields {
     }
 }
 
-/// The last second that a line was written in, and how it looks, up to the fraction: most lines have it in common.
+/// The text of the last second in which a line was written, without its fraction. Most lines share it with the one
+/// before.
 #[derive(Default)]
-struct Second {
+struct CachedSecond {
     since_1970: Option<u64>,
     text: String,
 }
 
-impl Second {
-    /// Writes the time, with microseconds.
+impl CachedSecond {
+    /// Appends the time in RFC 3339, with microseconds.
     fn write(&mut self, line: &mut String, now: SystemTime) {
         let since = now
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -296,7 +301,7 @@ impl Second {
             self.text.clear();
             let start = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
             let _ = write!(self.text, "{}", humantime::format_rfc3339_seconds(start));
-            // What ends it follows the fraction.
+            // The final `Z` follows the fraction.
             self.text.truncate(self.text.len().saturating_sub(1));
         }
         line.push_str(&self.text);
@@ -306,13 +311,12 @@ impl Second {
     }
 }
 
-/// Writes a number with at least so many digits.
+/// Appends a number with at least `digits` digits.
 fn push_number(text: &mut String, mut number: u64, digits: usize) {
     let mut all = [b'0'; 20];
     let mut at = all.len();
     while number > 0 {
         at -= 1;
-        // One digit.
         all[at] += (number % 10) as u8;
         number /= 10;
     }
@@ -325,8 +329,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_numbers_look_as_everywhere() {
-        let mut second = Second::default();
+    fn formats_times_and_numbers_like_the_standard_formatters() {
+        let mut second = CachedSecond::default();
         for micros in [0, 1, 999_999, 1_000_000, 1_800_000_000_123_456] {
             let now = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
             let mut line = String::new();
@@ -340,10 +344,10 @@ mod tests {
         }
     }
 
-    /// Takes what is written in one call as one piece, once it is let.
-    struct Slow(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
+    /// A writer that waits for permission before each write and sends on the bytes of each call.
+    struct SlowWriter(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
 
-    impl Write for Slow {
+    impl Write for SlowWriter {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
             let _ = self.1.recv();
             let _ = self.0.send(text.to_vec());
@@ -356,10 +360,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_whole_in_order_and_together_and_none_is_left_at_the_end() {
+    fn writes_lines_in_batches_and_the_rest_on_drop() {
         let (sender, written) = mpsc::channel();
         let (go, wait) = mpsc::channel();
-        let log = Log::to(Slow(sender, wait)).unwrap();
+        let log = LogWriter::to(SlowWriter(sender, wait)).unwrap();
         let mut lines = log.lines();
         for line in ["one\n", "two\n", "three\n"] {
             lines.write_all(line.as_bytes()).unwrap();
@@ -374,21 +378,21 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_costs_lines_and_neither_time_nor_memory() {
+    fn drops_and_counts_lines_when_the_reader_is_slow() {
         let (sender, written) = mpsc::channel();
         let (go, wait) = mpsc::channel();
-        let log = Log::to(Slow(sender, wait)).unwrap();
+        let log = LogWriter::to(SlowWriter(sender, wait)).unwrap();
         let line = [b'x'; 1000];
         let mut lines = log.lines();
-        for _ in 0..3 * LIMIT / line.len() {
+        for _ in 0..3 * MAX_BUFFERED_BYTES / line.len() {
             lines.write_all(&line).unwrap();
         }
-        assert!(log.lines.0.lock().text.capacity() <= 2 * LIMIT);
+        assert!(log.lines.0.buffered.lock().text.capacity() <= 2 * MAX_BUFFERED_BYTES);
         drop(go);
         drop(log);
         let text: Vec<u8> = written.iter().flatten().collect();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("log lines were lost"));
-        assert!(text.len() <= 2 * LIMIT + 1000);
+        assert!(text.len() <= 2 * MAX_BUFFERED_BYTES + 1000);
     }
 }

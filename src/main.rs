@@ -15,7 +15,7 @@ use larder::{
     cli::{Cli, Command, Serve},
     commands::{self, CommandError},
     config,
-    log::{self, Log, Verbosity},
+    log::{self, LogWriter, Verbosity},
 };
 
 /// The system's allocator keeps what a burst allocated: 70 MB after a cold fetch of 860 packages, five times what is
@@ -52,7 +52,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         steps: i16::from(shared.verbose) - i16::from(shared.quiet),
     };
     // Dropped last: writes the lines that are still buffered.
-    let _log: Option<Log> = log::start(verbosity, settings.may_colour);
+    let _log: Option<LogWriter> = log::start(verbosity, settings.may_colour);
     app::block_on(async {
         match command {
             Command::Serve(_) => commands::serve::run(&settings).await,

@@ -1,10 +1,17 @@
-//! The settings that make clients use larder, as text: cargo's, rustup's, a container build's. Pure: writing them into the
-//! user's files is not done here.
+//! The settings that make clients use larder, as text.
+//!
+//! | client | settings | function |
+//! |---|---|---|
+//! | cargo | `[source]` and `[registries]` tables for `config.toml` | [`cargo_settings`], [`registry_settings`] |
+//! | rustup | two environment variables | [`rustup_exports`] |
+//! | `podman build`, `docker build` | a network and build arguments | [`build_options`] |
+//!
+//! `larder client print` prints them, and the daemon's start page shows cargo's. Pure: no function here reads or
+//! writes a file. `base` is always the daemon's base address, ending in `/`.
 
 use std::fmt::Write as _;
 
-/// The settings that make cargo use the larder at `base` (ends in `/`) for crates.io. The `sparse+` and the last slash
-/// both matter (cargo, `sources/registry/mod.rs`).
+/// Cargo's settings for crates.io. Cargo needs both `sparse+` and the final slash (cargo, `sources/registry/mod.rs`).
 pub fn cargo_settings(base: &str) -> String {
     let mut text = String::new();
     let _ = write!(
@@ -14,7 +21,7 @@ pub fn cargo_settings(base: &str) -> String {
     text
 }
 
-/// The settings for another registry, whose index is at `index`, served by the larder at `base` under `name`.
+/// Cargo's settings for another registry: its index is at `index`, and larder serves it as `name`.
 pub fn registry_settings(base: &str, name: &str, index: &str) -> String {
     format!(
         "[source.{name}]\nregistry = \"sparse+{index}\"\nreplace-with = \"larder-{name}\"\n\n\
@@ -22,8 +29,8 @@ pub fn registry_settings(base: &str, name: &str, index: &str) -> String {
     )
 }
 
-/// The variables that make rustup use the larder at `base` (ends in `/`). Rustup asks for `dist/` below the first, and
-/// for itself below the second (rustup, `dist/mod.rs` and `cli/self_update.rs`).
+/// rustup's variables: it requests `dist/` below the first, and its own releases below the second (rustup,
+/// `dist/mod.rs` and `cli/self_update.rs`).
 pub fn rustup_variables(base: &str) -> [(&'static str, String); 2] {
     let base = base.trim_end_matches('/');
     [
@@ -32,14 +39,14 @@ pub fn rustup_variables(base: &str) -> [(&'static str, String); 2] {
     ]
 }
 
-/// [`rustup_variables`] for a shell. The quotes are for shells that take the brackets of an IPv6 address for a pattern.
+/// [`rustup_variables`] as shell exports. The quotes protect the brackets of an IPv6 address, which some shells expand.
 pub fn rustup_exports(base: &str) -> String {
     rustup_variables(base)
         .map(|(name, value)| format!("export {name}='{value}'\n"))
         .concat()
 }
 
-/// The build arguments of `contrib/container/app.Containerfile`, all on the larder at `base` (ends in `/`).
+/// The build arguments of `contrib/container/app.Containerfile`.
 pub fn build_arguments(base: &str) -> Vec<(&'static str, String)> {
     let mirror = ("CARGO_MIRROR", base.to_owned());
     std::iter::once(mirror)
@@ -47,8 +54,8 @@ pub fn build_arguments(base: &str) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// What `podman build` and `docker build` take to use the larder at `base` (ends in `/`), one option a line. A build on
-/// the host's network finds the host's loopback under the usual name.
+/// Options for `podman build` and `docker build`, one per line. On the host's network, the build reaches the host's
+/// loopback addresses.
 pub fn build_options(base: &str) -> String {
     let mut text = "--network=host\n".to_owned();
     for (name, value) in build_arguments(base) {
@@ -62,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rustup_is_told_where_both_trees_begin() {
+    fn rustup_exports_name_both_servers() {
         assert_eq!(
             rustup_exports("http://127.0.0.1:3263/"),
             "export RUSTUP_DIST_SERVER='http://127.0.0.1:3263'\n\
@@ -71,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_given_the_network_and_all_its_arguments() {
+    fn build_options_have_the_network_and_all_arguments() {
         assert_eq!(
             build_options("http://127.0.0.1:3263/"),
             "--network=host\n--build-arg=CARGO_MIRROR=http://127.0.0.1:3263/\n\
@@ -81,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_are_the_documented_ones() {
+    fn cargo_settings_are_those_of_the_documentation() {
         assert_eq!(
             cargo_settings("http://127.0.0.1:3263/"),
             "[source.crates-io]\nreplace-with = \"larder\"\n\n\

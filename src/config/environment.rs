@@ -8,7 +8,7 @@ use std::{
 
 use etcetera::BaseStrategy as _;
 
-/// What larder takes from its environment.
+/// The variables and folders that larder reads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
     /// The user's folder for settings, if a home folder is known.
@@ -25,7 +25,7 @@ pub(super) struct Environment {
     pub(super) rustup_home: Option<OsString>,
     /// `no_proxy` or `NO_PROXY`.
     pub(super) no_proxy: Option<OsString>,
-    /// Whether neither `NO_COLOR` nor `TERM=dumb` is set.
+    /// True unless `NO_COLOR` or `TERM=dumb` is set.
     pub(super) may_colour: bool,
 }
 

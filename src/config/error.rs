@@ -40,7 +40,7 @@ pub enum ConfigError {
     Url {
         /// The address.
         text: String,
-        /// What it was to be used as.
+        /// Its purpose.
         purpose: &'static str,
         /// The parser's error.
         source: url::ParseError,
@@ -50,9 +50,9 @@ pub enum ConfigError {
     Address {
         /// The address.
         text: String,
-        /// What it was to be used as.
+        /// Its purpose.
         purpose: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
     /// A registry's name that is invalid, or reserved.

@@ -73,9 +73,9 @@ pub struct Settings {
     pub upstream_timeout: Duration,
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// Whether upstream is never contacted.
+    /// Never contact upstream.
     pub is_offline: bool,
-    /// Whether entries are served unchanged while upstream is unreachable.
+    /// Serve entries unchanged while upstream is unreachable.
     pub full_index: bool,
     /// Host names that clients may use.
     pub allow_hosts: Vec<String>,
@@ -89,7 +89,7 @@ pub struct Settings {
     pub rustup_settings: Option<PathBuf>,
     /// Hosts that the user reaches without a proxy, as in `no_proxy`.
     pub no_proxy: OsString,
-    /// Whether the environment permits colours.
+    /// The environment permits colours.
     pub may_colour: bool,
 }
 
