@@ -76,7 +76,7 @@ impl StoreLayout {
         self.join(&["staging"])
     }
 
-    /// The folder of pins. It is called `projects` since the first release, when only projects could be pinned.
+    /// The folder of pins. On disk it is called `projects`; another name would lose the pins of existing stores.
     pub(super) fn pins(&self) -> PathBuf {
         self.join(&["projects"])
     }

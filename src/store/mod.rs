@@ -294,8 +294,8 @@ impl Store {
         }
     }
 
-    /// Moves a small blob to memory when it is requested a second time: most blobs are requested once, and then
-    /// reading all of one before the answer begins would only delay it.
+    /// Moves a small blob to memory when it is requested again soon. The first request only opens the file, because
+    /// reading all of it before the answer begins would delay the answer.
     async fn blob_in_memory(&self, path: PathBuf, fingerprint: Fingerprint, blob: Blob) -> Blob {
         if blob.bytes.in_memory().is_some() {
             return blob;

@@ -9,8 +9,8 @@
 //!      └──── the disk is full ────> DiskFull (memory, up to 64 MB): clients are served, nothing is stored
 //! ```
 //!
-//! Creating a file costs more than all other work on a small body, and most crates are small, so a small body stays in
-//! memory until it is verified.
+//! Creating a file costs more than all other work on a small body, so a small body stays in memory until it is
+//! verified.
 
 use std::{
     fmt,
