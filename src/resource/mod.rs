@@ -1,9 +1,9 @@
 //! Resources: everything that cargo and rustup can ask larder for.
 //!
 //! A [`Resource`] is one nameable thing, for example the index entry of `serde`. Its *kind* is a type that implements
-//! [`Kind`]. A kind is data: it says where a resource is stored, where upstream has it, how long a copy stays fresh, and
-//! how to recognise a valid body. The cache acts on these answers and never asks which kind it handles, so a new kind is
-//! a new file here and a new path in `server::route`.
+//! [`Kind`]. A kind is data: it says where a resource is stored, where upstream has it, how long a copy stays fresh,
+//! and how to recognise a valid body. The cache acts on these answers and never asks which kind it handles, so a new
+//! kind is a new file here and a new path in `server::route`.
 //!
 //! ```text
 //!                      GET path ──> server::route ──> Resource
@@ -18,16 +18,16 @@
 //! | [`RegistryConfig`] | entry | a day | index + `config.json` | |
 //! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
-//! | channel manifest | pair with its sidecar | always if dated, else `max-age` | dist server | [`Views`], [`Profiles`] |
+//! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`Profiles`] |
 //! | sidecar | entry | as its file | dist server or update root | |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | |
 //! | `rustup-init.sh` | entry | `max-age` | update root | |
 //!
 //! **Entry, pair, blob.** An entry is a small record with its body, stored under a [`Key`]. A pair is an entry that
-//! holds a file and its `.sha256` sidecar, always of one generation. A blob is a body that is stored under its own hash,
-//! which is also its proof. A request for a blob often lacks the hash: then [`Location::ListedIn`] names the resource
-//! whose body lists it, and [`Listed::resolve`] reads that body.
+//! holds a file and its `.sha256` sidecar, always of one generation. A blob is a body that is stored under its own
+//! hash, which is also its proof. A request for a blob often lacks the hash: then [`Location::ListedIn`] names the
+//! resource whose body lists it, and [`Listed::resolve`] reads that body.
 //!
 //! **Optional traits.** Most kinds need nothing but [`Kind`]. The rest is in small traits that a kind implements and
 //! announces through an accessor, for example [`Kind::dependencies`].
@@ -113,8 +113,8 @@ pub trait Listed: Send + Sync {
     /// [`Unlisted`] if the listing does not mention the resource.
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted>;
 
-    /// Further resources that may list this one, the likeliest first; all are stored as pairs. They follow from the name
-    /// alone, so the result may be incomplete. The last one lists the resource permanently, if upstream has it.
+    /// Further resources that may list this one, the likeliest first; all are stored as pairs. They follow from the
+    /// name alone, so the result may be incomplete. The last one lists the resource permanently, if upstream has it.
     fn listings(&self) -> Vec<Resource> {
         Vec::new()
     }
@@ -175,8 +175,8 @@ pub trait Profiles: Send + Sync {
 pub struct PrefetchHint {
     /// The resource. It remembers the version requirement that it is needed for, so its own hints are narrower.
     pub resource: Resource,
-    /// The version requirement as text. Two hints to one resource with different requirements choose different versions,
-    /// and so lead to different further hints.
+    /// The version requirement as text. Two hints to one resource with different requirements choose different
+    /// versions, and so lead to different further hints.
     pub choice: String,
     /// `true`: fetch it even if it is not stored. `false`: only revalidate it if it is stored, because a stored copy
     /// shows that some client needed it before.
@@ -188,8 +188,8 @@ pub struct PrefetchHint {
 pub enum Location {
     /// An entry: a small record with its body, stored under this key.
     Entry(Key),
-    /// One half of an entry that stores a file and its sidecar, always of one generation. Upstream has the sidecar at the
-    /// file's address plus `.sha256`, and the hash in it verifies the file.
+    /// One half of an entry that stores a file and its sidecar, always of one generation. Upstream has the sidecar at
+    /// the file's address plus `.sha256`, and the hash in it verifies the file.
     Pair(Key, Half),
     /// A blob, stored under its own hash, which also verifies it.
     Blob(Sha256),

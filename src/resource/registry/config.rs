@@ -1,4 +1,15 @@
-//! `config.json` of a registry.
+//! [`RegistryConfig`]: the `config.json` of a registry, and its download template.
+//!
+//! ```text
+//!  {"dl": "https://files.example/{crate}/{version}", "api": "https://api.example", "auth-required": false}
+//!          └─ template: where crate files are ─────┘
+//! ```
+//!
+//! Clients never get upstream's file. [`config_for_client`] writes one whose `dl` points at larder.
+//!
+//! The template decides to which host larder connects, so it is checked twice: when the config arrives
+//! ([`Kind::validate`]) and each time a crate file is located, since the stored copy may come from an older release of
+//! larder.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -15,14 +26,14 @@ use crate::{
     },
 };
 
-/// `config.json` of a registry as upstream has it. Clients never see it: theirs is generated, see [`config_for_client`].
+/// The `config.json` of a registry, as upstream has it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// Whose config.
+    /// The registry.
     pub registry: Arc<Registry>,
 }
 
-/// The fields of `config.json` that matter to larder (cargo, `RegistryConfig` in `sources/registry/mod.rs`).
+/// The fields of `config.json` that larder reads (cargo, `RegistryConfig` in `sources/registry/mod.rs`).
 #[derive(Deserialize)]
 pub(super) struct ConfigFields<'a> {
     #[serde(borrow)]
@@ -53,7 +64,7 @@ impl Kind for RegistryConfig {
 
     fn policy(&self) -> Policy {
         Policy {
-            // A registry moves its downloads about once in years; a wrong `dl` shows at once as a failed download.
+            // A registry changes `dl` about once in years. If a download fails, the cache asks for the config again.
             freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
             max_bytes: 1 << 20,
             negative_ttl: Duration::from_secs(10),
@@ -75,9 +86,10 @@ impl Kind for RegistryConfig {
     }
 }
 
-/// The `config.json` for a client that reached larder at `base` (ends in `/`, registry prefix included). Carries the
-/// upstream's `api`, so that `cargo search --registry larder` works, and never its `auth-required`: credentials for
-/// upstream are larder's own business.
+/// The `config.json` for a client that reached larder at `base`, which ends in `/` and includes the registry's prefix.
+///
+/// Upstream's `api` is copied, so that `cargo search --registry larder` works. Its `auth-required` is not: cargo would
+/// look up a token for larder's URL, and fail without one (docs/client-behaviour.md C-07).
 pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
     let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
     let api = upstream
@@ -91,8 +103,11 @@ pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
 }
 
 impl Registry {
-    /// Whether `template` is one that crates may come from: on the web, no less safe than the index, and on one host for
-    /// all crates, since the name of a crate is no reason to speak to a stranger.
+    /// Accepts a download template only if it is http or https, no less secure than the index, and on one host for all
+    /// crates, so that a crate's name can never choose a host.
+    ///
+    /// # Errors
+    /// The template breaks one of these rules.
     pub(super) fn check_download_template(&self, template: &str) -> Result<(), TemplateError> {
         let refused = |reason| TemplateError {
             template: template.to_owned(),
@@ -102,7 +117,7 @@ impl Registry {
             let url = fill_template(template, name, version, Some(Sha256::of(sum)));
             Url::parse(&url).map_err(|cause| refused(TemplateProblem::NotUrl(cause)))
         };
-        // Two values for every marker.
+        // Each marker gets two values. If the part before the path differs, a marker stands in it.
         let one = example("aa", "0.0.0", b"1")?;
         let other = example("bbb", "1.1.1", b"2")?;
         if one[..Position::BeforePath] != other[..Position::BeforePath] {
@@ -117,8 +132,8 @@ impl Registry {
     }
 }
 
-/// Fills a download template as cargo does (cargo, `sources/registry/download.rs`, `download`): plain replacement, no
-/// encoding, and a default tail if no marker occurs.
+/// Fills a download template as cargo does (docs/client-behaviour.md C-06): plain replacement without encoding, and a
+/// default path if no marker occurs.
 pub(super) fn fill_template(
     template: &str,
     name: &str,

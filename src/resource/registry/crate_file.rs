@@ -1,4 +1,12 @@
-//! Crate archives.
+//! [`CrateFile`]: the gzip archive of one version of a crate.
+//!
+//! Two addresses lead to it. Cargo uses the one of the config that it has stored, which may be old, so larder serves
+//! both without an end date (docs/client-behaviour.md C-05):
+//!
+//! ```text
+//!  crates/serde/1.0.1/9f86...0a08/download    with the hash: a hit needs no index entry
+//!  crates/serde/1.0.1/download                without: the index entry lists the hash
+//! ```
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,20 +26,20 @@ use crate::{
     },
 };
 
-/// One crate archive.
+/// The archive of one version of a crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrateFile {
-    /// Whose crate.
+    /// The registry.
     pub registry: Arc<Registry>,
-    /// In the case of the index line.
+    /// Spelled as in the index line: download URLs keep its case (docs/client-behaviour.md C-03).
     name: String,
     version: String,
     checksum: Option<Sha256>,
 }
 
 impl CrateFile {
-    /// The archive of that name and version, with its hash if the asker knows it (from a lock file or the address);
-    /// `None` if that cannot be a crate's name and version.
+    /// The archive of this name and version, with its hash if a lock file or the address gave it. `None` if these
+    /// cannot be a crate's name and version.
     pub fn of(
         registry: &Arc<Registry>,
         name: &str,
@@ -48,8 +56,8 @@ impl CrateFile {
         })
     }
 
-    /// Reads the path segments below a registry's base: `crates/NAME/VERSION/download`, or with the checksum before
-    /// the last; `None` if they are no such path.
+    /// Parses path segments below a registry's base: `crates/NAME/VERSION/download`, or with the hash before the last
+    /// segment. `None` for any other path.
     pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
         match segments {
             ["crates", name, version, "download"] => Self::of(registry, name, version, None),
@@ -74,7 +82,7 @@ impl Kind for CrateFile {
             Some(sum) => Location::Blob(sum),
             None => Location::ListedIn(Arc::new(
                 IndexEntry::new(&self.registry, &self.name)
-                    .expect("a crate file's name was checked when it was made"),
+                    .expect("`CrateFile::of` has checked the name"),
             )),
         }
     }
@@ -117,7 +125,7 @@ impl Located for CrateFile {
     fn locate(&self, naming: &[u8]) -> Result<Url, LocateError> {
         let config: ConfigFields<'_> =
             serde_json::from_slice(naming).map_err(LocateError::Config)?;
-        // Recognised when it came, but perhaps by an older release, or from a disk that others write to.
+        // Checked on arrival, but perhaps by an older release, and other programs can write to the disk.
         self.registry
             .check_download_template(&config.dl)
             .map_err(LocateError::Template)?;

@@ -1,4 +1,20 @@
-//! Index entries.
+//! [`IndexEntry`]: the index file of one crate, which lists its versions.
+//!
+//! Cargo resolves by index entries alone, level by level: it asks for an entry, reads the dependencies of the version
+//! that it chooses, and asks for their entries next (docs/client-behaviour.md C-20, C-21). Three features follow from
+//! that, all computed from the body:
+//!
+//! ```text
+//!  entry of `app` ── newest version ──> needs `left ^1` ──> entry of `left`
+//!        │
+//!        ├─ prefetch hints   `left` will be asked for next, so fetch it now
+//!        ├─ invalidations    a version of `app` from today may need a `left` from today:
+//!        │                   a copy of `left` checked yesterday no longer fits (C-29)
+//!        └─ offline view     versions whose crate is not stored are marked as yanked
+//! ```
+//!
+//! An entry can carry the version requirement that it is needed for. Its own hints then follow the version that cargo
+//! will choose for that requirement, not the newest of all.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,8 +30,8 @@ use serde_json::value::RawValue;
 use super::{
     Registry, index_folder,
     index_line::{
-        IndexLine, LineDependencies, LineVersion, index_lines, quick_publication_time,
-        version_of_line, with_yanked,
+        IndexLine, LineDependencies, LineVersion, checksum_of_line, checksum_of_version,
+        index_lines, quick_publication_time, version_of_line, with_yanked,
     },
     is_crate_name, is_index_folder_of, write_registry_suffix,
 };
@@ -27,22 +43,22 @@ use crate::{
     },
 };
 
-/// One crate's index file: a JSON object per version, one on each line.
+/// The index file of one crate: one line of JSON for each version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Whose entry.
+    /// The registry.
     pub registry: Arc<Registry>,
-    /// The crate's name, lower-case as index paths are.
+    /// The crate's name in lower case, as in index paths.
     name: String,
-    /// Among which versions whoever asks will choose, if that is known.
+    /// The requirement that the client will choose a version by, if it is known.
     requirement: Option<VersionReq>,
 }
 
-/// Of how many series of versions that are no substitutes for each other the newest version is looked at.
+/// Number of semver-incompatible series (`1.x`, `0.9.x`) whose newest version gives hints, if no requirement is known.
 const MAX_SERIES: usize = 4;
 
 impl IndexEntry {
-    /// The entry of the crate `name`, in any case; `None` if that cannot be a crate's name.
+    /// The entry of the crate `name`, which may be in any case. `None` if it cannot be a crate's name.
     pub fn of(registry: &Arc<Registry>, name: &str) -> Option<Resource> {
         Self::new(registry, name).map(|entry| Arc::new(entry) as Resource)
     }
@@ -55,40 +71,81 @@ impl IndexEntry {
         })
     }
 
-    /// Reads the path segments below a registry's base; `None` if they are no index path or the folder does not
-    /// belong to the name.
+    /// Parses path segments below a registry's base. `None` if they are no index path, or if the folder does not fit
+    /// the name.
     pub fn parse(registry: &Arc<Registry>, segments: &[&str]) -> Option<Resource> {
         let (name, folder) = segments.split_last()?;
         let entry = Self::new(registry, name)?;
         is_index_folder_of(folder, &entry.name).then(|| Arc::new(entry) as Resource)
     }
 
+    /// The hash that the body of an entry lists for `version`. Versions are compared as text.
+    pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
+        checksum_of_version(body, version)
+    }
+
+    /// The path below the index.
     fn path(&self) -> String {
         format!("{}/{}", index_folder(&self.name), self.name)
     }
 
-    /// The checksum that an entry's body gives for a version; textual comparison, build metadata included.
-    pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
-        Self::find(body, version).map(|(_, checksum)| checksum)
+    fn key(&self) -> Key {
+        // One folder below the index instead of cargo's two: creating folders costs more than filling them.
+        let folder = self.name.get(..2).unwrap_or(&self.name);
+        Key::new(&[&self.registry.entry_folder, "index", folder, &self.name])
     }
 
-    /// The line of a version, and the checksum in it.
-    fn find<'a>(body: &'a [u8], version: &str) -> Option<(&'a [u8], Sha256)> {
-        let read = |text: &'a [u8]| {
-            let line = serde_json::from_slice::<IndexLine<'_>>(text).ok()?;
-            (line.vers == version).then(|| Some((text, Sha256::parse(&line.cksum)?)))?
+    /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.
+    fn candidates<'a>(&self, body: &'a [u8]) -> Vec<LineDependencies<'a>> {
+        let is_acceptable = |version: &Version| {
+            let requirement = self.requirement.as_ref();
+            requirement.is_none_or(|requirement| requirement.matches(version))
         };
-        // To read all of the lines before the right one takes longer than everything else that a stored crate costs.
-        let needle = format!("\"vers\":\"{version}\"");
-        let text = std::str::from_utf8(body).unwrap_or_default();
-        let quick = text.find(&needle).and_then(|at| {
-            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
-            let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
-            read(&body[start..end])
-        });
-        // Written in another way, or found within something else.
-        quick.or_else(|| index_lines(body).find_map(read))
+        let mut versions: Vec<_> = index_lines(body)
+            .filter_map(|line| Some((Version::parse(&version_of_line(line)?).ok()?, line)))
+            .filter(|(version, _)| is_acceptable(version))
+            .collect();
+        versions
+            .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
+        let max_series = match self.requirement {
+            Some(_) => 1,
+            None => MAX_SERIES,
+        };
+        let mut series = Vec::new();
+        let mut candidates = Vec::new();
+        for (version, line) in versions {
+            // A pre-release counts only if there is no release.
+            let is_lesser = !version.pre.is_empty() && !series.is_empty();
+            if is_lesser || series.contains(&series_of(&version)) {
+                continue;
+            }
+            let Some(line) = available(line, &version) else {
+                continue;
+            };
+            series.push(series_of(&version));
+            candidates.push(line);
+            if series.len() == max_series {
+                break;
+            }
+        }
+        candidates
     }
+}
+
+/// The versions that cargo treats as compatible with each other share this value (semver, `Op::Caret`).
+fn series_of(version: &Version) -> (u64, u64, u64) {
+    match (version.major, version.minor) {
+        (0, 0) => (0, 0, version.patch),
+        (0, minor) => (0, minor, 0),
+        (major, _) => (major, 0, 0),
+    }
+}
+
+/// The parsed line, if it describes exactly this version and cargo could choose it.
+fn available<'a>(line: &'a [u8], version: &Version) -> Option<LineDependencies<'a>> {
+    let is_choice = serde_json::from_slice::<LineVersion<'_>>(line)
+        .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string());
+    is_choice.then(|| serde_json::from_slice(line).ok())?
 }
 
 impl fmt::Display for IndexEntry {
@@ -100,14 +157,7 @@ impl fmt::Display for IndexEntry {
 
 impl Kind for IndexEntry {
     fn location(&self) -> Location {
-        // One folder below the index, not the two of cargo's layout: making folders costs more than filling them.
-        let folder = self.name.get(..2).unwrap_or(&self.name);
-        Location::Entry(Key::new(&[
-            &self.registry.entry_folder,
-            "index",
-            folder,
-            &self.name,
-        ]))
+        Location::Entry(self.key())
     }
 
     fn policy(&self) -> Policy {
@@ -115,7 +165,7 @@ impl Kind for IndexEntry {
             freshness: Freshness::AsUpstreamSays,
             // The largest entries of crates.io are below 20 MB.
             max_bytes: 64 << 20,
-            // Long enough to spare upstream a typo in a loop, short enough that a crate published a minute ago is found.
+            // Spares upstream a misspelt name in a loop, yet a crate that was published a minute ago is found.
             negative_ttl: Duration::from_secs(30),
             content_type: "text/plain",
             compressible: true,
@@ -127,8 +177,9 @@ impl Kind for IndexEntry {
         Source::At(self.registry.url_of(&self.path()))
     }
 
-    /// At least one line must describe this very crate, and the last line must be whole: unknown fields, newer schema
-    /// versions and an odd line pass, a login page or half a file does not.
+    /// At least one line must describe this crate, and the last line must be complete. Unknown fields, newer schema
+    /// versions and a corrupt line are accepted, because cargo skips such lines (docs/client-behaviour.md C-26). A
+    /// login page or half a file is not: cargo would store it as a crate without versions (C-14).
     fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
         let is_ours = |line| {
             serde_json::from_slice::<IndexLine<'_>>(line)
@@ -156,8 +207,8 @@ impl Kind for IndexEntry {
 }
 
 impl Dependencies for IndexEntry {
-    /// A version published at a moment may need versions of its dependencies published just before that moment, so
-    /// their entries must have been checked since. Without a publication time, the moment is now.
+    /// A version may need versions of its dependencies that were published shortly before it. So the entries of those
+    /// dependencies must have been checked after its publication, or after `now` if the line gives no time.
     fn invalidates(
         &self,
         old: Option<&[u8]>,
@@ -168,8 +219,7 @@ impl Dependencies for IndexEntry {
         let known: HashSet<&[u8]> = old
             .map(|old| index_lines(old).collect())
             .unwrap_or_default();
-        let mut checked_since = BTreeMap::new();
-        // Nearly all versions are old, and to read their lines takes longer than all else that is done with an entry.
+        let mut check_after = BTreeMap::new();
         let is_new = |line: &&[u8]| {
             !known.contains(line) && quick_publication_time(line).is_none_or(|at| at > after)
         };
@@ -181,84 +231,32 @@ impl Dependencies for IndexEntry {
                 .pubtime
                 .and_then(|time| humantime::parse_rfc3339(&time).ok())
                 .map_or(now, |time| time.min(now));
-            for dep in line.deps {
-                // Dev-dependencies of other people's crates are never resolved; those of another registry are not
-                // known by name here.
-                if dep.kind.as_deref() == Some("dev") || dep.registry.is_some() {
-                    continue;
-                }
-                let Some(dep) = Self::new(&self.registry, &dep.package.unwrap_or(dep.name)) else {
+            for name in line.deps.iter().filter_map(|dep| dep.crate_name()) {
+                let Some(entry) = Self::new(&self.registry, name) else {
                     continue;
                 };
-                let since = checked_since.entry(dep.name).or_insert(published);
-                *since = published.max(*since);
+                let time = check_after.entry(entry.key()).or_insert(published);
+                *time = published.max(*time);
             }
         }
-        checked_since
+        check_after
             .into_iter()
-            .filter(|(_, since)| *since > after)
-            .filter_map(
-                |(name, since)| match Self::new(&self.registry, &name)?.location() {
-                    Location::Entry(key) => Some((key, since)),
-                    Location::Pair(..) | Location::Blob(_) | Location::ListedIn(_) => None,
-                },
-            )
+            .filter(|(_, time)| *time > after)
             .collect()
     }
 
-    /// The entries of what the version needs that a resolver will choose, which is the newest acceptable one (cargo,
-    /// `core/resolver/dep_cache.rs`): the newest that is wanted. Where that isn't known, the newest of all and, if somebody needed it
-    /// before, of some older series of versions that the newest one is no substitute for. Of the optional dependencies most are off; which
-    /// ones are on shows by what was asked for before, too. Dev-dependencies are always off.
+    /// The dependencies of the version that the resolver will choose: the newest one that matches the requirement
+    /// (docs/client-behaviour.md C-21). Without a requirement, the newest version of all gives likely hints, and the
+    /// newest of some older series give unlikely ones. Optional dependencies are unlikely, because most are disabled.
     fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint> {
-        let is_acceptable = |version: &Version| {
-            let requirement = self.requirement.as_ref();
-            requirement.is_none_or(|requirement| requirement.matches(version))
-        };
-        // Most lines are only looked at: to parse all of them takes as long as everything else that an entry costs.
-        let mut versions: Vec<_> = index_lines(body)
-            .filter_map(|line| Some((Version::parse(&version_of_line(line)?).ok()?, line)))
-            .filter(|(version, _)| is_acceptable(version))
-            .collect();
-        versions
-            .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let max_series = if self.requirement.is_some() {
-            1
-        } else {
-            MAX_SERIES
-        };
         let mut hints: BTreeMap<(String, String), bool> = BTreeMap::new();
-        let mut series = Vec::new();
-        for (version, line) in versions {
-            // What cargo takes for compatible (semver, `Op::Caret`).
-            let this = match (version.major, version.minor) {
-                (0, 0) => (0, 0, version.patch),
-                (0, minor) => (0, minor, 0),
-                (major, _) => (major, 0, 0),
-            };
-            let is_odd = !version.pre.is_empty() && !series.is_empty();
-            if is_odd || series.contains(&this) {
-                continue;
-            }
-            let is_choice = serde_json::from_slice::<LineVersion<'_>>(line)
-                .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string());
-            if !is_choice {
-                continue;
-            }
-            let Ok(line) = serde_json::from_slice::<LineDependencies<'_>>(line) else {
-                continue;
-            };
-            for dep in line.deps {
-                if dep.kind.as_deref() == Some("dev") || dep.registry.is_some() {
+        for (rank, line) in self.candidates(body).into_iter().enumerate() {
+            for dep in &line.deps {
+                let Some(name) = dep.crate_name() else {
                     continue;
-                }
-                let name = dep.package.unwrap_or(dep.name).into_owned();
-                *hints.entry((name, dep.req.into_owned())).or_default() |=
-                    !dep.optional && series.is_empty();
-            }
-            series.push(this);
-            if series.len() == max_series {
-                break;
+                };
+                let hint = (name.clone().into_owned(), dep.req.clone().into_owned());
+                *hints.entry(hint).or_default() |= !dep.optional && rank == 0;
             }
         }
         hints
@@ -280,23 +278,15 @@ impl Dependencies for IndexEntry {
 
 impl Views for IndexEntry {
     fn checksums(&self, body: &[u8]) -> Vec<Sha256> {
-        index_lines(body)
-            .filter_map(|line| serde_json::from_slice::<IndexLine<'_>>(line).ok())
-            .filter_map(|line| Sha256::parse(&line.cksum))
-            .collect()
+        index_lines(body).filter_map(checksum_of_line).collect()
     }
 
-    /// Versions whose crate is not held are marked as yanked: cargo then chooses none of them anew, yet a lock file
-    /// that names one still resolves (cargo, `Summaries`/`query_inner` in `sources/registry/index/mod.rs`), which
-    /// matters for crates that another platform needs and this one never downloads. If none is held, the entry says
-    /// nothing about choice and stays as it is.
+    /// Marks versions whose crate is not stored as yanked. Cargo then does not choose them anew, but a lock file that
+    /// names one still resolves (docs/client-behaviour.md C-27). That matters for crates that only another platform
+    /// needs, which this machine never downloads. If no version is stored, the entry stays as it is.
     fn offline_view(&self, body: Bytes, stored: &HashSet<Sha256>) -> Bytes {
-        let is_stored = |line: &[u8]| {
-            serde_json::from_slice::<IndexLine<'_>>(line)
-                .ok()
-                .and_then(|line| Sha256::parse(&line.cksum))
-                .is_some_and(|sum| stored.contains(&sum))
-        };
+        let is_stored =
+            |line: &[u8]| checksum_of_line(line).is_some_and(|sha256| stored.contains(&sha256));
         if !index_lines(&body).any(is_stored) {
             return body;
         }

@@ -1,11 +1,22 @@
-//! One line of an index file.
+//! Lines of an index entry: one JSON object for each version of a crate.
+//!
+//! ```text
+//!  {"name":"left","vers":"1.0.1","cksum":"9f86...","deps":[{"name":"pad","req":"^1"}],"pubtime":"2026-..."}
+//! ```
+//!
+//! A popular entry has hundreds of lines, and larder rarely needs more than one or two of them. Parsing all of them
+//! would take longer than everything else that is done with an entry. So each reader here first looks at the text,
+//! and parses the line as JSON only if it may matter. The quick look relies on spelling that registries use
+//! (`"vers":"1.0.1"` without spaces). If a line is written otherwise, the slow path reads it, with the same result.
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The fields of an index line that larder reads (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
+use crate::hash::Sha256;
+
+/// The fields that identify a version (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
 #[derive(Deserialize)]
 pub(super) struct IndexLine<'a> {
     #[serde(borrow)]
@@ -16,7 +27,7 @@ pub(super) struct IndexLine<'a> {
     pub(super) cksum: Cow<'a, str>,
 }
 
-/// The part of a line that says when and on what it depends.
+/// The fields that say what a version depends on and when it was published.
 #[derive(Deserialize)]
 pub(super) struct LineDependencies<'a> {
     #[serde(borrow, default)]
@@ -25,23 +36,34 @@ pub(super) struct LineDependencies<'a> {
     pub(super) pubtime: Option<Cow<'a, str>>,
 }
 
+/// One dependency of a version.
 #[derive(Deserialize)]
 pub(super) struct IndexDependency<'a> {
     #[serde(borrow)]
-    pub(super) name: Cow<'a, str>,
+    name: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub(super) package: Option<Cow<'a, str>>,
+    package: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) req: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub(super) kind: Option<Cow<'a, str>>,
+    kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) registry: Option<Cow<'a, str>>,
+    registry: Option<Cow<'a, str>>,
     #[serde(default)]
     pub(super) optional: bool,
 }
 
-/// The part of a line by which versions are chosen.
+impl<'a> IndexDependency<'a> {
+    /// The name of the crate, if a resolve of the line's version can ask the same registry for it. `package` is the
+    /// name of a renamed dependency (docs/client-behaviour.md C-28). Cargo ignores dev-dependencies of crates from a
+    /// registry (C-21).
+    pub(super) fn crate_name(&self) -> Option<&Cow<'a, str>> {
+        let is_resolved = self.kind.as_deref() != Some("dev") && self.registry.is_none();
+        is_resolved.then(|| self.package.as_ref().unwrap_or(&self.name))
+    }
+}
+
+/// The fields that decide whether a version can be chosen.
 #[derive(Deserialize)]
 pub(super) struct LineVersion<'a> {
     #[serde(borrow)]
@@ -50,6 +72,7 @@ pub(super) struct LineVersion<'a> {
     pub(super) yanked: Option<bool>,
 }
 
+/// The lines of an entry, trimmed, without empty ones.
 pub(super) fn index_lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
     ends.scan(0, |start, end| {
@@ -60,26 +83,49 @@ pub(super) fn index_lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|line| !line.is_empty())
 }
 
-/// The version of a line. Mostly it can be seen without reading the line: registries write it before what could look the
-/// same, the dependencies. Where it is written in another way, the line is read.
+/// The hash in a line; `None` if the line is not an index line.
+pub(super) fn checksum_of_line(line: &[u8]) -> Option<Sha256> {
+    let line = serde_json::from_slice::<IndexLine<'_>>(line).ok()?;
+    Sha256::parse(&line.cksum)
+}
+
+/// The hash that the entry lists for `version`. Versions are compared as text, build metadata included
+/// (docs/client-behaviour.md C-31).
+pub(super) fn checksum_of_version(body: &[u8], version: &str) -> Option<Sha256> {
+    let read = |line: &[u8]| {
+        let line = serde_json::from_slice::<IndexLine<'_>>(line).ok()?;
+        (line.vers == version).then(|| Sha256::parse(&line.cksum))?
+    };
+    let needle = format!("\"vers\":\"{version}\"");
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let quick = text.find(&needle).and_then(|at| {
+        let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+        read(&body[start..end])
+    });
+    // The slow path is for other spellings, and for a needle found inside another field.
+    quick.or_else(|| index_lines(body).find_map(read))
+}
+
+/// The version in a line. The first `"vers"` in the text is the line's own: registries write it before the
+/// dependencies.
 pub(super) fn version_of_line(line: &[u8]) -> Option<Cow<'_, str>> {
     let quick = quoted_after(b"\"vers\":\"", line).map(Cow::Borrowed);
     quick.or_else(|| Some(serde_json::from_slice::<LineVersion<'_>>(line).ok()?.vers))
 }
 
-/// When a line was published, as far as it can be seen without reading the line: no other field of that name has a string. `None`
-/// says nothing: the line must be read.
+/// The publication time in a line, without parsing it. `None` means that the caller must parse the line.
 pub(super) fn quick_publication_time(line: &[u8]) -> Option<SystemTime> {
     humantime::parse_rfc3339(quoted_after(b"\"pubtime\":\"", line)?).ok()
 }
 
-/// What follows `field` up to the next quotation mark.
+/// The text between `field` and the next quotation mark.
 fn quoted_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
     let rest = &line[memchr::memmem::find(line, field)? + field.len()..];
     std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
 
-/// The line with `yanked` set and every other value as it was; `None` if it is no JSON object.
+/// The line with `yanked` set and every other value unchanged; `None` if the line is no JSON object.
 pub(super) fn with_yanked(line: &[u8]) -> Option<Vec<u8>> {
     let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(line).ok()?;
     let yes: &RawValue = serde_json::from_str("true").ok()?;

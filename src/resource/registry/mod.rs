@@ -1,5 +1,25 @@
-//! What cargo asks for: a registry's config, its index entries, its crate files. Pure; the facts about cargo cite its
-//! functions so that the next reader can check whether they still hold.
+//! Resources of a cargo registry: its `config.json`, its index entries and its crate files.
+//!
+//! A sparse registry is a tree of static files. Cargo reads the config first, then one index entry for each crate name
+//! that the resolve mentions, then the crate files of the versions that it chose.
+//!
+//! ```text
+//!  index/config.json           {"dl": "https://files.example/{crate}/{version}", "api": ...}     config.rs
+//!  index/se/rd/serde           {"name":"serde","vers":"1.0.0","cksum":"9f86...","deps":[...]}    index_entry.rs
+//!                              {"name":"serde","vers":"1.0.1","cksum":"6030...","deps":[...]}    a line: index_line.rs
+//!  files.example/serde/1.0.1   a gzip archive whose SHA-256 is `cksum`                           crate_file.rs
+//!
+//!  folder of an entry:   a -> 1/a    cc -> 2/cc    log -> 3/l/log    serde -> se/rd/serde
+//! ```
+//!
+//! So a crate file depends on two other resources: the index entry lists its hash, and the config names its address. A
+//! request often carries the hash already, because larder's own config puts it into the download URL
+//! ([`config_for_client`]).
+//!
+//! One process can serve several registries. [`Registries`] has crates.io, whose paths begin at larder's root, and
+//! those of the settings, whose paths begin with `registry/NAME/`.
+//!
+//! Facts about cargo cite its source, or a fact of `docs/client-behaviour.md` by id.
 
 mod config;
 mod crate_file;
@@ -18,26 +38,27 @@ pub use config::{RegistryConfig, config_for_client};
 pub use crate_file::CrateFile;
 pub use index_entry::IndexEntry;
 
-/// The store's and the log's name for crates.io.
+/// The name of crates.io in the store, in paths and in the log.
 pub const CRATES_IO: &str = "crates-io";
 
-/// The registries this larder serves, by name.
+/// The configured registries, by name.
 #[derive(Clone, Debug)]
 pub struct Registries(HashMap<String, Arc<Registry>>);
 
-/// One registry upstream.
+/// One upstream registry.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Registry {
-    /// `crates-io`, or the name the user gave it: one harmless path segment.
+    /// [`CRATES_IO`], or the name in the settings; see [`Registry::is_valid_name`].
     name: String,
-    /// The base address of its sparse index, ending in `/`.
+    /// The base URL of its sparse index, ending in `/`.
     index: Url,
-    /// Where its entries are kept: what was fetched from one address never passes for another's.
+    /// The folder of its entries in the store. It contains a hash of the index URL, so that entries from two URLs never
+    /// mix.
     entry_folder: String,
 }
 
 impl Registries {
-    /// crates.io's index is at `crates_io`; the others are what the settings name.
+    /// The index of crates.io is at `crates_io`; `others` are the names and index URLs in the settings.
     pub fn new(crates_io: Url, others: impl IntoIterator<Item = (String, Url)>) -> Self {
         let registries = others
             .into_iter()
@@ -53,27 +74,27 @@ impl Registries {
     pub fn crates_io(&self) -> &Arc<Registry> {
         self.0
             .get(CRATES_IO)
-            .expect("the constructor put crates.io in")
+            .expect("the constructor inserts crates.io")
     }
 
-    /// The registry of that name, if there is one.
+    /// The registry with this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Registry>> {
         self.0.get(name)
     }
 
-    /// All of them, in no order.
+    /// All registries, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Registry>> {
         self.0.values()
     }
 }
 
 impl Registry {
-    /// `crates-io`, or the name the user gave it.
+    /// [`CRATES_IO`], or the name in the settings.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The base address of its sparse index.
+    /// The base URL of its sparse index.
     pub fn index(&self) -> &Url {
         &self.index
     }
@@ -90,13 +111,13 @@ impl Registry {
         }
     }
 
-    /// Whether `name` can name a registry: small letters, digits, `-` and `_`, so that no two names share a folder
-    /// anywhere.
+    /// `true` if `name` consists of lower-case letters, digits, `-` and `_`. Without upper case no two names share a
+    /// folder on any file system.
     pub fn is_valid_name(name: &str) -> bool {
         is_crate_name(name) && !name.contains(|c: char| c.is_ascii_uppercase())
     }
 
-    /// How people are told of it.
+    /// The registry in messages.
     fn display_name(&self) -> Cow<'_, str> {
         if self.name == CRATES_IO {
             "crates.io".into()
@@ -105,6 +126,7 @@ impl Registry {
         }
     }
 
+    /// The URL of `path` below the index.
     fn url_of(&self, path: &str) -> Url {
         self.index
             .join(path)
@@ -112,6 +134,7 @@ impl Registry {
     }
 }
 
+/// Writes the registry's name after that of its resource, except for crates.io.
 fn write_registry_suffix(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt::Result {
     if registry.name == CRATES_IO {
         Ok(())
@@ -120,7 +143,7 @@ fn write_registry_suffix(f: &mut fmt::Formatter<'_>, registry: &Registry) -> fmt
     }
 }
 
-/// The index folder of a crate (cargo, `make_dep_path` in `cargo-util/src/registry.rs`).
+/// The index folder of a crate (docs/client-behaviour.md C-01).
 fn index_folder(name: &str) -> String {
     match name.len() {
         1 | 2 => name.len().to_string(),
@@ -129,7 +152,8 @@ fn index_folder(name: &str) -> String {
     }
 }
 
-/// Whether these segments, in any case, are the index folder of a crate: [`index_folder`] without its string.
+/// `true` if these segments, in any case, are the [`index_folder`] of `name`. Runs on each request, so it builds no
+/// string.
 fn is_index_folder_of(folder: &[&str], name: &str) -> bool {
     match (name.len(), folder) {
         (1, ["1"]) | (2, ["2"]) => true,
@@ -141,8 +165,8 @@ fn is_index_folder_of(folder: &[&str], name: &str) -> bool {
     }
 }
 
-/// Whether `name` may name a crate: what crates.io allows, and nothing that could be mistaken for a path. Names that
-/// crates.io reserves pass: whether they exist is upstream's to say.
+/// `true` if crates.io would allow the characters and the length of this crate name. That also makes it safe as a path
+/// segment. Reserved names pass, because only upstream knows which names exist.
 fn is_crate_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
@@ -150,7 +174,7 @@ fn is_crate_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Whether `version` may be a version: the characters of semantic versioning, build metadata included.
+/// `true` if `version` consists of the characters of semantic versioning, build metadata included.
 fn is_version(version: &str) -> bool {
     (1..=128).contains(&version.len())
         && version.starts_with(|c: char| c.is_ascii_digit())
