@@ -1,11 +1,20 @@
-//! Channel manifests and the archives they list.
+//! [`ChannelManifest`] and [`Archive`]: the manifest of a release channel, and the archives that manifests list.
+//!
+//! The two kinds stand in one file because each names the other. A manifest names the archives of an install profile,
+//! which larder prefetches. An archive names the manifests that may list its hash.
+//!
+//! ```text
+//!  archive requested ──> hash in the request? no ──> manifests of its channel, then its sidecar ──> blob
+//!       │
+//!       └─> manifest that lists it ──> host ──> profiles `minimal`, `default` ──> archives rustup asks for next
+//! ```
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist, DistPath, channel, freshness, rustup_policy},
+    path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist, DistPath, channel, rustup_policy},
     sidecar::{Sidecar, sidecar_sha256},
 };
 use crate::{
@@ -17,7 +26,7 @@ use crate::{
     toolchain,
 };
 
-/// The manifest of a channel, in full, at its path at larder (`dist/channel-rust-stable.toml`).
+/// The manifest at a path like `dist/channel-rust-stable.toml`. `None` if the path does not name a manifest.
 pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
     let segments: Vec<_> = path.split('/').collect();
     let file = DistPath::new(dist, &segments)?;
@@ -28,8 +37,8 @@ pub fn manifest(dist: &Arc<Dist>, path: &str) -> Option<Resource> {
     }))
 }
 
-/// The archive that a manifest names by address and hash. `None` if rustup would not ask larder for that address: only what
-/// begins with [`DEFAULT_DIST_SERVER`] is asked of the configured server (rustup, `Manifestation::update` in `dist/manifestation.rs`).
+/// The archive that a manifest lists with this URL and hash. `None` if rustup would not ask larder for the URL: it asks
+/// the configured server only for URLs that begin with [`DEFAULT_DIST_SERVER`] (docs/client-behaviour.md R-01).
 pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource> {
     let segments: Vec<_> = url.strip_prefix(DEFAULT_DIST_SERVER)?.split('/').collect();
     Some(Arc::new(Archive {
@@ -38,7 +47,8 @@ pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource
     }))
 }
 
-/// The program that installs rustup itself on a host, where its script looks for it; `None` if that is no triple.
+/// The program `rustup-init` for a host, at the path that the bootstrap script uses. `None` if `host` cannot be a
+/// triple.
 pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
     let ending = if host.contains("-windows-") {
         ".exe"
@@ -52,8 +62,8 @@ pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
     }))
 }
 
-/// A channel's manifest or its sidecar: two halves of one entry, always of one generation, since rustup asks for the hash
-/// first and refuses a manifest that does not match (rustup, `download_and_check` in `dist/download.rs`).
+/// The manifest of a channel, or its sidecar. Both are halves of one entry and always of one generation, because rustup
+/// asks for the hash first and refuses a manifest with another hash (docs/client-behaviour.md R-02).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ChannelManifest {
     pub(super) file: DistPath,
@@ -75,7 +85,7 @@ impl Kind for ChannelManifest {
     }
 
     fn policy(&self) -> Policy {
-        rustup_policy(freshness(&self.file), 64 << 20, "text/plain")
+        rustup_policy(self.file.freshness(), 64 << 20, "text/plain")
     }
 
     fn source(&self) -> Source {
@@ -83,7 +93,7 @@ impl Kind for ChannelManifest {
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
-        // The sidecar's hash is the proof. Without this, an empty file with the hash of nothing would pass.
+        // The sidecar's hash verifies the body, but a broken server may offer an empty file with the matching hash.
         if body.is_empty() {
             Err(InvalidBody::Empty)
         } else {
@@ -110,20 +120,19 @@ impl Views for ChannelManifest {
 }
 
 impl Profiles for ChannelManifest {
-    fn profile_downloads(&self, body: &Bytes, asked: Sha256) -> Vec<Vec<Resource>> {
+    fn profile_downloads(&self, body: &Bytes, requested: Sha256) -> Vec<Vec<Resource>> {
         let Ok(text) = std::str::from_utf8(body) else {
             return Vec::new();
         };
-        let Some(host) = toolchain::target_of_archive(text, &asked.to_string()) else {
+        let Some(host) = toolchain::target_of_archive(text, &requested.to_string()) else {
             return Vec::new();
         };
         let client_view = self.client_view(body);
-        // A part of what is valid, cut between lines.
         let text = client_view.as_deref().map_or(Ok(text), std::str::from_utf8);
         let text = text.unwrap_or_default();
         let mut profiles: Vec<Vec<Resource>> = Vec::new();
         for profile in PREFETCHED_PROFILES {
-            // A target that is no host has none; a release without some component has no such profile for this host.
+            // A target that is not a host has no profiles. A profile that lacks a component cannot be installed.
             let Ok(files) = toolchain::files(text, host, profile, &[], &[]) else {
                 continue;
             };
@@ -134,19 +143,20 @@ impl Profiles for ChannelManifest {
     }
 }
 
-/// The profiles that toolchains are installed with (rustup, `Profile` in `dist/mod.rs`), the smaller first. Nobody needs
-/// `complete`, which rustup's own documentation advises against.
+/// The profiles whose downloads are predicted, the smaller first. rustup also has `complete` (`Profile` in its
+/// `src/dist/mod.rs`), but its documentation advises against it.
 const PREFETCHED_PROFILES: [&str; 2] = ["minimal", "default"];
 
 impl ChannelManifest {
+    /// The archive of one component, if rustup would ask larder for it.
     fn component(&self, file: &toolchain::DistFile) -> Option<Resource> {
         let sum = Sha256::parse(&file.sha256)?;
         archive(&self.file.dist, &file.url, sum)
     }
 }
 
-/// The manifest without the archives that rustup would prefer to gzip (rustup, `dist/manifest.rs`); `None` if it is not
-/// written as expected: each such field on a line of its own, beside a gzip one.
+/// The manifest without the xz and zst archives, which rustup would prefer (docs/client-behaviour.md R-17). `None` if
+/// these fields do not each stand on a line of their own.
 fn gzip_only(manifest: &[u8]) -> Option<Bytes> {
     let text = std::str::from_utf8(manifest).ok()?;
     let is_other = |line: &&str| {
@@ -165,28 +175,29 @@ fn gzip_only(manifest: &[u8]) -> Option<Bytes> {
     if others != mentions {
         return None;
     }
-    let kept: String = text
+    let remaining: String = text
         .split_inclusive('\n')
         .filter(|line| !is_other(line))
         .collect();
-    Some(Bytes::from(kept))
+    Some(Bytes::from(remaining))
 }
 
-/// A component, an installer, anything with a sidecar beside it: proven by the manifest's hash or the sidecar's.
+/// An archive of a component, the program `rustup-init`, or any other file with a sidecar beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Archive {
     pub(super) file: DistPath,
+    /// The hash, if a manifest or a sidecar gave it.
     pub(super) checksum: Option<Sha256>,
 }
 
 impl fmt::Display for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what: Cow<'_, str> = if self.file.path.starts_with("dist/") {
-            format!("component `{}`", self.file.path).into()
+        let noun = if self.file.path.starts_with("dist/") {
+            "component"
         } else {
-            format!("installer `{}`", self.file.path).into()
+            "installer"
         };
-        f.write_str(&what)
+        write!(f, "{noun} `{}`", self.file.path)
     }
 }
 
@@ -201,7 +212,7 @@ impl Kind for Archive {
     }
 
     fn policy(&self) -> Policy {
-        rustup_policy(freshness(&self.file), 8 << 30, "application/octet-stream")
+        rustup_policy(self.file.freshness(), 8 << 30, "application/octet-stream")
     }
 
     fn source(&self) -> Source {
@@ -214,7 +225,7 @@ impl Kind for Archive {
 }
 
 impl Listed for Archive {
-    /// The listing is a sidecar or a manifest: rustup itself believes the manifest alone.
+    /// The listing is a sidecar or a manifest. rustup itself verifies components with the manifest's hash.
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let in_manifest = || {
             let manifest = std::str::from_utf8(listing).ok()?;
@@ -238,8 +249,8 @@ impl Listed for Archive {
     }
 }
 
-/// The manifests that may list a component, by their paths; a component lies in a dated folder and has its channel or its
-/// full version in its name (`rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`).
+/// The paths of the manifests that may list a component. The component's path has a dated folder, and the channel or
+/// the full version in its file name: `dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`.
 fn manifest_paths(path: &str) -> Vec<String> {
     let mut segments = path.split('/');
     let (Some("dist"), Some(date), Some(name), None) = (
@@ -325,7 +336,7 @@ mod tests {
 
     const MANIFEST: &str = include_str!("../../../fixtures/channel-rust-stable.toml");
 
-    /// The profiles that the asking for this file leads to, as the names of packages.
+    /// Compares the profiles that a request for this file predicts, as package names.
     #[track_caller]
     fn check_profile_downloads(
         asked: &str,
@@ -346,7 +357,7 @@ mod tests {
                         let name = file.to_string();
                         let (_, name) = name.split_once("/2026-04-16/").unwrap();
                         assert!(matches!(file.location(), Location::Blob(_)));
-                        // Of one component, there is no other archive.
+                        // One component has no archive in another format.
                         assert!(
                             name.contains(ending) || name.starts_with("rustfmt"),
                             "{name}"
@@ -374,7 +385,7 @@ mod tests {
         check_profile_downloads(&cargo_gz, ArchiveFormat::Gz, ".tar.gz", &profiles);
         check_profile_downloads(&cargo_xz, ArchiveFormat::Gz, ".tar.gz", &profiles);
         check_profile_downloads(&cargo_xz, ArchiveFormat::Upstream, linux, &profiles);
-        // clippy is not available there, and without it rustup does not install the default profile.
+        // The release has no clippy for this host, so rustup cannot install the default profile.
         let windows = "rustc-1.95.0-x86_64-pc-windows-gnu.tar.xz";
         let minimal = ["cargo rust-mingw rust-std rustc"];
         check_profile_downloads(windows, ArchiveFormat::Upstream, ".tar.", &minimal);

@@ -1,5 +1,26 @@
-//! What rustup asks for: channel manifests with their sidecars, archives, the installer and its script. Pure; the facts about
-//! rustup cite its functions so that the next reader can check whether they still hold.
+//! Resources of a rustup server: channel manifests, archives, sidecars, the installer and its script.
+//!
+//! rustup reads two trees. The dist server has the toolchains, the update root has rustup itself. An install of
+//! `stable` asks in this order (docs/client-behaviour.md R-02, R-15, R-08):
+//!
+//! ```text
+//!  dist/channel-rust-stable.toml.sha256          the sidecar of the manifest ┐ one pair, one generation:
+//!  dist/channel-rust-stable.toml                 the manifest                ┘ rustup refuses a mismatch
+//!  dist/2026-04-16/rustc-1.95.0-HOST.tar.xz      the archives; the manifest lists their hashes
+//!  rustup/release-stable.toml                    the newest version of rustup
+//!  rustup/dist/HOST/rustup-init                  the program; its sidecar lists its hash
+//!  rustup-init.sh                                the bootstrap script, edited to work over http
+//! ```
+//!
+//! A **manifest** is about a megabyte of TOML: for each component and each host the address and the SHA-256 of its
+//! archives (`manifest.rs`; `crate::toolchain` reads it). A **sidecar** is a small file beside another,
+//! `FILE.sha256`, that begins with its hash (`sidecar.rs`). An **archive** is stored as a blob; if the request does
+//! not bring the hash, the manifests of its channel list it, or else its sidecar.
+//!
+//! rustup replaces the default server in a manifest's URLs by the configured one, so manifests are served unchanged
+//! (R-01). The exception is a setting: [`ArchiveFormat::Gz`] removes the other formats from the manifest.
+//!
+//! Facts about rustup cite its source, or a fact of `docs/client-behaviour.md` by id.
 
 mod manifest;
 mod path;
@@ -20,7 +41,7 @@ pub use path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist};
 pub use release::release;
 pub use script::{ScriptError, script, script_for_client};
 
-/// Reads a path's segments: `dist/...` or `rustup/...`; `None` if they are no such path.
+/// Parses path segments: `dist/...` or `rustup/...`. `None` for any other path.
 pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
     let file = DistPath::new(dist, segments)?;
     if channel(file.name()).is_some() && file.path.starts_with("dist/") {
@@ -68,7 +89,7 @@ mod tests {
         )
     }
 
-    /// Path, place, address, whether it is kept for ever.
+    /// Compares location, address and immutability of the resource at a path.
     #[track_caller]
     fn check(path: &str, expected: Option<(&str, &str, bool)>) {
         let segments: Vec<_> = path.split('/').collect();

@@ -1,4 +1,12 @@
-//! The two trees of rustup's server.
+//! The two trees of a rustup server, and the paths in them.
+//!
+//! ```text
+//!  path at larder        upstream                              bytes change?
+//!  dist/2026-04-16/...   SERVER/dist/2026-04-16/...            never: a dated folder
+//!  dist/channel-...      SERVER/dist/channel-...               unless it names a full version, 1.95.0
+//!  rustup/archive/...    UPDATE_ROOT/archive/...               never
+//!  rustup/dist/...       UPDATE_ROOT/dist/...                  with each release of rustup
+//! ```
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,11 +17,11 @@ use crate::{
     toolchain,
 };
 
-/// rustup's own server: what the addresses in its manifests begin with, wherever a manifest came from (rustup,
-/// `DEFAULT_DIST_SERVER` in `dist/mod.rs`).
+/// The official server. URLs in manifests begin with it, whichever server the manifest came from (rustup,
+/// `DEFAULT_DIST_SERVER` in `src/dist/mod.rs`).
 pub const DEFAULT_DIST_SERVER: &str = "https://static.rust-lang.org/";
 
-/// Where rustup's things come from.
+/// The configured upstream of rustup.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dist {
     server: Url,
@@ -21,18 +29,18 @@ pub struct Dist {
     pub(super) format: ArchiveFormat,
 }
 
-/// Which archives manifests offer.
+/// The archive formats that manifests offer to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ArchiveFormat {
-    /// Those that upstream offers: rustup takes the smallest.
+    /// All that upstream offers. rustup prefers zst to xz to gzip (docs/client-behaviour.md R-17).
     #[default]
     Upstream,
-    /// gzip alone: larger, and unpacked three times as fast.
+    /// Only gzip, which is larger but unpacks three times as fast as xz.
     Gz,
 }
 
 impl Dist {
-    /// The tree of toolchains is at `server` + `dist/`, the one of rustup itself at `update_root`; both end in `/`.
+    /// Toolchains are below `server` + `dist/`, rustup itself is below `update_root`. Both URLs end in `/`.
     pub fn new(server: Url, update_root: Url, format: ArchiveFormat) -> Arc<Self> {
         Arc::new(Self {
             server,
@@ -41,13 +49,13 @@ impl Dist {
         })
     }
 
-    /// Both addresses.
+    /// Both base URLs.
     pub fn addresses(&self) -> [&Url; 2] {
         [&self.server, &self.update_root]
     }
 }
 
-/// One file of the two trees, by its path at larder: `dist/...` or `rustup/...`.
+/// A file in one of the trees, by its path at larder: `dist/...` or `rustup/...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DistPath {
     pub(super) dist: Arc<Dist>,
@@ -55,7 +63,8 @@ pub(super) struct DistPath {
 }
 
 impl DistPath {
-    /// `segments` are validated: nothing in them climbs, hides a slash, or begins with a dot.
+    /// Validates path segments: their first is `dist` or `rustup`, and none is `..`, contains a slash, or begins with a
+    /// dot.
     pub(super) fn new(dist: &Arc<Dist>, segments: &[&str]) -> Option<Self> {
         let is_harmless = |segment: &&str| {
             (1..=128).contains(&segment.len())
@@ -71,6 +80,7 @@ impl DistPath {
         })
     }
 
+    /// The path of the sidecar beside the file.
     pub(super) fn sidecar(&self) -> Self {
         Self {
             dist: self.dist.clone(),
@@ -90,12 +100,22 @@ impl DistPath {
         joined.expect("a validated path joins any base address")
     }
 
+    /// The last segment.
     pub(super) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether the path fixes the bytes: what lies in a dated folder or an archive, and full versions. Channel names,
-    /// `1.NN` names and `rustup/dist` move (rustup, `dist/mod.rs`, `manifest_v2_url`).
+    /// For ever if the path fixes the bytes.
+    pub(super) fn freshness(&self) -> Freshness {
+        if self.is_immutable() {
+            Freshness::Forever
+        } else {
+            Freshness::AsUpstreamSays
+        }
+    }
+
+    /// `true` if the path fixes the bytes: dated folders, `rustup/archive` and full versions. Channel names, `1.NN`
+    /// names and `rustup/dist` change (docs/client-behaviour.md R-09).
     fn is_immutable(&self) -> bool {
         let mut segments = self.path.split('/');
         match (segments.next(), segments.next()) {
@@ -113,15 +133,17 @@ impl DistPath {
     }
 }
 
-/// The channel in the name of a manifest: `stable`, `1.95`, `1.95.0-beta.3`. Manifests of the old kind have no ending.
+/// The channel in the file name of a manifest: `stable`, `1.95`, `1.95.0-beta.3`. Legacy manifests have no `.toml`.
 pub(super) fn channel(name: &str) -> Option<&str> {
     let channel = name.strip_prefix("channel-rust-")?;
     let channel = channel.strip_suffix(".sha256").unwrap_or(channel);
     Some(channel.strip_suffix(".toml").unwrap_or(channel))
 }
 
+/// Time for which the negative cache remembers a missing file of rustup.
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
+/// The policy that all kinds of rustup share, but for what is given.
 pub(super) fn rustup_policy(
     freshness: Freshness,
     max_bytes: u64,
@@ -134,14 +156,5 @@ pub(super) fn rustup_policy(
         content_type,
         compressible: false,
         audience: Audience::Rustup,
-    }
-}
-
-/// As long as upstream says for what moves, for ever for what does not.
-pub(super) fn freshness(file: &DistPath) -> Freshness {
-    if file.is_immutable() {
-        Freshness::Forever
-    } else {
-        Freshness::AsUpstreamSays
     }
 }

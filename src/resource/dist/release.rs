@@ -1,11 +1,14 @@
-//! `release-stable.toml`.
+//! [`RustupRelease`]: `release-stable.toml`, which names the newest version of rustup.
+//!
+//! `toolchain install`, `update` and `check` end with a request for it. Without an answer the command fails although
+//! the toolchain is installed (docs/client-behaviour.md R-08).
 
 use std::{fmt, sync::Arc};
 
 use super::path::{Dist, DistPath, rustup_policy};
 use crate::resource::{Freshness, InvalidBody, Kind, Location, Policy, Resource, Source};
 
-/// What rustup asks for at the end of each install.
+/// The resource at `rustup/release-stable.toml`.
 pub fn release(dist: &Arc<Dist>) -> Resource {
     Arc::new(RustupRelease {
         file: DistPath {
@@ -15,8 +18,7 @@ pub fn release(dist: &Arc<Dist>) -> Resource {
     })
 }
 
-/// `release-stable.toml`: which rustup is the newest. Asked for at the end of every install, and its absence would make
-/// that fail after the fact.
+/// The file that names the newest version of rustup.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RustupRelease {
     pub(super) file: DistPath,

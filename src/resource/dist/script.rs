@@ -1,4 +1,17 @@
-//! The script that installs rustup.
+//! [`script`]: `rustup-init.sh`, the script that installs rustup.
+//!
+//! Upstream's script insists on https: it passes `--proto '=https'` to curl in two places (docs/client-behaviour.md
+//! R-13). larder serves plain http on loopback, so [`script_for_client`] removes that option and makes larder the
+//! default server:
+//!
+//! ```text
+//!  #!/bin/sh
+//!  export RUSTUP_UPDATE_ROOT="${RUSTUP_UPDATE_ROOT:-http://127.0.0.1:3263/rustup}"     inserted
+//!  export RUSTUP_DIST_SERVER="${RUSTUP_DIST_SERVER:-http://127.0.0.1:3263}"            inserted
+//!  ...  curl --proto '=https' --tlsv1.2 ...                                            option removed, twice
+//! ```
+//!
+//! If upstream's text has changed so that the edit would not fit, the script is refused.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +20,7 @@ use bytes::Bytes;
 use super::path::{Dist, DistPath, rustup_policy};
 use crate::resource::{Freshness, InvalidBody, Kind, Location, Policy, Resource, Source};
 
-/// The script that installs rustup, as upstream has it.
+/// The bootstrap script as upstream has it.
 pub fn script(dist: &Arc<Dist>) -> Resource {
     Arc::new(BootstrapScript {
         file: DistPath {
@@ -17,7 +30,7 @@ pub fn script(dist: &Arc<Dist>) -> Resource {
     })
 }
 
-/// The script that installs rustup.
+/// The bootstrap script.
 #[derive(Debug, PartialEq, Eq)]
 struct BootstrapScript {
     file: DistPath,
@@ -51,11 +64,10 @@ impl Kind for BootstrapScript {
     }
 }
 
-/// What keeps upstream's script from speaking http, in both places where it calls curl (rustup, `rustup-init.sh`,
-/// `downloader`).
+/// The option of curl that forbids http (rustup, `downloader` in `rustup-init.sh`).
 const HTTPS_ONLY_OPTION: &str = "--proto '=https' ";
 
-/// How many such places there are.
+/// Number of places where the script passes [`HTTPS_ONLY_OPTION`].
 const HTTPS_ONLY_COUNT: usize = 2;
 
 /// An upstream script that larder cannot edit.
@@ -67,16 +79,16 @@ pub enum ScriptError {
     /// The option that forbids http occurs this often, not [`HTTPS_ONLY_COUNT`] times.
     #[error("it insists on https in {0} places, and {HTTPS_ONLY_COUNT} were expected")]
     HttpsOnlyCount(usize),
-    /// No second line to insert the variables before.
+    /// The variables are inserted before the second line, and there is none.
     #[error("it has one line only")]
     OneLine,
 }
 
-/// Upstream's script for a client that reached larder at `base` (ends in `/`): may speak http, and takes everything from
-/// here unless the caller's variables say otherwise.
+/// Upstream's script, edited for a client that reached larder at `base`, which ends in `/`: it may use http, and it
+/// downloads from larder unless the user's variables name other servers.
 ///
 /// # Errors
-/// Upstream's text is not as expected, so that the edit would make a script that works by half.
+/// The text is not as expected, so the edited script would work in part only.
 pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, ScriptError> {
     let text = std::str::from_utf8(script)?;
     let places = text.matches(HTTPS_ONLY_OPTION).count();

@@ -1,14 +1,21 @@
-//! Sidecars.
+//! [`Sidecar`]: the small file `FILE.sha256` beside a file, which begins with the file's hash.
+//!
+//! ```text
+//!  9f86d081884c7d65...0a08  rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz
+//!  └─ 64 hex digits ─────┘
+//! ```
+//!
+//! The sidecar of a manifest is another kind: one half of the manifest's pair (`manifest.rs`).
 
 use std::fmt;
 
-use super::path::{DistPath, freshness, rustup_policy};
+use super::path::{DistPath, rustup_policy};
 use crate::{
     hash::Sha256,
     resource::{InvalidBody, Kind, Location, Policy, Source},
 };
 
-/// The small file beside another that holds its hash.
+/// The file with the hash of the file beside it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sidecar {
     pub(super) file: DistPath,
@@ -26,7 +33,7 @@ impl Kind for Sidecar {
     }
 
     fn policy(&self) -> Policy {
-        rustup_policy(freshness(&self.file), 1 << 12, "text/plain")
+        rustup_policy(self.file.freshness(), 1 << 12, "text/plain")
     }
 
     fn source(&self) -> Source {
@@ -40,7 +47,8 @@ impl Kind for Sidecar {
     }
 }
 
-/// The hash that a sidecar begins with. rustup panics on fewer than 64 digits, so such a one never gets through.
+/// The hash at the start of a sidecar. rustup panics on fewer than 64 bytes (docs/client-behaviour.md R-03), so a
+/// shorter sidecar is never served.
 pub(super) fn sidecar_sha256(body: &[u8]) -> Option<Sha256> {
     Sha256::parse(std::str::from_utf8(body.get(..64)?).ok()?)
 }
