@@ -1,18 +1,32 @@
-//! Finds archives in the text of a release manifest.
+//! Text search for one archive in a release manifest.
+//!
+//! A client asks for an archive, and larder must know the hash and the host of it before it can answer. Parsing the
+//! whole manifest, about a megabyte of TOML, would take longer than the answer may. So this module finds the table
+//! around the archive's path or hash and reads its few lines:
+//!
+//! ```toml
+//! [pkg.cargo.target.x86_64-unknown-linux-gnu]                          # package and target
+//! available = true
+//! url = "https://.../cargo-1.95.0-x86_64-unknown-linux-gnu.tar.gz"
+//! hash = "68f6..."                                                     # belongs to `url`
+//! xz_url = "https://.../cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz"
+//! xz_hash = "3e51..."                                                  # belongs to `xz_url`
+//! ```
+//!
+//! Releases are written in this form. In any other form the search finds nothing, and the caller falls back on the
+//! archive's sidecar.
 
-/// What a manifest says of one archive.
+/// One archive as a manifest lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedArchive<'a> {
-    /// Of the archive; 64 lower-case hex digits.
+    /// The SHA-256 of the archive: 64 lower-case hex digits.
     pub sha256: &'a str,
-    /// The triple of the table in which it stands, or `*`.
+    /// The target triple in the header of its table, or `*`.
     pub target: &'a str,
 }
 
-/// What the manifest says of the archive whose address ends in `/` and `path`, found without parsing the whole.
-///
-/// Reads line by line as releases are written: address and hash of one format in one table, each on a line of its own.
-/// `None` if it is not there, not written so, or there twice with different hashes.
+/// Finds the archive whose URL ends in `/` and `path`. `None` if it is not listed, is listed in another form than
+/// releases use, or is listed twice with different hashes.
 pub fn find_archive<'a>(manifest: &'a str, path: &str) -> Option<ListedArchive<'a>> {
     let end = format!("/{path}\"");
     let mut found = None;
@@ -29,20 +43,21 @@ pub fn find_archive<'a>(manifest: &'a str, path: &str) -> Option<ListedArchive<'
     found
 }
 
-/// The triple, or `*`, of the table in which this hash stands.
+/// The target triple, or `*`, in the header of the table that contains this hash.
 pub fn target_of_archive<'a>(manifest: &'a str, sha256: &str) -> Option<&'a str> {
     let at = manifest.find(&format!("\"{sha256}\""))?;
     let (header, _) = table_around(manifest, at)?;
     package_and_target(header).map(|(_, target)| target)
 }
 
+/// Reads the archive whose URL ends at `at + end.len()`.
 fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<ListedArchive<'a>> {
     let (header, table) = table_around(manifest, at)?;
     let (_, target) = package_and_target(header)?;
     let begin = manifest[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let line = manifest[begin..].lines().next()?;
     let (field, url) = text_field(line)?;
-    // The quote that ends the path must be the one that ends the value.
+    // The quotation mark after the path must end the value and the line.
     if begin + line.trim_end().len() != at + end.len() || url.contains('\\') {
         return None;
     }
@@ -57,7 +72,7 @@ fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<Listed
     is_sha256(sha256).then_some(ListedArchive { sha256, target })
 }
 
-/// The header of the table that this place is in, and what stands below it.
+/// The header of the table around this position, and the lines of the table.
 fn table_around(manifest: &str, at: usize) -> Option<(&str, &str)> {
     let begin = manifest[..at].rfind("\n[").map(|newline| newline + 1)?;
     let (header, below) = manifest[begin..].split_once('\n')?;
@@ -72,6 +87,7 @@ fn text_field(line: &str) -> Option<(&str, &str)> {
     (!value.contains('"')).then_some((name.trim_end(), value))
 }
 
+/// `true` for 64 lower-case hex digits.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64
         && text
@@ -114,7 +130,7 @@ mod tests {
         let source = listed("dist/2026-04-16/rust-src-1.95.0.tar.xz");
         assert_eq!(source.map(|(_, target)| target), Some("*"));
         for path in [
-            // Not the whole path, from either side.
+            // Not the whole path, at either end.
             &format!("{cargo}.x"),
             &format!("{cargo}.xz.sha256"),
             &format!("{cargo}.zst"),
@@ -142,7 +158,7 @@ mod tests {
         }
     }
 
-    /// What is found of `dist/a.tar.xz` in a manifest with these tables; `A` and `B` stand for hashes.
+    /// Compares the hash found for `dist/a.tar.xz` in a manifest with these tables. `A` and `B` stand for hashes.
     #[track_caller]
     fn check_listed(tables: &str, expected: Option<char>) {
         let [a, b] = ["a", "b"].map(|digit| digit.repeat(64));
@@ -165,7 +181,7 @@ mod tests {
             "[pkg.a.target.x]\r\nxz_hash=\"A\"\r\nxz_url=URL\r\n",
             Some('a'),
         );
-        // The hash of another format, of another table, of none.
+        // The hash of another format, in another table, or missing.
         check_listed("[pkg.a.target.x]\nxz_url = URL\nhash = \"A\"\n", None);
         check_listed(
             "[pkg.a.target.x]\nxz_url = URL\n\n[pkg.a.target.y]\nxz_hash = \"A\"\n",

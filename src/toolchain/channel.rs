@@ -1,4 +1,15 @@
-//! Names of toolchains that come from a dist server.
+//! [`Channel`]: the name of a toolchain that a dist server has.
+//!
+//! ```text
+//!  nightly-2026-01-15-x86_64-unknown-linux-gnu  ──>  dist/2026-01-15/channel-rust-nightly.toml
+//!  release  date       host
+//!
+//!  1.95                                         ──>  dist/channel-rust-1.95.toml      changes with 1.95.1
+//!  1.95.0                                       ──>  dist/channel-rust-1.95.0.toml    never changes
+//! ```
+//!
+//! Names come from toolchain files of any project, and parts of them become parts of URLs and of file names. So the
+//! parser accepts only what cannot contain a slash or `..`.
 
 use std::{
     fmt,
@@ -6,20 +17,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The name of a toolchain that comes from a dist server: a release channel or version, a day, a host.
+/// The name of a released toolchain: a channel or version, optionally a date, optionally a host.
 ///
-/// Displays as the name it was parsed from, but for `1.0` to `1.8`, which mean their only release.
+/// `Display` gives the parsed name back, except for `1.0` to `1.8`, which become `1.0.0` to `1.8.0`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel {
     /// `stable`, `beta`, `nightly`, or a version.
     release: String,
-    /// `YYYY-MM-DD`.
+    /// `YYYY-MM-DD`, the folder of the release on the server.
     date: Option<String>,
     /// A full triple.
     host: Option<String>,
 }
 
-/// A name that no dist server has: perhaps a toolchain of the user's own.
+/// A name that no dist server has. It may be a toolchain of the user's own.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no release channel, version or dated channel")]
 pub struct ChannelError(String);
@@ -27,16 +38,17 @@ pub struct ChannelError(String);
 impl FromStr for Channel {
     type Err = ChannelError;
 
-    /// Takes what rustup's pattern takes (`ParsedToolchainDesc::from_str` in `src/dist/mod.rs`), except that a host must
-    /// be a whole triple: `stable-msvc` can only be completed with rustup's own lists.
+    /// Accepts the names that rustup accepts (`ParsedToolchainDesc::from_str` in `src/dist/mod.rs`), except that a host
+    /// must be a whole triple. `stable-msvc` would need rustup's own list of hosts.
     fn from_str(name: &str) -> Result<Self, ChannelError> {
         parse_channel(name).ok_or_else(|| ChannelError(name.to_owned()))
     }
 }
 
 impl Channel {
-    /// Where the manifest is, below the root of a dist server: `dist/2026-01-15/channel-rust-nightly.toml`
-    /// (`ToolchainDesc::manifest_v2_url` in rustup's `src/dist/mod.rs`). Never leaves `dist/`.
+    /// The path of the manifest below the root of a dist server, for example
+    /// `dist/2026-01-15/channel-rust-nightly.toml` (`ToolchainDesc::manifest_v2_url` in rustup's `src/dist/mod.rs`).
+    /// It always stays below `dist/`.
     pub fn manifest_path(&self) -> String {
         let day = self.date.as_ref().map(|date| format!("{date}/"));
         format!(
@@ -46,7 +58,7 @@ impl Channel {
         )
     }
 
-    /// Whether the manifest can never change: a day's, or that of a full version (the negation of
+    /// `true` if the manifest never changes: it has a date, or names a full version (the negation of
     /// `ToolchainDesc::is_tracking` in rustup's `src/dist/mod.rs`).
     pub fn is_immutable(&self) -> bool {
         let is_moving_version =
@@ -54,15 +66,16 @@ impl Channel {
         self.date.is_some() || !is_moving_version
     }
 
-    /// `nightly` without a day, for which rustup may go back to an earlier day if something is not available.
+    /// `true` for `nightly` without a date. If a component is missing there, rustup goes back day by day
+    /// (docs/client-behaviour.md R-12).
     pub fn is_undated_nightly(&self) -> bool {
         self.release == "nightly" && self.date.is_none()
     }
 
-    /// The same toolchain as it was released on `date`, `YYYY-MM-DD`.
+    /// The same channel as it was on `date`, `YYYY-MM-DD`.
     ///
     /// # Panics
-    /// In debug builds, if that is no date.
+    /// In debug builds, if `date` is no date.
     #[must_use]
     pub fn on_date(&self, date: &str) -> Self {
         debug_assert!(is_date(date), "`{date}` is no date");
@@ -72,12 +85,12 @@ impl Channel {
         }
     }
 
-    /// The day in the name, `YYYY-MM-DD`.
+    /// The date in the name, `YYYY-MM-DD`.
     pub fn date(&self) -> Option<&str> {
         self.date.as_deref()
     }
 
-    /// The host that the name carries.
+    /// The host triple in the name.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
@@ -108,7 +121,7 @@ fn parse_channel(name: &str) -> Option<Channel> {
         None if rest.is_empty() => None,
         _ => return None,
     };
-    // These have no point releases, and rustup knows them by their full version only.
+    // 1.0 to 1.8 have no point releases, and rustup knows them by their full version only.
     let is_ancient = release.len() == 3 && release.starts_with("1.") && release != "1.9";
     Some(Channel {
         release: format!("{release}{}", if is_ancient { ".0" } else { "" }),
@@ -117,13 +130,13 @@ fn parse_channel(name: &str) -> Option<Channel> {
     })
 }
 
-/// How many bytes at the start are a version: `1.95`, `1.95.0`, `1.95.0-beta`, `1.95.0-beta.3`.
+/// Length in bytes of the version at the start: `1.95`, `1.95.0`, `1.95.0-beta`, `1.95.0-beta.3`.
 fn version_length(name: &str) -> Option<usize> {
     let digits = |from: usize| {
         let rest = name.get(from..).unwrap_or_default();
         rest.bytes().take_while(u8::is_ascii_digit).count()
     };
-    // A dot and a number without leading zeros of at most so many digits.
+    // A dot and a number without leading zeros, of at most `at_most` digits.
     let number = |from: usize, at_most: usize| {
         let count = digits(from + 1);
         let is_number = name[from..].starts_with('.')
@@ -144,7 +157,7 @@ fn version_length(name: &str) -> Option<usize> {
     Some(length)
 }
 
-/// Whether this is written as a day, `YYYY-MM-DD`.
+/// `true` if the text has the form `YYYY-MM-DD`.
 pub(crate) fn is_date(text: &str) -> bool {
     let digit_or_dash = |(at, byte): (usize, u8)| match at {
         4 | 7 => byte == b'-',
@@ -153,7 +166,7 @@ pub(crate) fn is_date(text: &str) -> bool {
     text.len() == 10 && text.bytes().enumerate().all(digit_or_dash)
 }
 
-/// Three or more parts of what occurs in triples; such a text is safe as part of a file name.
+/// `true` for three or more parts of characters that occur in triples. Such a text is safe as part of a file name.
 pub(super) fn is_triple(text: &str) -> bool {
     let is_part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -167,7 +180,7 @@ pub(super) fn is_triple(text: &str) -> bool {
         && text.split('-').all(is_part)
 }
 
-/// The day before `date`; both are `YYYY-MM-DD`. `None` if that is no date, or one before 1970.
+/// The day before `date`; both are `YYYY-MM-DD`. `None` if `date` is no date, or the result is before 1970.
 pub fn day_before(date: &str) -> Option<String> {
     let day = humantime::parse_rfc3339(&format!("{date}T00:00:00Z")).ok()?;
     let before = day.checked_sub(Duration::from_secs(24 * 60 * 60))?;

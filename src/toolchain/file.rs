@@ -1,4 +1,15 @@
-//! Toolchain files: `rust-toolchain` and `rust-toolchain.toml`.
+//! Toolchain files: `rust-toolchain` and `rust-toolchain.toml`, with which a project chooses its toolchain.
+//!
+//! ```toml
+//! [toolchain]
+//! channel = "1.95"                        # or path = "/opt/rust", a toolchain that exists already
+//! components = ["clippy"]
+//! targets = ["wasm32-unknown-unknown"]
+//! profile = "minimal"
+//! ```
+//!
+//! A `rust-toolchain` with a single line is not TOML but the name of a channel or an absolute path
+//! (docs/client-behaviour.md R-18).
 
 use std::path::Path;
 
@@ -6,67 +17,68 @@ use serde::Deserialize;
 
 use super::profile::canonical_profile;
 
-/// Which of its two file names a toolchain file has; they are read differently.
+/// The two file names, which have different syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolchainFile {
-    /// `rust-toolchain`: a channel name if it has one line, TOML otherwise. Wins over the other within one folder.
+    /// `rust-toolchain`: a channel name or a path if it has one line, TOML otherwise. Wins over the other in one
+    /// folder.
     Legacy,
     /// `rust-toolchain.toml`: always TOML.
     Toml,
 }
 
-/// What a toolchain file asks for. Without channel and path the user's default toolchain is meant.
+/// The content of a toolchain file. Without channel and path it means the user's default toolchain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolchainSpec {
-    /// As written: a [`Channel`], or the name of a toolchain that only this user has.
+    /// As written: a [`super::Channel`], or the name of a toolchain of the user's own.
     pub channel: Option<String>,
-    /// The absolute path of a toolchain that is there already: nothing to fetch.
+    /// The absolute path of an existing toolchain. There is nothing to fetch.
     pub path: Option<String>,
-    /// Beyond those of the profile.
+    /// Components beyond those of the profile.
     pub components: Vec<String>,
-    /// Beyond the host.
+    /// Targets beyond the host.
     pub targets: Vec<String>,
-    /// `minimal`, `default`, `complete` or one of rustup's abbreviations; without it the user's setting decides.
+    /// `minimal`, `default`, `complete` or an abbreviation. Without it the user's setting decides.
     pub profile: Option<String>,
 }
 
 /// Why rustup would refuse a toolchain file.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolchainFileError {
-    /// No line, or a blank one.
+    /// No line, or a single blank one.
     #[error("it is empty")]
     Empty,
-    /// A profile alone names no toolchain, nor does an empty table.
+    /// An empty table, or only a profile.
     #[error("it names no channel, path, components or targets")]
     Nothing,
-    /// Not TOML, or not of this shape.
+    /// Not TOML, or TOML of another structure.
     #[error("it is no valid TOML of a toolchain file: {0}")]
     Syntax(#[from] toml::de::Error),
-    /// Both at once.
+    /// A channel and a path.
     #[error("it names both the channel `{channel}` and the path `{path}`")]
     ChannelAndPath {
-        /// The one.
+        /// The channel.
         channel: String,
-        /// The other.
+        /// The path.
         path: String,
     },
-    /// Components, targets and profiles need a channel to come from.
+    /// Components, targets or a profile beside a path. They need a channel to come from.
     #[error("components, targets and profile cannot be had with the path `{0}`")]
     PathWithMore(String),
-    /// Only absolute paths are taken.
+    /// A relative path.
     #[error("the path `{0}` is relative")]
     RelativePath(String),
-    /// See [`ManifestError::UnknownProfile`].
+    /// rustup has no such profile.
     #[error("there is no profile `{0}`")]
     UnknownProfile(String),
 }
 
-/// Reads a toolchain file as rustup does (`Cfg::parse_override_file` and `OverrideCfg::from_file` in `src/config.rs`).
+/// Parses a toolchain file as rustup does (`Cfg::parse_override_file` and `OverrideCfg::from_file` in `src/config.rs`).
 ///
 /// # Errors
-/// For whatever rustup refuses without looking at what is installed. Whether the channel exists is not checked.
+/// The file is one that rustup refuses. The existence of the channel is not checked.
 pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainSpec, ToolchainFileError> {
-    let wanted = match (text.lines().count(), name) {
+    let spec = match (text.lines().count(), name) {
         (0, _) => return Err(ToolchainFileError::Empty),
         (1, ToolchainFile::Legacy) => match text.trim() {
             "" => return Err(ToolchainFileError::Empty),
@@ -79,16 +91,19 @@ pub fn parse_file(name: ToolchainFile, text: &str) -> Result<ToolchainSpec, Tool
                 ..ToolchainSpec::default()
             },
         },
-        _ => from_table(toml::from_str::<FileTables>(text)?.toolchain)?,
+        (_, ToolchainFile::Legacy | ToolchainFile::Toml) => {
+            from_table(toml::from_str::<FileTables>(text)?.toolchain)?
+        }
     };
-    match &wanted.path {
+    match &spec.path {
         Some(path) if !Path::new(path).is_absolute() => {
             Err(ToolchainFileError::RelativePath(path.clone()))
         }
-        _ => Ok(wanted),
+        Some(_) | None => Ok(spec),
     }
 }
 
+/// Checks the table by rustup's rules.
 fn from_table(table: ToolchainTable) -> Result<ToolchainSpec, ToolchainFileError> {
     let has_lists = table.components.is_some() || table.targets.is_some();
     match (&table.channel, &table.path) {
@@ -102,7 +117,7 @@ fn from_table(table: ToolchainTable) -> Result<ToolchainSpec, ToolchainFileError
         (None, Some(path)) if has_lists || table.profile.is_some() => {
             return Err(ToolchainFileError::PathWithMore(path.clone()));
         }
-        _ => {}
+        (Some(_), None) | (None, Some(_) | None) => {}
     }
     if let Some(profile) = &table.profile
         && canonical_profile(profile).is_none()
@@ -140,7 +155,7 @@ mod tests {
         fixture::{WASM, strings},
     };
 
-    fn wanted(channel: Option<&str>, path: Option<&str>) -> ToolchainSpec {
+    fn spec(channel: Option<&str>, path: Option<&str>) -> ToolchainSpec {
         ToolchainSpec {
             channel: channel.map(str::to_owned),
             path: path.map(str::to_owned),
@@ -156,7 +171,7 @@ mod tests {
             "nightly-2026-01-15\n",
             "  nightly-2026-01-15\r\n",
         ] {
-            let expected = wanted(Some("nightly-2026-01-15"), None);
+            let expected = spec(Some("nightly-2026-01-15"), None);
             assert_eq!(parse_file(Legacy, text).unwrap(), expected);
             assert!(matches!(
                 parse_file(Toml, text),
@@ -165,19 +180,19 @@ mod tests {
         }
         assert_eq!(
             parse_file(Legacy, "/opt/rust\n").unwrap(),
-            wanted(None, Some("/opt/rust"))
+            spec(None, Some("/opt/rust"))
         );
-        // One line, so not a table: rustup takes it for a name and then refuses that.
+        // A single line is not a table: rustup reads it as a name and refuses the name.
         let odd = parse_file(Legacy, "toolchain.channel = 'stable'").unwrap();
         assert!(odd.channel.unwrap().parse::<Channel>().is_err());
         let table = "[toolchain]\nchannel = \"1.95\"\n";
         for name in [Legacy, Toml] {
-            assert_eq!(parse_file(name, table).unwrap(), wanted(Some("1.95"), None));
+            assert_eq!(parse_file(name, table).unwrap(), spec(Some("1.95"), None));
         }
         let one_line_of_toml = "toolchain = { channel = 'stable' }";
         assert_eq!(
             parse_file(Toml, one_line_of_toml).unwrap(),
-            wanted(Some("stable"), None)
+            spec(Some("stable"), None)
         );
     }
 
@@ -196,7 +211,7 @@ mod tests {
             components: strings(&["clippy", "rust-src"]),
             targets: strings(&[WASM]),
             profile: Some("minimal".to_owned()),
-            ..wanted(Some("stable"), None)
+            ..spec(Some("stable"), None)
         };
         assert_eq!(parse_file(ToolchainFile::Toml, text).unwrap(), expected);
         let default_toolchain = "[toolchain]\ntargets = []\n";

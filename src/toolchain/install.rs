@@ -1,4 +1,10 @@
-//! One `rustup toolchain install`.
+//! [`Install`]: the arguments of one `rustup toolchain install`, from a toolchain file and the user's settings.
+//!
+//! ```text
+//!  channel   file, else the user's default toolchain
+//!  host      channel's name, else the user's setting, else the machine
+//!  profile   file, else the user's setting, else `default`
+//! ```
 
 use std::fmt;
 
@@ -9,18 +15,18 @@ use super::{
     settings::UserSettings,
 };
 
-/// One `rustup toolchain install`, with nothing left to settings.
+/// One `rustup toolchain install` in which nothing is left to settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Install {
-    /// Which toolchain.
+    /// The toolchain.
     pub channel: Channel,
-    /// The triple it runs on.
+    /// The triple that the toolchain runs on.
     pub host: String,
     /// `minimal`, `default`, `complete`.
     pub profile: String,
-    /// Beyond those of the profile.
+    /// Components beyond those of the profile.
     pub components: Vec<String>,
-    /// Beyond the host.
+    /// Targets beyond the host.
     pub targets: Vec<String>,
 }
 
@@ -33,41 +39,41 @@ impl fmt::Display for Install {
     }
 }
 
-/// Why a toolchain cannot be had from any dist server.
+/// A toolchain that no dist server has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InstallError {
-    /// Neither the file nor rustup's settings name one.
+    /// Neither the toolchain file nor the user's settings name a channel.
     #[error("it names no channel, and rustup has no default toolchain here")]
     NoChannel,
-    /// A name of the user's own.
+    /// The name of a toolchain of the user's own.
     #[error("{0}; larder cannot hold a toolchain of your own")]
     NotReleased(#[from] ChannelError),
 }
 
-/// What installing what a toolchain file asks for means for this user; `None` if it points to a toolchain that is there already.
+/// The install that a toolchain file means for this user. `None` if the file names the path of an existing toolchain.
 ///
-/// `host` is for names without one.
+/// `host` is the triple for channel names without one.
 ///
 /// # Errors
-/// No dist server has it.
+/// No dist server has the toolchain.
 pub fn install(
-    wanted: ToolchainSpec,
+    spec: ToolchainSpec,
     user: &UserSettings,
     host: &str,
 ) -> Result<Option<Install>, InstallError> {
-    if wanted.path.is_some() {
+    if spec.path.is_some() {
         return Ok(None);
     }
-    let name = wanted.channel.as_ref().or(user.default_toolchain.as_ref());
+    let name = spec.channel.as_ref().or(user.default_toolchain.as_ref());
     let channel: Channel = name.ok_or(InstallError::NoChannel)?.parse()?;
-    let profile = wanted.profile.as_deref().or(user.profile.as_deref());
+    let profile = spec.profile.as_deref().or(user.profile.as_deref());
     let profile = profile.unwrap_or("default");
     Ok(Some(Install {
         host: channel.host().unwrap_or(host).to_owned(),
         channel,
         profile: canonical_profile(profile).unwrap_or(profile).to_owned(),
-        components: wanted.components,
-        targets: wanted.targets,
+        components: spec.components,
+        targets: spec.targets,
     }))
 }
 
@@ -80,8 +86,8 @@ mod tests {
     fn install_combines_toolchain_file_and_user_settings() {
         let user = UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n");
         let installed = |text: &str| {
-            let wanted = parse_file(ToolchainFile::Toml, text).unwrap();
-            install(wanted, &user, LINUX).map(|install| {
+            let spec = parse_file(ToolchainFile::Toml, text).unwrap();
+            install(spec, &user, LINUX).map(|install| {
                 install.map(|install| {
                     let more = [install.components.join("+"), install.targets.join("+")];
                     format!("{install} {} {}", install.profile, more.join("/"))

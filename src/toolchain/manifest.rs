@@ -1,4 +1,22 @@
-//! Release manifests.
+//! Release manifests: which archives rustup would download for an install.
+//!
+//! ```text
+//!  manifest-version = "2"                         header: date
+//!  date = "2026-04-16"
+//!  [pkg.rust.target.HOST]                         components and extensions that exist for this host
+//!  components = [{ pkg = "rustc", target = "HOST" }, ...]
+//!  [pkg.rustc.target.HOST]                        one archive in up to three formats
+//!  available = true
+//!  xz_url = "https://.../rustc-1.95.0-HOST.tar.xz"
+//!  xz_hash = "..."
+//!  [renames.clippy]                               the user's name of a component -> its package
+//!  to = "clippy-preview"
+//!  [profiles]                                     the components of each profile
+//!  minimal = ["rustc", "cargo", "rust-std", "rust-mingw"]
+//! ```
+//!
+//! [`files`] follows rustup step by step (docs/client-behaviour.md R-16, R-17): the components of the profile, then
+//! those named in addition, then `rust-std` for each further target, each in the preferred format.
 
 use std::collections::BTreeMap;
 
@@ -13,58 +31,59 @@ use super::{
 /// One archive of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DistFile {
-    /// As in the manifest: below the default dist server, whichever server the manifest came from.
+    /// As written: below the official server, whichever server the manifest came from.
     pub url: String,
-    /// Of the archive; 64 lower-case hex digits.
+    /// The SHA-256 of the archive: 64 lower-case hex digits.
     pub sha256: String,
-    /// The package's own name: `clippy-preview`, not `clippy`.
+    /// The name of the package, not the user's: `clippy-preview`, not `clippy`.
     pub package: String,
-    /// The triple it is installed for, or `*` if it is the same for all.
+    /// The target triple, or `*` for an archive that serves all targets.
     pub target: String,
 }
 
 impl DistFile {
-    /// Whether these are the sources of the standard library, from which cargo builds it (`-Zbuild-std`).
+    /// `true` for the sources of the standard library, from which `-Zbuild-std` builds it.
     pub fn is_rust_src(&self) -> bool {
         self.package == "rust-src"
     }
 }
 
-/// Why a manifest does not tell what to install.
+/// A manifest that cannot be read, or that lacks something the install needs.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not TOML, or not of this shape.
+    /// Not TOML, or TOML of another structure.
     #[error("it is no valid release manifest: {0}")]
     Syntax(#[from] toml::de::Error),
-    /// A format that rustup 1.29 refuses as well.
+    /// A format that rustup 1.29 refuses too.
     #[error("its format is version `{0}`, larder knows version 2")]
     NewerVersion(String),
-    /// Its date is none, and would become part of addresses.
+    /// The date is malformed. It would become part of URLs.
     #[error("its date `{0}` is no date")]
     BadDate(String),
-    /// There is no such toolchain.
+    /// The release has no toolchain for this host.
     #[error("it has no toolchain for the host `{0}`")]
     UnknownHost(String),
-    /// Neither rustup nor this release has such a profile.
+    /// rustup or this release has no such profile.
     #[error("it has no profile `{0}`")]
     UnknownProfile(String),
-    /// The release lacks these for this host, as `name` or `name for triple`. On an undated nightly rustup tries the day before.
+    /// The release lacks these components for this host, written as `name` or `name for triple`. For an undated nightly
+    /// rustup then tries the day before.
     #[error("not available in this release: {}", .0.join(", "))]
     Unavailable(Vec<String>),
-    /// An archive that could not be proven.
+    /// The hash of an archive is malformed, so the archive could not be verified.
     #[error("the sha256 of `{url}` is `{sha256}`, which is no sha256")]
     BadSha256 {
-        /// Where it would be.
+        /// The URL of the archive.
         url: String,
-        /// What stands there.
+        /// The malformed hash.
         sha256: String,
     },
 }
 
-/// The day of a release, `YYYY-MM-DD`; reads no further than the first table.
+/// The date of a release, `YYYY-MM-DD`. Reads only the header, up to the first table.
 ///
 /// # Errors
-/// If the text does not begin like a manifest.
+/// The text does not begin like a manifest.
 pub fn date(manifest: &str) -> Result<String, ManifestError> {
     let mut end = 0;
     for line in manifest.split_inclusive('\n') {
@@ -78,16 +97,16 @@ pub fn date(manifest: &str) -> Result<String, ManifestError> {
     Ok(header.date)
 }
 
-/// The archives that `rustup toolchain install` would download into an empty home, in its order (sorted by package, then
-/// target): those of the profile that the host has, then what is named in addition.
+/// The archives that `rustup toolchain install` would download into an empty home, in rustup's order: sorted by
+/// package, then by target.
 ///
 /// Follows `try_update_from_dist_` in `src/dist/mod.rs`, `Manifest::get_profile_components` and `Manifest::binary` in
-/// `src/dist/manifest.rs` and `Update::unavailable_components` in `src/dist/manifestation.rs`. Names of components may be
-/// the users' (`clippy`) or the packages' (`clippy-preview`). Tables of other targets than those asked for are not read,
-/// so what rustup's `Manifest::validate` finds wrong there passes here.
+/// `src/dist/manifest.rs` and `Update::unavailable_components` in `src/dist/manifestation.rs`. `components` may
+/// contain the users' names (`clippy`) or names of packages (`clippy-preview`). Tables of other targets are not read,
+/// so mistakes there pass that rustup's `Manifest::validate` would report.
 ///
 /// # Errors
-/// If rustup would install nothing: no such host or profile, or something explicitly or by profile wanted is not available.
+/// rustup would refuse the install: no such host or profile, or a requested component is not available.
 pub fn files(
     manifest: &str,
     host: &str,
@@ -105,7 +124,7 @@ pub fn files(
         .chain(&for_host.extensions)
         .collect();
 
-    // In rustup's order: by package, then by target with none first.
+    // The derived order of this tuple is rustup's: by package, then by target, none first.
     let mut chosen: Vec<(&str, Option<&str>)> = Vec::new();
     if manifest.profiles.is_empty() {
         let essential = for_host.components.iter().filter(|c| c.is_for(host));
@@ -156,6 +175,7 @@ pub fn files(
     }
 }
 
+/// Checks the form of a hash.
 fn checked_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
     is_sha256(sha256)
         .then(|| sha256.to_owned())
@@ -165,41 +185,41 @@ fn checked_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
         })
 }
 
-/// Parses the tables that matter for this host and these targets.
+/// Parses the tables of this host and these targets.
 ///
-/// A manifest is a megabyte of tables in one line each way, nearly all for other targets: leaving those out first is
-/// many times faster than parsing them. Should a manifest be written otherwise, all of it is parsed.
+/// Nearly all of the megabyte is for other targets. Skipping those tables as text is many times faster than parsing
+/// them. If that leaves no valid TOML, because the manifest is spelled otherwise, the whole is parsed.
 fn parse_manifest(
     manifest: &str,
     host: &str,
     targets: &[String],
 ) -> Result<ReleaseManifest, ManifestError> {
-    let is_wanted = |package: &str, target: &str| {
+    let is_requested = |package: &str, target: &str| {
         target == host
             || target == "*"
-            || (package == "rust-std" && targets.iter().any(|wanted| wanted == target))
+            || (package == "rust-std" && targets.iter().any(|requested| requested == target))
     };
-    let mut kept = String::with_capacity(64 * 1024);
-    let mut keep = true;
+    let mut relevant = String::with_capacity(64 * 1024);
+    let mut is_relevant = true;
     for line in manifest.split_inclusive('\n') {
         if line.trim_start().starts_with('[') {
-            keep =
-                package_and_target(line).is_none_or(|(package, target)| is_wanted(package, target));
+            is_relevant = package_and_target(line)
+                .is_none_or(|(package, target)| is_requested(package, target));
         }
-        if keep {
-            kept.push_str(line);
+        if is_relevant {
+            relevant.push_str(line);
         }
     }
-    let parsed = match toml::from_str::<ReleaseManifest>(&kept) {
+    let parsed = match toml::from_str::<ReleaseManifest>(&relevant) {
         Ok(parsed) => parsed,
-        // Also for the sake of an error with the right line.
+        // The whole text also gives an error with the right line number.
         Err(_) => toml::from_str(manifest)?,
     };
     parsed.header.check()?;
     Ok(parsed)
 }
 
-/// What stands before the first table.
+/// The fields before the first table.
 #[derive(Deserialize)]
 struct ManifestHeader {
     #[serde(rename = "manifest-version")]
@@ -208,6 +228,7 @@ struct ManifestHeader {
 }
 
 impl ManifestHeader {
+    /// Checks version and date.
     fn check(&self) -> Result<(), ManifestError> {
         if self.version != "2" {
             return Err(ManifestError::NewerVersion(self.version.clone()));
@@ -219,6 +240,7 @@ impl ManifestHeader {
     }
 }
 
+/// The tables that larder reads.
 #[derive(Deserialize)]
 struct ReleaseManifest {
     #[serde(flatten)]
@@ -231,13 +253,15 @@ struct ReleaseManifest {
     profiles: BTreeMap<String, Vec<String>>,
 }
 
+/// `[pkg.NAME]`.
 #[derive(Deserialize)]
 struct ManifestPackage {
-    /// Empty if all its targets were left out.
+    /// Empty if all targets of the package were skipped.
     #[serde(default)]
     target: BTreeMap<String, PackageTarget>,
 }
 
+/// `[pkg.NAME.target.TRIPLE]`: the archive of a package for one target.
 #[derive(Deserialize)]
 struct PackageTarget {
     available: bool,
@@ -253,19 +277,22 @@ struct PackageTarget {
     extensions: Vec<ComponentRef>,
 }
 
+/// A component of a toolchain: a package, and its target unless it serves all.
 #[derive(Deserialize)]
 struct ComponentRef {
     pkg: String,
     target: Option<String>,
 }
 
+/// `[renames.NAME]`.
 #[derive(Deserialize)]
 struct PackageRename {
     to: String,
 }
 
 impl ReleaseManifest {
-    /// What to install of a package: its only entry if that is for all targets, else the one of this very target.
+    /// The archive of a package for a target: the only one if it serves all targets, else the one of exactly this
+    /// target.
     fn package(&self, name: &str, target: Option<&str>) -> Option<&PackageTarget> {
         let targets = &self.pkg.get(name)?.target;
         match (targets.len(), targets.get("*")) {
@@ -274,7 +301,7 @@ impl ReleaseManifest {
         }
     }
 
-    /// A component in the user's words.
+    /// A component by the user's name, for messages.
     fn description(&self, package: &str, target: Option<&str>, host: &str) -> String {
         let old_name = self.renames.iter().find(|(_, rename)| rename.to == package);
         let name = old_name.map_or(package, |(name, _)| name.as_str());
@@ -286,7 +313,7 @@ impl ReleaseManifest {
 }
 
 impl PackageTarget {
-    /// Address and hash in the format that rustup prefers among those there are.
+    /// URL and hash in the format that rustup prefers, if the archive is available (docs/client-behaviour.md R-17).
     fn archive(&self) -> Option<(&str, &str)> {
         let formats = [
             (&self.zst_url, &self.zst_hash),
@@ -301,10 +328,12 @@ impl PackageTarget {
 }
 
 impl ComponentRef {
+    /// The target; `None` if the component serves all.
     fn target(&self) -> Option<&str> {
         self.target.as_deref().filter(|&target| target != "*")
     }
 
+    /// `true` if the component can be installed for `host`.
     fn is_for(&self, host: &str) -> bool {
         self.target().is_none_or(|target| target == host)
     }
@@ -357,7 +386,7 @@ mod tests {
         ];
         check(LINUX, "minimal", &[], &[], &minimal);
         check(LINUX, "m", &[], &[], &minimal);
-        // One is there as zst too, another as gz only.
+        // clippy is also available as zst, rustfmt only as gz.
         let default = [
             "cargo-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
             "clippy-1.95.0-x86_64-unknown-linux-gnu.tar.zst",
@@ -526,7 +555,7 @@ mod tests {
         large.push_str("[renames.");
         large.push_str(end);
         assert!(large.len() > 1_000_000);
-        // The best of a few: other tests share the processor.
+        // The best of five runs, because other tests share the processor.
         let best = (0..5)
             .map(|_| {
                 let start = Instant::now();

@@ -1,7 +1,19 @@
-//! What rustup would install, worked out from text alone: toolchain files, channel names, release manifests.
+//! Readers of rustup's formats: from a toolchain file to the archives that rustup would download.
 //!
-//! Pure. Finding the files, fetching what is named here and rewriting addresses to the configured server are left to
-//! others. Facts about rustup cite the function in its source (1.29) they were read from.
+//! ```text
+//!  rust-toolchain.toml  file.rs ───────> ToolchainSpec ┐
+//!  settings.toml        settings.rs ───> UserSettings  ├─ install.rs ──> Install ┐
+//!  nightly-2026-01-15   channel.rs ────> Channel       ┘                         ├─ manifest.rs ──> [DistFile]
+//!  channel-rust-nightly.toml, the release's manifest ────────────────────────────┘
+//!
+//!  one archive's path or hash ── archives.rs: text search in a manifest ──> its hash, its target
+//! ```
+//!
+//! The result must agree with rustup exactly: `check` promises that an install would succeed offline. So each rule
+//! cites the function of rustup 1.29 that it follows, or a fact of `docs/client-behaviour.md` by id.
+//!
+//! This module is pure: it reads text. `plan` finds toolchain files and goes back to earlier nightlies, the cache
+//! fetches manifests, and [`crate::resource::dist::archive`] turns a URL into a resource.
 
 mod archives;
 mod channel;

@@ -1,32 +1,40 @@
-//! rustup's `settings.toml`.
+//! [`UserSettings`]: rustup's `settings.toml`, with the user's default toolchain, profile and host.
+//!
+//! ```toml
+//! version = "12"
+//! default_toolchain = "stable-x86_64-unknown-linux-gnu"
+//! profile = "minimal"
+//! ```
 
 use serde::Deserialize;
 
 use super::channel::is_triple;
 
-/// What rustup was told by its user once and for all.
+/// The user's settings for all projects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct UserSettings {
-    /// The toolchain for where nothing names one.
+    /// The toolchain of projects that name none.
     pub default_toolchain: Option<String>,
-    /// The profile for toolchains that name none.
+    /// The profile of installs that name none.
     pub profile: Option<String>,
     default_host_tuple: Option<String>,
-    // What rustup before 1.29 wrote.
+    // The name of the field before rustup 1.29.
     default_host_triple: Option<String>,
 }
 
 impl UserSettings {
-    /// Reads `settings.toml` in rustup's home. One that cannot be read says nothing; rustup will say what is wrong with it.
+    /// Parses `settings.toml` of rustup's home. An unreadable file counts as empty, because rustup itself will report
+    /// the mistake.
     pub fn parse(text: &str) -> Self {
         toml::from_str(text).unwrap_or_default()
     }
 
-    /// The triple that rustup installs for where a name has none: the user's setting, or what the machine is.
+    /// The host triple of toolchains whose name has none: the user's setting, or else the machine's
+    /// (docs/client-behaviour.md R-19).
     ///
-    /// `arch`, `os` are spelled as in `std::env::consts`. `None` where they leave a choice: several ABIs or byte orders. On
-    /// Linux glibc is assumed, which holds for every rustup that was not built for musl (`TargetTuple::from_host_or_build` in
-    /// `src/dist/mod.rs`).
+    /// `arch` and `os` are spelled as in `std::env::consts`. `None` if they do not determine the triple, because of
+    /// several ABIs or byte orders. Linux is taken to use glibc, which is true for every rustup that was not built
+    /// for musl (`TargetTuple::from_host_or_build` in `src/dist/mod.rs`).
     pub fn host_triple(&self, arch: &str, os: &str) -> Option<String> {
         let set = self.default_host_tuple.as_ref();
         let set = set.or(self.default_host_triple.as_ref());
