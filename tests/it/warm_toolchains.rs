@@ -370,6 +370,7 @@ fn toolchain_files_without_a_download_and_unreadable_ones_are_reported_different
         (Some(1), 0),
         "{said}"
     );
+    assert_eq!(upstream.connections(), 0, "a dry run asks upstream nothing");
     assert!(
         report["skipped"]
             .to_string()
