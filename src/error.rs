@@ -116,6 +116,13 @@ impl Error {
         }
     }
 
+    /// The fetch of `resource` ended without a result.
+    pub(crate) fn abandoned(resource: impl ToString) -> Self {
+        Self::Abandoned {
+            resource: resource.to_string(),
+        }
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {

@@ -1,12 +1,11 @@
-//! The body of an answer, wherever it is: in memory, stored, or still on its way in. Reading it piece by piece is the
-//! same for all.
+//! The body of an answer: in memory, stored in a file, or still arriving. Readers take it in pieces and need not know which.
 
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{FetchedBody, flight::Progress};
+use super::flight::{FetchedBody, Progress};
 use crate::store::{Blob, CHUNK_BYTES, ReadAt, Spool};
 
 /// The body of an answer.
@@ -14,23 +13,23 @@ use crate::store::{Blob, CHUNK_BYTES, ReadAt, Spool};
 pub enum Body {
     /// In memory.
     Whole(Bytes),
-    /// Stored.
+    /// In the store.
     Blob(Blob),
-    /// Still on its way in.
+    /// Being downloaded.
     Arriving(Arriving),
 }
 
-/// A body on its way in, and how far it has come.
+/// A body that is being downloaded.
 #[derive(Clone, Debug)]
 pub struct Arriving {
     pub(super) spool: Arc<Spool>,
-    /// Its size in bytes, if upstream told.
+    /// Size in bytes, if upstream announced it.
     pub(super) total: Option<u64>,
     pub(super) progress: watch::Receiver<Progress>,
 }
 
 impl Body {
-    /// Its size in bytes, if known.
+    /// Size in bytes, if known.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
@@ -39,42 +38,45 @@ impl Body {
         }
     }
 
-    /// The piece that begins at `at` and ends before `end`, as much as is convenient; `None` at the end of the body. What
-    /// ends at `end` comes only when the whole body is proven, so that no part of a bad one looks complete.
+    /// Reads the next piece of `start..end`, of any convenient size; `None` at the end of the body.
+    ///
+    /// The byte before `end` is delivered only after the whole body has been verified. So a bad body never looks complete,
+    /// and neither does a range of it.
     ///
     /// # Errors
-    /// A body on its way in turned out bad or broke off, or the disk failed: the transfer must not end cleanly.
-    pub async fn piece(&mut self, at: u64, end: u64) -> io::Result<Option<Bytes>> {
+    /// The body turned out bad, its transfer broke off, or the disk failed. The caller must close the connection before the
+    /// end of the body.
+    pub async fn piece(&mut self, start: u64, end: u64) -> io::Result<Option<Bytes>> {
         let (ready, bytes): (u64, Arc<dyn ReadAt>) = match self {
             Self::Whole(bytes) => {
                 let end = usize::try_from(end.min(bytes.len() as u64)).map_err(io::Error::other)?;
-                let at = usize::try_from(at).map_err(io::Error::other)?;
-                return Ok((at < end).then(|| bytes.slice(at..end)));
+                let start = usize::try_from(start).map_err(io::Error::other)?;
+                return Ok((start < end).then(|| bytes.slice(start..end)));
             }
             Self::Blob(blob) => (blob.len, blob.bytes.clone()),
-            Self::Arriving(arriving) => (arriving.ready(at, end).await?, arriving.spool.clone()),
+            Self::Arriving(arriving) => (
+                arriving.wait_ready(start, end).await?,
+                arriving.spool.clone(),
+            ),
         };
-        let end = end.min(ready).min(at + CHUNK_BYTES as u64);
-        if at >= end {
+        let end = end.min(ready).min(start + CHUNK_BYTES as u64);
+        if start >= end {
             return Ok(None);
         }
-        bytes
-            .read_at(at, usize::try_from(end - at).map_err(io::Error::other)?)
-            .await
-            .map(Some)
+        let len = usize::try_from(end - start).map_err(io::Error::other)?;
+        bytes.read_at(start, len).await.map(Some)
     }
 }
 
 impl Arriving {
-    /// Waits until more than `at` bytes may be read on the way to `end`, or until there will be no more; how many may be
-    /// read then.
-    async fn ready(&mut self, at: u64, end: u64) -> io::Result<u64> {
+    /// Waits until a byte of `start..end` may be read or the body is complete. Returns the end of the readable bytes.
+    async fn wait_ready(&mut self, start: u64, end: u64) -> io::Result<u64> {
         loop {
             match &*self.progress.borrow_and_update() {
                 Progress::Asking => {}
                 Progress::Arriving { ready, .. } => {
                     let ready = (*ready).min(end.saturating_sub(1));
-                    if ready > at {
+                    if ready > start {
                         return Ok(ready);
                     }
                 }

@@ -23,7 +23,7 @@ use std::{
 use parking_lot::Mutex;
 use url::Url;
 
-use super::{decide::Reach, fetch::HEAD_TIMEOUT};
+use super::{decide::Reach, options::HEAD_TIMEOUT};
 use crate::{
     resource::Resource,
     upstream::{Failure, FailureKind, Origin},

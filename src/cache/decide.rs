@@ -10,8 +10,8 @@ use crate::{
     validators::Validators,
 };
 
-/// Time for which a prefetched entry answers the request it was meant for, whatever its freshness lifetime. A resolver asks
-/// within a few round trips.
+/// Time for which a prefetched entry answers the request it was meant for, whatever its freshness lifetime. A resolver
+/// asks within a few round trips.
 pub const PREFETCH_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What the asker wants.
@@ -83,7 +83,7 @@ impl Outcome {
 
 /// What is known of a stored copy.
 #[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
+pub struct StoredCopy<'a> {
     /// When upstream last vouched for it.
     pub checked: Checked,
     /// Upstream's `max-age`.
@@ -120,7 +120,7 @@ pub enum Refusal {
 /// and whether it may be asked. `cap` bounds the freshness lifetime that upstream claims.
 pub fn decide(
     policy: &Policy,
-    stored: Option<Held<'_>>,
+    stored: Option<StoredCopy<'_>>,
     is_absent: bool,
     demand: Demand,
     now: SystemTime,
@@ -162,7 +162,7 @@ pub fn decide(
     }
 }
 
-fn is_fresh(policy: &Policy, stored: Held<'_>, now: SystemTime, cap: Duration) -> bool {
+fn is_fresh(policy: &Policy, stored: StoredCopy<'_>, now: SystemTime, cap: Duration) -> bool {
     let lifetime = match policy.freshness {
         Freshness::Forever => return true,
         Freshness::For(lifetime) => lifetime,
@@ -256,7 +256,7 @@ mod tests {
     ) {
         let validators = validators();
         let now = NOW + Duration::from_secs(1_000_000);
-        let stored = age.map(|age| Held {
+        let stored = age.map(|age| StoredCopy {
             checked: Checked::At(now - Duration::from_secs(age)),
             max_age: max_age.map(Duration::from_secs),
             validators: &validators,
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn a_copy_from_the_future_is_stale() {
         let validators = validators();
-        let held = Held {
+        let held = StoredCopy {
             checked: Checked::At(NOW + Duration::from_secs(10)),
             max_age: None,
             validators: &validators,

@@ -42,6 +42,15 @@ pub enum CacheEvent {
     },
 }
 
+/// Whether a request is visible to the prefetcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestClass {
+    /// A client, or `warm`: the fetch reports events.
+    Client,
+    /// The prefetcher, which needs no events about its own requests.
+    Prefetch,
+}
+
 /// The sending side. Without a reader, sending does nothing.
 #[derive(Debug, Default)]
 pub(super) struct Events(OnceLock<mpsc::Sender<CacheEvent>>);

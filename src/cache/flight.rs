@@ -1,56 +1,117 @@
-//! One fetch per place at a time. Whoever asks for something on its way in joins its flight; the fetch itself belongs to
-//! no client, so that nobody's disconnect cancels it. What is fetched, and how, is for others.
+//! Single-flight: at most one fetch per resource at a time.
+//!
+//! ```text
+//!  client 1 ── join ──> Leader: spawns the fetch ─┐
+//!  client 2 ── join ──> Joined ──────────────────┤<── Progress (watch channel) ── detached fetch task
+//!  prefetch ── join ──> Joined ──────────────────┘
+//! ```
+//!
+//! The fetch runs in a task of its own, so a client that disconnects cancels nothing. Everyone who joins, the leader
+//! included, watches the same [`Progress`]. If the fetch panics, the channel closes and every waiter gets an error.
+//!
+//! This module knows neither upstream nor the store: [`Flights::join`] gets the fetch as a closure.
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::FetchResult;
-use crate::{error::Error, hash::Sha256, resource::Key, store::Spool};
+use super::decide::Outcome;
+use crate::{
+    error::Error,
+    hash::Sha256,
+    resource::{Key, Resource},
+    store::{Blob, Entry, Spool},
+};
 
-/// What a flight is known by.
+/// Identity of a flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum FlightKey {
     Entry(Key),
-    /// A hash, and what was asked for by it: whoever asks for something else by the same hash, which may not exist, must
-    /// neither spoil nor share this fetch.
+    /// A hash, and the name of the resource that was requested by it. A client may ask for a file that does not exist by
+    /// the hash of one that does. It must neither spoil nor share the fetch of the other.
     Blob(Sha256, String),
 }
 
-/// How far a flight has come.
+impl FlightKey {
+    /// The flight that fetches `resource`, whose hash is `sha256`.
+    pub(super) fn blob(resource: &Resource, sha256: Sha256) -> Self {
+        Self::Blob(sha256, resource.to_string())
+    }
+}
+
+/// State of a flight.
 #[derive(Clone, Debug)]
 pub(super) enum Progress {
-    /// Upstream has been asked, or soon will be.
+    /// No body has arrived yet.
     Asking,
-    /// The body arrives in the spool; its first `ready` bytes may be read. The last piece is held back until the whole
-    /// is verified.
+    /// The body of a blob is arriving in the spool.
     Arriving {
         spool: Arc<Spool>,
+        /// Size of the body in bytes, if upstream announced it.
         total: Option<u64>,
+        /// Number of bytes that clients may read. The last chunk is not among them before the hash has been verified.
         ready: u64,
     },
-    /// The body is a blob's and right; it is being stored.
+    /// The body of a blob has arrived and its hash is right. It is not stored yet.
     Verified(FetchResult),
-    /// It is over.
+    /// The flight is over.
     Done(Result<FetchResult, Error>),
 }
 
-/// The flights under way.
-#[derive(Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>>);
+/// The result of a flight.
+#[derive(Clone, Debug)]
+pub(super) struct FetchResult {
+    pub(super) outcome: Outcome,
+    pub(super) body: FetchedBody,
+    /// The failure to store the body, which can be served all the same.
+    pub(super) write_error: Option<Error>,
+}
 
-/// Whether the caller's request started the flight.
+/// A body that a flight has obtained.
+#[derive(Clone, Debug)]
+pub(super) enum FetchedBody {
+    Entry(Entry),
+    Blob(Blob),
+}
+
+/// How long to wait for a flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until the body is verified.
+    Verified,
+    /// Until the body is stored, safe from a crash.
+    Stored,
+}
+
+/// Whether a caller of [`Flights::join`] started the flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Leader,
     Joined,
 }
 
+impl Role {
+    /// The outcome for a caller in this role: one that joined another's fetch reports so.
+    pub(super) fn outcome(self, outcome: Outcome) -> Outcome {
+        match (self, outcome) {
+            (Self::Joined, Outcome::Miss | Outcome::Revalidated) => Outcome::Collapsed,
+            (Self::Leader | Self::Joined, outcome) => outcome,
+        }
+    }
+}
+
+type Board = Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>;
+
+/// All flights under way. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flights(Arc<Board>);
+
 impl Flights {
-    /// Joins the flight of `flight_key`, or starts it with the fetch that `start` makes. If the fetch dies without result,
-    /// the channel closes and every waiter sees that. Nobody joins a flight that is over: after a failure, who asks again
-    /// wants another try, and after a success they may want what is newer than its answer.
+    /// Joins the flight of `flight_key`, or starts it with the fetch that `start` returns.
+    ///
+    /// A flight that is over is not joined: after a failure the caller wants another attempt, and after a success it may
+    /// need something newer.
     pub(super) fn join<F>(
         &self,
         flight_key: FlightKey,
@@ -59,7 +120,7 @@ impl Flights {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut flights = self.lock();
+        let mut flights = self.0.lock();
         if let Some(progress) = flights.get(&flight_key)
             && !matches!(*progress.borrow(), Progress::Done(_))
         {
@@ -69,27 +130,27 @@ impl Flights {
         flights.insert(flight_key.clone(), receiver.clone());
         drop(flights);
         let fetch = start(sender);
-        let ended = Ended {
+        let removal = RemoveOnDrop {
             flights: self.0.clone(),
             flight_key,
             progress: receiver.clone(),
         };
         tokio::spawn(async move {
-            // Moved in here, so that it is dropped however the fetch ends.
-            let _ended = ended;
+            // Owned by the task, so that it is dropped even if the fetch panics.
+            let _removal = removal;
             fetch.await;
         });
         (Role::Leader, receiver)
     }
 
-    /// How many are under way.
+    /// Number of flights under way.
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.0.lock().len()
     }
 
-    /// Waits until everything that is proven by now has been stored. Fetches still on their way are not waited for.
+    /// Waits until every body that is verified by now has been stored. Does not wait for fetches that are still arriving.
     pub(super) async fn wait_stored(&self) {
-        let under_way: Vec<_> = self.lock().values().cloned().collect();
+        let under_way: Vec<_> = self.0.lock().values().cloned().collect();
         for mut progress in under_way {
             if matches!(*progress.borrow(), Progress::Verified(_)) {
                 // An error means that the flight is over as well.
@@ -99,24 +160,47 @@ impl Flights {
             }
         }
     }
+}
 
-    /// Never held across an await.
-    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Progress>>> {
-        self.0.lock()
+/// Waits for the flight of `resource`.
+///
+/// # Errors
+/// The fetch failed or ended without a result, or the body could not be stored and `until` asks for that.
+pub(super) async fn wait(
+    resource: &Resource,
+    mut progress: watch::Receiver<Progress>,
+    until: Until,
+) -> Result<FetchResult, Error> {
+    let is_over = |state: &Progress| match state {
+        Progress::Asking | Progress::Arriving { .. } => false,
+        Progress::Verified(_) => until == Until::Verified,
+        Progress::Done(_) => true,
+    };
+    let state = progress.wait_for(is_over).await.map(|state| state.clone());
+    match state {
+        Ok(Progress::Done(Ok(FetchResult {
+            write_error: Some(error),
+            ..
+        }))) if until == Until::Stored => Err(error),
+        Ok(Progress::Verified(result)) => Ok(result),
+        Ok(Progress::Done(result)) => result,
+        Ok(Progress::Asking | Progress::Arriving { .. }) | Err(_) => {
+            Err(Error::abandoned(resource))
+        }
     }
 }
 
-/// Takes the flight off the board when dropped.
-struct Ended {
-    flights: Arc<Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>>,
+/// Removes a flight from the map when its task ends.
+struct RemoveOnDrop {
+    flights: Arc<Board>,
     flight_key: FlightKey,
     progress: watch::Receiver<Progress>,
 }
 
-impl Drop for Ended {
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        // After a failure the next flight may have taken the place already.
+        // The next flight of the same key may have replaced this one already.
         if flights
             .get(&self.flight_key)
             .is_some_and(|progress| progress.same_channel(&self.progress))
@@ -137,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_asker_joins_and_the_board_is_clear_afterwards() {
+    async fn a_second_caller_joins_and_the_flight_is_removed_at_its_end() {
         let flights = Flights::default();
         let (go, wait) = oneshot::channel::<()>();
         let (role, mut first) = flights.join(flight_key(), |progress| async move {
@@ -163,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_joins_a_flight_that_is_over_and_its_end_leaves_the_next_one_alone() {
+    async fn a_flight_that_is_over_is_not_joined_and_its_end_leaves_the_next_one_alone() {
         let flights = Flights::default();
         let (end, wait) = oneshot::channel::<()>();
         let (_, mut first) = flights.join(flight_key(), |progress| async move {
@@ -191,11 +275,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fetch_that_dies_frees_its_waiters_and_the_next_asker_starts_anew() {
+    async fn a_panic_of_a_fetch_ends_the_wait_and_the_next_caller_starts_anew() {
         let flights = Flights::default();
         let (_, mut waiter) = flights.join(flight_key(), |progress| async move {
             let _progress = progress;
-            panic!("on purpose: the fetch dies");
+            panic!("on purpose: the fetch panics");
         });
         assert!(waiter.changed().await.is_err());
         while flights.len() > 0 {

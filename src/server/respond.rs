@@ -42,7 +42,7 @@ pub(super) fn answer(
     log: AccessLog,
 ) -> Response<ClientBody> {
     let mut etag = [b'"'; 66];
-    etag[1..65].copy_from_slice(&answer.sum.digits());
+    etag[1..65].copy_from_slice(&answer.sha256.digits());
     let tag = std::str::from_utf8(&etag).unwrap_or_default();
     let len = answer.body.size();
     let is_unchanged = head.has_etag(tag);

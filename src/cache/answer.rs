@@ -1,0 +1,226 @@
+//! Answers for clients: the rules that apply to a client's request and not to `warm`.
+//!
+//! - A prefetched entry answers the first client that asks for it, even if its freshness lifetime is zero.
+//! - While upstream is unreachable, an index entry offers only crates that are stored, so that a resolver chooses those.
+//! - A manifest and its sidecar always belong together, though rustup asks for them one after the other.
+//! - A blob is served while it is still arriving.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::warn;
+
+use super::{
+    blobs::Blobs,
+    body::Body,
+    counters::{Counter, Counters},
+    decide::{Demand, Outcome},
+    entries::Entries,
+    events::{CacheEvent, Events},
+    flight::Until,
+    generations::Generations,
+    prefetched::Prefetched,
+};
+use crate::{
+    clock::now,
+    error::Error,
+    hash::Sha256,
+    resource::{Half, Key, Resource, Source, Views},
+    store::Entry,
+};
+
+/// An answer to one request.
+#[derive(Debug)]
+pub struct Answer {
+    /// How the cache obtained it.
+    pub outcome: Outcome,
+    /// Hash of the body, which serves as a strong validator.
+    pub sha256: Sha256,
+    /// The body.
+    pub body: Body,
+}
+
+impl Answer {
+    fn whole(outcome: Outcome, sha256: Sha256, body: Bytes) -> Self {
+        Self {
+            outcome,
+            sha256,
+            body: Body::Whole(body),
+        }
+    }
+}
+
+/// Makes answers.
+#[derive(Debug)]
+pub(super) struct Responder {
+    pub(super) entries: Entries,
+    pub(super) blobs: Blobs,
+    pub(super) generations: Arc<Generations>,
+    pub(super) prefetched: Arc<Prefetched>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) events: Arc<Events>,
+    /// Whether index entries offer only stored crates while upstream is unreachable.
+    pub(super) offline_view: bool,
+}
+
+impl Responder {
+    /// The answer for an entry.
+    pub(super) async fn entry(&self, resource: &Resource, key: Key) -> Result<Answer, Error> {
+        let demand = match self.take_prefetched(&key) {
+            Some(since) => Demand::FreshSince(since),
+            None => Demand::Fresh,
+        };
+        let got = self
+            .entries
+            .get(resource, key.clone(), demand, Until::Verified);
+        let (outcome, entry) = got.await?;
+        // A prefetch may have begun after the look above, and this request joined it. It must not answer a second request.
+        if outcome == Outcome::Collapsed {
+            self.take_prefetched(&key);
+        }
+        if self.must_offer_stored_only(resource)
+            && let Some(views) = resource.views()
+        {
+            return Ok(self.offline_view(resource, views, outcome, entry).await);
+        }
+        Ok(Answer::whole(outcome, entry.head.sha256, entry.body))
+    }
+
+    /// Removes the mark of a prefetch and counts it as asked for.
+    fn take_prefetched(&self, key: &Key) -> Option<std::time::SystemTime> {
+        let since = self.prefetched.take_entry(key)?;
+        self.counters.add(Counter::PrefetchedEntriesAsked);
+        Some(since)
+    }
+
+    fn must_offer_stored_only(&self, resource: &Resource) -> bool {
+        let breakers = &self.entries.admission.health.breakers;
+        self.offline_view
+            && !breakers.is_all_well()
+            && matches!(resource.source(), Source::At(url) if breakers.is_settled_in(&url, now()))
+    }
+
+    /// The entry as it looks with only the stored crates.
+    async fn offline_view(
+        &self,
+        resource: &Resource,
+        views: &dyn Views,
+        outcome: Outcome,
+        entry: Entry,
+    ) -> Answer {
+        let offered = views.checksums(&entry.body);
+        let store = &self.entries.lookup.store;
+        match store.contains(offered.clone()).await {
+            Ok(stored) => {
+                let stored = offered
+                    .into_iter()
+                    .zip(stored)
+                    .filter_map(|(sha256, is_stored)| is_stored.then_some(sha256));
+                let body = views.offline_view(entry.body, &stored.collect());
+                Answer::whole(outcome, Sha256::of(&body), body)
+            }
+            Err(error) => {
+                warn!(%resource, %error, "cannot tell which crates are stored; serving the entry as it is");
+                Answer::whole(outcome, entry.head.sha256, entry.body)
+            }
+        }
+    }
+
+    /// The answer for one file of a pair: a manifest, or the sidecar that holds its hash.
+    ///
+    /// Rustup asks for the sidecar first, and then for a manifest that must match it. So the sidecar that was served last
+    /// decides which manifest is served. A new generation's sidecar waits until clients with the old one have had time to
+    /// ask for their manifest. That holds no matter which process has fetched the new generation.
+    pub(super) async fn half(
+        &self,
+        resource: &Resource,
+        key: Key,
+        half: Half,
+    ) -> Result<Answer, Error> {
+        if half == Half::Body
+            && let Some(entry) = self.generations.serve_manifest(&key)
+        {
+            self.events.send(|| CacheEvent::ManifestServed {
+                manifest: resource.clone(),
+                entry: entry.clone(),
+            });
+            return Ok(manifest_answer(resource, Outcome::Hit, &entry));
+        }
+        let entry = self
+            .entries
+            .get(resource, key.clone(), Demand::Fresh, Until::Verified);
+        let (outcome, entry) = entry.await?;
+        match half {
+            Half::Body => Ok(manifest_answer(resource, outcome, &entry)),
+            Half::Sidecar => {
+                let entry = self.serve_checksum(&key, &entry).await;
+                Ok(sidecar_answer(resource, outcome, entry))
+            }
+        }
+    }
+
+    /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served meanwhile.
+    async fn serve_checksum(&self, key: &Key, entry: &Entry) -> Entry {
+        loop {
+            match self.generations.serve_checksum(key, entry, now()) {
+                Ok(entry) => return entry,
+                Err(delay) => tokio::time::sleep(delay).await,
+            }
+        }
+    }
+
+    /// The answer for a blob, whose body may still be arriving.
+    pub(super) async fn blob(&self, resource: &Resource, sha256: Sha256) -> Result<Answer, Error> {
+        let stored = self.blobs.lookup.verified_blob(resource, sha256).await;
+        let (outcome, body) = match stored {
+            Some((_, body)) => {
+                self.count_prefetched(sha256);
+                (Outcome::Hit, body)
+            }
+            None => {
+                let (role, progress) = self.blobs.join(resource, sha256, Demand::Fresh);
+                self.count_prefetched(sha256);
+                Box::pin(self.blobs.arriving_body(resource, role, progress)).await?
+            }
+        };
+        Ok(Answer {
+            outcome,
+            sha256,
+            body,
+        })
+    }
+
+    /// Counts the first request for a prefetched blob.
+    fn count_prefetched(&self, sha256: Sha256) {
+        if self.prefetched.take_blob(sha256) {
+            self.counters.add(Counter::PrefetchedBlobsAsked);
+        }
+    }
+}
+
+fn manifest_answer(resource: &Resource, outcome: Outcome, entry: &Entry) -> Answer {
+    let body = client_view(resource, entry).unwrap_or_else(|| entry.body.clone());
+    Answer::whole(outcome, Sha256::of(&body), body)
+}
+
+/// The body for clients, if it is another one than upstream's.
+fn client_view(resource: &Resource, entry: &Entry) -> Option<Bytes> {
+    resource.views()?.client_view(&entry.body)
+}
+
+/// The sidecar's answer. If clients get another manifest than upstream's, its hash is replaced.
+fn sidecar_answer(resource: &Resource, outcome: Outcome, entry: Entry) -> Answer {
+    let client_view = client_view(resource, &entry);
+    let sidecar = entry
+        .head
+        .sidecar
+        .unwrap_or_else(|| entry.head.sha256.to_string());
+    let text = match client_view {
+        None => Bytes::from(sidecar),
+        Some(body) => {
+            let rest = sidecar.get(64..).unwrap_or_default();
+            Bytes::from(format!("{}{rest}", Sha256::of(&body)))
+        }
+    };
+    Answer::whole(outcome, Sha256::of(&text), text)
+}

@@ -1,0 +1,357 @@
+//! Fetches or revalidates one entry: attempts, stale copies, and the effects of a change.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+use tracing::warn;
+use url::Url;
+
+use super::{
+    super::{
+        admission::Admission,
+        decide::{Decision, Demand, Outcome, Settlement, StaleReason, settle},
+        events::{CacheEvent, Events, RequestClass},
+        flight::{FetchResult, FetchedBody, FlightKey, Progress},
+        lookup::Lookup,
+        options::{CLIENT_TIMEOUT, CacheOptions, HEAD_TIMEOUT},
+        write_behind::Update,
+    },
+    request::{EntryReply, EntryRequest},
+    retry::wait_for_retry,
+};
+use crate::{
+    clock::now,
+    error::{Error, chain},
+    resource::{Key, Resource, Source},
+    store::{Checked, Entry},
+    upstream::{Failure, FailureKind},
+    validators::Validators,
+};
+
+/// Number of concurrent entry requests: enough to revalidate a large project in one round trip.
+const MAX_ENTRY_REQUESTS: usize = 300;
+
+/// Fetches entries.
+#[derive(Debug)]
+pub(in super::super) struct EntryFetcher {
+    lookup: Arc<Lookup>,
+    admission: Arc<Admission>,
+    events: Arc<Events>,
+    /// Entries have permits of their own, so that large downloads do not delay them.
+    permits: Semaphore,
+    options: CacheOptions,
+}
+
+/// One fetch of an entry.
+struct Fetch<'a> {
+    resource: &'a Resource,
+    key: &'a Key,
+    flight_key: FlightKey,
+    demand: Demand,
+    stored: Option<Entry>,
+}
+
+/// The effect of a finished fetch on the store.
+enum WritePlan {
+    /// The entry is stored or buffered already.
+    Nothing,
+    /// Store the new entry in place of this one.
+    Put(Option<Entry>),
+}
+
+type Fetched = (FetchResult, WritePlan);
+
+impl EntryFetcher {
+    pub(in super::super) fn new(
+        lookup: Arc<Lookup>,
+        admission: Arc<Admission>,
+        events: Arc<Events>,
+        options: CacheOptions,
+    ) -> Self {
+        Self {
+            lookup,
+            admission,
+            events,
+            permits: Semaphore::new(MAX_ENTRY_REQUESTS),
+            options,
+        }
+    }
+
+    /// Runs a flight: fetches the entry and publishes the result on `progress`.
+    pub(in super::super) async fn run(
+        &self,
+        resource: Resource,
+        key: Key,
+        demand: Demand,
+        class: RequestClass,
+        progress: watch::Sender<Progress>,
+    ) {
+        let mut changed = None;
+        let result = match self.fetch(&resource, &key, demand, class).await {
+            Ok((result, WritePlan::Put(old))) => {
+                if let FetchedBody::Entry(entry) = &result.body {
+                    // Before the changed entry can be seen.
+                    self.invalidate_dependencies(&resource, old.as_ref(), entry)
+                        .await;
+                    let update = Update::Entry(entry.clone());
+                    self.lookup
+                        .write_behind
+                        .write_later(&resource, &key, update);
+                    // The prefetcher has seen an unchanged body when the fetch began.
+                    let is_changed = old.is_none_or(|old| old.head.sha256 != entry.head.sha256);
+                    changed = is_changed.then(|| entry.body.clone());
+                }
+                Ok(result)
+            }
+            Ok((result, WritePlan::Nothing)) => Ok(result),
+            Err(error) => Err(error),
+        };
+        progress.send_replace(Progress::Done(result));
+        if let Some(body) = changed {
+            self.report(&resource, body, class);
+        }
+    }
+
+    async fn fetch(
+        &self,
+        resource: &Resource,
+        key: &Key,
+        demand: Demand,
+        class: RequestClass,
+    ) -> Result<Fetched, Error> {
+        let fetch = Fetch {
+            resource,
+            key,
+            flight_key: FlightKey::Entry(key.clone()),
+            demand,
+            // Read again: another flight may have ended just before this one began.
+            stored: self.lookup.entry(resource, key).await?,
+        };
+        let decision = self.decide(&fetch);
+        if let Some(entry) = &fetch.stored
+            && !matches!(decision, Decision::Refuse(_))
+        {
+            // Its dependencies are as stale as the entry, and need not wait for its revalidation.
+            self.report(resource, entry.body.clone(), class);
+        }
+        let validators = match decision {
+            Decision::Serve(outcome) => return fetch.stored_result(outcome),
+            Decision::Refuse(refusal) => {
+                return Err(self.admission.refusal_error(resource, refusal));
+            }
+            Decision::Revalidate(validators) => validators,
+            Decision::Fetch => Validators::default(),
+        };
+        // Only blobs have an address that another resource names.
+        let Source::At(url) = resource.source() else {
+            return Err(Error::abandoned(resource));
+        };
+        self.run_attempts(fetch, &url, validators).await
+    }
+
+    /// Tells the prefetcher that a client's request asks upstream about an entry.
+    fn report(&self, resource: &Resource, body: Bytes, class: RequestClass) {
+        if class == RequestClass::Client {
+            self.events.send(|| CacheEvent::EntryRequested {
+                resource: resource.clone(),
+                body,
+            });
+        }
+    }
+
+    fn decide(&self, fetch: &Fetch<'_>) -> Decision {
+        let stored = fetch.stored.as_ref();
+        self.admission
+            .decide(fetch.resource, &fetch.flight_key, stored, fetch.demand)
+    }
+
+    async fn run_attempts(
+        &self,
+        fetch: Fetch<'_>,
+        url: &Url,
+        validators: Validators,
+    ) -> Result<Fetched, Error> {
+        let resource = fetch.resource;
+        let mut first_attempt = None;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            if let Err(error) = self.lookup.write_behind.wait_for_capacity().await {
+                let error = Error::store("store", resource, &error);
+                if fetch.stored.is_none() {
+                    return Err(error);
+                }
+                warn!(%resource, %error, "serving a stale copy");
+                return fetch.stored_result(Outcome::Stale(StaleReason::Failed));
+            }
+            let permit = self.permits.acquire().await;
+            if attempts == 1 {
+                // Other requests may have found out about the upstream while this one waited for a permit.
+                match self.decide(&fetch) {
+                    Decision::Serve(outcome) => return fetch.stored_result(outcome),
+                    Decision::Refuse(refusal) => {
+                        return Err(self.admission.refusal_error(resource, refusal));
+                    }
+                    Decision::Revalidate(_) | Decision::Fetch => {}
+                }
+            }
+            // The client's time starts here: waiting for a permit says nothing about the upstream.
+            let waiting_since = *first_attempt.get_or_insert_with(Instant::now);
+            let started = now();
+            let failure = match self.attempt(&fetch, url, &validators, started).await {
+                Ok(reply) => {
+                    self.admission.health.record_answer(resource, url);
+                    return self.accept(fetch, reply, started);
+                }
+                Err(failure) => failure,
+            };
+            drop(permit);
+            self.admission
+                .health
+                .record_failure(resource, url, &failure);
+            match settle(fetch.stored.is_some(), &failure) {
+                Settlement::ServeStale => {
+                    warn!(%resource, error = %failure, "serving a stale copy");
+                    return fetch.stored_result(Outcome::Stale(StaleReason::Failed));
+                }
+                Settlement::RememberAbsence => {
+                    let flight_key = fetch.flight_key;
+                    self.admission.remember_absence(resource, flight_key);
+                    return Err(Error::Absent {
+                        resource: resource.to_string(),
+                    });
+                }
+                Settlement::Fail => {
+                    wait_for_retry(resource, failure, attempts, waiting_since).await?;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        fetch: &Fetch<'_>,
+        url: &Url,
+        validators: &Validators,
+        started: SystemTime,
+    ) -> Result<EntryReply, Failure> {
+        let request = EntryRequest {
+            resource: fetch.resource,
+            url,
+            stored: fetch.stored.as_ref(),
+            validators: validators.clone(),
+            read_timeout: match &fetch.stored {
+                Some(_) => self.options.upstream_timeout,
+                None => HEAD_TIMEOUT,
+            },
+            started,
+        };
+        let reply = request.send(&self.admission.health.upstream);
+        timeout(CLIENT_TIMEOUT, reply).await.unwrap_or_else(|_| {
+            let cause = "it came too slowly".to_owned();
+            Err(FailureKind::Broken { cause }.at(url))
+        })
+    }
+
+    /// Turns upstream's good answer into a result.
+    fn accept(
+        &self,
+        fetch: Fetch<'_>,
+        reply: EntryReply,
+        started: SystemTime,
+    ) -> Result<Fetched, Error> {
+        self.admission.negative.remove(&fetch.flight_key);
+        let checked = Checked::At(started);
+        let (resource, key) = (fetch.resource, fetch.key);
+        let renew = |entry: Entry| {
+            let update = Update::Checked(entry.head.sha256, checked);
+            self.lookup.write_behind.write_later(resource, key, update);
+            Ok((result(Outcome::Revalidated, entry), WritePlan::Nothing))
+        };
+        match (reply, fetch.stored) {
+            (EntryReply::NotModified(max_age), Some(mut entry)) => {
+                entry.checked = checked;
+                let max_age = max_age.map(|age| age.as_secs());
+                if max_age.is_none() || max_age == entry.head.max_age {
+                    return renew(entry);
+                }
+                entry.head.max_age = max_age;
+                let plan = WritePlan::Put(Some(entry.clone()));
+                Ok((result(Outcome::Revalidated, entry), plan))
+            }
+            (EntryReply::NotModified(_), None) => Err(Error::abandoned(resource)),
+            (EntryReply::Body(mut fresh), Some(old)) if fresh.head.sha256 == old.head.sha256 => {
+                fresh.checked = checked;
+                fresh.head.fetched = old.head.fetched;
+                if fresh.head == old.head {
+                    return renew(fresh);
+                }
+                let plan = WritePlan::Put(Some(old));
+                Ok((result(Outcome::Revalidated, fresh), plan))
+            }
+            (EntryReply::Body(mut fresh), old) => {
+                fresh.checked = checked;
+                Ok((result(Outcome::Miss, fresh), WritePlan::Put(old)))
+            }
+        }
+    }
+
+    /// Invalidates the entries that have to be as new as `new`, which is about to replace `old`.
+    async fn invalidate_dependencies(&self, resource: &Resource, old: Option<&Entry>, new: &Entry) {
+        let Some(dependencies) = resource.dependencies() else {
+            return;
+        };
+        let now = now();
+        // All lines of a new entry are new, and most of them are old news. A copy that was checked before this window is stale
+        // anyway. The window covers what a request prefetches or joins.
+        let window = self
+            .options
+            .max_age
+            .clamp(CLIENT_TIMEOUT, Duration::from_secs(1 << 30));
+        let after = match old {
+            Some(_) => SystemTime::UNIX_EPOCH,
+            None => now - window,
+        };
+        let invalidated =
+            dependencies.invalidates(old.map(|old| &*old.body), &new.body, after, now);
+        if invalidated.is_empty() {
+            return;
+        }
+        self.lookup.invalidations.add(&invalidated);
+        if let Err(error) = self.lookup.store.invalidate(invalidated).await {
+            warn!(%resource, error = %chain(&error), "cannot write the invalidation of dependencies");
+        }
+    }
+
+    /// Takes all permits, as if that many requests were under way.
+    #[cfg(test)]
+    pub(in super::super) async fn take_all_permits(&self) -> impl Drop {
+        let all = u32::try_from(MAX_ENTRY_REQUESTS).unwrap();
+        self.permits.acquire_many(all).await.unwrap()
+    }
+}
+
+impl Fetch<'_> {
+    /// Ends the fetch with the stored entry.
+    fn stored_result(self, outcome: Outcome) -> Result<Fetched, Error> {
+        match self.stored {
+            Some(entry) => Ok((result(outcome, entry), WritePlan::Nothing)),
+            None => Err(Error::abandoned(self.resource)),
+        }
+    }
+}
+
+fn result(outcome: Outcome, entry: Entry) -> FetchResult {
+    FetchResult {
+        outcome,
+        body: FetchedBody::Entry(entry),
+        write_error: None,
+    }
+}

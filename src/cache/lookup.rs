@@ -1,0 +1,199 @@
+//! Reads what is stored: entries and blobs, as they count right now.
+//!
+//! An entry may be in three places at once. [`Lookup::entry`] makes one of them:
+//!
+//! ```text
+//!  write-behind buffer ──┐  newer wins
+//!  store on disk ────────┴──> entry ──> invalidated since its check? ──> effective check time
+//! ```
+//!
+//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so that the next
+//! request replaces it: this is the only place where the cache heals the store.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tracing::warn;
+
+use super::{
+    body::Body,
+    invalidation::Invalidations,
+    verified::VerifiedBlobs,
+    write_behind::{Update, WriteBehind},
+};
+use crate::{
+    clock::now,
+    error::{Error, chain},
+    hash::{Hasher, Sha256},
+    resource::{Half, Key, Location, Resource},
+    store::{Blob, CHUNK_BYTES, Checked, Entry, Store, StoreError},
+};
+
+/// Blobs up to this size are read into memory before the response starts, and then sent as one chunk.
+const MAX_WHOLE_BLOB_BYTES: u64 = CHUNK_BYTES as u64;
+
+/// Where the store keeps a resource whose full name is known.
+#[derive(Debug)]
+pub(super) enum StoreLocation {
+    Entry(Key),
+    /// One file of a pair: a manifest or its sidecar, which share an entry.
+    Half(Key, Half),
+    Blob(Sha256),
+}
+
+impl StoreLocation {
+    /// The store location, or the listing that must be read first to learn it.
+    pub(super) fn of(location: Location) -> Result<Self, Resource> {
+        match location {
+            Location::Entry(key) => Ok(Self::Entry(key)),
+            Location::Pair(key, half) => Ok(Self::Half(key, half)),
+            Location::Blob(sha256) => Ok(Self::Blob(sha256)),
+            Location::ListedIn(listing) => Err(listing),
+        }
+    }
+}
+
+/// The stored side of the cache: store, write-behind buffer, and what this process knows about both.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) store: Arc<Store>,
+    pub(super) write_behind: WriteBehind,
+    pub(super) invalidations: Arc<Invalidations>,
+    pub(super) verified: VerifiedBlobs,
+}
+
+impl Lookup {
+    /// The entry under `key`; `None` if there is none or the stored one is damaged.
+    ///
+    /// # Errors
+    /// The store cannot be read. That is not the same as a missing entry: treating it so would send every request
+    /// upstream, and tell clients offline that the resource does not exist.
+    pub(super) async fn entry(
+        &self,
+        resource: &Resource,
+        key: &Key,
+    ) -> Result<Option<Entry>, Error> {
+        // The buffer first: an update written meanwhile is then found in the store.
+        let update = self.write_behind.update(key);
+        let newest = match update {
+            // The writer finds out whether another process has stored a newer one.
+            Some(Update::Entry(entry)) => Some(entry),
+            update => match self.store.entry(key).await {
+                Ok(stored) => newest(stored, update, now()),
+                Err(error @ StoreError::Damaged { .. }) => {
+                    warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
+                    None
+                }
+                Err(error) => return Err(Error::store("read", resource, &error)),
+            },
+        };
+        Ok(newest.map(|mut entry| {
+            entry.checked = self.effective_checked(key, entry.checked);
+            entry
+        }))
+    }
+
+    /// The check time that counts for an entry that was checked at `checked`.
+    pub(super) fn effective_checked(&self, key: &Key, checked: Checked) -> Checked {
+        self.invalidations.effective_checked(key, checked)
+    }
+
+    /// The body of a stored entry or pair, whatever its age.
+    pub(super) async fn peek(&self, resource: &Resource) -> Option<bytes::Bytes> {
+        match resource.location() {
+            Location::Entry(key) | Location::Pair(key, _) => {
+                let stored = self.entry(resource, &key).await.ok().flatten();
+                stored.map(|entry| entry.body)
+            }
+            Location::Blob(_) | Location::ListedIn(_) => None,
+        }
+    }
+
+    /// The stored blob, unverified; `None` if there is none or it cannot be read.
+    pub(super) async fn blob(&self, resource: &Resource, sha256: Sha256) -> Option<Blob> {
+        match self.store.blob(sha256).await {
+            Ok(blob) => blob,
+            Err(error) => {
+                warn!(%resource, error = %chain(&error), "cannot read the stored copy; fetching it again");
+                None
+            }
+        }
+    }
+
+    /// The stored blob with its verified body.
+    pub(super) async fn verified_blob(
+        &self,
+        resource: &Resource,
+        sha256: Sha256,
+    ) -> Option<(Blob, Body)> {
+        let blob = self.blob(resource, sha256).await?;
+        let body = self.verified_body(sha256, &blob).await?;
+        Some((blob, body))
+    }
+
+    /// The body of a stored blob, after its hash has been checked once in this process. Removes a damaged or unreadable blob
+    /// from the store.
+    async fn verified_body(&self, sha256: Sha256, blob: &Blob) -> Option<Body> {
+        let is_verified = self.verified.contains(sha256, blob.len);
+        let body = if is_verified {
+            blob_body(blob.clone()).await
+        } else {
+            Box::pin(hashed_body(sha256, blob)).await
+        };
+        if body.is_some() {
+            if !is_verified {
+                self.verified.insert(sha256, blob.len);
+            }
+            return body;
+        }
+        self.verified.remove(sha256);
+        warn!(blob = %sha256, "a stored blob is damaged; fetching it again");
+        if let Err(error) = self.store.remove_blob(sha256).await {
+            warn!(blob = %sha256, error = %chain(&error), "cannot remove the damaged blob");
+        }
+        None
+    }
+}
+
+/// The body of a blob: in memory if it is small, otherwise as an open file.
+pub(super) async fn blob_body(blob: Blob) -> Option<Body> {
+    if let Some(bytes) = blob.bytes.in_memory() {
+        return Some(Body::Whole(bytes));
+    }
+    if blob.len > MAX_WHOLE_BLOB_BYTES {
+        return Some(Body::Blob(blob));
+    }
+    let len = usize::try_from(blob.len).ok()?;
+    blob.bytes.read_at(0, len).await.ok().map(Body::Whole)
+}
+
+/// The body of a blob, if its hash is `sha256`.
+async fn hashed_body(sha256: Sha256, blob: &Blob) -> Option<Body> {
+    let mut hasher = Hasher::default();
+    let mut whole = None;
+    let mut offset = 0;
+    while offset < blob.len {
+        let len = (blob.len - offset).min(MAX_WHOLE_BLOB_BYTES);
+        let chunk = blob.bytes.read_at(offset, usize::try_from(len).ok()?);
+        let chunk = chunk.await.ok()?;
+        hasher.update(&chunk);
+        offset += len;
+        whole = (len == blob.len).then_some(chunk);
+    }
+    let is_right = hasher.finish() == sha256;
+    is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole))
+}
+
+/// The stored entry with a buffered update applied, unless the stored one is newer.
+fn newest(stored: Option<Entry>, update: Option<Update>, now: SystemTime) -> Option<Entry> {
+    match (stored, update) {
+        (Some(mut stored), Some(update)) if update.supersedes(&stored, now) => match update {
+            Update::Entry(buffered) => Some(buffered),
+            Update::Checked(_, checked) => {
+                stored.checked = checked;
+                Some(stored)
+            }
+        },
+        (None, Some(Update::Entry(buffered))) => Some(buffered),
+        (stored, Some(_) | None) => stored,
+    }
+}

@@ -1,0 +1,142 @@
+//! The cache's side of prefetch: fetches that no client waits for. The prefetcher decides what to prefetch, and how much
+//! at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{
+    blobs::Blobs,
+    counters::{Counter, Counters},
+    decide::{Decision, Demand, Outcome},
+    entries::Entries,
+    events::RequestClass,
+    flight::{self, FetchedBody, FlightKey, Role, Until},
+    prefetched::Prefetched,
+};
+use crate::{
+    clock::now,
+    resource::{Location, Resource},
+    store::Checked,
+};
+
+/// Time within which requests belong to one burst. An entry that was checked within it is not asked about again by a
+/// prefetch, however short its freshness lifetime.
+pub const BURST_WINDOW: Duration = Duration::from_secs(2);
+
+/// Concurrent downloads of prefetched blobs, beside those of clients.
+pub(crate) const PREFETCHED_BLOBS_IN_FLIGHT: usize = 4;
+
+/// An entry that a prefetch asked for.
+pub enum PrefetchedEntry {
+    /// The stored copy is fresh, or all there is while upstream cannot be asked.
+    Fresh {
+        /// Its body.
+        body: Bytes,
+        /// Time since upstream confirmed it last.
+        age: Duration,
+    },
+    /// Upstream is being asked.
+    Pending {
+        /// The stale copy, if one is stored.
+        stored: Option<Bytes>,
+        /// The body once upstream has answered; `None` if the fetch failed. The fetch goes on if this is dropped.
+        fetch: BoxFuture<'static, Option<Bytes>>,
+    },
+    /// The entry is not stored, and is not fetched.
+    Unavailable,
+}
+
+/// Starts prefetches and records them in the ledger.
+#[derive(Debug)]
+pub(super) struct Prefetches {
+    pub(super) entries: Entries,
+    pub(super) blobs: Blobs,
+    pub(super) prefetched: Arc<Prefetched>,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Prefetches {
+    /// Fetches or revalidates an entry. An entry that is not stored is fetched only if `fetch_absent`.
+    pub(super) async fn entry(&self, resource: &Resource, fetch_absent: bool) -> PrefetchedEntry {
+        let Location::Entry(key) = resource.location() else {
+            return PrefetchedEntry::Unavailable;
+        };
+        let Ok(stored) = self.entries.lookup.entry(resource, &key).await else {
+            return PrefetchedEntry::Unavailable;
+        };
+        let started = now();
+        let demand = Demand::FreshSince(started - BURST_WINDOW);
+        let flight_key = FlightKey::Entry(key.clone());
+        let admission = &self.entries.admission;
+        let decision = admission.decide(resource, &flight_key, stored.as_ref(), demand);
+        match (decision, &stored) {
+            (Decision::Serve(_), Some(entry)) => {
+                let age = match entry.checked {
+                    Checked::At(checked) => started.duration_since(checked).unwrap_or_default(),
+                    Checked::Invalidated => Duration::MAX,
+                };
+                let body = entry.body.clone();
+                return PrefetchedEntry::Fresh { body, age };
+            }
+            (Decision::Revalidate(_), _) => {}
+            (Decision::Fetch, _) if fetch_absent => {}
+            (Decision::Fetch | Decision::Refuse(_) | Decision::Serve(_), _) => {
+                return PrefetchedEntry::Unavailable;
+            }
+        }
+        let class = RequestClass::Prefetch;
+        let (role, progress) = self.entries.join(resource, &key, demand, class);
+        if role == Role::Leader {
+            self.counters.add(Counter::EntriesPrefetched);
+            self.prefetched.insert_entry(key, started);
+        }
+        let resource = resource.clone();
+        PrefetchedEntry::Pending {
+            stored: stored.map(|entry| entry.body),
+            fetch: Box::pin(async move {
+                let result = flight::wait(&resource, progress, Until::Verified).await;
+                match result.ok()?.body {
+                    FetchedBody::Entry(entry) => Some(entry.body),
+                    FetchedBody::Blob(_) => None,
+                }
+            }),
+        }
+    }
+
+    /// Fetches a blob, unless it is stored or being fetched. Returns when its bytes are verified.
+    pub(super) async fn blob(&self, resource: &Resource) {
+        let Location::Blob(sha256) = resource.location() else {
+            return;
+        };
+        // A damaged blob is found when a client asks for it.
+        if self.blobs.lookup.blob(resource, sha256).await.is_some() {
+            return;
+        }
+        let flight_key = FlightKey::blob(resource, sha256);
+        let admission = &self.entries.admission;
+        if admission.decide(resource, &flight_key, None, Demand::Fresh) != Decision::Fetch {
+            return;
+        }
+        let progress = {
+            let mut blobs = self.prefetched.blobs();
+            let (role, progress) = self.blobs.join(resource, sha256, Demand::Fresh);
+            if role == Role::Joined {
+                return;
+            }
+            blobs.insert(sha256, ());
+            progress
+        };
+        let result = flight::wait(resource, progress, Until::Verified).await;
+        let is_hit = matches!(&result, Ok(result) if result.outcome == Outcome::Hit);
+        // Nothing was transferred: another fetch had stored the blob just before, or this one failed.
+        if (is_hit || result.is_err()) && self.prefetched.take_blob(sha256) {
+            return;
+        }
+        // A client that asked for it meanwhile was counted, so the prefetch counts even if it failed.
+        if !is_hit {
+            self.counters.add(Counter::BlobsPrefetched);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
+//!
+//! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, logs their changes, and runs the probes:
+//! when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets a good
+//! answer. So clients recover by themselves, and none of them pays for finding out.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+use url::Url;
+
+use super::{
+    breaker::{self, CircuitBreakers, Transition},
+    counters::{Counter, Counters},
+    fetch::request::{EntryRequest, get_sidecar, plain_get},
+    options::{CLIENT_TIMEOUT, HEAD_TIMEOUT},
+};
+use crate::{
+    clock::now,
+    resource::{Location, Resource},
+    upstream::{Failure, FailureKind, Origin, Reply, Upstream},
+    validators::Validators,
+};
+
+/// All upstreams, with what is known of their health.
+#[derive(Debug)]
+pub(super) struct UpstreamHealth {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) breakers: CircuitBreakers,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl UpstreamHealth {
+    /// Records a good answer about `resource` from `url`.
+    pub(super) fn record_answer(&self, resource: &Resource, url: &Url) {
+        self.counters.add(Counter::UpstreamAnswers);
+        if self.breakers.note_answer(resource, url) {
+            info!(upstream = %Origin::from(url), "upstream is back");
+        }
+    }
+
+    /// Records a failed request for `resource` to `url`, and starts probes if that opened a breaker.
+    pub(super) fn record_failure(
+        self: &Arc<Self>,
+        resource: &Resource,
+        url: &Url,
+        failure: &Failure,
+    ) {
+        self.counters.add(Counter::UpstreamFailures);
+        // The target of a redirect is another origin, whose failure says nothing about the one that was asked.
+        if failure.origin != Origin::from(url) {
+            return;
+        }
+        let transition = self.breakers.note_failure(url, failure, now());
+        match transition {
+            Transition::None => return,
+            Transition::ClosedToSlow => {
+                warn!(upstream = %Origin::from(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
+            }
+            Transition::ClosedToOpen | Transition::SlowToOpen => warn_of_outage(url, failure),
+        }
+        if transition != Transition::SlowToOpen {
+            self.upstream.reconnect();
+            tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
+        }
+    }
+
+    /// Sends one probe. A good answer is not stored.
+    async fn send_probe(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
+        let probe = async {
+            match resource.location() {
+                Location::Pair(..) => {
+                    get_sidecar(&self.upstream, url, HEAD_TIMEOUT).await?;
+                }
+                Location::Entry(_) => {
+                    let request = EntryRequest {
+                        resource,
+                        url,
+                        stored: None,
+                        validators: Validators::default(),
+                        read_timeout: HEAD_TIMEOUT,
+                        started: now(),
+                    };
+                    request.send(&self.upstream).await?;
+                }
+                Location::Blob(_) | Location::ListedIn(_) => self.probe_blob(url).await?,
+            }
+            Ok(())
+        };
+        timeout(CLIENT_TIMEOUT, probe).await.unwrap_or_else(|_| {
+            let after = CLIENT_TIMEOUT;
+            Err(FailureKind::Silent { after }.at(url))
+        })
+    }
+
+    /// Reads the beginning of a blob, which is enough to recognise a login page.
+    async fn probe_blob(&self, url: &Url) -> Result<(), Failure> {
+        let get = plain_get(url.clone(), HEAD_TIMEOUT);
+        let Reply::Body(mut incoming) = self.upstream.get(&get).await? else {
+            return Ok(());
+        };
+        let first = incoming.chunk().await?.unwrap_or_default();
+        if first.trim_ascii_start().starts_with(b"<") {
+            let why = "is a page; a login page?".to_owned();
+            return Err(FailureKind::Unrecognised { why }.at(url));
+        }
+        Ok(())
+    }
+}
+
+/// Probes the upstream of `url` until it gives a good answer, or until the cache is dropped.
+///
+/// The best probe is the resource that was last answered well, but that may be the one that is broken now. So every second
+/// probe asks for the resource that failed.
+async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
+    let weak = Arc::downgrade(&health);
+    drop(health);
+    for tried in 0.. {
+        tokio::time::sleep(breaker::probe_delay(tried)).await;
+        let Some(health) = weak.upgrade() else { return };
+        if health.breakers.outage(&url).is_none() {
+            return;
+        }
+        let last_good = health.breakers.last_good(&url).filter(|_| tried % 2 == 0);
+        let (resource, url) = last_good.unwrap_or_else(|| (failed.clone(), url.clone()));
+        match health.send_probe(&resource, &url).await {
+            // A refusal and a 404 are answers too: the upstream is there.
+            Ok(())
+            | Err(Failure {
+                kind: FailureKind::Absent { .. } | FailureKind::Denied { .. },
+                ..
+            }) => return health.record_answer(&resource, &url),
+            Err(failure) => {
+                health.counters.add(Counter::ProbesFailed);
+                if health.breakers.note_failed_probe(&url, &failure) {
+                    warn_of_outage(&url, &failure);
+                }
+                health.upstream.reconnect();
+            }
+        }
+    }
+}
+
+fn warn_of_outage(url: &Url, failure: &Failure) {
+    warn!(upstream = %Origin::from(url), cause = %failure, "upstream is out of reach; serving what is stored");
+}

@@ -1,0 +1,171 @@
+//! Resolves a resource whose hash is not known yet: reads the listing that names it.
+//!
+//! A client may ask for a crate by name and version, or for a toolchain archive by its path. The store keeps both under their
+//! hash, which a listing holds: the index entry of the crate, or the manifest of a channel. The listings are tried in this
+//! order:
+//!
+//! 1. manifests that clients were served lately ([`super::generations`]): an install uses the generation it began with;
+//! 2. stored manifests whose names follow from the path, of any age, because such a name fixes the bytes;
+//! 3. the listing itself, revalidated if the resource can change. A stored listing that lacks the resource is fetched again
+//!    once;
+//! 4. if upstream has no listing, the last manifest of 2, which is fetched for that.
+
+use super::{
+    decide::{Demand, Outcome, StaleReason},
+    entries::Entries,
+    flight::Until,
+    generations::Generations,
+    lookup::StoreLocation,
+};
+use crate::{
+    error::Error,
+    hash::Sha256,
+    resource::{Freshness, Location, Resource, Unlisted},
+};
+
+/// A resource with its full name and its place in the store.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) resource: Resource,
+    pub(super) location: StoreLocation,
+    /// Hash of the manifest that a client was served and that lists the resource.
+    pub(super) generation: Option<Sha256>,
+}
+
+/// Resolves `resource`.
+///
+/// # Errors
+/// No listing can be had, or none of them has the resource.
+pub(super) async fn resolve(
+    resource: &Resource,
+    entries: &Entries,
+    generations: &Generations,
+) -> Result<Resolved, Error> {
+    match StoreLocation::of(resource.location()) {
+        Ok(location) => Ok(Resolved {
+            resource: resource.clone(),
+            location,
+            generation: None,
+        }),
+        // Boxed: a hit would otherwise carry the size of these futures.
+        Err(listing) => {
+            if let Some(resolved) =
+                Box::pin(by_known_manifest(resource, entries, generations)).await
+            {
+                return Ok(resolved);
+            }
+            Box::pin(by_listing(resource, &listing, entries)).await
+        }
+    }
+}
+
+/// Resolves by manifests that are at hand.
+async fn by_known_manifest(
+    resource: &Resource,
+    entries: &Entries,
+    generations: &Generations,
+) -> Option<Resolved> {
+    let manifests = resource.listed()?.listings();
+    if manifests.is_empty() {
+        return None;
+    }
+    for entry in generations.listings() {
+        if let Some(resolved) = by_manifest(resource, &entry.body) {
+            return Some(Resolved {
+                generation: Some(entry.head.sha256),
+                ..resolved
+            });
+        }
+    }
+    for manifest in manifests {
+        if let Some(body) = entries.lookup.peek(&manifest).await
+            && let Some(resolved) = by_manifest(resource, &body)
+        {
+            return Some(resolved);
+        }
+    }
+    None
+}
+
+/// Resolves by a manifest's body.
+fn by_manifest(resource: &Resource, body: &[u8]) -> Option<Resolved> {
+    let resource = resource.listed()?.resolve(body).ok()?;
+    let sha256 = blob_hash(&resource)?;
+    Some(Resolved {
+        resource,
+        location: StoreLocation::Blob(sha256),
+        generation: None,
+    })
+}
+
+fn blob_hash(resource: &Resource) -> Option<Sha256> {
+    match resource.location() {
+        Location::Blob(sha256) => Some(sha256),
+        Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
+    }
+}
+
+/// Resolves by the listing that the resource points at.
+async fn by_listing(
+    resource: &Resource,
+    listing: &Resource,
+    entries: &Entries,
+) -> Result<Resolved, Error> {
+    let Location::Entry(key) = listing.location() else {
+        return Err(Error::abandoned(resource));
+    };
+    // A stale listing is good enough for a resource that never changes.
+    let mut demand = match resource.policy().freshness {
+        Freshness::Forever => Demand::Stored,
+        Freshness::For(_) | Freshness::AsUpstreamSays => Demand::Fresh,
+    };
+    loop {
+        let listed = entries.get(listing, key.clone(), demand, Until::Verified);
+        let (outcome, entry) = match listed.await {
+            Err(absent @ Error::Absent { .. }) => {
+                let resolved = by_last_manifest(resource, entries).await;
+                return resolved.ok_or(absent);
+            }
+            listed => listed?,
+        };
+        let listed = resource.listed().ok_or(Unlisted);
+        match listed.and_then(|listed| listed.resolve(&entry.body)) {
+            Ok(resource) => {
+                let location = StoreLocation::of(resource.location())
+                    .map_err(|_| Error::abandoned(&resource))?;
+                return Ok(Resolved {
+                    resource,
+                    location,
+                    generation: None,
+                });
+            }
+            Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
+                demand = Demand::Refresh;
+            }
+            Err(_) => return Err(unlisted_error(resource, outcome)),
+        }
+    }
+}
+
+/// The error for a resource that its listing lacks. If the listing is stale, upstream may have a newer one that has it.
+fn unlisted_error(resource: &Resource, outcome: Outcome) -> Error {
+    let resource = resource.to_string();
+    match outcome {
+        Outcome::Stale(StaleReason::Offline) => Error::Offline { resource },
+        Outcome::Stale(StaleReason::Down | StaleReason::Failed) => Error::Outdated { resource },
+        Outcome::Hit | Outcome::Miss | Outcome::Revalidated | Outcome::Collapsed => {
+            Error::Unlisted { resource }
+        }
+    }
+}
+
+/// Resolves by the last manifest that may list the resource, and fetches it if necessary.
+async fn by_last_manifest(resource: &Resource, entries: &Entries) -> Option<Resolved> {
+    let manifest = resource.listed()?.listings().pop()?;
+    let Location::Pair(key, _) = manifest.location() else {
+        return None;
+    };
+    let fetched = entries.get(&manifest, key, Demand::Stored, Until::Verified);
+    let (_, entry) = fetched.await.ok()?;
+    by_manifest(resource, &entry.body)
+}
