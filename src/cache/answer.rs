@@ -1,7 +1,8 @@
 //! Answers for clients: the rules that apply to a client's request and not to `warm`.
 //!
 //! - A prefetched entry answers the first client that asks for it, even if its freshness lifetime is zero.
-//! - While upstream is unreachable, an index entry offers only crates that are stored, so that a resolver chooses those.
+//! - While upstream is unreachable, an index entry offers only crates that are stored, so that a resolver chooses
+//!   those.
 //! - A manifest and its sidecar always belong together, though rustup asks for them one after the other.
 //! - A blob is served while it is still arriving.
 
@@ -74,7 +75,8 @@ impl Responder {
             .entries
             .get(resource, key.clone(), demand, Until::Verified);
         let (outcome, entry) = got.await?;
-        // A prefetch may have begun after the look above, and this request joined it. It must not answer a second request.
+        // A prefetch may have begun after the look above, and this request joined it. It must not answer a second
+        // request.
         if outcome == Outcome::Collapsed {
             self.take_prefetched(&key);
         }
@@ -128,9 +130,9 @@ impl Responder {
 
     /// The answer for one file of a pair: a manifest, or the sidecar that holds its hash.
     ///
-    /// Rustup asks for the sidecar first, and then for a manifest that must match it. So the sidecar that was served last
-    /// decides which manifest is served. A new generation's sidecar waits until clients with the old one have had time to
-    /// ask for their manifest. That holds no matter which process has fetched the new generation.
+    /// Rustup asks for the sidecar first, and then for a manifest that must match it. So the sidecar that was served
+    /// last decides which manifest is served. A new generation's sidecar waits until clients with the old one have had
+    /// time to ask for their manifest. That holds no matter which process has fetched the new generation.
     pub(super) async fn half(
         &self,
         resource: &Resource,
@@ -159,7 +161,8 @@ impl Responder {
         }
     }
 
-    /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served meanwhile.
+    /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served
+    /// meanwhile.
     async fn serve_checksum(&self, key: &Key, entry: &Entry) -> Entry {
         loop {
             match self.generations.serve_checksum(key, entry, now()) {

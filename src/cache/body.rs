@@ -1,4 +1,5 @@
-//! The body of an answer: in memory, stored in a file, or still arriving. Readers take it in pieces and need not know which.
+//! The body of an answer: in memory, stored in a file, or still arriving. Readers take it in pieces and need not know
+//! which.
 
 use std::{io, sync::Arc};
 
@@ -40,12 +41,12 @@ impl Body {
 
     /// Reads the next piece of `start..end`, of any convenient size; `None` at the end of the body.
     ///
-    /// The byte before `end` is delivered only after the whole body has been verified. So a bad body never looks complete,
-    /// and neither does a range of it.
+    /// The byte before `end` is delivered only after the whole body has been verified. So a bad body never looks
+    /// complete, and neither does a range of it.
     ///
     /// # Errors
-    /// The body turned out bad, its transfer broke off, or the disk failed. The caller must close the connection before the
-    /// end of the body.
+    /// The body turned out bad, its transfer broke off, or the disk failed. The caller must close the connection before
+    /// the end of the body.
     pub async fn piece(&mut self, start: u64, end: u64) -> io::Result<Option<Bytes>> {
         let (ready, bytes): (u64, Arc<dyn ReadAt>) = match self {
             Self::Whole(bytes) => {

@@ -1,5 +1,21 @@
-//! The cache's decisions as values: what to do before upstream is asked, and what its answer means. Pure: the clock, the
-//! reach and the store's contents are arguments.
+//! The rules of the cache, as pure functions: [`decide`] before upstream is asked, [`settle`] after it has failed.
+//!
+//! The clock, the reach of the upstream and the stored copy are arguments, so a table of cases tests every rule.
+//!
+//! | stored copy | online | slow | down | offline |
+//! | --- | --- | --- | --- | --- |
+//! | none | fetch | fetch | refuse | refuse |
+//! | none, absence remembered | refuse | refuse | refuse | refuse |
+//! | fresh | serve | serve | serve | serve |
+//! | stale | revalidate | serve stale | serve stale | serve stale |
+//! | stale, absence remembered | refuse | serve stale | serve stale | serve stale |
+//! | invalidated | revalidate | revalidate | serve stale | serve stale |
+//!
+//! That is the table for [`Demand::Fresh`]. [`Demand::Stored`] takes any stored copy as fresh. [`Demand::Refresh`]
+//! takes none as fresh, unless its name fixes its bytes, and ignores a remembered absence.
+//!
+//! A failure never removes what is stored. Only upstream's own "not found" counts as an answer; everything else leads
+//! to the stored copy, or to an error if there is none.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,60 +30,61 @@ use crate::{
 /// asks within a few round trips.
 pub const PREFETCH_LIFETIME: Duration = Duration::from_secs(10);
 
-/// What the asker wants.
+/// How new a copy the caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// A copy within its freshness lifetime, or the best there is.
     Fresh,
-    /// A copy as for [`Demand::Fresh`], or one checked at this moment or later: it was fetched ahead for this very request.
+    /// As [`Demand::Fresh`], but a copy checked at this time or later counts as fresh: it was prefetched for this
+    /// request.
     FreshSince(SystemTime),
-    /// Any stored copy will do.
+    /// Any stored copy.
     Stored,
-    /// Upstream's word, whatever is stored.
+    /// A copy that upstream confirms now.
     Refresh,
 }
 
-/// Whether upstream may be asked.
+/// Whether upstream may be asked: `--offline`, or the state of its circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// It may.
+    /// The breaker is closed.
     Online,
-    /// It must not: the user said so.
+    /// larder runs with `--offline`.
     Offline,
-    /// It did not answer in time a moment ago; probes are under way. Only what is not stored is worth waiting for it.
+    /// Upstream did not answer in time. It is asked only for what is not stored.
     Slow,
-    /// It is out of reach; probes are under way.
+    /// The breaker is open: only probes are sent.
     Down,
 }
 
-/// How a request was answered.
+/// The way a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Stored and fresh.
     Hit,
     /// Fetched.
     Miss,
-    /// Stored, and upstream said that it is unchanged.
+    /// Stored, and upstream confirmed that it is unchanged.
     Revalidated,
-    /// Another request's fetch served this one too.
+    /// Fetched by another request at the same time.
     Collapsed,
-    /// Stored, not fresh, and served all the same.
+    /// Stored and not fresh.
     Stale(StaleReason),
 }
 
-/// Why a stale copy was served.
+/// The reason for serving a stale copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StaleReason {
-    /// The user wants to stay offline.
+    /// larder runs with `--offline`.
     Offline,
-    /// Upstream was found out of reach before.
+    /// Upstream was known to be slow or down.
     Down,
-    /// Upstream was asked for this and failed.
+    /// The request to upstream failed.
     Failed,
 }
 
 impl Outcome {
-    /// The stable name in logs, in `status` and in reports.
+    /// The stable name in logs, `status.json` and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -81,10 +98,10 @@ impl Outcome {
     }
 }
 
-/// What is known of a stored copy.
+/// The properties of a stored copy that decisions depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredCopy<'a> {
-    /// When upstream last vouched for it.
+    /// The last time upstream confirmed it.
     pub checked: Checked,
     /// Upstream's `max-age`.
     pub max_age: Option<Duration>,
@@ -92,32 +109,32 @@ pub struct StoredCopy<'a> {
     pub validators: &'a Validators,
 }
 
-/// What to do about a request.
+/// The next step for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Serve the stored copy.
     Serve(Outcome),
-    /// Get upstream whether the stored copy is still right.
+    /// Ask upstream whether the stored copy is still right.
     Revalidate(Validators),
     /// Fetch it.
     Fetch,
-    /// It cannot be had.
+    /// Answer with an error.
     Refuse(Refusal),
 }
 
-/// Why a request is refused without asking upstream.
+/// The reason for an error without asking upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not stored, and offline by order.
+    /// Not stored, and larder runs with `--offline`.
     Offline,
-    /// Not stored, and upstream is out of reach.
+    /// Not stored, and upstream is down.
     Down,
-    /// Upstream said a moment ago that there is no such thing.
+    /// Upstream said a short while ago that the resource does not exist.
     Absent,
 }
 
-/// What to do about a request, given what is stored, whether upstream said a moment ago that there is no such thing,
-/// and whether it may be asked. `cap` bounds the freshness lifetime that upstream claims.
+/// Decides about a request. `is_absent` means that the negative cache has the resource. `cap` is the upper bound of the
+/// freshness lifetime that upstream claims.
 pub fn decide(
     policy: &Policy,
     stored: Option<StoredCopy<'_>>,
@@ -152,7 +169,7 @@ pub fn decide(
             Decision::Serve(Outcome::Hit)
         }
         (_, Reach::Offline) => Decision::Serve(Outcome::Stale(StaleReason::Offline)),
-        // What was made due is too old to be served lightly.
+        // An invalidated copy can break a resolve, so it is worth waiting for a slow upstream.
         (Demand::Fresh, Reach::Slow) if !stored.checked.is_invalidated() => {
             Decision::Serve(Outcome::Stale(StaleReason::Down))
         }
@@ -168,23 +185,22 @@ fn is_fresh(policy: &Policy, stored: StoredCopy<'_>, now: SystemTime, cap: Durat
         Freshness::For(lifetime) => lifetime,
         Freshness::AsUpstreamSays => stored.max_age.unwrap_or(cap).min(cap),
     };
-    // A copy checked in the future means that the clock was set back: how old it is can't be known.
+    // The age is unknown if the copy was checked in the future: then the clock was set back.
     stored.checked.age(now).is_some_and(|age| age < lifetime)
 }
 
-/// What upstream's failure means.
+/// The consequence of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// Serve the stored copy.
     ServeStale,
-    /// Believe it that there is no such thing, for a while.
+    /// Remember for a while that the resource does not exist.
     RememberAbsence,
-    /// Tell the asker.
+    /// Retry, or answer with an error.
     Fail,
 }
 
-/// What upstream's failure means, given whether a copy is stored. An answer that there is no such thing is an answer;
-/// all else is trouble, and trouble never takes away what is stored.
+/// Decides what a failure means. An exhaustive match: a new kind of failure must be sorted here.
 pub fn settle(is_stored: bool, failure: &Failure) -> Settlement {
     match failure.kind {
         FailureKind::Absent { .. } => Settlement::RememberAbsence,
@@ -224,7 +240,7 @@ mod tests {
         }
     }
 
-    /// `age` and `max_age` in seconds; `None` for nothing stored.
+    /// `age` and `max_age` are in seconds. An `age` of `None` means that nothing is stored.
     #[track_caller]
     fn check(
         age: Option<u64>,
@@ -283,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_decisions() {
+    fn decides_by_age_demand_and_reach() {
         use Decision::{Fetch, Refuse, Revalidate, Serve};
         use Demand::{Fresh, Refresh, Stored};
         use Outcome::{Hit, Stale};
@@ -295,7 +311,7 @@ mod tests {
         check(None, None, Fresh, Offline, &Refuse(Refusal::Offline));
         check(None, None, Fresh, Down, &Refuse(Refusal::Down));
 
-        // The window: upstream's max-age, capped; without one, the cap.
+        // The freshness lifetime is upstream's max-age up to the cap, or the cap.
         check(Some(59), None, Fresh, Online, &Serve(Hit));
         check(Some(60), None, Fresh, Online, &ask);
         check(Some(59), Some(600), Fresh, Online, &Serve(Hit));
@@ -321,7 +337,7 @@ mod tests {
             &Serve(Stale(StaleReason::Down)),
         );
         check(Some(1), None, Fresh, Down, &Serve(Hit));
-        // What is stored waits for nobody who is slow; what is not stored does, and who wants upstream's word.
+        // A slow upstream is asked for what is not stored, and by `Refresh`.
         check(None, None, Fresh, Slow, &Fetch);
         check(Some(1), None, Fresh, Slow, &Serve(Hit));
         let stale = Serve(Stale(StaleReason::Down));
@@ -337,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_fixes_is_never_asked_about_again() {
+    fn a_copy_whose_name_fixes_its_bytes_is_always_fresh() {
         for (demand, reach) in [
             (Demand::Fresh, Reach::Online),
             (Demand::Refresh, Reach::Down),
@@ -356,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_fetched_ahead_answers_the_request_it_was_meant_for_whatever_the_window() {
+    fn a_prefetched_copy_is_fresh_for_one_request_whatever_its_lifetime() {
         let now = NOW + Duration::from_secs(1_000_000);
         let (hit, ask) = (
             Decision::Serve(Outcome::Hit),
@@ -370,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn absence_is_believed_for_a_while_and_not_when_out_of_reach() {
+    fn a_remembered_absence_refuses_requests_unless_upstream_is_down() {
         let freshness = Freshness::AsUpstreamSays;
         let absent = Decision::Refuse(Refusal::Absent);
         check_policy(
@@ -413,23 +429,23 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_from_the_future_is_stale() {
+    fn a_copy_checked_in_the_future_is_stale() {
         let validators = validators();
-        let held = StoredCopy {
+        let copy = StoredCopy {
             checked: Checked::At(NOW + Duration::from_secs(10)),
             max_age: None,
             validators: &validators,
         };
         assert!(!is_fresh(
             &policy(Freshness::AsUpstreamSays),
-            held,
+            copy,
             NOW,
             CAP
         ));
     }
 
     #[test]
-    fn t15_trouble_upstream_is_never_absence() {
+    fn only_upstreams_not_found_counts_as_absence() {
         let url = || url::Url::parse("https://a.example/").unwrap();
         let trouble = [
             FailureKind::Unreachable {

@@ -1,8 +1,8 @@
 //! Entries, from the store or by a flight.
 //!
-//! This is where a client's patience ends. A client with a stale copy at hand waits about as long as one request may take,
-//! and then gets that copy; without one it waits for [`CLIENT_TIMEOUT`]. The flight goes on in both cases, so the next
-//! request may find its result.
+//! This is where a client's patience ends. A client with a stale copy at hand waits about as long as one request may
+//! take, and then gets that copy; without one it waits for [`CLIENT_TIMEOUT`]. The flight goes on in both cases, so the
+//! next request may find its result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -117,8 +117,8 @@ impl Entries {
         }
     }
 
-    /// Joins or starts a flight and waits for it until `deadline`, or without limit for [`Until::Stored`]. Returns `None` if a
-    /// client that has a stored copy has waited long enough.
+    /// Joins or starts a flight and waits for it until `deadline`, or without limit for [`Until::Stored`]. Returns
+    /// `None` if a client that has a stored copy has waited long enough.
     async fn join_until(
         &self,
         resource: &Resource,
@@ -135,7 +135,8 @@ impl Entries {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = match stored {
-            // One time limit for the response head and one for the body. An invalidated copy is served only as a last resort.
+            // One time limit for the response head and one for the body. An invalidated copy is served only as a last
+            // resort.
             Some(entry) if !entry.checked.is_invalidated() => left.min(self.upstream_timeout * 2),
             Some(_) | None => left,
         };

@@ -1,7 +1,7 @@
 //! Events that tell the prefetcher what clients ask for.
 //!
-//! The cache knows no prefetcher. It sends plain events on a bounded channel and drops them while the channel is full or
-//! nobody reads it: a lost event costs a prefetch, never an answer.
+//! The cache knows no prefetcher. It sends plain events on a bounded channel and drops them while the channel is full
+//! or nobody reads it: a lost event costs a prefetch, never an answer.
 
 use std::sync::OnceLock;
 
@@ -18,8 +18,8 @@ const CHANNEL_CAPACITY: usize = 4096;
 pub enum CacheEvent {
     /// Clients ask again after a pause.
     ClientsResumed,
-    /// A client's request made the cache ask upstream about an entry. Sent with the stored body before upstream is asked,
-    /// and with the new body if upstream had another one.
+    /// A client's request made the cache ask upstream about an entry. Sent with the stored body before upstream is
+    /// asked, and with the new body if upstream had another one.
     EntryRequested {
         /// The entry.
         resource: Resource,

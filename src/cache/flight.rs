@@ -28,8 +28,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum FlightKey {
     Entry(Key),
-    /// A hash, and the name of the resource that was requested by it. A client may ask for a file that does not exist by
-    /// the hash of one that does. It must neither spoil nor share the fetch of the other.
+    /// A hash, and the name of the resource that was requested by it. A client may ask for a file that does not exist
+    /// by the hash of one that does. It must neither spoil nor share the fetch of the other.
     Blob(Sha256, String),
 }
 
@@ -110,8 +110,8 @@ pub(super) struct Flights(Arc<Board>);
 impl Flights {
     /// Joins the flight of `flight_key`, or starts it with the fetch that `start` returns.
     ///
-    /// A flight that is over is not joined: after a failure the caller wants another attempt, and after a success it may
-    /// need something newer.
+    /// A flight that is over is not joined: after a failure the caller wants another attempt, and after a success it
+    /// may need something newer.
     pub(super) fn join<F>(
         &self,
         flight_key: FlightKey,
@@ -148,7 +148,8 @@ impl Flights {
         self.0.lock().len()
     }
 
-    /// Waits until every body that is verified by now has been stored. Does not wait for fetches that are still arriving.
+    /// Waits until every body that is verified by now has been stored. Does not wait for fetches that are still
+    /// arriving.
     pub(super) async fn wait_stored(&self) {
         let under_way: Vec<_> = self.0.lock().values().cloned().collect();
         for mut progress in under_way {
@@ -257,9 +258,9 @@ mod tests {
             let _ = wait.await;
         });
         first.changed().await.unwrap();
-        let (keep, kept) = oneshot::channel::<()>();
+        let (release, released) = oneshot::channel::<()>();
         let (role, _) = flights.join(flight_key(), |_| async move {
-            let _ = kept.await;
+            let _ = released.await;
         });
         assert_eq!(role, Role::Leader);
         end.send(()).unwrap();
@@ -271,7 +272,7 @@ mod tests {
             panic!("a third fetch was started")
         });
         assert_eq!((role, flights.len()), (Role::Joined, 1));
-        drop(keep);
+        drop(release);
     }
 
     #[tokio::test]

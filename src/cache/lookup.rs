@@ -7,8 +7,8 @@
 //!  store on disk ────────┴──> entry ──> invalidated since its check? ──> effective check time
 //! ```
 //!
-//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so that the next
-//! request replaces it: this is the only place where the cache heals the store.
+//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so that
+//! the next request replaces it: this is the only place where the cache heals the store.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -130,8 +130,8 @@ impl Lookup {
         Some((blob, body))
     }
 
-    /// The body of a stored blob, after its hash has been checked once in this process. Removes a damaged or unreadable blob
-    /// from the store.
+    /// The body of a stored blob, after its hash has been checked once in this process. Removes a damaged or unreadable
+    /// blob from the store.
     async fn verified_body(&self, sha256: Sha256, blob: &Blob) -> Option<Body> {
         let is_verified = self.verified.contains(sha256, blob.len);
         let body = if is_verified {

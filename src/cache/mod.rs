@@ -23,19 +23,20 @@
 //!                        └── events ──> the prefetcher, which asks back by Cache::prefetch_entry
 //! ```
 //!
-//! 1. A request names a [`Resource`]: a kind of thing with a policy and an address. The cache never asks which kind it is.
-//! 2. [`resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a checksum in its
-//!    request is looked up in its index entry first.
-//! 3. [`lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh copy is a
-//!    hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is unreachable, stale copies
-//!    are served (`stale-if-error`, RFC 5861).
-//! 4. A fetch is a [`flight`]: a detached task that every request for the same resource joins. [`fetch`] makes the attempts,
-//!    verifies the body, and buffers it for the disk ([`write_behind`]).
+//! 1. A request names a [`Resource`]: a kind of thing with a policy and an address. The cache never asks which kind it
+//!    is.
+//! 2. [`resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a checksum in
+//!    its request is looked up in its index entry first.
+//! 3. [`lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh copy
+//!    is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is unreachable,
+//!    stale copies are served (`stale-if-error`, RFC 5861).
+//! 4. A fetch is a [`flight`]: a detached task that every request for the same resource joins. [`fetch`] makes the
+//!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
-//! Small modules remember what the requests have shown: [`breaker`] (upstreams that are down), [`negative`] (resources that do
-//! not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was checked),
-//! [`generations`] (manifests that clients have seen) and [`prefetched`].
+//! Small modules remember what the requests have shown: [`breaker`] (upstreams that are down), [`negative`] (resources
+//! that do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was
+//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`].
 //!
 //! Every module uses only those below it: mod, prefetch, answer, resolve, blobs, `fetch/blob`, entries, `fetch/entry`,
 //! admission, probe, `fetch/request`, lookup, and then the small ones.
@@ -317,8 +318,8 @@ impl Cache {
         self.0.prefetches.blob(resource).await;
     }
 
-    /// Starts to fetch a resource without waiting for it. A failure is not reported: the request that needs the resource
-    /// gets an error of its own.
+    /// Starts to fetch a resource without waiting for it. A failure is not reported: the request that needs the
+    /// resource gets an error of its own.
     pub fn fetch_in_background(&self, resource: Resource) {
         let cache = self.clone();
         tokio::spawn(async move { cache.ensure(&resource, Demand::Fresh).await.is_ok() });
@@ -413,7 +414,8 @@ mod tests {
         Entry::new(body.into(), Validators::default(), None, fetched)
     }
 
-    /// Requests an entry whose flight takes 20 s and which is invalidated meanwhile. Returns the answer and how long it took.
+    /// Requests an entry whose flight takes 20 s and which is invalidated meanwhile. Returns the answer and how long it
+    /// took.
     async fn get_invalidated(cache: &Cache, resource: &Resource, key: Key) -> (Answer, Duration) {
         let started = tokio::time::Instant::now();
         let fetched = entry("body", now() - Duration::from_secs(60));

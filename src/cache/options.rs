@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// Longest time a client waits without a byte, as long as nothing stale can be served. Cargo gives a request up after 30 s
-/// (`HttpTimeout` in cargo's `util/network/http.rs`), so larder answers before that.
+/// Longest time a client waits without a byte, as long as nothing stale can be served. Cargo gives a request up after
+/// 30 s (`HttpTimeout` in cargo's `util/network/http.rs`), so larder answers before that.
 pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(24);
-/// Time limit of one attempt for upstream's response head, if nothing is stored that could be served instead. With a stored
-/// copy, [`CacheOptions::upstream_timeout`] applies.
+/// Time limit of one attempt for upstream's response head, if nothing is stored that could be served instead. With a
+/// stored copy, [`CacheOptions::upstream_timeout`] applies.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the cache behaves.
@@ -20,8 +20,8 @@ pub struct CacheOptions {
     pub upstream_timeout: Duration,
     /// Whether index entries offer only stored crates while upstream is unreachable.
     pub offline_view: bool,
-    /// Number of concurrent writes to the store. A daemon keeps it low, because creating files competes with clients for the
-    /// processor.
+    /// Number of concurrent writes to the store. A daemon keeps it low, because creating files competes with clients
+    /// for the processor.
     pub writers: usize,
     /// Whether clients wait for answers: then writes are delayed until they are idle.
     pub has_clients: bool,

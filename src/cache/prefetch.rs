@@ -1,5 +1,5 @@
-//! The cache's side of prefetch: fetches that no client waits for. The prefetcher decides what to prefetch, and how much
-//! at a time.
+//! The cache's side of prefetch: fetches that no client waits for. The prefetcher decides what to prefetch, and how
+//! much at a time.
 
 use std::{sync::Arc, time::Duration};
 

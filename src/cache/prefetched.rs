@@ -30,7 +30,8 @@ impl Prefetched {
         self.entries.lock().remove(key)
     }
 
-    /// The blobs. Hold the lock while joining a flight, so that a client that joins the same flight finds its blob here.
+    /// The blobs. Hold the lock while joining a flight, so that a client that joins the same flight finds its blob
+    /// here.
     pub(super) fn blobs(&self) -> MutexGuard<'_, BoundedMap<Sha256, ()>> {
         self.blobs.lock()
     }

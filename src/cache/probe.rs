@@ -1,8 +1,8 @@
 //! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
 //!
-//! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, logs their changes, and runs the probes:
-//! when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets a good
-//! answer. So clients recover by themselves, and none of them pays for finding out.
+//! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, logs their changes, and runs the
+//! probes: when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets
+//! a good answer. So clients recover by themselves, and none of them pays for finding out.
 
 use std::sync::Arc;
 
@@ -111,8 +111,8 @@ impl UpstreamHealth {
 
 /// Probes the upstream of `url` until it gives a good answer, or until the cache is dropped.
 ///
-/// The best probe is the resource that was last answered well, but that may be the one that is broken now. So every second
-/// probe asks for the resource that failed.
+/// The best probe is the resource that was last answered well, but that may be the one that is broken now. So every
+/// second probe asks for the resource that failed.
 async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
     let weak = Arc::downgrade(&health);
     drop(health);

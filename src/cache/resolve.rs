@@ -1,13 +1,13 @@
 //! Resolves a resource whose hash is not known yet: reads the listing that names it.
 //!
-//! A client may ask for a crate by name and version, or for a toolchain archive by its path. The store keeps both under their
-//! hash, which a listing holds: the index entry of the crate, or the manifest of a channel. The listings are tried in this
-//! order:
+//! A client may ask for a crate by name and version, or for a toolchain archive by its path. The store keeps both under
+//! their hash, which a listing holds: the index entry of the crate, or the manifest of a channel. The listings are
+//! tried in this order:
 //!
 //! 1. manifests that clients were served lately ([`super::generations`]): an install uses the generation it began with;
 //! 2. stored manifests whose names follow from the path, of any age, because such a name fixes the bytes;
-//! 3. the listing itself, revalidated if the resource can change. A stored listing that lacks the resource is fetched again
-//!    once;
+//! 3. the listing itself, revalidated if the resource can change. A stored listing that lacks the resource is fetched
+//!    again once;
 //! 4. if upstream has no listing, the last manifest of 2, which is fetched for that.
 
 use super::{

@@ -1,8 +1,8 @@
 //! Blobs whose hash this process has checked.
 //!
-//! A blob's name is its hash, but a disk can lose bytes after they were written. So the cache hashes each stored blob the
-//! first time this process serves it, and remembers the result here with the blob's size. A blob of another size than the
-//! remembered one is hashed again.
+//! A blob's name is its hash, but a disk can lose bytes after they were written. So the cache hashes each stored blob
+//! the first time this process serves it, and remembers the result here with the blob's size. A blob of another size
+//! than the remembered one is hashed again.
 
 use parking_lot::Mutex;
 

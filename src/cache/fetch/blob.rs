@@ -62,7 +62,8 @@ impl BlobFetcher {
         }
     }
 
-    /// Runs a flight: fetches and stores the blob, and publishes the state on `progress` for clients that read meanwhile.
+    /// Runs a flight: fetches and stores the blob, and publishes the state on `progress` for clients that read
+    /// meanwhile.
     pub(in super::super) async fn run(
         &self,
         resource: Resource,

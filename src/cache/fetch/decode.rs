@@ -7,7 +7,8 @@ use url::Url;
 
 use crate::upstream::{Coding, Failure, FailureKind};
 
-/// Compressed bytes decoded at a time. Gzip can expand data a thousandfold, and the size limit is checked between steps.
+/// Compressed bytes decoded at a time. Gzip can expand data a thousandfold, and the size limit is checked between
+/// steps.
 const STEP_BYTES: usize = 1024;
 
 /// The decoder of one response body.
@@ -24,7 +25,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes `chunk` and passes the result to `take`, possibly in several calls. Buffers little more than `limit` bytes.
+    /// Decodes `chunk` and passes the result to `take`, possibly in several calls. Buffers little more than `limit`
+    /// bytes.
     pub(super) fn decode<E: From<Failure>>(
         &mut self,
         chunk: &[u8],

@@ -309,8 +309,8 @@ impl EntryFetcher {
             return;
         };
         let now = now();
-        // All lines of a new entry are new, and most of them are old news. A copy that was checked before this window is stale
-        // anyway. The window covers what a request prefetches or joins.
+        // All lines of a new entry are new, and most of them are old news. A copy that was checked before this window
+        // is stale anyway. The window covers what a request prefetches or joins.
         let window = self
             .options
             .max_age

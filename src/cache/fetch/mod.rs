@@ -8,12 +8,12 @@
 //!     └───────────────> decode <──────────────┘  undoes gzip
 //! ```
 //!
-//! A fetch runs in the task of its flight ([`super::flight`]), detached from the clients that wait for it. Each attempt is
-//! one request with its own time limits. After a failure, [`super::decide::settle`] says what it means, and
+//! A fetch runs in the task of its flight ([`super::flight`]), detached from the clients that wait for it. Each attempt
+//! is one request with its own time limits. After a failure, [`super::decide::settle`] says what it means, and
 //! [`crate::upstream::retry_delay`] whether to try again.
 //!
-//! Nothing leaves a fetch unverified. A blob has to match its hash; an entry has to be recognised by its kind, and a manifest
-//! has to match its sidecar.
+//! Nothing leaves a fetch unverified. A blob has to match its hash; an entry has to be recognised by its kind, and a
+//! manifest has to match its sidecar.
 
 pub(super) mod blob;
 mod decode;

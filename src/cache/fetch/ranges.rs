@@ -9,10 +9,10 @@
 //!                      reaches them
 //! ```
 //!
-//! The main stream ([`super::transfer`]) starts first, and its response head says whether ranges are possible: the size must be
-//! known, and upstream must give a strong validator, so that all ranges belong to the same body. Ranges are an optimisation
-//! only. A range that fails, or that is slower than [`RANGE_TIMEOUT`], is cancelled, and the main stream downloads the rest.
-//! An origin whose ranges produced a wrong hash gets no more range requests.
+//! The main stream ([`super::transfer`]) starts first, and its response head says whether ranges are possible: the size
+//! must be known, and upstream must give a strong validator, so that all ranges belong to the same body. Ranges are an
+//! optimisation only. A range that fails, or that is slower than [`RANGE_TIMEOUT`], is cancelled, and the main stream
+//! downloads the rest. An origin whose ranges produced a wrong hash gets no more range requests.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -44,8 +44,8 @@ const RANGES_PER_BODY: usize = 3;
 const MAX_RANGES: usize = 12;
 /// Attempts for one range.
 const RANGE_ATTEMPTS: usize = 2;
-/// Total time that the main stream waits for one range. All of them start together, so a range should be complete by the time
-/// it is reached.
+/// Total time that the main stream waits for one range. All of them start together, so a range should be complete by
+/// the time it is reached.
 const RANGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts range downloads, within a limit for all bodies.
@@ -71,8 +71,8 @@ impl RangeDownloader {
         self.distrusted.lock().insert(origin);
     }
 
-    /// Starts downloads of ranges of the body that `incoming` has begun to deliver. Starts none if the body is small, if
-    /// upstream supports no ranges, or if no permits are left.
+    /// Starts downloads of ranges of the body that `incoming` has begun to deliver. Starts none if the body is small,
+    /// if upstream supports no ranges, or if no permits are left.
     pub(super) fn start(
         &self,
         incoming: &UpstreamBody,
@@ -147,8 +147,8 @@ impl Drop for PendingRange {
 }
 
 impl RangeDownloads {
-    /// The start of the next range, where a main stream at `position` has to end; `u64::MAX` without one. Cancels a range that
-    /// has delivered nothing by the time the main stream reaches it.
+    /// The start of the next range, where a main stream at `position` has to end; `u64::MAX` without one. Cancels a
+    /// range that has delivered nothing by the time the main stream reaches it.
     pub(super) async fn next_range_start(&mut self, position: u64) -> u64 {
         while let Some(next) = self.pending.front() {
             let has_any = *next.arrived.borrow() > next.range.start;
@@ -160,8 +160,8 @@ impl RangeDownloads {
         u64::MAX
     }
 
-    /// Waits for bytes of the range that contains `position`, and returns the end of those that have arrived. `None` if the byte
-    /// at `position` has to come from the main stream.
+    /// Waits for bytes of the range that contains `position`, and returns the end of those that have arrived. `None` if
+    /// the byte at `position` has to come from the main stream.
     pub(super) async fn arrived(&mut self, position: u64) -> Option<u64> {
         loop {
             let next = self.pending.front_mut()?;
@@ -251,7 +251,8 @@ impl Download {
     }
 }
 
-/// Splits a body of `total` bytes into `ranges` ranges and a beginning of the same size, which the main stream downloads.
+/// Splits a body of `total` bytes into `ranges` ranges and a beginning of the same size, which the main stream
+/// downloads.
 fn split(total: u64, ranges: usize) -> impl Iterator<Item = Range<u64>> {
     let count = ranges as u64 + 1;
     let size = total.div_ceil(count);

@@ -14,8 +14,8 @@ use crate::{
 /// Sleeps until the next attempt after `attempts` failed ones.
 ///
 /// # Errors
-/// The last failure, if it is final, or if the next attempt would begin after clients have given up. They have been waiting
-/// since `waiting_since`.
+/// The last failure, if it is final, or if the next attempt would begin after clients have given up. They have been
+/// waiting since `waiting_since`.
 pub(super) async fn wait_for_retry(
     resource: &Resource,
     failure: Failure,

@@ -5,12 +5,12 @@
 //!                             └────────────────────────> clients
 //! ```
 //!
-//! An attempt that breaks off keeps what it has written, and the next one asks for the rest with a range request. Bytes of
-//! different attempts or ranges may belong to different bodies, if upstream replaced the file meanwhile. The hash at the end
-//! catches that.
+//! An attempt that breaks off keeps what it has written, and the next one asks for the rest with a range request. Bytes
+//! of different attempts or ranges may belong to different bodies, if upstream replaced the file meanwhile. The hash at
+//! the end catches that.
 //!
-//! Clients may read while the body arrives, but never its last chunk: if the hash turns out wrong, no client has a complete
-//! body, and the connection is closed before its end.
+//! Clients may read while the body arrives, but never its last chunk: if the hash turns out wrong, no client has a
+//! complete body, and the connection is closed before its end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,13 +30,13 @@ use crate::{
     upstream::{Failure, FailureKind, Get, Origin, Reply, Upstream, UpstreamBody},
 };
 
-/// Size from which clients may read a body that is still arriving. Before that, and before [`STREAM_AFTER`], a bad body can
-/// still be answered with an error status.
+/// Size from which clients may read a body that is still arriving. Before that, and before [`STREAM_AFTER`], a bad body
+/// can still be answered with an error status.
 const STREAM_FROM_BYTES: u64 = 64 << 10;
 /// Age from which clients may read a body that is still arriving.
 const STREAM_AFTER: Duration = Duration::from_millis(50);
-/// Bytes after which clients are notified again. Each notification wakes every client of the transfer, which for small chunks
-/// costs more than copying the bytes.
+/// Bytes after which clients are notified again. Each notification wakes every client of the transfer, which for small
+/// chunks costs more than copying the bytes.
 const NOTIFY_BYTES: u64 = 256 << 10;
 /// Time after which clients are notified of fewer bytes.
 const NOTIFY_AFTER: Duration = Duration::from_millis(10);
