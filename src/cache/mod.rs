@@ -111,10 +111,10 @@ const CLIENTS_RESUMED_AFTER: Duration = Duration::from_secs(1);
 
 /// The cache. Cheap to clone; all clones are one cache.
 #[derive(Clone, Debug)]
-pub struct Cache(Arc<Inner>);
+pub struct Cache(Arc<CacheParts>);
 
 #[derive(Debug)]
-struct Inner {
+struct CacheParts {
     entries: Entries,
     blobs: Blobs,
     flights: Flights,
@@ -196,7 +196,7 @@ impl Cache {
             events: events.clone(),
             offline_view: options.offline_view,
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(CacheParts {
             entries,
             blobs,
             flights,
@@ -229,7 +229,7 @@ impl Cache {
     }
 
     async fn answer(&self, resource: &Resource) -> Result<Answer, Error> {
-        let Inner {
+        let CacheParts {
             entries,
             generations,
             responder,
@@ -260,7 +260,7 @@ impl Cache {
     /// # Errors
     /// The resource cannot be had or cannot be stored.
     pub async fn ensure(&self, resource: &Resource, demand: Demand) -> Result<Ensured, Error> {
-        let Inner {
+        let CacheParts {
             entries,
             blobs,
             generations,

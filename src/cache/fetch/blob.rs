@@ -43,7 +43,7 @@ pub(in super::super) struct BlobFetcher {
 }
 
 /// A blob that a fetch has obtained.
-enum Obtained {
+enum FetchedBlob {
     /// It was stored already.
     Stored(Blob),
     /// It is in the spool, verified. The size is in bytes.
@@ -72,8 +72,8 @@ impl BlobFetcher {
         progress: watch::Sender<Progress>,
     ) {
         let result = match self.fetch(&resource, sha256, demand, &progress).await {
-            Ok(Obtained::Stored(blob)) => Ok(result(Outcome::Hit, blob)),
-            Ok(Obtained::Spooled(spool, len)) => {
+            Ok(FetchedBlob::Stored(blob)) => Ok(result(Outcome::Hit, blob)),
+            Ok(FetchedBlob::Spooled(spool, len)) => {
                 let bytes = spool.clone();
                 let mut result = result(Outcome::Miss, Blob { len, bytes });
                 progress.send_replace(Progress::Verified(result.clone()));
@@ -95,10 +95,10 @@ impl BlobFetcher {
         sha256: Sha256,
         demand: Demand,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Obtained, Error> {
+    ) -> Result<FetchedBlob, Error> {
         // Look again: another flight may have ended just before this one began.
         if let Some((blob, _)) = self.lookup.verified_blob(resource, sha256).await {
-            return Ok(Obtained::Stored(blob));
+            return Ok(FetchedBlob::Stored(blob));
         }
         let flight_key = FlightKey::blob(resource, sha256);
         if let Decision::Refuse(refusal) =
@@ -120,7 +120,7 @@ impl BlobFetcher {
         mut url: Url,
         mut transfer: Transfer,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Obtained, Error> {
+    ) -> Result<FetchedBlob, Error> {
         let store_error = |error| Error::store("store", resource, &error);
         let health = &self.admission.health;
         let mut is_relocated = false;
@@ -140,7 +140,7 @@ impl BlobFetcher {
             let failure = match attempt.await {
                 Ok(()) => {
                     health.record_answer(resource, &url);
-                    return Ok(Obtained::Spooled(transfer.spool, transfer.written));
+                    return Ok(FetchedBlob::Spooled(transfer.spool, transfer.written));
                 }
                 Err(TransferError::Store(error)) => return Err(store_error(error)),
                 Err(TransferError::Failure(failure)) => failure,

@@ -124,7 +124,7 @@ impl EntryRequest<'_> {
 }
 
 /// A sidecar: the file beside a manifest that holds its hash.
-pub(in super::super) struct Sidecar {
+pub(in super::super) struct SidecarReply {
     text: String,
     sha256: Sha256,
     max_age: Option<Duration>,
@@ -135,7 +135,7 @@ pub(in super::super) async fn get_sidecar(
     upstream: &Upstream,
     url: &Url,
     read_timeout: Duration,
-) -> Result<Sidecar, Failure> {
+) -> Result<SidecarReply, Failure> {
     let mut sidecar_url = url.clone();
     sidecar_url.set_path(&format!("{}.sha256", url.path()));
     let get = plain_get(sidecar_url, read_timeout);
@@ -158,7 +158,7 @@ pub(in super::super) async fn get_sidecar(
         .get(..64)
         .and_then(Sha256::parse)
         .ok_or_else(unrecognised)?;
-    Ok(Sidecar {
+    Ok(SidecarReply {
         text,
         sha256,
         max_age: incoming.max_age,
