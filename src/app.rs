@@ -102,6 +102,7 @@ impl App {
             upstreams: self.upstreams.clone(),
             hosts: Hosts::new(addresses, &settings.allow_hosts),
             h2c: settings.h2c,
+            keep_warm: None,
         }
     }
 }

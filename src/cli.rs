@@ -187,6 +187,9 @@ pub struct Serve {
         hide_env = true
     )]
     pub allow_host: Vec<String>,
+    /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]
+    #[arg(long, env = "LARDER_KEEP_WARM", hide_env = true, value_name = "BOOL")]
+    pub keep_warm: Option<bool>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE", env = "LARDER_H2C", hide_env = true)]
     pub h2c: Option<H2cListeners>,

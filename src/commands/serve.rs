@@ -11,14 +11,18 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, oneshot, watch},
+};
 use tracing::{info, warn};
 
 use super::{CommandError, render::print};
 use crate::{
     app::{App, AppMode, StopSignals},
     config::Settings,
-    prefetch, server,
+    prefetch::{self, KeepWarmStatus, PinKeeper},
+    server,
     store::Announcement,
 };
 
@@ -50,10 +54,9 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
-    if let Some(events) = app.cache.events() {
-        prefetch::spawn(app.cache.clone(), events, Arc::default());
-    }
-    let server = Arc::new(app.server(settings, &addresses));
+    let mut server = app.server(settings, &addresses);
+    server.keep_warm = start_prefetching(&app, settings);
+    let server = Arc::new(server);
     let (stop, stopping) = oneshot::channel();
     let work = async {
         server::run(listeners, server, async { drop(stopping.await) }).await;
@@ -99,4 +102,26 @@ async fn announce(app: &App, bases: &[String]) {
     if let Err(error) = app.store.announce(&announcement).await {
         warn!(%error, "cannot write the address for other commands");
     }
+}
+
+/// Starts the prefetcher and, unless it is switched off, keep-warm. Returns the status of keep-warm.
+fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<KeepWarmStatus>> {
+    let clients_resumed = Arc::<Notify>::default();
+    if let Some(events) = app.cache.events() {
+        prefetch::spawn(app.cache.clone(), events, clients_resumed.clone());
+    }
+    if !settings.keep_warm || settings.is_offline {
+        return None;
+    }
+    let keeper = PinKeeper::new(
+        app.cache.clone(),
+        app.store.clone(),
+        app.upstreams.clone(),
+        settings.rustup_settings.clone(),
+    );
+    // A file may have changed while no daemon ran.
+    clients_resumed.notify_one();
+    let status = keeper.status();
+    tokio::spawn(keeper.run(clients_resumed));
+    Some(status)
 }

@@ -30,6 +30,7 @@ pub(super) struct SettingsFile {
     pub(super) offline: Option<bool>,
     pub(super) full_index: Option<bool>,
     pub(super) allow_host: Option<Vec<String>>,
+    pub(super) keep_warm: Option<bool>,
     pub(super) h2c: Option<H2cListeners>,
     pub(super) jobs: Option<u16>,
     /// Registries besides crates.io, by name.

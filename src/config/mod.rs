@@ -79,6 +79,8 @@ pub struct Settings {
     pub full_index: bool,
     /// Host names that clients may use.
     pub allow_hosts: Vec<String>,
+    /// Whether changed files of warmed projects are fetched without another `warm`.
+    pub keep_warm: bool,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -159,6 +161,7 @@ fn merge(
         is_offline: serve.offline.or(file.offline).unwrap_or(false),
         full_index: serve.full_index.or(file.full_index).unwrap_or(false),
         allow_hosts: flags_or_file(&serve.allow_host, file.allow_host),
+        keep_warm: serve.keep_warm.or(file.keep_warm).unwrap_or(true),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.or(file.jobs).unwrap_or(DEFAULT_JOBS).max(1),
         rustup_settings: environment.rustup_settings(),

@@ -15,12 +15,15 @@
 
 mod index;
 mod install;
+mod pins;
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
 use crate::cache::{Cache, CacheEvent};
+pub use pins::{KeepWarmStatus, PinKeeper};
+
 use index::IndexPrefetch;
 use install::InstallPrefetch;
 

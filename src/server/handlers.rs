@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use tokio::sync::watch;
 
 use super::{
     access_log::AccessLog,
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, Demand},
+    prefetch::KeepWarmStatus,
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, config_for_client},
@@ -38,9 +40,16 @@ pub struct Server {
     pub hosts: Hosts,
     /// Listeners that accept `Upgrade: h2c`.
     pub h2c: H2c,
+    /// Status of keep-warm; `None` if it is switched off.
+    pub keep_warm: Option<watch::Receiver<KeepWarmStatus>>,
 }
 
 impl Server {
+    /// What keep-warm has done so far; `None` if it is switched off.
+    pub(super) fn keep_warm(&self) -> Option<KeepWarmStatus> {
+        self.keep_warm.as_ref().map(|status| *status.borrow())
+    }
+
     /// Answers a request.
     pub(super) async fn respond(&self, head: RequestHead) -> Response<ClientBody> {
         let request = &head.0;
@@ -106,11 +115,11 @@ impl Server {
                 "ok".to_owned(),
                 AccessLog::new(path.to_owned()),
             ),
-            Route::Status => json(status::json(&self.cache)),
+            Route::Status => json(status::json(&self.cache, self.keep_warm())),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache),
+                status::prometheus(&self.cache, self.keep_warm()),
                 &head,
                 AccessLog::new(path.to_owned()),
             ),

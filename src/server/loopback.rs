@@ -28,6 +28,7 @@ impl LoopbackServer {
             upstreams,
             hosts: Hosts::new(&[address], &[]),
             h2c: H2c::On,
+            keep_warm: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

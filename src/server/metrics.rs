@@ -14,7 +14,7 @@ use std::{
     fmt::{self, Display, Write as _},
 };
 
-use crate::cache::Counter;
+use crate::{cache::Counter, prefetch::KeepWarmStatus};
 
 /// Content type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -51,6 +51,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) pending_writes: usize,
     /// Unreachable upstream hosts.
     pub(super) unreachable: &'a [String],
+    /// What keep-warm has done; `None` if it is switched off.
+    pub(super) keep_warm: Option<KeepWarmStatus>,
 }
 
 impl Snapshot<'_> {
@@ -162,7 +164,11 @@ impl Snapshot<'_> {
             "Each unreachable upstream host.",
             "upstream",
             unreachable,
-        )
+        )?;
+        match &self.keep_warm {
+            Some(status) => write_keep_warm(out, status),
+            None => Ok(()),
+        }
     }
 }
 
@@ -171,6 +177,42 @@ impl Display for Snapshot<'_> {
         self.write_counters(out)?;
         self.write_gauges(out)
     }
+}
+
+fn write_keep_warm(out: &mut fmt::Formatter<'_>, status: &KeepWarmStatus) -> fmt::Result {
+    let counters = [
+        (
+            "passes",
+            "Looks at the files of warmed projects.",
+            status.passes,
+        ),
+        (
+            "changed",
+            "Changed files that were planned again.",
+            status.changed,
+        ),
+        (
+            "fetched",
+            "Crates and archives fetched for changed files.",
+            status.fetched,
+        ),
+        (
+            "failed",
+            "Resources that could not be fetched for changed files.",
+            status.failed,
+        ),
+    ];
+    for (name, help, value) in counters {
+        let name = format!("keep_warm_{name}_total");
+        preamble(out, &name, "counter", help)?;
+        writeln!(out, "larder_{name} {value}")?;
+    }
+    gauge(
+        out,
+        "keep_warm_not_ready",
+        "Warmed projects and toolchains that are not ready because of a failure.",
+        status.not_ready,
+    )
 }
 
 /// A gauge without labels.
@@ -225,6 +267,7 @@ mod tests {
             in_flight: 3,
             pending_writes: 4,
             unreachable: &unreachable,
+            keep_warm: None,
         }
         .to_string();
         for line in expected {

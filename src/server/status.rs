@@ -6,10 +6,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::metrics;
-use crate::cache::Cache;
+use crate::{cache::Cache, prefetch::KeepWarmStatus};
 
-/// `/-/status.json`: counters by name, outages, fetches in flight and pending writes.
-pub(super) fn json(cache: &Cache) -> Bytes {
+/// `/-/status.json`: counters by name, outages, fetches in flight, pending writes and keep-warm.
+pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
     let outages: Vec<_> = cache
         .outages()
         .into_iter()
@@ -31,12 +31,26 @@ pub(super) fn json(cache: &Cache) -> Bytes {
         "requests": cache.counters(),
         "fetching": cache.in_flight(),
         "storing": cache.pending_writes(),
+        "keep_warm": keep_warm.map(keep_warm_json),
     });
     Bytes::from(format!("{status}\n"))
 }
 
+fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
+    let last_pass = status.last_pass.map(humantime::format_rfc3339_seconds);
+    json!({
+        "last_pass": last_pass.map(|time| time.to_string()),
+        "passes": status.passes,
+        "pins": status.pins,
+        "changed": status.changed,
+        "fetched": status.fetched,
+        "failed": status.failed,
+        "not_ready": status.not_ready,
+    })
+}
+
 /// `/-/metrics`: the same in Prometheus's text format.
-pub(super) fn prometheus(cache: &Cache) -> Bytes {
+pub(super) fn prometheus(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
     let outages = cache.outages();
     // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
@@ -51,6 +65,7 @@ pub(super) fn prometheus(cache: &Cache) -> Bytes {
         in_flight: cache.in_flight(),
         pending_writes: cache.pending_writes(),
         unreachable: &down,
+        keep_warm,
     };
     Bytes::from(snapshot.to_string())
 }

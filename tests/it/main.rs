@@ -27,6 +27,7 @@ mod help;
 mod index;
 mod index_prefetch;
 mod install_prefetch;
+mod keep_warm;
 mod large;
 mod metrics;
 mod outage;
