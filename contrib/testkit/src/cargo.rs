@@ -29,7 +29,7 @@ impl CargoHome {
         Self::empty_in(&std::env::temp_dir())
     }
 
-    /// [`CargoHome::new`] below `folder`.
+    /// [`CargoHome::empty`] below `folder`.
     #[track_caller]
     pub fn empty_in(folder: &Path) -> Self {
         let _ = toolchain();
