@@ -104,7 +104,7 @@ struct Requests {
 /// The parsed download orders of the manifest.
 #[derive(Debug, Default)]
 struct Profiles {
-    /// Profiles of one host, as [`crate::resource::Profiles::profile_downloads`] gives them.
+    /// Profiles of one host, as [`crate::resource::InstallProfiles::profile_downloads`] gives them.
     hosts: Vec<Vec<Vec<Resource>>>,
     /// Index into `hosts` by archive; `None` for an archive that belongs to no profile.
     host_of: HashMap<Sha256, Option<usize>>,
@@ -140,7 +140,7 @@ impl InstallSession {
                 // A manifest has up to a megabyte of text, too much for a thread that serves requests.
                 let session = self.clone();
                 let parse = move || {
-                    let profiles = session.manifest.profiles();
+                    let profiles = session.manifest.install_profiles();
                     profiles
                         .map(|profiles| profiles.profile_downloads(&session.body, sha256))
                         .unwrap_or_default()

@@ -10,7 +10,7 @@
 //!                                                        │
 //!    where stored?      which rules?       where upstream?       valid?           more, for some kinds
 //!    Kind::location     Kind::policy       Kind::source          Kind::validate   Kind::listed, ::located,
-//!    ─> Location        ─> Policy          ─> Source             ─> InvalidBody   ::dependencies, ::views, ::profiles
+//!    ─> Location        ─> Policy          ─> Source             ─> InvalidBody   ::dependencies, ::views ...
 //! ```
 //!
 //! | kind | stored as | fresh for | address | optional traits |
@@ -18,7 +18,7 @@
 //! | [`RegistryConfig`] | entry | a day | index + `config.json` | |
 //! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
-//! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`Profiles`] |
+//! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`] |
 //! | sidecar | entry | as its file | dist server or update root | |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | |
@@ -99,7 +99,7 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
     }
 
     /// For kinds whose body lists the downloads of whole installs.
-    fn profiles(&self) -> Option<&dyn Profiles> {
+    fn install_profiles(&self) -> Option<&dyn InstallProfiles> {
         None
     }
 }
@@ -164,7 +164,7 @@ pub trait Views: Send + Sync {
 }
 
 /// A resource whose body lists the downloads of whole installs.
-pub trait Profiles: Send + Sync {
+pub trait InstallProfiles: Send + Sync {
     /// The downloads of each install profile that contains the blob `requested`, in the order in which the client
     /// requests them. Smaller profiles come first, and each profile contains the one before it.
     fn profile_downloads(&self, body: &Bytes, requested: Sha256) -> Vec<Vec<Resource>>;

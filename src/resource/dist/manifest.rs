@@ -20,8 +20,8 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::{
-        Half, InvalidBody, Kind, Listed, Location, Policy, Profiles, Resource, Source, Unlisted,
-        Views,
+        Half, InstallProfiles, InvalidBody, Kind, Listed, Location, Policy, Resource, Source,
+        Unlisted, Views,
     },
     toolchain,
 };
@@ -105,7 +105,7 @@ impl Kind for ChannelManifest {
         Some(self)
     }
 
-    fn profiles(&self) -> Option<&dyn Profiles> {
+    fn install_profiles(&self) -> Option<&dyn InstallProfiles> {
         Some(self)
     }
 }
@@ -119,7 +119,7 @@ impl Views for ChannelManifest {
     }
 }
 
-impl Profiles for ChannelManifest {
+impl InstallProfiles for ChannelManifest {
     fn profile_downloads(&self, body: &Bytes, requested: Sha256) -> Vec<Vec<Resource>> {
         let Ok(text) = std::str::from_utf8(body) else {
             return Vec::new();

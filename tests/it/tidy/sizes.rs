@@ -17,11 +17,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 /// Functions above [`FUNCTION_LINES`], as `file function`, each with the reason.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 /// Types and constants that two files define, each with the reason.
-const SHARED_NAMES: &[(&str, &str)] = &[
-    ("Inner", "not renamed yet"),
-    ("Profiles", "not renamed yet"),
-    ("Shared", "not renamed yet"),
-];
+const SHARED_NAMES: &[(&str, &str)] = &[];
 
 /// The production files below `src` with their production text.
 fn production_files() -> Vec<(String, String)> {
