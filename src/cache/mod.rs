@@ -25,7 +25,7 @@
 //!
 //! 1. A request names a [`Resource`]: a kind of thing with a policy and an address. The cache never asks which kind it
 //!    is.
-//! 2. [`resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a checksum in
+//! 2. [`mod@resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a checksum in
 //!    its request is looked up in its index entry first.
 //! 3. [`lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh copy
 //!    is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is unreachable,

@@ -263,6 +263,29 @@ fn invalid_listen_variable_is_a_usage_error_for_every_command_that_needs_the_dae
 }
 
 #[test]
+fn former_names_of_the_upstream_timeout_are_still_read() {
+    let upstream = FakeUpstream::start();
+    let checks = [
+        (site(&upstream), &["status", "--patience", "3s"][..], 0),
+        (site(&upstream), &["status", "--patience", "soon"], 2),
+        (
+            site(&upstream).variable("LARDER_PATIENCE", "3s"),
+            &["status"],
+            0,
+        ),
+        (
+            site(&upstream).variable("LARDER_PATIENCE", "soon"),
+            &["status"],
+            2,
+        ),
+    ];
+    for (site, arguments, code) in checks {
+        let output = site.command(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
+}
+
+#[test]
 fn usage_errors_exit_with_2_and_leave_stdout_empty() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
