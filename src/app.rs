@@ -5,9 +5,10 @@
 //!            ──> Upstream ──┴──> Cache ──> Server
 //! ```
 //!
-//! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's clients get
-//! their answer before it is written and profit from prefetching; `warm` waits until everything is written; the
-//! other commands only read and never contact upstream. [`StopSignals`] turns SIGINT and SIGTERM into futures.
+//! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's
+//! clients get their answer before it is written and profit from prefetching; `warm` waits until everything is
+//! written; the other commands only read and never contact upstream. [`StopSignals`] turns SIGINT and SIGTERM into
+//! futures.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The command line: clap types and help texts.
 //!
 //! Clap fills [`Cli`] from arguments and from the `LARDER_*` variables beside each flag. Nothing here has an effect:
-//! [`crate::config`] merges the values with the settings file, and [`crate::commands`] acts on them. The values that flags
-//! share with the settings file ([`ToolchainFormat`], [`H2cListeners`]) are defined here and converted there.
+//! [`crate::config`] merges the values with the settings file, and [`crate::commands`] acts on them. The values that
+//! flags share with the settings file ([`ToolchainFormat`], [`H2cListeners`]) are defined here and converted there.
 //!
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
@@ -13,9 +13,9 @@ use serde::Deserialize;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
-/// `larder serve` is a caching registry for cargo and a caching dist server for rustup: it downloads each file once and
-/// stores it. `larder warm` fills the store from your projects' lock files. `larder check` lists what is missing. `larder
-/// serve --offline` works without a network.
+/// `larder serve` is a caching registry for cargo and a caching dist server for rustup: it downloads each file once
+/// and stores it. `larder warm` fills the store from your projects' lock files. `larder check` lists what is missing.
+/// `larder serve --offline` works without a network.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, max_term_width = 100, after_help = AFTER)]
 pub struct Cli {
@@ -82,8 +82,8 @@ pub struct GlobalFlags {
         hide_env = true
     )]
     pub update_root: Option<String>,
-    /// Archive format that toolchain manifests offer. `gz` installs three to four times as fast as `upstream` and downloads
-    /// 65 % more bytes; without larder, the next update of such a toolchain downloads every component again
+    /// Archive format that toolchain manifests offer. `gz` installs three to four times as fast as `upstream` and
+    /// downloads 65 % more bytes; without larder, the next update of such a toolchain downloads every component again
     /// [default: upstream]
     #[arg(
         long,
@@ -173,12 +173,12 @@ pub struct Serve {
     /// Never contact upstream: serve what is stored, stale or not [default: false]
     #[arg(long, env = "LARDER_OFFLINE", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub offline: Option<bool>,
-    /// Serve index entries unchanged while upstream is unreachable. Without it, versions whose crate is not stored are marked
-    /// as yanked, so that new resolutions choose stored versions [default: false]
+    /// Serve index entries unchanged while upstream is unreachable. Without it, versions whose crate is not stored
+    /// are marked as yanked, so that new resolutions choose stored versions [default: false]
     #[arg(long, env = "LARDER_FULL_INDEX", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub full_index: Option<bool>,
-    /// Host name by which clients may address this daemon; repeatable [default: loopback names, the addresses listened on and
-    /// names that end in `.internal`, which are always accepted]
+    /// Host name by which clients may address this daemon; repeatable [default: loopback names, the addresses
+    /// listened on and names that end in `.internal`, which are always accepted]
     #[arg(
         long,
         value_name = "HOST",
@@ -237,8 +237,8 @@ pub struct Warm {
     /// Revalidate every index entry, however fresh
     #[arg(long)]
     pub refresh: bool,
-    /// Download only crates that a build for this target needs, and its standard library for the toolchains named; repeatable
-    /// [default: crates for all targets]
+    /// Download only crates that a build for this target needs, and its standard library for the toolchains named;
+    /// repeatable [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE")]
     pub target: Vec<String>,
     /// Toolchains.
@@ -249,8 +249,8 @@ pub struct Warm {
 /// Flags about toolchains, of `warm` and `check`.
 #[derive(Debug, Args)]
 pub struct Toolchains {
-    /// Toolchain, as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. Without PATH,
-    /// projects are then left out
+    /// Toolchain, as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. Without
+    /// PATH, projects are then left out
     #[arg(long, value_name = "CHANNEL")]
     pub toolchain: Vec<String>,
     /// Profile of the toolchains named [default: rustup's setting, else default]

@@ -1,13 +1,13 @@
 //! [`Error`]: why a client cannot have a resource. Its text is one line in three parts:
 //!
 //! ```text
-//!  cannot fetch the crate `left` 1.0.0: index.example did not answer within 10s; check the network and the proxy settings
-//!  └─ action and resource ───────────┘  └─ cause ──────────────────────────────┘ └─ hint, if the user can do something ─┘
+//!  cannot fetch the crate `left` 1.0.0: index.example did not answer within 10s; check the network and the proxy
+//!  └─ action and resource ───────────┘  └─ cause ──────────────────────────────┘ └─ hint, if the user can act ──┘
 //! ```
 //!
-//! One fetch can have many clients, and all of them get its error. So `Error` is `Clone`, and causes that are not (of the
-//! system, of TLS) are stored as text. [`chain`] renders those: it is the one place that turns an error and its sources
-//! into a line.
+//! One fetch can have many clients, and all of them get its error. So `Error` is `Clone`, and causes that are not (of
+//! the system, of TLS) are stored as text. [`chain`] renders those: it is the one place that turns an error and its
+//! sources into a line.
 //!
 //! The HTTP status of each error depends on the client, cargo or rustup: `server/respond.rs` chooses it.
 
@@ -88,7 +88,7 @@ pub enum Error {
         resource: String,
         /// Text of the store's error.
         cause: String,
-        /// Whether the disk is full.
+        /// True if the disk is full.
         full: bool,
     },
     /// The fetch ended without a result, which is a bug.
@@ -123,7 +123,7 @@ impl Error {
         }
     }
 
-    /// What the user can do about it.
+    /// One thing that the user can do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),

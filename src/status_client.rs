@@ -1,8 +1,9 @@
 //! Finds the running daemon and asks it for its status.
 //!
 //! A daemon announces its addresses in the store ([`crate::commands::serve`]). `status` and `client print` ask each
-//! announced address, those of the settings first, and then the configured addresses themselves: a daemon on another store
-//! may listen there. The first that answers `/-/status.json` within [`STATUS_TIMEOUT`] is it. Never contacts upstream.
+//! announced address, those of the settings first, and then the configured addresses themselves: a daemon on another
+//! store may listen there. The first that answers `/-/status.json` within [`STATUS_TIMEOUT`] is it. Never contacts
+//! upstream.
 
 use std::time::Duration;
 

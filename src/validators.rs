@@ -1,5 +1,5 @@
-//! [`Validators`]: the `ETag` and `Last-Modified` of an upstream's response. The store keeps them with the body, and the next
-//! request sends them back, so that upstream can answer 304 instead of the body (RFC 9110, section 13).
+//! [`Validators`]: the `ETag` and `Last-Modified` of an upstream's response. The store keeps them with the body, and
+//! the next request sends them back, so that upstream can answer 304 instead of the body (RFC 9110, section 13).
 //!
 //! They are upstream's. Clients get validators of larder's own, computed from the bytes that are served.
 
@@ -17,7 +17,7 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// Whether a request with these would be unconditional.
+    /// Returns whether a request with these would be unconditional.
     pub fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }

@@ -55,7 +55,7 @@ impl Admission {
 
     fn reach(&self, resource: &Resource) -> Reach {
         let breakers = &self.health.breakers;
-        if breakers.is_all_well() {
+        if breakers.all_closed() {
             return Reach::Online;
         }
         match resource.source() {
@@ -87,7 +87,7 @@ impl Admission {
     /// The error for a request to `url` while its breaker is open; `None` if it is not open.
     pub(super) fn outage_error(&self, resource: &Resource, url: &Url) -> Option<Error> {
         let outage = self.health.breakers.outage(url)?;
-        if !outage.is_certain {
+        if !outage.is_open {
             return None;
         }
         Some(Error::Down {

@@ -60,7 +60,7 @@ pub(super) struct Responder {
     pub(super) prefetched: Arc<Prefetched>,
     pub(super) counters: Arc<Counters>,
     pub(super) events: Arc<Events>,
-    /// Whether index entries offer only stored crates while upstream is unreachable.
+    /// True if index entries offer only stored crates while upstream is unreachable.
     pub(super) offline_view: bool,
 }
 
@@ -98,8 +98,8 @@ impl Responder {
     fn must_offer_stored_only(&self, resource: &Resource) -> bool {
         let breakers = &self.entries.admission.health.breakers;
         self.offline_view
-            && !breakers.is_all_well()
-            && matches!(resource.source(), Source::At(url) if breakers.is_settled_in(&url, now()))
+            && !breakers.all_closed()
+            && matches!(resource.source(), Source::At(url) if breakers.uses_offline_view(&url, now()))
     }
 
     /// The entry as it looks with only the stored crates.

@@ -62,8 +62,8 @@ struct CircuitBreaker {
 /// The time during which a breaker is not closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Whether the breaker is open: the upstream is down, not only slow.
-    pub is_certain: bool,
+    /// True if the breaker is open: the upstream is down, not only slow.
+    pub is_open: bool,
     /// When the first failure was seen.
     pub since: SystemTime,
     /// Text of the failure that changed the state last.
@@ -73,9 +73,9 @@ pub struct Outage {
 impl Outage {
     /// Opens a slow breaker. Returns whether that changed anything.
     fn open(&mut self, failure: &Failure) -> bool {
-        let was_slow = !self.is_certain;
+        let was_slow = !self.is_open;
         if was_slow {
-            self.is_certain = true;
+            self.is_open = true;
             self.cause = failure.to_string();
         }
         was_slow
@@ -91,35 +91,35 @@ impl CircuitBreakers {
         }
     }
 
-    /// Whether every breaker is closed and larder is online.
-    pub(super) fn is_all_well(&self) -> bool {
+    /// Returns whether every breaker is closed and larder is online.
+    pub(super) fn all_closed(&self) -> bool {
         !self.is_offline && self.outages.load(Ordering::Acquire) == 0
     }
 
-    /// Whether the upstream of `url` may be asked.
+    /// Returns whether the upstream of `url` may be asked.
     pub(super) fn reach(&self, url: &Url) -> Reach {
         if self.is_offline {
             return Reach::Offline;
         }
         match self.outage(url) {
             None => Reach::Online,
-            Some(outage) if outage.is_certain => Reach::Down,
+            Some(outage) if outage.is_open => Reach::Down,
             Some(_) => Reach::Slow,
         }
     }
 
-    /// Whether larder runs with `--offline`.
+    /// Returns whether larder runs with `--offline`.
     pub(super) fn is_offline(&self) -> bool {
         self.is_offline
     }
 
-    /// Whether clients have to do with what is stored: larder runs offline, or the breaker of `url` has been open for
-    /// [`OFFLINE_VIEW_AFTER`].
-    pub(super) fn is_settled_in(&self, url: &Url, now: SystemTime) -> bool {
+    /// Returns whether clients have to do with what is stored: larder runs offline, or the breaker of `url` has been
+    /// open for [`OFFLINE_VIEW_AFTER`].
+    pub(super) fn uses_offline_view(&self, url: &Url, now: SystemTime) -> bool {
         self.is_offline
             || self.outage(url).is_some_and(|outage| {
                 let age = now.duration_since(outage.since);
-                outage.is_certain && age.is_ok_and(|age| age >= OFFLINE_VIEW_AFTER)
+                outage.is_open && age.is_ok_and(|age| age >= OFFLINE_VIEW_AFTER)
             })
     }
 
@@ -138,7 +138,7 @@ impl CircuitBreakers {
     }
 
     /// Records a good answer about `resource` and closes the breaker. Returns whether that ended an outage.
-    pub(super) fn note_answer(&self, resource: &Resource, url: &Url) -> bool {
+    pub(super) fn record_success(&self, resource: &Resource, url: &Url) -> bool {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.entry(Origin::from(url)).or_default();
         breaker.bad_answers.clear();
@@ -151,10 +151,15 @@ impl CircuitBreakers {
     }
 
     /// Records a failure of a client's request.
-    pub(super) fn note_failure(&self, url: &Url, failure: &Failure, now: SystemTime) -> Transition {
+    pub(super) fn record_failure(
+        &self,
+        url: &Url,
+        failure: &Failure,
+        now: SystemTime,
+    ) -> Transition {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.entry(Origin::from(url)).or_default();
-        let is_certain = match severity(failure) {
+        let is_open = match severity(failure) {
             Severity::None => return Transition::None,
             Severity::BadAnswer => {
                 breaker.bad_answers.insert(url.clone());
@@ -166,12 +171,12 @@ impl CircuitBreakers {
             Severity::Slow => false,
             Severity::Down => true,
         };
-        if is_certain {
+        if is_open {
             breaker.bad_answers.clear();
         }
         match &mut breaker.outage {
             Some(outage) => {
-                if is_certain && outage.open(failure) {
+                if is_open && outage.open(failure) {
                     Transition::SlowToOpen
                 } else {
                     Transition::None
@@ -179,12 +184,12 @@ impl CircuitBreakers {
             }
             None => {
                 breaker.outage = Some(Outage {
-                    is_certain,
+                    is_open,
                     since: now,
                     cause: failure.to_string(),
                 });
                 self.outages.fetch_add(1, Ordering::AcqRel);
-                if is_certain {
+                if is_open {
                     Transition::ClosedToOpen
                 } else {
                     Transition::ClosedToSlow
@@ -195,7 +200,7 @@ impl CircuitBreakers {
 
     /// Records a failed probe. Returns whether it opened a slow breaker. A closed breaker stays closed: the outage
     /// that the probe belongs to is over.
-    pub(super) fn note_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
+    pub(super) fn record_failed_probe(&self, url: &Url, failure: &Failure) -> bool {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.get_mut(&Origin::from(url));
         let Some(outage) = breaker.and_then(|breaker| breaker.outage.as_mut()) else {
@@ -230,7 +235,7 @@ pub(super) enum Transition {
     SlowToOpen,
 }
 
-/// What one failure says about its upstream as a whole.
+/// Severity of one failure for its upstream as a whole.
 #[derive(Debug, PartialEq, Eq)]
 enum Severity {
     /// The upstream works; the failure concerns one resource.
@@ -307,14 +312,14 @@ mod tests {
     #[test]
     fn one_failed_dial_opens_the_breaker_of_its_origin_and_an_answer_closes_it() {
         let breakers = CircuitBreakers::new(false);
-        let fail = || breakers.note_failure(&url("a.example"), &unreachable(), NOW);
+        let fail = || breakers.record_failure(&url("a.example"), &unreachable(), NOW);
         assert_eq!(
             [fail(), fail()],
             [Transition::ClosedToOpen, Transition::None]
         );
         assert_eq!(breakers.reach(&url("a.example")), Reach::Down);
         assert_eq!(breakers.reach(&url("b.example")), Reach::Online);
-        assert!(breakers.note_answer(&resource(), &url("a.example")));
+        assert!(breakers.record_success(&resource(), &url("a.example")));
         assert_eq!(breakers.reach(&url("a.example")), Reach::Online);
         assert!(breakers.last_good(&url("a.example/other")).is_some());
     }
@@ -328,23 +333,23 @@ mod tests {
         for proof in [long, unreachable()] {
             let breakers = CircuitBreakers::new(false);
             let at = url("a.example");
-            let fail = |failure: &Failure| breakers.note_failure(&at, failure, NOW);
+            let fail = |failure: &Failure| breakers.record_failure(&at, failure, NOW);
             let changes = [&silent(), &silent()].map(fail);
             assert_eq!(changes, [Transition::ClosedToSlow, Transition::None]);
             assert_eq!(breakers.reach(&at), Reach::Slow);
-            assert!(!breakers.note_failed_probe(&at, &silent()));
-            assert!(!breakers.is_settled_in(&at, NOW + OFFLINE_VIEW_AFTER));
+            assert!(!breakers.record_failed_probe(&at, &silent()));
+            assert!(!breakers.uses_offline_view(&at, NOW + OFFLINE_VIEW_AFTER));
             let changes = [&proof, &proof, &silent()].map(fail);
             assert_eq!(
                 changes,
                 [Transition::SlowToOpen, Transition::None, Transition::None]
             );
             assert_eq!(breakers.reach(&at), Reach::Down);
-            assert!(breakers.note_answer(&resource(), &at) && breakers.is_all_well());
+            assert!(breakers.record_success(&resource(), &at) && breakers.all_closed());
             // A probe that fails after the outage has ended changes nothing.
-            assert!(!breakers.note_failed_probe(&at, &proof) && breakers.is_all_well());
+            assert!(!breakers.record_failed_probe(&at, &proof) && breakers.all_closed());
             fail(&silent());
-            assert!(breakers.note_failed_probe(&at, &proof));
+            assert!(breakers.record_failed_probe(&at, &proof));
             assert_eq!(breakers.reach(&at), Reach::Down);
         }
     }
@@ -353,28 +358,28 @@ mod tests {
     fn bad_answers_about_several_resources_open_the_breaker_unless_a_good_one_comes_between() {
         let breakers = CircuitBreakers::new(false);
         let bad = |thing: &str| {
-            breakers.note_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
+            breakers.record_failure(&url(&format!("a.example/{thing}")), &portal(), NOW)
         };
         use Transition::{ClosedToOpen, None};
         assert_eq!(["a", "b"].map(bad), [None, None]);
-        breakers.note_answer(&resource(), &url("a.example"));
+        breakers.record_success(&resource(), &url("a.example"));
         assert_eq!(["a", "b", "c"].map(bad), [None, None, ClosedToOpen]);
     }
 
     #[test]
     fn one_broken_resource_never_opens_the_breaker() {
         let breakers = CircuitBreakers::new(false);
-        let bad = |_| breakers.note_failure(&url("a.example/broken"), &portal(), NOW);
+        let bad = |_| breakers.record_failure(&url("a.example/broken"), &portal(), NOW);
         assert!((0..20).map(bad).all(|change| change == Transition::None));
     }
 
     #[test]
     fn a_short_outage_does_not_switch_to_the_offline_view() {
         let breakers = CircuitBreakers::new(false);
-        breakers.note_failure(&url("a.example"), &unreachable(), NOW);
-        assert!(!breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(9)));
-        assert!(breakers.is_settled_in(&url("a.example"), NOW + Duration::from_secs(10)));
-        assert!(CircuitBreakers::new(true).is_settled_in(&url("a.example"), NOW));
+        breakers.record_failure(&url("a.example"), &unreachable(), NOW);
+        assert!(!breakers.uses_offline_view(&url("a.example"), NOW + Duration::from_secs(9)));
+        assert!(breakers.uses_offline_view(&url("a.example"), NOW + Duration::from_secs(10)));
+        assert!(CircuitBreakers::new(true).uses_offline_view(&url("a.example"), NOW));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Counter {
         }
     }
 
-    /// Whether this counts client requests by how they were answered.
+    /// Returns whether this counts client requests by how they were answered.
     pub fn is_outcome(self) -> bool {
         self <= Self::Failed
     }

@@ -44,7 +44,7 @@ pub enum Demand {
     Refresh,
 }
 
-/// Whether upstream may be asked: `--offline`, or the state of its circuit breaker.
+/// Permission to ask upstream, by `--offline` and the state of its circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// The breaker is closed.

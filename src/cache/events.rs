@@ -42,7 +42,7 @@ pub enum CacheEvent {
     },
 }
 
-/// Whether a request is visible to the prefetcher.
+/// Visibility of a request to the prefetcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestClass {
     /// A client, or `warm`: the fetch reports events.

@@ -84,7 +84,7 @@ pub(super) enum Until {
     Stored,
 }
 
-/// Whether a caller of [`Flights::join`] started the flight.
+/// Part of a caller of [`Flights::join`]: it started the flight, or joined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Leader,

@@ -41,7 +41,7 @@ struct Generation {
     entry: Entry,
     /// When its checksum was last served.
     served: Instant,
-    /// Whether its manifest was served as well.
+    /// True if its manifest was served as well.
     is_in_use: bool,
 }
 

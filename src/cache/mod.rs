@@ -330,7 +330,7 @@ impl Cache {
         self.breakers().outages()
     }
 
-    /// Whether larder runs with `--offline`.
+    /// Returns whether larder runs with `--offline`.
     pub fn is_offline(&self) -> bool {
         self.breakers().is_offline()
     }

@@ -25,7 +25,7 @@ impl NegativeCache {
         self.0.lock().remove(key);
     }
 
-    /// Whether upstream said a short while before `now` that it does not have `key`.
+    /// Returns whether upstream said a short while before `now` that it does not have `key`.
     pub(super) fn contains(&self, key: &FlightKey, now: SystemTime) -> bool {
         self.0.lock().get(key).is_some_and(|expires| now < *expires)
     }

@@ -12,17 +12,17 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheOptions {
-    /// Whether upstream must never be asked.
+    /// True if upstream must never be asked.
     pub is_offline: bool,
     /// Upper bound of the freshness lifetime that upstream claims.
     pub max_age: Duration,
     /// Time limit for upstream when a stale copy is at hand.
     pub upstream_timeout: Duration,
-    /// Whether index entries offer only stored crates while upstream is unreachable.
+    /// True if index entries offer only stored crates while upstream is unreachable.
     pub offline_view: bool,
     /// Number of concurrent writes to the store. A daemon keeps it low, because creating files competes with clients
     /// for the processor.
     pub writers: usize,
-    /// Whether clients wait for answers: then writes are delayed until they are idle.
+    /// True if clients wait for answers: then writes are delayed until they are idle.
     pub has_clients: bool,
 }

@@ -35,7 +35,7 @@ impl UpstreamHealth {
     /// Records a good answer about `resource` from `url`.
     pub(super) fn record_answer(&self, resource: &Resource, url: &Url) {
         self.counters.add(Counter::UpstreamAnswers);
-        if self.breakers.note_answer(resource, url) {
+        if self.breakers.record_success(resource, url) {
             info!(upstream = %Origin::from(url), "upstream is back");
         }
     }
@@ -52,7 +52,7 @@ impl UpstreamHealth {
         if failure.origin != Origin::from(url) {
             return;
         }
-        let transition = self.breakers.note_failure(url, failure, now());
+        let transition = self.breakers.record_failure(url, failure, now());
         match transition {
             Transition::None => return,
             Transition::ClosedToSlow => {
@@ -133,7 +133,7 @@ async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
             }) => return health.record_answer(&resource, &url),
             Err(failure) => {
                 health.counters.add(Counter::ProbesFailed);
-                if health.breakers.note_failed_probe(&url, &failure) {
+                if health.breakers.record_failed_probe(&url, &failure) {
                     warn_of_outage(&url, &failure);
                 }
                 health.upstream.reconnect();

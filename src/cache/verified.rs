@@ -24,7 +24,7 @@ impl VerifiedBlobs {
         self.0.lock().remove(&sha256);
     }
 
-    /// Whether a blob of `len` bytes was verified under this hash.
+    /// Returns whether a blob of `len` bytes was verified under this hash.
     pub(super) fn contains(&self, sha256: Sha256, len: u64) -> bool {
         self.0.lock().get(&sha256) == Some(&len)
     }

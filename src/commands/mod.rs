@@ -1,7 +1,7 @@
 //! One file per command: arguments in, work done by the library, a report out.
 //!
 //! ```text
-//!   cli flags + Settings ──> commands::warm::run ──> plan::plan ──> warm::warm ──> WarmReport ──> text or JSON, exit code
+//!   flags + Settings ──> commands::warm::run ──> plan::plan ──> warm::warm ──> WarmReport ──> text or JSON, exit code
 //! ```
 //!
 //! A command's `run` builds the [`crate::app::App`], calls the module that does the work, and renders the result. Rules

@@ -6,8 +6,8 @@
 //!   exit code 0 <── flush the write-behind buffer <── transfers end, at most 8 s <──────┘
 //! ```
 //!
-//! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A second
-//! signal ends the process at once.
+//! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A
+//! second signal ends the process at once.
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 

@@ -6,9 +6,9 @@
 //!   └──── clap reads both (`cli`) ───┘      └ `file`
 //! ```
 //!
-//! The leftmost that is given wins. Each setting has the same name in all three places. [`settings`] does the merge once, at
-//! the start; later code sees values with units and defaults, and never their source. `environment` reads the few variables
-//! that have no flag, such as `RUSTUP_HOME`.
+//! The leftmost that is given wins. Each setting has the same name in all three places. [`settings`] does the merge
+//! once, at the start; later code sees values with units and defaults, and never their source. `environment` reads
+//! the few variables that have no flag, such as `RUSTUP_HOME`.
 
 mod environment;
 mod error;
@@ -79,7 +79,7 @@ pub struct Settings {
     pub full_index: bool,
     /// Host names that clients may use.
     pub allow_hosts: Vec<String>,
-    /// Whether changed files of warmed projects are fetched without another `warm`.
+    /// True if changed files of warmed projects are fetched without another `warm`.
     pub keep_warm: bool,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,

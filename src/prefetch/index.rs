@@ -106,7 +106,7 @@ struct RecentHints(Mutex<Burst>);
 #[derive(Debug, Default)]
 struct Burst {
     started: Option<Instant>,
-    /// Whether the hint was likely, by entry and requirement.
+    /// True if the hint was likely, by entry and requirement.
     followed: HashMap<(Key, String), bool>,
 }
 

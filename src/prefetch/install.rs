@@ -94,7 +94,7 @@ struct InstallSession {
     profiles: tokio::sync::Mutex<Profiles>,
 }
 
-/// What clients asked for since the manifest was last served.
+/// Requests since the manifest was last served.
 #[derive(Debug, Default)]
 struct Requests {
     requested: HashSet<Sha256>,
@@ -232,7 +232,7 @@ mod tests {
     const MINIMAL: &str = "cargo rust-std rustc";
     const DEFAULT: &str = "cargo clippy rust-docs rust-std rustc rustfmt";
 
-    /// What is prefetched during an install that asks for `requested`, one after another.
+    /// Checks the prefetch during an install that asks for `requested`, one after another.
     #[track_caller]
     fn check(requested: &str, expected: &str) {
         let hash = |name: &str| Sha256::of(name.as_bytes());

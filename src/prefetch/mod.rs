@@ -38,7 +38,9 @@ pub fn spawn(cache: Cache, mut events: mpsc::Receiver<CacheEvent>, clients_resum
                 CacheEvent::ClientsResumed => clients_resumed.notify_one(),
                 CacheEvent::EntryRequested { resource, body } => {
                     index.client_active();
-                    index.follow(&resource, &body);
+                    // In a task of its own: parsing a large entry takes longer than reading the next event.
+                    let index = index.clone();
+                    tokio::spawn(async move { index.follow(&resource, &body) });
                 }
                 CacheEvent::ManifestServed { manifest, entry } => {
                     install.manifest_served(manifest, entry);

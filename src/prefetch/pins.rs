@@ -219,7 +219,7 @@ impl PinKeeper {
         report.failed.len() as u64
     }
 
-    /// Whether everything in the plan is stored.
+    /// Returns whether everything in the plan is stored.
     async fn is_ready(&self, plan: Plan) -> bool {
         let expected = not_covered(&plan);
         let report = self.run_warm(plan, WarmMode::Check).await;

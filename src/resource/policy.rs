@@ -13,7 +13,7 @@ pub struct Policy {
     pub negative_ttl: Duration,
     /// The `Content-Type` for clients.
     pub content_type: &'static str,
-    /// Whether to ask upstream for a compressed transfer. Bodies are stored decoded in either case.
+    /// True to ask upstream for a compressed transfer. Bodies are stored decoded in either case.
     pub compressible: bool,
     /// The client that requests this kind. It decides which status stands for which failure.
     pub audience: Audience,

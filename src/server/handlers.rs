@@ -45,7 +45,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// What keep-warm has done so far; `None` if it is switched off.
+    /// Totals of keep-warm so far; `None` if it is switched off.
     pub(super) fn keep_warm(&self) -> Option<KeepWarmStatus> {
         self.keep_warm.as_ref().map(|status| *status.borrow())
     }

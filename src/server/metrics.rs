@@ -51,7 +51,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) pending_writes: usize,
     /// Unreachable upstream hosts.
     pub(super) unreachable: &'a [String],
-    /// What keep-warm has done; `None` if it is switched off.
+    /// Totals of keep-warm; `None` if it is switched off.
     pub(super) keep_warm: Option<KeepWarmStatus>,
 }
 

@@ -17,7 +17,7 @@ pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
             let since = humantime::format_rfc3339_seconds(outage.since).to_string();
             json!({
                 "upstream": origin.to_string(),
-                "state": if outage.is_certain { "down" } else { "slow" },
+                "state": if outage.is_open { "down" } else { "slow" },
                 "since": since,
                 "cause": outage.cause,
             })
@@ -55,7 +55,7 @@ pub(super) fn prometheus(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> By
     // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
         .into_iter()
-        .filter_map(|(origin, outage)| outage.is_certain.then(|| origin.to_string()))
+        .filter_map(|(origin, outage)| outage.is_open.then(|| origin.to_string()))
         .collect();
     let down = Vec::from_iter(down);
     let snapshot = metrics::Snapshot {

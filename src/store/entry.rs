@@ -64,7 +64,7 @@ pub enum Checked {
 }
 
 impl Checked {
-    /// Whether the entry must be revalidated, whatever its age.
+    /// Returns whether the entry must be revalidated, whatever its age.
     pub fn is_invalidated(self) -> bool {
         self == Self::Invalidated
     }

@@ -87,13 +87,13 @@ impl StoreError {
         }
     }
 
-    /// Whether disk space is missing.
+    /// Returns whether disk space is missing.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
 }
 
-/// Whether `error` reports missing disk space: a full disk, an exhausted quota or a file size limit.
+/// Returns whether `error` reports missing disk space: a full disk, an exhausted quota or a file size limit.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -155,13 +155,13 @@ pub(super) fn open_nofollow(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether [`open_nofollow`] or reading failed because a link or a folder lies in the file's place.
+/// Returns whether [`open_nofollow`] or reading failed because a link or a folder lies in the file's place.
 pub(super) fn is_no_file(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::IsADirectory
         || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-/// Whether `path` is a file, not a link, with at least one byte.
+/// Returns whether `path` is a file, not a link, with at least one byte.
 pub(super) fn is_nonempty_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }

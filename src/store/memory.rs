@@ -81,9 +81,9 @@ pub(super) struct MemoryCache<T> {
 struct MemoryTable<T> {
     /// Keys are strings, because hashing a `Path` component by component took longer than the rest of a lookup.
     table: Cache<OsString, Arc<CachedValue<T>>, ValueWeigher<T>>,
-    /// Whether there was a use since the last look of that task.
+    /// True if there was a use since the last look of that task.
     is_used: AtomicBool,
-    /// Whether the capacity is that of a burst.
+    /// True if the capacity is that of a burst.
     is_grown: AtomicBool,
 }
 

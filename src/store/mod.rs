@@ -310,7 +310,7 @@ impl Store {
         blob
     }
 
-    /// Whether each of `hashes` is stored, in the same order.
+    /// Returns whether each of `hashes` is stored, in the same order.
     pub async fn contains(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
         let paths: Vec<_> = hashes
             .into_iter()

@@ -53,7 +53,7 @@ pub struct PinnedCrate {
     pub version: String,
     /// SHA-256 of the crate file, if the lock file has it.
     pub checksum: Option<Sha256>,
-    /// Whether the crate file was not fetched, because none of the targets that `warm` was told needs it. Older
+    /// True if the crate file was not fetched, because none of the targets that `warm` was told needs it. Older
     /// stores have the field under its alias.
     #[serde(
         default,

@@ -190,8 +190,8 @@ impl Drop for ProcessDir {
     }
 }
 
-/// Whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that test at
-/// the same time do not take each other for the owner.
+/// Returns whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that
+/// test at the same time do not take each other for the owner.
 pub(super) fn is_process_alive(folder: &Path) -> bool {
     let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
     matches!(lock, Ok(Err(TryLockError::WouldBlock)))

@@ -70,7 +70,7 @@ pub enum FailureKind {
     Redirected {
         /// The refused target.
         to: Origin,
-        /// Whether the target is refused; otherwise the number of redirects is.
+        /// True if the target is refused; otherwise the number of redirects is.
         foreign: bool,
     },
     /// More bytes than the kind of resource allows.
@@ -101,7 +101,7 @@ impl FailureKind {
         }
     }
 
-    /// Whether the same request may succeed a moment later.
+    /// Returns whether the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. }

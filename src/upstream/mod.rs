@@ -15,9 +15,9 @@
 //!        Failure: origin and kind                              failure.rs, retry.rs
 //! ```
 //!
-//! Every request has time limits: one for the dial (`UpstreamOptions::dial_timeout`), one for the head and for each chunk
-//! ([`Get::read_timeout`]). Concurrent requests to an origin wait for the same dial, and learn together if it fails: one
-//! time limit passes, not one per request.
+//! Every request has time limits: one for the dial (`UpstreamOptions::dial_timeout`), one for the head and for each
+//! chunk ([`Get::read_timeout`]). Concurrent requests to an origin wait for the same dial, and learn together if it
+//! fails: one time limit passes, not one per request.
 //!
 //! This module sends a request once. Retries, hashes, and what a reply means for the store are the cache's: it asks
 //! [`retry_delay`] and keeps the circuit breakers.
@@ -143,7 +143,8 @@ impl Upstream {
         })
     }
 
-    /// Lets redirects lead to the origin of `url`, which a configured upstream named. Only the latest few are remembered.
+    /// Lets redirects lead to the origin of `url`, which a configured upstream named. Only the latest few are
+    /// remembered.
     pub fn allow_redirects_to(&self, url: &Url) {
         self.redirects.allow(url);
     }

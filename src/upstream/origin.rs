@@ -15,7 +15,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether `name`, a host with or without a port as the user writes it, means this origin.
+    /// Returns whether `name`, a host with or without a port as the user writes it, means this origin.
     pub(super) fn is_named(&self, name: &str) -> bool {
         *self.host == *name || self.to_string() == name
     }

@@ -1,8 +1,8 @@
 //! Origins, and what larder remembers about each: the HTTP version it speaks, and dials that just failed.
 //!
-//! A burst of requests to one origin shares one dial. reqwest starts it for the first request; the others wait in reqwest's
-//! pool. If the dial fails, reqwest tells the first request only, and the next one dials again: a hundred requests
-//! would find out one after the other, each after a whole time limit. So every request watches its origin:
+//! A burst of requests to one origin shares one dial. reqwest starts it for the first request; the others wait in
+//! reqwest's pool. If the dial fails, reqwest tells the first request only, and the next one dials again: a hundred
+//! requests would find out one after the other, each after a whole time limit. So every request watches its origin:
 //!
 //! ```text
 //!  request 1 ── dials ────────────────── fails ── fail_waiters ──┐
@@ -28,7 +28,7 @@ use super::{failure::Failure, origin::Origin};
 /// A request that began at most this long before the one whose dial failed most likely waits for the same dial.
 pub(super) const SAME_DIAL_WINDOW: Duration = Duration::from_millis(50);
 
-/// What is remembered, by origin. There are as many as the settings and the upstreams' `config.json` name.
+/// Memory of each origin. There are as many as the settings and the upstreams' `config.json` name.
 #[derive(Debug, Default)]
 pub(super) struct Origins(Mutex<HashMap<Origin, OriginState>>);
 
@@ -93,8 +93,8 @@ impl Origins {
         }
     }
 
-    /// Forgets the versions: after an outage another server may answer. An unanswered HTTP/2 request is remembered, since
-    /// trying again costs a whole time limit.
+    /// Forgets the versions: after an outage another server may answer. An unanswered HTTP/2 request is remembered,
+    /// since trying again costs a whole time limit.
     pub(super) fn reset_http_versions(&self) {
         for state in self.0.lock().values_mut() {
             if state.version != HttpVersion::Http2Unanswered {

@@ -6,9 +6,9 @@
 //! | [`ClientProtocol::Negotiated`] | whatever TLS negotiates | http upstreams, and https upstreams without HTTP/2 |
 //! | [`ClientProtocol::Http1Only`] | HTTP/1.1 | ranges of a large body |
 //!
-//! A client that may speak either protocol learns only from the first response that requests can share a connection, and
-//! opens one connection per request until then. The HTTP/2 clients know before: a burst waits for one dial and opens one
-//! connection. Ranges exist because many servers limit each connection, so they must not share one.
+//! A client that may speak either protocol learns only from the first response that requests can share a connection,
+//! and opens one connection per request until then. The HTTP/2 clients know before: a burst waits for one dial and
+//! opens one connection. Ranges exist because many servers limit each connection, so they must not share one.
 //!
 //! A slot is one client, and so at most one connection to each origin. Requests take the first slot that has fewer than
 //! [`REQUESTS_PER_CONNECTION`] requests in flight, so a second connection opens only under load.

@@ -1,5 +1,5 @@
-//! Redirects: which ones larder follows. The settings name the upstreams, and no redirect widens that list. The first row
-//! that fits decides:
+//! Redirects: which ones larder follows. The settings name the upstreams, and no redirect widens that list. The first
+//! row that fits decides:
 //!
 //! | the target | followed |
 //! |---|---|
@@ -68,7 +68,7 @@ impl RedirectPolicy {
         named.push_back(origin);
     }
 
-    /// Whether a request for `requested` follows the redirect of `from` to `to`.
+    /// Returns whether a request for `requested` follows the redirect of `from` to `to`.
     pub(super) fn permits(&self, requested: &Url, from: &Url, to: &Url) -> bool {
         let is_web = matches!(to.scheme(), "http" | "https");
         let is_downgrade = from.scheme() == "https" && to.scheme() == "http";
@@ -99,7 +99,7 @@ pub(super) fn redirect_target(from: &Url, response: &Response) -> Option<Url> {
     from.join(location.to_str().ok()?).ok()
 }
 
-/// Whether the host is an address of this machine or of a private network. Names are not resolved.
+/// Returns whether the host is an address of this machine or of a private network. Names are not resolved.
 fn is_internal(url: &Url) -> bool {
     let is_internal_v4 = |ip: Ipv4Addr| {
         ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified()

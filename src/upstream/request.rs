@@ -1,7 +1,7 @@
 //! One GET request to upstream: what to ask for, and the headers that say it.
 //!
-//! A request is conditional (`If-None-Match` or `If-Modified-Since`), or it resumes a transfer (`Range: bytes=N-`), or it
-//! fetches one range of a large body beside the main stream (`Range` with `If-Range`).
+//! A request is conditional (`If-None-Match` or `If-Modified-Since`), or it resumes a transfer (`Range: bytes=N-`),
+//! or it fetches one range of a large body beside the main stream (`Range` with `If-Range`).
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Get {
     pub offset: u64,
     /// Fetches only `offset..end`, over a connection of its own.
     pub range: Option<RangeRequest>,
-    /// Whether to accept gzip.
+    /// True to accept gzip.
     pub compressible: bool,
     /// Time limit for the response head, and then for each chunk of the body.
     pub read_timeout: Duration,

@@ -3,9 +3,9 @@
 //! The caller gets only what it can use. A status that is no answer to the request, an encoding that was not accepted,
 //! and a range that was not asked for are failures; their kinds are listed in `failure.rs`.
 //!
-//! The body ends cleanly only if it has its announced length. A response that ends with the connection, without a length
-//! or chunks, could have been cut anywhere: it is passed on, but without validators and freshness, so that the next
-//! request fetches it again.
+//! The body ends cleanly only if it has its announced length. A response that ends with the connection, without a
+//! length or chunks, could have been cut anywhere: it is passed on, but without validators and freshness, so that the
+//! next request fetches it again.
 
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +45,7 @@ pub struct UpstreamBody {
     pub max_age: Option<Duration>,
     /// Size of the whole resource in bytes, if known and not compressed.
     pub total: Option<u64>,
-    /// Whether the body begins at the requested offset, and not at 0. It is empty if the offset is the end.
+    /// True if the body begins at the requested offset, and not at 0. It is empty if the offset is the end.
     pub is_partial: bool,
     /// The validator for `RangeRequest`, if upstream serves ranges of this body.
     pub range_validator: Option<String>,
@@ -54,7 +54,7 @@ pub struct UpstreamBody {
     read_timeout: Duration,
     received_bytes: u64,
     content_length: Option<u64>,
-    /// Whether the response's own body is an error text and not part of the resource.
+    /// True if the response's own body is an error text and not part of the resource.
     is_at_end: bool,
 }
 

@@ -4,9 +4,9 @@
 //!  attempt 1 ── 0.2 s ── attempt 2 ── 1 s ── attempt 3 ── 3 s ── attempt 4
 //! ```
 //!
-//! The delays get a jitter of ±50 %. `Retry-After` replaces the delay if it is at most [`MAX_RETRY_AFTER`], and ends the
-//! attempts otherwise. An unreachable or silent upstream and a wrong hash are retried once. Permanent failures, such as
-//! 404, are not retried: [`FailureKind::is_transient`].
+//! The delays get a jitter of ±50 %. `Retry-After` replaces the delay if it is at most [`MAX_RETRY_AFTER`], and ends
+//! the attempts otherwise. An unreachable or silent upstream and a wrong hash are retried once. Permanent failures,
+//! such as 404, are not retried: [`FailureKind::is_transient`].
 //!
 //! This module computes; the cache sleeps, and stops retrying when its clients would give up.
 
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::failure::{Failure, FailureKind};
 
-/// Delays between the attempts for one resource: short for a blip, then long enough for a proxy to restart. Their sum stays
-/// below the 30 s after which cargo gives up (`HttpTimeout` in cargo's `util/network/http.rs`).
+/// Delays between the attempts for one resource: short for a blip, then long enough for a proxy to restart. Their sum
+/// stays below the 30 s after which cargo gives up (`HttpTimeout` in cargo's `util/network/http.rs`).
 const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_millis(1_000),

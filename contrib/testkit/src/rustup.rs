@@ -34,8 +34,8 @@ impl Rustup {
         for folder in [&bin, &rustup.home(), &rustup.work_folder()] {
             std::fs::create_dir_all(folder).expect("the temporary folder is writable");
         }
-        // `cp` writes the file in another process. If this process wrote it, a child of a parallel test could inherit the
-        // open file for a moment, and a file that is open for writing cannot be executed (ETXTBSY).
+        // `cp` writes the file in another process. If this process wrote it, a child of a parallel test could inherit
+        // the open file for a moment, and a file that is open for writing cannot be executed (ETXTBSY).
         let copied = Command::new("cp")
             .args([installed(), &bin.join("rustup")])
             .status();

@@ -203,7 +203,7 @@ impl BlobFetcher {
     }
 }
 
-/// Whether the registry may name another download address by now.
+/// Returns whether the registry may name another download address by now.
 fn may_have_moved(failure: &Failure) -> bool {
     matches!(
         failure.kind,

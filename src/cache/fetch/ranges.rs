@@ -125,7 +125,7 @@ impl RangeDownloader {
 #[derive(Debug, Default)]
 pub(super) struct RangeDownloads {
     pending: VecDeque<PendingRange>,
-    /// Whether any part of the body came from a range.
+    /// True if any part of the body came from a range.
     pub(super) are_used: bool,
 }
 

@@ -69,7 +69,7 @@ pub(super) struct Transfer {
     pub(super) written: u64,
     /// Time of the last progress.
     pub(super) last_byte: Instant,
-    /// Whether clients may have read some of the body.
+    /// True if clients may have read some of the body.
     pub(super) is_visible: bool,
     hasher: Hasher,
     /// Size of the last chunk of `written`, which clients may not read yet.

@@ -35,8 +35,9 @@ pub(in super::super) enum Update {
 }
 
 impl Update {
-    /// Whether this update is newer than the stored entry. Another process may have stored a newer one meanwhile. A
-    /// stored check time in the future comes from a clock that was set back, so it does not count as newer.
+    /// Returns whether this update is newer than the stored entry. Another process may have stored a newer one
+    /// meanwhile. A stored check time in the future comes from a clock that was set back, so it does not count as
+    /// newer.
     pub(in super::super) fn supersedes(&self, stored: &Entry, now: SystemTime) -> bool {
         let is_newer = |checked| checked > stored.checked || stored.checked > Checked::At(now);
         match self {

@@ -47,7 +47,7 @@ struct Inner {
     scheduler: FlushScheduler,
     /// One permit per concurrent write.
     writers: Semaphore,
-    /// Whether writes wait until clients are idle. `warm` has no clients and writes at once.
+    /// True if writes wait until clients are idle. `warm` has no clients and writes at once.
     has_clients: bool,
 }
 

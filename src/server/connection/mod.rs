@@ -11,7 +11,8 @@
 //! ```
 //!
 //! - `stream` wraps the socket: it replays sniffed bytes and times out blocked writes.
-//! - `drive` polls hyper's connection. It applies [`Limits`] with the counters of `activity` and the detector of `idle`.
+//! - `drive` polls hyper's connection. It applies [`Limits`] with the counters of `activity` and the detector of
+//!   `idle`.
 //! - [`h2c`] has the rules of the upgrade and the byte stream that an upgraded connection must begin with.
 //!
 //! Every limit here applies to a client that makes no progress. The service decides how long an answer may take.
