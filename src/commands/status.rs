@@ -123,6 +123,27 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
             field("cause")
         );
     }
+    push_keep_warm(text, &status["keep_warm"]);
+}
+
+/// One line about the last look at the files of warmed projects.
+fn push_keep_warm(text: &mut String, keep_warm: &Value) {
+    let Some(last_pass) = keep_warm["last_pass"].as_str() else {
+        return;
+    };
+    let _ = write!(
+        text,
+        "keep-warm looked at {} projects and toolchains at {last_pass}; fetched {} since the start",
+        keep_warm["pins"], keep_warm["fetched"],
+    );
+    if keep_warm["not_ready"] != 0 {
+        let _ = write!(
+            text,
+            "; {} are not ready, see the log",
+            keep_warm["not_ready"]
+        );
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
@@ -143,6 +164,7 @@ mod tests {
                 "pid": 7,
                 "offline": false,
                 "outages": [{ "state": "down", "upstream": "h:1", "since": "now", "cause": "refused" }],
+                "keep_warm": { "last_pass": "today", "pins": 2, "fetched": 5, "not_ready": 1 },
             }),
         };
         let statistics = Statistics {
@@ -153,7 +175,8 @@ mod tests {
         assert_eq!(
             text(Path::new("/s"), statistics, &[pin], Some(&daemon)),
             "store     /s\nentries   3, 1.00 KiB\nfiles     0, 0 B\nprojects  1\n          toolchain stable  (1 component)\n\
-             daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n"
+             daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n\
+             keep-warm looked at 2 projects and toolchains at today; fetched 5 since the start; 1 are not ready, see the log\n"
         );
         let text = text(Path::new("/s"), statistics, &[], None);
         assert!(text.ends_with("daemon    not running; start it with `larder serve`\n"));
