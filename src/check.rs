@@ -14,9 +14,9 @@ use crate::{
     cache::{Cache, Demand},
     plan::{
         Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainOptions, ToolchainPlan, plan,
-        release,
+        release, self_updates,
     },
-    resource::Upstreams,
+    resource::{Upstreams, dist},
     store::{Owner, Store},
     toolchain::Install,
 };
@@ -100,8 +100,19 @@ pub async fn check(
 
 /// The files that rustup asks for besides manifests and archives, as far as they are missing.
 async fn missing_rustup_files(cache: &Cache, plan: &Plan, upstreams: &Upstreams) -> Vec<Problem> {
+    let dist = &upstreams.dist;
     let mut missing = Vec::new();
-    for file in plan.rustup_files(&upstreams.dist) {
+    let mut files = plan.rustup_files(dist);
+    // Without its release, rustup asks for no program.
+    if !files.is_empty()
+        && let Some(release) = cache.peek(&dist::release(dist)).await
+    {
+        match self_updates(dist, &plan.hosts, &release) {
+            Ok(programs) => files.extend(programs),
+            Err(problem) => missing.push(problem),
+        }
+    }
+    for file in files {
         // The cache is offline, so this finds stored copies only.
         if cache.ensure(&file, Demand::Stored).await.is_err() {
             missing.push(Problem::new(file, "is not stored"));

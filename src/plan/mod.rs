@@ -169,8 +169,9 @@ impl Plan {
         installs
     }
 
-    /// The files that rustup asks for besides manifests and archives: one at the end of each install and, with
-    /// `bootstrap`, its script and its installer for each host.
+    /// The files with fixed names that rustup asks for besides manifests and archives: one at the end of each install
+    /// and, with `bootstrap`, its script and its installer for each host. See also
+    /// [`self_updates`].
     pub fn rustup_files(&self, dist: &Arc<Dist>) -> Vec<Resource> {
         let mut files = Vec::new();
         if self.bootstrap || self.toolchains.iter().any(|plan| !plan.installs.is_empty()) {
@@ -183,6 +184,24 @@ impl Plan {
         }
         files
     }
+}
+
+/// The programs that rustup downloads at the end of an install if its own version is not the one that
+/// `release-stable.toml` names: one for each host. larder does not know the version of the user's rustup.
+///
+/// # Errors
+/// The file names no version, so that the programs cannot be told.
+pub(crate) fn self_updates(
+    dist: &Arc<Dist>,
+    hosts: &[String],
+    release: &[u8],
+) -> Result<Vec<Resource>, Problem> {
+    let version = dist::released_version(release);
+    let version = version.ok_or_else(|| Problem::new(dist::release(dist), "names no version"))?;
+    let programs = hosts.iter();
+    Ok(programs
+        .filter_map(|host| dist::self_update(dist, &version, host))
+        .collect())
 }
 
 impl ProjectPlan {

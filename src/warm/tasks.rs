@@ -91,8 +91,9 @@ impl Tasks {
         }
         let files = plan.rustup_files(&self.fetcher.upstreams.dist);
         if !files.is_empty() && self.fetcher.mode != WarmMode::Check {
-            let fetcher = self.fetcher.clone();
-            self.spawn(async move { TaskResult::RustupFiles(fetcher.rustup_files(&files).await) });
+            let (fetcher, hosts) = (self.fetcher.clone(), plan.hosts.clone());
+            let work = async move { fetcher.rustup_files(files, &hosts).await };
+            self.spawn(async move { TaskResult::RustupFiles(work.await) });
         }
         let installs = plan.installs();
         self.report.toolchains = installs.len();

@@ -9,10 +9,10 @@ use crate::{
     cache::{Cache, Demand},
     error::Error,
     plan::{
-        Inventory, PackageSet, Problem, library,
+        self, Inventory, PackageSet, Problem, library,
         release::{self, ManifestSource, ReleaseError},
     },
-    resource::{Resource, Upstreams},
+    resource::{Resource, Upstreams, dist},
     store::Store,
     toolchain::{DistFile, Install},
 };
@@ -62,15 +62,36 @@ impl ToolchainFetcher {
         self.mode != WarmMode::Check || archive.fetched == Some(false)
     }
 
-    /// Stores the files that rustup asks for besides manifests and archives; returns those that failed.
-    pub(super) async fn rustup_files(&self, files: &[Resource]) -> Vec<Problem> {
+    /// Stores the files that rustup asks for besides manifests and archives, and the program that it updates itself to
+    /// at the end of an install; returns those that failed.
+    pub(super) async fn rustup_files(
+        &self,
+        mut files: Vec<Resource>,
+        hosts: &[String],
+    ) -> Vec<Problem> {
         let mut failed = Vec::new();
+        if !files.is_empty() {
+            match self.self_updates(hosts).await {
+                Ok(programs) => files.extend(programs),
+                Err(problem) => failed.push(problem),
+            }
+        }
         for file in files {
-            if let Err(error) = ensure_with_retry(&self.cache, file, Demand::Fresh).await {
-                failed.push(Problem::new(file, error.with_hint()));
+            if let Err(error) = ensure_with_retry(&self.cache, &file, Demand::Fresh).await {
+                failed.push(Problem::new(&file, error.with_hint()));
             }
         }
         failed
+    }
+
+    /// The programs of the newest release of rustup, which is stored for that.
+    async fn self_updates(&self, hosts: &[String]) -> Result<Vec<Resource>, Problem> {
+        let dist = &self.upstreams.dist;
+        let release = dist::release(dist);
+        match ensure_with_retry(&self.cache, &release, Demand::Fresh).await {
+            Ok(ensured) => plan::self_updates(dist, hosts, &ensured.entry.unwrap_or_default()),
+            Err(error) => Err(Problem::new(&release, error.with_hint())),
+        }
     }
 
     /// The packages that the standard library is built from, by its stored sources.

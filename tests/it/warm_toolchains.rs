@@ -209,6 +209,46 @@ fn named_toolchain_is_fetched_completely_and_a_later_release_is_detected() {
     assert_eq!(larder.get(&installer).status, 200);
 }
 
+/// See docs/client-behaviour.md R-22.
+#[test]
+fn warm_stores_the_program_that_rustup_updates_itself_to_after_an_install() {
+    let upstream = released(&[&stable()]);
+    // The same program with a suffix, to tell the two apart.
+    let mut newer = fs::read(installed()).unwrap();
+    newer.extend_from_slice(b"newer");
+    let installer = Installer::new("99.0.0").program(newer.clone());
+    upstream.release_rustup(&installer);
+    let site = site(&upstream);
+    let wanted = ["--toolchain", "stable", "--profile", "minimal"];
+    let (_, code, said) = run(&site, &upstream, &[&["warm"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let (verdict, code, _) = run(&site, &upstream, &[&["check"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{verdict:#}");
+    let with_bootstrap = [&["warm", "--bootstrap"], &wanted[..]].concat();
+    let (_, code, said) = run(&site, &upstream, &with_bootstrap);
+    assert_eq!(code, Some(0), "{said}");
+    let newest = upstream.requests_for(&installer.newest_path());
+    assert_eq!(newest, 1, "only the sidecar: it is the same blob");
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let client = Rustup::without_toolchain();
+    let install = ["toolchain", "install", "stable", "--profile", "minimal"];
+    rustup(&client, &larder, &install);
+    let now = fs::read(client.cargo_home().join("bin/rustup")).unwrap();
+    assert!(now == newer, "{} bytes", now.len());
+
+    let blob = testkit::store::blob_path(&site, &fake_upstream::sha256(&newer));
+    fs::remove_file(blob).unwrap();
+    let (verdict, code, _) = run(&site, &upstream, &[&["check"], &wanted[..]].concat());
+    assert_eq!(code, Some(1));
+    let path = installer.archive_path();
+    assert!(
+        verdict["failed"].to_string().contains(&path[1..]),
+        "{verdict:#}"
+    );
+}
+
 /// See docs/client-behaviour.md R-12.
 #[test]
 fn incomplete_nightly_is_skipped_as_rustup_does() {

@@ -50,14 +50,26 @@ pub fn archive(dist: &Arc<Dist>, url: &str, checksum: Sha256) -> Option<Resource
 /// The program `rustup-init` for a host, at the path that the bootstrap script uses. `None` if `host` cannot be a
 /// triple.
 pub fn installer(dist: &Arc<Dist>, host: &str) -> Option<Resource> {
-    let ending = if host.contains("-windows-") {
-        ".exe"
+    program(dist, &["rustup", "dist", host])
+}
+
+/// The program `rustup-init` of one version for a host, at the path that rustup's self-update uses
+/// (docs/client-behaviour.md R-22). Its sidecar has the hash of [`installer`] if that is of the same version, so both
+/// are one blob. `None` if `host` cannot be a triple, or `version` cannot be part of a path.
+pub fn self_update(dist: &Arc<Dist>, version: &str, host: &str) -> Option<Resource> {
+    program(dist, &["rustup", "archive", version, host])
+}
+
+/// The program `rustup-init` in this folder, whose last segment is a host triple.
+fn program(dist: &Arc<Dist>, folder: &[&str]) -> Option<Resource> {
+    let is_windows = folder.last().is_some_and(|host| host.contains("-windows-"));
+    let name = if is_windows {
+        "rustup-init.exe"
     } else {
-        ""
+        "rustup-init"
     };
-    let name = format!("rustup-init{ending}");
     Some(Arc::new(Archive {
-        file: DistPath::new(dist, &["rustup", "dist", host, &name])?,
+        file: DistPath::new(dist, &[folder, &[name]].concat())?,
         checksum: None,
     }))
 }

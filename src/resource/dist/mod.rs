@@ -8,7 +8,8 @@
 //!  dist/channel-rust-stable.toml                 the manifest                ┘ rustup refuses a mismatch
 //!  dist/2026-04-16/rustc-1.95.0-HOST.tar.xz      the archives; the manifest lists their hashes
 //!  rustup/release-stable.toml                    the newest version of rustup
-//!  rustup/dist/HOST/rustup-init                  the program; its sidecar lists its hash
+//!  rustup/archive/1.29.0/HOST/rustup-init        the program of that version, if rustup is of another
+//!  rustup/dist/HOST/rustup-init                  the newest program; its sidecar lists its hash
 //!  rustup-init.sh                                the bootstrap script, edited to work over http
 //! ```
 //!
@@ -36,9 +37,9 @@ use path::{DistPath, channel};
 use release::RustupRelease;
 use sidecar::Sidecar;
 
-pub use manifest::{archive, installer, manifest};
+pub use manifest::{archive, installer, manifest, self_update};
 pub use path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist};
-pub use release::release;
+pub use release::{release, released_version};
 pub use script::{ScriptError, script, script_for_client};
 
 /// Parses path segments: `dist/...` or `rustup/...`. `None` for any other path.

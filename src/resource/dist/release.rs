@@ -1,7 +1,8 @@
 //! [`RustupRelease`]: `release-stable.toml`, which names the newest version of rustup.
 //!
 //! `toolchain install`, `update` and `check` end with a request for it. Without an answer the command fails although
-//! the toolchain is installed (docs/client-behaviour.md R-08).
+//! the toolchain is installed (docs/client-behaviour.md R-08). If it names another version than the running rustup, the
+//! first two also download that version's program, so an install needs both files.
 
 use std::{fmt, sync::Arc};
 
@@ -16,6 +17,12 @@ pub fn release(dist: &Arc<Dist>) -> Resource {
             path: "rustup/release-stable.toml".to_owned(),
         },
     })
+}
+
+/// The version of rustup that a stored `release-stable.toml` names. `None` if the text is not such a file.
+pub fn released_version(body: &[u8]) -> Option<String> {
+    let table: toml::Table = toml::from_str(std::str::from_utf8(body).ok()?).ok()?;
+    Some(table.get("version")?.as_str()?.to_owned())
 }
 
 /// The file that names the newest version of rustup.
