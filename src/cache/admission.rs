@@ -53,6 +53,11 @@ impl Admission {
         )
     }
 
+    /// Whether upstream cannot be asked for `resource` now.
+    pub(super) fn is_out_of_reach(&self, resource: &Resource) -> bool {
+        matches!(self.reach(resource), Reach::Offline | Reach::Down)
+    }
+
     fn reach(&self, resource: &Resource) -> Reach {
         let breakers = &self.health.breakers;
         if breakers.all_closed() {

@@ -4,6 +4,7 @@
 //! - While upstream is unreachable, an index entry offers only crates that are stored, so that a resolver chooses
 //!   those.
 //! - A manifest and its sidecar always belong together, though rustup asks for them one after the other.
+//! - While upstream is unreachable, a manifest is the newest one whose archives are stored.
 //! - A blob is served while it is still arriving.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::{
     entries::Entries,
     events::{CacheEvent, Events},
     flight::Until,
-    generations::Generations,
+    generations::{Generations, ServeOrder},
     prefetched::Prefetched,
 };
 use crate::{
@@ -151,11 +152,23 @@ impl Responder {
         let entry = self
             .entries
             .get(resource, key.clone(), Demand::Fresh, Until::Verified);
-        let (outcome, entry) = entry.await?;
+        let (outcome, newest) = entry.await?;
+        // While upstream is out of reach, archives that are not stored cannot be had.
+        let entry = if self.entries.admission.is_out_of_reach(resource) {
+            let (lookup, newest) = (&self.entries.lookup, newest.clone());
+            lookup.newest_complete_release(resource, newest).await
+        } else {
+            newest.clone()
+        };
+        let order = if entry.head.sha256 == newest.head.sha256 {
+            ServeOrder::NeverOlder
+        } else {
+            ServeOrder::Exactly
+        };
         match half {
             Half::Body => Ok(manifest_answer(resource, outcome, &entry)),
             Half::Sidecar => {
-                let entry = self.serve_checksum(&key, &entry).await;
+                let entry = self.serve_checksum(&key, &entry, order).await;
                 Ok(sidecar_answer(resource, outcome, entry))
             }
         }
@@ -163,9 +176,9 @@ impl Responder {
 
     /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served
     /// meanwhile.
-    async fn serve_checksum(&self, key: &Key, entry: &Entry) -> Entry {
+    async fn serve_checksum(&self, key: &Key, entry: &Entry, order: ServeOrder) -> Entry {
         loop {
-            match self.generations.serve_checksum(key, entry, now()) {
+            match self.generations.serve_checksum(key, entry, order, now()) {
                 Ok(entry) => return entry,
                 Err(delay) => tokio::time::sleep(delay).await,
             }

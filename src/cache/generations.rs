@@ -45,12 +45,22 @@ struct Generation {
     is_in_use: bool,
 }
 
+/// Whether a generation may be served after a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServeOrder {
+    /// No: the newer one is served again. Another process may have stored it a moment ago.
+    NeverOlder,
+    /// Yes: archives of the newer one are missing and cannot be had.
+    Exactly,
+}
+
 /// The generations served of late, the last one served last.
 #[derive(Debug, Default)]
 pub(super) struct Generations(Mutex<Vec<Generation>>);
 
 impl Generations {
-    /// Serves the checksum of `entry`, or of a newer generation that was served already. Returns the entry to serve.
+    /// Serves the checksum of `entry`, or, by [`ServeOrder::NeverOlder`], of a newer generation that was served already.
+    /// Returns the entry to serve.
     /// A check time after `now` comes from a clock that was set back, so such a generation does not count as newer.
     ///
     /// # Errors
@@ -59,11 +69,16 @@ impl Generations {
         &self,
         key: &Key,
         entry: &Entry,
+        order: ServeOrder,
         now: SystemTime,
     ) -> Result<Entry, Duration> {
         let mut all = self.0.lock();
         let last = all.iter().rposition(|generation| generation.key == *key);
-        let is_newer = |checked| checked > entry.checked && checked <= Checked::At(now);
+        let is_newer = |checked| {
+            order == ServeOrder::NeverOlder
+                && checked > entry.checked
+                && checked <= Checked::At(now)
+        };
         let mut generation = match last {
             Some(last)
                 if all[last].entry.head.sha256 == entry.head.sha256
@@ -174,18 +189,26 @@ mod tests {
         let (key, old) = generation("stable", 8, 1);
         let (_, new) = generation("stable", 8, 2);
         let now = at(100);
-        generations.serve_checksum(&key, &old, now).unwrap();
-        let wait = generations.serve_checksum(&key, &new, now).unwrap_err();
+        generations
+            .serve_checksum(&key, &old, ServeOrder::NeverOlder, now)
+            .unwrap();
+        let wait = generations
+            .serve_checksum(&key, &new, ServeOrder::NeverOlder, now)
+            .unwrap_err();
         assert_eq!(wait, MANIFEST_GRACE);
         let served = generations.serve_manifest(&key).unwrap();
         assert_eq!(served.head.sha256, old.head.sha256);
         advance(wait).await;
-        generations.serve_checksum(&key, &new, now).unwrap();
+        generations
+            .serve_checksum(&key, &new, ServeOrder::NeverOlder, now)
+            .unwrap();
         let served = generations.serve_manifest(&key).unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
         assert_eq!(hashes(&generations), [new.head.sha256, old.head.sha256]);
         // Another process may still have the old one at hand.
-        let served = generations.serve_checksum(&key, &old, now).unwrap();
+        let served = generations
+            .serve_checksum(&key, &old, ServeOrder::NeverOlder, now)
+            .unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
         advance(LISTING_LIFETIME).await;
         assert!(generations.serve_manifest(&key).is_none());
@@ -196,11 +219,15 @@ mod tests {
     async fn a_generation_from_the_future_is_replaced_like_any_other() {
         let generations = Generations::default();
         let (key, old) = generation("stable", 8, 99);
-        generations.serve_checksum(&key, &old, at(100)).unwrap();
+        generations
+            .serve_checksum(&key, &old, ServeOrder::NeverOlder, at(100))
+            .unwrap();
         advance(MANIFEST_GRACE).await;
         // The clock was set back.
         let (_, new) = generation("stable", 8, 50);
-        let served = generations.serve_checksum(&key, &new, at(50)).unwrap();
+        let served = generations
+            .serve_checksum(&key, &new, ServeOrder::NeverOlder, at(50))
+            .unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
     }
 
@@ -209,12 +236,16 @@ mod tests {
         let generations = Generations::default();
         for number in 0..20 {
             let (key, entry) = generation(&number.to_string(), 1 << 20, number);
-            generations.serve_checksum(&key, &entry, at(100)).unwrap();
+            generations
+                .serve_checksum(&key, &entry, ServeOrder::NeverOlder, at(100))
+                .unwrap();
         }
         assert_eq!(generations.listings().len(), 20);
         advance(PAIR_LIFETIME).await;
         let (key, entry) = generation("stable", 1 << 20, 99);
-        generations.serve_checksum(&key, &entry, at(100)).unwrap();
+        generations
+            .serve_checksum(&key, &entry, ServeOrder::NeverOlder, at(100))
+            .unwrap();
         assert_eq!(generations.listings().len(), MAX_BODY_BYTES >> 20);
         assert_eq!(hashes(&generations)[0], entry.head.sha256);
     }
@@ -223,10 +254,14 @@ mod tests {
     async fn a_generation_whose_manifest_was_not_asked_for_comes_last() {
         let generations = Generations::default();
         let (key, in_use) = generation("stable", 8, 1);
-        generations.serve_checksum(&key, &in_use, at(100)).unwrap();
+        generations
+            .serve_checksum(&key, &in_use, ServeOrder::NeverOlder, at(100))
+            .unwrap();
         generations.serve_manifest(&key).unwrap();
         let (key, other) = generation("1.95.0", 8, 2);
-        generations.serve_checksum(&key, &other, at(100)).unwrap();
+        generations
+            .serve_checksum(&key, &other, ServeOrder::NeverOlder, at(100))
+            .unwrap();
         assert_eq!(hashes(&generations)[0], in_use.head.sha256);
     }
 }

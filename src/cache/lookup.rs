@@ -99,10 +99,14 @@ impl Lookup {
 
     /// The body of a stored entry or pair, whatever its age.
     pub(super) async fn peek(&self, resource: &Resource) -> Option<bytes::Bytes> {
+        Some(self.stored(resource).await?.body)
+    }
+
+    /// A stored entry or pair, whatever its age.
+    pub(super) async fn stored(&self, resource: &Resource) -> Option<Entry> {
         match resource.location() {
             Location::Entry(key) | Location::Pair(key, _) => {
-                let stored = self.entry(resource, &key).await.ok().flatten();
-                stored.map(|entry| entry.body)
+                self.entry(resource, &key).await.ok().flatten()
             }
             Location::Blob(_) | Location::ListedIn(_) => None,
         }

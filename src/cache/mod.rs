@@ -36,10 +36,11 @@
 //!
 //! Small modules remember what the requests have shown: [`breaker`] (upstreams that are down), [`negative`] (resources
 //! that do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was
-//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`].
+//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`]. [`older`] keeps what a release
+//! replaces.
 //!
 //! Every module uses only those below it: mod, prefetch, answer, resolve, blobs, `fetch/blob`, entries, `fetch/entry`,
-//! admission, probe, `fetch/request`, lookup, and then the small ones.
+//! admission, probe, `fetch/request`, older, lookup, and then the small ones.
 
 mod admission;
 mod answer;
@@ -57,6 +58,7 @@ mod generations;
 mod invalidation;
 mod lookup;
 mod negative;
+mod older;
 mod options;
 mod prefetch;
 mod prefetched;
@@ -299,6 +301,14 @@ impl Cache {
     /// The body of a stored entry, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         self.0.entries.lookup.peek(resource).await
+    }
+
+    /// The body that clients get of a stored entry while upstream cannot be reached: an older release if the newest one
+    /// is not complete. Never asks upstream.
+    pub async fn peek_complete(&self, resource: &Resource) -> Option<Bytes> {
+        let lookup = &self.0.entries.lookup;
+        let newest = lookup.stored(resource).await?;
+        Some(lookup.newest_complete_release(resource, newest).await.body)
     }
 
     /// The events about what clients do, for the prefetcher; `None` if there is a reader already.

@@ -104,7 +104,7 @@ impl Inventory {
 
 impl ManifestSource for Inventory {
     async fn manifest(&self, manifest: &Resource) -> Result<Option<Bytes>, ReleaseError> {
-        let body = self.cache.peek(manifest).await;
+        let body = self.cache.peek_complete(manifest).await;
         body.map(Some)
             .ok_or_else(|| ReleaseError::NotStored(manifest.clone()))
     }

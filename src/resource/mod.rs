@@ -18,7 +18,7 @@
 //! | [`RegistryConfig`] | entry | a day | index + `config.json` | |
 //! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
-//! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`] |
+//! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
 //! | sidecar | entry | as its file | dist server or update root | |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | |
@@ -41,7 +41,12 @@ mod policy;
 pub mod registry;
 mod upstreams;
 
-use std::{collections::HashSet, fmt, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use url::Url;
@@ -100,6 +105,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
 
     /// For kinds whose body lists the downloads of whole installs.
     fn install_profiles(&self) -> Option<&dyn InstallProfiles> {
+        None
+    }
+
+    /// For kinds whose body each release replaces.
+    fn releases(&self) -> Option<&dyn Releases> {
         None
     }
 }
@@ -168,6 +178,23 @@ pub trait InstallProfiles: Send + Sync {
     /// The downloads of each install profile that contains the blob `requested`, in the order in which the client
     /// requests them. Smaller profiles come first, and each profile contains the one before it.
     fn profile_downloads(&self, body: &Bytes, requested: Sha256) -> Vec<Vec<Resource>>;
+}
+
+/// A resource whose body each release replaces, and lists the blobs of that release. Clients may still need an older
+/// body, because the newest one lists blobs that are not stored.
+pub trait Releases: Send + Sync {
+    /// The folder whose children are the names of releases, among others.
+    fn folder(&self) -> Key;
+
+    /// The resource that has the body of the release of this name for ever; `None` if no release has such a name.
+    fn of_name(&self, name: &str) -> Option<Resource>;
+
+    /// The resource that has `body` for ever; `None` if `body` does not tell its release.
+    fn of_body(&self, body: &[u8]) -> Option<Resource>;
+
+    /// The blobs that `body` offers to clients, each by the name of its part of the release. Names are the same in all
+    /// releases.
+    fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256>;
 }
 
 /// A resource that a client will probably ask for next.

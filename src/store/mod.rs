@@ -214,6 +214,20 @@ impl Store {
         }
     }
 
+    /// The names of the files and folders below `folder`, in no order. Empty if there is no such folder.
+    pub async fn names_in(&self, folder: &Key) -> Result<Vec<String>, StoreError> {
+        let path = self.layout.entry(folder);
+        let at = path.clone();
+        let listed = blocking(move || match fs::read_dir(&path) {
+            Ok(found) => found
+                .map(|found| Ok(found?.file_name().to_string_lossy().into_owned()))
+                .collect(),
+            Err(error) if is_no_file(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        });
+        listed.await.map_err(|source| StoreError::io(at, source))
+    }
+
     /// Stores `entry` under `key`, in place of the previous one.
     pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let parts = vec![Bytes::from(entry.head_line()), entry.body.clone()];

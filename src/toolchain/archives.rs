@@ -16,6 +16,8 @@
 //! Releases are written in this form. In any other form the search finds nothing, and the caller falls back on the
 //! archive's sidecar.
 
+use std::collections::BTreeMap;
+
 /// One archive as a manifest lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedArchive<'a> {
@@ -48,6 +50,33 @@ pub fn target_of_archive<'a>(manifest: &'a str, sha256: &str) -> Option<&'a str>
     let at = manifest.find(&format!("\"{sha256}\""))?;
     let (header, _) = table_around(manifest, at)?;
     package_and_target(header).map(|(_, target)| target)
+}
+
+/// All archives that rustup would download by this manifest, each under the name of its package and target. Of the
+/// formats of an archive it is the one that rustup prefers (docs/client-behaviour.md R-17). A manifest in another form
+/// than releases use has none.
+pub fn preferred_archives(manifest: &str) -> BTreeMap<String, &str> {
+    let mut archives = BTreeMap::new();
+    let mut name = None;
+    let mut best = 0;
+    for line in manifest.lines() {
+        if line.trim_start().starts_with('[') {
+            name = package_and_target(line).map(|(package, target)| format!("{package} {target}"));
+            best = 0;
+        } else if let (Some(name), Some((field, sha256))) = (&name, text_field(line)) {
+            let rank = match field {
+                "zst_hash" => 3,
+                "xz_hash" => 2,
+                "hash" => 1,
+                _ => 0,
+            };
+            if rank > best && is_sha256(sha256) {
+                best = rank;
+                archives.insert(name.clone(), sha256);
+            }
+        }
+    }
+    archives
 }
 
 /// Reads the archive whose URL ends at `at + end.len()`.
@@ -156,6 +185,19 @@ mod tests {
                 assert_eq!(listed.target, file.target);
             }
         }
+    }
+
+    #[test]
+    fn preferred_archives_agree_with_files() {
+        let archives = preferred_archives(MANIFEST);
+        for host in [LINUX, WINDOWS] {
+            let profile = if host == LINUX { "default" } else { "minimal" };
+            for file in files(MANIFEST, host, profile, &strings(&["rust-src"]), &[]).unwrap() {
+                let name = format!("{} {}", file.package, file.target);
+                assert_eq!(archives.get(&name), Some(&file.sha256.as_str()), "{name}");
+            }
+        }
+        assert!(preferred_archives("<html>").is_empty());
     }
 
     /// Compares the hash found for `dist/a.tar.xz` in a manifest with these tables. `A` and `B` stand for hashes.

@@ -25,7 +25,7 @@ mod manifest;
 mod profile;
 mod settings;
 
-pub use archives::{ListedArchive, find_archive, target_of_archive};
+pub use archives::{ListedArchive, find_archive, preferred_archives, target_of_archive};
 pub(crate) use channel::is_date;
 pub use channel::{Channel, ChannelError, day_before};
 pub use file::{ToolchainFile, ToolchainFileError, ToolchainSpec, parse_file};

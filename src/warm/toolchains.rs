@@ -106,7 +106,12 @@ impl ToolchainFetcher {
 impl ManifestSource for ToolchainFetcher {
     async fn manifest(&self, manifest: &Resource) -> Result<Option<Bytes>, ReleaseError> {
         let demand = match self.mode {
-            WarmMode::Check => return self.inventory.manifest(manifest).await,
+            // The newest one: that is what `warm` would fetch the archives of.
+            WarmMode::Check => {
+                let body = self.cache.peek(manifest).await;
+                let missing = || ReleaseError::NotStored(manifest.clone());
+                return body.map(Some).ok_or_else(missing);
+            }
             WarmMode::Fetch { refresh: true } => Demand::Refresh,
             WarmMode::Fetch { refresh: false } => Demand::Fresh,
         };

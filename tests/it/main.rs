@@ -23,6 +23,7 @@ mod crates;
 mod disk;
 mod dist;
 mod fixture;
+mod generations;
 mod help;
 mod index;
 mod index_prefetch;

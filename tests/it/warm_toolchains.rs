@@ -15,7 +15,7 @@ use testkit::larder::{Larder, Site};
 use testkit::rustup::{Rustup, installed};
 
 /// An upstream with a release of rustup and of these toolchains.
-fn released(toolchains: &[&Toolchain]) -> FakeUpstream {
+pub(crate) fn released(toolchains: &[&Toolchain]) -> FakeUpstream {
     let upstream = FakeUpstream::start();
     for toolchain in toolchains {
         upstream.release(toolchain);
@@ -30,7 +30,11 @@ fn stable() -> Toolchain {
 
 /// Runs a command with `--json` against this upstream. Returns its document, its exit code and its stderr.
 #[track_caller]
-fn run(site: &Site, upstream: &FakeUpstream, arguments: &[&str]) -> (Value, Option<i32>, String) {
+pub(crate) fn run(
+    site: &Site,
+    upstream: &FakeUpstream,
+    arguments: &[&str],
+) -> (Value, Option<i32>, String) {
     let server = upstream.base_url();
     let mut all = vec!["--json", "--dist-server", &server];
     all.extend(arguments);
@@ -75,12 +79,12 @@ fn files(release: &Toolchain, profile: &str, components: &[&str], targets: &[&st
     paths
 }
 
-fn serve_offline<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
+pub(crate) fn serve_offline<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     site.serve(&["--dist-server", upstream.base_url(), "--offline"])
 }
 
 #[track_caller]
-fn rustup(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) {
+pub(crate) fn rustup(rustup: &Rustup, larder: &Larder<'_>, arguments: &[&str]) {
     let server = larder.url().trim_end_matches('/');
     let run = rustup.run(arguments, server, &format!("{server}/rustup"));
     run.assert_success();

@@ -98,6 +98,11 @@ impl EntryFetcher {
             Ok((result, WritePlan::Put(old))) => {
                 if let FetchedBody::Entry(entry) = &result.body {
                     // Before the changed entry can be seen.
+                    if let Some(old) = &old
+                        && old.head.sha256 != entry.head.sha256
+                    {
+                        self.lookup.keep_older_release(&resource, old).await;
+                    }
                     self.invalidate_dependencies(&resource, old.as_ref(), entry)
                         .await;
                     let update = Update::Entry(entry.clone());

@@ -9,7 +9,7 @@
 //!       └─> manifest that lists it ──> host ──> profiles `minimal`, `default` ──> archives rustup asks for next
 //! ```
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -20,8 +20,8 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::{
-        Half, InstallProfiles, InvalidBody, Kind, Listed, Location, Policy, Resource, Source,
-        Unlisted, Views,
+        Freshness, Half, InstallProfiles, InvalidBody, Key, Kind, Listed, Location, Policy,
+        Releases, Resource, Source, Unlisted, Views,
     },
     toolchain,
 };
@@ -120,6 +120,10 @@ impl Kind for ChannelManifest {
     fn install_profiles(&self) -> Option<&dyn InstallProfiles> {
         Some(self)
     }
+
+    fn releases(&self) -> Option<&dyn Releases> {
+        (self.file.freshness() != Freshness::Forever).then_some(self as &dyn Releases)
+    }
 }
 
 impl Views for ChannelManifest {
@@ -128,6 +132,34 @@ impl Views for ChannelManifest {
             ArchiveFormat::Upstream => None,
             ArchiveFormat::Gz => gzip_only(body),
         }
+    }
+}
+
+impl Releases for ChannelManifest {
+    fn folder(&self) -> Key {
+        Key::new(&["rustup", "dist"])
+    }
+
+    /// Releases are named by their date. Upstream has most of these manifests too.
+    fn of_name(&self, name: &str) -> Option<Resource> {
+        let path = format!("dist/{name}/{}", self.file.name());
+        toolchain::is_date(name)
+            .then(|| manifest(&self.file.dist, &path))
+            .flatten()
+    }
+
+    fn of_body(&self, body: &[u8]) -> Option<Resource> {
+        let date = toolchain::date(std::str::from_utf8(body).ok()?).ok()?;
+        self.of_name(&date)
+    }
+
+    fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256> {
+        let client_view = self.client_view(body);
+        let text = String::from_utf8_lossy(client_view.as_deref().unwrap_or(body));
+        let archives = toolchain::preferred_archives(&text).into_iter();
+        archives
+            .filter_map(|(name, sha256)| Some((name, Sha256::parse(sha256)?)))
+            .collect()
     }
 }
 
@@ -290,7 +322,9 @@ fn manifest_paths(path: &str) -> Vec<String> {
         Some(version) => {
             let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
             let stable = ["stable", version, minor].map(str::to_owned);
-            [&stable[..], &[format!("{date}/stable")]].concat()
+            // The older releases of the names that change.
+            let older = [minor, "stable"].map(|name| format!("{date}/{name}"));
+            [stable.as_slice(), &older].concat()
         }
         None => Vec::new(),
     };
@@ -314,7 +348,7 @@ mod tests {
         assert_eq!(
             manifests(&format!("dist/2026-04-16/rust-std-1.95.0-{x}.tar.xz")),
             "dist/channel-rust-stable.toml dist/channel-rust-1.95.0.toml dist/channel-rust-1.95.toml \
-             dist/2026-04-16/channel-rust-stable.toml"
+             dist/2026-04-16/channel-rust-1.95.toml dist/2026-04-16/channel-rust-stable.toml"
         );
         assert_eq!(
             manifests("dist/2026-04-16/rust-src-nightly.tar.gz"),
