@@ -76,7 +76,7 @@ impl Responder {
             .entries
             .get(resource, key.clone(), demand, Until::Verified);
         let (outcome, entry) = got.await?;
-        // A prefetch may have begun after the look above, and this request joined it. It must not answer a second
+        // A prefetch may have begun after the check above, and this request joined it. It must not answer a second
         // request.
         if outcome == Outcome::Collapsed {
             self.take_prefetched(&key);
@@ -89,7 +89,7 @@ impl Responder {
         Ok(Answer::whole(outcome, entry.head.sha256, entry.body))
     }
 
-    /// Removes the mark of a prefetch and counts it as asked for.
+    /// Removes the record of a prefetch, counts the prefetch as asked for, and returns when it began.
     fn take_prefetched(&self, key: &Key) -> Option<std::time::SystemTime> {
         let since = self.prefetched.take_entry(key)?;
         self.counters.add(Counter::PrefetchedEntriesAsked);
@@ -103,7 +103,7 @@ impl Responder {
             && matches!(resource.source(), Source::At(url) if breakers.uses_offline_view(&url, now()))
     }
 
-    /// The entry as it looks with only the stored crates.
+    /// The entry in which versions whose crate is not stored are marked as yanked.
     async fn offline_view(
         &self,
         resource: &Resource,
@@ -168,7 +168,7 @@ impl Responder {
         match half {
             Half::Body => Ok(manifest_answer(resource, outcome, &entry)),
             Half::Sidecar => {
-                let entry = self.serve_checksum(&key, &entry, order).await;
+                let entry = self.serve_sidecar(&key, &entry, order).await;
                 Ok(sidecar_answer(resource, outcome, entry))
             }
         }
@@ -176,9 +176,9 @@ impl Responder {
 
     /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served
     /// meanwhile.
-    async fn serve_checksum(&self, key: &Key, entry: &Entry, order: ServeOrder) -> Entry {
+    async fn serve_sidecar(&self, key: &Key, entry: &Entry, order: ServeOrder) -> Entry {
         loop {
-            match self.generations.serve_checksum(key, entry, order, now()) {
+            match self.generations.serve_sidecar(key, entry, order, now()) {
                 Ok(entry) => return entry,
                 Err(delay) => tokio::time::sleep(delay).await,
             }

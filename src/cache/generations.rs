@@ -1,12 +1,11 @@
-//! Generations of manifests that clients are using: an update of rustup must see a manifest and its checksum of one
-//! release.
+//! Generations of manifests that clients are using: rustup must get a manifest and its sidecar of one release.
 //!
 //! rustup asks for `channel-rust-stable.toml.sha256` first, then for the manifest, and refuses one that does not have
 //! that hash. Then it downloads archives by the addresses in that manifest, which may take an hour. If a release
 //! comes in between, the newest stored manifest is the wrong one. So the cache remembers which generation it served:
 //!
 //! ```text
-//!  checksum served ── 3 s: a newer generation waits ── 60 s: its manifest is served ── 1 h: it proves archives
+//!  sidecar served ── 3 s: a newer generation waits ── 60 s: its manifest is served ── 1 h: it gives archives' hashes
 //! ```
 //!
 //! This holds whichever process fetched the new generation. Generations are in memory; after a restart, the stored
@@ -22,24 +21,24 @@ use crate::{
     store::{Checked, Entry},
 };
 
-/// Time within which a client asks for the manifest after its checksum, before a newer generation replaces both.
+/// Time within which a client asks for the manifest after its sidecar, before a newer generation replaces both.
 /// rustup asks at once (rustup, `download_and_check` in `dist/download.rs`).
 const MANIFEST_GRACE: Duration = Duration::from_secs(3);
-/// Time for which a generation's manifest is served to clients that ask for it, unless a newer checksum was served.
+/// Time for which a generation's manifest is served to clients that ask for it, unless a newer sidecar was served.
 const PAIR_LIFETIME: Duration = Duration::from_secs(60);
-/// Time for which a generation proves the archives it lists. Longer than an install takes over a slow line.
+/// Time for which a generation gives the hashes of its archives. Longer than an install takes over a slow connection.
 const LISTING_LIFETIME: Duration = Duration::from_secs(3600);
-/// Bytes of manifests kept beyond [`PAIR_LIFETIME`]. A manifest has up to one megabyte, and concurrent installs are
-/// mostly of one or two channels. A forgotten generation is looked up in the store, which takes some milliseconds, or
-/// fetched.
+/// Bytes of all manifests above which those older than [`PAIR_LIFETIME`] are dropped. A manifest has up to one
+/// megabyte, and concurrent installs are mostly of one or two channels. A forgotten generation is looked up in the
+/// store, which takes some milliseconds, or fetched.
 const MAX_BODY_BYTES: usize = 6 << 20;
 
-/// A manifest with its checksum, as served to a client.
+/// A manifest with its sidecar, as served to a client.
 #[derive(Clone, Debug)]
 struct Generation {
     key: Key,
     entry: Entry,
-    /// When its checksum was last served.
+    /// When its sidecar was last served.
     served: Instant,
     /// True if its manifest was served as well.
     is_in_use: bool,
@@ -54,18 +53,18 @@ pub(super) enum ServeOrder {
     Exactly,
 }
 
-/// The generations served of late, the last one served last.
+/// The generations served within [`LISTING_LIFETIME`], the latest last.
 #[derive(Debug, Default)]
 pub(super) struct Generations(Mutex<Vec<Generation>>);
 
 impl Generations {
-    /// Serves the checksum of `entry`, or, by [`ServeOrder::NeverOlder`], of a newer generation that was served already.
+    /// Serves the sidecar of `entry`, or, by [`ServeOrder::NeverOlder`], of a newer generation that was served already.
     /// Returns the entry to serve.
     /// A check time after `now` comes from a clock that was set back, so such a generation does not count as newer.
     ///
     /// # Errors
     /// How long to wait: clients of an older generation may be about to ask for its manifest.
-    pub(super) fn serve_checksum(
+    pub(super) fn serve_sidecar(
         &self,
         key: &Key,
         entry: &Entry,
@@ -103,7 +102,7 @@ impl Generations {
         Ok(entry)
     }
 
-    /// The entry whose manifest belongs to the checksum that was served last.
+    /// The entry whose manifest belongs to the sidecar that was served last.
     pub(super) fn serve_manifest(&self, key: &Key) -> Option<Entry> {
         let mut all = self.0.lock();
         let last = all.iter_mut().rfind(|generation| generation.key == *key)?;
@@ -114,8 +113,8 @@ impl Generations {
         Some(last.entry.clone())
     }
 
-    /// Entries of the generations served of late, the latest first. Those of which only the checksum was served come
-    /// last.
+    /// Entries of the generations served within [`LISTING_LIFETIME`], the latest first. Those of which only the sidecar
+    /// was served come last.
     pub(super) fn listings(&self) -> Vec<Entry> {
         let all = self.0.lock();
         let recent = all
@@ -184,30 +183,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_generation_waits_and_then_replaces_the_old_one_which_still_proves_archives() {
+    async fn a_new_generation_waits_and_then_replaces_the_old_one_which_still_lists_archives() {
         let generations = Generations::default();
         let (key, old) = generation("stable", 8, 1);
         let (_, new) = generation("stable", 8, 2);
         let now = at(100);
         generations
-            .serve_checksum(&key, &old, ServeOrder::NeverOlder, now)
+            .serve_sidecar(&key, &old, ServeOrder::NeverOlder, now)
             .unwrap();
         let wait = generations
-            .serve_checksum(&key, &new, ServeOrder::NeverOlder, now)
+            .serve_sidecar(&key, &new, ServeOrder::NeverOlder, now)
             .unwrap_err();
         assert_eq!(wait, MANIFEST_GRACE);
         let served = generations.serve_manifest(&key).unwrap();
         assert_eq!(served.head.sha256, old.head.sha256);
         advance(wait).await;
         generations
-            .serve_checksum(&key, &new, ServeOrder::NeverOlder, now)
+            .serve_sidecar(&key, &new, ServeOrder::NeverOlder, now)
             .unwrap();
         let served = generations.serve_manifest(&key).unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
         assert_eq!(hashes(&generations), [new.head.sha256, old.head.sha256]);
-        // Another process may still have the old one at hand.
+        // Another process may still have the old one in memory.
         let served = generations
-            .serve_checksum(&key, &old, ServeOrder::NeverOlder, now)
+            .serve_sidecar(&key, &old, ServeOrder::NeverOlder, now)
             .unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
         advance(LISTING_LIFETIME).await;
@@ -220,13 +219,13 @@ mod tests {
         let generations = Generations::default();
         let (key, old) = generation("stable", 8, 99);
         generations
-            .serve_checksum(&key, &old, ServeOrder::NeverOlder, at(100))
+            .serve_sidecar(&key, &old, ServeOrder::NeverOlder, at(100))
             .unwrap();
         advance(MANIFEST_GRACE).await;
         // The clock was set back.
         let (_, new) = generation("stable", 8, 50);
         let served = generations
-            .serve_checksum(&key, &new, ServeOrder::NeverOlder, at(50))
+            .serve_sidecar(&key, &new, ServeOrder::NeverOlder, at(50))
             .unwrap();
         assert_eq!(served.head.sha256, new.head.sha256);
     }
@@ -237,14 +236,14 @@ mod tests {
         for number in 0..20 {
             let (key, entry) = generation(&number.to_string(), 1 << 20, number);
             generations
-                .serve_checksum(&key, &entry, ServeOrder::NeverOlder, at(100))
+                .serve_sidecar(&key, &entry, ServeOrder::NeverOlder, at(100))
                 .unwrap();
         }
         assert_eq!(generations.listings().len(), 20);
         advance(PAIR_LIFETIME).await;
         let (key, entry) = generation("stable", 1 << 20, 99);
         generations
-            .serve_checksum(&key, &entry, ServeOrder::NeverOlder, at(100))
+            .serve_sidecar(&key, &entry, ServeOrder::NeverOlder, at(100))
             .unwrap();
         assert_eq!(generations.listings().len(), MAX_BODY_BYTES >> 20);
         assert_eq!(hashes(&generations)[0], entry.head.sha256);
@@ -255,12 +254,12 @@ mod tests {
         let generations = Generations::default();
         let (key, in_use) = generation("stable", 8, 1);
         generations
-            .serve_checksum(&key, &in_use, ServeOrder::NeverOlder, at(100))
+            .serve_sidecar(&key, &in_use, ServeOrder::NeverOlder, at(100))
             .unwrap();
         generations.serve_manifest(&key).unwrap();
         let (key, other) = generation("1.95.0", 8, 2);
         generations
-            .serve_checksum(&key, &other, ServeOrder::NeverOlder, at(100))
+            .serve_sidecar(&key, &other, ServeOrder::NeverOlder, at(100))
             .unwrap();
         assert_eq!(hashes(&generations)[0], in_use.head.sha256);
     }

@@ -43,7 +43,7 @@ pub struct EntryHead {
     /// `max-age` from upstream's answer, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<u64>,
-    /// The checksum file that belongs to the body, verbatim. Only manifests have one.
+    /// The sidecar that belongs to the body, verbatim. Only manifests have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<String>,
     /// Time of the request that fetched the body, in seconds since 1970.
@@ -131,7 +131,7 @@ impl Entry {
         }
     }
 
-    /// Adds the checksum file that belongs to the body.
+    /// Adds the sidecar that belongs to the body.
     #[must_use]
     pub fn with_sidecar(mut self, sidecar: String) -> Self {
         self.head.sidecar = Some(sidecar);

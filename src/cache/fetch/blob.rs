@@ -123,7 +123,7 @@ impl BlobFetcher {
     ) -> Result<FetchedBlob, Error> {
         let store_error = |error| Error::store("store", resource, &error);
         let health = &self.admission.health;
-        let mut is_relocated = false;
+        let mut has_located_again = false;
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -147,8 +147,8 @@ impl BlobFetcher {
             };
             drop(permit);
             health.record_failure(resource, &url, &failure);
-            if may_have_moved(&failure) && !is_relocated {
-                is_relocated = true;
+            if may_have_moved(&failure) && !has_located_again {
+                has_located_again = true;
                 let current = self.entries.locate(resource, Demand::Refresh).await?;
                 if current != url {
                     url = current;
