@@ -1,8 +1,8 @@
 //! [`Error`]: why a client cannot have a resource. Its text is one line in three parts:
 //!
 //! ```text
-//!  cannot fetch the crate `left` 1.0.0: index.example did not answer within 10s; check the network and the proxy
-//!  └─ action and resource ───────────┘  └─ cause ──────────────────────────────┘ └─ hint, if the user can act ──┘
+//!  cannot fetch crate `left 1.0.0`: files.example did not answer within 10s; check the network and the proxy settings
+//!  └─ action and resource ───────┘  └─ cause ──────────────────────────────┘ └─ hint, if the user can act ──────────┘
 //! ```
 //!
 //! One fetch can have many clients, and all of them get its error. So `Error` is `Clone`, and causes that are not (of
@@ -34,9 +34,9 @@ pub enum Error {
         resource: String,
         /// The upstream.
         origin: Origin,
-        /// Time since the breaker opened.
+        /// Time since the outage began: the breaker may have been slow before it opened.
         since: Duration,
-        /// The failure that opened it.
+        /// The failure that opened the breaker.
         cause: String,
     },
     /// All attempts to fetch it failed.

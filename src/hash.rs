@@ -1,7 +1,7 @@
 //! SHA-256: [`Sha256`], a digest as a value, and [`Hasher`], which computes one while a body arrives.
 //!
 //! Everything that larder stores is verified against a digest or identified by one: crates by the index, dist files by
-//! the manifest or a sidecar, index entries by the `ETag` that clients get.
+//! the manifest or a sidecar, entries by the hash in their record, which is also the `ETag` for clients.
 
 use std::fmt;
 

@@ -12,7 +12,7 @@
 //!        │                             │
 //!        └──> cache::get, ensure <─────┘
 //!                 │
-//!               store.entry ──> decide ─────┬─ serve the stored copy
+//!       write_behind, store ──> decide ─────┬─ serve the stored copy
 //!                                           ├─ flight: one fetch per resource ──> upstream.get
 //!                                           │    spool ──> verify the hash ──> write_behind ──> store
 //!                                           └─ refuse
@@ -20,8 +20,8 @@
 //!              Answer or Error ──> server::respond: status, headers, body
 //! ```
 //!
-//! `prefetch` listens to events of the cache and calls `ensure` for what clients will request next. `resource` says
-//! what can be requested and by which rules; the cache asks it and knows no kind of resource itself.
+//! `prefetch` reads the cache's events and makes it fetch what clients will request next. `resource` says what can be
+//! requested and by which rules; the cache asks it and knows no kind of resource itself.
 //!
 //! The groups below are in reading order: start with [`resource`], then [`cache`], its `decide`, and [`store`].
 //! ARCHITECTURE.md has the table of allowed dependencies, the invariants, and walkthroughs.

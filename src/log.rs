@@ -1,4 +1,4 @@
-//! LogWriter lines: their format, and a thread that writes them to stderr.
+//! The log: the format of its lines, and a thread that writes them to stderr.
 //!
 //! The daemon logs every request. Writing each line by a system call would cost more than the rest of a small hit,
 //! and a slow reader of stderr would stall requests. So requests append to a buffer, and one thread writes it out:

@@ -8,7 +8,8 @@
 //!    └──────────────── good answer to a client or to a probe ──────────────┘
 //! ```
 //!
-//! While a breaker is `Slow`, stale copies are served at once and only resources that are not stored are asked for.
+//! While a breaker is `Slow`, stale copies are served at once. Upstream is asked only for resources that are not stored
+//! and for invalidated entries; the table in [`super::decide`] has the details.
 //! While it is `Open`, nothing is asked for except probes, which run in the background with growing delays. A failure
 //! that concerns one resource only (404, wrong hash) changes nothing; see [`severity`].
 //!
@@ -36,8 +37,8 @@ const MAX_BAD_ANSWERS: usize = 3;
 const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
 /// Longest delay between probes.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
-/// Time a breaker is open before larder acts as if it ran with `--offline`. A short outage must not make a resolver
-/// choose older versions.
+/// Duration of an outage from which clients get the offline view, if the breaker is open. A short outage must not
+/// make a resolver choose older versions.
 const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of all origins.
@@ -113,8 +114,8 @@ impl CircuitBreakers {
         self.is_offline
     }
 
-    /// Returns whether clients have to do with what is stored: larder runs offline, or the breaker of `url` has been
-    /// open for [`OFFLINE_VIEW_AFTER`].
+    /// Returns whether clients get the offline view: larder runs offline, or the breaker of `url` is open and its
+    /// outage began at least [`OFFLINE_VIEW_AFTER`] ago.
     pub(super) fn uses_offline_view(&self, url: &Url, now: SystemTime) -> bool {
         self.is_offline
             || self.outage(url).is_some_and(|outage| {
@@ -251,7 +252,7 @@ enum Severity {
 /// Sorts a failure by what it says about its upstream. An exhaustive match: a new kind of failure must be sorted here.
 fn severity(failure: &Failure) -> Severity {
     match &failure.kind {
-        // A request with a stale copy at hand has a short time limit, so its silence proves less.
+        // A request that has a stored copy has a short time limit, so a timeout may only mean a slow upstream.
         FailureKind::Silent { after, .. } if *after < HEAD_TIMEOUT => Severity::Slow,
         FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => Severity::Down,
         FailureKind::Status { .. }

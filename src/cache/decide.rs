@@ -51,7 +51,7 @@ pub enum Reach {
     Online,
     /// larder runs with `--offline`.
     Offline,
-    /// Upstream did not answer in time. It is asked only for what is not stored.
+    /// Upstream did not answer in time. It is asked for what is not stored or invalidated, and by [`Demand::Refresh`].
     Slow,
     /// The breaker is open: only probes are sent.
     Down,

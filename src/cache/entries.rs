@@ -1,8 +1,8 @@
 //! Entries, from the store or by a flight.
 //!
-//! This is where a client's patience ends. A client with a stale copy at hand waits about as long as one request may
-//! take, and then gets that copy; without one it waits for [`CLIENT_TIMEOUT`]. The flight goes on in both cases, so the
-//! next request may find its result.
+//! This module limits how long a client waits for a flight. If a stale copy is stored, the client waits for twice the
+//! upstream timeout (response head and body) and then gets that copy; otherwise it waits for [`CLIENT_TIMEOUT`]. The
+//! flight continues in both cases, so the next request may find its result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ pub(super) struct Entries {
     pub(super) admission: Arc<Admission>,
     pub(super) fetcher: Arc<EntryFetcher>,
     pub(super) flights: Flights,
-    /// Time limit of one request to upstream when a stale copy is at hand.
+    /// Time limit of one request to upstream if a stale copy is stored.
     pub(super) upstream_timeout: Duration,
 }
 
@@ -88,7 +88,8 @@ impl Entries {
             let entry = stored.ok_or_else(|| Error::abandoned(resource))?;
             return Ok((Outcome::Stale(StaleReason::Failed), entry));
         };
-        // A flight that began before this entry was invalidated may have brought what is too old. The next one has not.
+        // A flight that began before this entry was invalidated may have fetched a body that is too old. A second
+        // flight begins after the invalidation.
         if self.is_invalidated(&key, &result) && !matches!(result.outcome, Outcome::Stale(_)) {
             let again = self.join_until(resource, &key, demand, until, None, deadline);
             match again.await {

@@ -1,7 +1,7 @@
 //! Events that tell the prefetcher what clients ask for.
 //!
 //! The cache knows no prefetcher. It sends plain events on a bounded channel and drops them while the channel is full
-//! or nobody reads it: a lost event costs a prefetch, never an answer.
+//! or has no reader: a lost event costs a prefetch, never an answer.
 
 use std::sync::OnceLock;
 

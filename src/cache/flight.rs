@@ -6,8 +6,8 @@
 //!  prefetch ── join ──> Joined ──────────────────┘
 //! ```
 //!
-//! The fetch runs in a task of its own, so a client that disconnects cancels nothing. Everyone who joins, the leader
-//! included, watches the same [`Progress`]. If the fetch panics, the channel closes and every waiter gets an error.
+//! The fetch runs in a task of its own, so a client that disconnects cancels nothing. All callers, the leader included,
+//! watch the same [`Progress`]. If the fetch panics, the channel closes and every waiter gets an error.
 //!
 //! This module knows neither upstream nor the store: [`Flights::join`] gets the fetch as a closure.
 
@@ -92,7 +92,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The outcome for a caller in this role: one that joined another's fetch reports so.
+    /// The outcome for a caller in this role: [`Outcome::Collapsed`] if it joined another caller's fetch.
     pub(super) fn outcome(self, outcome: Outcome) -> Outcome {
         match (self, outcome) {
             (Self::Joined, Outcome::Miss | Outcome::Revalidated) => Outcome::Collapsed,

@@ -1,14 +1,14 @@
-//! Reads what is stored: entries and blobs, as they count right now.
+//! Reads stored entries and blobs, from the write-behind buffer and the store.
 //!
-//! An entry may be in three places at once. [`Lookup::entry`] makes one of them:
+//! An entry may be in the write-behind buffer and on disk, in different versions. [`Lookup::entry`] merges them:
 //!
 //! ```text
 //!  write-behind buffer ──┐  newer wins
 //!  store on disk ────────┴──> entry ──> invalidated since its check? ──> effective check time
 //! ```
 //!
-//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so that
-//! the next request replaces it: this is the only place where the cache heals the store.
+//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so the
+//! request fetches and replaces it. A damaged blob is also removed from the store.
 
 use std::{sync::Arc, time::SystemTime};
 

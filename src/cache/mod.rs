@@ -14,19 +14,19 @@
 //!                  ├── lookup      write-behind buffer, then store: the stored copy
 //!                  ├── admission   decide: serve it, revalidate, fetch or refuse?   <── breaker, negative, clock
 //!                  │
-//!                  └── flight      one fetch per resource; everyone else joins it
+//!                  └── flight      one fetch per resource; later requests join it
 //!                        │
 //!                        v
 //!                     fetch        attempts, download, hash ──> write_behind ──> store
 //!                        │
 //!                        ├── probe        health of the upstream; probes it after a failure
-//!                        └── events ──> the prefetcher, which asks back by Cache::prefetch_entry
+//!                        └── events ──> the prefetcher, which calls Cache::prefetch_entry and prefetch_blob
 //! ```
 //!
 //! 1. A request names a [`Resource`]: a kind of thing with a policy and an address. The cache never asks which kind it
 //!    is.
-//! 2. [`mod@resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a checksum in
-//!    its request is looked up in its index entry first.
+//! 2. [`mod@resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a
+//!    checksum in its request is looked up in its index entry first.
 //! 3. [`lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh copy
 //!    is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is unreachable,
 //!    stale copies are served (`stale-if-error`, RFC 5861).
@@ -34,13 +34,13 @@
 //!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
-//! Small modules remember what the requests have shown: [`breaker`] (upstreams that are down), [`negative`] (resources
-//! that do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was
-//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`]. [`older`] keeps what a release
-//! replaces.
+//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`negative`]
+//! (resources that do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash
+//! was checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client has
+//! requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
 //!
-//! Every module uses only those below it: mod, prefetch, answer, resolve, blobs, `fetch/blob`, entries, `fetch/entry`,
-//! admission, probe, `fetch/request`, older, lookup, and then the small ones.
+//! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
+//! `fetch/blob`, entries, `fetch/entry`, admission, probe, `fetch/request`, older, lookup, and then the small ones.
 
 mod admission;
 mod answer;
@@ -108,7 +108,7 @@ use resolve::{Resolved, resolve};
 use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
 
-/// Pause of all clients after which their next request counts as the start of new work.
+/// Idle time of all clients after which the next request sends [`CacheEvent::ClientsResumed`].
 const CLIENTS_RESUMED_AFTER: Duration = Duration::from_secs(1);
 
 /// The cache. Cheap to clone; all clones are one cache.
@@ -277,7 +277,8 @@ impl Cache {
                 let (outcome, entry) = got.await?;
                 let write_behind = &entries.lookup.write_behind;
                 if !write_behind.flush(&key).await? && outcome != Outcome::Hit {
-                    // No update is pending: it was written, or its write failed before this call. A second write tells.
+                    // No update is pending: it was written, or its write failed before this call. A second write shows
+                    // which, because it does nothing or fails again.
                     let update = Update::Entry(entry.clone());
                     write_behind.write(&resource, &key, update).await?;
                 }

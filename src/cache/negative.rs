@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{bounded::BoundedMap, flight::FlightKey};
 
-/// Until when each absence is believed.
+/// Expiry time of each absence.
 #[derive(Debug, Default)]
 pub(super) struct NegativeCache(Mutex<BoundedMap<FlightKey, SystemTime>>);
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Longest time a client waits without a byte, as long as nothing stale can be served. Cargo gives a request up after
 /// 30 s (`HttpTimeout` in cargo's `util/network/http.rs`), so larder answers before that.
 pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(24);
-/// Time limit of one attempt for upstream's response head, if nothing is stored that could be served instead. With a
-/// stored copy, [`CacheOptions::upstream_timeout`] applies.
+/// Time limit of one attempt for upstream's response head, and then for each chunk of the body, if nothing is stored
+/// that could be served instead. With a stored copy, [`CacheOptions::upstream_timeout`] applies.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the cache behaves.
@@ -16,7 +16,7 @@ pub struct CacheOptions {
     pub is_offline: bool,
     /// Upper bound of the freshness lifetime that upstream claims.
     pub max_age: Duration,
-    /// Time limit for upstream when a stale copy is at hand.
+    /// Time limit for upstream if a stale copy is stored.
     pub upstream_timeout: Duration,
     /// True if index entries offer only stored crates while upstream is unreachable.
     pub offline_view: bool,

@@ -1,5 +1,5 @@
-//! The cache's side of prefetch: fetches that no client waits for. The prefetcher decides what to prefetch, and how
-//! much at a time.
+//! The cache's side of prefetch: fetches that no client waits for. The prefetcher (`crate::prefetch`) decides what to
+//! prefetch and when; `prefetched` records which prefetches a client has not requested yet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,8 @@ use crate::{
 /// prefetch, however short its freshness lifetime.
 pub const BURST_WINDOW: Duration = Duration::from_secs(2);
 
-/// Concurrent downloads of prefetched blobs, beside those of clients.
+/// Concurrent downloads of prefetched blobs, beside those of clients. The prefetcher waits for a permit before it calls
+/// [`Prefetches::blob`].
 pub(crate) const PREFETCHED_BLOBS_IN_FLIGHT: usize = 4;
 
 /// An entry that a prefetch asked for.
@@ -48,7 +49,7 @@ pub enum PrefetchedEntry {
     Unavailable,
 }
 
-/// Starts prefetches and records them in the ledger.
+/// Starts prefetches and records them in [`Prefetched`].
 #[derive(Debug)]
 pub(super) struct Prefetches {
     pub(super) entries: Entries,

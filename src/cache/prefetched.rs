@@ -1,8 +1,8 @@
-//! The ledger of what was prefetched and has not been asked for yet.
+//! Record of prefetches that no client has requested yet.
 //!
 //! It serves two purposes. The counters "prefetched" and "prefetched, then asked for" show how much traffic prefetch
 //! wastes. And a prefetched entry answers the first client that asks for it even if its freshness lifetime is zero: the
-//! entry was fetched for exactly that request. So the ledger belongs to the cache, which answers that client.
+//! entry was fetched for exactly that request. So the record belongs to the cache, which answers that client.
 
 use std::time::SystemTime;
 

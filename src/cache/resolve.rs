@@ -5,10 +5,13 @@
 //! tried in this order:
 //!
 //! 1. manifests that clients were served lately ([`super::generations`]): an install uses the generation it began with;
-//! 2. stored manifests whose names follow from the path, of any age, because such a name fixes the bytes;
-//! 3. the listing itself, revalidated if the resource can change. A stored listing that lacks the resource is fetched
-//!    again once;
-//! 4. if upstream has no listing, the last manifest of 2, which is fetched for that.
+//! 2. stored manifests whose names follow from the archive's path ([`Listed::listings`]), of any age, because such a
+//!    path fixes the archive's bytes;
+//! 3. the listing that [`Location::ListedIn`] names: the index entry or the sidecar. A resource that never changes
+//!    needs no fresh listing: a stored one is refreshed only if it lacks the resource;
+//! 4. if upstream has no such listing, the last manifest of step 2, which is fetched now.
+//!
+//! [`Listed::listings`]: crate::resource::Listed::listings
 
 use super::{
     decide::{Demand, Outcome, StaleReason},
@@ -59,7 +62,7 @@ pub(super) async fn resolve(
     }
 }
 
-/// Resolves by manifests that are at hand.
+/// Resolves by served and stored manifests: steps 1 and 2.
 async fn by_known_manifest(
     resource: &Resource,
     entries: &Entries,
@@ -105,7 +108,7 @@ fn blob_hash(resource: &Resource) -> Option<Sha256> {
     }
 }
 
-/// Resolves by the listing that the resource points at.
+/// Resolves by the listing that the resource points at: step 3.
 async fn by_listing(
     resource: &Resource,
     listing: &Resource,
@@ -159,7 +162,7 @@ fn unlisted_error(resource: &Resource, outcome: Outcome) -> Error {
     }
 }
 
-/// Resolves by the last manifest that may list the resource, and fetches it if necessary.
+/// Resolves by the last manifest that may list the resource, and fetches it if necessary: step 4.
 async fn by_last_manifest(resource: &Resource, entries: &Entries) -> Option<Resolved> {
     let manifest = resource.listed()?.listings().pop()?;
     let Location::Pair(key, _) = manifest.location() else {

@@ -90,7 +90,7 @@ struct InstallSession {
     manifest: Resource,
     body: Bytes,
     requests: Mutex<Requests>,
-    /// Held while the manifest is parsed, so that it is parsed once.
+    /// Locked while the manifest is parsed, so that it is parsed once.
     profiles: tokio::sync::Mutex<Profiles>,
 }
 
@@ -189,9 +189,8 @@ fn archive_hash(resource: &Resource) -> Option<Sha256> {
     }
 }
 
-/// Archives that only the larger profile has, of which so many must have been asked for before the rest of it is
-/// prefetched. A single one may be an extra beside the smaller profile, as clippy is for a user without
-/// documentation.
+/// Number of archives that only the larger profile has and that must have been requested before the rest of it is
+/// prefetched. A single one may be an extra beside the smaller profile: `--component clippy`.
 const MIN_EVIDENCE: usize = 2;
 
 /// The archives that will be asked for next, given the download order of each profile and what was asked for. Each

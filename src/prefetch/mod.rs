@@ -9,9 +9,24 @@
 //!               └───────── prefetch_entry, prefetch_blob ─────────┘
 //! ```
 //!
-//! Prefetch is bounded and yields to clients: [`index`] follows each hint once in a burst of requests, and
-//! [`install`] fetches a few archives at a time beside the clients' own permits. The cache counts what was prefetched
-//! and what clients then asked for.
+//! A third part, [`pins`], works without events of single requests: it fetches what a registered lock file or toolchain
+//! file needs after the file has changed.
+//!
+//! # Limits
+//!
+//! | part | limit |
+//! |---|---|
+//! | [`index`] | each hint once within [`BURST_WINDOW`] |
+//! | | no hint later than [`PREFETCH_LIFETIME`] after the last client request |
+//! | | 300 entry requests at a time, clients' included (`MAX_ENTRY_REQUESTS` in `cache/fetch/entry.rs`) |
+//! | [`install`] | [`PREFETCHED_BLOBS_IN_FLIGHT`] archives at a time, beside the clients' permits |
+//! | [`pins`] | four tasks at a time; no pass while an upstream is slow or down |
+//!
+//! The cache counts what was prefetched and what clients then asked for.
+//!
+//! [`BURST_WINDOW`]: crate::cache::BURST_WINDOW
+//! [`PREFETCH_LIFETIME`]: crate::cache::PREFETCH_LIFETIME
+//! [`PREFETCHED_BLOBS_IN_FLIGHT`]: crate::cache::PREFETCHED_BLOBS_IN_FLIGHT
 
 mod index;
 mod install;

@@ -1,6 +1,7 @@
 //! Pins that stay ready by themselves (`keep-warm`): after `git pull`, the daemon fetches what the new lock file needs.
 //!
-//! `larder warm` registers a pin for each lock file and toolchain file. When clients become active, and every
+//! `larder warm` registers a pin for each lock file and toolchain file, and for each toolchain named on the command
+//! line. The latter has no file that could change, and no pass looks at it. When clients become active, and every
 //! [`PASS_INTERVAL`], a pass looks at these files. A file whose state (inode, size, times) has changed is planned
 //! again, and the missing part of its plan is fetched as `larder warm` would fetch it, with few tasks at a time.
 //!

@@ -2,8 +2,9 @@
 //!
 //! A [`Resource`] is one nameable thing, for example the index entry of `serde`. Its *kind* is a type that implements
 //! [`Kind`]. A kind is data: it says where a resource is stored, where upstream has it, how long a copy stays fresh,
-//! and how to recognise a valid body. The cache acts on these answers and never asks which kind it handles, so a new
-//! kind is a new file here and a new path in `server::route`.
+//! and how to recognise a valid body. The cache acts on these answers and never asks which kind it handles. A new
+//! kind is a new file in [`registry`] or [`dist`], whose `parse` functions map paths to kinds. A path outside their
+//! trees also needs a line in `server::route`.
 //!
 //! ```text
 //!                      GET path ──> server::route ──> Resource
@@ -19,14 +20,14 @@
 //! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
 //! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
-//! | sidecar | entry | as its file | dist server or update root | |
+//! | other sidecar | entry | as its file | dist server or update root | |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | |
 //! | `rustup-init.sh` | entry | `max-age` | update root | |
 //!
 //! **Entry, pair, blob.** An entry is a small record with its body, stored under a [`Key`]. A pair is an entry that
 //! holds a file and its `.sha256` sidecar, always of one generation. A blob is a body that is stored under its own
-//! hash, which is also its proof. A request for a blob often lacks the hash: then [`Location::ListedIn`] names the
+//! hash, which also verifies it. A request for a blob often lacks the hash: then [`Location::ListedIn`] names the
 //! resource whose body lists it, and [`Listed::resolve`] reads that body.
 //!
 //! **Optional traits.** Most kinds need nothing but [`Kind`]. The rest is in small traits that a kind implements and

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The cache counts; this module only formats a [`Snapshot`]. The format is written by hand, because the numbers are
-//! few and a metrics library would count a second time. Names are public: dashboards depend on them.
+//! few and a metrics library would count a second time. Names are public: dashboards depend on them. So
+//! prefetch still has its former name, `read_ahead`.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +50,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) in_flight: usize,
     /// Entries that are not written yet.
     pub(super) pending_writes: usize,
-    /// Unreachable upstream hosts.
+    /// Upstreams whose circuit breaker is open.
     pub(super) unreachable: &'a [String],
     /// Totals of keep-warm; `None` if it is switched off.
     pub(super) keep_warm: Option<KeepWarmStatus>,

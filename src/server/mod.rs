@@ -24,8 +24,9 @@
 //!   access_log    one line when the body ends, is aborted or is dropped
 //! ```
 //!
-//! Clients decide by status alone whether they retry, fail or believe that something does not exist. `respond` is
-//! therefore the only place that picks statuses, and each choice cites the client's code.
+//! Clients decide by status alone whether they retry, fail or conclude that something does not exist. `respond` is
+//! therefore the only place that picks the status of a cache error, and each choice cites the client's code. `guard`
+//! and `route` refuse what no valid client sends.
 //!
 //! On shutdown, the listeners close first. Requests in flight then have eight seconds to finish.
 

@@ -1,4 +1,4 @@
-//! Makes responses: the only place that picks statuses and headers.
+//! Makes responses: the only place that picks the status of a cache error, and the headers of all responses.
 //!
 //! A status is chosen by the client's reaction to it:
 //!
@@ -9,7 +9,8 @@
 //!   503           retries three times                     fails with an error
 //! ```
 //!
-//! Only upstream's own statement becomes a 404. Users of cargo see the first line of the body, so it says what to do.
+//! Only upstream's own statement becomes a 404: "not found", or a listing without the resource. Users of cargo see the
+//! first line of the body, so it says what to do. Malformed requests get their status from `guard` and `handlers`.
 //! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
 
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 //! The drawing in the head of `store` shows the layout.
 //!
 //! Only the user has access: folders have mode 0700 and files 0600. Builds run the code in the store, so another user
-//! who could write to it would choose what runs. And a private registry's crates are not for everyone to read.
+//! who could write to it would choose what runs. And other users must not read a private registry's crates.
 //! [`StoreLayout::check_ownership`] refuses a folder that others may write to.
 
 use std::{

@@ -9,9 +9,9 @@
 //!                  └── no ────────────────────────────── no ─────────────────────> None: the caller reads the file
 //! ```
 //!
-//! Reusing a `stat` result for [`STAT_TTL`] delays changes by other processes that long. Changes by this process, and
-//! whatever it reads, drop all `stat` results at once. So a client that has seen a new entry never gets an older one of
-//! another entry that was written before it.
+//! Reusing a `stat` result for [`STAT_TTL`] delays changes by other processes that long. Each write by this process,
+//! and each file that it reads, drops all `stat` results at once. So a client that has seen a new entry never gets an
+//! older one of another entry that was written before it.
 //!
 //! The capacity is small while clients are idle and large during a burst; see [`Capacity`].
 
@@ -81,7 +81,7 @@ pub(super) struct MemoryCache<T> {
 struct MemoryTable<T> {
     /// Keys are strings, because hashing a `Path` component by component took longer than the rest of a lookup.
     table: Cache<OsString, Arc<CachedValue<T>>, ValueWeigher<T>>,
-    /// True if there was a use since the last look of that task.
+    /// True if there was a use since that task last checked.
     is_used: AtomicBool,
     /// True if the capacity is that of a burst.
     is_grown: AtomicBool,

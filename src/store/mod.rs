@@ -34,7 +34,7 @@
 //! # Where to read on
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
-//! holds a body during its download; `memory` spares hits the disk; `blob` and `buffers` read large files in chunks.
+//! stores a body during its download; `memory` caches what was read; `blob` and `buffers` read large files in chunks.
 
 mod announce;
 mod blob;

@@ -1,7 +1,8 @@
 //! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
 //!
 //! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own.
-//! Warming the same thing again replaces its pin. Pins tell `status` what was warmed.
+//! Warming the same thing again replaces its pin. `larder status` counts pins, and the daemon keeps the projects of
+//! pins with a file ready (`prefetch/pins.rs`).
 
 use std::{
     fmt, fs, io,

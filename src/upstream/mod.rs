@@ -149,7 +149,8 @@ impl Upstream {
         self.redirects.allow(url);
     }
 
-    /// Drops all connections. After an outage, connections that look alive often are not.
+    /// Drops all idle connections and what is known of HTTP versions. After an outage, pooled connections are often
+    /// dead.
     pub fn reconnect(&self) {
         self.pool.reset();
         self.origins.reset_http_versions();

@@ -13,7 +13,7 @@
 //!
 //! Request 0 began more than [`SAME_DIAL_WINDOW`] earlier, so it has most likely been sent already and may still be
 //! answered: it gets a grace period. The other event, [`OriginEvent::Http1Only`], sends the requests that wait for an
-//! HTTP/2 connection to the negotiating client at once.
+//! HTTP/2 connection to [`ClientProtocol::Negotiated`](super::pool::ClientProtocol) at once.
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,7 @@ pub(super) enum HttpVersion {
     Http2Unanswered,
 }
 
-/// News about an origin while a request waits for a connection.
+/// An event at an origin while a request waits for a connection.
 #[derive(Clone, Debug)]
 pub(super) enum OriginEvent {
     /// A dial failed.

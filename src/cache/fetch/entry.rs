@@ -109,7 +109,7 @@ impl EntryFetcher {
                     self.lookup
                         .write_behind
                         .write_later(&resource, &key, update);
-                    // The prefetcher has seen an unchanged body when the fetch began.
+                    // The stored body was reported when the fetch began.
                     let is_changed = old.is_none_or(|old| old.head.sha256 != entry.head.sha256);
                     changed = is_changed.then(|| entry.body.clone());
                 }
@@ -314,8 +314,9 @@ impl EntryFetcher {
             return;
         };
         let now = now();
-        // All lines of a new entry are new, and most of them are old news. A copy that was checked before this window
-        // is stale anyway. The window covers what a request prefetches or joins.
+        // All lines of an entry that was not stored are new, but most describe versions published long ago. They
+        // invalidate nothing: a copy that was checked before this window is stale anyway. The window covers what a
+        // request prefetches or joins.
         let window = self
             .options
             .max_age

@@ -113,7 +113,7 @@ impl WriteBehind {
         } else {
             self.0.scheduler.add_pending(bytes)
         };
-        // A failure has been logged. Nobody waits for this write.
+        // A failure has been logged, and no caller waits for this write.
         let _ = self.flush(guard.key()).await;
     }
 

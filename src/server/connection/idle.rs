@@ -9,7 +9,7 @@
 //!   a chunk waits for it, no progress for `write_stall`         WriteTimeout
 //!   no request in flight, nothing blocked, for `request_head`   Idle
 //!   the same while draining, for the drain time                 Drained
-//!   anything else: waiting for us, reading, or recently active  Alive
+//!   anything else: waiting for larder, reading, or active       Alive
 //! ```
 //!
 //! The detector is pure: it sees samples and the time of each. Its limits are as exact as the distance of two samples.
@@ -51,7 +51,7 @@ pub(super) enum Verdict {
     Idle,
     /// Draining, and nothing is left to send.
     Drained,
-    /// The client did not open HTTP/2 in time.
+    /// The client did not open the protocol in time.
     RequestTimeout,
     /// Answers are pending and the client reads nothing.
     WriteTimeout,
@@ -73,10 +73,10 @@ impl IdleDetector {
         }
     }
 
-    /// Begins the drain: the client was told that the connection ends, and may be idle for `patience` from `now` on.
-    pub(super) fn start_drain(&mut self, now: Instant, patience: Duration) {
-        self.draining = Some(patience);
-        self.first_bytes = self.first_bytes.min(now - self.opened_at + patience);
+    /// Begins the drain: the client was told that the connection ends, and may be idle for `limit` from `now` on.
+    pub(super) fn start_drain(&mut self, now: Instant, limit: Duration) {
+        self.draining = Some(limit);
+        self.first_bytes = self.first_bytes.min(now - self.opened_at + limit);
         self.last_request_at = now;
     }
 
@@ -111,7 +111,7 @@ impl IdleDetector {
             return Verdict::Alive;
         }
         match self.draining {
-            Some(patience) if quiet >= patience => Verdict::Drained,
+            Some(limit) if quiet >= limit => Verdict::Drained,
             None if quiet >= self.request_head => Verdict::Idle,
             Some(_) | None => Verdict::Alive,
         }

@@ -1,7 +1,7 @@
 //! Detects the protocol of a new connection from its first bytes.
 //!
 //! HTTP/2 with prior knowledge begins with a fixed preface of 24 bytes, with which no HTTP/1.1 request can begin (RFC
-//! 9113, section 3.4). [`sniff`] reads until one byte decides, and hands the bytes back to the stream to be read again.
+//! 9113, section 3.4). [`sniff`] reads until one byte decides, and returns the bytes to the stream to be read again.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
