@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  kind                                   retried   circuit breaker      with a stale copy, serve it
-//!  Unreachable, Silent                    once      opens                yes
+//!  Unreachable                            once      opens                yes
+//!  Silent                                 once      opens, or slow       yes
 //!  Broken, Status, Unrecognised           3 times   opens after a few    yes
 //!  WrongHash                              once      ignores              yes
 //!  Denied, TooLarge                       no        ignores              yes
@@ -44,7 +45,7 @@ pub enum FailureKind {
         /// The time limit that passed.
         after: Duration,
     },
-    /// The transfer ended early.
+    /// The transfer broke off: it ended early, no chunk arrived in time, or its encoding is damaged.
     Broken {
         /// How it ended.
         cause: String,
