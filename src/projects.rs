@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn members_stand_for_their_workspace() {
+    fn a_member_selects_its_workspace() {
         let unlocked = [
             ("ws/Cargo.toml", WORKSPACE),
             ("ws/crates/a/Cargo.toml", PACKAGE),

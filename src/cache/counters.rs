@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_has_its_own_place_and_name() {
+    fn counters_have_distinct_slots_and_names() {
         let counters = Counters::default();
         for (at, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter as usize, at, "{counter:?}");

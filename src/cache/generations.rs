@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded_once_no_client_can_be_about_to_ask_for_a_manifest() {
+    async fn manifests_are_bounded_in_memory_after_the_pair_lifetime() {
         let generations = Generations::default();
         for number in 0..20 {
             let (key, entry) = generation(&number.to_string(), 1 << 20, number);

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_formats_and_merge_marks_are_refused_with_advice() {
+    fn newer_formats_and_conflict_markers_are_refused_with_advice() {
         for (name, expected) in [
             (
                 "version-5.lock",
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn each_merge_mark_is_recognised() {
+    fn each_conflict_marker_is_recognised() {
         for mark in ["<<<<<<< HEAD", "=======", ">>>>>>> topic"] {
             let error = parse(&format!("version = 4\n{mark}\n")).expect_err(mark);
             assert_eq!(error, LockfileError::MergeConflict { line: 2 }, "{mark}");

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn components_beside_a_profile_start_nothing() {
+    fn components_outside_every_profile_start_no_prefetch() {
         check("cargo rust-src", "rust-std rustc");
         check("cargo clippy rust-std rustc rustfmt", "rust-std rustc");
         check("cargo rust-std rustc rust-docs", "rust-std rustc");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn without_profiles_nothing_is_prefetched() {
+    fn a_manifest_without_profiles_causes_no_prefetch() {
         let requested = HashSet::from([Sha256::of(b"x")]);
         assert!(next_downloads(&[], &requested).is_empty());
         assert!(next_downloads(&[Vec::new()], &requested).is_empty());

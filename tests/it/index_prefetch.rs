@@ -109,7 +109,7 @@ fn stale_entries_are_revalidated_concurrently_and_once_each() {
 }
 
 #[test]
-fn prefetch_of_a_dependency_circle_ends() {
+fn prefetch_of_a_dependency_cycle_ends() {
     let upstream = FakeUpstream::builder()
         .max_age(Some(0))
         .delay(LONGER_THAN_BURST)

@@ -112,7 +112,7 @@ fn with_keep_warm_off_a_changed_lock_file_is_left_alone() {
 }
 
 #[test]
-fn what_cannot_be_fetched_is_reported_and_not_asked_for_in_a_loop() {
+fn missing_packages_are_reported_and_not_requested_in_a_loop() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let project = warmed_project(&upstream, &site);

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn row_with_a_missing_program_holds_and_names_the_program() {
+    fn row_with_a_missing_program_passes_and_names_the_program() {
         let row = Row {
             missing: Some("wrk is not installed".into()),
             ..row(&[])
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn row_without_claims_always_holds() {
+    fn row_without_claims_always_passes() {
         let row = Row {
             first_claim: UNCLAIMED,
             reach: UNCLAIMED,

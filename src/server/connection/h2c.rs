@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_openings_are_refused_at_once() {
+    async fn wrong_prefaces_are_refused_at_once() {
         for (wrong, bytes) in [
             ("no preface", &b"GET / HTTP/1.1\r\n"[..]),
             ("preface with one wrong byte", b"PRI * HTTP/2.0\r\n\r\nSX"),

@@ -149,7 +149,7 @@ fn stalled_body_stops_after_the_given_bytes_without_an_end() {
 }
 
 #[test]
-fn late_answer_and_dripped_body_take_their_time() {
+fn delayed_answer_and_slow_body_take_the_configured_time() {
     let (upstream, http) = with_left();
     upstream.fault_times("/dl/left", 1, Fault::StallFor(Duration::from_millis(150)));
     let late = http.get(&left());
@@ -181,7 +181,7 @@ fn late_answer_and_dripped_body_take_their_time() {
 }
 
 #[test]
-fn portal_and_empty_answer_have_status_200() {
+fn login_page_and_empty_answer_have_status_200() {
     let (_, reply) = left_under(Fault::LoginPage);
     assert_eq!((reply.status, reply.complete), (200, true));
     assert!(
@@ -259,7 +259,7 @@ fn endless_zip_unpacks_to_far_more_than_was_sent() {
 }
 
 #[test]
-fn gzip_holds_the_true_body() {
+fn gzip_body_decodes_to_the_published_body() {
     let (upstream, reply) = left_under(Fault::Gzip);
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
     let mut unpacked = Vec::new();

@@ -2,7 +2,7 @@
 
 mod daemon;
 mod faults;
-mod life;
+mod lifecycle;
 mod registry;
 mod toolchains;
 

@@ -238,7 +238,7 @@ fn tree(files: &[(&str, &str)]) -> Vec<Source> {
 }
 
 #[test]
-fn a_circle_through_a_reexport_is_reported_with_its_edges() {
+fn a_cycle_through_a_reexport_is_reported_with_its_edges() {
     let sources = tree(&[
         ("src/lib.rs", "pub mod a;\npub mod b;\n"),
         ("src/a/mod.rs", "mod inner;\npub use inner::Thing;\n"),
@@ -269,7 +269,7 @@ fn comments_literals_tests_and_mere_reexports_are_no_dependency() {
 }
 
 #[test]
-fn a_parent_that_uses_its_child_and_is_used_by_it_is_a_circle() {
+fn a_parent_that_uses_its_child_and_is_used_by_it_is_a_cycle() {
     let sources = tree(&[
         ("src/lib.rs", "mod a;\n"),
         (
