@@ -41,7 +41,7 @@ const MAX_BUFFERED_BYTES: usize = 1 << 20;
 /// Amount of log output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verbosity {
-    /// The daemon logs every request; other commands log only trouble.
+    /// The daemon logs every request; other commands log only warnings and errors.
     pub is_daemon: bool,
     /// Levels more (`-v`) or fewer (`-q`) than that.
     pub steps: i16,

@@ -28,7 +28,7 @@ pub enum Counter {
     StaleDown,
     /// Requests answered with a stale copy, since the request to upstream failed.
     StaleFailed,
-    /// Requests for what upstream does not have.
+    /// Requests for resources that upstream does not have.
     Absent,
     /// Requests answered with any other error.
     Failed,

@@ -52,7 +52,7 @@ impl StoreLocation {
     }
 }
 
-/// The stored side of the cache: store, write-behind buffer, and what this process knows about both.
+/// The stored side of the cache: store, write-behind buffer, invalidations and verified blobs.
 #[derive(Debug)]
 pub(super) struct Lookup {
     pub(super) store: Arc<Store>,

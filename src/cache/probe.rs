@@ -23,7 +23,7 @@ use crate::{
     validators::Validators,
 };
 
-/// All upstreams, with what is known of their health.
+/// The client for all upstreams, with the circuit breaker of each.
 #[derive(Debug)]
 pub(super) struct UpstreamHealth {
     pub(super) upstream: Arc<Upstream>,

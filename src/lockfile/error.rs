@@ -7,10 +7,10 @@ use thiserror::Error;
 /// The reason why a whole lock file cannot be read. Lines count from 1. Each text is one line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LockfileError {
-    /// The file has the marks of an unresolved merge.
+    /// The file has conflict markers of an unresolved merge.
     #[error("line {line} is a merge conflict mark: resolve the merge, then run again")]
     MergeConflict {
-        /// Line of the first mark.
+        /// Line of the first marker.
         line: usize,
     },
     /// A newer cargo than larder knows wrote the file.

@@ -39,7 +39,7 @@ use error::{line_of, shown};
 pub struct Lockfile {
     /// The packages, sorted and distinct. Names and versions are safe to build paths and URLs from.
     pub packages: Vec<LockedPackage>,
-    /// Entries that were excluded because something in them cannot be right.
+    /// Entries that were excluded because a field is invalid.
     pub invalid: Vec<InvalidEntry>,
 }
 

@@ -76,7 +76,7 @@ pub(super) fn read(text: &str) -> Result<RawLockfile, LockfileError> {
     Ok(raw)
 }
 
-/// Finds the likeliest reason why the TOML did not fit: merge marks are never TOML, and a newer format may have
+/// Finds the likeliest reason why the TOML did not fit: conflict markers are never TOML, and a newer format may have
 /// changed fields.
 fn diagnose(text: &str, error: &toml::de::Error) -> LockfileError {
     if let Some(line) = merge_conflict(text) {
@@ -111,7 +111,7 @@ fn check_version(text: &str, version: Option<&Spanned<toml::Value>>) -> Result<(
     }
 }
 
-/// Line of the first mark that git writes around a conflict.
+/// Line of the first conflict marker of git.
 fn merge_conflict(text: &str) -> Option<usize> {
     let is_mark = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>"]

@@ -72,7 +72,7 @@ impl IndexPrefetch {
     }
 
     /// Fetches or revalidates one entry and follows its hints. A failure is not reported here: the client that needs
-    /// the entry will be told.
+    /// the entry gets an error of its own.
     async fn prefetch(&self, hint: PrefetchHint) {
         let resource = &hint.resource;
         match self.cache.prefetch_entry(resource, hint.is_likely).await {

@@ -44,7 +44,7 @@ impl InstallPrefetch {
         }
     }
 
-    /// A client was served a manifest: its session begins anew.
+    /// A client was served a manifest: a new session begins.
     pub(super) fn manifest_served(&self, manifest: Resource, entry: store::Entry) {
         let generation = entry.head.sha256;
         let mut sessions = self.sessions.lock();

@@ -50,7 +50,7 @@ pub enum UnusableFolder {
         /// Effective user id of this process.
         user: u32,
     },
-    /// The permissions let the group or everyone write.
+    /// The permissions let the group or all users write.
     #[error("other users may write to it (mode {mode:o})")]
     WritableByOthers {
         /// The folder's permission bits.

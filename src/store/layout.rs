@@ -19,7 +19,7 @@ use walkdir::WalkDir;
 use super::error::UnusableFolder;
 use crate::{hash::Sha256, resource::Key};
 
-/// The folder of the current format. A change of format takes another name and never converts what is there.
+/// The folder of the current format. A change of format takes another name and never converts existing files.
 const FORMAT_VERSION: &str = "v1";
 
 /// Contents of `CACHEDIR.TAG`. Backup tools skip folders with this file (bford.info/cachedir), and so does `warm`

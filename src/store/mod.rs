@@ -5,7 +5,7 @@
 //! is a file that never changes, such as a crate or a toolchain archive; its name is its SHA-256. Freshness, HTTP and
 //! upstream are the cache's business.
 //!
-//! # Promises
+//! # Guarantees
 //!
 //! - Atomic: a reader sees the old contents or the new, never a mixture, and never a part of a file.
 //! - Durable: when a `put` returns, what it wrote survives a crash and a power cut.
@@ -93,7 +93,7 @@ const OPEN_FILE_BYTES: u64 = 32 << 10;
 /// takes disk space for as long as it is open.
 const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
 
-/// A store in a folder. See the head of this module for what it promises.
+/// A store in a folder. The head of this module lists its guarantees.
 #[derive(Debug)]
 pub struct Store {
     layout: StoreLayout,
@@ -180,7 +180,7 @@ impl Store {
     /// The entry of `key`, verified. `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the file is not what was written. A new [`Store::put_entry`] repairs it.
+    /// [`StoreError::Damaged`] if the file differs from the written one. A new [`Store::put_entry`] repairs it.
     pub async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let path = self.layout.entry(key);
         if let Some((_, entry)) = self.entries.get(&path) {

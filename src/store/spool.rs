@@ -154,7 +154,7 @@ impl Spool {
         }
     }
 
-    /// Discards what was written, so that the body can be downloaded again from its first byte.
+    /// Discards the written bytes, so that the body can be downloaded again from its first byte.
     ///
     /// # Errors
     /// The operating system's error.

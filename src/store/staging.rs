@@ -92,7 +92,7 @@ impl Staging {
         }
     }
 
-    /// Writes a small file: afterwards there is either the whole of it or what was there before.
+    /// Writes a small file: afterwards there is either the whole new file or the old one.
     pub(super) fn write(
         &self,
         path: &Path,
@@ -176,7 +176,7 @@ impl ProcessDir {
 
 impl Drop for ProcessDir {
     fn drop(&mut self) {
-        // The lock file goes last. If the process is killed before that, the next one finds the lock free and removes
+        // The lock file is removed last. If the process is killed before that, the next one finds the lock free and removes
         // the rest.
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());

@@ -67,7 +67,7 @@ pub enum FailureKind {
         /// The status code.
         code: u16,
     },
-    /// A redirect that leaves the allowed hosts, goes in circles, or is one too many.
+    /// A redirect that leaves the allowed hosts, or exceeds the number of redirects (a loop does).
     Redirected {
         /// The refused target.
         to: Origin,

@@ -76,7 +76,7 @@ fn readme_command_with_wget_installs_rustup_and_a_toolchain() {
     check_bootstrap_with("wget", "wget -qO-");
 }
 
-/// See docs/client-behaviour.md R-13.
+/// Larder's own rule: docs/decisions/0003-verbatim-bytes.md.
 #[test]
 fn offline_larder_without_a_stored_script_serves_one_that_fails_with_the_reason() {
     let upstream = released();

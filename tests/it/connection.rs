@@ -791,7 +791,7 @@ async fn body_that_fails_before_its_first_byte_closes_without_an_answer() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Clients that stand still
+// Stalled clients
 // ---------------------------------------------------------------------------------------------------------------
 
 /// Sends these bytes, then nothing. Reads to the end; returns the received text and the time it took.
@@ -1112,7 +1112,7 @@ async fn first_request_in_transit_when_stopping_is_answered() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Clients that cheat
+// Malicious clients
 // ---------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

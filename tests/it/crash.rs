@@ -172,7 +172,7 @@ fn fetch_until_killed(
         let stored = scope.spawn(move || stored(http, fetched));
         kill();
         larder.kill();
-        stored.join().expect("whoever watches does not panic")
+        stored.join().expect("the polling thread does not panic")
     })
 }
 

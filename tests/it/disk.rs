@@ -340,7 +340,7 @@ fn symbolic_links_in_the_store_are_not_followed() {
     assert_eq!(
         upstream.requests_for("/dl/"),
         2,
-        "what lies behind a link is not ours"
+        "a link is no stored blob, so both crates are fetched again"
     );
     assert_eq!(upstream.requests_for(&entry_path("left")), 1);
     assert_eq!(files(outside.path()), before);

@@ -110,7 +110,7 @@ fn offline_without_the_manifest_fails_and_is_not_reported_as_missing() {
     );
 }
 
-/// See docs/client-behaviour.md R-12.
+/// See docs/client-behaviour.md.
 #[test]
 fn missing_dist_files_are_answered_with_404() {
     let upstream = released();

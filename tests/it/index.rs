@@ -159,7 +159,7 @@ fn missing_crate_is_cached_briefly_and_found_after_its_publication() {
             "not remembered"
         );
     }
-    wait_until("what was published is found", || {
+    wait_until("the published crate is found", || {
         larder.get(&entry("left")).status == 200
     });
 }
@@ -267,7 +267,7 @@ fn failures_serve_the_stale_copy_and_a_404_is_an_answer() {
         );
         upstream.clear_faults();
         // A good answer after each failure, so that the circuit breaker does not open.
-        wait_until("upstream is believed again", || {
+        wait_until("upstream's answer is used again", || {
             let reply = larder.get(&entry("left"));
             assert_eq!(
                 (reply.status, &reply.body),

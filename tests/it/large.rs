@@ -446,8 +446,8 @@ fn body_made_wrong_by_ranges_is_refused_and_next_fetched_without_ranges() {
     let (upstream, body) = divided(FakeUpstream::builder(), 16);
     let site = site(&upstream);
     let larder = serve(&site, &upstream);
-    let lie = Fault::OfRanges(Box::new(Fault::FlipByte(100_000)));
-    upstream.fault(COMPONENT, lie);
+    let corrupt = Fault::OfRanges(Box::new(Fault::FlipByte(100_000)));
+    upstream.fault(COMPONENT, corrupt);
     let mut joined = asked(&larder, &[("range", "bytes=1000-1999")]);
     for reply in [larder.get(COMPONENT), joined.receive().unwrap()] {
         assert!(
@@ -528,7 +528,7 @@ fn stored_component_is_served_whole_and_in_ranges_over_one_connection() {
     }
     for (range, part) in &wanted {
         let is_right = body_equals(&mut client, &body[part.clone()]);
-        assert!(is_right, "{range} after what was asked for before");
+        assert!(is_right, "{range} after the earlier requests");
     }
     assert_eq!(upstream.requests_for(""), 0);
 }

@@ -441,15 +441,15 @@ fn unknown_hosts_are_refused_on_every_route() {
         .enable_all()
         .build()
         .unwrap();
-    for stranger in ["evil.example", "10.0.0.1:3263", "localhost.evil.example"] {
+    for host in ["evil.example", "10.0.0.1:3263", "localhost.evil.example"] {
         let replies = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(larder.http().address())
                 .await
                 .unwrap();
-            testkit::http::get_h2_on(stream, stranger, &ROUTES).await
+            testkit::http::get_h2_on(stream, host, &ROUTES).await
         });
         for (route, reply) in ROUTES.iter().zip(replies) {
-            assert_eq!(reply.unwrap().status, 421, "{route} by {stranger}");
+            assert_eq!(reply.unwrap().status, 421, "{route} by {host}");
         }
     }
 }

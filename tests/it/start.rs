@@ -72,9 +72,9 @@ fn store_writable_by_others_is_refused() {
 #[test]
 fn store_of_another_user_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let nobody = Some(65_534);
+    let other_user = Some(65_534);
     // Only root can change the owner. For other users, the root folder belongs to another user.
-    let given = std::os::unix::fs::chown(folder.path(), nobody, nobody).is_ok();
+    let given = std::os::unix::fs::chown(folder.path(), other_user, other_user).is_ok();
     let store = if given { folder.path() } else { Path::new("/") };
     let parts = ["cannot use ", "as the store: ", "it belongs to user "];
     check_refused(site().store_in(store), &LISTEN, 1, &parts);

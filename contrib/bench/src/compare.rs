@@ -10,7 +10,7 @@ use crate::row::{Row, rounded};
 /// A row for unused prefetches: index entries that larder fetched and no client requested, as a share of all its index
 /// requests.
 pub(crate) fn unused_prefetches(what: &str) -> Row {
-    let what = format!("read ahead in vain / index requests upstream, {what}");
+    let what = format!("unused prefetches / index requests upstream, {what}");
     Row::ratio(&what, 0.25, 0.1)
 }
 

@@ -15,8 +15,7 @@ use crate::state::{File, Lifetime};
 use crate::xz;
 
 /// The root of URLs in real manifests. Rustup replaces exactly this text by its configured server (`DownloadCfg::url`
-/// in its
-/// `src/dist/download.rs`); it uses other URLs unchanged, which bypasses a mirror.
+/// in its `src/dist/download.rs`); it uses other URLs unchanged, which bypasses a mirror.
 ///
 /// Joined from parts, so that no file spells the host. No test connects to it.
 pub const DEFAULT_ROOT: &str = concat!("https://static.rust", "-lang.org");

@@ -110,11 +110,11 @@ where
                 sink.write(b"0\r\n\r\n").await?;
             }
             // After a false length the two sides disagree about the start of the next answer.
-            let honest = match reply.framing {
+            let is_framed_correctly = match reply.framing {
                 Framing::Length(length) => length == sink.sent,
                 Framing::Bodiless | Framing::Chunked | Framing::UntilClose => true,
             };
-            if closes || !honest {
+            if closes || !is_framed_correctly {
                 Then::Close
             } else {
                 Then::NextRequest

@@ -174,7 +174,7 @@ downloader() {
     return "$_status"
 }
 
-# Whether the help of $2 knows all options after it.
+# Returns whether the help of $2 knows all options after it.
 check_help_for() {
     shift
     _cmd="$1"

@@ -210,8 +210,8 @@ fn requirement(version: &Version) -> String {
     format!("^{bare}")
 }
 
-/// Crates with an entry that no lock file names: a client that prefetched every mentioned entry would fetch them in
-/// vain.
+/// Crates with an entry that no lock file names: a client that prefetched every mentioned entry would fetch them
+/// without need.
 fn bystanders(versions: &BTreeMap<&str, Vec<&Version>>) -> Vec<String> {
     (0..versions.len().clamp(4, 300))
         .map(|number| format!("bystander-{number}"))

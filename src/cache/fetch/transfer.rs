@@ -5,7 +5,7 @@
 //!                             └────────────────────────> clients
 //! ```
 //!
-//! An attempt that breaks off keeps what it has written, and the next one asks for the rest with a range request. Bytes
+//! An attempt that breaks off keeps the bytes that it has written, and the next one asks for the rest with a range request. Bytes
 //! of different attempts or ranges may belong to different bodies, if upstream replaced the file meanwhile. The hash at
 //! the end catches that.
 //!
@@ -203,7 +203,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Appends a chunk of the main stream, except for what is written already or belongs to the next range.
+    /// Appends a chunk of the main stream, except for bytes that are written already or belong to the next range.
     fn append(&mut self, chunk: &[u8], url: &Url) -> Result<(), TransferError> {
         let known = usize::try_from(self.skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
         self.skip -= known as u64;

@@ -143,7 +143,7 @@ pub(super) fn channel(name: &str) -> Option<&str> {
 /// Time for which the negative cache remembers a missing file of rustup.
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-/// The policy that all kinds of rustup share, but for what is given.
+/// The policy that all kinds of rustup share, apart from the arguments.
 pub(super) fn rustup_policy(
     freshness: Freshness,
     max_bytes: u64,

@@ -35,7 +35,7 @@ pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Fields that speak about one connection and must not reach HTTP/2, where they make a request malformed.
+/// Fields that concern one connection and must not reach HTTP/2, where they make a request malformed.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     UPGRADE,
@@ -238,7 +238,7 @@ enum Phase {
     FrameHead([u8; FRAME_HEAD], usize),
     /// Bytes of the first frame's payload that are still to come.
     Payload(usize),
-    /// The client's part is done; what is left of the inserted frame comes next.
+    /// The client's part is done; the rest of the inserted frame comes next.
     Insert,
     /// Reads pass through.
     Through,
@@ -340,7 +340,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
                 Poll::Ready(Ok(()))
             }
             Phase::Preface(_) | Phase::FrameHead(..) | Phase::Payload(_) => {
-                // Reads at most what is wanted, so that nothing behind the first frame is consumed here.
+                // Reads at most [`Self::wanted`] bytes, so that nothing behind the first frame is consumed here.
                 let mut piece = [0; 256];
                 let size = this.wanted().min(buf.remaining()).min(piece.len());
                 let mut piece = ReadBuf::new(&mut piece[..size]);

@@ -1,15 +1,14 @@
-//! Dependencies between the files of `src`, and the circles among them.
+//! Dependencies between the files of `src`, and the cycles among them.
 //!
 //! An edge goes from the file that names something to the file that defines it; re-exports are followed to the
-//! definition. A
-//! `pub use` alone is no edge: it offers a name and does not need it.
+//! definition. A `pub use` alone is no edge: it offers a name and does not need it.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{Import, Source, by_module, sources};
 
-/// Files that still stand in a circle. The list must shrink to nothing: the test fails when one of them no longer does.
+/// Files that are still in a cycle. The test fails if a listed file no longer is, so that the list shrinks to nothing.
 const KNOWN: &[&str] = &[];
 
 /// Edges between files with the first place that causes each: `from -> to -> "line 12: Name"`.
@@ -157,8 +156,8 @@ fn defines(source: &Source, name: &str) -> bool {
     })
 }
 
-/// The shortest way back to `start`, as the files on it; empty if there is none.
-fn circle(edges: &Edges, start: usize) -> Vec<usize> {
+/// The shortest path back to `start`, as the files on it; empty if there is none.
+fn cycle(edges: &Edges, start: usize) -> Vec<usize> {
     let mut came_from: BTreeMap<usize, usize> = BTreeMap::new();
     let mut layer = vec![start];
     while !layer.is_empty() {
@@ -166,12 +165,12 @@ fn circle(edges: &Edges, start: usize) -> Vec<usize> {
         for from in layer {
             for &to in edges.get(&from).into_iter().flat_map(BTreeMap::keys) {
                 if to == start {
-                    let mut way = vec![from];
-                    while let Some(&before) = came_from.get(&way[way.len() - 1]) {
-                        way.push(before);
+                    let mut path = vec![from];
+                    while let Some(&before) = came_from.get(&path[path.len() - 1]) {
+                        path.push(before);
                     }
-                    way.reverse();
-                    return way;
+                    path.reverse();
+                    return path;
                 }
                 if let Entry::Vacant(unseen) = came_from.entry(to) {
                     unseen.insert(from);
@@ -184,22 +183,22 @@ fn circle(edges: &Edges, start: usize) -> Vec<usize> {
     Vec::new()
 }
 
-/// The shortest circle of each file that stands in one, with the names that close it.
-fn circles(sources: &[Source]) -> BTreeMap<String, String> {
+/// The shortest cycle of each file that is in one, with the names that close it.
+fn cycles(sources: &[Source]) -> BTreeMap<String, String> {
     let edges = Resolver::new(sources).edges();
     let mut found = BTreeMap::new();
     for &file in edges.keys() {
-        let way = circle(&edges, file);
+        let path = cycle(&edges, file);
         let mut text = String::new();
-        for (position, from) in way.iter().enumerate() {
-            let to = way[(position + 1) % way.len()];
+        for (position, from) in path.iter().enumerate() {
+            let to = path[(position + 1) % path.len()];
             let why = &edges[from][&to];
             text += &format!(
                 "\n    {} -> {}  ({why})",
                 sources[*from].path, sources[to].path
             );
         }
-        if !way.is_empty() {
+        if !path.is_empty() {
             found.insert(sources[file].path.clone(), text);
         }
     }
@@ -208,15 +207,15 @@ fn circles(sources: &[Source]) -> BTreeMap<String, String> {
 
 #[test]
 fn no_file_of_src_depends_on_itself_through_others() {
-    let found = circles(&sources());
+    let found = cycles(&sources());
     let new: BTreeSet<_> = found
         .iter()
         .filter(|(file, _)| !KNOWN.contains(&file.as_str()))
-        .map(|(file, circle)| format!("\n{file}:{circle}"))
+        .map(|(file, cycle)| format!("\n{file}:{cycle}"))
         .collect();
     assert!(
         new.is_empty(),
-        "circles of files: {}",
+        "cycles of files: {}",
         new.into_iter().collect::<String>()
     );
     let mended: Vec<_> = KNOWN
@@ -225,7 +224,7 @@ fn no_file_of_src_depends_on_itself_through_others() {
         .collect();
     assert!(
         mended.is_empty(),
-        "no longer in a circle, remove from KNOWN: {mended:?}"
+        "no longer in a cycle, remove from KNOWN: {mended:?}"
     );
 }
 
@@ -245,7 +244,7 @@ fn a_cycle_through_a_reexport_is_reported_with_its_edges() {
         ("src/a/inner.rs", "use crate::b::go;\npub struct Thing;\n"),
         ("src/b.rs", "pub fn go(thing: crate::a::Thing) {}\n"),
     ]);
-    let found = circles(&sources);
+    let found = cycles(&sources);
     let files: Vec<_> = found.keys().map(String::as_str).collect();
     assert_eq!(files, ["src/a/inner.rs", "src/b.rs"]);
     assert!(found["src/b.rs"].contains("src/b.rs -> src/a/inner.rs  (line 1: crate::a::Thing)"));
@@ -265,7 +264,7 @@ fn comments_literals_tests_and_mere_reexports_are_no_dependency() {
              #[cfg(test)]\nmod tests { use super::*; }\n",
         ),
     ]);
-    assert_eq!(circles(&sources), BTreeMap::new());
+    assert_eq!(cycles(&sources), BTreeMap::new());
 }
 
 #[test]
@@ -281,6 +280,6 @@ fn a_parent_that_uses_its_child_and_is_used_by_it_is_a_cycle() {
             "use super::Options;\npub fn go(_: &Options) {}\n",
         ),
     ]);
-    let found = circles(&sources);
+    let found = cycles(&sources);
     assert_eq!(found.len(), 2, "{found:?}");
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | each file begins with `//! `; no package registry's host is spelled | this file |
 //! | modules use each other only as ARCHITECTURE.md says | `arrows` |
-//! | no circle of files | `cycles` |
+//! | no dependency cycle between files | `cycles` |
 //! | lengths of files and functions; one definition for each name | `sizes` |
 //!
 //! The checks read `src` with the small parser in `source`, which sees names and no types.

@@ -221,15 +221,15 @@ fn port_is_free_again_when_the_last_handle_is_gone() {
 
 #[test]
 fn announced_address_is_found_among_other_lines() {
-    let patience = Duration::from_secs(5);
+    let time_limit = Duration::from_secs(5);
     let said: &[u8] = b"hello\nlistening on http://127.0.0.1:1/\nmore\n";
     assert_eq!(
-        announced_url(said, patience).unwrap(),
+        announced_url(said, time_limit).unwrap(),
         "http://127.0.0.1:1/"
     );
     let said: &[u8] = b"not listening on anything\n";
     assert_eq!(
-        announced_url(said, patience).unwrap_err(),
+        announced_url(said, time_limit).unwrap_err(),
         "ended without `listening on `"
     );
 }
