@@ -176,8 +176,8 @@ impl ProcessDir {
 
 impl Drop for ProcessDir {
     fn drop(&mut self) {
-        // The lock file is removed last. If the process is killed before that, the next one finds the lock free and removes
-        // the rest.
+        // The lock file is removed last. If the process is killed before that, the next one finds the lock free and
+        // removes the rest.
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
             let _ = match found.file_name() {

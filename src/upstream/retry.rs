@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::failure::{Failure, FailureKind};
 
-/// Delays between the attempts for one resource: short for a brief failure, then long enough for a proxy to restart. Their sum
-/// stays below the 30 s after which cargo gives up (`HttpTimeout` in cargo's `util/network/http.rs`).
+/// Delays between the attempts for one resource: short for a brief failure, then long enough for a proxy to restart.
+/// Their sum stays below the 30 s after which cargo gives up (`HttpTimeout` in cargo's `util/network/http.rs`).
 const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(200),
     Duration::from_millis(1_000),

@@ -5,9 +5,9 @@
 //!                             └────────────────────────> clients
 //! ```
 //!
-//! An attempt that breaks off keeps the bytes that it has written, and the next one asks for the rest with a range request. Bytes
-//! of different attempts or ranges may belong to different bodies, if upstream replaced the file meanwhile. The hash at
-//! the end catches that.
+//! An attempt that breaks off keeps the bytes that it has written, and the next one asks for the rest with a range
+//! request. Bytes of different attempts or ranges may belong to different bodies, if upstream replaced the file
+//! meanwhile. The hash at the end catches that.
 //!
 //! Clients may read while the body arrives, but never its last chunk: if the hash turns out wrong, no client has a
 //! complete body, and the connection is closed before its end.
