@@ -44,8 +44,29 @@ impl Entries {
     /// The entry under `key`, and how it was obtained.
     ///
     /// # Errors
-    /// There is no copy that may be served, and upstream gave none in time.
+    /// There is no copy that may be served, and upstream gave none in time. [`Error::Absent`] also if upstream cannot
+    /// be asked, but its earlier answer was final.
     pub(super) async fn get(
+        &self,
+        resource: &Resource,
+        key: Key,
+        demand: Demand,
+        until: Until,
+    ) -> Result<(Outcome, Entry), Error> {
+        match self.get_or_fetch(resource, key, demand, until).await {
+            Err(Error::Offline { .. } | Error::Down { .. } | Error::Upstream { .. })
+                if resource.absence().is_some()
+                    && self.lookup.is_absent_for_ever(resource).await =>
+            {
+                Err(Error::Absent {
+                    resource: resource.to_string(),
+                })
+            }
+            got => got,
+        }
+    }
+
+    async fn get_or_fetch(
         &self,
         resource: &Resource,
         key: Key,

@@ -10,7 +10,10 @@
 //! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so the
 //! request fetches and replaces it. A damaged blob is also removed from the store.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tracing::warn;
 
@@ -26,6 +29,7 @@ use crate::{
     hash::{Hasher, Sha256},
     resource::{Half, Key, Location, Resource},
     store::{Blob, CHUNK_BYTES, Checked, Entry, Store, StoreError},
+    validators::Validators,
 };
 
 /// Blobs up to this size are read into memory before the response starts, and then sent as one chunk.
@@ -110,6 +114,30 @@ impl Lookup {
             }
             Location::Blob(_) | Location::ListedIn(_) => None,
         }
+    }
+
+    /// Stores that upstream does not have `resource`, if that may be final.
+    pub(super) async fn remember_absence(&self, resource: &Resource) {
+        let Some(absence) = resource.absence() else {
+            return;
+        };
+        let body = "upstream has no such file\n".into();
+        let entry = Entry::new(body, Validators::default(), None, now());
+        if let Err(error) = self.store.put_entry(&absence.key, &entry).await {
+            warn!(%resource, error = %chain(&error), "cannot store that upstream does not have it");
+        }
+    }
+
+    /// Whether upstream is known not to have `resource`, now and later.
+    pub(super) async fn is_absent_for_ever(&self, resource: &Resource) -> bool {
+        let Some(absence) = resource.absence() else {
+            return false;
+        };
+        let stored = self.store.entry(&absence.key).await.ok().flatten();
+        stored.is_some_and(|entry| {
+            let confirmed = Duration::from_secs(entry.head.fetched);
+            SystemTime::UNIX_EPOCH + confirmed >= absence.final_from
+        })
     }
 
     /// The stored blob, unverified; `None` if there is none or it cannot be read.

@@ -312,6 +312,18 @@ impl Cache {
         Some(lookup.newest_complete_release(resource, newest).await.body)
     }
 
+    /// Whether upstream is known not to have `resource` for ever, nor what clients would ask for in its place. Never asks
+    /// upstream.
+    pub async fn is_absent_for_ever(&self, resource: &Resource) -> bool {
+        let lookup = &self.0.entries.lookup;
+        let fallback = resource.absence().and_then(|absence| absence.fallback);
+        lookup.is_absent_for_ever(resource).await
+            && match fallback {
+                Some(fallback) => lookup.is_absent_for_ever(&fallback).await,
+                None => true,
+            }
+    }
+
     /// The events about what clients do, for the prefetcher; `None` if there is a reader already.
     pub fn events(&self) -> Option<mpsc::Receiver<CacheEvent>> {
         self.0.events.subscribe()

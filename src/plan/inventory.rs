@@ -104,8 +104,10 @@ impl Inventory {
 
 impl ManifestSource for Inventory {
     async fn manifest(&self, manifest: &Resource) -> Result<Option<Bytes>, ReleaseError> {
-        let body = self.cache.peek_complete(manifest).await;
-        body.map(Some)
-            .ok_or_else(|| ReleaseError::NotStored(manifest.clone()))
+        match self.cache.peek_complete(manifest).await {
+            Some(body) => Ok(Some(body)),
+            None if self.cache.is_absent_for_ever(manifest).await => Ok(None),
+            None => Err(ReleaseError::NotStored(manifest.clone())),
+        }
     }
 }

@@ -109,6 +109,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// For resources whose absence is final some day.
+    fn absence(&self) -> Option<Absence> {
+        None
+    }
+
     /// For kinds whose body each release replaces.
     fn releases(&self) -> Option<&dyn Releases> {
         None
@@ -193,9 +198,23 @@ pub trait Releases: Send + Sync {
     /// The resource that has `body` for ever; `None` if `body` does not tell its release.
     fn of_body(&self, body: &[u8]) -> Option<Resource>;
 
+    /// Other resources that have `body` too, if upstream has them: the same release by other names.
+    fn other_names(&self, body: &[u8]) -> Vec<Resource>;
+
     /// The blobs that `body` offers to clients, each by the name of its part of the release. Names are the same in all
     /// releases.
     fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256>;
+}
+
+/// How the store remembers that upstream does not have a resource.
+#[derive(Clone, Debug)]
+pub struct Absence {
+    /// The key of an entry that stands for the absence.
+    pub key: Key,
+    /// The absence is final if upstream confirmed it at this time or later.
+    pub final_from: SystemTime,
+    /// The resource that clients ask for in place of the absent one.
+    pub fallback: Option<Resource>,
 }
 
 /// A resource that a client will probably ask for next.

@@ -180,10 +180,14 @@ pub(super) fn is_triple(text: &str) -> bool {
         && text.split('-').all(is_part)
 }
 
+/// The beginning of the day `date`, `YYYY-MM-DD`, in UTC. `None` if `date` is no date.
+pub(crate) fn midnight(date: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(&format!("{date}T00:00:00Z")).ok()
+}
+
 /// The day before `date`; both are `YYYY-MM-DD`. `None` if `date` is no date, or the result is before 1970.
 pub fn day_before(date: &str) -> Option<String> {
-    let day = humantime::parse_rfc3339(&format!("{date}T00:00:00Z")).ok()?;
-    let before = day.checked_sub(Duration::from_secs(24 * 60 * 60))?;
+    let before = midnight(date)?.checked_sub(Duration::from_secs(24 * 60 * 60))?;
     let before = before.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + before).to_string();
     text.get(..10).map(str::to_owned)

@@ -97,6 +97,16 @@ pub fn date(manifest: &str) -> Result<String, ManifestError> {
     Ok(header.date)
 }
 
+/// The version of the release, `1.95.0` or `1.96.0-beta.3`, as the names of manifests spell it. `None` if the manifest is
+/// written in another form than releases are.
+pub fn version(manifest: &str) -> Option<&str> {
+    let (_, table) = manifest.split_once("\n[pkg.rust]\n")?;
+    let line = table.lines().take_while(|line| !line.starts_with('['));
+    let mut versions = line.filter_map(|line| line.strip_prefix("version = \""));
+    // After the version stand the commit and its date.
+    versions.next()?.split(['"', ' ']).next()
+}
+
 /// The archives that `rustup toolchain install` would download into an empty home, in rustup's order: sorted by
 /// package, then by target.
 ///
@@ -523,6 +533,14 @@ mod tests {
             date("date = \"2026-01-15\"\nmanifest-version = \"2\"\n[pkg.broken\n").unwrap(),
             "2026-01-15"
         );
+    }
+
+    #[test]
+    fn version_is_that_of_the_package_rust() {
+        assert_eq!(version(MANIFEST), Some("1.95.0"));
+        let beta = "\n[pkg.rust]\nversion = \"1.96.0-beta.3 (0123abc 2026-04-16)\"\n";
+        assert_eq!(version(beta), Some("1.96.0-beta.3"));
+        assert_eq!(version("\n[pkg.rust]\n[pkg.x]\nversion = \"1\"\n"), None);
     }
 
     #[test]

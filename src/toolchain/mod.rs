@@ -26,9 +26,9 @@ mod profile;
 mod settings;
 
 pub use archives::{ListedArchive, find_archive, preferred_archives, target_of_archive};
-pub(crate) use channel::is_date;
 pub use channel::{Channel, ChannelError, day_before};
+pub(crate) use channel::{is_date, midnight};
 pub use file::{ToolchainFile, ToolchainFileError, ToolchainSpec, parse_file};
 pub use install::{Install, InstallError, install};
-pub use manifest::{DistFile, ManifestError, date, files};
+pub use manifest::{DistFile, ManifestError, date, files, version};
 pub use settings::UserSettings;

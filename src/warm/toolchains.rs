@@ -94,6 +94,17 @@ impl ToolchainFetcher {
         }
     }
 
+    /// Stores the manifests that name the same release, so that `1.95.0` can be installed offline if `stable` can. They
+    /// are small, and their archives are the same. A server that lacks them is no failure.
+    async fn other_names(&self, manifest: &Resource, body: &[u8]) {
+        let releases = manifest.releases();
+        let others = releases.map(|releases| releases.other_names(body));
+        let others = others.unwrap_or_default();
+        let stored = others.iter();
+        let stored = stored.map(|other| ensure_with_retry(&self.cache, other, Demand::Fresh));
+        futures_util::future::join_all(stored).await;
+    }
+
     /// The packages that the standard library is built from, by its stored sources.
     ///
     /// # Errors
@@ -108,16 +119,27 @@ impl ManifestSource for ToolchainFetcher {
         let demand = match self.mode {
             // The newest one: that is what `warm` would fetch the archives of.
             WarmMode::Check => {
-                let body = self.cache.peek(manifest).await;
-                let missing = || ReleaseError::NotStored(manifest.clone());
-                return body.map(Some).ok_or_else(missing);
+                return match self.cache.peek(manifest).await {
+                    Some(body) => Ok(Some(body)),
+                    None => self.inventory.manifest(manifest).await,
+                };
             }
             WarmMode::Fetch { refresh: true } => Demand::Refresh,
             WarmMode::Fetch { refresh: false } => Demand::Fresh,
         };
         match ensure_with_retry(&self.cache, manifest, demand).await {
-            Ok(ensured) => Ok(Some(ensured.entry.unwrap_or_default())),
-            Err(Error::Absent { .. }) => Ok(None),
+            Ok(ensured) => {
+                let body = ensured.entry.unwrap_or_default();
+                self.other_names(manifest, &body).await;
+                Ok(Some(body))
+            }
+            Err(Error::Absent { .. }) => {
+                // rustup asks for it next, and a stored absence answers it.
+                if let Some(fallback) = manifest.absence().and_then(|absence| absence.fallback) {
+                    let _ = ensure_with_retry(&self.cache, &fallback, demand).await;
+                }
+                Ok(None)
+            }
             Err(error) => Err(ReleaseError::Fetch(error)),
         }
     }

@@ -296,6 +296,65 @@ fn incomplete_nightly_is_skipped_as_rustup_does() {
 }
 
 #[test]
+fn warmed_channel_can_be_installed_offline_by_its_version_and_by_its_date() {
+    let nightly = Toolchain::new("nightly", "1.97.0-nightly").date("2026-05-01");
+    let upstream = released(&[&stable(), &nightly]);
+    let site = site(&upstream);
+    let minimal = |names: &[&'static str]| {
+        let names = names.iter().flat_map(|name| ["--toolchain", *name]);
+        names.chain(["--profile", "minimal"]).collect::<Vec<_>>()
+    };
+    let wanted = minimal(&["stable", "nightly"]);
+    let (_, code, said) = run(&site, &upstream, &[&["warm"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let others = ["1.95.0", "1.95", "stable-2026-04-16", "nightly-2026-05-01"];
+    let (verdict, code, _) = run(
+        &site,
+        &upstream,
+        &[&["check"], &minimal(&others)[..]].concat(),
+    );
+    assert_eq!(code, Some(0), "{verdict:#}");
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let client = Rustup::without_toolchain();
+    for name in others {
+        let install = ["toolchain", "install", name, "--profile", "minimal"];
+        rustup(&client, &larder, &install);
+    }
+}
+
+/// See docs/client-behaviour.md R-12.
+#[test]
+fn day_without_a_nightly_is_remembered_for_the_offline_install() {
+    let nightly = |date: &str| Toolchain::new("nightly", "1.97.0-nightly").date(date);
+    let complete = nightly("2026-04-13");
+    let upstream = released(&[
+        &complete,
+        &nightly("2026-04-16").unavailable("clippy-preview"),
+    ]);
+    let site = site(&upstream);
+    let profile = ["--profile", "minimal"];
+    let wanted = ["--toolchain", "nightly", "--component", "clippy"];
+    let wanted = [&wanted[..], &profile].concat();
+    let (report, code, said) = run(&site, &upstream, &[&["warm"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{said}{report:#}");
+    let (verdict, code, _) = run(&site, &upstream, &[&["check"], &wanted[..]].concat());
+    assert_eq!(code, Some(0), "{verdict:#}");
+
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let install = ["toolchain", "install", "nightly", "-c", "clippy"];
+    let client = Rustup::without_toolchain();
+    rustup(&client, &larder, &[&install[..], &profile].concat());
+    let day = "/dist/2026-04-15/channel-rust-nightly";
+    assert_eq!(larder.get(&format!("{day}.toml.sha256")).status, 404);
+    assert_eq!(larder.get(&format!("{day}.sha256")).status, 404);
+    let other = "/dist/2026-04-12/channel-rust-nightly.toml.sha256";
+    assert_eq!(larder.get(other).status, 503, "upstream was not asked");
+}
+
+#[test]
 fn release_without_a_wanted_component_fails_and_names_it() {
     let upstream = released(&[&stable().unavailable("clippy-preview")]);
     let site = site(&upstream);

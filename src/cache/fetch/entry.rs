@@ -229,6 +229,7 @@ impl EntryFetcher {
                 Settlement::RememberAbsence => {
                     let flight_key = fetch.flight_key;
                     self.admission.remember_absence(resource, flight_key);
+                    self.lookup.remember_absence(resource).await;
                     return Err(Error::Absent {
                         resource: resource.to_string(),
                     });

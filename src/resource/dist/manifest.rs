@@ -9,7 +9,7 @@
 //!       └─> manifest that lists it ──> host ──> profiles `minimal`, `default` ──> archives rustup asks for next
 //! ```
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -20,8 +20,8 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::{
-        Freshness, Half, InstallProfiles, InvalidBody, Key, Kind, Listed, Location, Policy,
-        Releases, Resource, Source, Unlisted, Views,
+        Absence, Freshness, Half, InstallProfiles, InvalidBody, Key, Kind, Listed, Location,
+        Policy, Releases, Resource, Source, Unlisted, Views,
     },
     toolchain,
 };
@@ -74,6 +74,9 @@ fn program(dist: &Arc<Dist>, folder: &[&str]) -> Option<Resource> {
     }))
 }
 
+/// Time from the beginning of a day until no release of that day appears any more, in any time zone.
+const LATEST_RELEASE: Duration = Duration::from_secs(48 * 60 * 60);
+
 /// The manifest of a channel, or its sidecar. Both are halves of one entry and always of one generation, because rustup
 /// asks for the hash first and refuses a manifest with another hash (docs/client-behaviour.md R-02).
 #[derive(Debug, PartialEq, Eq)]
@@ -121,6 +124,20 @@ impl Kind for ChannelManifest {
         Some(self)
     }
 
+    /// No nightly appears for a day that is over.
+    fn absence(&self) -> Option<Absence> {
+        let (folder, name) = self.file.path.rsplit_once('/')?;
+        let date = folder.strip_prefix("dist/")?;
+        let legacy = name.strip_suffix(".toml");
+        Some(Absence {
+            key: Key::new(&["rustup", "absent", &self.file.path]),
+            final_from: toolchain::midnight(date)?.checked_add(LATEST_RELEASE)?,
+            // The manifest of rustup's early days, which rustup asks for next.
+            fallback: legacy
+                .and_then(|name| manifest(&self.file.dist, &format!("{folder}/{name}"))),
+        })
+    }
+
     fn releases(&self) -> Option<&dyn Releases> {
         (self.file.freshness() != Freshness::Forever).then_some(self as &dyn Releases)
     }
@@ -151,6 +168,22 @@ impl Releases for ChannelManifest {
     fn of_body(&self, body: &[u8]) -> Option<Resource> {
         let date = toolchain::date(std::str::from_utf8(body).ok()?).ok()?;
         self.of_name(&date)
+    }
+
+    /// The dated manifest and, of a release with a version, the manifests of its versions.
+    fn other_names(&self, body: &[u8]) -> Vec<Resource> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        // A nightly has the version of the stable release that it may become.
+        let version = toolchain::version(text).filter(|version| !version.ends_with("-nightly"));
+        let moving = version.and_then(|version| match version.split_once("-beta") {
+            Some((base, _)) => Some(format!("{base}-beta")),
+            None => version.rsplit_once('.').map(|(minor, _)| minor.to_owned()),
+        });
+        let versions = version.map(str::to_owned).into_iter().chain(moving);
+        let paths = versions.map(|version| format!("dist/channel-rust-{version}.toml"));
+        let others = paths.filter(|path| *path != self.file.path);
+        let others = others.filter_map(|path| manifest(&self.file.dist, &path));
+        self.of_body(body).into_iter().chain(others).collect()
     }
 
     fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256> {
