@@ -4,7 +4,8 @@
 //!  paths ─> plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
 //! ```
 //!
-//! A check asks no network and writes nothing. Its [`Cache`] must be offline.
+//! A check asks no network and writes nothing. Its [`Cache`] must be offline. It reads names and sizes of crates and archives;
+//! with `--verify` it also rehashes them, in parallel.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -13,11 +14,11 @@ use serde::Serialize;
 use crate::{
     cache::{Cache, Demand},
     plan::{
-        Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainOptions, ToolchainPlan, plan,
-        release, self_updates,
+        BlobState, Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainOptions,
+        ToolchainPlan, plan, release, self_updates,
     },
     resource::{Upstreams, dist},
-    store::{Owner, Store},
+    store::{Owner, Store, StoreError},
     toolchain::Install,
 };
 
@@ -63,20 +64,46 @@ pub struct ToolchainReadiness {
 }
 
 /// Checks every project and toolchain file at or below `paths`, and the toolchains in `request`. `cache` must be
-/// offline.
+/// offline. With `verify`, every crate and archive that the answer depends on is rehashed.
+///
+/// # Errors
+/// If the store cannot be read.
 pub async fn check(
     cache: &Cache,
     store: &Arc<Store>,
     upstreams: &Upstreams,
     paths: Vec<PathBuf>,
     request: ToolchainOptions,
-) -> Readiness {
+    verify: bool,
+) -> Result<Readiness, StoreError> {
     let mut plan = plan(paths, request, &upstreams.registries).await;
     let mut failed = std::mem::take(&mut plan.failed);
     failed.extend(missing_rustup_files(cache, &plan, upstreams).await);
 
+    let inventory = Inventory::new(cache, store, upstreams);
+    inventory.learn_sizes(store.pins().await?);
+    let (mut toolchains, mut projects) = look_up(&inventory, &plan).await;
+    // The first look-up finds out which files to rehash, the second one reports the damaged ones where they are needed.
+    if verify && inventory.rehash().await? {
+        (toolchains, projects) = look_up(&inventory, &plan).await;
+    }
+    let ready = failed.is_empty()
+        && projects.iter().all(|project| project.ready)
+        && toolchains.iter().all(|toolchain| toolchain.ready);
+    Ok(Readiness {
+        ready,
+        projects,
+        toolchains,
+        failed,
+    })
+}
+
+async fn look_up(
+    inventory: &Inventory,
+    plan: &Plan,
+) -> (Vec<ToolchainReadiness>, Vec<ProjectReadiness>) {
     let mut check = Checker {
-        inventory: Inventory::new(cache, store, upstreams),
+        inventory: inventory.clone(),
         known: BTreeMap::new(),
     };
     let mut toolchains = Vec::new();
@@ -84,18 +111,10 @@ pub async fn check(
         toolchains.push(check.toolchain(toolchain).await);
     }
     let mut projects = Vec::new();
-    for project in plan.projects {
+    for project in &plan.projects {
         projects.push(check.project(project, &toolchains).await);
     }
-    let ready = failed.is_empty()
-        && projects.iter().all(|project| project.ready)
-        && toolchains.iter().all(|toolchain| toolchain.ready);
-    Readiness {
-        ready,
-        projects,
-        toolchains,
-        failed,
-    }
+    (toolchains, projects)
 }
 
 /// The files that rustup asks for besides manifests and archives, as far as they are missing.
@@ -148,7 +167,7 @@ struct Checker {
 impl Checker {
     async fn project(
         &self,
-        project: ProjectPlan,
+        project: &ProjectPlan,
         toolchains: &[ToolchainReadiness],
     ) -> ProjectReadiness {
         let mut missing = Vec::new();
@@ -156,7 +175,7 @@ impl Checker {
             missing.push("Cargo.lock: without one, versions are chosen anew; make one with `cargo generate-lockfile`".to_owned());
         }
         missing.extend(self.packages(&project.packages).await);
-        let file = project.toolchain_file;
+        let file = project.toolchain_file.as_ref();
         let file = file.and_then(|file| std::path::absolute(file).ok());
         let toolchain = toolchains
             .iter()
@@ -165,7 +184,7 @@ impl Checker {
             missing.push(toolchain.title());
         }
         ProjectReadiness {
-            path: project.folder,
+            path: project.folder.clone(),
             ready: missing.is_empty(),
             packages: project.packages.packages.len(),
             missing,
@@ -209,15 +228,14 @@ impl Checker {
         };
         let mut missing = Vec::new();
         for file in &files {
-            match self.inventory.has_archive(file).await {
-                Ok(false) => missing.push(release::archive_title(file)),
-                Ok(true) if file.is_rust_src() => {
+            match self.inventory.archive(file).await {
+                Ok(BlobState::Stored) if file.is_rust_src() => {
                     match self.inventory.library_packages(file).await {
                         Ok(packages) => missing.extend(self.packages(&packages).await),
                         Err(problem) => missing.push(problem.to_string()),
                     }
                 }
-                Ok(true) => {}
+                Ok(state) => missing.extend(state.missing(release::archive_title(file))),
                 Err(problem) => missing.push(problem.to_string()),
             }
         }

@@ -277,6 +277,9 @@ pub struct Toolchains {
 pub struct Check {
     /// Folders, lock files, manifests or toolchain files [default: .]
     pub path: Vec<PathBuf>,
+    /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
+    #[arg(long)]
+    pub verify: bool,
     /// Target whose standard library the toolchains named must have; repeatable
     #[arg(long, value_name = "TRIPLE", requires = "toolchain")]
     pub target: Vec<String>,

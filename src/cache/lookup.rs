@@ -84,7 +84,7 @@ impl Lookup {
             update => match self.store.entry(key).await {
                 Ok(stored) => newest(stored, update, now()),
                 Err(error @ StoreError::Damaged { .. }) => {
-                    warn!(%resource, error = %chain(&error), "the stored copy is damaged; fetching it again");
+                    warn!(%resource, error = %chain(&error), "the stored copy is damaged and counts as missing");
                     None
                 }
                 Err(error) => return Err(Error::store("read", resource, &error)),
@@ -145,7 +145,7 @@ impl Lookup {
         match self.store.blob(sha256).await {
             Ok(blob) => blob,
             Err(error) => {
-                warn!(%resource, error = %chain(&error), "cannot read the stored copy; fetching it again");
+                warn!(%resource, error = %chain(&error), "cannot read the stored copy, which counts as missing");
                 None
             }
         }
@@ -178,7 +178,7 @@ impl Lookup {
             return body;
         }
         self.verified.remove(sha256);
-        warn!(blob = %sha256, "a stored blob is damaged; fetching it again");
+        warn!(blob = %sha256, "a stored blob is damaged and counts as missing");
         if let Err(error) = self.store.remove_blob(sha256).await {
             warn!(blob = %sha256, error = %chain(&error), "cannot remove the damaged blob");
         }

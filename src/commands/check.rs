@@ -26,7 +26,12 @@ pub async fn run(
     let app = App::build(settings, AppMode::Local)?;
     let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
     let paths = paths_or_current(flags.path, &toolchains);
-    let readiness = check::check(&app.cache, &app.store, &app.upstreams, paths, toolchains).await;
+    let App {
+        cache,
+        store,
+        upstreams,
+    } = &app;
+    let readiness = check::check(cache, store, upstreams, paths, toolchains, flags.verify).await?;
     if shared.json {
         print_json(&readiness)?;
     } else {

@@ -157,6 +157,7 @@ mod tests {
             owner: Owner::Toolchain("stable".to_owned()),
             packages: Vec::new(),
             archives: vec![Sha256::of(b"")],
+            sizes: std::collections::BTreeMap::new(),
         };
         let daemon = RunningDaemon {
             address: "http://127.0.0.1:3263/".to_owned(),

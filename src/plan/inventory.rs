@@ -1,8 +1,17 @@
 //! Looks a plan's packages and toolchains up in the store, without network.
+//!
+//! A blob counts as stored if it has the size that `warm` has recorded in a pin, or any size if no pin knows it. Its bytes
+//! are not read: [`Inventory::rehash`] does that for all blobs that were looked up so far, and later look-ups report
+//! those that it found damaged.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::{
     PackageSet, Problem, library,
@@ -12,7 +21,7 @@ use crate::{
     cache::Cache,
     hash::Sha256,
     resource::{IndexEntry, Registry, Resource, Upstreams},
-    store::{PinnedCrate, Store},
+    store::{Pin, PinnedCrate, Store, StoreError},
     toolchain::{DistFile, Install},
 };
 
@@ -22,6 +31,45 @@ pub(crate) struct Inventory {
     cache: Cache,
     store: Arc<Store>,
     upstreams: Upstreams,
+    blobs: Arc<Mutex<KnownBlobs>>,
+}
+
+/// Knowledge about stored blobs beyond their names.
+#[derive(Debug, Default)]
+struct KnownBlobs {
+    /// Sizes in bytes, from pins.
+    sizes: BTreeMap<Sha256, u64>,
+    /// Blobs that were found stored.
+    found: BTreeSet<Sha256>,
+    /// Blobs with other bytes than their hash says.
+    damaged: BTreeSet<Sha256>,
+}
+
+/// The state of one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlobState {
+    /// Stored, as far as is known.
+    Stored,
+    /// Not stored.
+    Missing,
+    /// Stored with another size than `warm` has seen.
+    WrongSize,
+    /// Stored with other bytes than its hash says.
+    Damaged,
+}
+
+impl BlobState {
+    /// What is missing, for reports; `None` if nothing is.
+    pub(crate) fn missing(self, title: impl fmt::Display) -> Option<String> {
+        match self {
+            Self::Stored => None,
+            Self::Missing => Some(title.to_string()),
+            Self::WrongSize => Some(format!(
+                "{title}: the stored copy has another size than when it was fetched"
+            )),
+            Self::Damaged => Some(format!("{title}: the stored copy is damaged")),
+        }
+    }
 }
 
 impl Inventory {
@@ -30,7 +78,26 @@ impl Inventory {
             cache: cache.clone(),
             store: store.clone(),
             upstreams: upstreams.clone(),
+            blobs: Arc::default(),
         }
+    }
+
+    /// Learns the sizes that pins record.
+    pub(crate) fn learn_sizes(&self, pins: Vec<Pin>) {
+        let sizes = pins.into_iter().flat_map(|pin| pin.sizes);
+        self.blobs.lock().sizes.extend(sizes);
+    }
+
+    /// Rehashes every blob that was found stored so far. Returns whether any is damaged.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(crate) async fn rehash(&self) -> Result<bool, StoreError> {
+        let found = self.blobs.lock().found.iter().copied().collect();
+        let damaged = self.store.damaged(found).await?;
+        let is_any_damaged = !damaged.is_empty();
+        self.blobs.lock().damaged.extend(damaged);
+        Ok(is_any_damaged)
     }
 
     /// The name of the part of a package that is missing, its index entry or its crate; `None` if both are stored.
@@ -55,7 +122,8 @@ impl Inventory {
                 "crate `{title}` with the hash that the lock file wants"
             ));
         }
-        (!self.has_blob(listed).await).then(|| format!("crate `{title}`"))
+        let crate_title = format!("crate `{title}`");
+        self.blob(listed).await.missing(crate_title)
     }
 
     /// The names of all missing parts of these packages.
@@ -77,13 +145,13 @@ impl Inventory {
         release::resolve(self, &self.upstreams.dist, install).await
     }
 
-    /// Tells if an archive is stored.
+    /// The state of an archive.
     ///
     /// # Errors
     /// If larder cannot serve this archive at all.
-    pub(crate) async fn has_archive(&self, file: &DistFile) -> Result<bool, Problem> {
+    pub(crate) async fn archive(&self, file: &DistFile) -> Result<BlobState, Problem> {
         match release::archive(&self.upstreams.dist, file) {
-            Ok(ReleaseArchive { sha256, .. }) => Ok(self.has_blob(sha256).await),
+            Ok(ReleaseArchive { sha256, .. }) => Ok(self.blob(sha256).await),
             Err(error) => Err(Problem::new(release::archive_title(file), error)),
         }
     }
@@ -96,9 +164,20 @@ impl Inventory {
         library::packages(&self.store, file, &self.upstreams.registries).await
     }
 
-    async fn has_blob(&self, sha256: Sha256) -> bool {
-        let stored = self.store.contains(vec![sha256]).await;
-        matches!(stored.as_deref(), Ok([true]))
+    async fn blob(&self, sha256: Sha256) -> BlobState {
+        let sizes = self.store.sizes(vec![sha256]).await;
+        let Ok([Some(size)]) = sizes.as_deref() else {
+            return BlobState::Missing;
+        };
+        let mut blobs = self.blobs.lock();
+        if blobs.damaged.contains(&sha256) {
+            return BlobState::Damaged;
+        }
+        if blobs.sizes.get(&sha256).is_some_and(|known| known != size) {
+            return BlobState::WrongSize;
+        }
+        blobs.found.insert(sha256);
+        BlobState::Stored
     }
 }
 

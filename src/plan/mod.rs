@@ -41,7 +41,7 @@ use rayon::prelude::*;
 use tokio::task::spawn_blocking;
 
 pub use error::{PlanError, Problem};
-pub(crate) use inventory::Inventory;
+pub(crate) use inventory::{BlobState, Inventory};
 pub use packages::PackageSet;
 pub use toolchains::{ToolchainOptions, ToolchainPlan};
 
@@ -273,6 +273,7 @@ mod tests {
             owner: Owner::File(owner),
             packages: Vec::new(),
             archives: Vec::<Sha256>::new(),
+            sizes: BTreeMap::new(),
         }
     }
 

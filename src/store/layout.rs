@@ -28,7 +28,7 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
                    # This folder is a store of larder. Deleting it costs time and downloads, nothing else.\n";
 
 /// Paths of one store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StoreLayout {
     /// The folder the user chose.
     folder: PathBuf,
@@ -163,7 +163,13 @@ pub(super) fn is_no_file(error: &io::Error) -> bool {
 
 /// Returns whether `path` is a file, not a link, with at least one byte.
 pub(super) fn is_nonempty_file(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+    file_size(path).is_some()
+}
+
+/// Size of the file at `path` in bytes; `None` if there is none, or it is empty or a link.
+pub(super) fn file_size(path: &Path) -> Option<u64> {
+    let found = fs::symlink_metadata(path).ok()?;
+    (found.is_file() && found.len() > 0).then(|| found.len())
 }
 
 /// Number of files below a folder, and their size in bytes.

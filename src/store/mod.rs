@@ -34,7 +34,8 @@
 //! # Where to read on
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
-//! stores a body during its download; `memory` caches what was read; `blob` and `buffers` read large files in chunks.
+//! stores a body during its download; `verify` rehashes blobs; `memory` caches what was read; `blob` and `buffers`
+//! read large files in chunks.
 
 mod announce;
 mod blob;
@@ -47,6 +48,7 @@ mod memory;
 mod pins;
 mod spool;
 mod staging;
+mod verify;
 
 use std::{
     fs,
@@ -70,7 +72,9 @@ use crate::{hash::Sha256, resource::Key};
 use blob::FileReader;
 use blocking::blocking;
 use buffers::BufferPool;
-use layout::{StoreLayout, count_files, is_no_file, is_nonempty_file, make_folder, open_nofollow};
+use layout::{
+    StoreLayout, count_files, file_size, is_no_file, is_nonempty_file, make_folder, open_nofollow,
+};
 use memory::{Capacity, Fingerprint, MemoryCache};
 use staging::{Staging, remove_dead_processes};
 
@@ -335,6 +339,26 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
+    /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file counts
+    /// as not stored.
+    pub async fn sizes(&self, hashes: Vec<Sha256>) -> Result<Vec<Option<u64>>, StoreError> {
+        let paths: Vec<_> = hashes
+            .into_iter()
+            .map(|sha256| self.layout.blob(sha256))
+            .collect();
+        blocking(move || Ok(paths.iter().map(|path| file_size(path)).collect()))
+            .await
+            .map_err(|source| StoreError::io(self.layout.blobs(), source))
+    }
+
+    /// Rehashes blobs in parallel and returns those that are damaged or not stored. Removes nothing.
+    pub async fn damaged(&self, hashes: Vec<Sha256>) -> Result<Vec<Sha256>, StoreError> {
+        let layout = self.layout.clone();
+        blocking(move || Ok(verify::damaged(&layout, hashes)))
+            .await
+            .map_err(|source| StoreError::io(self.layout.blobs(), source))
+    }
+
     /// A spool for a body that is about to be downloaded.
     pub fn spool(&self) -> Spool {
         Spool::new(self.staging.clone(), self.buffers.clone())
@@ -469,6 +493,8 @@ fn change_checked(
 #[cfg(test)]
 mod tests {
     use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use std::collections::BTreeMap;
 
     use super::{memory::STAT_TTL, *};
     use crate::{
@@ -712,6 +738,7 @@ mod tests {
             owner: Owner::File("/project/Cargo.lock".into()),
             packages: Vec::new(),
             archives: Vec::new(),
+            sizes: BTreeMap::new(),
         };
         store.put_pin(&pin).await.unwrap();
         let projects = folder.path().join("v1/projects");

@@ -1,10 +1,11 @@
 //! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
 //!
 //! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own.
-//! Warming the same thing again replaces its pin. `larder status` counts pins, and the daemon keeps the projects of
-//! pins with a file ready (`prefetch/pins.rs`).
+//! Warming the same thing again replaces its pin. `larder status` counts pins, `larder check` compares sizes with
+//! theirs, and the daemon keeps the projects of pins with a file ready (`prefetch/pins.rs`).
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -20,6 +21,9 @@ pub struct Pin {
     pub packages: Vec<PinnedCrate>,
     /// Hashes of the toolchain archives it needs.
     pub archives: Vec<Sha256>,
+    /// Sizes in bytes of these crates and archives, as far as `warm` has seen them. Pins of older releases have none.
+    #[serde(default)]
+    pub sizes: BTreeMap<Sha256, u64>,
 }
 
 /// The project or toolchain that a pin belongs to.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
     error::Error,
+    hash::Sha256,
     resource::Resource,
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Obtained {
     pub(super) fetched: Option<bool>,
     /// Bytes fetched.
     pub(super) bytes: u64,
+    /// The stored file's hash, and its size in bytes.
+    pub(super) blob: Option<(Sha256, u64)>,
 }
 
 impl Obtained {
@@ -40,15 +43,17 @@ impl Obtained {
         Self {
             fetched: Some(!is_stored),
             bytes: 0,
+            blob: None,
         }
     }
 
-    /// The result of a fetch.
-    pub(super) fn ensured(ensured: &Ensured) -> Self {
+    /// The result of a fetch of the blob `sha256`.
+    pub(super) fn ensured(sha256: Sha256, ensured: &Ensured) -> Self {
         let is_new = ensured.outcome != Outcome::Hit;
         Self {
             fetched: Some(is_new),
             bytes: if is_new { ensured.bytes } else { 0 },
+            blob: Some((sha256, ensured.bytes)),
         }
     }
 }

@@ -53,6 +53,7 @@ impl PackageTask {
             return Ok(Obtained {
                 fetched: None,
                 bytes: index_bytes,
+                blob: None,
             });
         }
         let Some(file) = CrateFile::of(&self.registry, name, version, Some(listed)) else {
@@ -60,7 +61,7 @@ impl PackageTask {
         };
         let ensured = ensure_with_retry(&self.cache, &file, Demand::Stored).await;
         let ensured = ensured.map_err(|error| self.problem(error.with_hint()))?;
-        let mut obtained = Obtained::ensured(&ensured);
+        let mut obtained = Obtained::ensured(listed, &ensured);
         obtained.bytes += index_bytes;
         Ok(obtained)
     }

@@ -33,6 +33,8 @@ pub(super) struct Tasks {
     packages: BTreeMap<CrateId, bool>,
     /// Hashes of archives with a task.
     archives: BTreeSet<String>,
+    /// Sizes of the blobs that are stored now.
+    sizes: BTreeMap<Sha256, u64>,
     pins: BTreeMap<Owner, Pin>,
     report: WarmReport,
     progress: watch::Sender<WarmProgress>,
@@ -67,6 +69,7 @@ impl Tasks {
             running: JoinSet::new(),
             packages: BTreeMap::new(),
             archives: BTreeSet::new(),
+            sizes: BTreeMap::new(),
             pins: BTreeMap::new(),
             report: WarmReport::default(),
             progress,
@@ -177,6 +180,7 @@ impl Tasks {
             owner: owner.clone(),
             packages: Vec::new(),
             archives: Vec::new(),
+            sizes: BTreeMap::new(),
         })
     }
 
@@ -207,11 +211,37 @@ impl Tasks {
 
     /// The report and the pins. Call it after [`Tasks::join_all`].
     pub(super) fn finish(self) -> (WarmReport, impl Iterator<Item = Pin>) {
-        (self.report, self.pins.into_values())
+        let Self {
+            report,
+            pins,
+            sizes,
+            ..
+        } = self;
+        let pins = pins.into_values().map(move |mut pin| {
+            let packages = pin.packages.iter().filter_map(|package| package.checksum);
+            let hashes = packages.chain(pin.archives.iter().copied());
+            pin.sizes = hashes
+                .filter_map(|sha256| Some((sha256, *sizes.get(&sha256)?)))
+                .collect();
+            pin
+        });
+        (report, pins)
+    }
+
+    /// Remembers the size of a blob that is stored now.
+    fn record_size(&mut self, result: &TaskResult) {
+        let (TaskResult::Package(Ok(obtained))
+        | TaskResult::Archive(Ok(obtained))
+        | TaskResult::Library(_, obtained, _)) = result
+        else {
+            return;
+        };
+        self.sizes.extend(obtained.blob);
     }
 
     /// Counts one result and starts the tasks that follow from it.
     fn finish_task(&mut self, result: TaskResult) {
+        self.record_size(&result);
         let report = &mut self.report;
         match result {
             TaskResult::Package(Ok(obtained)) => report.count_package(obtained),

@@ -9,7 +9,7 @@ use crate::{
     cache::{Cache, Demand},
     error::Error,
     plan::{
-        self, Inventory, PackageSet, Problem, library,
+        self, BlobState, Inventory, PackageSet, Problem, library,
         release::{self, ManifestSource, ReleaseError},
     },
     resource::{Resource, Upstreams, dist},
@@ -43,18 +43,15 @@ impl ToolchainFetcher {
     /// If larder cannot serve it.
     pub(super) async fn archive(&self, file: &DistFile) -> Result<Obtained, Problem> {
         if self.mode == WarmMode::Check {
-            return self
-                .inventory
-                .has_archive(file)
-                .await
-                .map(Obtained::checked);
+            let state = self.inventory.archive(file).await?;
+            return Ok(Obtained::checked(state == BlobState::Stored));
         }
         let problem = |why: String| Problem::new(release::archive_title(file), why);
         let archive = release::archive(&self.upstreams.dist, file);
         let archive = archive.map_err(|error| problem(error.to_string()))?;
         let ensured = ensure_with_retry(&self.cache, &archive.resource, Demand::Stored).await;
         let ensured = ensured.map_err(|error| problem(error.with_hint()))?;
-        Ok(Obtained::ensured(&ensured))
+        Ok(Obtained::ensured(archive.sha256, &ensured))
     }
 
     /// Tells if an archive with this result is stored now.

@@ -40,5 +40,6 @@ mod tidy;
 mod tiny_registry;
 mod toolchain;
 mod upstream;
+mod verify;
 mod warm;
 mod warm_toolchains;
