@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     cache::{Cache, CacheOptions},
     config::Settings,
-    resource::{Dist, Registries, Upstreams},
+    resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{Server, guard::Hosts},
     store::{Store, StoreError},
     upstream::{SetupError, Upstream, UpstreamOptions},
@@ -61,6 +61,17 @@ pub enum AppError {
     /// The client for upstream cannot be made.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The settings name another archive format than the running daemon serves.
+    #[error(
+        "the running daemon of this store serves toolchains as `{served}`, not as `{wanted}`; to change that, restart it \
+         as `larder serve --toolchain-format {wanted}`"
+    )]
+    ToolchainFormat {
+        /// The format of the settings.
+        wanted: &'static str,
+        /// The format of the daemon.
+        served: String,
+    },
 }
 
 impl App {
@@ -75,7 +86,7 @@ impl App {
             dist: Dist::new(
                 settings.dist_server.clone(),
                 settings.update_root.clone(),
-                settings.toolchain_format,
+                toolchain_format(&store, settings),
             ),
         };
         // One TLS provider for the process; installing it twice is refused and harmless.
@@ -96,6 +107,30 @@ impl App {
         })
     }
 
+    /// Stores the archive format of toolchain manifests for other commands on this store, which must plan with the same
+    /// one.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub async fn remember_toolchain_format(&self) -> Result<(), StoreError> {
+        let format = self.upstreams.dist.format();
+        self.store.put_toolchain_format(format.name()).await
+    }
+
+    /// Checks that the archive format of the settings is the one that a running daemon serves.
+    ///
+    /// # Errors
+    /// [`AppError::ToolchainFormat`].
+    pub fn check_toolchain_format(&self) -> Result<(), AppError> {
+        let wanted = self.upstreams.dist.format().name();
+        match self.store.toolchain_format() {
+            Some(served) if served != wanted && !self.store.announced().is_empty() => {
+                Err(AppError::ToolchainFormat { wanted, served })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The HTTP server for clients that reach it at `addresses`.
     pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
         Server {
@@ -106,6 +141,16 @@ impl App {
             keep_warm: None,
         }
     }
+}
+
+/// The archive format of toolchain manifests: of the settings, else the one that the store remembers.
+fn toolchain_format(store: &Store, settings: &Settings) -> ArchiveFormat {
+    settings.toolchain_format.unwrap_or_else(|| {
+        let stored = store.toolchain_format();
+        stored
+            .and_then(|name| ArchiveFormat::of_name(&name))
+            .unwrap_or_default()
+    })
 }
 
 fn cache_options(settings: &Settings, mode: AppMode) -> CacheOptions {

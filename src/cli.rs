@@ -84,7 +84,7 @@ pub struct GlobalFlags {
     pub update_root: Option<String>,
     /// Archive format that toolchain manifests offer. `gz` installs three to four times as fast as `upstream` and
     /// downloads 65 % more bytes; without larder, the next update of such a toolchain downloads every component again
-    /// [default: upstream]
+    /// [default: what the store was last used with, else upstream]
     #[arg(
         long,
         value_name = "FORMAT",

@@ -24,6 +24,7 @@ pub async fn run(
     flags: cli::Check,
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
+    app.check_toolchain_format()?;
     let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
     let paths = paths_or_current(flags.path, &toolchains);
     let App {

@@ -38,6 +38,9 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         Err(error) if settings.is_offline => warn!(%error, "cannot write to the store"),
         prepared => prepared?,
     }
+    if let Err(error) = app.remember_toolchain_format().await {
+        warn!(%error, "cannot store the archive format of toolchains");
+    }
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))

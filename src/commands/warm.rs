@@ -39,6 +39,10 @@ pub async fn run(
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Warm)?;
     app.store.prepare()?;
+    app.check_toolchain_format()?;
+    if !flags.dry_run {
+        app.remember_toolchain_format().await?;
+    }
     let is_dry_run = flags.dry_run;
     let options = options(settings, &flags);
     let (sender, receiver) = watch::channel(WarmProgress::default());

@@ -63,8 +63,8 @@ pub struct Settings {
     pub dist_server: Url,
     /// Base address of rustup itself, ending in `/`.
     pub update_root: Url,
-    /// Archives that toolchain manifests offer.
-    pub toolchain_format: ArchiveFormat,
+    /// Archives that toolchain manifests offer; `None` for what the store remembers.
+    pub toolchain_format: Option<ArchiveFormat>,
     /// Extra root certificates, PEM.
     pub ca_file: Option<PathBuf>,
     /// Hosts that upstream may redirect to besides the configured ones.
@@ -148,9 +148,7 @@ fn merge(
         registries: registries(file.registry)?,
         dist_server,
         update_root,
-        toolchain_format: toolchain_format
-            .map(ArchiveFormat::from)
-            .unwrap_or_default(),
+        toolchain_format: toolchain_format.map(ArchiveFormat::from),
         ca_file: shared.ca_file.clone().or(file.ca_file),
         redirect_hosts: flags_or_file(&shared.redirect_host, file.redirect_host),
         upstream_timeout: upstream_timeout.unwrap_or(DEFAULT_UPSTREAM_TIMEOUT),

@@ -81,6 +81,11 @@ impl StoreLayout {
         self.join(&["projects"])
     }
 
+    /// The file with the archive format of toolchain manifests.
+    pub(super) fn toolchain_format(&self) -> PathBuf {
+        self.join(&["toolchain-format"])
+    }
+
     /// An owner is a path or a toolchain's name. Its hash is a valid file name whatever characters it has.
     pub(super) fn pin(&self, owner: &str) -> PathBuf {
         let hash = Sha256::of(owner.as_bytes()).to_string();

@@ -409,6 +409,23 @@ impl Store {
         self.write(path, vec![Bytes::from(text)], None).await
     }
 
+    /// The archive format of toolchain manifests that was set last; `None` if none was. It decides which archives an
+    /// install needs, so daemon, `warm` and `check` must agree on it.
+    pub fn toolchain_format(&self) -> Option<String> {
+        let text = fs::read_to_string(self.layout.toolchain_format()).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    /// Stores the archive format of toolchain manifests, unless it is stored.
+    pub async fn put_toolchain_format(&self, name: &str) -> Result<(), StoreError> {
+        if self.toolchain_format().as_deref() == Some(name) {
+            return Ok(());
+        }
+        let text = Bytes::from(format!("{name}\n"));
+        self.write(self.layout.toolchain_format(), vec![text], None)
+            .await
+    }
+
     /// Announces this daemon to other commands on the store, for as long as this process lives.
     ///
     /// # Errors

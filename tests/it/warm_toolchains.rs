@@ -324,6 +324,46 @@ fn warmed_channel_can_be_installed_offline_by_its_version_and_by_its_date() {
     }
 }
 
+/// See docs/client-behaviour.md R-17.
+#[test]
+fn archive_format_is_one_setting_of_the_store() {
+    let upstream = released(&[&stable()]);
+    let site = site(&upstream);
+    let wanted = ["--toolchain", "stable", "--profile", "minimal"];
+    let gz = [&["warm", "--toolchain-format", "gz"], &wanted[..]].concat();
+    let check = [&["check"], &wanted[..]].concat();
+    let (_, code, said) = run(&site, &upstream, &gz);
+    assert_eq!(code, Some(0), "{said}");
+    let (verdict, code, _) = run(&site, &upstream, &check);
+    assert_eq!(code, Some(0), "{verdict:#}");
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let install = ["toolchain", "install", "stable", "--profile", "minimal"];
+    rustup(&Rustup::without_toolchain(), &larder, &install);
+    larder.stop();
+
+    // Another format is another set of archives, for all commands.
+    let server = upstream.base_url();
+    let other = [
+        "--dist-server",
+        server,
+        "--offline",
+        "--toolchain-format",
+        "upstream",
+    ];
+    let larder = site.serve(&other);
+    let (verdict, code, _) = run(&site, &upstream, &check);
+    assert_eq!(code, Some(1), "{verdict:#}");
+    let output = site.command(&gz);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("serves toolchains as `upstream`, not as `gz`"),
+        "{said}"
+    );
+    larder.stop();
+}
+
 /// See docs/client-behaviour.md R-12.
 #[test]
 fn day_without_a_nightly_is_remembered_for_the_offline_install() {

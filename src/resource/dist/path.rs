@@ -39,7 +39,29 @@ pub enum ArchiveFormat {
     Gz,
 }
 
+impl ArchiveFormat {
+    /// The format of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Upstream, Self::Gz]
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+
+    /// Its name in settings and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Gz => "gz",
+        }
+    }
+}
+
 impl Dist {
+    /// The archive formats that manifests offer to clients.
+    pub fn format(&self) -> ArchiveFormat {
+        self.format
+    }
+
     /// Toolchains are below `server` + `dist/`, rustup itself is below `update_root`. Both URLs end in `/`.
     pub fn new(server: Url, update_root: Url, format: ArchiveFormat) -> Arc<Self> {
         Arc::new(Self {
