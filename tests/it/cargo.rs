@@ -316,7 +316,9 @@ fn stopping_larder_finishes_the_requests_of_a_running_cargo() {
         gate.open();
         cargo.join().expect("cargo runs").assert_success();
     });
-    larder.stop();
+    // A second signal would end the process at once.
+    let (status, log) = larder.wait_for_exit();
+    assert!(status.success(), "larder ended with {status}:\n{log}");
     assert_eq!(upstream.requests_for("/dl/"), 1);
 }
 
