@@ -174,7 +174,7 @@ pub(super) fn is_nonempty_file(path: &Path) -> bool {
 /// Size of the file at `path` in bytes; `None` if there is none, or it is empty or a link.
 pub(super) fn file_size(path: &Path) -> Option<u64> {
     let found = fs::symlink_metadata(path).ok()?;
-    (found.is_file() && found.len() > 0).then(|| found.len())
+    (found.is_file() && found.len() > 0).then_some(found.len())
 }
 
 /// Number of files below a folder, and their size in bytes.
