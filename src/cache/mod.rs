@@ -70,7 +70,7 @@ mod write_behind;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 pub use answer::Answer;
 pub use body::{Arriving, Body};
@@ -84,7 +84,7 @@ pub use prefetch::{BURST_WINDOW, PrefetchedEntry};
 
 use crate::{
     error::Error,
-    resource::Resource,
+    resource::{Location, Resource},
     store::Store,
     upstream::{Origin, Upstream},
 };
@@ -348,6 +348,18 @@ impl Cache {
         tokio::spawn(async move { cache.ensure(&resource, Demand::Fresh).await.is_ok() });
     }
 
+    /// The body of an entry that is not stored, if upstream sends it within [`CacheOptions::upstream_timeout`]. The
+    /// fetch goes on after that.
+    pub async fn fetch_in_time(&self, resource: &Resource) -> Option<Bytes> {
+        let Location::Entry(key) = resource.location() else {
+            return None;
+        };
+        let entries = &self.0.entries;
+        let fetched = entries.get(resource, key, Demand::Fresh, Until::Verified);
+        let fetched = timeout(entries.upstream_timeout, fetched).await.ok()?;
+        fetched.ok().map(|(_, entry)| entry.body)
+    }
+
     /// The upstreams that are slow or down.
     pub fn outages(&self) -> Vec<(Origin, Outage)> {
         self.breakers().outages()
@@ -401,7 +413,7 @@ mod tests {
     use crate::{
         clock::now,
         hash::Sha256,
-        resource::{IndexEntry, Key, Location, Registries},
+        resource::{IndexEntry, Key, Registries},
         store::Entry,
         upstream::UpstreamOptions,
         validators::Validators,

@@ -126,19 +126,25 @@ impl Server {
         }
     }
 
-    /// Generates `config.json`. Also fetches upstream's own in the background: the first crate needs its download
-    /// address, and the connection is then open before cargo's first index request.
+    /// Generates `config.json`. Cargo reads upstream's `api` from it, so the first request of a cold store waits for
+    /// upstream's, as long as a client with a stale copy would. Later requests use the stored copy, which is renewed in
+    /// the background: the connection is then open before cargo's first index request.
     async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
-        if !self.cache.is_offline() {
-            self.cache.fetch_in_background(upstream);
-        }
+        let known = match (stored, self.cache.is_offline()) {
+            (Some(stored), false) => {
+                self.cache.fetch_in_background(upstream);
+                Some(stored)
+            }
+            (None, false) => self.cache.fetch_in_time(&upstream).await,
+            (stored, true) => stored,
+        };
         let base = match registry.name() {
             CRATES_IO => format!("http://{authority}/"),
             name => format!("http://{authority}/registry/{name}/"),
         };
-        config_for_client(&base, stored.as_deref())
+        config_for_client(&base, known.as_deref())
     }
 
     /// Upstream's `rustup-init.sh`, edited to work over plain http with this address (docs/client-behaviour.md, R-13).

@@ -177,6 +177,22 @@ fn cargo_continues_over_http1_when_the_upgrade_is_disabled() {
     succeed(&larder, &project_on_left(), &["build"]);
 }
 
+#[test]
+fn cargo_search_works_through_a_cold_store() {
+    let upstream = FakeUpstream::start();
+    let found = serde_json::json!({
+        "crates": [{"name": "left", "max_version": "1.0.0", "description": "found by search"}],
+        "meta": {"total": 1},
+    });
+    upstream.serve_static("/api/api/v1/crates", found.to_string(), "application/json");
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let search = ["search", "left", "--registry", "larder"];
+    let run = CargoHome::empty().run(&Project::empty(), &search, larder.url());
+    run.assert_success();
+    assert!(run.stdout.contains("found by search"), "{run:?}");
+}
+
 /// See docs/client-behaviour.md C-12, C-13.
 #[test]
 fn offline_miss_fails_cargo_at_once_and_names_the_remedy() {

@@ -9,7 +9,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use fake_upstream::{Crate, FakeUpstream};
+use fake_upstream::{Crate, FakeUpstream, Fault};
 
 use crate::fixture::site;
 use testkit::larder::Larder;
@@ -76,31 +76,53 @@ fn config_json_is_always_answered_with_200() {
     }
 }
 
+#[test]
+fn first_config_json_of_a_cold_store_has_upstreams_api() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let reply = larder.get("/config.json");
+    let config: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(config["api"], format!("{}api", upstream.base_url()));
+}
+
 /// See docs/client-behaviour.md C-04.
 #[test]
-fn config_json_does_not_wait_for_a_silent_upstream() {
+fn config_json_waits_for_an_unreachable_upstream_once() {
     let upstream = upstream();
     upstream.black_hole();
     let site = site(&upstream);
-    let larder = site.serve(&[]);
+    let timeout = Duration::from_millis(1_500);
+    let larder = site.serve(&["--upstream-timeout", "1500ms"]);
     let expected = format!(
         "{}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download",
         larder.url()
     );
-    let mut larder = larder;
-    for _ in ["first start", "after a restart"] {
-        for _ in 0..3 {
-            let asked = Instant::now();
-            let dl = dl(&larder, &authority(&larder));
-            // A dial to a silent host takes two seconds.
-            assert!(
-                asked.elapsed() < Duration::from_millis(1000),
-                "{:?}",
-                asked.elapsed()
-            );
-            assert_eq!(dl, expected);
-        }
-        larder = larder.restart_on_same_port(&[]);
+    let asked = Instant::now();
+    assert_eq!(dl(&larder, &authority(&larder)), expected);
+    let first = asked.elapsed();
+    assert!(first < timeout + Duration::from_millis(1_000), "{first:?}");
+    larder.wait_for_log("out of reach");
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_eq!(dl(&larder, &authority(&larder)), expected);
+        let next = asked.elapsed();
+        assert!(next < Duration::from_millis(1_000), "{next:?}");
+    }
+}
+
+/// See docs/client-behaviour.md C-04.
+#[test]
+fn config_json_waits_at_most_one_timeout_for_a_silent_upstream() {
+    let upstream = upstream();
+    upstream.fault("config.json", Fault::Stall);
+    let site = site(&upstream);
+    let larder = site.serve(&["--upstream-timeout", "300ms"]);
+    for _ in 0..2 {
+        let asked = Instant::now();
+        assert_eq!(larder.get("/config.json").status, 200);
+        let waited = asked.elapsed();
+        assert!(waited < Duration::from_millis(1_300), "{waited:?}");
     }
 }
 
