@@ -9,6 +9,7 @@
 //!   503           retries three times                     fails with an error
 //! ```
 //!
+//! Either larder retries or cargo does: 503 is for what larder has not retried, as while a circuit breaker is open.
 //! Only upstream's own statement becomes a 404: "not found", or a listing without the resource. Users of cargo see the
 //! first line of the body, so it says what to do. Malformed requests get their status from `guard` and `handlers`.
 //! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
@@ -176,12 +177,15 @@ fn status_for_cargo(error: &Error) -> StatusCode {
             FailureKind::Redirected { .. } | FailureKind::TooLarge { .. } => {
                 StatusCode::FAILED_DEPENDENCY
             }
-            FailureKind::Unreachable { .. }
-            | FailureKind::Silent { .. }
-            | FailureKind::Broken { .. }
+            // larder has retried these. Four retries by cargo would each cost upstream as many requests again.
+            FailureKind::Broken { .. }
             | FailureKind::Status { .. }
             | FailureKind::Unrecognised { .. }
-            | FailureKind::WrongHash { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            | FailureKind::WrongHash { .. } => StatusCode::FAILED_DEPENDENCY,
+            // These open the circuit breaker, so cargo's retries reach upstream only after a probe has.
+            FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         },
         Error::Timeout { .. } | Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Abandoned { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -320,7 +324,7 @@ mod tests {
                 }
                 .at(&url())
             )),
-            503
+            424
         );
         assert_eq!(
             status_for_cargo(&upstream(

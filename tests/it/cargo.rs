@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fake_upstream::{Crate, FakeUpstream, crate_path, entry_path, index_path};
+use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path, index_path};
 use tempfile::TempDir;
 
 use crate::fixture::{site, site_at};
@@ -243,6 +243,43 @@ fn miss_during_an_outage_fails_without_cargo_retrying_for_11_s() {
             });
         }
     });
+}
+
+/// See docs/client-behaviour.md C-12, C-13.
+#[test]
+fn cargo_does_not_repeat_the_retries_of_larder() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.fault(&entry_path("left"), Fault::Status(500));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let project = Project::empty().dep("left", "1");
+    let run = CargoHome::empty().run(&project, &["fetch"], larder.url());
+    run.assert_failure().assert_says("tried 4 times");
+    assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
+    assert_eq!(upstream.requests_for(&entry_path("left")), 4);
+}
+
+/// See docs/client-behaviour.md C-13, C-32.
+#[test]
+fn crate_with_a_wrong_checksum_is_downloaded_twice_and_not_eight_times() {
+    // A small crate is verified before the answer begins, a large one while cargo reads it.
+    for padding in [0, 300_000] {
+        let upstream = FakeUpstream::start();
+        let left = Crate::new("left", "1.0.0").padding(padding);
+        upstream.publish(left.clone());
+        upstream.publish_archive(&left.file("src/lib.rs", "malice"));
+        if padding > 0 {
+            let bytes_per_second = 600_000;
+            upstream.fault("/dl/left", Fault::Drip { bytes_per_second });
+        }
+        let site = site(&upstream);
+        let larder = site.serve(&[]);
+        let project = Project::empty().dep("left", "1");
+        let run = CargoHome::empty().run(&project, &["fetch"], larder.url());
+        run.assert_failure().assert_says("sha256 is");
+        assert_eq!(upstream.requests_for("/dl/left"), 2, "{padding}");
+    }
 }
 
 /// See docs/client-behaviour.md C-27.

@@ -128,7 +128,7 @@ fn wrong_bytes_never_end_cleanly_and_are_never_stored() {
     let drip = Fault::Drip {
         bytes_per_second: 600_000,
     };
-    upstream.fault_times("/dl/left", 2, drip);
+    upstream.fault_times("/dl/left", 1, drip.clone());
     let reply = larder.get(&path);
     assert_eq!((reply.status, reply.complete), (200, false));
     let length: usize = reply
@@ -138,22 +138,20 @@ fn wrong_bytes_never_end_cleanly_and_are_never_stored() {
         .unwrap();
     assert!(!reply.body.is_empty() && reply.body.len() < length);
     larder.wait_for_log("refused");
-    // Over HTTP/2 larder resets the stream.
+    // The next body is verified before the answer begins, so that cargo sees an error and not another aborted body.
+    for fault in [Fault::NoLength, drip.clone()] {
+        upstream.fault_times("/dl/left", 1, fault);
+        let reply = larder.get(&path);
+        assert_eq!((reply.status, reply.complete), (424, true));
+    }
+    assert_eq!(upstream.requests_for("/dl/left"), 3);
+    // A new process knows nothing of that. Over HTTP/2 larder resets the stream.
+    let larder = larder.restart(&[]);
+    upstream.fault_times("/dl/left", 1, drip);
     let reply = larder.http().get_h2(&[&path]).remove(0).unwrap();
     assert_eq!((reply.status, reply.complete), (200, false));
     assert!(!reply.body.is_empty() && reply.body.len() < length);
-    // Without a length the last chunk never comes. If larder sees the error before it answers, it sends an error text.
-    upstream.fault_times("/dl/left", 1, Fault::NoLength);
-    for _ in ["chunked", "with a length"] {
-        let reply = larder.get(&path);
-        assert!(matches!(
-            (reply.status, reply.complete),
-            (200, false) | (503, true)
-        ));
-    }
     assert_eq!(blobs(&site).len(), 0);
-    // More than four if the body arrived in one chunk that no client had seen: then larder retried.
-    assert!(upstream.requests_for("/dl/left") >= 4);
     upstream.publish_archive(&left);
     check_served_and_stored(&larder, &site, &upstream, "left");
 }
@@ -167,7 +165,7 @@ fn one_wrong_byte_at_any_place_is_never_served_as_complete() {
         upstream.fault_times("/dl/left", 1, Fault::FlipByte(at));
         let reply = larder.get(&download("left", "1.0.0"));
         match (reply.status, reply.complete) {
-            (200, false) | (503, true) => {
+            (200, false) | (424, true) => {
                 assert_eq!(blobs(&site).len(), 0, "byte {at}");
             }
             // The body arrived in one chunk that no client had seen, and the retry succeeded.
@@ -234,7 +232,7 @@ fn check_cuts(upstream: &FakeUpstream, site: &Site, faults: &[fn(u64) -> Fault])
         for (name, client) in names.iter().zip(clients) {
             let reply = client.join().unwrap();
             assert!(
-                reply.status == 503 || (reply.status == 200 && !reply.complete),
+                matches!(reply.status, 424 | 503) || (reply.status == 200 && !reply.complete),
                 "{name}: {} {}",
                 reply.status,
                 reply.complete

@@ -351,7 +351,7 @@ fn login_pages_and_empty_or_cut_bodies_are_neither_stored_nor_forwarded() {
                 let site = site(&upstream);
                 let larder = site.serve(&[]);
                 let reply = larder.get(&entry("left"));
-                assert_eq!(reply.status, 503, "{fault:?}: {}", reply.text());
+                assert_eq!(reply.status, 424, "{fault:?}: {}", reply.text());
                 assert!(!entry_file(&site, "left").exists(), "{fault:?}");
                 upstream.clear_faults();
                 let larder = larder.restart(&["--max-age", "0s"]);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -12,6 +13,7 @@ use url::Url;
 use super::{
     super::{
         admission::Admission,
+        bounded::BoundedMap,
         decide::{Decision, Demand, Outcome},
         entries::Entries,
         flight::{FetchResult, FetchedBody, FlightKey, Progress},
@@ -40,6 +42,9 @@ pub(in super::super) struct BlobFetcher {
     admission: Arc<Admission>,
     permits: Semaphore,
     ranges: RangeDownloader,
+    /// Blobs whose last transfer failed while clients were reading it. The client of the next one gets an error status
+    /// instead of another aborted transfer, which it would repeat.
+    aborted: Mutex<BoundedMap<FlightKey, ()>>,
 }
 
 /// A blob that a fetch has obtained.
@@ -58,6 +63,7 @@ impl BlobFetcher {
             admission: entries.admission.clone(),
             permits: Semaphore::new(MAX_CLIENT_DOWNLOADS + prefetch_permits),
             ranges: RangeDownloader::new(entries.admission.health.upstream.clone()),
+            aborted: Mutex::default(),
             entries,
         }
     }
@@ -108,9 +114,15 @@ impl BlobFetcher {
         }
         let url = self.entries.locate(resource, Demand::Fresh).await?;
         let spool = Arc::new(self.lookup.store.spool());
-        let transfer = Transfer::new(resource, spool);
-        self.run_attempts(resource, sha256, url, transfer, progress)
-            .await
+        let was_aborted = self.aborted.lock().remove(&flight_key).is_some();
+        let mut transfer = Transfer::new(resource, spool, was_aborted);
+        let fetched = self
+            .run_attempts(resource, sha256, url, &mut transfer, progress)
+            .await;
+        if fetched.is_err() && (transfer.is_visible || was_aborted) {
+            self.aborted.lock().insert(flight_key, ());
+        }
+        fetched
     }
 
     async fn run_attempts(
@@ -118,7 +130,7 @@ impl BlobFetcher {
         resource: &Resource,
         sha256: Sha256,
         mut url: Url,
-        mut transfer: Transfer,
+        transfer: &mut Transfer,
         progress: &watch::Sender<Progress>,
     ) -> Result<FetchedBlob, Error> {
         let store_error = |error| Error::store("store", resource, &error);
@@ -140,7 +152,10 @@ impl BlobFetcher {
             let failure = match attempt.await {
                 Ok(()) => {
                     health.record_answer(resource, &url);
-                    return Ok(FetchedBlob::Spooled(transfer.spool, transfer.written));
+                    return Ok(FetchedBlob::Spooled(
+                        transfer.spool.clone(),
+                        transfer.written,
+                    ));
                 }
                 Err(TransferError::Store(error)) => return Err(store_error(error)),
                 Err(TransferError::Failure(failure)) => failure,
@@ -155,7 +170,7 @@ impl BlobFetcher {
                     continue;
                 }
             }
-            self.settle(resource, sha256, &failure, attempts, &mut transfer)
+            self.settle(resource, sha256, &failure, attempts, transfer)
                 .await?;
             wait_for_retry(resource, failure, attempts, transfer.last_byte).await?;
         }
@@ -178,8 +193,10 @@ impl BlobFetcher {
                     resource: resource.to_string(),
                 })
             }
-            // Clients have read some of these bytes, so the transfer cannot start over.
-            FailureKind::WrongHash { .. } | FailureKind::TooLarge { .. } if transfer.is_visible => {
+            // Clients have read some of these bytes, or of the wrong ones before, so the transfer does not start over.
+            FailureKind::WrongHash { .. } | FailureKind::TooLarge { .. }
+                if transfer.is_visible || transfer.was_aborted =>
+            {
                 warn!(%resource, error = %failure, "refused; nothing was stored");
                 Err(Error::Upstream {
                     resource: resource.to_string(),

@@ -35,6 +35,9 @@ use crate::{
 const STREAM_FROM_BYTES: u64 = 64 << 10;
 /// Age from which clients may read a body that is still arriving.
 const STREAM_AFTER: Duration = Duration::from_millis(50);
+/// Size up to which a body is verified before clients may read it, if its last transfer was aborted. No crate of
+/// crates.io is larger.
+const MAX_WITHHELD_BYTES: u64 = 16 << 20;
 /// Bytes after which clients are notified again. Each notification wakes every client of the transfer, which for small
 /// chunks costs more than copying the bytes.
 const NOTIFY_BYTES: u64 = 256 << 10;
@@ -71,6 +74,8 @@ pub(super) struct Transfer {
     pub(super) last_byte: Instant,
     /// True if clients may have read some of the body.
     pub(super) is_visible: bool,
+    /// True if the transfer before this one failed while clients were reading it.
+    pub(super) was_aborted: bool,
     hasher: Hasher,
     /// Size of the last chunk of `written`, which clients may not read yet.
     last_chunk: u64,
@@ -89,13 +94,14 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn new(resource: &Resource, spool: Arc<Spool>) -> Self {
+    pub(super) fn new(resource: &Resource, spool: Arc<Spool>, was_aborted: bool) -> Self {
         let started = Instant::now();
         Self {
             spool,
             written: 0,
             last_byte: started,
             is_visible: false,
+            was_aborted,
             hasher: Hasher::default(),
             last_chunk: 0,
             skip: 0,
@@ -261,7 +267,10 @@ impl Transfer {
             let (bytes, at) = self.notified;
             ready >= bytes + NOTIFY_BYTES || at.elapsed() >= NOTIFY_AFTER
         } else {
-            self.written >= STREAM_FROM_BYTES || self.started.elapsed() >= STREAM_AFTER
+            let is_withheld =
+                self.was_aborted && self.total.unwrap_or(self.written) <= MAX_WITHHELD_BYTES;
+            !is_withheld
+                && (self.written >= STREAM_FROM_BYTES || self.started.elapsed() >= STREAM_AFTER)
         };
         if ready > 0 && is_due {
             self.is_visible = true;
