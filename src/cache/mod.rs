@@ -83,6 +83,7 @@ pub(crate) use prefetch::PREFETCHED_BLOBS_IN_FLIGHT;
 pub use prefetch::{BURST_WINDOW, PrefetchedEntry};
 
 use crate::{
+    clock::now,
     error::Error,
     resource::{Location, Resource},
     store::Store,
@@ -348,6 +349,12 @@ impl Cache {
         tokio::spawn(async move { cache.ensure(&resource, Demand::Fresh).await.is_ok() });
     }
 
+    /// Records that a cargo command begins. Entries prefetched for an earlier one are served as fresh only within their
+    /// freshness lifetime.
+    pub fn begin_command(&self) {
+        self.0.responder.prefetched.begin_command(now());
+    }
+
     /// The body of an entry that is not stored, if upstream sends it within [`CacheOptions::upstream_timeout`]. The
     /// fetch goes on after that.
     pub async fn fetch_in_time(&self, resource: &Resource) -> Option<Bytes> {
@@ -411,7 +418,6 @@ mod tests {
         *,
     };
     use crate::{
-        clock::now,
         hash::Sha256,
         resource::{IndexEntry, Key, Registries},
         store::Entry,

@@ -3,6 +3,9 @@
 //! It serves two purposes. The counters "prefetched" and "prefetched, then asked for" show how much traffic prefetch
 //! wastes. And a prefetched entry answers the first client that asks for it even if its freshness lifetime is zero: the
 //! entry was fetched for exactly that request. So the record belongs to the cache, which answers that client.
+//!
+//! That holds within one cargo command. The next command may begin a moment later and must not combine entries that are
+//! older than its start with newer ones (docs/client-behaviour.md C-29).
 
 use std::time::SystemTime;
 
@@ -17,6 +20,8 @@ pub(super) struct Prefetched {
     /// The moment each entry's prefetch began.
     entries: Mutex<BoundedMap<Key, SystemTime>>,
     blobs: Mutex<BoundedMap<Sha256, ()>>,
+    /// The moment the last cargo command began.
+    command_began: Mutex<Option<SystemTime>>,
 }
 
 impl Prefetched {
@@ -25,9 +30,17 @@ impl Prefetched {
         self.entries.lock().insert(key, started);
     }
 
-    /// Removes an entry that a client asks for, and returns the moment its prefetch began.
+    /// Records that a cargo command began at `now`.
+    pub(super) fn begin_command(&self, now: SystemTime) {
+        *self.command_began.lock() = Some(now);
+    }
+
+    /// Removes an entry that a client asks for. Returns the time from which a check makes it fresh for this request:
+    /// the moment its prefetch began, or the client's command if that is later.
     pub(super) fn take_entry(&self, key: &Key) -> Option<SystemTime> {
-        self.entries.lock().remove(key)
+        let prefetched = self.entries.lock().remove(key)?;
+        let command_began = *self.command_began.lock();
+        Some(command_began.map_or(prefetched, |began| began.max(prefetched)))
     }
 
     /// The blobs. Hold the lock while joining a flight, so that a client that joins the same flight finds its blob

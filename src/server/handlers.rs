@@ -130,6 +130,8 @@ impl Server {
     /// upstream's, as long as a client with a stale copy would. Later requests use the stored copy, which is renewed in
     /// the background: the connection is then open before cargo's first index request.
     async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
+        // Every command that reads the index begins with this request (docs/client-behaviour.md, C-04).
+        self.cache.begin_command();
         let upstream = RegistryConfig::of(registry);
         let stored = self.cache.peek(&upstream).await;
         let known = match (stored, self.cache.is_offline()) {

@@ -131,3 +131,20 @@ fn prefetch_of_a_dependency_cycle_ends() {
     larder.stop();
     assert_eq!(upstream.requests_for("/index/"), asked);
 }
+
+#[test]
+fn next_cargo_command_gets_no_entry_that_an_earlier_one_prefetched() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(larder.get("/config.json").status, 200);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    wait_until("a dependency was prefetched", || {
+        upstream.requests_for(&entry_path("deep")) == 1
+    });
+    larder.wait_until_idle();
+    upstream.publish(Crate::new("deep", "1.1.0").pubtime("2020-01-01T00:00:00Z"));
+    assert_eq!(larder.get("/config.json").status, 200);
+    let served = larder.get(&entry("deep"));
+    assert_eq!(&*served.body, &*upstream.index_body("deep"));
+}
