@@ -26,6 +26,10 @@ const LOCK_NAME: &str = "Cargo.lock";
 /// `find_override_from_dir_walk` in `src/config.rs`).
 const TOOLCHAIN_FILES: [&str; 2] = ["rust-toolchain", "rust-toolchain.toml"];
 const CACHE_TAG: &str = "CACHEDIR.TAG";
+/// The file that `cargo vendor` puts beside each copied `Cargo.toml`. Cargo requires it in directory sources.
+const VENDOR_CHECKSUMS: &str = ".cargo-checksum.json";
+/// The folder in which `cargo package` unpacks what it packed.
+const PACKAGE_FOLDER: &str = "target/package";
 /// Start of a valid `CACHEDIR.TAG`, by the Cache Directory Tagging Specification. Cargo puts one into `target` and
 /// into its home.
 const CACHE_TAG_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
@@ -89,10 +93,12 @@ fn walk_cause(error: &walkdir::Error) -> String {
 
 /// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file or a lock file of any name.
 ///
-/// A folder is searched to the bottom, except behind symbolic links, in hidden folders and in folders tagged as a cache
-/// (`CACHEDIR.TAG`, as cargo's `target` is). A path that the user gives is searched even if it is one of these.
+/// A folder is searched to the bottom, except behind symbolic links, in hidden folders, in folders tagged as a cache
+/// (`CACHEDIR.TAG`, as cargo's `target` is), and in copies made by `cargo vendor` or `cargo package`. A path that the
+/// user gives is searched even if it is one of these.
 ///
-/// Every `Cargo.lock` is a project. A folder with only a `Cargo.toml` is
+/// Every `Cargo.lock` is a project, unless a `Cargo.toml` beside it makes its folder a member of a workspace elsewhere
+/// (rule 2): cargo does not read it then. A folder with only a `Cargo.toml`, and such a member, is
 ///
 /// 1. covered by the nearest folder above it, within the path being walked, that has both files, unless the
 ///    manifest there excludes it. That is decided without reading the many manifests of a big tree, at the price of
@@ -103,7 +109,7 @@ fn walk_cause(error: &walkdir::Error) -> String {
 ///    folder. Whether the workspace lists it as a member is not asked.
 /// 3. otherwise a project without lock file.
 ///
-/// Blocking. The walk lists folders and looks for cache tags; it opens no other file.
+/// Blocking. The walk lists folders, looks for cache tags and the mark of `cargo vendor`, and opens no other file.
 pub fn find(paths: &[PathBuf]) -> FoundProjects {
     let mut search = Search::default();
     for path in paths {
@@ -219,7 +225,7 @@ impl Search {
         let is_wanted = |entry: &DirEntry| {
             entry.depth() == 0
                 || !entry.file_type().is_dir()
-                || !(is_hidden(entry) || is_cache(entry.path()))
+                || !(is_hidden(entry) || is_cache(entry.path()) || is_copy(entry.path()))
         };
         let mut has_toolchain_file = false;
         for entry in WalkDir::new(path).into_iter().filter_entry(is_wanted) {
@@ -262,6 +268,8 @@ impl Search {
         has_lock: bool,
         has_manifest: bool,
     ) {
+        // Cargo never reads the lock file of a member, only that of its workspace.
+        let has_lock = has_lock && !(has_manifest && self.owner(real) != real);
         if has_manifest {
             self.manifests.insert(real.to_owned(), has_lock);
         }
@@ -399,7 +407,7 @@ impl Search {
         }
         for folder in real.ancestors().skip(1) {
             // `cargo package` unpacks there, inside the very workspace it must not belong to.
-            if folder.ends_with("target/package") {
+            if folder.ends_with(PACKAGE_FOLDER) {
                 break;
             }
             let is_owner = self
@@ -451,6 +459,11 @@ fn read_membership(folder: &Path) -> Membership {
 
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// Tells if a folder has copies of packages that are built elsewhere.
+fn is_copy(folder: &Path) -> bool {
+    folder.ends_with(PACKAGE_FOLDER) || has_file(folder, VENDOR_CHECKSUMS)
 }
 
 fn is_cache(folder: &Path) -> bool {
@@ -642,6 +655,56 @@ mod tests {
                 "out/deep: out/deep/Cargo.lock",
             ],
         );
+    }
+
+    #[test]
+    fn vendored_and_packaged_copies_are_no_projects_unless_named() {
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/Cargo.lock", ""),
+            (
+                "a/vendor/left/Cargo.toml",
+                "[package]\nname = 'left'\n[workspace]\n",
+            ),
+            ("a/vendor/left/Cargo.lock", ""),
+            ("a/vendor/left/.cargo-checksum.json", "{}"),
+            ("a/vendor/left/fuzz/Cargo.lock", ""),
+            ("a/vendor/left/fuzz/Cargo.toml", PACKAGE),
+            ("a/target/package/a-0.1.0/Cargo.toml", PACKAGE),
+            ("a/target/package/a-0.1.0/Cargo.lock", ""),
+        ];
+        check(&files, &[""], &["a: a/Cargo.lock"]);
+        check(
+            &files,
+            &["a/vendor/left", "a/target/package"],
+            &[
+                "a/target/package/a-0.1.0: a/target/package/a-0.1.0/Cargo.lock",
+                "a/vendor/left: a/vendor/left/Cargo.lock",
+            ],
+        );
+    }
+
+    #[test]
+    fn lock_file_of_a_workspace_member_is_not_a_project() {
+        let unlocked = [
+            ("ws/Cargo.toml", WORKSPACE),
+            ("ws/crates/a/Cargo.toml", PACKAGE),
+            ("ws/crates/a/Cargo.lock", ""),
+            ("ws/out/Cargo.toml", PACKAGE),
+            ("ws/out/Cargo.lock", ""),
+        ];
+        let mut locked = unlocked.to_vec();
+        locked.push(("ws/Cargo.lock", ""));
+        for path in ["", "ws", "ws/crates/a", "ws/crates/a/Cargo.toml"] {
+            let mut with_workspace = vec!["ws"];
+            let mut with_lock = vec!["ws: ws/Cargo.lock"];
+            if path.len() <= 2 {
+                with_workspace.push("ws/out: ws/out/Cargo.lock");
+                with_lock.push("ws/out: ws/out/Cargo.lock");
+            }
+            check(&unlocked, &[path], &with_workspace);
+            check(&locked, &[path], &with_lock);
+        }
     }
 
     #[test]
