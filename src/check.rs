@@ -1,11 +1,12 @@
 //! `larder check`: which projects could be built, and which toolchains installed, from the store alone.
 //!
 //! ```text
-//!  paths ─> plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
+//!  Plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
 //! ```
 //!
-//! A check asks no network and writes nothing. Its [`Cache`] must be offline. It reads names and sizes of crates and archives;
-//! with `--verify` it also rehashes them, in parallel.
+//! A check asks no network and writes nothing. It reads names and sizes of crates and archives; with `--verify` it also
+//! rehashes them, in parallel. A project is ready only if its lock file fits its manifests too, which the plan knows
+//! already. `warm` judges its own plan with the same function, so that both commands agree.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -14,8 +15,8 @@ use serde::Serialize;
 use crate::{
     cache::{Cache, Demand},
     plan::{
-        BlobState, Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainOptions,
-        ToolchainPlan, plan, release, self_updates,
+        Agreement, BlobState, Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainPlan,
+        release, self_updates,
     },
     resource::{Upstreams, dist},
     store::{Owner, Store, StoreError},
@@ -46,6 +47,8 @@ pub struct ProjectReadiness {
     pub packages: usize,
     /// Names of the missing parts.
     pub missing: Vec<String>,
+    /// Reasons why it cannot be told whether the project is ready. Then it counts as not ready.
+    pub unknown: Vec<String>,
 }
 
 /// The result for the toolchains that one file, or the user, asks for.
@@ -63,7 +66,7 @@ pub struct ToolchainReadiness {
     pub missing: Vec<String>,
 }
 
-/// Checks every project and toolchain file at or below `paths`, and the toolchains in `request`. `cache` must be
+/// Checks every project and toolchain of a plan whose lock files were compared ([`Plan::compare_locks`]). `cache` must be
 /// offline. With `verify`, every crate and archive that the answer depends on is rehashed.
 ///
 /// # Errors
@@ -72,11 +75,9 @@ pub async fn check(
     cache: &Cache,
     store: &Arc<Store>,
     upstreams: &Upstreams,
-    paths: Vec<PathBuf>,
-    request: ToolchainOptions,
+    mut plan: Plan,
     verify: bool,
 ) -> Result<Readiness, StoreError> {
-    let mut plan = plan(paths, request, &upstreams.registries).await;
     let mut failed = std::mem::take(&mut plan.failed);
     failed.extend(missing_rustup_files(cache, &plan, upstreams).await);
 
@@ -170,11 +171,17 @@ impl Checker {
         project: &ProjectPlan,
         toolchains: &[ToolchainReadiness],
     ) -> ProjectReadiness {
-        let mut missing = Vec::new();
-        if project.lock.is_none() {
-            missing.push("Cargo.lock: without one, versions are chosen anew; make one with `cargo generate-lockfile`".to_owned());
+        let mut missing = self.packages(&project.packages).await;
+        let mut unknown = project.unknown.clone();
+        match &project.agreement {
+            Agreement::Fits => {}
+            Agreement::Differs(why) => missing.push(format!(
+                "Cargo.lock does not fit Cargo.toml: {why}; `cargo fetch` updates it, then `larder warm`"
+            )),
+            Agreement::Unclear(why) => unknown.push(format!(
+                "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
+            )),
         }
-        missing.extend(self.packages(&project.packages).await);
         let file = project.toolchain_file.as_ref();
         let file = file.and_then(|file| std::path::absolute(file).ok());
         let toolchain = toolchains
@@ -185,9 +192,10 @@ impl Checker {
         }
         ProjectReadiness {
             path: project.folder.clone(),
-            ready: missing.is_empty(),
+            ready: missing.is_empty() && unknown.is_empty(),
             packages: project.packages.packages.len(),
             missing,
+            unknown,
         }
     }
 

@@ -280,8 +280,9 @@ pub struct Check {
     /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
     #[arg(long)]
     pub verify: bool,
-    /// Target whose standard library the toolchains named must have; repeatable
-    #[arg(long, value_name = "TRIPLE", requires = "toolchain")]
+    /// Check only crates that a build for this target needs, and its standard library for the toolchains named; repeatable
+    /// [default: crates for all targets]
+    #[arg(long, value_name = "TRIPLE")]
     pub target: Vec<String>,
     /// Toolchains.
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! Asks the user's own cargo two questions that only cargo can answer: which lock file a project without one would
-//! get, and which of its packages a target needs.
+//! Asks the user's own cargo three questions that only cargo can answer: which lock file a project without one would
+//! get, which of its packages a target needs, and whether its lock file fits its manifests.
 //!
 //! ```text
 //!  SCRATCH/project-XXXX/tree/home/user/src/app/Cargo.toml ─link─> /home/user/src/app/Cargo.toml
@@ -93,6 +93,7 @@ pub enum ScratchError {
 }
 
 const MAKE_LOCK: &str = "make a lock file for";
+const COMPARE_LOCK: &str = "find the packages of `Cargo.toml` in the lock file of";
 const LIST_NEEDS: &str = "list what a target needs of";
 
 impl Scratch {
@@ -114,6 +115,22 @@ impl Scratch {
         overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, MAKE_LOCK, project, &overlay).await?;
         on_disk(project, move || overlay.lock_text()).await
+    }
+
+    /// Asks cargo whether the lock file fits the project's manifests. Needs index entries, and no crates.
+    ///
+    /// # Errors
+    /// [`ScratchError::Cargo`] if the lock file would have to change.
+    pub async fn compare_lock(&self, project: &Path, lock_text: &str) -> Result<(), ScratchError> {
+        let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
+        let mut command = Command::new(&self.cargo);
+        command
+            .args(["update", "--workspace", "--locked"])
+            .args(self.settings())
+            .current_dir(&overlay.project);
+        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+        self.run(command, COMPARE_LOCK, project, &overlay).await?;
+        on_disk(project, move || overlay.remove()).await
     }
 
     /// The registry packages that a build of `project` for `target` needs, as (name, version): the packages of

@@ -3,7 +3,9 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use super::{
-    CommandError, paths_or_current,
+    CommandError,
+    local_cargo::LocalCargo,
+    paths_or_current,
     render::{counted, note, print, print_json},
     toolchain_options,
 };
@@ -12,6 +14,8 @@ use crate::{
     check::{self, Readiness},
     cli,
     config::Settings,
+    plan::{self, Inventory, Plan, Problem},
+    store::StoreError,
 };
 
 /// Runs the command. Its exit code is 1 if anything is missing.
@@ -27,12 +31,19 @@ pub async fn run(
     app.check_toolchain_format()?;
     let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
     let paths = paths_or_current(flags.path, &toolchains);
-    let App {
-        cache,
-        store,
-        upstreams,
-    } = &app;
-    let readiness = check::check(cache, store, upstreams, paths, toolchains, flags.verify).await?;
+    let mut plan = plan::plan(paths, toolchains, &app.upstreams.registries).await;
+    if plan.needs_cargo(&flags.target) {
+        match LocalCargo::start(settings, &app).await {
+            Ok(cargo) => {
+                let registries = &app.upstreams.registries;
+                plan.ask_cargo(&cargo.scratch, &flags.target, registries)
+                    .await;
+                cargo.stop().await;
+            }
+            Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
+        }
+    }
+    let readiness = readiness(settings, &app, plan, flags.verify).await?;
     if shared.json {
         print_json(&readiness)?;
     } else {
@@ -51,6 +62,27 @@ pub async fn run(
     })
 }
 
+/// Compares lock files with manifests, and looks everything up in the store.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) async fn readiness(
+    settings: &Settings,
+    app: &App,
+    mut plan: Plan,
+    verify: bool,
+) -> Result<Readiness, StoreError> {
+    let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+    plan.compare_locks(&inventory).await;
+    if plan.has_unclear_locks()
+        && let Ok(cargo) = LocalCargo::start(settings, app).await
+    {
+        plan.ask_about_unclear_locks(&cargo.scratch).await;
+        cargo.stop().await;
+    }
+    check::check(&app.cache, &app.store, &app.upstreams, plan, verify).await
+}
+
 /// One line for each project and toolchain, and one below it for each missing thing.
 fn text(readiness: &Readiness) -> String {
     let mut text = String::new();
@@ -58,6 +90,9 @@ fn text(readiness: &Readiness) -> String {
         let size = counted(project.packages, "package");
         let path = project.path.display().to_string();
         push_item(&mut text, project.ready, &path, &size, &project.missing);
+        for unknown in &project.unknown {
+            let _ = writeln!(text, "           unknown: {unknown}");
+        }
     }
     for toolchain in &readiness.toolchains {
         let size = counted(toolchain.components, "component");
@@ -93,6 +128,7 @@ mod tests {
             ready: missing.is_empty(),
             packages: 1,
             missing: missing.iter().map(ToString::to_string).collect(),
+            unknown: Vec::new(),
         };
         let readiness = Readiness {
             ready: false,

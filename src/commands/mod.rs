@@ -16,6 +16,7 @@
 pub mod check;
 pub mod client;
 pub mod completions;
+mod local_cargo;
 pub mod man;
 mod progress;
 mod render;

@@ -11,24 +11,25 @@ use indicatif::HumanBytes;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    CommandError, paths_or_current, progress,
+    CommandError, check,
+    local_cargo::LocalCargo,
+    paths_or_current, progress,
     render::{counted, note, print_json},
     toolchain_options,
 };
 use crate::{
     app::{App, AppMode, StopSignals},
+    check::Readiness,
     cli,
     config::Settings,
     plan::{self, Plan, Problem},
-    scratch::Scratch,
-    server::loopback::LoopbackServer,
     warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport},
 };
 
 /// Longest time that an interrupted `warm` takes to write what has arrived.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
-/// Runs the command. Its exit code is 1 if anything could not be fetched.
+/// Runs the command. Its exit code is 0 only if `check` would call everything ready; a dry run's if nothing failed.
 ///
 /// # Errors
 /// The store cannot be used, or a signal ended the command.
@@ -55,13 +56,13 @@ pub async fn run(
             &app.cache,
             &app.store,
             &app.upstreams,
-            plan,
+            plan.clone(),
             options,
             sender,
         );
-        Ok::<_, CommandError>(warm.await)
+        Ok::<_, CommandError>((warm.await, plan))
     };
-    let report = tokio::select! {
+    let (mut report, plan) = tokio::select! {
         report = work => report?,
         () = signals.next() => return Err(interrupted(&app, &mut signals).await),
     };
@@ -69,6 +70,12 @@ pub async fn run(
     app.cache.flush().await;
     if let Some(shown) = shown {
         let _ = shown.await;
+    }
+    if !is_dry_run {
+        // Asks upstream nothing, and judges what is on the disk.
+        let local = App::build(settings, AppMode::Local)?;
+        let readiness = check::readiness(settings, &local, plan, false).await?;
+        report.not_ready = not_ready(&readiness);
     }
     if shared.json {
         print_json(&report)?;
@@ -79,14 +86,38 @@ pub async fn run(
     for problem in &report.failed {
         note(&format!("failed {}: {}", problem.what, problem.why));
     }
+    for problem in &report.not_ready {
+        note(&format!("not ready {}: {}", problem.what, problem.why));
+    }
     if shared.quiet == 0 {
         note(&summary(&report, is_dry_run));
     }
-    Ok(if report.failed.is_empty() {
+    Ok(if report.failed.is_empty() && report.not_ready.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What is not ready although everything was done that `warm` can do, each with its first reason.
+fn not_ready(readiness: &Readiness) -> Vec<Problem> {
+    let first = |what: String, reasons: &[&Vec<String>]| {
+        let mut all = reasons.iter().flat_map(|reasons| reasons.iter());
+        let why = all.next().map_or("", String::as_str);
+        Problem::new(what, why)
+    };
+    let projects = readiness.projects.iter().filter(|project| !project.ready);
+    let projects = projects.map(|project| {
+        let path = project.path.display().to_string();
+        first(path, &[&project.missing, &project.unknown])
+    });
+    let toolchains = readiness.toolchains.iter();
+    let toolchains = toolchains.filter(|toolchain| !toolchain.ready);
+    let toolchains = toolchains.map(|toolchain| first(toolchain.title(), &[&toolchain.missing]));
+    projects
+        .chain(toolchains)
+        .chain(readiness.failed.iter().cloned())
+        .collect()
 }
 
 fn options(settings: &Settings, flags: &cli::Warm) -> WarmOptions {
@@ -112,22 +143,13 @@ async fn plan(settings: &Settings, flags: cli::Warm, app: &App) -> Result<Plan, 
     if flags.dry_run {
         plan.skip_unlocked();
     } else if plan.needs_cargo(&flags.target) {
-        let folder = app.store.scratch()?;
-        match LoopbackServer::start(app.cache.clone(), app.upstreams.clone()).await {
-            Ok(server) => {
-                let scratch = Scratch {
-                    cargo: settings.cargo.clone(),
-                    registry_address: server.url(),
-                    folder,
-                    no_proxy: settings.no_proxy.clone(),
-                };
-                plan.ask_cargo(&scratch, &flags.target, registries).await;
-                server.stop().await;
+        match LocalCargo::start(settings, app).await {
+            Ok(cargo) => {
+                plan.ask_cargo(&cargo.scratch, &flags.target, registries)
+                    .await;
+                cargo.stop().await;
             }
-            Err(error) => {
-                let problem = Problem::new("a larder for cargo", error);
-                plan.failed.push(problem);
-            }
+            Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
         }
     }
     Ok(plan)

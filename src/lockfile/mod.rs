@@ -7,8 +7,8 @@
 //!
 //! The reader is pure. Opening files, naming the file in messages and choosing what to fetch belong to `plan`.
 //!
-//! It reads six fields (`version`, and a package's `name`, `version`, `source`, `checksum` and `replace`) and
-//! `[metadata]`, and ignores the rest, so that a lock file that cargo tolerates does not fail here. Names and
+//! It reads seven fields (`version`, and a package's `name`, `version`, `source`, `checksum`, `replace` and
+//! `dependencies`) and `[metadata]`, and ignores the rest, so that a lock file that cargo tolerates does not fail here. Names and
 //! versions become parts of paths and URLs later. An entry with an impossible one is excluded alone, with its line;
 //! the rest of the file stays usable.
 //!
@@ -21,6 +21,7 @@
 
 mod entry;
 mod error;
+mod graph;
 mod raw;
 mod source;
 
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use entry::LockedPackage;
 pub use error::{EntryError, InvalidEntry, LockfileError};
+pub use graph::{LockGraph, LockNode, graph};
 pub use source::{PackageSource, canonical_index};
 
 use crate::hash::Sha256;

@@ -31,6 +31,8 @@ pub(super) struct RawLockedPackage {
     pub(super) source: Option<Spanned<String>>,
     pub(super) checksum: Option<Spanned<String>>,
     pub(super) replace: Option<Spanned<String>>,
+    /// Ids of dependencies; only the graph reads them.
+    dependencies: Option<toml::Value>,
 }
 
 impl RawLockedPackage {
@@ -44,6 +46,14 @@ impl RawLockedPackage {
         self.version
             .as_ref()
             .map_or("", |version| version.get_ref())
+    }
+
+    /// The ids of its dependencies. `None` if the field has another shape.
+    pub(super) fn dependencies(&self) -> Option<Vec<&str>> {
+        let Some(field) = &self.dependencies else {
+            return Some(Vec::new());
+        };
+        field.as_array()?.iter().map(toml::Value::as_str).collect()
     }
 
     /// Name and version for messages, not escaped.

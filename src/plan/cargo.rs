@@ -1,15 +1,58 @@
 //! The part of a plan that only the user's own cargo can work out.
 //!
-//! Two questions need cargo: which lock file a project without one would get, and which packages a target needs.
-//! Cargo resolves against a registry, so the caller starts a larder on a loopback port first; [`Scratch`] tells cargo
-//! its address.
+//! Three questions need cargo: which lock file a project without one would get, which packages a target needs, and
+//! whether an unusual lock file fits its manifests. Cargo resolves against a registry, so the caller starts a larder on
+//! a loopback port first; [`Scratch`] tells cargo its address. For `check` that larder is offline, so cargo resolves
+//! from the store alone.
 
 use std::collections::BTreeSet;
 
-use super::{PackageSet, Plan, Problem, ProjectPlan};
-use crate::{error::chain, resource::Registries, scratch::Scratch};
+use super::{Agreement, Inventory, PackageSet, Plan, Problem, ProjectPlan};
+use crate::{
+    error::chain,
+    resource::Registries,
+    scratch::{Scratch, ScratchError},
+};
 
 impl Plan {
+    /// Compares each lock file with its manifests, as far as everything that it names is stored: a project that lacks
+    /// packages is not ready anyway.
+    pub(crate) async fn compare_locks(&mut self, inventory: &Inventory) {
+        for project in &mut self.projects {
+            let Some(lock) = project.lock.clone() else {
+                continue;
+            };
+            let packages = &project.packages;
+            let is_covered = packages.failed.is_empty() && packages.skipped.is_empty();
+            if is_covered && inventory.missing_parts(&packages.packages).await.is_empty() {
+                project.agreement = inventory.agreement(&lock, &packages.packages).await;
+            }
+        }
+    }
+
+    /// Lets cargo compare the lock files that [`Plan::compare_locks`] found unclear.
+    pub(crate) async fn ask_about_unclear_locks(&mut self, scratch: &Scratch) {
+        for project in &mut self.projects {
+            let (Agreement::Unclear(_), Some(lock)) = (&project.agreement, &project.lock) else {
+                continue;
+            };
+            let Ok(text) = tokio::fs::read_to_string(lock).await else {
+                continue;
+            };
+            project.agreement = match scratch.compare_lock(&project.folder, &text).await {
+                Ok(()) => Agreement::Fits,
+                Err(error @ ScratchError::Cargo { .. }) => Agreement::Differs(chain(&error)),
+                Err(error) => Agreement::Unclear(chain(&error)),
+            };
+        }
+    }
+
+    /// Tells if [`Plan::compare_locks`] left a question to cargo.
+    pub(crate) fn has_unclear_locks(&self) -> bool {
+        let mut projects = self.projects.iter();
+        projects.any(|project| matches!(project.agreement, Agreement::Unclear(_)))
+    }
+
     /// Tells if cargo must complete this plan: a project has no lock file, or `targets` select among its packages.
     pub fn needs_cargo(&self, targets: &[String]) -> bool {
         let has_targets = !targets.is_empty() && !self.projects.is_empty();
@@ -75,8 +118,7 @@ impl ProjectPlan {
                     }
                 }
                 Err(error) => {
-                    let folder = self.folder.display();
-                    self.packages.fail(folder, chain(&error));
+                    self.no_answer(&error);
                     needed = None;
                 }
             }
@@ -84,11 +126,20 @@ impl ProjectPlan {
         needed
     }
 
+    /// Records that cargo did not answer. If it did not even start, nothing is known about the project.
+    fn no_answer(&mut self, error: &ScratchError) {
+        if matches!(error, ScratchError::Start { .. }) {
+            self.unknown.push(chain(error));
+        } else {
+            self.packages.fail(self.folder.display(), chain(error));
+        }
+    }
+
     async fn make_lock(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
         let text = match scratch.make_lock(&self.folder).await {
             Ok(text) => text,
             Err(error) => {
-                self.packages.fail(self.folder.display(), chain(&error));
+                self.no_answer(&error);
                 return None;
             }
         };

@@ -7,20 +7,26 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::Path,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::{
-    PackageSet, Problem, library,
+    PackageSet, Problem,
+    agreement::{Agreement, compare},
+    library,
+    manifest::LocalWorkspace,
     release::{self, ManifestSource, ReleaseArchive, ReleaseError},
 };
 use crate::{
     cache::Cache,
     hash::Sha256,
-    resource::{IndexEntry, Registry, Resource, Upstreams},
+    lockfile::{self, LockNode},
+    resource::{IndexEntry, Registry, Resource, Upstreams, VersionNeeds},
     store::{Pin, PinnedCrate, Store, StoreError},
     toolchain::{DistFile, Install},
 };
@@ -100,7 +106,8 @@ impl Inventory {
         Ok(is_any_damaged)
     }
 
-    /// The name of the part of a package that is missing, its index entry or its crate; `None` if both are stored.
+    /// The name of the part of a package that is missing, its index entry or its crate; `None` if both are stored. An
+    /// excluded package needs its index entry alone.
     pub(crate) async fn missing_part(
         &self,
         registry: &Arc<Registry>,
@@ -122,6 +129,9 @@ impl Inventory {
                 "crate `{title}` with the hash that the lock file wants"
             ));
         }
+        if package.is_excluded {
+            return None;
+        }
         let crate_title = format!("crate `{title}`");
         self.blob(listed).await.missing(crate_title)
     }
@@ -135,6 +145,51 @@ impl Inventory {
             }
         }
         missing
+    }
+
+    /// Compares a project's lock file with its manifests, as `cargo metadata --locked` would. `packages` are those of the
+    /// lock file, all stored.
+    pub(super) async fn agreement(&self, lock: &Path, packages: &[PinnedCrate]) -> Agreement {
+        let Some(folder) = lock
+            .parent()
+            .filter(|folder| folder.join("Cargo.toml").is_file())
+        else {
+            // A lock file alone has nothing to disagree with.
+            return Agreement::Fits;
+        };
+        let mut needs = BTreeMap::new();
+        for package in packages {
+            let registry = self.upstreams.registries.named(&package.registry);
+            let entry = registry.and_then(|registry| IndexEntry::of(registry, &package.name));
+            let Some(entry) = entry else {
+                continue;
+            };
+            let body = self.cache.peek(&entry).await;
+            let found = body.and_then(|body| VersionNeeds::of(&body, &package.version));
+            needs.extend(
+                found.map(|found| ((package.name.clone(), package.version.clone()), found)),
+            );
+        }
+        let (folder, lock) = (folder.to_owned(), lock.to_owned());
+        let comparing = spawn_blocking(move || {
+            let text = std::fs::read_to_string(&lock).unwrap_or_default();
+            let graph = match lockfile::graph(&text) {
+                Ok(Some(graph)) => graph,
+                Ok(None) => return Agreement::Unclear("the lock file is unusual".to_owned()),
+                Err(error) => return Agreement::Unclear(error.to_string()),
+            };
+            let workspace = match LocalWorkspace::read(&folder) {
+                Ok(workspace) => workspace,
+                Err(error) => return Agreement::Unclear(error.to_string()),
+            };
+            let needs_of = |node: &LockNode| {
+                let id = (node.name.clone(), node.version.to_string());
+                needs.get(&id).cloned()
+            };
+            compare(&graph, &workspace, needs_of)
+        });
+        let agreement = comparing.await;
+        agreement.unwrap_or_else(|panic| Agreement::Unclear(panic.to_string()))
     }
 
     /// The archives of the release that rustup would install, by stored manifests.

@@ -19,14 +19,19 @@
 //! the plan, because only its manifest lists them. [`release::resolve`] reads that manifest, from upstream for `warm`
 //! and from the store for `check`. In the same way [`library`] reads the lock file inside the `rust-src` archive.
 //!
+//! A lock file that no longer fits its `Cargo.toml` makes a plan that does not help. [`agreement`] compares both, once
+//! the index entries are stored; [`manifest`] reads the manifests for it.
+//!
 //! The functions here read the user's disk and the store. They never ask upstream and never write. Files are read and
 //! parsed by rayon inside one blocking task; a file that cannot be read becomes a [`Problem`] and does not stop the
 //! others.
 
+mod agreement;
 mod cargo;
 mod error;
 mod inventory;
 pub(crate) mod library;
+mod manifest;
 mod packages;
 pub(crate) mod release;
 mod toolchains;
@@ -40,6 +45,7 @@ use std::{
 use rayon::prelude::*;
 use tokio::task::spawn_blocking;
 
+pub use agreement::Agreement;
 pub use error::{PlanError, Problem};
 pub(crate) use inventory::{BlobState, Inventory};
 pub use packages::PackageSet;
@@ -54,7 +60,7 @@ use crate::{
 use toolchains::InstallDefaults;
 
 /// Packages and toolchains to have in the store, with their owners.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// One for each project, sorted by folder.
     pub projects: Vec<ProjectPlan>,
@@ -69,7 +75,7 @@ pub struct Plan {
 }
 
 /// One project and the packages that its lock file names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProjectPlan {
     /// The project's folder, as the user would spell it.
     pub folder: PathBuf,
@@ -79,6 +85,10 @@ pub struct ProjectPlan {
     pub toolchain_file: Option<PathBuf>,
     /// The packages, empty without a lock file.
     pub packages: PackageSet,
+    /// The result of [`Plan::compare_locks`].
+    pub agreement: Agreement,
+    /// Questions about this project that only cargo can answer, and that it did not.
+    pub unknown: Vec<String>,
 }
 
 /// Plans every project and toolchain file at or below `paths`, and the toolchains in `request`.
@@ -126,6 +136,8 @@ pub async fn of_pin(
                     lock: Some(lock.clone()),
                     toolchain_file: None,
                     packages,
+                    agreement: Agreement::default(),
+                    unknown: Vec::new(),
                 }],
                 ..Plan::default()
             }))
@@ -219,6 +231,8 @@ impl ProjectPlan {
             lock: project.lock,
             toolchain_file: project.toolchain_file,
             packages,
+            agreement: Agreement::default(),
+            unknown: Vec::new(),
         }
     }
 

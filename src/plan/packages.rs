@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The packages that one lock file names.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PackageSet {
     /// Crates of configured registries, sorted and distinct.
     pub packages: Vec<PinnedCrate>,

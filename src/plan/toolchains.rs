@@ -34,7 +34,7 @@ pub struct ToolchainOptions {
 }
 
 /// The toolchains that one owner asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ToolchainPlan {
     /// The toolchain file, or the toolchain that the user named.
     pub owner: Owner,

@@ -58,7 +58,9 @@ pub use dist::Dist;
 pub use error::{InvalidBody, LocateError, TemplateError, TemplateProblem, Unlisted};
 pub use key::Key;
 pub use policy::{Audience, Freshness, Policy};
-pub use registry::{CrateFile, IndexEntry, Registries, Registry, RegistryConfig};
+pub use registry::{
+    CrateFile, IndexEntry, NeededCrate, Registries, Registry, RegistryConfig, VersionNeeds,
+};
 pub use upstreams::Upstreams;
 
 /// One nameable thing of some kind. Cheap to clone.

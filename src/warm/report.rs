@@ -32,6 +32,8 @@ pub struct WarmReport {
     pub failed: Vec<Problem>,
     /// Packages and toolchains that larder does not cover.
     pub skipped: Vec<Problem>,
+    /// Projects and toolchains that `check` would not call ready after this run.
+    pub not_ready: Vec<Problem>,
 }
 
 /// Progress of a run, for display.

@@ -32,6 +32,7 @@ mod keep_warm;
 mod large;
 mod metrics;
 mod outage;
+mod ready;
 mod rustup_updates;
 mod scratch;
 mod server;

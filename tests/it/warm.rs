@@ -233,6 +233,12 @@ fn with_a_target_only_its_crates_are_fetched() {
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(upstream.requests_for(&crate_path("everywhere", "1.0.0")), 1);
     assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 0);
+    let (verdict, code) = run_json(&site, &["check", "--target", linux[2], &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(true), 0), "{verdict:#}");
+    let windows = "x86_64-pc-windows-msvc";
+    let (verdict, code) = run_json(&site, &["check", "--target", windows, &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(false), 1), "{verdict:#}");
+    assert!(verdict.to_string().contains("winonly"), "{verdict:#}");
     let (report, code) = run_json(&site, &["warm", &tree.path()]);
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 1);
@@ -273,7 +279,7 @@ fn project_whose_target_packages_are_unknown_is_warmed_completely() {
 }
 
 #[test]
-fn project_without_a_lock_file_is_resolved_elsewhere_and_stays_unchanged() {
+fn project_without_a_lock_file_is_resolved_elsewhere_by_warm_and_check() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("right", "1.0.0"));
     upstream.publish(Crate::new("left", "1.0.0").dep("right", "^1"));
@@ -286,12 +292,22 @@ fn project_without_a_lock_file_is_resolved_elsewhere_and_stays_unchanged() {
     assert!(!tree.0.path().join("a/Cargo.lock").exists());
     assert_eq!(upstream.requests_for("/dl/"), 2);
 
+    let requests = upstream.connections();
     let (verdict, code) = run_json(&site, &["check", &tree.path()]);
-    assert_eq!((&verdict["ready"], code), (&json!(false), 1));
-    assert!(
-        verdict.to_string().contains("cargo generate-lockfile"),
-        "{verdict:#}"
+    assert_eq!((&verdict["ready"], code), (&json!(true), 0), "{verdict:#}");
+    assert_eq!(verdict["projects"][0]["packages"], 2, "{verdict:#}");
+    assert_eq!(upstream.connections(), requests);
+    tree.manifest("a", "[dependencies]\nleft = \"1\"\nfar = \"1\"\n");
+    let (verdict, code) = run_json(&site, &["check", &tree.path()]);
+    assert_eq!((&verdict["ready"], code), (&json!(false), 1), "{verdict:#}");
+    assert!(verdict.to_string().contains("far"), "{verdict:#}");
+    let (verdict, code) = run_json(
+        &site.variable("CARGO", "/no/cargo"),
+        &["check", &tree.path()],
     );
+    assert_eq!((&verdict["ready"], code), (&json!(false), 1), "{verdict:#}");
+    let unknown = verdict["projects"][0]["unknown"].to_string();
+    assert!(unknown.contains("cannot run `/no/cargo`"), "{verdict:#}");
 }
 
 #[test]
@@ -365,7 +381,8 @@ fn packages_from_git_and_unknown_registries_are_skipped_by_name() {
     let tree = Tree::new();
     tree.lock("a", &packages);
     let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
-    assert_eq!((counts(&report), code), ([1, 1, 1, 0], 0), "{report:#}");
+    assert_eq!((counts(&report), code), ([1, 1, 1, 0], 1), "{report:#}");
+    assert_problem(&report["not_ready"], "a", "corp 1.0.0");
     assert_problem(&report["skipped"], "left 0.3.0", "git");
     assert_problem(&report["skipped"], "corp 1.0.0", "[registry.NAME]");
     assert_eq!(report["skipped"].as_array().map(Vec::len), Some(2));
@@ -409,7 +426,7 @@ fn lock_files_of_all_formats_warm_the_same_packages() {
         let (report, code) = run_json(&site, &["warm", "--config", &config, &tree.path()]);
         assert_eq!(
             (counts(&report), code),
-            ([1, 4, 4, 0], 0),
+            ([1, 4, 4, 0], 1),
             "{version}: {report:#}"
         );
         assert_problem(
@@ -464,7 +481,9 @@ fn replaced_and_unused_patched_packages_do_not_fail_warm() {
     let tree = Tree::new();
     tree.write("a/Cargo.lock", &text);
     let (report, code) = run_json(&site(&upstream), &["warm", &tree.path()]);
-    assert_eq!((counts(&report), code), ([1, 2, 2, 0], 0), "{report:#}");
+    // One of them comes from git.
+    assert_eq!((counts(&report), code), ([1, 2, 2, 0], 1), "{report:#}");
+    assert_eq!(report["failed"], json!([]));
 }
 
 #[test]

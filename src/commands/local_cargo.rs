@@ -1,0 +1,34 @@
+//! The user's cargo, resolving against this larder: a loopback server for it and a scratch folder.
+
+use super::CommandError;
+use crate::{app::App, config::Settings, scratch::Scratch, server::loopback::LoopbackServer};
+
+/// A loopback server, and the scratch folder in which cargo talks to it.
+pub(super) struct LocalCargo {
+    /// Asks cargo.
+    pub(super) scratch: Scratch,
+    server: LoopbackServer,
+}
+
+impl LocalCargo {
+    /// Starts the server. What it answers is decided by the cache of `app`, which may be offline.
+    ///
+    /// # Errors
+    /// The store has no scratch folder, or no port can be opened.
+    pub(super) async fn start(settings: &Settings, app: &App) -> Result<Self, CommandError> {
+        let folder = app.store.scratch()?;
+        let server = LoopbackServer::start(app.cache.clone(), app.upstreams.clone()).await?;
+        let scratch = Scratch {
+            cargo: settings.cargo.clone(),
+            registry_address: server.url(),
+            folder,
+            no_proxy: settings.no_proxy.clone(),
+        };
+        Ok(Self { scratch, server })
+    }
+
+    /// Stops the server.
+    pub(super) async fn stop(self) {
+        self.server.stop().await;
+    }
+}

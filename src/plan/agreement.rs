@@ -1,0 +1,299 @@
+//! Does a lock file still fit its manifests? `cargo build --locked` refuses one that does not, and without `--locked`
+//! cargo resolves anew and asks for crates that are not stored.
+//!
+//! ```text
+//!  members, all features ──> dependency `left ^1`, features [x] ──> the locked `left 1.2.0` ──> what its features need ...
+//!                                  │                                                        │
+//!                                  └─ not locked: a crate is missing                        └─ never reached: not needed
+//! ```
+//!
+//! [`compare`] walks the lock file's graph from the members on, and switches features on as cargo's resolver does
+//! (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`): members with all features and dev-dependencies;
+//! crates with the features asked of them, without dev-dependencies; conditions on targets ignored; `name?/feature`
+//! makes `name` part of the lock file like `name/feature`. The lock file fits if every dependency on the way is locked
+//! in a version that its requirement accepts, and nothing else is locked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use semver::VersionReq;
+
+use super::manifest::{Dependency, LocalPackage, LocalWorkspace};
+use crate::{
+    lockfile::{LockGraph, LockNode, PackageSource},
+    resource::VersionNeeds,
+};
+
+/// The answer of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agreement {
+    /// The lock file is what cargo would write, or there is none to compare.
+    #[default]
+    Fits,
+    /// Cargo would change it, for this reason.
+    Differs(String),
+    /// Only cargo can tell, for this reason.
+    Unclear(String),
+}
+
+/// A package as the walk needs it, whatever its source.
+struct Needs {
+    dependencies: Vec<Dependency>,
+    features: BTreeMap<String, Vec<String>>,
+    is_member: bool,
+}
+
+/// What the walk has switched on in one package.
+#[derive(Default)]
+struct Active {
+    is_reached: bool,
+    features: BTreeSet<String>,
+    /// By the dependency's name: the features that features of this package ask of it.
+    dependencies: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Compares a lock file with the workspace it belongs to. `needs` gives what the index says of a locked crate.
+pub(super) fn compare(
+    graph: &LockGraph,
+    workspace: &LocalWorkspace,
+    needs: impl Fn(&LockNode) -> Option<VersionNeeds>,
+) -> Agreement {
+    let mut walk = Walk {
+        graph,
+        needs: Vec::with_capacity(graph.nodes.len()),
+        active: graph.nodes.iter().map(|_| Active::default()).collect(),
+        used: BTreeSet::new(),
+        queue: VecDeque::new(),
+    };
+    for node in &graph.nodes {
+        let found = match node.source {
+            PackageSource::Local => workspace.named(node).map(Needs::of_local),
+            PackageSource::CratesIo | PackageSource::Registry(_) => {
+                match needs(node).map(Needs::of_crate) {
+                    Some(Some(needs)) => Some(needs),
+                    Some(None) | None => {
+                        return Agreement::Unclear(format!(
+                            "the index entry of `{} {}` cannot be used",
+                            node.name, node.version
+                        ));
+                    }
+                }
+            }
+            PackageSource::Git(_) => {
+                return Agreement::Unclear(format!("`{}` comes from git", node.name));
+            }
+        };
+        walk.needs.push(found);
+    }
+    for package in workspace
+        .packages
+        .iter()
+        .filter(|package| package.is_member)
+    {
+        let at = graph.nodes.iter().position(|node| {
+            node.source == PackageSource::Local
+                && node.name == package.name
+                && node.version == package.version
+        });
+        match at {
+            Some(at) => walk.start(at),
+            None => {
+                return Agreement::Differs(format!(
+                    "it does not name `{} {}`",
+                    package.name, package.version
+                ));
+            }
+        }
+    }
+    walk.run()
+}
+
+impl LocalWorkspace {
+    fn named(&self, node: &LockNode) -> Option<&LocalPackage> {
+        let mut packages = self.packages.iter();
+        packages.find(|package| package.name == node.name && package.version == node.version)
+    }
+}
+
+impl Needs {
+    fn of_local(package: &LocalPackage) -> Self {
+        Self {
+            dependencies: package.dependencies.clone(),
+            features: package.features.clone(),
+            is_member: package.is_member,
+        }
+    }
+
+    /// `None` if a requirement cannot be read.
+    fn of_crate(needs: VersionNeeds) -> Option<Self> {
+        let features = needs.features();
+        let features = features
+            .map(|(name, values)| (name.clone(), values.clone()))
+            .collect();
+        let dependencies = needs.deps.into_iter().map(|needed| {
+            Some(Dependency {
+                package: needed.package.unwrap_or_else(|| needed.name.clone()),
+                name: needed.name,
+                requirement: VersionReq::parse(&needed.req).ok()?,
+                is_local: false,
+                is_optional: needed.optional,
+                is_dev: needed.kind.as_deref() == Some("dev"),
+                default_features: needed.default_features,
+                features: needed.features,
+            })
+        });
+        Some(Self {
+            dependencies: dependencies.collect::<Option<_>>()?,
+            features,
+            is_member: false,
+        })
+    }
+}
+
+/// Positions are those of the graph's nodes.
+struct Walk<'a> {
+    graph: &'a LockGraph,
+    /// `None` for a local package that no manifest names.
+    needs: Vec<Option<Needs>>,
+    active: Vec<Active>,
+    /// Edges of the graph that a dependency led along.
+    used: BTreeSet<(usize, usize)>,
+    queue: VecDeque<usize>,
+}
+
+impl Walk<'_> {
+    /// Starts at a member, with everything switched on.
+    fn start(&mut self, at: usize) {
+        if let Some(needs) = &self.needs[at] {
+            let features: Vec<_> = needs.features.keys().cloned().collect();
+            self.switch_on(at, &features);
+        }
+    }
+
+    /// Reaches a package and switches features on in it.
+    fn switch_on(&mut self, at: usize, features: &[String]) {
+        let active = &mut self.active[at];
+        let mut is_new = !active.is_reached;
+        active.is_reached = true;
+        for feature in features {
+            if active.features.contains(feature) {
+                continue;
+            }
+            is_new = true;
+            if let Some(needs) = &self.needs[at] {
+                active.feature(needs, feature);
+            }
+        }
+        if is_new {
+            self.queue.push_back(at);
+        }
+    }
+
+    fn run(mut self) -> Agreement {
+        while let Some(at) = self.queue.pop_front() {
+            let node = &self.graph.nodes[at];
+            let Some(needs) = self.needs[at].take() else {
+                let (name, version) = (&node.name, &node.version);
+                return Agreement::Differs(format!("no manifest has `{name} {version}`"));
+            };
+            for dependency in &needs.dependencies {
+                let asked = self.active[at].dependencies.get(&dependency.name);
+                let is_wanted = if dependency.is_dev {
+                    needs.is_member
+                } else {
+                    needs.is_member || !dependency.is_optional || asked.is_some()
+                };
+                if !is_wanted {
+                    continue;
+                }
+                let mut features = dependency.features.clone();
+                features.extend(asked.into_iter().flatten().cloned());
+                if dependency.default_features {
+                    features.push("default".to_owned());
+                }
+                let targets = self.locked(at, dependency);
+                if targets.is_empty() {
+                    return Agreement::Differs(format!(
+                        "it lacks `{} {}`, which `{}` needs",
+                        dependency.package, dependency.requirement, node.name
+                    ));
+                }
+                for target in targets {
+                    self.used.insert((at, target));
+                    if target == at {
+                        continue;
+                    }
+                    self.switch_on(target, &features);
+                }
+            }
+            self.needs[at] = Some(needs);
+        }
+        self.unused()
+    }
+
+    /// The locked packages that fit a dependency. Rarely more than one.
+    fn locked(&self, at: usize, dependency: &Dependency) -> Vec<usize> {
+        let edges = self.graph.nodes[at].dependencies.iter().copied();
+        // A package may depend on itself for its tests; lock files do not list that.
+        let is_self = dependency.is_local && dependency.package == self.graph.nodes[at].name;
+        let candidates = edges.chain(is_self.then_some(at));
+        candidates
+            .filter(|&target| {
+                let node = &self.graph.nodes[target];
+                node.name == dependency.package
+                    && (node.source == PackageSource::Local) == dependency.is_local
+                    && dependency.requirement.matches(&node.version)
+            })
+            .collect()
+    }
+
+    /// Looks for locked packages and dependencies that nothing led to.
+    fn unused(&self) -> Agreement {
+        for (at, node) in self.graph.nodes.iter().enumerate() {
+            if !self.active[at].is_reached {
+                let (name, version) = (&node.name, &node.version);
+                return Agreement::Differs(format!(
+                    "nothing needs its `{name} {version}` any more"
+                ));
+            }
+            let mut edges = node.dependencies.iter();
+            if let Some(&target) = edges.find(|&&target| !self.used.contains(&(at, target))) {
+                return Agreement::Differs(format!(
+                    "`{}` does not need its `{}` any more",
+                    node.name, self.graph.nodes[target].name
+                ));
+            }
+        }
+        Agreement::Fits
+    }
+}
+
+impl Active {
+    /// Switches on a feature and those it leads to. Cargo reports features that do not exist.
+    fn feature(&mut self, needs: &Needs, feature: &str) {
+        if !self.features.insert(feature.to_owned()) {
+            return;
+        }
+        let Some(values) = needs.features.get(feature) else {
+            // The feature that an optional dependency has by itself.
+            if needs.dependencies.iter().any(|one| one.name == feature) {
+                self.dependencies.entry(feature.to_owned()).or_default();
+            }
+            return;
+        };
+        for value in values {
+            if let Some(name) = value.strip_prefix("dep:") {
+                self.dependencies.entry(name.to_owned()).or_default();
+            } else if let Some((name, of_dependency)) = value.split_once('/') {
+                let name = name.strip_suffix('?').unwrap_or(name);
+                let asked = self.dependencies.entry(name.to_owned()).or_default();
+                asked.insert(of_dependency.to_owned());
+                // `name/feature` also switches on a feature that has the name of the optional dependency.
+                if !value.contains('?') && needs.features.contains_key(name) {
+                    self.feature(needs, name);
+                }
+            } else {
+                self.feature(needs, value);
+            }
+        }
+    }
+}

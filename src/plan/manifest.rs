@@ -1,0 +1,499 @@
+//! Reads the `Cargo.toml` files of one workspace: its packages, their dependencies and features.
+//!
+//! ```text
+//!  root/Cargo.toml ─┬─ its own package
+//!                   ├─ workspace.members ── crates/* ─> members
+//!                   └─ path dependencies of all of these ─> members below the root of a workspace, else other packages
+//! ```
+//!
+//! This is the part of a manifest that decides what a lock file contains. Conditions on targets are ignored, since a
+//! lock file covers all targets. What is not understood here ([`WorkspaceError::Unsupported`]) is left to cargo.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use semver::{Version, VersionReq};
+use serde::Deserialize;
+
+/// Packages of one workspace that are read at most, so that odd trees end.
+const MAX_PACKAGES: usize = 5000;
+
+/// The local packages that a lock file of this workspace covers.
+#[derive(Debug, Default)]
+pub(super) struct LocalWorkspace {
+    /// Members first, then other packages that path dependencies lead to.
+    pub(super) packages: Vec<LocalPackage>,
+}
+
+/// One package of the user.
+#[derive(Debug)]
+pub(super) struct LocalPackage {
+    folder: PathBuf,
+    /// Its name.
+    pub(super) name: String,
+    /// Its version.
+    pub(super) version: Version,
+    /// True if the lock file covers all its features and dev-dependencies.
+    pub(super) is_member: bool,
+    /// Its dependencies of all kinds and targets.
+    pub(super) dependencies: Vec<Dependency>,
+    /// Its features.
+    pub(super) features: BTreeMap<String, Vec<String>>,
+}
+
+/// One dependency of a local package or of a crate.
+#[derive(Clone, Debug)]
+pub(super) struct Dependency {
+    /// The name by which features know it.
+    pub(super) name: String,
+    /// The crate's own name.
+    pub(super) package: String,
+    /// The version requirement.
+    pub(super) requirement: VersionReq,
+    /// True if it is in the user's own folders.
+    pub(super) is_local: bool,
+    /// True if only a feature makes it a dependency.
+    pub(super) is_optional: bool,
+    /// True if only members use it.
+    pub(super) is_dev: bool,
+    /// True if it switches on `default`.
+    pub(super) default_features: bool,
+    /// Features that it switches on.
+    pub(super) features: Vec<String>,
+}
+
+/// The reason why manifests were not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkspaceError {
+    /// A manifest cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The manifest.
+        path: PathBuf,
+        /// The disk's error.
+        source: io::Error,
+    },
+    /// A manifest is no TOML, or TOML of another shape.
+    #[error("{}: {}", path.display(), source.message())]
+    Parse {
+        /// The manifest.
+        path: PathBuf,
+        /// The reader's error.
+        source: Box<toml::de::Error>,
+    },
+    /// Only cargo can tell what this means for the lock file.
+    #[error("{} has {what}", path.display())]
+    Unsupported {
+        /// The manifest or settings file.
+        path: PathBuf,
+        /// The part.
+        what: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawPackageManifest {
+    package: Option<RawPackage>,
+    workspace: Option<RawWorkspace>,
+    patch: Option<toml::Table>,
+    replace: Option<toml::Table>,
+    project: Option<toml::Table>,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    target: BTreeMap<String, RawDependencies>,
+    #[serde(flatten)]
+    dependencies: RawDependencies,
+}
+
+#[derive(Deserialize)]
+struct RawPackage {
+    name: String,
+    version: Option<Inherited<String>>,
+    workspace: Option<String>,
+}
+
+/// A value, or `{ workspace = true }`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Inherited<T> {
+    Value(T),
+    FromWorkspace {
+        #[serde(rename = "workspace")]
+        _workspace: bool,
+    },
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawWorkspace {
+    members: Vec<String>,
+    exclude: Vec<String>,
+    dependencies: BTreeMap<String, RawDependency>,
+    package: RawWorkspacePackage,
+}
+
+#[derive(Default, Deserialize)]
+struct RawWorkspacePackage {
+    version: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct RawDependencies {
+    dependencies: BTreeMap<String, RawDependency>,
+    #[serde(alias = "dev_dependencies")]
+    dev_dependencies: BTreeMap<String, RawDependency>,
+    #[serde(alias = "build_dependencies")]
+    build_dependencies: BTreeMap<String, RawDependency>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum RawDependency {
+    Version(String),
+    Table(Box<RawDependencyTable>),
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct RawDependencyTable {
+    version: Option<String>,
+    path: Option<PathBuf>,
+    git: Option<String>,
+    package: Option<String>,
+    optional: bool,
+    #[serde(alias = "default_features")]
+    default_features: Option<bool>,
+    features: Vec<String>,
+    workspace: bool,
+}
+
+/// Collects packages, each once.
+struct WorkspaceReader {
+    /// The real root folder.
+    root: PathBuf,
+    /// `[workspace]` of the root.
+    workspace: Option<RawWorkspace>,
+    packages: Vec<LocalPackage>,
+}
+
+impl LocalWorkspace {
+    /// Reads the workspace whose root manifest is in `root`.
+    ///
+    /// # Errors
+    /// See [`WorkspaceError`].
+    pub(super) fn read(root: &Path) -> Result<Self, WorkspaceError> {
+        let manifest_path = root.join("Cargo.toml");
+        let real = root.canonicalize();
+        let root = real.map_err(|source| WorkspaceError::Read {
+            path: root.to_owned(),
+            source,
+        })?;
+        refuse_patches_in_settings(&root)?;
+        let mut manifest = read_manifest(&root)?;
+        let unsupported = |what: &str| WorkspaceError::Unsupported {
+            path: manifest_path.clone(),
+            what: what.to_owned(),
+        };
+        if manifest.patch.is_some() || manifest.replace.is_some() {
+            return Err(unsupported("`[patch]` or `[replace]`"));
+        }
+        let pointer = manifest
+            .package
+            .as_ref()
+            .and_then(|package| package.workspace.as_ref());
+        if pointer.is_some() {
+            return Err(unsupported("`package.workspace`"));
+        }
+        let workspace = manifest.workspace.take();
+        let members = match &workspace {
+            Some(workspace) => member_folders(&root, &workspace.members)?,
+            None => Vec::new(),
+        };
+        let mut reader = WorkspaceReader {
+            root: root.clone(),
+            workspace,
+            packages: Vec::new(),
+        };
+        if manifest.package.is_some() {
+            reader.add(root, true, manifest)?;
+        }
+        for member in members {
+            reader.package(&member, true)?;
+        }
+        Ok(Self {
+            packages: reader.packages,
+        })
+    }
+}
+
+impl WorkspaceReader {
+    /// Reads the package in `folder`, and those that its path dependencies lead to.
+    fn package(&mut self, folder: &Path, is_member: bool) -> Result<(), WorkspaceError> {
+        let folder = folder
+            .canonicalize()
+            .map_err(|source| WorkspaceError::Read {
+                path: folder.join("Cargo.toml"),
+                source,
+            })?;
+        let is_member = is_member || self.is_within(&folder);
+        if self.packages.iter().any(|known| known.folder == folder) {
+            return Ok(());
+        }
+        let manifest = read_manifest(&folder)?;
+        self.add(folder, is_member, manifest)
+    }
+
+    /// Cargo makes a path dependency below the root of a workspace a member (`find_path_deps` in
+    /// `src/cargo/core/workspace.rs`).
+    fn is_within(&self, folder: &Path) -> bool {
+        let Some(workspace) = &self.workspace else {
+            return false;
+        };
+        let is_listed = |list: &[String]| {
+            let mut entries = list.iter();
+            entries.any(|entry| folder.starts_with(self.root.join(entry)))
+        };
+        folder.starts_with(&self.root)
+            && (!is_listed(&workspace.exclude) || is_listed(&workspace.members))
+    }
+
+    fn add(
+        &mut self,
+        folder: PathBuf,
+        is_member: bool,
+        manifest: RawPackageManifest,
+    ) -> Result<(), WorkspaceError> {
+        let path = folder.join("Cargo.toml");
+        let unsupported = |what: &str| WorkspaceError::Unsupported {
+            path: path.clone(),
+            what: what.to_owned(),
+        };
+        let Some(package) = manifest.package else {
+            return Err(unsupported("no `[package]`"));
+        };
+        if manifest.project.is_some() || self.packages.len() >= MAX_PACKAGES {
+            return Err(unsupported("an unusual shape"));
+        }
+        let version = match package.version {
+            None => Some("0.0.0".to_owned()),
+            Some(Inherited::Value(version)) => Some(version),
+            Some(Inherited::FromWorkspace { .. }) if is_member => {
+                let workspace = self.workspace.as_ref();
+                workspace.and_then(|workspace| workspace.package.version.clone())
+            }
+            Some(Inherited::FromWorkspace { .. }) => None,
+        };
+        let version = version.and_then(|version| Version::parse(version.trim()).ok());
+        let version = version.ok_or_else(|| unsupported("a version that cannot be told"))?;
+        let mut dependencies = Vec::new();
+        let mut folders = Vec::new();
+        for (table, is_dev) in manifest
+            .dependencies
+            .kinds()
+            .into_iter()
+            .chain(manifest.target.values().flat_map(RawDependencies::kinds))
+        {
+            for (name, raw) in table {
+                let (table, base) =
+                    self.inherited(name, raw, &folder, is_member)
+                        .ok_or_else(|| {
+                            unsupported(&format!(
+                                "dependency `{name}`, which inherits from elsewhere"
+                            ))
+                        })?;
+                if table.git.is_some() {
+                    return Err(unsupported(&format!("git dependency `{name}`")));
+                }
+                let requirement = table.version.as_deref().unwrap_or("*");
+                let requirement = VersionReq::parse(requirement).map_err(|_| {
+                    unsupported(&format!("a version of `{name}` that cannot be read"))
+                })?;
+                if let Some(path) = table.path.as_ref().filter(|_| is_member || !is_dev) {
+                    folders.push(base.join(path));
+                }
+                dependencies.push(Dependency {
+                    name: name.clone(),
+                    package: table.package.unwrap_or_else(|| name.clone()),
+                    requirement,
+                    is_local: table.path.is_some(),
+                    is_optional: table.optional,
+                    is_dev,
+                    default_features: table.default_features.unwrap_or(true),
+                    features: table.features,
+                });
+            }
+        }
+        self.packages.push(LocalPackage {
+            folder,
+            name: package.name,
+            version,
+            is_member,
+            dependencies,
+            features: manifest.features,
+        });
+        for folder in folders {
+            self.package(&folder, false)?;
+        }
+        Ok(())
+    }
+
+    /// The dependency's table, completed from `[workspace.dependencies]`, and the folder its path starts from.
+    fn inherited(
+        &self,
+        name: &str,
+        raw: &RawDependency,
+        folder: &Path,
+        is_member: bool,
+    ) -> Option<(RawDependencyTable, PathBuf)> {
+        let own = raw.table();
+        if !own.workspace {
+            return Some((own, folder.to_owned()));
+        }
+        let workspace = self.workspace.as_ref().filter(|_| is_member)?;
+        let mut table = workspace.dependencies.get(name)?.table();
+        table.optional = own.optional;
+        table.features.extend(own.features);
+        // A member can switch default features on, not off.
+        if own.default_features == Some(true) {
+            table.default_features = Some(true);
+        }
+        Some((table, self.root.clone()))
+    }
+}
+
+impl RawDependencies {
+    /// The tables, each with `true` for dev-dependencies.
+    fn kinds(&self) -> [(&BTreeMap<String, RawDependency>, bool); 3] {
+        [
+            (&self.dependencies, false),
+            (&self.build_dependencies, false),
+            (&self.dev_dependencies, true),
+        ]
+    }
+}
+
+impl RawDependency {
+    fn table(&self) -> RawDependencyTable {
+        match self {
+            Self::Version(version) => RawDependencyTable {
+                version: Some(version.clone()),
+                ..RawDependencyTable::default()
+            },
+            Self::Table(table) => (**table).clone(),
+        }
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<RawPackageManifest, WorkspaceError> {
+    let path = folder.join("Cargo.toml");
+    match fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|source| WorkspaceError::Parse {
+            path,
+            source: Box::new(source),
+        }),
+        Err(source) => Err(WorkspaceError::Read { path, source }),
+    }
+}
+
+/// Patches in cargo's settings change the lock file as those in a manifest do.
+fn refuse_patches_in_settings(root: &Path) -> Result<(), WorkspaceError> {
+    let folders = root.ancestors();
+    let files = folders
+        .flat_map(|folder| ["config.toml", "config"].map(|name| folder.join(".cargo").join(name)));
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let settings: toml::Table = toml::from_str(&text).unwrap_or_default();
+        if let Some(what) = ["patch", "paths"]
+            .iter()
+            .find(|key| settings.contains_key(**key))
+        {
+            let what = format!("`{what}`");
+            return Err(WorkspaceError::Unsupported { path, what });
+        }
+    }
+    Ok(())
+}
+
+/// The folders of `workspace.members`, in which `*` and `?` stand for names.
+fn member_folders(root: &Path, members: &[String]) -> Result<Vec<PathBuf>, WorkspaceError> {
+    let mut found = Vec::new();
+    for member in members {
+        if member.contains("**") || member.contains('[') {
+            return Err(WorkspaceError::Unsupported {
+                path: root.join("Cargo.toml"),
+                what: format!("member `{member}`"),
+            });
+        }
+        if !member.contains(['*', '?']) {
+            found.push(root.join(member));
+            continue;
+        }
+        let mut folders = vec![root.to_owned()];
+        for part in member.split('/').filter(|part| !part.is_empty()) {
+            folders = folders
+                .iter()
+                .flat_map(|folder| matching(folder, part))
+                .collect();
+        }
+        folders.retain(|folder| folder.join("Cargo.toml").is_file());
+        found.append(&mut folders);
+    }
+    Ok(found)
+}
+
+/// The entries of a folder whose names match, sorted.
+fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+    if !pattern.contains(['*', '?']) {
+        return vec![folder.join(pattern)];
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            matches(pattern.as_bytes(), name.as_bytes())
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Shell matching of one path component.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => (0..=name.len()).any(|at| matches(rest, &name[at..])),
+        Some((b'?', rest)) => !name.is_empty() && matches(rest, &name[1..]),
+        Some((byte, rest)) => name.first() == Some(byte) && matches(rest, &name[1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_members_match_as_in_a_shell() {
+        for (pattern, name, expected) in [
+            ("*", "anything", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abbd", false),
+            ("a?", "ab", true),
+            ("a?", "a", false),
+            ("a*", "a", true),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), name.as_bytes()),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! [`VersionNeeds`]: all that one version of a crate says about its dependencies and features.
+//!
+//! Prefetching and the offline view need less of a line, and read it with `index_line`. This reader is for comparing a
+//! lock file with what cargo would resolve.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::index_line::{index_lines, version_of_line};
+
+/// The dependencies and features of one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct VersionNeeds {
+    /// Its dependencies of all kinds.
+    #[serde(default)]
+    pub deps: Vec<NeededCrate>,
+    /// Its features.
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
+    /// Features with newer syntax, which cargo merges into the others.
+    #[serde(default)]
+    features2: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// One dependency, as an index line spells it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NeededCrate {
+    /// The name by which the version's features know it.
+    pub name: String,
+    /// The crate's own name, if it is another.
+    #[serde(default)]
+    pub package: Option<String>,
+    /// The version requirement.
+    #[serde(default)]
+    pub req: String,
+    /// Features that this dependency switches on.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// True if only a feature makes it a dependency.
+    #[serde(default)]
+    pub optional: bool,
+    /// True if it switches on `default`.
+    #[serde(default = "yes")]
+    pub default_features: bool,
+    /// `normal`, `build` or `dev`.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The index of its registry, if it is not the one that lists the line.
+    #[serde(default)]
+    pub registry: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl VersionNeeds {
+    /// Reads the line of `version` in an index entry. `None` if the entry does not list it.
+    pub fn of(entry: &[u8], version: &str) -> Option<Self> {
+        let is_wanted = |line: &&[u8]| version_of_line(line).is_some_and(|own| own == version);
+        let mut lines = index_lines(entry).filter(is_wanted);
+        lines.find_map(|line| serde_json::from_slice(line).ok())
+    }
+
+    /// All features, of both fields.
+    pub fn features(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
+        let newer = self.features2.iter().flatten();
+        self.features.iter().chain(newer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_of_a_version_gives_its_dependencies_and_both_kinds_of_features() {
+        let entry = br#"{"name":"a","vers":"1.0.0","cksum":"","deps":[]}
+            {"name":"a","vers":"1.1.0","cksum":"","deps":[{"name":"b","req":"^1","optional":true,"kind":"build"}],
+             "features":{"x":["b"]},"features2":{"y":["dep:b"]}}"#;
+        let entry = String::from_utf8_lossy(entry).replace("\n             ", "");
+        let needs = VersionNeeds::of(entry.as_bytes(), "1.1.0").unwrap();
+        assert!(needs.deps[0].optional && needs.deps[0].default_features);
+        assert_eq!(needs.features().count(), 2);
+        assert_eq!(VersionNeeds::of(entry.as_bytes(), "1.2.0"), None);
+    }
+}

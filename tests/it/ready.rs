@@ -1,0 +1,241 @@
+//! `check`'s verdict on projects, judged by real cargo with an empty home behind an offline larder.
+
+use std::path::Path;
+
+use fake_upstream::{Crate, FakeUpstream};
+use serde_json::Value;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
+
+use crate::fixture::site;
+
+/// A larder's site with cargo in `PATH`, and the compiler that cargo asks about targets.
+fn site_with_cargo(upstream: &FakeUpstream) -> Site {
+    let folder = Path::new(env!("CARGO")).parent().unwrap();
+    site(upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &folder.display().to_string())
+}
+
+fn manifest(more: &str) -> String {
+    format!(
+        "[package]\nname = \"project\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[workspace]\n\n{more}"
+    )
+}
+
+/// Runs a command with `--json` on a project; returns the document and the exit code.
+#[track_caller]
+fn run_json(site: &Site, command: &[&str], project: &Project) -> (Value, i32) {
+    let folder = project.folder().display().to_string();
+    let mut all = command.to_vec();
+    all.extend([folder.as_str(), "--json"]);
+    let output = site.command(&all);
+    let document = serde_json::from_slice(&output.stdout);
+    let document = document.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (document, output.status.code().unwrap_or(-1))
+}
+
+/// What `check` says, and what `cargo fetch --locked` proves.
+#[track_caller]
+fn verdict_and_truth(site: &Site, offline: &Larder<'_>, project: &Project) -> (bool, bool, String) {
+    let (verdict, code) = run_json(site, &["check"], project);
+    let is_ready = verdict["ready"] == true;
+    assert_eq!(code == 0, is_ready, "{verdict:#}");
+    let fetch = CargoHome::empty().run(project, &["fetch", "--locked"], offline.url());
+    let text = format!("{verdict:#}\n{fetch:?}");
+    (is_ready, fetch.status.success(), text)
+}
+
+/// Changes of a manifest that has `left = "1"` locked, each with whether the lock file still fits.
+const CHANGES: [(&str, bool, &str); 15] = [
+    ("nothing", true, "[dependencies]\nleft = \"1\"\n"),
+    (
+        "another spelling",
+        true,
+        "[dependencies]\nleft = \">=1, <2\"\n",
+    ),
+    (
+        "another name",
+        true,
+        "[dependencies]\nother = { package = \"left\", version = \"1\" }\n",
+    ),
+    (
+        "no default features",
+        true,
+        "[dependencies]\nleft = { version = \"1\", default-features = false }\n",
+    ),
+    (
+        "added",
+        false,
+        "[dependencies]\nleft = \"1\"\nstored = \"1\"\n",
+    ),
+    (
+        "added and not stored",
+        false,
+        "[dependencies]\nleft = \"1\"\nfar = \"1\"\n",
+    ),
+    (
+        "added for tests",
+        false,
+        "[dependencies]\nleft = \"1\"\n[dev-dependencies]\nstored = \"1\"\n",
+    ),
+    (
+        "added for another target",
+        false,
+        "[dependencies]\nleft = \"1\"\n[target.'cfg(windows)'.dependencies]\nstored = \"1\"\n",
+    ),
+    (
+        "added and optional",
+        false,
+        "[dependencies]\nleft = \"1\"\nstored = { version = \"1\", optional = true }\n",
+    ),
+    ("removed", false, ""),
+    ("newer", false, "[dependencies]\nleft = \"1.1\"\n"),
+    (
+        "a feature without needs",
+        true,
+        "[dependencies]\nleft = { version = \"1\", features = [\"plain\"] }\n",
+    ),
+    (
+        "a feature with needs",
+        false,
+        "[dependencies]\nleft = { version = \"1\", features = [\"more\"] }\n",
+    ),
+    (
+        "a feature that is weak",
+        false,
+        "[dependencies]\nleft = { version = \"1\", features = [\"weak\"] }\n",
+    ),
+    (
+        "a feature of its own with needs",
+        false,
+        "[dependencies]\nleft = \"1\"\n[features]\nall = [\"left/more\"]\n",
+    ),
+];
+
+fn publish(upstream: &FakeUpstream) {
+    upstream.publish(Crate::new("stored", "1.0.0").feature("extra", &[]));
+    upstream.publish(Crate::new("needed", "1.0.0"));
+    upstream.publish(Crate::new("far", "1.0.0"));
+    upstream.publish(
+        Crate::new("left", "1.0.0")
+            .dep("needed", "^1")
+            .optional_dep("stored", "^1")
+            .feature("plain", &[])
+            .feature("more", &["dep:stored"])
+            .feature("weak", &["stored?/extra"]),
+    );
+}
+
+#[test]
+fn lock_file_that_no_longer_fits_its_manifest_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let site = site_with_cargo(&upstream);
+    let lock = Project::empty().dep("left", "1").dep("stored", "1");
+    let index = upstream.url();
+    CargoHome::empty()
+        .run(&lock, &["generate-lockfile"], &index)
+        .assert_success();
+    run_json(&site, &["warm"], &lock);
+    let locked = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&locked, &["generate-lockfile"], &index)
+        .assert_success();
+    upstream.publish(Crate::new("left", "1.1.0"));
+    let offline = site.serve(&["--offline"]);
+    for (what, fits, dependencies) in CHANGES {
+        let project = Project::empty();
+        project.write("Cargo.toml", &manifest(dependencies));
+        project.write("Cargo.lock", &locked.lock());
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!(is_true, fits, "cargo on {what}: {text}");
+        assert_eq!(is_ready, fits, "{what}: {text}");
+        if !fits {
+            assert!(
+                text.contains("Cargo.lock does not fit Cargo.toml"),
+                "{text}"
+            );
+            let (report, code) = run_json(&site, &["warm"], &project);
+            assert_eq!(code, 1, "{what}: {report:#}");
+            assert!(
+                report["not_ready"].to_string().contains("does not fit"),
+                "{report:#}"
+            );
+        }
+    }
+}
+
+#[test]
+fn workspaces_and_path_dependencies_are_compared_with_their_lock_file() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let site = site_with_cargo(&upstream);
+    let index = upstream.url();
+    let project = Project::empty();
+    project.write(
+        "Cargo.toml",
+        "[workspace]\nresolver = \"2\"\nmembers = [\"crates/*\"]\n[workspace.package]\nversion = \"0.3.0\"\n\
+         [workspace.dependencies]\nleft = { version = \"1\", default-features = false }\n",
+    );
+    let member = |name: &str, more: &str| {
+        let text = format!(
+            "[package]\nname = \"{name}\"\nversion.workspace = true\nedition = \"2021\"\n{more}"
+        );
+        project.write(&format!("crates/{name}/Cargo.toml"), &text);
+        project.write(&format!("crates/{name}/src/lib.rs"), "");
+    };
+    let outside = "[package]\nname = \"outside\"\nversion = \"0.2.0\"\nedition = \"2021\"\n\
+        [dependencies]\nneeded = \"1\"\nstored = { version = \"1\", optional = true }\n[dev-dependencies]\nfar = \"1\"\n[workspace]\n";
+    project.write("beside/outside/Cargo.toml", outside);
+    project.write("beside/outside/src/lib.rs", "");
+    project.write("beside/outside/Cargo.lock", "");
+    std::fs::remove_file(project.folder().join("beside/outside/Cargo.lock")).unwrap();
+    member(
+        "one",
+        "[dependencies]\nleft = { workspace = true, features = [\"plain\"] }\n",
+    );
+    member(
+        "two",
+        "[dependencies]\none = { path = \"../one\" }\n[dev-dependencies]\ntwo = { path = \".\" }\n",
+    );
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &index)
+        .assert_success();
+    let offline = site.serve(&["--offline"]);
+    let compare = |what: &str, fits: bool| {
+        run_json(&site, &["warm"], &project);
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (fits, fits), "{what}: {text}");
+    };
+    compare("as locked", true);
+    member(
+        "one",
+        "[dependencies]\nleft = { workspace = true, features = [\"more\"] }\n",
+    );
+    compare("a feature in a member", false);
+    member("one", "[dependencies]\nleft.workspace = true\n");
+    compare("no feature in a member", true);
+    member("three", "");
+    compare("another member", false);
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &index)
+        .assert_success();
+    compare("locked again", true);
+    // A patch in the manifest is for cargo to judge.
+    project.write(
+        "Cargo.toml",
+        "[workspace]\nresolver = \"2\"\nmembers = [\"crates/*\"]\n[workspace.package]\nversion = \"0.3.0\"\n\
+         [workspace.dependencies]\nleft = \"1\"\n[patch.crates-io]\nneeded = { path = \"patched\" }\n",
+    );
+    project.write(
+        "patched/Cargo.toml",
+        "[package]\nname = \"needed\"\nversion = \"1.0.5\"\n",
+    );
+    project.write("patched/src/lib.rs", "");
+    compare("a patch that is not locked", false);
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &index)
+        .assert_success();
+    compare("a patch that is locked", true);
+}
