@@ -7,8 +7,8 @@
 //!
 //! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's
 //! clients get their answer before it is written and profit from prefetching; `warm` waits until everything is
-//! written; the other commands only read and never contact upstream. [`StopSignals`] turns SIGINT and SIGTERM into
-//! futures.
+//! written; the other commands only read and never contact upstream. [`StopSignals`] turns SIGINT, SIGTERM and
+//! SIGHUP into futures.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -91,15 +91,17 @@ impl App {
         };
         // One TLS provider for the process; installing it twice is refused and harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = UpstreamOptions {
+        let options = cache_options(settings, mode);
+        let upstream_options = UpstreamOptions {
             dial_timeout: settings.upstream_timeout,
-            ca_file: settings.ca_file.clone(),
+            // A command that never goes upstream needs no certificates, and works without their file.
+            ca_file: settings.ca_file.clone().filter(|_| !options.is_offline),
             redirect_hosts: settings.redirect_hosts.clone(),
         };
         let indexes = upstreams.registries.iter().map(|registry| registry.index());
         let addresses = indexes.chain(upstreams.dist.addresses());
-        let upstream = Upstream::new(options, addresses)?;
-        let cache = Cache::new(store.clone(), upstream, cache_options(settings, mode));
+        let upstream = Upstream::new(upstream_options, addresses)?;
+        let cache = Cache::new(store.clone(), upstream, options);
         Ok(Self {
             store,
             upstreams,
@@ -206,11 +208,13 @@ fn ignore_file_size_signal() -> io::Result<()> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
-/// SIGINT and SIGTERM: the user's, or the service manager's, orders to stop.
+/// SIGINT, SIGTERM and SIGHUP: the orders to stop of the user, the service manager and a closed terminal.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` if the caller ignores it, as `nohup` does.
+    hang_up: Option<Signal>,
 }
 
 impl StopSignals {
@@ -222,6 +226,11 @@ impl StopSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: if is_hang_up_ignored() {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
+            },
         })
     }
 
@@ -230,6 +239,25 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = received(self.hang_up.as_mut()) => {}
         }
     }
+}
+
+/// Waits for a signal, for ever if there is none.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            let _ = signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells if this process was started with SIGHUP ignored. Only Linux says so without unsafe code.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
 }

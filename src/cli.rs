@@ -1,15 +1,24 @@
 //! The command line: clap types and help texts.
 //!
-//! Clap fills [`Cli`] from arguments and from the `LARDER_*` variables beside each flag. Nothing here has an effect:
-//! [`crate::config`] merges the values with the settings file, and [`crate::commands`] acts on them. The values that
-//! flags share with the settings file ([`ToolchainFormat`], [`H2cListeners`]) are defined here and converted there.
+//! Clap fills [`Cli`] from arguments. Nothing here has an effect: [`crate::config`] merges the values with the
+//! `LARDER_*` variables and the settings file, and [`crate::commands`] acts on them. The values and parsers that flags
+//! share with variables and file ([`ToolchainFormat`], [`H2cListeners`], [`parse_duration`]) are defined here.
+//!
+//! Every command takes every global flag, so that one set of flags fits all commands. [`settings_of`] tells which
+//! settings a command uses: the help shows only those, and a fault in another one is no error.
 //!
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+/// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
+pub const PORT: u16 = 3263;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -35,85 +44,36 @@ const AFTER: &str = "Every setting has a flag, a LARDER_* variable and a key of 
 #[command(next_help_heading = "Global options")]
 pub struct GlobalFlags {
     /// Settings file, TOML [default: larder/config.toml in the user's config folder]
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LARDER_CONFIG",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Folder of the store [default: larder in the user's cache folder]
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "LARDER_STORE",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "PATH", global = true)]
     pub store: Option<String>,
     /// Longest time an index entry is served without revalidation, whatever upstream allows [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "LARDER_MAX_AGE", global = true, hide_env = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, global = true)]
     pub max_age: Option<Duration>,
     /// Upstream index for crates.io, with or without `sparse+` [default: crates.io itself]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LARDER_INDEX",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "URL", global = true)]
     pub index: Option<String>,
     /// Upstream server for toolchains, like `RUSTUP_DIST_SERVER` [default: rustup's own]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LARDER_DIST_SERVER",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "URL", global = true)]
     pub dist_server: Option<String>,
     /// Upstream server for rustup itself, like `RUSTUP_UPDATE_ROOT` [default: `rustup` below the dist server]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LARDER_UPDATE_ROOT",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "URL", global = true)]
     pub update_root: Option<String>,
     /// Archive format that toolchain manifests offer. `gz` installs three to four times as fast as `upstream` and
     /// downloads 65 % more bytes; without larder, the next update of such a toolchain downloads every component again
     /// [default: what the store was last used with, else upstream]
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "LARDER_TOOLCHAIN_FORMAT",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "FORMAT", global = true)]
     pub toolchain_format: Option<ToolchainFormat>,
     /// File with further root certificates for upstream, PEM [default: none]
-    #[arg(
-        long,
-        value_name = "PEM",
-        env = "LARDER_CA_FILE",
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "PEM", global = true)]
     pub ca_file: Option<PathBuf>,
     /// Host that upstream may redirect to besides the configured hosts; repeatable [default: none]
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "LARDER_REDIRECT_HOST",
-        value_delimiter = ',',
-        global = true,
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', global = true)]
     pub redirect_host: Vec<String>,
     /// Time limit for connecting to upstream, and for its answer when a stale copy is stored [default: 2s]
-    #[arg(long, alias = "patience", value_name = "DURATION", value_parser = humantime::parse_duration, env = "LARDER_UPSTREAM_TIMEOUT", global = true, hide_env = true)]
+    #[arg(long, alias = "patience", value_name = "DURATION", value_parser = parse_duration, global = true)]
     pub upstream_timeout: Option<Duration>,
     /// Print one JSON document to stdout
     #[arg(long, global = true)]
@@ -127,8 +87,7 @@ pub struct GlobalFlags {
 }
 
 /// Archive formats for `--toolchain-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ToolchainFormat {
     /// Every format that upstream offers; rustup takes the smallest
     Upstream,
@@ -154,50 +113,45 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page of larder or of a command
+    Man {
+        /// The command, for example `warm` or `client print`
+        command: Vec<String>,
+    },
 }
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
-    /// Address to listen on; repeatable; port 0 takes a free one [default: 127.0.0.1:3263]
+    /// Address to listen on, with or without a port; repeatable; port 0 takes a free one [default: 127.0.0.1:3263]
     #[arg(
         long,
         value_name = "ADDR",
-        env = "LARDER_LISTEN",
         value_delimiter = ',',
-        hide_env = true
+        value_parser = parse_listen,
     )]
     pub listen: Vec<SocketAddr>,
     /// Never contact upstream: serve what is stored, stale or not [default: false]
-    #[arg(long, env = "LARDER_OFFLINE", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub offline: Option<bool>,
     /// Serve index entries unchanged while upstream is unreachable. Without it, versions whose crate is not stored
     /// are marked as yanked, so that new resolutions choose stored versions [default: false]
-    #[arg(long, env = "LARDER_FULL_INDEX", hide_env = true, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub full_index: Option<bool>,
     /// Host name by which clients may address this daemon; repeatable [default: loopback names, the addresses
     /// listened on and names that end in `.internal`, which are always accepted]
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "LARDER_ALLOW_HOST",
-        value_delimiter = ',',
-        hide_env = true
-    )]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub allow_host: Vec<String>,
     /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]
-    #[arg(long, env = "LARDER_KEEP_WARM", hide_env = true, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     pub keep_warm: Option<bool>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
-    #[arg(long, value_name = "WHERE", env = "LARDER_H2C", hide_env = true)]
+    #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
 }
 
 /// Listeners for `--h2c`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum H2cListeners {
     /// Loopback addresses only
     Loopback,
@@ -205,22 +159,6 @@ pub enum H2cListeners {
     On,
     /// No address
     Off,
-}
-
-impl Serve {
-    /// The flags that `larder serve` without arguments would have here, from its variables.
-    ///
-    /// # Errors
-    /// A variable with a value that clap refuses.
-    pub fn from_variables() -> Result<Self, clap::Error> {
-        #[derive(Parser)]
-        #[command(name = "larder")]
-        struct ServeOnly {
-            #[command(flatten)]
-            serve: Serve,
-        }
-        ServeOnly::try_parse_from(["larder"]).map(|only| only.serve)
-    }
 }
 
 /// Flags of `warm`.
@@ -232,7 +170,7 @@ pub struct Warm {
     #[arg(long)]
     pub dry_run: bool,
     /// Number of parallel downloads [default: 64]
-    #[arg(long, value_name = "N", env = "LARDER_JOBS", hide_env = true, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Revalidate every index entry, however fresh
     #[arg(long)]
@@ -320,9 +258,146 @@ pub enum SettingsKind {
     Build,
 }
 
+/// The settings that a command uses, by name. Those of `client` are those of the commands below it.
+pub fn settings_of(command: &str) -> Vec<&'static str> {
+    let own: &[&'static [&'static str]] = match command {
+        "serve" => &[
+            &COMMON,
+            &UPSTREAM,
+            &FETCHING,
+            &SERVING,
+            &["store", "registry"],
+        ],
+        "warm" => &[
+            &COMMON,
+            &UPSTREAM,
+            &FETCHING,
+            &["json", "store", "registry", "jobs"],
+        ],
+        "check" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
+        "client" | "print" => &[&COMMON, &["json", "store", "registry", "listen"]],
+        "status" => &[&COMMON, &["json", "store", "listen"]],
+        "larder" => &[&COMMON, &["json", "store"]],
+        _ => &[],
+    };
+    own.concat()
+}
+
+const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
+const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
+const FETCHING: [&str; 4] = ["max-age", "ca-file", "redirect-host", "upstream-timeout"];
+const SERVING: [&str; 6] = [
+    "listen",
+    "offline",
+    "full-index",
+    "allow-host",
+    "keep-warm",
+    "h2c",
+];
+
+/// [`Cli`] as a command for clap, with the global flags hidden from the help of commands that do not use them.
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    let globals = command.get_arguments().filter(|arg| arg.is_global_set());
+    let globals: Vec<Arg> = globals.cloned().collect();
+    let command = command.mut_args(|arg| show_if_used("larder", arg));
+    command.mut_subcommands(|inner| with_globals(inner, &globals))
+}
+
+/// Adds the global flags, which clap would otherwise copy from the command above.
+fn with_globals(command: clap::Command, globals: &[Arg]) -> clap::Command {
+    let name = command.get_name().to_owned();
+    let own = globals.iter().map(|arg| show_if_used(&name, arg.clone()));
+    let command = command.args(own);
+    command.mut_subcommands(|inner| with_globals(inner, globals))
+}
+
+fn show_if_used(command: &str, arg: Arg) -> Arg {
+    let is_used = arg
+        .get_long()
+        .is_none_or(|long| settings_of(command).contains(&long));
+    arg.hide(!is_used)
+}
+
+/// A duration such as `90s` or `5m`. A number without a unit is in seconds.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// An address to listen on. Without a port it has [`PORT`], a port alone is on loopback, and `localhost` is 127.0.0.1.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let text = match text.strip_prefix("localhost") {
+        Some(rest) => format!("127.0.0.1{rest}"),
+        None => text.to_owned(),
+    };
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(port) = text.parse() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    let host = text.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(host) => Ok((host, PORT).into()),
+        Err(_) => Err(format!(
+            "an IP address such as 127.0.0.1:{PORT} is expected"
+        )),
+    }
+}
+
+/// True or false, in one of the usual words.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("true or false is expected".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_need_no_port_and_ports_no_address() {
+        for (text, expected) in [
+            ("0.0.0.0", "0.0.0.0:3263"),
+            ("::1", "[::1]:3263"),
+            ("[::1]", "[::1]:3263"),
+            ("localhost", "127.0.0.1:3263"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("80", "127.0.0.1:80"),
+            ("127.0.0.2:80", "127.0.0.2:80"),
+        ] {
+            assert_eq!(parse_listen(text), Ok(expected.parse().unwrap()), "{text}");
+        }
+        assert!(parse_listen("here").is_err());
+        assert!(parse_listen("").is_err());
+    }
+
+    #[test]
+    fn number_without_a_unit_is_in_seconds() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        command().debug_assert();
+    }
 
     #[test]
     fn former_name_of_the_upstream_timeout_is_a_hidden_alias() {

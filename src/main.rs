@@ -7,12 +7,12 @@
 //!
 //! Exit codes: 0 done, 1 failed or incomplete, 2 wrong usage. Everything else is in the library: start at `lib.rs`.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 use larder::{
     app,
-    cli::{Cli, Command, Serve},
+    cli::{self, Cli, Command, Serve},
     commands::{self, CommandError},
     config,
     log::{self, LogWriter, Verbosity},
@@ -25,28 +25,44 @@ use larder::{
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            commands::print_error(&error);
-            error.exit_code()
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let (result, json) = match parse(&arguments) {
+        Ok(cli) => {
+            let json = cli.shared.json;
+            (run(cli), json)
         }
-    }
+        // Help and version go to stdout, as clap prints them.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => (
+            Err(error.into()),
+            arguments.iter().any(|word| word == "--json"),
+        ),
+    };
+    result.unwrap_or_else(|error| {
+        commands::print_error(&error, json);
+        error.exit_code()
+    })
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let Cli { shared, command } = cli;
     let is_daemon = matches!(command, Command::Serve(_));
-    let (serve, jobs) = match &command {
+    let (name, serve, jobs) = match &command {
         Command::Completions { shell } => return commands::completions::run(*shell),
-        Command::Man => return commands::man::run(),
-        Command::Serve(flags) => (flags.clone(), None),
-        Command::Warm(flags) => (Serve::default(), flags.jobs),
-        Command::Check(_) => (Serve::default(), None),
-        // These are about the daemon: they look for it where the `LARDER_*` variables let it listen.
-        Command::Status | Command::Client(_) => (Serve::from_variables()?, None),
+        Command::Man { command } => return commands::man::run(command),
+        Command::Serve(flags) => ("serve", flags.clone(), None),
+        Command::Warm(flags) => ("warm", Serve::default(), flags.jobs),
+        Command::Check(_) => ("check", Serve::default(), None),
+        Command::Status => ("status", Serve::default(), None),
+        Command::Client(_) => ("client", Serve::default(), None),
     };
-    let settings = config::settings(&shared, &serve, jobs)?;
+    let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
     let verbosity = Verbosity {
         is_daemon,
         steps: i16::from(shared.verbose) - i16::from(shared.quiet),
@@ -60,7 +76,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,
             Command::Status => commands::status::run(&settings, &shared).await,
             Command::Client(flags) => commands::client::run(&settings, &shared, flags).await,
-            Command::Completions { .. } | Command::Man => Ok(ExitCode::SUCCESS),
+            Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     })?
 }

@@ -1,9 +1,8 @@
 //! Finds the running daemon and asks it for its status.
 //!
-//! A daemon announces its addresses in the store ([`crate::commands::serve`]). `status` and `client print` ask each
-//! announced address, those of the settings first, and then the configured addresses themselves: a daemon on another
-//! store may listen there. The first that answers `/-/status.json` within [`STATUS_TIMEOUT`] is it. Never contacts
-//! upstream.
+//! A daemon announces its addresses and its process in the store ([`crate::commands::serve`]). The daemon of a store is
+//! the one that answers `/-/status.json` at an announced address, within [`STATUS_TIMEOUT`], as the process that was
+//! announced. Another daemon, with another store, may listen at a configured address. Never contacts upstream.
 
 use std::time::Duration;
 
@@ -27,21 +26,32 @@ pub struct RunningDaemon {
     pub status: Value,
 }
 
-/// The first daemon that answers at these base addresses.
-pub async fn find(configured: Vec<String>, announced: Vec<String>) -> Option<RunningDaemon> {
-    for address in candidates(configured, announced) {
-        if let Ok(Some(status)) = timeout(STATUS_TIMEOUT, get_status(&address)).await {
-            return Some(RunningDaemon { address, status });
+/// The first daemon that answers at one of these base addresses as the process beside it.
+pub async fn find_announced(addresses: Vec<(String, u32)>) -> Option<RunningDaemon> {
+    for (address, pid) in addresses {
+        if let Some(daemon) = daemon_at(address).await
+            && daemon.status["pid"] == pid
+        {
+            return Some(daemon);
         }
     }
     None
 }
 
-/// Announced addresses, the configured ones among them first, then all configured ones.
-fn candidates(configured: Vec<String>, mut announced: Vec<String>) -> Vec<String> {
-    announced.sort_by_key(|base| !configured.contains(base));
-    announced.extend(configured);
-    announced
+/// The first daemon that answers at one of these base addresses, whatever its store.
+pub async fn find_any(addresses: Vec<String>) -> Option<RunningDaemon> {
+    for address in addresses {
+        if let Some(daemon) = daemon_at(address).await {
+            return Some(daemon);
+        }
+    }
+    None
+}
+
+async fn daemon_at(address: String) -> Option<RunningDaemon> {
+    let status = timeout(STATUS_TIMEOUT, get_status(&address)).await;
+    let status = status.ok().flatten()?;
+    Some(RunningDaemon { address, status })
 }
 
 async fn get_status(base: &str) -> Option<Value> {
@@ -58,19 +68,4 @@ async fn get_status(base: &str) -> Option<Value> {
     let response = sender.send_request(request).await.ok()?;
     let body = response.into_body().collect().await.ok()?;
     serde_json::from_slice(&body.to_bytes()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn configured_addresses_come_first_among_the_announced() {
-        let bases = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            candidates(bases(&["c"]), bases(&["a", "c", "b"])),
-            ["c", "a", "b", "c"]
-        );
-        assert_eq!(candidates(bases(&["c"]), bases(&["a"])), ["a", "c"]);
-    }
 }

@@ -7,13 +7,14 @@ use serde_json::json;
 use super::{
     CommandError,
     render::{note, print, print_json},
-    status::find_daemon,
+    status::{configured, find_daemon},
 };
 use crate::{
     app::{App, AppMode},
     cli::{self, ClientCommand, SettingsKind},
     client_config,
     config::Settings,
+    status_client,
 };
 
 /// Runs the command.
@@ -32,7 +33,11 @@ pub async fn run(
         }
     };
     let app = App::build(settings, AppMode::Local)?;
-    let daemon = find_daemon(settings, &app.store).await;
+    let daemon = match find_daemon(settings, &app.store).await {
+        Some(daemon) => Some(daemon),
+        // One with another store serves clients as well.
+        None => status_client::find_any(configured(settings)).await,
+    };
     let is_running = daemon.is_some();
     let base = match daemon {
         Some(daemon) => daemon.address,

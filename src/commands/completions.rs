@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::{CommandError, render::print};
-use crate::cli::Cli;
+use crate::cli;
 
 /// Runs the command.
 ///
@@ -14,7 +13,7 @@ use crate::cli::Cli;
 /// stdout cannot be written to.
 pub fn run(shell: Shell) -> Result<ExitCode, CommandError> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "larder", &mut script);
+    clap_complete::generate(shell, &mut cli::command(), "larder", &mut script);
     print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

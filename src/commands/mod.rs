@@ -39,9 +39,12 @@ use crate::{
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// A `LARDER_*` variable that clap refuses.
+    /// Arguments that clap refuses.
     #[error("{}", one_clap_error(.0))]
-    Variables(#[from] clap::Error),
+    Usage(#[from] clap::Error),
+    /// `man` was asked for the page of an unknown command.
+    #[error("there is no command `{0}`")]
+    NoSuchCommand(String),
     /// A setting that cannot be used.
     #[error(transparent)]
     Settings(#[from] ConfigError),
@@ -80,7 +83,7 @@ impl CommandError {
     /// 2 if the user has to change the command line, a variable or the settings file, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Variables(_) | Self::Settings(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::NoSuchCommand(_) | Self::Settings(_) => ExitCode::from(2),
             Self::App(_)
             | Self::Store(_)
             | Self::Listen { .. }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   listen ──> build the app ──> announce to other commands ──> "listening on ..." ──> serve
-//!                                                                                       │ SIGINT or SIGTERM
+//!                                                                                       │ SIGINT, SIGTERM or SIGHUP
 //!   exit code 0 <── flush the write-behind buffer <── transfers end, at most 8 s <──────┘
 //! ```
 //!
@@ -32,6 +32,7 @@ use crate::{
 /// An address or the store cannot be used, or a second signal ended the command.
 pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let (listeners, addresses) = listen(&settings.listen).await?;
+    settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
     match app.store.prepare() {
         // Stored entries can be served from a disk that is read-only.

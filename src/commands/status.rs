@@ -14,7 +14,7 @@ use crate::{
     cli,
     config::Settings,
     status_client::{self, RunningDaemon},
-    store::{Pin, Statistics, Store},
+    store::{Owner, Pin, Statistics, Store},
 };
 
 /// Runs the command.
@@ -34,18 +34,23 @@ pub async fn run(settings: &Settings, shared: &cli::GlobalFlags) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The daemon on this store, or the one at an address where `larder serve` would listen.
+/// The daemon on this store. Of several, one at a configured address comes first.
 pub(super) async fn find_daemon(settings: &Settings, store: &Store) -> Option<RunningDaemon> {
-    let configured = settings
-        .listen
-        .iter()
-        .map(|address| format!("http://{address}/"));
+    let configured = configured(settings);
     let announced = store.announced().into_iter();
-    status_client::find(
-        configured.collect(),
-        announced.flat_map(|one| one.addresses).collect(),
-    )
-    .await
+    let mut addresses: Vec<_> = announced
+        .flat_map(|one| one.addresses.into_iter().map(move |base| (base, one.pid)))
+        .collect();
+    addresses.sort_by_key(|(base, _)| !configured.contains(base));
+    status_client::find_announced(addresses).await
+}
+
+/// The base addresses where `larder serve` would listen.
+pub(super) fn configured(settings: &Settings) -> Vec<String> {
+    let addresses = settings.listen.iter();
+    addresses
+        .map(|address| format!("http://{address}/"))
+        .collect()
 }
 
 fn document(
@@ -54,9 +59,20 @@ fn document(
     pins: &[Pin],
     daemon: Option<RunningDaemon>,
 ) -> Value {
-    let owners: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
+    let owners = |pins: &[&Pin]| {
+        pins.iter()
+            .map(|pin| pin.owner.to_string())
+            .collect::<Vec<_>>()
+    };
+    let gone: Vec<_> = pins.iter().filter(|pin| is_gone(pin)).collect();
     let daemon = daemon.map(|daemon| json!({ "address": daemon.address, "status": daemon.status }));
-    json!({ "store": store, "statistics": statistics, "projects": owners, "daemon": daemon })
+    json!({
+        "store": store,
+        "statistics": statistics,
+        "projects": owners(&pins.iter().collect::<Vec<_>>()),
+        "gone": owners(&gone),
+        "daemon": daemon,
+    })
 }
 
 fn text(
@@ -80,13 +96,31 @@ fn text(
         pins.len()
     );
     for pin in pins {
-        let _ = writeln!(text, "          {}  ({})", pin.owner, pin_size(pin));
+        let _ = writeln!(
+            text,
+            "          {}  ({}{})",
+            pin.owner,
+            pin_size(pin),
+            if is_gone(pin) {
+                "; its file is gone"
+            } else {
+                ""
+            }
+        );
     }
     match daemon {
         None => text += "daemon    not running; start it with `larder serve`\n",
         Some(daemon) => push_daemon(&mut text, daemon),
     }
     text
+}
+
+/// Tells if the lock file or toolchain file that was warmed no longer exists.
+fn is_gone(pin: &Pin) -> bool {
+    match &pin.owner {
+        Owner::File(path) => !path.exists(),
+        Owner::Toolchain(_) => false,
+    }
 }
 
 fn pin_size(pin: &Pin) -> String {
@@ -149,7 +183,7 @@ fn push_keep_warm(text: &mut String, keep_warm: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hash::Sha256, store::Owner};
+    use crate::hash::Sha256;
 
     #[test]
     fn text_names_store_pins_daemon_and_outages() {

@@ -1,12 +1,18 @@
-//! The only reader of environment variables, apart from the `LARDER_*` twins of flags, which clap reads.
+//! The only reader of environment variables: the `LARDER_*` twin of each setting, and a few of other programs.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
     path::PathBuf,
 };
 
 use etcetera::BaseStrategy as _;
+
+use super::{file::KEYS, given::Given, place::Place};
+
+/// Settings with any number of values, which a variable separates by commas.
+const LISTS: [&str; 3] = ["redirect-host", "listen", "allow-host"];
 
 /// The variables and folders that larder reads.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +23,10 @@ pub(super) struct Environment {
     pub(super) cache_folder: Option<PathBuf>,
     /// The user's home folder.
     pub(super) home: Option<PathBuf>,
-    /// `LARDER_PATIENCE`, the former name of `LARDER_UPSTREAM_TIMEOUT`.
-    pub(super) patience: Option<OsString>,
+    /// `LARDER_CONFIG`, unless it is empty.
+    pub(super) config: Option<PathBuf>,
+    /// The `LARDER_*` variables that are not empty, by the key of their setting.
+    pub(super) settings: BTreeMap<&'static str, Given>,
     /// `CARGO`: cargo's program.
     pub(super) cargo: Option<OsString>,
     /// `RUSTUP_HOME`, unless it is empty.
@@ -37,9 +45,13 @@ impl Environment {
             config_folder: folders.as_ref().map(|folders| folders.config_dir()),
             cache_folder: folders.as_ref().map(|folders| folders.cache_dir()),
             home: etcetera::home_dir().ok(),
-            patience: variable("LARDER_PATIENCE"),
-            cargo: variable("CARGO"),
-            rustup_home: variable("RUSTUP_HOME").filter(|home| !home.is_empty()),
+            config: nonempty("LARDER_CONFIG").map(PathBuf::from),
+            settings: KEYS
+                .iter()
+                .filter_map(|key| Some((*key, setting(key)?)))
+                .collect(),
+            cargo: nonempty("CARGO"),
+            rustup_home: nonempty("RUSTUP_HOME"),
             // curl, which cargo downloads with, reads the lower-case name first.
             no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -55,6 +67,37 @@ impl Environment {
         };
         Some(home.join("settings.toml"))
     }
+}
+
+/// The variable of a setting. `LARDER_PATIENCE` is the former name of `LARDER_UPSTREAM_TIMEOUT`.
+fn setting(key: &'static str) -> Option<Given> {
+    let name = format!("LARDER_{}", key.to_uppercase().replace('-', "_"));
+    match nonempty(&name) {
+        Some(value) => Some(given(key, name, value)),
+        None if key == "upstream-timeout" => {
+            let name = "LARDER_PATIENCE";
+            Some(given(key, name.to_owned(), nonempty(name)?))
+        }
+        None => None,
+    }
+}
+
+pub(super) fn given(key: &str, name: String, value: OsString) -> Given {
+    let texts = value.into_string().map_err(|_| "it is not UTF-8");
+    Given {
+        texts: texts.map(|text| {
+            if LISTS.contains(&key) {
+                text.split(',').map(|part| part.trim().to_owned()).collect()
+            } else {
+                vec![text]
+            }
+        }),
+        place: Place::Variable(name),
+    }
+}
+
+fn nonempty(name: &str) -> Option<OsString> {
+    variable(name).filter(|value| !value.is_empty())
 }
 
 #[expect(

@@ -1,6 +1,10 @@
-//! Settings that cannot be used. Every message is one line and names the flag, key or file to change.
+//! Settings that cannot be used. Every message is one line and begins with the flag, variable or file to change.
 
 use std::{io, path::PathBuf};
+
+use url::Url;
+
+use super::place::Place;
 
 /// A setting that cannot be used. This is wrong usage: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +17,7 @@ pub enum ConfigError {
         /// The system's error.
         source: io::Error,
     },
-    /// The settings file is not TOML, or has an unknown key.
+    /// The settings file is not TOML, or a table lacks a key.
     #[error("cannot read the settings file {}{}: {message}", path.display(), at_line(*.line))]
     Syntax {
         /// The file.
@@ -23,44 +27,38 @@ pub enum ConfigError {
         /// The parser's message, on one line.
         message: String,
     },
-    /// A duration that cannot be read, in the settings file or in a variable.
-    #[error("cannot read `{name} = \"{text}\"` in {place}: {source}")]
-    Duration {
-        /// The key or the variable.
-        name: &'static str,
-        /// Its value.
-        text: String,
+    /// The settings file has a key that no setting has.
+    #[error("{}, line {line}: unknown key `{key}`{}", path.display(), did_you_mean(*.closest))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The known key that is closest to it.
+        closest: Option<&'static str>,
+    },
+    /// A value that cannot be used.
+    #[error("{place}: cannot use `{text}`: {reason}")]
+    Value {
         /// Where it stands.
-        place: &'static str,
-        /// The parser's error.
-        source: humantime::DurationError,
-    },
-    /// An address that does not parse.
-    #[error("cannot use `{text}` as {purpose}: {source}")]
-    Url {
-        /// The address.
+        place: Place,
+        /// The value as it was written.
         text: String,
-        /// Its purpose.
-        purpose: &'static str,
-        /// The parser's error.
-        source: url::ParseError,
-    },
-    /// An address of the wrong kind.
-    #[error("cannot use `{text}` as {purpose}: {reason}")]
-    Address {
-        /// The address.
-        text: String,
-        /// Its purpose.
-        purpose: &'static str,
         /// The reason.
-        reason: &'static str,
+        reason: String,
     },
-    /// A registry's name that is invalid, or reserved.
-    #[error("`{0}` cannot be the name of a registry in the settings file")]
-    RegistryName(String),
-    /// An address given as the store.
-    #[error("cannot use `{0}` as the store: only a folder can be one")]
-    StoreAddress(String),
+    /// An upstream that is this larder: each request would wait for itself.
+    #[error(
+        "`{url}`, which is to be {purpose}, is larder's own address; give the address of upstream"
+    )]
+    OwnAddress {
+        /// The address.
+        url: Url,
+        /// Its purpose.
+        purpose: String,
+    },
     /// No place for the store.
     #[error("no home folder is known; say `--store PATH`")]
     NoHome,
@@ -68,4 +66,8 @@ pub enum ConfigError {
 
 fn at_line(line: Option<usize>) -> String {
     line.map_or(String::new(), |line| format!(", line {line}"))
+}
+
+fn did_you_mean(closest: Option<&str>) -> String {
+    closest.map_or(String::new(), |key| format!("; did you mean `{key}`?"))
 }

@@ -1,58 +1,58 @@
 //! The settings file: TOML whose keys are the flags' names, and a table for each further registry.
+//!
+//! The file is read without types: a value becomes text with its line, and is parsed like the text of a variable. So a
+//! fault can be reported with its line, and only to commands that use the setting.
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-use super::ConfigError;
-use crate::cli::{H2cListeners, ToolchainFormat};
+use super::{ConfigError, given::Given, place::Place, spelling::closest};
 
-/// The contents of a settings file. An unknown key is an error: it is most likely misspelt.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+/// The settings, by key, that a file may have.
+pub(super) const KEYS: [&str; 16] = [
+    "store",
+    "max-age",
+    "index",
+    "dist-server",
+    "update-root",
+    "toolchain-format",
+    "ca-file",
+    "redirect-host",
+    "upstream-timeout",
+    "listen",
+    "offline",
+    "full-index",
+    "allow-host",
+    "keep-warm",
+    "h2c",
+    "jobs",
+];
+/// The tables of further registries.
+const REGISTRY_TABLES: &str = "registry";
+/// The one key of such a table.
+const REGISTRY_KEYS: [&str; 1] = ["index"];
+
+/// The contents of a settings file.
+#[derive(Debug, Default)]
 pub(super) struct SettingsFile {
-    pub(super) store: Option<String>,
-    pub(super) max_age: Option<String>,
-    pub(super) index: Option<String>,
-    pub(super) dist_server: Option<String>,
-    pub(super) update_root: Option<String>,
-    pub(super) toolchain_format: Option<ToolchainFormat>,
-    pub(super) ca_file: Option<PathBuf>,
-    pub(super) redirect_host: Option<Vec<String>>,
-    /// `patience` is its former name.
-    #[serde(alias = "patience")]
-    pub(super) upstream_timeout: Option<String>,
-    pub(super) listen: Option<Vec<SocketAddr>>,
-    pub(super) offline: Option<bool>,
-    pub(super) full_index: Option<bool>,
-    pub(super) allow_host: Option<Vec<String>>,
-    pub(super) keep_warm: Option<bool>,
-    pub(super) h2c: Option<H2cListeners>,
-    pub(super) jobs: Option<u16>,
-    /// Registries besides crates.io, by name.
-    #[serde(default)]
-    pub(super) registry: BTreeMap<String, RegistryTable>,
-}
-
-/// `[registry.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RegistryTable {
-    /// The index's address, with or without `sparse+`.
-    pub(super) index: String,
+    /// Values by key.
+    pub(super) values: BTreeMap<&'static str, Given>,
+    /// Addresses of the indexes of registries besides crates.io, by the registry's name.
+    pub(super) registries: BTreeMap<String, Given>,
 }
 
 impl SettingsFile {
     /// Reads `named`, which must exist, or else the file in `folder`, which need not.
     pub(super) fn load(named: Option<&Path>, folder: Option<&Path>) -> Result<Self, ConfigError> {
-        match (
-            named,
-            folder.map(|folder| folder.join("larder/config.toml")),
-        ) {
+        let usual = folder.map(|folder| folder.join("larder/config.toml"));
+        match (named, usual) {
             (Some(path), _) => Self::read(path),
             (None, Some(path)) if path.exists() => Self::read(&path),
             (None, _) => Ok(Self::default()),
@@ -64,13 +64,119 @@ impl SettingsFile {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        let reader = Reader { path, text: &text };
+        let table = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
-            line: error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map(|before| before.matches('\n').count() + 1),
+            line: error.span().map(|span| reader.line(span.start)),
             message: error.message().lines().collect::<Vec<_>>().join(", "),
+        })?;
+        let mut file = Self::default();
+        for (key, value) in table.get_ref() {
+            let line = reader.line(key.span().start);
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                (REGISTRY_TABLES, DeValue::Table(tables)) => {
+                    file.registries = reader.registries(tables)?
+                }
+                (name, value) => {
+                    let key = reader.known(name, line, &KEYS)?;
+                    let given = reader.given(key, line, value);
+                    file.values.insert(key, given);
+                }
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// Reads the parts of one file.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    /// The line of an offset in bytes, from 1.
+    fn line(&self, offset: usize) -> usize {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        before.matches('\n').count() + 1
+    }
+
+    /// The key of this name among `keys`. An unknown one is an error: it is most likely misspelt.
+    fn known(
+        &self,
+        name: &str,
+        line: usize,
+        keys: &[&'static str],
+    ) -> Result<&'static str, ConfigError> {
+        let name = match name {
+            "patience" => "upstream-timeout",
+            name => name,
+        };
+        let known = keys.iter().copied().find(|key| *key == name);
+        known.ok_or_else(|| ConfigError::UnknownKey {
+            path: self.path.to_owned(),
+            line,
+            key: name.to_owned(),
+            closest: closest(name, keys),
         })
+    }
+
+    fn given(&self, key: &str, line: usize, value: &DeValue<'_>) -> Given {
+        let texts = match value {
+            DeValue::Array(values) => values.iter().map(|value| text(value.get_ref())).collect(),
+            value => text(value).map(|text| vec![text]),
+        };
+        Given {
+            texts: texts.ok_or("a text, a number, true, false or a list of texts is expected here"),
+            place: Place::File {
+                path: self.path.to_owned(),
+                line,
+                key: key.to_owned(),
+            },
+        }
+    }
+
+    fn registries(&self, tables: &DeTable<'_>) -> Result<BTreeMap<String, Given>, ConfigError> {
+        let mut registries = BTreeMap::new();
+        for (name, table) in tables {
+            let line = self.line(name.span().start);
+            let name = name.get_ref().to_string();
+            let given = self.registry(&name, line, table)?;
+            registries.insert(name, given);
+        }
+        Ok(registries)
+    }
+
+    /// The index of one registry.
+    fn registry(
+        &self,
+        name: &str,
+        line: usize,
+        table: &Spanned<DeValue<'_>>,
+    ) -> Result<Given, ConfigError> {
+        let title = format!("registry.{name}.index");
+        let mut index = None;
+        if let DeValue::Table(table) = table.get_ref() {
+            for (key, value) in table {
+                let line = self.line(key.span().start);
+                self.known(key.get_ref(), line, &REGISTRY_KEYS)?;
+                index = Some(self.given(&title, line, value.get_ref()));
+            }
+        }
+        index.ok_or_else(|| ConfigError::Syntax {
+            path: PathBuf::from(self.path),
+            line: Some(line),
+            message: format!("registry `{name}` has no `index`"),
+        })
+    }
+}
+
+/// The text of a single value.
+fn text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Boolean(switch) => Some(switch.to_string()),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
 }

@@ -3,31 +3,38 @@
 //! ```text
 //!   --max-age 5s  ──>  LARDER_MAX_AGE  ──>  max-age in config.toml  ──>  60 s
 //!   flag               variable             settings file                default
-//!   └──── clap reads both (`cli`) ───┘      └ `file`
+//!   └ clap (`cli`)     └ `environment`      └ `file`
 //! ```
 //!
 //! The leftmost that is given wins. Each setting has the same name in all three places. [`settings`] does the merge
-//! once, at the start; later code sees values with units and defaults, and never their source. `environment` reads
-//! the few variables that have no flag, such as `RUSTUP_HOME`.
+//! once, at the start; later code sees values with units and defaults, and never their source. `given` pairs each value
+//! with its place, for errors; `source` chooses among them. `environment` reads all variables, also those without a
+//! flag, such as `RUSTUP_HOME`.
 
 mod environment;
 mod error;
 mod file;
+mod given;
+mod place;
+mod source;
+mod spelling;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use url::Url;
+use clap::ValueEnum;
+use url::{Host, Url};
 
 pub use error::ConfigError;
+pub use place::Place;
 
 use crate::{
-    cli::{self, GlobalFlags, Serve},
+    cli::{self, GlobalFlags, PORT, Serve},
     resource::{
         Registry,
         dist::{ArchiveFormat, DEFAULT_DIST_SERVER},
@@ -36,10 +43,9 @@ use crate::{
     server::H2c,
 };
 use environment::Environment;
-use file::{RegistryTable, SettingsFile};
-
-/// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
-pub const PORT: u16 = 3263;
+use file::SettingsFile;
+use given::Given;
+use source::Sources;
 
 /// Default cap of the time that an index entry is served without revalidation.
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
@@ -95,7 +101,8 @@ pub struct Settings {
     pub may_colour: bool,
 }
 
-/// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone.
+/// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone. A fault in a setting that is not among
+/// `used` is ignored.
 ///
 /// # Errors
 /// A setting that cannot be used, and where it stands.
@@ -103,70 +110,117 @@ pub fn settings(
     shared: &GlobalFlags,
     serve: &Serve,
     jobs: Option<u16>,
+    used: Vec<&'static str>,
 ) -> Result<Settings, ConfigError> {
-    let environment = Environment::read();
-    let file = SettingsFile::load(
-        shared.config.as_deref(),
-        environment.config_folder.as_deref(),
-    )?;
-    merge(shared, serve, jobs, file, environment)
+    let mut environment = Environment::read();
+    let named = shared.config.clone().or(environment.config.take());
+    let named = named.map(|path| expand_home(&path, &environment));
+    let folder = environment.config_folder.as_deref();
+    let sources = Sources {
+        file: SettingsFile::load(named.as_deref(), folder)?,
+        variables: std::mem::take(&mut environment.settings),
+        used,
+    };
+    merge(shared, serve, jobs, &sources, environment)
 }
 
 fn merge(
     shared: &GlobalFlags,
     serve: &Serve,
     jobs: Option<u16>,
-    file: SettingsFile,
+    sources: &Sources,
     environment: Environment,
 ) -> Result<Settings, ConfigError> {
-    let dist_server = shared.dist_server.clone().or(file.dist_server);
-    let dist_server = base_url(
-        dist_server.as_deref().unwrap_or(DEFAULT_DIST_SERVER),
-        "the dist server",
-    )?;
-    let update_root = match shared.update_root.clone().or(file.update_root) {
-        Some(root) => base_url(&root, "the update root")?,
-        None => base_url(&format!("{dist_server}rustup/"), "the update root")?,
+    let dist_server = sources.text("dist-server", shared.dist_server.as_deref(), base_url)?;
+    let dist_server = match dist_server {
+        Some(server) => server,
+        None => usual_url("dist-server", DEFAULT_DIST_SERVER)?,
     };
-    let index = shared.index.clone().or(file.index);
-    let index = index.unwrap_or_else(|| tame_index::CRATES_IO_HTTP_INDEX.to_owned());
-    let max_age = match shared.max_age {
-        Some(flag) => Some(flag),
-        None => file_duration("max-age", file.max_age)?,
+    let update_root = sources.text("update-root", shared.update_root.as_deref(), base_url)?;
+    let update_root = match update_root {
+        Some(root) => root,
+        None => usual_url("update-root", &format!("{dist_server}rustup/"))?,
     };
-    let upstream_timeout = match (shared.upstream_timeout, &environment.patience) {
-        (Some(flag), _) => Some(flag),
-        (None, Some(text)) => Some(former_variable(&text.to_string_lossy())?),
-        (None, None) => file_duration("upstream-timeout", file.upstream_timeout)?,
+    let index = match sources.text("index", shared.index.as_deref(), index_url)? {
+        Some(index) => index,
+        None => usual_url("index", tame_index::CRATES_IO_HTTP_INDEX)?,
     };
-    let toolchain_format = shared.toolchain_format.or(file.toolchain_format);
-    let h2c = serve.h2c.or(file.h2c);
+    let max_age = sources.one("max-age", shared.max_age, cli::parse_duration)?;
+    let flag = shared.upstream_timeout;
+    let upstream_timeout = sources.one("upstream-timeout", flag, cli::parse_duration)?;
+    let flag = shared.toolchain_format;
+    let toolchain_format: Option<cli::ToolchainFormat> =
+        sources.one("toolchain-format", flag, parse_choice)?;
+    let ca_file = sources.one("ca-file", shared.ca_file.clone(), parse_path)?;
+    let offline = sources.one("offline", serve.offline, cli::parse_switch)?;
+    let full_index = sources.one("full-index", serve.full_index, cli::parse_switch)?;
+    let keep_warm = sources.one("keep-warm", serve.keep_warm, cli::parse_switch)?;
+    let h2c: Option<cli::H2cListeners> = sources.one("h2c", serve.h2c, parse_choice)?;
+    let jobs = sources.one("jobs", jobs, parse_jobs)?;
     Ok(Settings {
-        store: store_folder(shared.store.clone().or(file.store), &environment)?,
+        store: store_folder(shared, sources, &environment)?,
         max_age: max_age.unwrap_or(DEFAULT_MAX_AGE),
-        index: index_url(&index)?,
-        registries: registries(file.registry)?,
+        index,
+        registries: sources.if_used("registry", registries(&sources.file.registries))?,
         dist_server,
         update_root,
         toolchain_format: toolchain_format.map(ArchiveFormat::from),
-        ca_file: shared.ca_file.clone().or(file.ca_file),
-        redirect_hosts: flags_or_file(&shared.redirect_host, file.redirect_host),
+        ca_file: ca_file.map(|path| expand_home(&path, &environment)),
+        redirect_hosts: sources.many("redirect-host", &shared.redirect_host, parse_text)?,
         upstream_timeout: upstream_timeout.unwrap_or(DEFAULT_UPSTREAM_TIMEOUT),
-        listen: match flags_or_file(&serve.listen, file.listen) {
+        listen: match sources.many("listen", &serve.listen, cli::parse_listen)? {
             none if none.is_empty() => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))],
             addresses => addresses,
         },
-        is_offline: serve.offline.or(file.offline).unwrap_or(false),
-        full_index: serve.full_index.or(file.full_index).unwrap_or(false),
-        allow_hosts: flags_or_file(&serve.allow_host, file.allow_host),
-        keep_warm: serve.keep_warm.or(file.keep_warm).unwrap_or(true),
+        is_offline: offline.unwrap_or(false),
+        full_index: full_index.unwrap_or(false),
+        allow_hosts: sources.many("allow-host", &serve.allow_host, parse_text)?,
+        keep_warm: keep_warm.unwrap_or(true),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
-        jobs: jobs.or(file.jobs).unwrap_or(DEFAULT_JOBS).max(1),
+        jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         rustup_settings: environment.rustup_settings(),
         cargo: environment.cargo.unwrap_or_else(|| "cargo".into()).into(),
         no_proxy: environment.no_proxy.unwrap_or_default(),
         may_colour: environment.may_colour,
     })
+}
+
+impl Settings {
+    /// Refuses an upstream that is one of the addresses listened on: each request would wait for itself.
+    ///
+    /// # Errors
+    /// Such an upstream.
+    pub fn refuse_own_addresses(&self, listening: &[SocketAddr]) -> Result<(), ConfigError> {
+        let registries = self.registries.iter();
+        let registries = registries.map(|(name, url)| (format!("registry `{name}`"), url));
+        let upstreams = [
+            ("the index".to_owned(), &self.index),
+            ("the dist server".to_owned(), &self.dist_server),
+            ("the update root".to_owned(), &self.update_root),
+        ];
+        for (purpose, url) in upstreams.into_iter().chain(registries) {
+            if listening.iter().any(|address| is_at(url, *address)) {
+                let url = url.clone();
+                return Err(ConfigError::OwnAddress { url, purpose });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells if this machine's listener at `address` gets the requests for `url`.
+fn is_at(url: &Url, address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let is_own = |host: std::net::IpAddr| host == ip || ip.is_unspecified() && host.is_loopback();
+    url.port_or_known_default() == Some(address.port())
+        && match url.host() {
+            Some(Host::Ipv4(host)) => is_own(host.into()),
+            Some(Host::Ipv6(host)) => is_own(host.into()),
+            Some(Host::Domain(name)) => {
+                name == "localhost" && (ip.is_loopback() || ip.is_unspecified())
+            }
+            None => false,
+        }
 }
 
 impl From<cli::ToolchainFormat> for ArchiveFormat {
@@ -188,40 +242,51 @@ impl From<cli::H2cListeners> for H2c {
     }
 }
 
-/// The flag's list if it has any element, else the file's.
-fn flags_or_file<T: Clone>(flags: &[T], file: Option<Vec<T>>) -> Vec<T> {
-    if flags.is_empty() {
-        file.unwrap_or_default()
-    } else {
-        flags.to_vec()
+fn parse_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+fn parse_jobs(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(jobs @ 1..) => Ok(jobs),
+        Ok(0) | Err(_) => Err(format!("a number from 1 to {} is expected", u16::MAX)),
     }
 }
 
-fn file_duration(
-    name: &'static str,
-    text: Option<String>,
-) -> Result<Option<Duration>, ConfigError> {
-    text.map(|text| duration(name, "the settings file", &text))
-        .transpose()
-}
-
-fn former_variable(text: &str) -> Result<Duration, ConfigError> {
-    duration("LARDER_PATIENCE", "the environment", text)
-}
-
-fn duration(name: &'static str, place: &'static str, text: &str) -> Result<Duration, ConfigError> {
-    humantime::parse_duration(text).map_err(|source| ConfigError::Duration {
-        name,
-        text: text.to_owned(),
-        place,
-        source,
+/// One of the words that a flag takes.
+fn parse_choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, true).map_err(|_| {
+        let values = T::value_variants().iter();
+        let values =
+            values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
+        format!("expected one of {}", values.collect::<Vec<_>>().join(", "))
     })
 }
 
-fn store_folder(named: Option<String>, environment: &Environment) -> Result<PathBuf, ConfigError> {
-    let folder = match named {
-        Some(address) if address.contains("://") => return Err(ConfigError::StoreAddress(address)),
-        Some(folder) => PathBuf::from(folder),
+/// The path with the user's home folder for a leading `~`, which a shell expands only at the beginning of a word.
+fn expand_home(path: &Path, environment: &Environment) -> PathBuf {
+    match (path.strip_prefix("~"), &environment.home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        (Ok(_) | Err(_), _) => path.to_owned(),
+    }
+}
+
+fn store_folder(
+    shared: &GlobalFlags,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<PathBuf, ConfigError> {
+    let parse = |text: &str| match text {
+        "" => Err("a folder is expected".to_owned()),
+        address if address.contains("://") => Err("only a folder can be the store".to_owned()),
+        folder => Ok(PathBuf::from(folder)),
+    };
+    let folder = match sources.text("store", shared.store.as_deref(), parse)? {
+        Some(folder) => expand_home(&folder, environment),
         None => environment
             .cache_folder
             .as_ref()
@@ -231,42 +296,35 @@ fn store_folder(named: Option<String>, environment: &Environment) -> Result<Path
     Ok(std::path::absolute(&folder).unwrap_or(folder))
 }
 
-fn registries(
-    tables: BTreeMap<String, RegistryTable>,
-) -> Result<BTreeMap<String, Url>, ConfigError> {
-    tables
-        .into_iter()
-        .map(|(name, table)| {
-            if !Registry::is_valid_name(&name) || name == CRATES_IO {
-                return Err(ConfigError::RegistryName(name));
-            }
-            Ok((name, index_url(&table.index)?))
-        })
-        .collect()
+fn registries(given: &BTreeMap<String, Given>) -> Result<BTreeMap<String, Url>, ConfigError> {
+    let mut registries = BTreeMap::new();
+    for (name, index) in given {
+        if !Registry::is_valid_name(name) || name == CRATES_IO {
+            return Err(ConfigError::Value {
+                place: index.place.clone(),
+                text: name.clone(),
+                reason: "it cannot be the name of a registry".to_owned(),
+            });
+        }
+        let urls = index.parse(index_url)?;
+        registries.extend(urls.into_iter().map(|url| (name.clone(), url)));
+    }
+    Ok(registries)
 }
 
 /// The base address of an index. `sparse+` is cargo's prefix for the protocol and not part of the address.
-fn index_url(text: &str) -> Result<Url, ConfigError> {
-    base_url(text.strip_prefix("sparse+").unwrap_or(text), "an index")
+fn index_url(text: &str) -> Result<Url, String> {
+    base_url(text.strip_prefix("sparse+").unwrap_or(text))
 }
 
 /// An address that paths are appended to, with the final slash that this needs.
-fn base_url(text: &str, purpose: &'static str) -> Result<Url, ConfigError> {
-    let wrong = |reason| ConfigError::Address {
-        text: text.to_owned(),
-        purpose,
-        reason,
-    };
-    let mut url = Url::parse(text).map_err(|source| ConfigError::Url {
-        text: text.to_owned(),
-        purpose,
-        source,
-    })?;
+fn base_url(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(wrong("it must be an http or https address"));
+        return Err("it must be an http or https address".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("it must not have a query or a fragment"));
+        return Err("it must not have a query or a fragment".to_owned());
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
@@ -274,9 +332,18 @@ fn base_url(text: &str, purpose: &'static str) -> Result<Url, ConfigError> {
     Ok(url)
 }
 
+/// The default of an address.
+fn usual_url(key: &'static str, text: &str) -> Result<Url, ConfigError> {
+    index_url(text).map_err(|reason| ConfigError::Value {
+        place: Place::Flag(key),
+        text: text.to_owned(),
+        reason,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{file::KEYS, *};
 
     fn from_file(text: &str, shared: GlobalFlags, serve: &Serve) -> Result<Settings, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
@@ -290,6 +357,7 @@ mod tests {
             },
             serve,
             None,
+            KEYS.iter().copied().chain(["registry"]).collect(),
         )
     }
 
@@ -349,10 +417,13 @@ mod tests {
     fn errors_name_the_key_or_flag_on_one_line() {
         check_refused(
             "offline = true\nmax-aeg = \"5m\"",
-            "config.toml, line 2: unknown field `max-aeg`, expected one of",
+            "config.toml, line 2: unknown key `max-aeg`; did you mean `max-age`?",
         );
         check_refused("max-age = \"5m", "config.toml, line 1: ");
-        check_refused("max-age = \"soon\"", "max-age");
+        check_refused(
+            "max-age = \"soon\"",
+            "config.toml, line 1, key `max-age`: cannot use `soon`: ",
+        );
         check_refused("index = \"ftp://x\"", "http or https");
         check_refused("[registry.crates-io]\nindex = \"http://x\"", "crates-io");
         check_refused("[registry.\"a/b\"]\nindex = \"http://x\"", "a/b");
@@ -360,55 +431,124 @@ mod tests {
             store: Some("s3://bucket".into()),
             ..GlobalFlags::default()
         };
-        let refused = settings(&shared, &Serve::default(), None).unwrap_err();
-        assert!(refused.to_string().contains("s3://bucket"));
-    }
-    /// Merges without a file, in this environment.
-    fn in_environment(
-        shared: &GlobalFlags,
-        environment: Environment,
-    ) -> Result<Settings, ConfigError> {
-        let environment = Environment {
-            cache_folder: Some("/cache".into()),
-            ..environment
-        };
-        let file = SettingsFile::default();
-        merge(shared, &Serve::default(), None, file, environment)
+        let refused = settings(&shared, &Serve::default(), None, vec!["store"]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "flag --store: cannot use `s3://bucket`: only a folder can be the store"
+        );
     }
 
     #[test]
-    fn former_name_of_the_upstream_timeout_works_in_file_and_environment() {
-        let shared = GlobalFlags::default();
-        let found = from_file("patience = \"7s\"", shared, &Serve::default()).unwrap();
-        assert_eq!(found.upstream_timeout, Duration::from_secs(7));
+    fn faults_in_unused_settings_are_ignored() {
+        let text = "max-age = \"soon\"\njobs = 0\n[registry.crates-io]\nindex = \"http://x\"";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let shared = GlobalFlags {
+            config: Some(path),
+            ..GlobalFlags::default()
+        };
+        let found = settings(&shared, &Serve::default(), None, vec!["store"]).unwrap();
+        assert_eq!((found.max_age, found.jobs), (DEFAULT_MAX_AGE, DEFAULT_JOBS));
+    }
 
-        let environment = |text: &str| Environment {
-            patience: Some(text.into()),
+    #[test]
+    fn numbers_words_and_single_values_are_taken_where_they_are_clear() {
+        let text = "max-age = 90\nlisten = \"127.0.0.2\"\noffline = \"on\"\nh2c = \"off\"";
+        let found = from_file(text, GlobalFlags::default(), &Serve::default()).unwrap();
+        assert_eq!(found.max_age, Duration::from_secs(90));
+        assert_eq!(found.listen, ["127.0.0.2:3263".parse().unwrap()]);
+        assert!(found.is_offline);
+        assert_eq!(found.h2c, H2c::Off);
+    }
+
+    #[test]
+    fn upstream_that_is_an_own_address_is_refused() {
+        let own = |index: &str, listen: &str| {
+            let text = format!("index = \"{index}\"");
+            let found = from_file(&text, GlobalFlags::default(), &Serve::default()).unwrap();
+            found
+                .refuse_own_addresses(&[listen.parse().unwrap()])
+                .is_err()
+        };
+        assert!(own("http://127.0.0.1:3263/", "127.0.0.1:3263"));
+        assert!(own("http://localhost:3263/", "0.0.0.0:3263"));
+        assert!(own("http://[::1]:3263/", "[::]:3263"));
+        assert!(!own("http://127.0.0.1:3264/", "127.0.0.1:3263"));
+        assert!(!own("http://index.example:3263/", "127.0.0.1:3263"));
+    }
+
+    /// Merges without a file, in this environment.
+    fn in_environment(
+        shared: &GlobalFlags,
+        variables: &[(&'static str, &str, &str)],
+    ) -> Result<Settings, ConfigError> {
+        let environment = Environment {
+            cache_folder: Some("/cache".into()),
+            home: Some("/home/me".into()),
             ..Environment::default()
         };
-        let found = in_environment(&GlobalFlags::default(), environment("7s")).unwrap();
+        let variables = variables.iter().map(|(key, name, value)| {
+            let given = environment::given(key, (*name).to_owned(), value.into());
+            (*key, given)
+        });
+        let sources = Sources {
+            variables: variables.collect(),
+            used: KEYS.to_vec(),
+            ..Sources::default()
+        };
+        merge(shared, &Serve::default(), None, &sources, environment)
+    }
+
+    #[test]
+    fn variables_beat_defaults_and_their_errors_name_them() {
+        let none = GlobalFlags::default();
+        let variables = [
+            ("offline", "LARDER_OFFLINE", "1"),
+            ("store", "LARDER_STORE", "~/store"),
+            ("listen", "LARDER_LISTEN", "localhost,[::1]:80"),
+            ("upstream-timeout", "LARDER_PATIENCE", "7"),
+        ];
+        let found = in_environment(&none, &variables).unwrap();
+        assert!(found.is_offline);
+        assert_eq!(found.store, Path::new("/home/me/store"));
+        assert_eq!(
+            found.listen,
+            ["127.0.0.1:3263", "[::1]:80"].map(|text| text.parse().unwrap())
+        );
+        assert_eq!(found.upstream_timeout, Duration::from_secs(7));
+        let refused = in_environment(&none, &[("jobs", "LARDER_JOBS", "many")]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "variable LARDER_JOBS: cannot use `many`: a number from 1 to 65535 is expected"
+        );
+    }
+
+    #[test]
+    fn former_name_of_the_upstream_timeout_works_in_the_file() {
+        let shared = GlobalFlags::default();
+        let found = from_file("patience = \"7s\"", shared, &Serve::default()).unwrap();
         assert_eq!(found.upstream_timeout, Duration::from_secs(7));
         let flag = GlobalFlags {
             upstream_timeout: Some(Duration::from_secs(1)),
             ..GlobalFlags::default()
         };
-        let found = in_environment(&flag, environment("7s")).unwrap();
+        let variables = [("upstream-timeout", "LARDER_PATIENCE", "7s")];
+        let found = in_environment(&flag, &variables).unwrap();
         assert_eq!(found.upstream_timeout, Duration::from_secs(1));
-        let refused = in_environment(&GlobalFlags::default(), environment("soon")).unwrap_err();
-        assert!(refused.to_string().contains("LARDER_PATIENCE"), "{refused}");
     }
 
     #[test]
     fn store_is_in_the_cache_folder_unless_named() {
-        let found = in_environment(&GlobalFlags::default(), Environment::default()).unwrap();
+        let none = GlobalFlags::default();
+        let found = in_environment(&none, &[]).unwrap();
         assert_eq!(found.store, PathBuf::from("/cache/larder"));
-        let none = Environment::default();
         let refused = merge(
-            &GlobalFlags::default(),
+            &none,
             &Serve::default(),
             None,
-            SettingsFile::default(),
-            none,
+            &Sources::default(),
+            Environment::default(),
         );
         assert!(matches!(refused, Err(ConfigError::NoHome)));
     }

@@ -131,6 +131,105 @@ fn status_finds_a_live_daemon_and_prefers_the_configured_one() {
 }
 
 #[test]
+fn status_does_not_speak_of_a_daemon_with_another_store() {
+    let upstream = FakeUpstream::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let listen = free.expect("loopback has a free port").to_string();
+    let other = site_at(&upstream.url());
+    let other = other.serve_at(&listen, &[]);
+    let site = site_at(&upstream.url()).variable("LARDER_LISTEN", &listen);
+    let text = stdout(&site.command(&["status"]));
+    assert!(text.contains("not running"), "{text}");
+    // Its clients are served all the same.
+    let settings = stdout(&site.command(&["client", "print"]));
+    assert!(settings.contains(other.url()), "{settings}");
+}
+
+#[test]
+fn status_shows_projects_whose_lock_file_is_gone() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let project = warmed(&upstream, &site);
+    let lock = project.folder().join("Cargo.lock");
+    fs::remove_file(&lock).expect("the project is writable");
+    let text = stdout(&site.command(&["status"]));
+    assert!(text.contains("(1 package; its file is gone)"), "{text}");
+    let output = site.command(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(status["gone"][0], lock.display().to_string());
+}
+
+#[test]
+fn daemon_stops_gracefully_when_its_terminal_closes() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    larder.signal("HUP");
+    let (status, log) = larder.wait_for_exit();
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn json_documents_have_a_schema_and_errors_are_documents_too() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let folder = TempDir::new().expect("the temporary folder is writable");
+    let folder = folder.path().display().to_string();
+    let checks: [(&[&str], i32); 6] = [
+        (&["status", "--json"], 0),
+        (&["client", "print", "--json"], 0),
+        (&["warm", "--json", "--dry-run", &folder], 1),
+        (&["check", "--json", &folder], 1),
+        (&["check", "--json", "--no-such-flag"], 2),
+        (&["check", "--json", "--config", "/nowhere/larder.toml"], 2),
+    ];
+    for (arguments, code) in checks {
+        let output = site.command(arguments);
+        let document: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"));
+        assert_eq!(document["schema"], 1, "{arguments:?}: {document}");
+        assert_eq!(
+            document["error"].is_string(),
+            code == 2,
+            "{arguments:?}: {document}"
+        );
+        if code == 2 {
+            assert_eq!(output.status.code(), Some(2), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn help_of_a_command_shows_only_flags_that_it_uses() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let help = |command: &str| stdout(&site.command(&[command, "--help"]));
+    assert!(help("serve").contains("--max-age"));
+    assert!(!help("serve").contains("--json"));
+    assert!(help("check").contains("--index"));
+    assert!(!help("check").contains("--max-age"));
+    assert!(!help("status").contains("--index"));
+    assert!(!help("completions").contains("--store"));
+    // They are accepted all the same, so that one set of flags fits all commands.
+    let output = site.command(&["status", "--max-age", "1h", "--redirect-host", "a.example"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn reader_that_stops_early_causes_no_panic() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    for arguments in [&["completions", "bash"][..], &["man"], &["serve", "--help"]] {
+        let mut child = site.spawn(arguments);
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("the process is ours");
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
 fn cargo_accepts_the_printed_settings_unchanged() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
@@ -256,7 +355,7 @@ fn invalid_listen_variable_is_a_usage_error_for_every_command_that_needs_the_dae
         let output = site.command(arguments);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(
-            stderr(&output).starts_with("error: invalid value 'here'"),
+            stderr(&output).starts_with("error: variable LARDER_LISTEN: cannot use `here`: "),
             "{output:?}"
         );
     }
@@ -275,7 +374,7 @@ fn former_names_of_the_upstream_timeout_are_still_read() {
         ),
         (
             site(&upstream).variable("LARDER_PATIENCE", "soon"),
-            &["status"],
+            &["warm"],
             2,
         ),
     ];
@@ -345,6 +444,7 @@ fn completions_and_manual_go_to_stdout() {
     for (arguments, expected) in [
         (&["completions", "bash"][..], "_larder"),
         (&["man"], ".TH larder"),
+        (&["man", "client", "print"], ".TH larder"),
     ] {
         let output = site.command(arguments);
         assert!(output.status.success(), "{output:?}");

@@ -36,6 +36,7 @@ mod ready;
 mod rustup_updates;
 mod scratch;
 mod server;
+mod settings;
 mod start;
 mod tidy;
 mod tiny_registry;

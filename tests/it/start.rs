@@ -123,7 +123,7 @@ fn invalid_settings_file_is_a_usage_error_with_the_line() {
             ["line 3", "token"],
         ),
         ("max-age = \"soon\"\n", ["max-age", "soon"]),
-        ("listen = [\"nowhere\"]\n", ["line 1", "socket address"]),
+        ("h2c = \"maybe\"\n", ["line 1", "expected one of"]),
         ("offline = \n", ["line 1", "config.toml"]),
     ] {
         std::fs::write(path, text).unwrap();
@@ -132,7 +132,7 @@ fn invalid_settings_file_is_a_usage_error_with_the_line() {
             site(),
             &arguments,
             2,
-            &[&["settings file"], &parts[..]].concat(),
+            &[&["config.toml"], &parts[..]].concat(),
         );
     }
     let arguments = [&LISTEN[..], &["--config", "/nowhere/config.toml"]].concat();
@@ -152,7 +152,7 @@ fn index_that_is_no_http_url_is_a_usage_error() {
             site,
             &LISTEN,
             2,
-            &[&format!("cannot use `{index}` as an index: ")],
+            &[&format!("flag --index: cannot use `{index}`: ")],
         );
     }
 }
