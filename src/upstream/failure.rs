@@ -20,7 +20,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::origin::Origin;
+use super::{diagnostics::Diagnostics, origin::Origin};
 use crate::hash::Sha256;
 
 /// A failed request: the origin that failed and the kind of failure. `Display` is one sentence for people.
@@ -30,6 +30,8 @@ pub struct Failure {
     pub origin: Origin,
     /// How it failed.
     pub kind: FailureKind,
+    /// Upstream's own words, if it answered with any. Boxed, because most failures have none.
+    pub diagnostics: Option<Box<Diagnostics>>,
 }
 
 /// How a request to upstream failed.
@@ -99,6 +101,7 @@ impl FailureKind {
         Failure {
             origin: origin.into(),
             kind: self,
+            diagnostics: None,
         }
     }
 
@@ -140,6 +143,10 @@ impl fmt::Display for Failure {
             FailureKind::WrongHash { got, expected } => {
                 write!(f, "sha256 is {got}, expected {expected}")
             }
+        }?;
+        match &self.diagnostics {
+            Some(diagnostics) => diagnostics.fmt(f),
+            None => Ok(()),
         }
     }
 }

@@ -12,7 +12,7 @@
 //!    ├─> a redirect? follow it within the known hosts          redirect.rs
 //!    │
 //!    └─> Reply: 304, or a body that is read chunk by chunk     response.rs
-//!        Failure: origin and kind                              failure.rs, retry.rs
+//!        Failure: origin and kind                              failure.rs, diagnostics.rs, retry.rs
 //! ```
 //!
 //! Every request has time limits: one for the dial (`UpstreamOptions::dial_timeout`), one for the head and for each
@@ -22,6 +22,7 @@
 //! This module sends a request once. Retries, hashes, and what a reply means for the store are the cache's: it asks
 //! [`retry_delay`] and keeps the circuit breakers.
 
+mod diagnostics;
 mod failure;
 mod origin;
 mod origins;
@@ -45,6 +46,7 @@ use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
 use pool::{ClientProtocol, ConnectionPool};
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
 
+pub use diagnostics::Diagnostics;
 pub use failure::{Failure, FailureKind};
 pub use origin::Origin;
 pub use request::{Get, RangeRequest};
@@ -166,7 +168,7 @@ impl Upstream {
         loop {
             let response = self.send(get, &url).await?;
             let Some(next) = redirect_target(&url, &response) else {
-                return response::parse_response(get, &url, response);
+                return response::parse_response(get, &url, response).await;
             };
             let refuse = |foreign| {
                 let to = Origin::from(&next);

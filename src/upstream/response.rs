@@ -17,6 +17,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
+    diagnostics::Diagnostics,
     failure::{Failure, FailureKind, root_cause},
     origin::Origin,
     request::Get,
@@ -68,7 +69,11 @@ pub enum Coding {
 }
 
 /// Sorts the response to `get` from `url`, which a redirect may have led to.
-pub(super) fn parse_response(get: &Get, url: &Url, response: Response) -> Result<Reply, Failure> {
+pub(super) async fn parse_response(
+    get: &Get,
+    url: &Url,
+    response: Response,
+) -> Result<Reply, Failure> {
     let headers = response.headers();
     let text = |name| text(headers, name);
     match response.status().as_u16() {
@@ -86,17 +91,24 @@ pub(super) fn parse_response(get: &Get, url: &Url, response: Response) -> Result
             Ok(Reply::Body(Box::new(UpstreamBody::at_end(get, response))))
         }
         code @ (404 | 410 | 451) => Err(FailureKind::Absent { code }.at(url)),
-        code @ (401 | 403 | 407) => Err(FailureKind::Denied { code }.at(url)),
+        code @ (401 | 403 | 407) => Err(failed(FailureKind::Denied { code }, url, response).await),
         code @ (429 | 500..) => {
             let retry_after =
                 text(header::RETRY_AFTER).and_then(|value| parse_retry_after(value, now()));
-            Err(FailureKind::Status { code, retry_after }.at(url))
+            Err(failed(FailureKind::Status { code, retry_after }, url, response).await)
         }
         code => {
             let why = format!("has the status {code}");
-            Err(FailureKind::Unrecognised { why }.at(url))
+            Err(failed(FailureKind::Unrecognised { why }, url, response).await)
         }
     }
+}
+
+/// A failure with what upstream says about it.
+async fn failed(kind: FailureKind, url: &Url, response: Response) -> Failure {
+    let mut failure = kind.at(url);
+    failure.diagnostics = Diagnostics::read(response).await.map(Box::new);
+    failure
 }
 
 impl UpstreamBody {

@@ -282,6 +282,24 @@ fn crate_with_a_wrong_checksum_is_downloaded_twice_and_not_eight_times() {
     }
 }
 
+/// See docs/client-behaviour.md C-13.
+#[test]
+fn cargo_prints_upstreams_own_words_and_request_id() {
+    for status in [403, 500] {
+        let upstream = FakeUpstream::start();
+        upstream.publish(Crate::new("left", "1.0.0"));
+        let fault = Fault::StatusWithHeader(status, "x-request-id", "request-5".to_owned());
+        upstream.fault(&entry_path("left"), fault);
+        let site = site(&upstream);
+        let larder = site.serve(&[]);
+        let project = Project::empty().dep("left", "1");
+        let run = CargoHome::empty().run(&project, &["fetch"], larder.url());
+        run.assert_failure()
+            .assert_says(&format!("the fake upstream was told to say {status}"))
+            .assert_says("x-request-id: request-5");
+    }
+}
+
 /// See docs/client-behaviour.md C-27.
 #[test]
 fn entry_with_only_yanked_versions_passes_unchanged_and_its_lock_builds() {

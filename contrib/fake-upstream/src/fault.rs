@@ -20,6 +20,8 @@ pub enum Fault {
     StatusWithBody(u16, String),
     /// Answers with this status and this value of `Retry-After`.
     RetryAfter(u16, String),
+    /// Answers with this status, a short text, and a header of this name and value.
+    StatusWithHeader(u16, &'static str, String),
     /// Never answers; ends when the client disconnects.
     Stall,
     /// The true answer after this time.

@@ -80,19 +80,10 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
         Fault::DropAfterAccept => return Answer::HangUp,
         Fault::Stall => return Answer::Silence,
         Fault::StallFor(_) => reply,
-        Fault::Status(status) => Reply::text(
-            status,
-            format!("the fake upstream was told to say {status}\n"),
-        ),
+        Fault::Status(status) => told_status(status),
         Fault::StatusWithBody(status, body) => Reply::text(status, body),
-        Fault::RetryAfter(status, value) => {
-            let mut reply = Reply::text(
-                status,
-                format!("the fake upstream was told to say {status}\n"),
-            );
-            reply.headers.push(("retry-after", value));
-            reply
-        }
+        Fault::RetryAfter(status, value) => told(status, "retry-after", value),
+        Fault::StatusWithHeader(status, name, value) => told(status, name, value),
         Fault::StallBodyAfter(count) => {
             reply.steps = vec![Step::Data(part(&body, count)), Step::Silence];
             reply
@@ -188,6 +179,21 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
             reply
         }
     })
+}
+
+/// This status and a short text.
+fn told_status(status: u16) -> Reply {
+    Reply::text(
+        status,
+        format!("the fake upstream was told to say {status}\n"),
+    )
+}
+
+/// [`told_status`] with one more header.
+fn told(status: u16, name: &'static str, value: String) -> Reply {
+    let mut reply = told_status(status);
+    reply.headers.push((name, value));
+    reply
 }
 
 /// The answer without a fault.
