@@ -36,7 +36,8 @@ pub async fn run(
         match LocalCargo::start(settings, &app).await {
             Ok(cargo) => {
                 let registries = &app.upstreams.registries;
-                plan.ask_cargo(&cargo.scratch, &flags.target, registries)
+                let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+                plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
                     .await;
                 cargo.stop().await;
             }

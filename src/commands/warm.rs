@@ -22,7 +22,7 @@ use crate::{
     check::Readiness,
     cli,
     config::Settings,
-    plan::{self, Plan, Problem},
+    plan::{self, Inventory, Plan, Problem},
     warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport},
 };
 
@@ -145,7 +145,8 @@ async fn plan(settings: &Settings, flags: cli::Warm, app: &App) -> Result<Plan, 
     } else if plan.needs_cargo(&flags.target) {
         match LocalCargo::start(settings, app).await {
             Ok(cargo) => {
-                plan.ask_cargo(&cargo.scratch, &flags.target, registries)
+                let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+                plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
                     .await;
                 cargo.stop().await;
             }

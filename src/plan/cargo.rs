@@ -63,15 +63,24 @@ impl Plan {
     /// needs. Without targets, nothing is excluded.
     ///
     /// Needs are united over all projects. A project of which cargo cannot say what it needs excludes nothing.
-    pub async fn ask_cargo(
+    pub(crate) async fn ask_cargo(
         &mut self,
         scratch: &Scratch,
         targets: &[String],
         registries: &Registries,
+        inventory: &Inventory,
     ) {
         let mut needed = BTreeSet::new();
         for project in &mut self.projects {
-            match project.needed(scratch, targets, registries).await {
+            let Some(lock_text) = project.lock_text(scratch, registries).await else {
+                needed.extend(project.packages.ids());
+                continue;
+            };
+            if !targets.is_empty() {
+                let missing = inventory.missing_packages(&project.packages.packages).await;
+                self.missing_before_cargo.extend(missing);
+            }
+            match project.needed(scratch, targets, &lock_text).await {
                 Some(packages) => needed.extend(packages),
                 None => needed.extend(project.packages.ids()),
             }
@@ -96,22 +105,25 @@ impl Plan {
 }
 
 impl ProjectPlan {
-    /// The packages that `targets` need, as (name, version); `None` if cargo cannot say. Fills in the packages of a
-    /// project without lock file.
+    /// The text of the lock file. For a project without one cargo makes it, and its packages are filled in.
+    async fn lock_text(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
+        match &self.lock {
+            // A file that cannot be read is a problem of the plan already.
+            Some(lock) => tokio::fs::read_to_string(lock).await.ok(),
+            None => self.make_lock(scratch, registries).await,
+        }
+    }
+
+    /// The packages that `targets` need, as (name, version); `None` if cargo cannot say.
     async fn needed(
         &mut self,
         scratch: &Scratch,
         targets: &[String],
-        registries: &Registries,
+        lock_text: &str,
     ) -> Option<BTreeSet<(String, String)>> {
-        let lock_text = match &self.lock {
-            // A file that cannot be read is a problem of the plan already.
-            Some(lock) => tokio::fs::read_to_string(lock).await.ok()?,
-            None => self.make_lock(scratch, registries).await?,
-        };
         let mut needed = Some(BTreeSet::new());
         for target in targets {
-            match scratch.needed_for(&self.folder, &lock_text, target).await {
+            match scratch.needed_for(&self.folder, lock_text, target).await {
                 Ok(packages) => {
                     if let Some(needed) = &mut needed {
                         needed.extend(packages);

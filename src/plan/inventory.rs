@@ -136,6 +136,19 @@ impl Inventory {
         self.blob(listed).await.missing(crate_title)
     }
 
+    /// Name and version of those packages that are not stored completely.
+    pub(crate) async fn missing_packages(&self, packages: &[PinnedCrate]) -> Vec<(String, String)> {
+        let mut missing = Vec::new();
+        for package in packages {
+            if let Some(registry) = self.upstreams.registries.named(&package.registry)
+                && self.missing_part(registry, package).await.is_some()
+            {
+                missing.push((package.name.clone(), package.version.clone()));
+            }
+        }
+        missing
+    }
+
     /// The names of all missing parts of these packages.
     pub(crate) async fn missing_parts(&self, packages: &[PinnedCrate]) -> Vec<String> {
         let mut missing = Vec::new();

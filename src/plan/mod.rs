@@ -37,7 +37,7 @@ pub(crate) mod release;
 mod toolchains;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -72,6 +72,9 @@ pub struct Plan {
     pub bootstrap: bool,
     /// Failures that concern no single project or toolchain.
     pub failed: Vec<Problem>,
+    /// Packages that were missing before cargo listed what targets need, as (name, version). Cargo downloads crates for
+    /// that, through larder; a report counts them as fetched.
+    pub(crate) missing_before_cargo: BTreeSet<(String, String)>,
 }
 
 /// One project and the packages that its lock file names.
@@ -165,6 +168,7 @@ fn plan_blocking(paths: &[PathBuf], request: &ToolchainOptions, registries: &Reg
         failed: problems
             .map(|problem| Problem::new(problem.path.display(), &problem.error))
             .collect(),
+        missing_before_cargo: BTreeSet::new(),
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct PackageTask {
     pub(super) registry: Arc<Registry>,
     pub(super) package: PinnedCrate,
     pub(super) mode: WarmMode,
+    /// True if cargo may have fetched the crate already in this run, so that a stored one counts as fetched.
+    pub(super) was_missing: bool,
 }
 
 impl PackageTask {
@@ -62,6 +64,10 @@ impl PackageTask {
         let ensured = ensure_with_retry(&self.cache, &file, Demand::Stored).await;
         let ensured = ensured.map_err(|error| self.problem(error.with_hint()))?;
         let mut obtained = Obtained::ensured(listed, &ensured);
+        if self.was_missing {
+            obtained.fetched = Some(true);
+            obtained.bytes = ensured.bytes;
+        }
         obtained.bytes += index_bytes;
         Ok(obtained)
     }

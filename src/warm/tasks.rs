@@ -31,6 +31,8 @@ pub(super) struct Tasks {
     running: JoinSet<TaskResult>,
     /// Packages with a task, without their `is_excluded`; the value says whether the task fetches the crate.
     packages: BTreeMap<CrateId, bool>,
+    /// See [`Plan::missing_before_cargo`].
+    missing_before_cargo: BTreeSet<(String, String)>,
     /// Hashes of archives with a task.
     archives: BTreeSet<String>,
     /// Sizes of the blobs that are stored now.
@@ -68,6 +70,7 @@ impl Tasks {
             permits: Arc::new(Semaphore::new(jobs)),
             running: JoinSet::new(),
             packages: BTreeMap::new(),
+            missing_before_cargo: BTreeSet::new(),
             archives: BTreeSet::new(),
             sizes: BTreeMap::new(),
             pins: BTreeMap::new(),
@@ -80,6 +83,7 @@ impl Tasks {
     pub(super) fn start(&mut self, mut plan: Plan) {
         self.report.projects = plan.projects.len();
         self.report.failed.append(&mut plan.failed);
+        self.missing_before_cargo = std::mem::take(&mut plan.missing_before_cargo);
         self.start_toolchains(&mut plan);
         for project in plan.projects {
             let owner = project.owner();
@@ -147,6 +151,9 @@ impl Tasks {
             registry: registry.clone(),
             package: package.clone(),
             mode: self.fetcher.mode,
+            was_missing: self
+                .missing_before_cargo
+                .contains(&(package.name.clone(), package.version.clone())),
         };
         self.spawn(async move { TaskResult::Package(task.run().await) });
     }

@@ -233,6 +233,12 @@ fn with_a_target_only_its_crates_are_fetched() {
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(upstream.requests_for(&crate_path("everywhere", "1.0.0")), 1);
     assert_eq!(upstream.requests_for(&crate_path("winonly", "1.0.0")), 0);
+    // Cargo fetched the crate through larder, to list what the target needs.
+    assert_eq!(counts(&report), [1, 2, 1, 0], "{report:#}");
+    assert!(report["bytes"].as_u64() >= Some(512), "{report:#}");
+    let (again, _) = run_json(&site, &linux);
+    assert_eq!(counts(&again), [1, 2, 0, 1], "{again:#}");
+    assert_eq!(again["bytes"], 0, "{again:#}");
     let (verdict, code) = run_json(&site, &["check", "--target", linux[2], &tree.path()]);
     assert_eq!((&verdict["ready"], code), (&json!(true), 0), "{verdict:#}");
     let windows = "x86_64-pc-windows-msvc";
