@@ -159,9 +159,14 @@ fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
             "nothing was stored; if it repeats, something between here and upstream alters files"
                 .into(),
         ),
+        FailureKind::Denied { code: 407 } => {
+            Some("the proxy requires a user name and a password".into())
+        }
+        FailureKind::Denied { .. } => {
+            Some("larder cannot serve registries that require a token".into())
+        }
         FailureKind::Broken { .. }
         | FailureKind::Status { .. }
-        | FailureKind::Denied { .. }
         | FailureKind::Absent { .. }
         | FailureKind::Redirected { .. }
         | FailureKind::TooLarge { .. }

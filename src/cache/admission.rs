@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::warn;
 use url::Url;
 
 use super::{
-    decide::{Decision, Demand, Reach, Refusal, StoredCopy, decide},
+    absence::Absences,
+    decide::{Decision, Demand, NegativeAnswer, Reach, Refusal, StoredCopy, decide},
     flight::FlightKey,
     negative::NegativeCache,
     probe::UpstreamHealth,
@@ -15,14 +17,18 @@ use crate::{
     error::Error,
     resource::{Resource, Source},
     store::Entry,
-    upstream::Origin,
+    upstream::{FailureKind, Origin},
 };
+
+/// Time for which a refusal (401, 403) is remembered. A user who has just fixed the access waits no longer.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(10);
 
 /// The state that decisions depend on, besides the stored copy.
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) health: Arc<UpstreamHealth>,
     pub(super) negative: NegativeCache,
+    pub(super) absences: Absences,
     /// The user's bound of freshness lifetimes.
     pub(super) max_age: Duration,
 }
@@ -45,7 +51,7 @@ impl Admission {
         decide(
             &resource.policy(),
             stored,
-            self.negative.contains(flight_key, now),
+            self.negative.get(flight_key, now),
             demand,
             now,
             self.reach(resource),
@@ -76,6 +82,13 @@ impl Admission {
         let name = resource.to_string();
         match (refusal, resource.source()) {
             (Refusal::Absent, _) => Error::Absent { resource: name },
+            (Refusal::Denied(code), Source::At(url)) => Error::Upstream {
+                resource: name,
+                failure: FailureKind::Denied { code }.at(&url),
+                tried: 1,
+            },
+            // Only entries have a remembered refusal, and their addresses are known.
+            (Refusal::Denied(_), Source::NamedBy(_)) => Error::abandoned(resource),
             (Refusal::Down, Source::At(url)) => {
                 self.outage_error(resource, &url)
                     .unwrap_or_else(|| Error::Down {
@@ -104,9 +117,27 @@ impl Admission {
     }
 
     /// Remembers that upstream does not have `resource`, at most as long as an existing resource would count as fresh.
-    pub(super) fn remember_absence(&self, resource: &Resource, flight_key: FlightKey) {
+    pub(super) fn remember_absence(
+        &self,
+        resource: &Resource,
+        flight_key: FlightKey,
+        is_overruled: bool,
+    ) {
+        let answer = if is_overruled {
+            NegativeAnswer::Overruled
+        } else {
+            NegativeAnswer::Absent
+        };
         let lifetime = resource.policy().negative_ttl.min(self.max_age);
-        self.negative.insert(flight_key, now() + lifetime);
+        self.negative.insert(flight_key, answer, now() + lifetime);
+    }
+
+    /// Remembers that upstream refuses `resource`, and tells the user why.
+    pub(super) fn remember_refusal(&self, resource: &Resource, flight_key: FlightKey, code: u16) {
+        warn!(%resource, code, "upstream refuses access; larder cannot send a token");
+        let answer = NegativeAnswer::Denied(code);
+        self.negative
+            .insert(flight_key, answer, now() + REFUSAL_LIFETIME);
     }
 }
 

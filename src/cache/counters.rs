@@ -28,6 +28,8 @@ pub enum Counter {
     StaleDown,
     /// Requests answered with a stale copy, since the request to upstream failed.
     StaleFailed,
+    /// Requests answered with a stored copy that a pin needs and upstream no longer has.
+    StaleWithdrawn,
     /// Requests for resources that upstream does not have.
     Absent,
     /// Requests answered with any other error.
@@ -50,7 +52,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Hit,
         Self::Miss,
         Self::Revalidated,
@@ -58,6 +60,7 @@ impl Counter {
         Self::StaleOffline,
         Self::StaleDown,
         Self::StaleFailed,
+        Self::StaleWithdrawn,
         Self::Absent,
         Self::Failed,
         Self::UpstreamAnswers,
@@ -79,6 +82,7 @@ impl Counter {
             Self::StaleOffline => Outcome::Stale(StaleReason::Offline).as_str(),
             Self::StaleDown => Outcome::Stale(StaleReason::Down).as_str(),
             Self::StaleFailed => Outcome::Stale(StaleReason::Failed).as_str(),
+            Self::StaleWithdrawn => Outcome::Stale(StaleReason::Withdrawn).as_str(),
             Self::Absent => "absent",
             Self::Failed => "failed",
             Self::UpstreamAnswers => "upstream-answers",
@@ -107,6 +111,7 @@ impl From<Outcome> for Counter {
             Outcome::Stale(StaleReason::Offline) => Self::StaleOffline,
             Outcome::Stale(StaleReason::Down) => Self::StaleDown,
             Outcome::Stale(StaleReason::Failed) => Self::StaleFailed,
+            Outcome::Stale(StaleReason::Withdrawn) => Self::StaleWithdrawn,
         }
     }
 }

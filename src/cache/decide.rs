@@ -5,17 +5,19 @@
 //! | stored copy | online | slow | down | offline |
 //! | --- | --- | --- | --- | --- |
 //! | none | fetch | fetch | refuse | refuse |
-//! | none, absence remembered | refuse | refuse | refuse | refuse |
+//! | none, absence or refusal remembered | refuse | refuse | refuse | refuse |
 //! | fresh | serve | serve | serve | serve |
 //! | stale | revalidate | serve stale | serve stale | serve stale |
 //! | stale, absence remembered | refuse | serve stale | serve stale | serve stale |
+//! | stale, overruled absence remembered | serve stale | serve stale | serve stale | serve stale |
 //! | invalidated | revalidate | revalidate | serve stale | serve stale |
 //!
 //! That is the table for [`Demand::Fresh`]. [`Demand::Stored`] takes any stored copy as fresh. [`Demand::Refresh`]
 //! takes none as fresh, unless its name fixes its bytes, and ignores a remembered absence.
 //!
-//! A failure never removes what is stored. Only upstream's own "not found" counts as an answer; everything else leads
-//! to the stored copy, or to an error if there is none.
+//! A failure never removes what is stored. Only upstream's own "not found" counts as an answer, and not even that if a
+//! pin needs the stored copy ([`super::absence`]). Everything else leads to the stored copy, or to an error if there is
+//! none.
 
 use std::time::{Duration, SystemTime};
 
@@ -81,6 +83,8 @@ pub enum StaleReason {
     Down,
     /// The request to upstream failed.
     Failed,
+    /// Upstream says that it does not exist, and a pin needs it.
+    Withdrawn,
 }
 
 impl Outcome {
@@ -94,6 +98,7 @@ impl Outcome {
             Self::Stale(StaleReason::Offline) => "stale-offline",
             Self::Stale(StaleReason::Down) => "stale-down",
             Self::Stale(StaleReason::Failed) => "stale-failed",
+            Self::Stale(StaleReason::Withdrawn) => "stale-absent",
         }
     }
 }
@@ -131,14 +136,27 @@ pub enum Refusal {
     Down,
     /// Upstream said a short while ago that the resource does not exist.
     Absent,
+    /// Upstream refused the resource a short while ago, with this status.
+    Denied(u16),
 }
 
-/// Decides about a request. `is_absent` means that the negative cache has the resource. `cap` is the upper bound of the
-/// freshness lifetime that upstream claims.
+/// What upstream said about a resource a short while ago, as the negative cache remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NegativeAnswer {
+    /// It does not exist.
+    Absent,
+    /// It does not exist, but a pin needs the stored copy.
+    Overruled,
+    /// Access was refused with this status.
+    Denied(u16),
+}
+
+/// Decides about a request. `negative` is what the negative cache has about the resource. `cap` is the upper bound of
+/// the freshness lifetime that upstream claims.
 pub fn decide(
     policy: &Policy,
     stored: Option<StoredCopy<'_>>,
-    is_absent: bool,
+    negative: Option<NegativeAnswer>,
     demand: Demand,
     now: SystemTime,
     reach: Reach,
@@ -148,11 +166,17 @@ pub fn decide(
         return match (demand, reach) {
             (_, Reach::Offline) => Decision::Refuse(Refusal::Offline),
             (_, Reach::Down) => Decision::Refuse(Refusal::Down),
+            (Demand::Refresh, Reach::Online | Reach::Slow) => Decision::Fetch,
             (
                 Demand::Fresh | Demand::FreshSince(_) | Demand::Stored,
                 Reach::Online | Reach::Slow,
-            ) if is_absent => Decision::Refuse(Refusal::Absent),
-            (_, Reach::Online | Reach::Slow) => Decision::Fetch,
+            ) => match negative {
+                None => Decision::Fetch,
+                Some(NegativeAnswer::Absent | NegativeAnswer::Overruled) => {
+                    Decision::Refuse(Refusal::Absent)
+                }
+                Some(NegativeAnswer::Denied(code)) => Decision::Refuse(Refusal::Denied(code)),
+            },
         };
     };
     let is_fresh = is_fresh(policy, stored, now, cap)
@@ -174,7 +198,12 @@ pub fn decide(
             Decision::Serve(Outcome::Stale(StaleReason::Down))
         }
         (_, Reach::Down) => Decision::Serve(Outcome::Stale(StaleReason::Down)),
-        (Demand::Fresh, Reach::Online) if is_absent => Decision::Refuse(Refusal::Absent),
+        (Demand::Fresh, Reach::Online) if negative == Some(NegativeAnswer::Absent) => {
+            Decision::Refuse(Refusal::Absent)
+        }
+        (Demand::Fresh, Reach::Online) if negative == Some(NegativeAnswer::Overruled) => {
+            Decision::Serve(Outcome::Stale(StaleReason::Withdrawn))
+        }
         (_, Reach::Online | Reach::Slow) => Decision::Revalidate(stored.validators.clone()),
     }
 }
@@ -196,14 +225,21 @@ pub enum Settlement {
     ServeStale,
     /// Remember for a while that the resource does not exist.
     RememberAbsence,
+    /// Serve the stored copy, which upstream disclaims and a pin needs, and remember that for a while.
+    OverruleAbsence,
+    /// Remember for a while that upstream refuses access.
+    RememberRefusal(u16),
     /// Retry, or answer with an error.
     Fail,
 }
 
-/// Decides what a failure means. An exhaustive match: a new kind of failure must be sorted here.
-pub fn settle(is_stored: bool, failure: &Failure) -> Settlement {
+/// Decides what a failure means. `is_overruled` says that a pin needs the stored copy of an absent resource. An
+/// exhaustive match: a new kind of failure must be sorted here.
+pub fn settle(is_stored: bool, is_overruled: bool, failure: &Failure) -> Settlement {
     match failure.kind {
+        FailureKind::Absent { .. } if is_stored && is_overruled => Settlement::OverruleAbsence,
         FailureKind::Absent { .. } => Settlement::RememberAbsence,
+        FailureKind::Denied { code } if !is_stored => Settlement::RememberRefusal(code),
         FailureKind::Unreachable { .. }
         | FailureKind::Silent { .. }
         | FailureKind::Broken { .. }
@@ -253,7 +289,7 @@ mod tests {
             Freshness::AsUpstreamSays,
             age,
             max_age,
-            false,
+            None,
             demand,
             reach,
             expected,
@@ -265,7 +301,7 @@ mod tests {
         freshness: Freshness,
         age: Option<u64>,
         max_age: Option<u64>,
-        is_absent: bool,
+        negative: Option<NegativeAnswer>,
         demand: Demand,
         reach: Reach,
         expected: &Decision,
@@ -281,7 +317,7 @@ mod tests {
             &decide(
                 &policy(freshness),
                 stored,
-                is_absent,
+                negative,
                 demand,
                 now,
                 reach,
@@ -363,7 +399,7 @@ mod tests {
                 Freshness::Forever,
                 Some(999_999),
                 None,
-                false,
+                None,
                 demand,
                 reach,
                 &hit,
@@ -393,7 +429,7 @@ mod tests {
             freshness,
             None,
             None,
-            true,
+            Some(NegativeAnswer::Absent),
             Demand::Fresh,
             Reach::Online,
             &absent,
@@ -402,7 +438,7 @@ mod tests {
             freshness,
             Some(100),
             None,
-            true,
+            Some(NegativeAnswer::Absent),
             Demand::Fresh,
             Reach::Online,
             &absent,
@@ -411,7 +447,7 @@ mod tests {
             freshness,
             None,
             None,
-            true,
+            Some(NegativeAnswer::Absent),
             Demand::Refresh,
             Reach::Online,
             &Decision::Fetch,
@@ -421,11 +457,48 @@ mod tests {
             freshness,
             Some(100),
             None,
-            true,
+            Some(NegativeAnswer::Absent),
             Demand::Fresh,
             Reach::Down,
             &stale,
         );
+    }
+
+    #[test]
+    fn an_overruled_absence_and_a_refusal_leave_the_stored_copy_in_use() {
+        let withdrawn = Decision::Serve(Outcome::Stale(StaleReason::Withdrawn));
+        let ask = Decision::Revalidate(validators());
+        for (age, negative, demand, expected) in [
+            (
+                Some(100),
+                NegativeAnswer::Overruled,
+                Demand::Fresh,
+                withdrawn,
+            ),
+            (
+                Some(100),
+                NegativeAnswer::Overruled,
+                Demand::Refresh,
+                ask.clone(),
+            ),
+            (Some(100), NegativeAnswer::Denied(401), Demand::Fresh, ask),
+            (
+                None,
+                NegativeAnswer::Denied(401),
+                Demand::Fresh,
+                Decision::Refuse(Refusal::Denied(401)),
+            ),
+            (
+                None,
+                NegativeAnswer::Denied(401),
+                Demand::Refresh,
+                Decision::Fetch,
+            ),
+        ] {
+            let freshness = Freshness::AsUpstreamSays;
+            let (reach, negative) = (Reach::Online, Some(negative));
+            check_policy(freshness, age, None, negative, demand, reach, &expected);
+        }
     }
 
     #[test]
@@ -462,7 +535,6 @@ mod tests {
                 retry_after: None,
             }
             .at(&url()),
-            FailureKind::Denied { code: 403 }.at(&url()),
             FailureKind::Redirected {
                 to: (&url()).into(),
                 foreign: true,
@@ -472,10 +544,25 @@ mod tests {
             FailureKind::Unrecognised { why: String::new() }.at(&url()),
         ];
         for failure in trouble {
-            assert_eq!(settle(true, &failure), Settlement::ServeStale, "{failure}");
-            assert_eq!(settle(false, &failure), Settlement::Fail, "{failure}");
+            assert_eq!(
+                settle(true, false, &failure),
+                Settlement::ServeStale,
+                "{failure}"
+            );
+            assert_eq!(
+                settle(false, false, &failure),
+                Settlement::Fail,
+                "{failure}"
+            );
         }
         let absent = FailureKind::Absent { code: 404 }.at(&url());
-        assert_eq!(settle(true, &absent), Settlement::RememberAbsence);
+        assert_eq!(settle(true, false, &absent), Settlement::RememberAbsence);
+        assert_eq!(settle(true, true, &absent), Settlement::OverruleAbsence);
+        let denied = FailureKind::Denied { code: 403 }.at(&url());
+        assert_eq!(settle(true, false, &denied), Settlement::ServeStale);
+        assert_eq!(
+            settle(false, false, &denied),
+            Settlement::RememberRefusal(403)
+        );
     }
 }

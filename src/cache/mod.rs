@@ -35,13 +35,14 @@
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
 //! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`negative`]
-//! (resources that do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash
-//! was checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client has
-//! requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
+//! (resources that do not exist or are refused), [`absence`] (stored resources that upstream says do not exist),
+//! [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was checked), [`generations`]
+//! (manifests that clients have seen) and [`prefetched`] (prefetches that no client has requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
 //!
 //! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
-//! `fetch/blob`, entries, `fetch/entry`, admission, probe, `fetch/request`, older, lookup, and then the small ones.
+//! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small ones.
 
+mod absence;
 mod admission;
 mod answer;
 mod blobs;
@@ -67,7 +68,11 @@ mod resolve;
 mod verified;
 mod write_behind;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
@@ -89,6 +94,7 @@ use crate::{
     store::Store,
     upstream::{Origin, Upstream},
 };
+use absence::Absences;
 use admission::Admission;
 use answer::Responder;
 use blobs::Blobs;
@@ -146,6 +152,12 @@ impl Cache {
         let counters = Arc::<Counters>::default();
         let flights = Flights::default();
         let invalidations = Arc::<Invalidations>::default();
+        let health = Arc::new(UpstreamHealth {
+            upstream: Arc::new(upstream),
+            breakers: CircuitBreakers::new(options.is_offline),
+            counters: counters.clone(),
+        });
+        let absences = Absences::new(health.clone(), store.clone());
         let lookup = Arc::new(Lookup {
             store: store.clone(),
             write_behind: WriteBehind::new(
@@ -158,12 +170,9 @@ impl Cache {
             verified: VerifiedBlobs::default(),
         });
         let admission = Arc::new(Admission {
-            health: Arc::new(UpstreamHealth {
-                upstream: Arc::new(upstream),
-                breakers: CircuitBreakers::new(options.is_offline),
-                counters: counters.clone(),
-            }),
+            health,
             negative: NegativeCache::default(),
+            absences,
             max_age: options.max_age,
         });
         let fetcher = EntryFetcher::new(lookup.clone(), admission.clone(), events.clone(), options);
@@ -372,6 +381,11 @@ impl Cache {
         self.breakers().outages()
     }
 
+    /// The stored index entries that upstream no longer has and pins need, each with the time that was found out.
+    pub fn withdrawn(&self) -> Vec<(String, SystemTime)> {
+        self.0.entries.admission.absences.withdrawn()
+    }
+
     /// Returns whether larder runs with `--offline`.
     pub fn is_offline(&self) -> bool {
         self.breakers().is_offline()
@@ -405,10 +419,7 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        path::Path,
-        time::{Duration, SystemTime},
-    };
+    use std::path::Path;
 
     use url::Url;
 

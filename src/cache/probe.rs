@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::now,
-    resource::{Location, Resource},
+    resource::{Location, Resource, Source},
     upstream::{Failure, FailureKind, Origin, Reply, Upstream},
     validators::Validators,
 };
@@ -67,7 +67,7 @@ impl UpstreamHealth {
     }
 
     /// Sends one probe. A good answer is not stored.
-    async fn send_probe(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
+    pub(super) async fn send_probe(&self, resource: &Resource, url: &Url) -> Result<(), Failure> {
         let probe = async {
             match resource.location() {
                 Location::Pair(..) => {
@@ -92,6 +92,16 @@ impl UpstreamHealth {
             let after = CLIENT_TIMEOUT;
             Err(FailureKind::Silent { after }.at(url))
         })
+    }
+
+    /// Returns whether the answer that `resource` does not exist shows that its upstream is there. A broken one, and a
+    /// captive portal, may answer so to everything.
+    async fn is_absence_an_answer(&self, resource: &Resource) -> bool {
+        let witness = resource.retention().map(|retention| retention.witness());
+        match witness.map(|witness| (witness.source(), witness)) {
+            Some((Source::At(url), witness)) => self.send_probe(&witness, &url).await.is_ok(),
+            Some((Source::NamedBy(_), _)) | None => true,
+        }
     }
 
     /// Reads the beginning of a blob, which is enough to recognise a login page.
@@ -125,12 +135,18 @@ async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
         let last_good = health.breakers.last_good(&url).filter(|_| tried % 2 == 0);
         let (resource, url) = last_good.unwrap_or_else(|| (failed.clone(), url.clone()));
         match health.send_probe(&resource, &url).await {
-            // A refusal and a 404 are answers too: the upstream is there.
+            // A refusal is an answer too: the upstream is there.
             Ok(())
             | Err(Failure {
-                kind: FailureKind::Absent { .. } | FailureKind::Denied { .. },
+                kind: FailureKind::Denied { .. },
                 ..
             }) => return health.record_answer(&resource, &url),
+            Err(Failure {
+                kind: FailureKind::Absent { .. },
+                ..
+            }) if health.is_absence_an_answer(&resource).await => {
+                return health.record_answer(&resource, &url);
+            }
             Err(failure) => {
                 health.counters.add(Counter::ProbesFailed);
                 if health.breakers.record_failed_probe(&url, &failure) {

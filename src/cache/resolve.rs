@@ -156,9 +156,11 @@ fn unlisted_error(resource: &Resource, outcome: Outcome) -> Error {
     match outcome {
         Outcome::Stale(StaleReason::Offline) => Error::Offline { resource },
         Outcome::Stale(StaleReason::Down | StaleReason::Failed) => Error::Outdated { resource },
-        Outcome::Hit | Outcome::Miss | Outcome::Revalidated | Outcome::Collapsed => {
-            Error::Unlisted { resource }
-        }
+        Outcome::Hit
+        | Outcome::Miss
+        | Outcome::Revalidated
+        | Outcome::Collapsed
+        | Outcome::Stale(StaleReason::Withdrawn) => Error::Unlisted { resource },
     }
 }
 

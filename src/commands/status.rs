@@ -133,7 +133,8 @@ fn pin_size(pin: &Pin) -> String {
     }
 }
 
-/// The daemon's address, and one line for each upstream that is down or slow.
+/// The daemon's address, and one line for each upstream that is down or slow and for each entry that upstream no longer
+/// has and a pin needs.
 fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
     let RunningDaemon { address, status } = daemon;
     let reach = if status["offline"] == true {
@@ -155,6 +156,15 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
             field("upstream"),
             field("since"),
             field("cause")
+        );
+    }
+    for withdrawn in status["withdrawn"].as_array().into_iter().flatten() {
+        let field = |name: &str| withdrawn[name].as_str().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "withdrawn {} since {}: upstream no longer has it, the stored copy is served",
+            field("resource"),
+            field("since")
         );
     }
     push_keep_warm(text, &status["keep_warm"]);

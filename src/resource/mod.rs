@@ -16,8 +16,8 @@
 //!
 //! | kind | stored as | fresh for | address | optional traits |
 //! |---|---|---|---|---|
-//! | [`RegistryConfig`] | entry | a day | index + `config.json` | |
-//! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`] |
+//! | [`RegistryConfig`] | entry | a day | index + `config.json` | [`Retention`] |
+//! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`], [`Retention`] |
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
 //! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
 //! | other sidecar | entry | as its file | dist server or update root | |
@@ -106,6 +106,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// For kinds whose stored copy does not give way to every "not found" from upstream.
+    fn retention(&self) -> Option<&dyn Retention> {
+        None
+    }
+
     /// For kinds whose body lists the downloads of whole installs.
     fn install_profiles(&self) -> Option<&dyn InstallProfiles> {
         None
@@ -161,6 +166,15 @@ pub trait Dependencies: Send + Sync {
         after: SystemTime,
         now: SystemTime,
     ) -> Vec<(Key, SystemTime)>;
+}
+
+/// A resource whose stored copy does not give way to every "not found" from upstream.
+pub trait Retention: Send + Sync {
+    /// A resource that every working upstream of this one has. While it cannot be had, "not found" means nothing.
+    fn witness(&self) -> Resource;
+
+    /// The crate that this resource describes, as pins name it: the registry's name and the crate's in lower case.
+    fn package(&self) -> Option<(&str, &str)>;
 }
 
 /// A resource of which clients may get another body than the stored one.

@@ -52,6 +52,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) pending_writes: usize,
     /// Upstreams whose circuit breaker is open.
     pub(super) unreachable: &'a [String],
+    /// Stored index entries that upstream no longer has and pins need.
+    pub(super) withdrawn: usize,
     /// Totals of keep-warm; `None` if it is switched off.
     pub(super) keep_warm: Option<KeepWarmStatus>,
 }
@@ -166,6 +168,12 @@ impl Snapshot<'_> {
             "upstream",
             unreachable,
         )?;
+        gauge(
+            out,
+            "withdrawn_entries",
+            "Index entries that warmed projects need and upstream no longer has.",
+            self.withdrawn as u64,
+        )?;
         match &self.keep_warm {
             Some(status) => write_keep_warm(out, status),
             None => Ok(()),
@@ -268,6 +276,7 @@ mod tests {
             in_flight: 3,
             pending_writes: 4,
             unreachable: &unreachable,
+            withdrawn: 0,
             keep_warm: None,
         }
         .to_string();

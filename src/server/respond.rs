@@ -248,7 +248,7 @@ fn cache_control(policy: &Policy) -> &'static str {
 }
 
 fn cache_status(outcome: Outcome) -> &'static str {
-    use crate::cache::StaleReason::{Down, Failed, Offline};
+    use crate::cache::StaleReason::{Down, Failed, Offline, Withdrawn};
     match outcome {
         Outcome::Hit => "larder; hit",
         Outcome::Miss => "larder; fwd=miss",
@@ -256,6 +256,7 @@ fn cache_status(outcome: Outcome) -> &'static str {
         Outcome::Collapsed => "larder; fwd=miss; collapsed",
         Outcome::Stale(Offline) => "larder; hit; detail=stale-offline",
         Outcome::Stale(Down) => "larder; hit; detail=stale-down",
+        Outcome::Stale(Withdrawn) => "larder; hit; detail=stale-absent",
         Outcome::Stale(Failed) => "larder; fwd=stale; detail=stale-failed",
     }
 }

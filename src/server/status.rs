@@ -8,7 +8,7 @@ use serde_json::json;
 use super::metrics;
 use crate::{cache::Cache, prefetch::KeepWarmStatus};
 
-/// `/-/status.json`: counters by name, outages, fetches in flight, pending writes and keep-warm.
+/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes and keep-warm.
 pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
     let outages: Vec<_> = cache
         .outages()
@@ -23,11 +23,20 @@ pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
             })
         })
         .collect();
+    let withdrawn: Vec<_> = cache
+        .withdrawn()
+        .into_iter()
+        .map(|(resource, since)| {
+            let since = humantime::format_rfc3339_seconds(since).to_string();
+            json!({ "resource": resource, "since": since })
+        })
+        .collect();
     let status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "offline": cache.is_offline(),
         "outages": outages,
+        "withdrawn": withdrawn,
         "requests": cache.counters(),
         "fetching": cache.in_flight(),
         "storing": cache.pending_writes(),
@@ -65,6 +74,7 @@ pub(super) fn prometheus(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> By
         in_flight: cache.in_flight(),
         pending_writes: cache.pending_writes(),
         unreachable: &down,
+        withdrawn: cache.withdrawn().len(),
         keep_warm,
     };
     Bytes::from(snapshot.to_string())

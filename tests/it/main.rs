@@ -13,6 +13,7 @@
     reason = "tests set the scene: they move files, choose times and read cargo's variables"
 )]
 
+mod absence;
 mod bootstrap;
 mod cargo;
 mod cli;
@@ -40,6 +41,7 @@ mod settings;
 mod start;
 mod tidy;
 mod tiny_registry;
+mod token_registry;
 mod toolchain;
 mod upstream;
 mod verify;

@@ -188,7 +188,7 @@ impl BlobFetcher {
         match &failure.kind {
             FailureKind::Absent { .. } => {
                 let flight_key = FlightKey::blob(resource, sha256);
-                self.admission.remember_absence(resource, flight_key);
+                self.admission.remember_absence(resource, flight_key, false);
                 Err(Error::Absent {
                     resource: resource.to_string(),
                 })

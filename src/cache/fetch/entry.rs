@@ -15,6 +15,7 @@ use url::Url;
 
 use super::{
     super::{
+        absence::AbsenceJudgement,
         admission::Admission,
         decide::{Decision, Demand, Outcome, Settlement, StaleReason, settle},
         events::{CacheEvent, Events, RequestClass},
@@ -213,31 +214,62 @@ impl EntryFetcher {
             let failure = match self.attempt(&fetch, url, &validators, started).await {
                 Ok(reply) => {
                     self.admission.health.record_answer(resource, url);
+                    self.admission.absences.record_answer(resource, url);
                     return self.accept(fetch, reply, started);
                 }
                 Err(failure) => failure,
             };
             drop(permit);
+            let (failure, is_overruled) = self.judge(&fetch, url, failure).await;
             self.admission
                 .health
                 .record_failure(resource, url, &failure);
-            match settle(fetch.stored.is_some(), &failure) {
+            match settle(fetch.stored.is_some(), is_overruled, &failure) {
                 Settlement::ServeStale => {
                     warn!(%resource, error = %failure, "serving a stale copy");
                     return fetch.stored_result(Outcome::Stale(StaleReason::Failed));
                 }
                 Settlement::RememberAbsence => {
                     let flight_key = fetch.flight_key;
-                    self.admission.remember_absence(resource, flight_key);
+                    self.admission.remember_absence(resource, flight_key, false);
                     self.lookup.remember_absence(resource).await;
                     return Err(Error::Absent {
                         resource: resource.to_string(),
+                    });
+                }
+                Settlement::OverruleAbsence => {
+                    let flight_key = fetch.flight_key.clone();
+                    self.admission.remember_absence(resource, flight_key, true);
+                    return fetch.stored_result(Outcome::Stale(StaleReason::Withdrawn));
+                }
+                Settlement::RememberRefusal(code) => {
+                    let flight_key = fetch.flight_key;
+                    self.admission.remember_refusal(resource, flight_key, code);
+                    // With upstream's own words, which are not remembered.
+                    return Err(Error::Upstream {
+                        resource: resource.to_string(),
+                        failure,
+                        tried: attempts,
                     });
                 }
                 Settlement::Fail => {
                     wait_for_retry(resource, failure, attempts, waiting_since).await?;
                 }
             }
+        }
+    }
+
+    /// Judges upstream's statement that a stored resource does not exist. Returns the failure to settle, and whether a
+    /// pin overrules it.
+    async fn judge(&self, fetch: &Fetch<'_>, url: &Url, failure: Failure) -> (Failure, bool) {
+        if fetch.stored.is_none() || !matches!(failure.kind, FailureKind::Absent { .. }) {
+            return (failure, false);
+        }
+        let absences = &self.admission.absences;
+        match absences.judge(fetch.resource, fetch.key, url).await {
+            AbsenceJudgement::Accepted => (failure, false),
+            AbsenceJudgement::Overruled => (failure, true),
+            AbsenceJudgement::Doubted(failure) => (failure, false),
         }
     }
 

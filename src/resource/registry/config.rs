@@ -21,7 +21,7 @@ use super::{Registry, index_folder};
 use crate::{
     hash::Sha256,
     resource::{
-        Audience, Freshness, InvalidBody, Key, Kind, Location, Policy, Resource, Source,
+        Audience, Freshness, InvalidBody, Key, Kind, Location, Policy, Resource, Retention, Source,
         TemplateError, TemplateProblem,
     },
 };
@@ -83,6 +83,21 @@ impl Kind for RegistryConfig {
             serde_json::from_slice(body).map_err(InvalidBody::NotConfig)?;
         self.registry.check_download_template(&config.dl)?;
         Ok(())
+    }
+
+    fn retention(&self) -> Option<&dyn Retention> {
+        Some(self)
+    }
+}
+
+/// A registry without `config.json` is none: cargo stops there (docs/client-behaviour.md C-04).
+impl Retention for RegistryConfig {
+    fn witness(&self) -> Resource {
+        Self::of(&self.registry)
+    }
+
+    fn package(&self) -> Option<(&str, &str)> {
+        None
     }
 }
 

@@ -28,7 +28,7 @@ use semver::{Version, VersionReq};
 use serde_json::value::RawValue;
 
 use super::{
-    Registry, index_folder,
+    Registry, RegistryConfig, index_folder,
     index_line::{
         IndexLine, LineDependencies, LineVersion, checksum_of_line, checksum_of_version,
         index_lines, quick_publication_time, version_of_line, with_yanked,
@@ -39,7 +39,7 @@ use crate::{
     hash::Sha256,
     resource::{
         Audience, Dependencies, Freshness, InvalidBody, Key, Kind, Location, Policy, PrefetchHint,
-        Resource, Source, Views,
+        Resource, Retention, Source, Views,
     },
 };
 
@@ -165,8 +165,9 @@ impl Kind for IndexEntry {
             freshness: Freshness::AsUpstreamSays,
             // The largest entries of crates.io are below 20 MB.
             max_bytes: 64 << 20,
-            // Spares upstream a misspelt name in a loop, yet a crate that was published a minute ago is found.
-            negative_ttl: Duration::from_secs(30),
+            // `cargo publish` asks before it uploads, and then waits until the new crate is found. Cargo asks once for
+            // a name in one command, so a longer memory spares little.
+            negative_ttl: Duration::from_secs(2),
             content_type: "text/plain",
             compressible: true,
             audience: Audience::Cargo,
@@ -203,6 +204,20 @@ impl Kind for IndexEntry {
 
     fn views(&self) -> Option<&dyn Views> {
         Some(self)
+    }
+
+    fn retention(&self) -> Option<&dyn Retention> {
+        Some(self)
+    }
+}
+
+impl Retention for IndexEntry {
+    fn witness(&self) -> Resource {
+        RegistryConfig::of(&self.registry)
+    }
+
+    fn package(&self) -> Option<(&str, &str)> {
+        Some((self.registry.name(), &self.name))
     }
 }
 
