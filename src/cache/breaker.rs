@@ -39,7 +39,7 @@ const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
 /// Duration of an outage from which clients get the offline view, if the breaker is open. A short outage must not
 /// make a resolver choose older versions.
-const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
+pub const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of all origins.
 #[derive(Debug)]

@@ -37,10 +37,12 @@
 //! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`negative`]
 //! (resources that do not exist or are refused), [`absence`] (stored resources that upstream says do not exist),
 //! [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was checked), [`generations`]
-//! (manifests that clients have seen) and [`prefetched`] (prefetches that no client has requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
+//! (manifests that clients have seen) and [`prefetched`] (prefetches that no client has requested yet). [`older`]
+//! stores the manifests of older releases that a newer one replaces.
 //!
 //! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
-//! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small ones.
+//! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small
+//! ones.
 
 mod absence;
 mod admission;
@@ -79,7 +81,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 pub use answer::Answer;
 pub use body::{Arriving, Body};
-pub use breaker::Outage;
+pub use breaker::{OFFLINE_VIEW_AFTER, Outage};
 pub use counters::Counter;
 pub use decide::{Demand, Outcome, PREFETCH_LIFETIME, Reach, StaleReason};
 pub use events::CacheEvent;

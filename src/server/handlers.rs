@@ -146,7 +146,7 @@ impl Server {
             CRATES_IO => format!("http://{authority}/"),
             name => format!("http://{authority}/registry/{name}/"),
         };
-        config_for_client(&base, known.as_deref())
+        config_for_client(&base, known.as_deref(), self.cache.is_offline())
     }
 
     /// Upstream's `rustup-init.sh`, edited to work over plain http with this address (docs/client-behaviour.md, R-13).

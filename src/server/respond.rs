@@ -10,6 +10,10 @@
 //! ```
 //!
 //! Either larder retries or cargo does: 503 is for what larder has not retried, as while a circuit breaker is open.
+//!
+//! A missing resource costs cargo three seconds at the beginning of an outage: three retries outlast a short
+//! interruption. Once the outage has lasted [`OFFLINE_VIEW_AFTER`], cargo fails at once, as with `--offline`.
+//!
 //! Only upstream's own statement becomes a 404: "not found", or a listing without the resource. Users of cargo see the
 //! first line of the body, so it says what to do. Malformed requests get their status from `guard` and `handlers`.
 //! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
@@ -23,7 +27,7 @@ use super::{
     request::{ByteRange, RequestHead, byte_range},
 };
 use crate::{
-    cache::{Answer, Body, Outcome},
+    cache::{Answer, Body, OFFLINE_VIEW_AFTER, Outcome},
     error::Error,
     resource::{Audience, Freshness, Policy},
     upstream::FailureKind,
@@ -170,6 +174,7 @@ fn status_for_cargo(error: &Error) -> StatusCode {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
         // A retry would not help: the user must act.
         Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
+        Error::Down { since, .. } if *since >= OFFLINE_VIEW_AFTER => StatusCode::FAILED_DEPENDENCY,
         Error::Down { .. } | Error::Outdated { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Upstream { failure, .. } => match failure.kind {
             FailureKind::Denied { .. } => StatusCode::FORBIDDEN,
@@ -263,6 +268,8 @@ fn cache_status(outcome: Outcome) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -307,6 +314,17 @@ mod tests {
             }),
             404
         );
+        let down = |seconds| Error::Down {
+            resource: resource(),
+            origin: (&url()).into(),
+            since: Duration::from_secs(seconds),
+            cause: String::new(),
+        };
+        assert_eq!(
+            [9, 10].map(|age| status_for_cargo(&down(age)).as_u16()),
+            [503, 424]
+        );
+        assert_eq!(status_for_rustup(&down(10)), 503);
         assert_eq!(
             status_for_cargo(&Error::Offline {
                 resource: resource()

@@ -300,6 +300,54 @@ fn cargo_prints_upstreams_own_words_and_request_id() {
     }
 }
 
+/// See docs/client-behaviour.md C-12, C-13.
+#[test]
+fn miss_fails_cargo_at_once_after_ten_seconds_of_an_outage() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&ALWAYS_FRESH);
+    upstream.stop();
+    let missing = format!("/{}", index_path("absent"));
+    // The first request finds out about the outage.
+    larder.get(&missing);
+    assert_eq!(larder.get(&missing).status, 503);
+    wait_until("the outage counts as lasting", || {
+        std::thread::sleep(Duration::from_millis(200));
+        larder.get(&missing).status == 424
+    });
+    let runs = [(); 3].map(|()| {
+        let project = Project::empty().dep("absent", "1");
+        let run = CargoHome::empty().run(&project, &["fetch"], larder.url());
+        run.assert_failure().assert_says("is out of reach since");
+        assert!(!run.stderr.contains("spurious"), "{}", run.stderr);
+        run.took
+    });
+    // The quickest of three runs, to tolerate a busy machine.
+    let quickest = runs.into_iter().min().unwrap_or_default();
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+}
+
+/// See docs/client-behaviour.md C-46.
+#[test]
+fn offline_config_json_has_no_api_so_that_cargo_does_not_ask_upstream() {
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    succeed(&larder, &project_on_left(), &["fetch"]);
+    let config = larder.get("/config.json").text();
+    assert!(config.contains("\"api\""), "{config}");
+    let larder = larder.restart(&["--offline"]);
+    let config = larder.get("/config.json").text();
+    assert!(!config.contains("\"api\""), "{config}");
+    upstream.forget_requests();
+    let info = ["info", "left", "--registry", "larder"];
+    let run = CargoHome::empty().run(&project_on_left(), &info, larder.url());
+    run.assert_success();
+    assert_eq!(upstream.requests().len(), 0);
+}
+
 /// See docs/client-behaviour.md C-27.
 #[test]
 fn entry_with_only_yanked_versions_passes_unchanged_and_its_lock_builds() {

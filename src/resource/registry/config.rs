@@ -103,11 +103,13 @@ impl Retention for RegistryConfig {
 
 /// The `config.json` for a client that reached larder at `base`, which ends in `/` and includes the registry's prefix.
 ///
-/// Upstream's `api` is copied, so that `cargo search --registry larder` works. Its `auth-required` is not: cargo would
+/// Upstream's `api` is copied, so that `cargo search --registry larder` works, but not for an offline larder: cargo
+/// would wait for a server that it cannot reach. Upstream's `auth-required` is not: cargo would
 /// look up a token for larder's URL, and fail without one (docs/client-behaviour.md C-07).
-pub fn config_for_client(base: &str, upstream: Option<&[u8]>) -> Bytes {
+pub fn config_for_client(base: &str, upstream: Option<&[u8]>, is_offline: bool) -> Bytes {
     let dl = format!("{base}crates/{{crate}}/{{version}}/{{sha256-checksum}}/download");
     let api = upstream
+        .filter(|_| !is_offline)
         .and_then(|body| serde_json::from_slice::<ConfigFields<'_>>(body).ok())
         .and_then(|config| config.api);
     let config = match api {
@@ -203,7 +205,7 @@ mod tests {
     fn client_config_carries_checksum_marker_and_api_but_no_credentials() {
         let upstream =
             br#"{"dl":"http://b.example/dl","api":"http://b.example","auth-required":true}"#;
-        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream));
+        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream), false);
         let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
         assert_eq!(
             config["dl"],
@@ -211,5 +213,8 @@ mod tests {
         );
         assert_eq!(config["api"], "http://b.example");
         assert!(config.get("auth-required").is_none());
+        let served = config_for_client("http://127.0.0.1:3263/", Some(upstream), true);
+        let config: serde_json::Value = serde_json::from_slice(&served).unwrap();
+        assert!(config.get("api").is_none() && config.get("dl").is_some());
     }
 }
