@@ -28,6 +28,8 @@ pub enum Counter {
     StaleDown,
     /// Requests answered with a stale copy, since the request to upstream failed.
     StaleFailed,
+    /// Requests answered with a copy within upstream's own lifetime, which was then revalidated.
+    StaleRevalidating,
     /// Requests answered with a stored copy that a pin needs and upstream no longer has.
     StaleWithdrawn,
     /// Requests for resources that upstream does not have.
@@ -52,7 +54,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Hit,
         Self::Miss,
         Self::Revalidated,
@@ -60,6 +62,7 @@ impl Counter {
         Self::StaleOffline,
         Self::StaleDown,
         Self::StaleFailed,
+        Self::StaleRevalidating,
         Self::StaleWithdrawn,
         Self::Absent,
         Self::Failed,
@@ -82,6 +85,7 @@ impl Counter {
             Self::StaleOffline => Outcome::Stale(StaleReason::Offline).as_str(),
             Self::StaleDown => Outcome::Stale(StaleReason::Down).as_str(),
             Self::StaleFailed => Outcome::Stale(StaleReason::Failed).as_str(),
+            Self::StaleRevalidating => Outcome::Stale(StaleReason::Revalidating).as_str(),
             Self::StaleWithdrawn => Outcome::Stale(StaleReason::Withdrawn).as_str(),
             Self::Absent => "absent",
             Self::Failed => "failed",
@@ -111,6 +115,7 @@ impl From<Outcome> for Counter {
             Outcome::Stale(StaleReason::Offline) => Self::StaleOffline,
             Outcome::Stale(StaleReason::Down) => Self::StaleDown,
             Outcome::Stale(StaleReason::Failed) => Self::StaleFailed,
+            Outcome::Stale(StaleReason::Revalidating) => Self::StaleRevalidating,
             Outcome::Stale(StaleReason::Withdrawn) => Self::StaleWithdrawn,
         }
     }

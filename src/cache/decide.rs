@@ -7,6 +7,7 @@
 //! | none | fetch | fetch | refuse | refuse |
 //! | none, absence or refusal remembered | refuse | refuse | refuse | refuse |
 //! | fresh | serve | serve | serve | serve |
+//! | stale, within upstream's `max-age` | serve, revalidate behind | serve stale | serve stale | serve stale |
 //! | stale | revalidate | serve stale | serve stale | serve stale |
 //! | stale, absence remembered | refuse | serve stale | serve stale | serve stale |
 //! | stale, overruled absence remembered | serve stale | serve stale | serve stale | serve stale |
@@ -14,6 +15,10 @@
 //!
 //! That is the table for [`Demand::Fresh`]. [`Demand::Stored`] takes any stored copy as fresh. [`Demand::Refresh`]
 //! takes none as fresh, unless its name fixes its bytes, and ignores a remembered absence.
+//!
+//! Serving a stale copy within upstream's own `max-age` (`stale-while-revalidate`, RFC 5861) is for kinds whose policy
+//! allows it, and ends with `--max-age 0s`. An invalidated copy is never served so: cargo combines entries of different
+//! ages in one resolve (docs/client-behaviour.md C-29).
 //!
 //! A failure never removes what is stored. Only upstream's own "not found" counts as an answer, and not even that if a
 //! pin needs the stored copy ([`super::absence`]). Everything else leads to the stored copy, or to an error if there is
@@ -83,6 +88,8 @@ pub enum StaleReason {
     Down,
     /// The request to upstream failed.
     Failed,
+    /// It is within upstream's own `max-age`, and is being revalidated.
+    Revalidating,
     /// Upstream says that it does not exist, and a pin needs it.
     Withdrawn,
 }
@@ -98,6 +105,7 @@ impl Outcome {
             Self::Stale(StaleReason::Offline) => "stale-offline",
             Self::Stale(StaleReason::Down) => "stale-down",
             Self::Stale(StaleReason::Failed) => "stale-failed",
+            Self::Stale(StaleReason::Revalidating) => "stale-while-revalidate",
             Self::Stale(StaleReason::Withdrawn) => "stale-absent",
         }
     }
@@ -119,6 +127,8 @@ pub struct StoredCopy<'a> {
 pub enum Decision {
     /// Serve the stored copy.
     Serve(Outcome),
+    /// Serve the stored copy, and ask upstream behind the answer whether it is still right.
+    ServeAndRevalidate,
     /// Ask upstream whether the stored copy is still right.
     Revalidate(Validators),
     /// Fetch it.
@@ -204,6 +214,11 @@ pub fn decide(
         (Demand::Fresh, Reach::Online) if negative == Some(NegativeAnswer::Overruled) => {
             Decision::Serve(Outcome::Stale(StaleReason::Withdrawn))
         }
+        (Demand::Fresh, Reach::Online)
+            if is_within_upstreams_lifetime(policy, stored, now, cap) =>
+        {
+            Decision::ServeAndRevalidate
+        }
         (_, Reach::Online | Reach::Slow) => Decision::Revalidate(stored.validators.clone()),
     }
 }
@@ -216,6 +231,22 @@ fn is_fresh(policy: &Policy, stored: StoredCopy<'_>, now: SystemTime, cap: Durat
     };
     // The age is unknown if the copy was checked in the future: then the clock was set back.
     stored.checked.age(now).is_some_and(|age| age < lifetime)
+}
+
+/// Returns whether a copy that is older than `cap` may be served while it is revalidated. The age of an invalidated copy
+/// is unknown.
+fn is_within_upstreams_lifetime(
+    policy: &Policy,
+    stored: StoredCopy<'_>,
+    now: SystemTime,
+    cap: Duration,
+) -> bool {
+    policy.revalidate_behind
+        && !cap.is_zero()
+        && stored
+            .max_age
+            .zip(stored.checked.age(now))
+            .is_some_and(|(max_age, age)| age < max_age)
 }
 
 /// The consequence of a failure.
@@ -268,6 +299,7 @@ mod tests {
     fn policy(freshness: Freshness) -> Policy {
         Policy {
             freshness,
+            revalidate_behind: false,
             max_bytes: 1,
             negative_ttl: CAP,
             content_type: "text/plain",
@@ -499,6 +531,44 @@ mod tests {
             let (reach, negative) = (Reach::Online, Some(negative));
             check_policy(freshness, age, None, negative, demand, reach, &expected);
         }
+    }
+
+    #[test]
+    fn a_copy_within_upstreams_lifetime_is_served_while_it_is_revalidated() {
+        let validators = validators();
+        let now = NOW + Duration::from_secs(1_000_000);
+        let decide_with = |revalidate_behind, checked, max_age, demand, reach, cap| {
+            let stored = StoredCopy {
+                checked,
+                max_age: Some(Duration::from_secs(max_age)),
+                validators: &validators,
+            };
+            let policy = Policy {
+                revalidate_behind,
+                ..policy(Freshness::AsUpstreamSays)
+            };
+            decide(&policy, Some(stored), None, demand, now, reach, cap)
+        };
+        let (fresh, online) = (Demand::Fresh, Reach::Online);
+        let at = |age| Checked::At(now - Duration::from_secs(age));
+        let ask = Decision::Revalidate(validators.clone());
+        let behind = Decision::ServeAndRevalidate;
+        assert_eq!(decide_with(true, at(599), 600, fresh, online, CAP), behind);
+        let hit = Decision::Serve(Outcome::Hit);
+        assert_eq!(decide_with(true, at(59), 600, fresh, online, CAP), hit);
+        assert_eq!(decide_with(true, at(600), 600, fresh, online, CAP), ask);
+        assert_eq!(decide_with(false, at(599), 600, fresh, online, CAP), ask);
+        let zero = Duration::ZERO;
+        assert_eq!(decide_with(true, at(1), 600, fresh, online, zero), ask);
+        let refresh = Demand::Refresh;
+        assert_eq!(decide_with(true, at(599), 600, refresh, online, CAP), ask);
+        let invalidated = Checked::Invalidated;
+        assert_eq!(decide_with(true, invalidated, 600, fresh, online, CAP), ask);
+        let down = Decision::Serve(Outcome::Stale(StaleReason::Down));
+        assert_eq!(
+            decide_with(true, at(599), 600, fresh, Reach::Down, CAP),
+            down
+        );
     }
 
     #[test]

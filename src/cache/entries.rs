@@ -1,5 +1,8 @@
 //! Entries, from the store or by a flight.
 //!
+//! An entry within upstream's own lifetime is served at once and revalidated by a flight that no client waits for. The
+//! next request gets what it brings.
+//!
 //! This module limits how long a client waits for a flight. If a stale copy is stored, the client waits for twice the
 //! upstream timeout (response head and body) and then gets that copy; otherwise it waits for [`CLIENT_TIMEOUT`]. The
 //! flight continues in both cases, so the next request may find its result.
@@ -83,12 +86,25 @@ impl Entries {
                 let entry = stored.ok_or_else(|| Error::abandoned(resource))?;
                 Ok((outcome, entry))
             }
+            Decision::ServeAndRevalidate => {
+                let entry = stored.ok_or_else(|| Error::abandoned(resource))?;
+                self.revalidate_behind(resource, &key);
+                Ok((Outcome::Stale(StaleReason::Revalidating), entry))
+            }
             Decision::Refuse(refusal) => Err(self.admission.refusal_error(resource, refusal)),
             // Boxed: a hit would otherwise carry the size of this future.
             Decision::Revalidate(_) | Decision::Fetch => {
                 Box::pin(self.fetch(resource, key, demand, until, stored)).await
             }
         }
+    }
+
+    /// Starts a revalidation that no client waits for.
+    ///
+    /// It reports no events, as a hit does not: the prefetcher would otherwise revalidate entries that this client has
+    /// been served already or is served without waiting.
+    fn revalidate_behind(&self, resource: &Resource, key: &Key) {
+        self.join(resource, key, Demand::Refresh, RequestClass::Prefetch);
     }
 
     /// The entry under `key`, by a flight.

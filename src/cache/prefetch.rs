@@ -73,7 +73,7 @@ impl Prefetches {
         let admission = &self.entries.admission;
         let decision = admission.decide(resource, &flight_key, stored.as_ref(), demand);
         match (decision, &stored) {
-            (Decision::Serve(_), Some(entry)) => {
+            (Decision::Serve(_) | Decision::ServeAndRevalidate, Some(entry)) => {
                 let age = match entry.checked {
                     Checked::At(checked) => started.duration_since(checked).unwrap_or_default(),
                     Checked::Invalidated => Duration::MAX,
@@ -83,7 +83,13 @@ impl Prefetches {
             }
             (Decision::Revalidate(_), _) => {}
             (Decision::Fetch, _) if fetch_absent => {}
-            (Decision::Fetch | Decision::Refuse(_) | Decision::Serve(_), _) => {
+            (
+                Decision::Fetch
+                | Decision::Refuse(_)
+                | Decision::Serve(_)
+                | Decision::ServeAndRevalidate,
+                _,
+            ) => {
                 return PrefetchedEntry::Unavailable;
             }
         }

@@ -160,7 +160,9 @@ fn unlisted_error(resource: &Resource, outcome: Outcome) -> Error {
         | Outcome::Miss
         | Outcome::Revalidated
         | Outcome::Collapsed
-        | Outcome::Stale(StaleReason::Withdrawn) => Error::Unlisted { resource },
+        | Outcome::Stale(StaleReason::Revalidating | StaleReason::Withdrawn) => {
+            Error::Unlisted { resource }
+        }
     }
 }
 

@@ -253,7 +253,7 @@ fn cache_control(policy: &Policy) -> &'static str {
 }
 
 fn cache_status(outcome: Outcome) -> &'static str {
-    use crate::cache::StaleReason::{Down, Failed, Offline, Withdrawn};
+    use crate::cache::StaleReason::{Down, Failed, Offline, Revalidating, Withdrawn};
     match outcome {
         Outcome::Hit => "larder; hit",
         Outcome::Miss => "larder; fwd=miss",
@@ -261,6 +261,7 @@ fn cache_status(outcome: Outcome) -> &'static str {
         Outcome::Collapsed => "larder; fwd=miss; collapsed",
         Outcome::Stale(Offline) => "larder; hit; detail=stale-offline",
         Outcome::Stale(Down) => "larder; hit; detail=stale-down",
+        Outcome::Stale(Revalidating) => "larder; hit; detail=stale-while-revalidate",
         Outcome::Stale(Withdrawn) => "larder; hit; detail=stale-absent",
         Outcome::Stale(Failed) => "larder; fwd=stale; detail=stale-failed",
     }

@@ -14,6 +14,7 @@
 )]
 
 mod absence;
+mod behind;
 mod bootstrap;
 mod cargo;
 mod cli;

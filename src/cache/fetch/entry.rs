@@ -149,6 +149,9 @@ impl EntryFetcher {
         }
         let validators = match decision {
             Decision::Serve(outcome) => return fetch.stored_result(outcome),
+            Decision::ServeAndRevalidate => {
+                return fetch.stored_result(Outcome::Stale(StaleReason::Revalidating));
+            }
             Decision::Refuse(refusal) => {
                 return Err(self.admission.refusal_error(resource, refusal));
             }
@@ -205,7 +208,7 @@ impl EntryFetcher {
                     Decision::Refuse(refusal) => {
                         return Err(self.admission.refusal_error(resource, refusal));
                     }
-                    Decision::Revalidate(_) | Decision::Fetch => {}
+                    Decision::Revalidate(_) | Decision::ServeAndRevalidate | Decision::Fetch => {}
                 }
             }
             // The client's time starts here: waiting for a permit says nothing about the upstream.

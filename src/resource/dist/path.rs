@@ -173,6 +173,8 @@ pub(super) fn rustup_policy(
 ) -> Policy {
     Policy {
         freshness,
+        // An update must see a release as soon as the bound allows.
+        revalidate_behind: false,
         max_bytes,
         negative_ttl: NEGATIVE_TTL,
         content_type,

@@ -3,6 +3,7 @@
 //!
 //! The two sides of a comparison alternate within a round, so that a change of the machine's speed affects both.
 
+mod behind;
 mod cold;
 mod crowd;
 mod hits;
@@ -21,6 +22,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("cold", cold::run),
     Benchmark::new("stale", stale::run_near),
     Benchmark::new("stale-far", stale::run_far),
+    Benchmark::new("behind", behind::run),
     Benchmark::new("crowd", crowd::run),
     Benchmark::new("hits", hits::run),
     Benchmark::new("warm-100", warm::run_100_megabit),
