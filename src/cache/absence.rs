@@ -60,6 +60,9 @@ pub(super) struct Absences {
     facts: Mutex<Facts>,
 }
 
+/// Registry and name of crates.
+type PinnedNames = HashSet<(String, String)>;
+
 #[derive(Debug, Default)]
 struct Facts {
     /// Stored entries that each upstream disclaimed since its last good answer about an entry.
@@ -67,7 +70,7 @@ struct Facts {
     /// Whether each witness answered, by its address.
     witnesses: HashMap<Url, (Instant, bool)>,
     /// Registry and name of every pinned crate.
-    pinned: Option<(Instant, Arc<HashSet<(String, String)>>)>,
+    pinned: Option<(Instant, Arc<PinnedNames>)>,
     /// Overruled absences that upstream has not taken back.
     withdrawn: BTreeMap<String, SystemTime>,
 }

@@ -122,9 +122,9 @@ impl Reader<'_> {
     }
 
     fn given(&self, key: &str, line: usize, value: &DeValue<'_>) -> Given {
-        let texts = match value {
-            DeValue::Array(values) => values.iter().map(|value| text(value.get_ref())).collect(),
-            value => text(value).map(|text| vec![text]),
+        let texts = match value.as_array() {
+            Some(values) => values.iter().map(|value| text(value.get_ref())).collect(),
+            None => text(value).map(|text| vec![text]),
         };
         Given {
             texts: texts.ok_or("a text, a number, true, false or a list of texts is expected here"),
