@@ -66,8 +66,8 @@ pub struct ToolchainReadiness {
     pub missing: Vec<String>,
 }
 
-/// Checks every project and toolchain of a plan whose lock files were compared ([`Plan::compare_locks`]). `cache` must be
-/// offline. With `verify`, every crate and archive that the answer depends on is rehashed.
+/// Checks every project and toolchain of a plan whose lock files were compared ([`Plan::compare_locks`]). `cache`
+/// must be offline. With `verify`, every crate and archive that the answer depends on is rehashed.
 ///
 /// # Errors
 /// If the store cannot be read.

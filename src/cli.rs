@@ -218,8 +218,8 @@ pub struct Check {
     /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
     #[arg(long)]
     pub verify: bool,
-    /// Check only crates that a build for this target needs, and its standard library for the toolchains named; repeatable
-    /// [default: crates for all targets]
+    /// Check only crates that a build for this target needs, and its standard library for the toolchains named;
+    /// repeatable [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE")]
     pub target: Vec<String>,
     /// Toolchains.

@@ -36,7 +36,8 @@ use crate::{
 /// "Not found" answers about different stored entries, without a good answer between, that make the last one doubtful.
 /// Registries delete single crates.
 const MAX_ABSENCES_IN_A_ROW: usize = 3;
-/// Time for which the pins that were read and the answers about `config.json` count. A burst of answers needs both once.
+/// Time for which the pins that were read and the answers about `config.json` count. A burst of answers needs both
+/// once.
 const FACT_LIFETIME: Duration = Duration::from_secs(2);
 
 /// The consequence of a "not found" answer.

@@ -233,8 +233,8 @@ fn is_fresh(policy: &Policy, stored: StoredCopy<'_>, now: SystemTime, cap: Durat
     stored.checked.age(now).is_some_and(|age| age < lifetime)
 }
 
-/// Returns whether a copy that is older than `cap` may be served while it is revalidated. The age of an invalidated copy
-/// is unknown.
+/// Returns whether a copy that is older than `cap` may be served while it is revalidated. The age of an invalidated
+/// copy is unknown.
 fn is_within_upstreams_lifetime(
     policy: &Policy,
     stored: StoredCopy<'_>,

@@ -324,8 +324,8 @@ impl Cache {
         Some(lookup.newest_complete_release(resource, newest).await.body)
     }
 
-    /// Whether upstream is known not to have `resource` for ever, nor what clients would ask for in its place. Never asks
-    /// upstream.
+    /// Whether upstream is known not to have `resource` for ever, nor what clients would ask for in its place. Never
+    /// asks upstream.
     pub async fn is_absent_for_ever(&self, resource: &Resource) -> bool {
         let lookup = &self.0.entries.lookup;
         let fallback = resource.absence().and_then(|absence| absence.fallback);

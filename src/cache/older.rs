@@ -1,9 +1,9 @@
 //! Older releases: the manifest of a release stays available while blobs of that release are stored.
 //!
-//! A new release replaces the body of `channel-rust-stable.toml` as soon as anyone asks for it: a client's
-//! `rustup check`, or a `warm` that then fails. Its archives are not stored at that time. Without the older manifest, the
-//! older toolchain could not be installed any more, although all its archives are there. So the cache stores the older
-//! body under its permanent name before it stores the newer one:
+//! A new release replaces the body of `channel-rust-stable.toml` as soon as anyone asks for it: a client's `rustup
+//! check`, or a `warm` that then fails. Its archives are not stored at that time. Without the older manifest, the
+//! older toolchain could not be installed any more, although all its archives are there. So the cache stores the
+//! older body under its permanent name before it stores the newer one:
 //!
 //! ```text
 //!  dist/channel-rust-stable.toml             1.96   1 of 3 archives stored

@@ -19,7 +19,8 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     }
 }
 
-/// The version of the JSON documents. It changes when a field is removed or gets another meaning; docs/json.md has them.
+/// The version of the JSON documents. It changes when a field is removed or gets another meaning; docs/json.md has
+/// them.
 const SCHEMA: u32 = 1;
 
 /// A JSON document with its version.

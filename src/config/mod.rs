@@ -101,8 +101,8 @@ pub struct Settings {
     pub may_colour: bool,
 }
 
-/// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone. A fault in a setting that is not among
-/// `used` is ignored.
+/// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone. A fault in a setting that is not
+/// among `used` is ignored.
 ///
 /// # Errors
 /// A setting that cannot be used, and where it stands.

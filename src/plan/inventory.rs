@@ -1,8 +1,8 @@
 //! Looks a plan's packages and toolchains up in the store, without network.
 //!
-//! A blob counts as stored if it has the size that `warm` has recorded in a pin, or any size if no pin knows it. Its bytes
-//! are not read: [`Inventory::rehash`] does that for all blobs that were looked up so far, and later look-ups report
-//! those that it found damaged.
+//! A blob counts as stored if it has the size that `warm` has recorded in a pin, or any size if no pin knows it. Its
+//! bytes are not read: [`Inventory::rehash`] does that for all blobs that were looked up so far, and later look-ups
+//! report those that it found damaged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -160,8 +160,8 @@ impl Inventory {
         missing
     }
 
-    /// Compares a project's lock file with its manifests, as `cargo metadata --locked` would. `packages` are those of the
-    /// lock file, all stored.
+    /// Compares a project's lock file with its manifests, as `cargo metadata --locked` would. `packages` are those of
+    /// the lock file, all stored.
     pub(super) async fn agreement(&self, lock: &Path, packages: &[PinnedCrate]) -> Agreement {
         let Some(folder) = lock
             .parent()

@@ -339,8 +339,8 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
-    /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file counts
-    /// as not stored.
+    /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file
+    /// counts as not stored.
     pub async fn sizes(&self, hashes: Vec<Sha256>) -> Result<Vec<Option<u64>>, StoreError> {
         let paths: Vec<_> = hashes
             .into_iter()

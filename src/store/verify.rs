@@ -1,7 +1,7 @@
 //! Rehashing stored blobs: finds bytes that a disk has lost or altered since they were written.
 //!
-//! Hashing is work for the processor, so rayon spreads the files over its threads. Each thread reads one file at a time in
-//! chunks, which bounds the memory.
+//! Hashing is work for the processor, so rayon spreads the files over its threads. Each thread reads one file at a
+//! time in chunks, which bounds the memory.
 
 use std::{
     io::{self, Read as _},

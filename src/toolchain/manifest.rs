@@ -97,8 +97,8 @@ pub fn date(manifest: &str) -> Result<String, ManifestError> {
     Ok(header.date)
 }
 
-/// The version of the release, `1.95.0` or `1.96.0-beta.3`, as the names of manifests spell it. `None` if the manifest is
-/// written in another form than releases are.
+/// The version of the release, `1.95.0` or `1.96.0-beta.3`, as the names of manifests spell it. `None` if the
+/// manifest is written in another form than releases are.
 pub fn version(manifest: &str) -> Option<&str> {
     let (_, table) = manifest.split_once("\n[pkg.rust]\n")?;
     let line = table.lines().take_while(|line| !line.starts_with('['));

@@ -1,8 +1,8 @@
 //! [`Diagnostics`]: what upstream says about its own failure, for the user and for upstream's operators.
 //!
 //! A failing response often carries a reason ("rate limit exceeded") and an id under which its operators find the
-//! request. Cargo would print both, so larder passes them on. They are foreign text: one line of bounded length, without
-//! control characters, and in quotes.
+//! request. Cargo would print both, so larder passes them on. They are foreign text: one line of bounded length,
+//! without control characters, and in quotes.
 
 use std::{fmt, time::Duration};
 

@@ -1,6 +1,6 @@
-//! The benchmark `behind`: each run of cargo meets a larder whose entries are older than `--max-age`, but not older than
-//! upstream allows. They are served at once and revalidated behind the answers, so the time is nearly that of a larder
-//! with everything fresh.
+//! The benchmark `behind`: each run of cargo meets a larder whose entries are older than `--max-age`, but not older
+//! than upstream allows. They are served at once and revalidated behind the answers, so the time is nearly that of a
+//! larder with everything fresh.
 
 use serde_json::json;
 
