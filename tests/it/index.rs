@@ -567,12 +567,19 @@ fn index_requests_are_answered_within_25_s() {
                 let asked = Instant::now();
                 let reply = larder.get(&entry("left"));
                 assert!(asked.elapsed() < Duration::from_secs(25), "{fault:?}");
-                let expected = if matches!(fault, Fault::StallFor(_)) {
-                    200
+                // A client that gives up before the fetch has failed may ask again (503). Once larder's own attempts
+                // have failed, cargo must not repeat them (424). Both limits are 24 s, so either may come first.
+                let expected: &[u16] = if matches!(fault, Fault::StallFor(_)) {
+                    &[200]
                 } else {
-                    503
+                    &[424, 503]
                 };
-                assert_eq!(reply.status, expected, "{fault:?}: {}", reply.text());
+                let text = reply.text();
+                assert!(
+                    expected.contains(&reply.status),
+                    "{fault:?}: {} {text}",
+                    reply.status
+                );
             });
         }
     });
