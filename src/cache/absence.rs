@@ -176,7 +176,7 @@ impl Absences {
         pinned.contains(&(registry.to_owned(), name.to_owned()))
     }
 
-    async fn read_pins(&self) -> HashSet<(String, String)> {
+    async fn read_pins(&self) -> PinnedNames {
         let pins = self.store.pins().await.unwrap_or_else(|error| {
             warn!(%error, "cannot read which crates the warmed projects need");
             Vec::new()

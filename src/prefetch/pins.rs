@@ -185,11 +185,8 @@ impl PinKeeper {
     /// Plans one pin and fetches what is missing. Returns the number of failures.
     async fn make_ready(&self, pin: Pin, status: &mut KeepWarmStatus) -> u64 {
         let owner = pin.owner.clone();
-        let plan = |pin: Pin| {
-            let settings = self.rustup_settings.clone();
-            plan::of_pin(pin, settings, &self.upstreams.registries)
-        };
-        let planned = match plan(pin.clone()).await {
+        let settings = self.rustup_settings.clone();
+        let planned = match plan::of_pin(pin, settings, &self.upstreams.registries).await {
             Ok(Some(planned)) => planned,
             Ok(None) => return 0,
             Err(error) if error.is_missing_file() => return 0,
@@ -198,13 +195,9 @@ impl PinKeeper {
                 return 1;
             }
         };
-        if self.is_ready(planned).await {
+        if self.is_ready(planned.clone()).await {
             return 0;
         }
-        // A plan is used up by a run, and reading a lock file again costs less than a copy of every plan.
-        let Ok(Some(planned)) = plan(pin).await else {
-            return 1;
-        };
         let report = self
             .run_warm(planned, WarmMode::Fetch { refresh: false })
             .await;
