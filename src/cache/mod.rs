@@ -34,11 +34,11 @@
 //!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
-//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`negative`]
-//! (resources that do not exist or are refused), [`absence`] (stored resources that upstream says do not exist),
-//! [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was checked), [`generations`]
-//! (manifests that clients have seen) and [`prefetched`] (prefetches that no client has requested yet). [`older`]
-//! stores the manifests of older releases that a newer one replaces.
+//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`state_log`] (what was
+//! logged about that), [`negative`] (resources that do not exist or are refused), [`absence`] (stored resources that
+//! upstream says do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was
+//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client has
+//! requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
 //!
 //! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
 //! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small
@@ -58,6 +58,7 @@ mod events;
 mod fetch;
 mod flight;
 mod generations;
+mod hysteresis;
 mod invalidation;
 mod lookup;
 mod negative;
@@ -67,6 +68,7 @@ mod prefetch;
 mod prefetched;
 mod probe;
 mod resolve;
+mod state_log;
 mod verified;
 mod write_behind;
 
@@ -114,6 +116,7 @@ use prefetch::Prefetches;
 use prefetched::Prefetched;
 use probe::UpstreamHealth;
 use resolve::{Resolved, resolve};
+use state_log::StateLog;
 use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
 
@@ -157,6 +160,7 @@ impl Cache {
         let health = Arc::new(UpstreamHealth {
             upstream: Arc::new(upstream),
             breakers: CircuitBreakers::new(options.is_offline),
+            state_log: StateLog::default(),
             counters: counters.clone(),
         });
         let absences = Absences::new(health.clone(), store.clone());

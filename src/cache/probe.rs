@@ -1,13 +1,12 @@
 //! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
 //!
-//! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, logs their changes, and runs the
-//! probes: when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets
+//! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, has [`super::state_log`] log their
+//! changes, and runs the probes: when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets
 //! a good answer. So clients recover by themselves, and none of them pays for finding out.
 
 use std::sync::Arc;
 
 use tokio::time::timeout;
-use tracing::{info, warn};
 use url::Url;
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     counters::{Counter, Counters},
     fetch::request::{EntryRequest, get_sidecar, plain_get},
     options::{CLIENT_TIMEOUT, HEAD_TIMEOUT},
+    state_log::StateLog,
 };
 use crate::{
     clock::now,
@@ -28,6 +28,7 @@ use crate::{
 pub(super) struct UpstreamHealth {
     pub(super) upstream: Arc<Upstream>,
     pub(super) breakers: CircuitBreakers,
+    pub(super) state_log: StateLog,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -36,7 +37,7 @@ impl UpstreamHealth {
     pub(super) fn record_answer(&self, resource: &Resource, url: &Url) {
         self.counters.add(Counter::UpstreamAnswers);
         if self.breakers.record_success(resource, url) {
-            info!(upstream = %Origin::from(url), "upstream is back");
+            self.log_state(url);
         }
     }
 
@@ -54,16 +55,20 @@ impl UpstreamHealth {
         }
         let transition = self.breakers.record_failure(url, failure, now());
         match transition {
-            Transition::None => return,
-            Transition::ClosedToSlow => {
-                warn!(upstream = %Origin::from(url), cause = %failure, "upstream is slow; serving what is stored, asking only for what is not");
+            Transition::None => {}
+            Transition::SlowToOpen => self.log_state(url),
+            Transition::ClosedToSlow | Transition::ClosedToOpen => {
+                self.log_state(url);
+                self.upstream.reconnect();
+                tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
             }
-            Transition::ClosedToOpen | Transition::SlowToOpen => warn_of_outage(url, failure),
         }
-        if transition != Transition::SlowToOpen {
-            self.upstream.reconnect();
-            tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
-        }
+    }
+
+    /// Logs the state of the upstream of `url` after a change.
+    fn log_state(&self, url: &Url) {
+        let outage = || self.breakers.outage(url);
+        self.state_log.update(&Origin::from(url), outage);
     }
 
     /// Sends one probe. A good answer is not stored.
@@ -150,14 +155,10 @@ async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
             Err(failure) => {
                 health.counters.add(Counter::ProbesFailed);
                 if health.breakers.record_failed_probe(&url, &failure) {
-                    warn_of_outage(&url, &failure);
+                    health.log_state(&url);
                 }
                 health.upstream.reconnect();
             }
         }
     }
-}
-
-fn warn_of_outage(url: &Url, failure: &Failure) {
-    warn!(upstream = %Origin::from(url), cause = %failure, "upstream is out of reach; serving what is stored");
 }

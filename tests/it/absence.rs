@@ -103,7 +103,7 @@ fn an_upstream_that_answers_404_to_everything_counts_as_broken() {
     std::thread::sleep(Duration::from_millis(1800));
     assert_eq!(larder.status()["outages"][0]["state"], "down");
     upstream.clear_faults();
-    larder.wait_for_log("upstream is back");
+    larder.wait_until_reachable();
 }
 
 #[test]

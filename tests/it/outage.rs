@@ -10,6 +10,7 @@ use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
+use testkit::paths::entry;
 
 /// larder's `--upstream-timeout` in these tests.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,7 +84,7 @@ impl Chain {
         larder.wait_for_log("upstream is out of reach");
 
         end(&self.upstream);
-        larder.wait_for_log("upstream is back");
+        larder.wait_until_reachable();
         self.upstream.forget_requests();
         self.fetch(&larder);
         for link in 0..LINKS {
@@ -146,7 +147,7 @@ fn check_failure_in_the_middle(fail: fn(&FakeUpstream), recover: fn(&FakeUpstrea
     });
     gate.open();
     recover(&chain.upstream);
-    larder.wait_for_log("upstream is back");
+    larder.wait_until_reachable();
     chain.fetch(&larder);
 }
 
@@ -158,6 +159,40 @@ fn cargo_completes_when_upstream_dies_in_the_middle_of_a_fetch() {
 #[test]
 fn upstream_that_falls_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
     check_failure_in_the_middle(FakeUpstream::black_hole, FakeUpstream::revive);
+}
+
+#[test]
+fn upstream_that_fails_and_recovers_again_and_again_is_logged_in_three_lines() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    larder.wait_until_idle();
+    let began = Instant::now();
+    for _ in 0..4 {
+        upstream.stop();
+        assert_eq!(larder.get(&entry("left")).status, 200);
+        assert_eq!(larder.status()["outages"][0]["state"], "down");
+        upstream.restart();
+        larder.wait_until_reachable();
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "the machine is too slow for this test"
+    );
+    larder.wait_for_log("upstream is back");
+    let log = larder.stop();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains(" upstream is "))
+        .collect();
+    let expected = ["is out of reach", "is unsteady", "is back"];
+    assert_eq!(lines.len(), expected.len(), "{log}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.contains(expected), "{log}");
+    }
+    assert!(lines[1].contains("changes=7"), "{log}");
 }
 
 #[test]

@@ -310,6 +310,16 @@ impl<'site> Larder<'site> {
         self.status()["requests"][name].as_u64().unwrap_or_default()
     }
 
+    /// Waits until no upstream counts as slow or down. The log says so later: see docs/decisions/0033-hysteresis.md.
+    #[track_caller]
+    pub fn wait_until_reachable(&self) {
+        wait_until_within(START_STOP_TIMEOUT, "no upstream is slow or down", || {
+            self.status()["outages"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
+        });
+    }
+
     /// Waits until no fetch is in flight and all writes are done. Clients have their answers earlier.
     #[track_caller]
     pub fn wait_until_idle(&self) {
