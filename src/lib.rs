@@ -64,6 +64,7 @@ pub mod status_client;
 // Shared by all.
 mod clock;
 pub mod error;
+pub mod files;
 pub mod hash;
 pub mod log;
 pub mod validators;

@@ -20,6 +20,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use walkdir::{DirEntry, WalkDir};
 
+use crate::files::{self, MAX_MANIFEST_BYTES};
+
 const MANIFEST_NAME: &str = "Cargo.toml";
 const LOCK_NAME: &str = "Cargo.lock";
 /// Names of toolchain files in rustup's order: the first one that exists counts (rustup,
@@ -439,11 +441,7 @@ impl Search {
 
 fn read_membership(folder: &Path) -> Membership {
     let path = folder.join(MANIFEST_NAME);
-    // Reading a pipe of that name would never end.
-    if !path.is_file() {
-        return Membership::default();
-    }
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = files::read_text(&path, MAX_MANIFEST_BYTES).unwrap_or_default();
     let Ok(manifest) = toml::from_str::<RawManifest>(&text) else {
         return Membership::default();
     };

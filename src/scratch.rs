@@ -27,6 +27,8 @@ use tempfile::TempDir;
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
+
 const CARGO_LOCK: &str = "Cargo.lock";
 /// Folder within an overlay that stands for the root of the file system.
 const TREE: &str = "tree";
@@ -243,6 +245,8 @@ impl Overlay {
     fn new(folder: &Path, original: &Path, lock_text: Option<&str>) -> io::Result<Self> {
         // Cargo gets its working directory from the operating system, without links.
         let original = original.canonicalize()?;
+        // Cargo reads a manifest of any size.
+        files::check(&original.join("Cargo.toml"), MAX_MANIFEST_BYTES)?;
         let scratch = tempfile::Builder::new()
             .prefix("project-")
             .tempdir_in(folder.canonicalize()?)?;
@@ -292,7 +296,7 @@ impl Overlay {
         let lock = locks.into_iter().find(|lock| lock.is_file());
         let lock = lock
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cargo wrote no lock file"))?;
-        let text = fs::read_to_string(lock)?;
+        let text = files::read_text(&lock, MAX_LOCK_FILE_BYTES)?;
         self.remove()?;
         Ok(text)
     }

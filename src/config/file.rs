@@ -14,6 +14,7 @@ use toml::{
 };
 
 use super::{ConfigError, given::Given, place::Place, spelling::closest};
+use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
 pub(super) const KEYS: [&str; 16] = [
@@ -60,10 +61,12 @@ impl SettingsFile {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = files::read_named(path, MAX_SETTINGS_BYTES)
+            .and_then(files::text)
+            .map_err(|source| ConfigError::File {
+                path: path.to_owned(),
+                source,
+            })?;
         let reader = Reader { path, text: &text };
         let table = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),

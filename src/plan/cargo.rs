@@ -5,11 +5,14 @@
 //! a loopback port first; [`Scratch`] tells cargo its address. For `check` that larder is offline, so cargo resolves
 //! from the store alone.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
+
+use tokio::task::spawn_blocking;
 
 use super::{Agreement, Inventory, PackageSet, Plan, Problem, ProjectPlan};
 use crate::{
     error::chain,
+    files::{self, MAX_LOCK_FILE_BYTES},
     resource::Registries,
     scratch::{Scratch, ScratchError},
 };
@@ -36,7 +39,7 @@ impl Plan {
             let (Agreement::Unclear(_), Some(lock)) = (&project.agreement, &project.lock) else {
                 continue;
             };
-            let Ok(text) = tokio::fs::read_to_string(lock).await else {
+            let Some(text) = read_lock(lock).await else {
                 continue;
             };
             project.agreement = match scratch.compare_lock(&project.folder, &text).await {
@@ -104,12 +107,19 @@ impl Plan {
     }
 }
 
+/// The text of a lock file, if it can be read.
+async fn read_lock(lock: &Path) -> Option<String> {
+    let lock = lock.to_owned();
+    let reading = spawn_blocking(move || files::read_text(&lock, MAX_LOCK_FILE_BYTES));
+    reading.await.ok()?.ok()
+}
+
 impl ProjectPlan {
     /// The text of the lock file. For a project without one cargo makes it, and its packages are filled in.
     async fn lock_text(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
         match &self.lock {
             // A file that cannot be read is a problem of the plan already.
-            Some(lock) => tokio::fs::read_to_string(lock).await.ok(),
+            Some(lock) => read_lock(lock).await,
             None => self.make_lock(scratch, registries).await,
         }
     }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     cache::Cache,
+    files::{self, MAX_LOCK_FILE_BYTES},
     hash::Sha256,
     lockfile::{self, LockNode},
     resource::{IndexEntry, Registry, Resource, Upstreams, VersionNeeds},
@@ -185,7 +186,7 @@ impl Inventory {
         }
         let (folder, lock) = (folder.to_owned(), lock.to_owned());
         let comparing = spawn_blocking(move || {
-            let text = std::fs::read_to_string(&lock).unwrap_or_default();
+            let text = files::read_text(&lock, MAX_LOCK_FILE_BYTES).unwrap_or_default();
             let graph = match lockfile::graph(&text) {
                 Ok(Some(graph)) => graph,
                 Ok(None) => return Agreement::Unclear("the lock file is unusual".to_owned()),

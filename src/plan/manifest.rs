@@ -18,6 +18,8 @@ use std::{
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
+use crate::files::{self, MAX_MANIFEST_BYTES};
+
 /// Packages of one workspace that are read at most, so that odd trees end.
 const MAX_PACKAGES: usize = 5000;
 
@@ -392,7 +394,7 @@ impl RawDependency {
 
 fn read_manifest(folder: &Path) -> Result<RawPackageManifest, WorkspaceError> {
     let path = folder.join("Cargo.toml");
-    match fs::read_to_string(&path) {
+    match files::read_text(&path, MAX_MANIFEST_BYTES) {
         Ok(text) => toml::from_str(&text).map_err(|source| WorkspaceError::Parse {
             path,
             source: Box::new(source),
@@ -407,7 +409,7 @@ fn refuse_patches_in_settings(root: &Path) -> Result<(), WorkspaceError> {
     let files = folders
         .flat_map(|folder| ["config.toml", "config"].map(|name| folder.join(".cargo").join(name)));
     for path in files {
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = files::read_text(&path, MAX_MANIFEST_BYTES).unwrap_or_default();
         let settings: toml::Table = toml::from_str(&text).unwrap_or_default();
         if let Some(what) = ["patch", "paths"]
             .iter()

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    fmt, fs,
+    fmt,
     path::Path,
     sync::Arc,
 };
 
 use super::{PlanError, Problem};
 use crate::{
+    files::{self, MAX_LOCK_FILE_BYTES},
     lockfile::{self, LockedPackage, PackageSource, canonical_index},
     resource::{Registries, Registry},
     store::PinnedCrate,
@@ -31,7 +32,7 @@ impl PackageSet {
     /// # Errors
     /// If the file as a whole cannot be used.
     pub(super) fn read(lock: &Path, registries: &Registries) -> Result<Self, PlanError> {
-        let text = fs::read(lock).map_err(PlanError::Read)?;
+        let text = files::read(lock, MAX_LOCK_FILE_BYTES).map_err(PlanError::Read)?;
         Self::parse(&lock.display().to_string(), &text, registries)
     }
 

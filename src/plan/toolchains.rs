@@ -2,7 +2,7 @@
 
 use std::{
     env::consts::{ARCH, OS},
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::{PlanError, Problem};
 use crate::{
+    files::{self, MAX_SETTINGS_BYTES},
     store::Owner,
     toolchain::{self, Install, ToolchainFile, UserSettings},
 };
@@ -56,7 +57,8 @@ pub(super) struct InstallDefaults {
 impl InstallDefaults {
     /// Reads rustup's settings file. `hosts` override this machine's host.
     pub(super) fn read(rustup_settings: Option<&Path>, hosts: &[String]) -> Self {
-        let settings = rustup_settings.and_then(|path| fs::read_to_string(path).ok());
+        let settings =
+            rustup_settings.and_then(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok());
         let user = UserSettings::parse(&settings.unwrap_or_default());
         let mut hosts = hosts.to_vec();
         if hosts.is_empty() {
@@ -104,7 +106,7 @@ impl ToolchainPlan {
     /// # Errors
     /// If rustup would refuse the file.
     pub(super) fn read(file: &Path, defaults: &InstallDefaults) -> Result<Self, PlanError> {
-        let text = fs::read_to_string(file).map_err(PlanError::Read)?;
+        let text = files::read_text(file, MAX_SETTINGS_BYTES).map_err(PlanError::Read)?;
         let kind = if file.extension().is_some() {
             ToolchainFile::Toml
         } else {

@@ -46,6 +46,8 @@ use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
 use pool::{ClientProtocol, ConnectionPool};
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
 
+use crate::files::{self, MAX_CERTIFICATES_BYTES};
+
 pub use diagnostics::Diagnostics;
 pub use failure::{Failure, FailureKind};
 pub use origin::Origin;
@@ -301,9 +303,11 @@ async fn first_failed_dial(watcher: &mut OriginWatcher) -> Failure {
 }
 
 fn read_roots(path: &Path) -> Result<Vec<Certificate>, SetupError> {
-    let pem = std::fs::read(path).map_err(|source| SetupError::ReadRoots {
-        path: path.to_owned(),
-        source,
+    let pem = files::read_named(path, MAX_CERTIFICATES_BYTES).map_err(|source| {
+        SetupError::ReadRoots {
+            path: path.to_owned(),
+            source,
+        }
     })?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(roots) if !roots.is_empty() => Ok(roots),
