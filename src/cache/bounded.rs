@@ -28,6 +28,15 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.0.get(key)
     }
 
+    /// The value of `key`, for a change.
+    pub(super) fn get_mut<Q>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.0.get_mut(key)
+    }
+
     /// Sets the value of `key`. Empties the map first if it is full.
     pub(super) fn insert(&mut self, key: K, value: V) {
         if self.0.len() >= MAX_TRACKED {

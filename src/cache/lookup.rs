@@ -7,14 +7,16 @@
 //!  store on disk ────────┴──> entry ──> invalidated since its check? ──> effective check time
 //! ```
 //!
-//! A blob is hashed the first time this process serves it. A damaged copy, entry or blob, counts as missing, so the
-//! request fetches and replaces it. A damaged blob is also removed from the store.
+//! A blob is hashed before this process serves it, once for each state of its file; see [`super::verified`]. A damaged
+//! copy, entry or blob, counts as missing, so the request fetches and replaces it. A damaged blob is also moved to the
+//! store's quarantine.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
@@ -34,6 +36,9 @@ use crate::{
 
 /// Blobs up to this size are read into memory before the response starts, and then sent as one chunk.
 const MAX_WHOLE_BLOB_BYTES: u64 = CHUNK_BYTES as u64;
+
+/// The body of the entry that stands for an absence.
+const ABSENCE_BODY: &str = "upstream has no such file\n";
 
 /// Where the store keeps a resource whose full name is known.
 #[derive(Debug)]
@@ -82,7 +87,10 @@ impl Lookup {
             // The writer finds out whether another process has stored a newer one.
             Some(Update::Entry(entry)) => Some(entry),
             update => match self.store.entry(key).await {
-                Ok(stored) => newest(stored, update, now()),
+                Ok(stored) => {
+                    let stored = stored.filter(|entry| is_plausible(resource, entry));
+                    newest(stored, update, now())
+                }
                 Err(error @ StoreError::Damaged { .. }) => {
                     warn!(%resource, error = %chain(&error), "the stored copy is damaged and counts as missing");
                     None
@@ -121,8 +129,7 @@ impl Lookup {
         let Some(absence) = resource.absence() else {
             return;
         };
-        let body = "upstream has no such file\n".into();
-        let entry = Entry::new(body, Validators::default(), None, now());
+        let entry = Entry::new(ABSENCE_BODY.into(), Validators::default(), None, now());
         if let Err(error) = self.store.put_entry(&absence.key, &entry).await {
             warn!(%resource, error = %chain(&error), "cannot store that upstream does not have it");
         }
@@ -136,7 +143,7 @@ impl Lookup {
         let stored = self.store.entry(&absence.key).await.ok().flatten();
         stored.is_some_and(|entry| {
             let confirmed = Duration::from_secs(entry.head.fetched);
-            SystemTime::UNIX_EPOCH + confirmed >= absence.final_from
+            entry.body == ABSENCE_BODY && SystemTime::UNIX_EPOCH + confirmed >= absence.final_from
         })
     }
 
@@ -162,25 +169,33 @@ impl Lookup {
         Some((blob, body))
     }
 
-    /// The body of a stored blob, after its hash has been checked once in this process. Removes a damaged or unreadable
-    /// blob from the store.
+    /// The body of a stored blob, after its hash has been checked if [`VerifiedBlobs`] wants that. Moves a damaged or
+    /// unreadable blob to the quarantine.
     async fn verified_body(&self, sha256: Sha256, blob: &Blob) -> Option<Body> {
-        let is_verified = self.verified.contains(sha256, blob.len);
-        let body = if is_verified {
-            blob_body(blob.clone()).await
-        } else {
-            Box::pin(hashed_body(sha256, blob)).await
-        };
-        if body.is_some() {
-            if !is_verified {
-                self.verified.insert(sha256, blob.len);
+        let now = Instant::now();
+        let may_serve = blob
+            .identity
+            .is_some_and(|identity| self.verified.may_serve(sha256, identity, now));
+        if may_serve && let Some(body) = blob_body(blob.clone()).await {
+            return Some(body);
+        }
+        if let Some(body) = Box::pin(hashed_body(sha256, blob)).await {
+            if let Some(identity) = blob.identity {
+                self.verified.insert(sha256, identity, Instant::now());
+                self.verified.mark_served(sha256, now);
             }
-            return body;
+            return Some(body);
         }
         self.verified.remove(sha256);
-        warn!(blob = %sha256, "a stored blob is damaged and counts as missing");
-        if let Err(error) = self.store.remove_blob(sha256).await {
-            warn!(blob = %sha256, error = %chain(&error), "cannot remove the damaged blob");
+        match self.store.quarantine_blob(sha256, blob.identity).await {
+            Ok(Some(path)) => {
+                let path = path.display();
+                warn!(blob = %sha256, %path, "a stored blob is damaged and counts as missing; it is in the quarantine now");
+            }
+            Ok(None) => warn!(blob = %sha256, "a stored blob is damaged and counts as missing"),
+            Err(error) => {
+                warn!(blob = %sha256, error = %chain(&error), "a stored blob is damaged and cannot be moved away");
+            }
         }
         None
     }
@@ -215,6 +230,19 @@ async fn hashed_body(sha256: Sha256, blob: &Blob) -> Option<Body> {
     is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole))
 }
 
+/// Returns whether a stored entry can be the resource. Only a record of an older release leaves that open: it does not
+/// name its place.
+fn is_plausible(resource: &Resource, entry: &Entry) -> bool {
+    let valid = match entry.is_sealed {
+        true => Ok(()),
+        false => resource.validate(&entry.body),
+    };
+    if let Err(why) = &valid {
+        warn!(%resource, "the stored copy {why}; it is damaged and counts as missing");
+    }
+    valid.is_ok()
+}
+
 /// The stored entry with a buffered update applied, unless the stored one is newer.
 fn newest(stored: Option<Entry>, update: Option<Update>, now: SystemTime) -> Option<Entry> {
     match (stored, update) {
@@ -227,5 +255,50 @@ fn newest(stored: Option<Entry>, update: Option<Update>, now: SystemTime) -> Opt
         },
         (None, Some(Update::Entry(buffered))) => Some(buffered),
         (stored, Some(_) | None) => stored,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn lookup(folder: &std::path::Path) -> Lookup {
+        let store = Arc::new(Store::open(folder).unwrap());
+        let invalidations = Arc::<Invalidations>::default();
+        Lookup {
+            write_behind: WriteBehind::new(store.clone(), invalidations.clone(), 1, true),
+            store,
+            invalidations,
+            verified: VerifiedBlobs::default(),
+        }
+    }
+
+    /// Rot below the file system leaves the file's identity as it is.
+    #[tokio::test(start_paused = true)]
+    async fn rot_below_the_file_system_is_found_when_a_client_asks_again_within_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let lookup = lookup(folder.path());
+        let sha256 = Sha256::of(b"good");
+        let spool = lookup.store.spool();
+        spool.write(0, b"good").unwrap();
+        lookup.store.put_blob(spool.into(), sha256).await.unwrap();
+        let text = sha256.to_string();
+        let blobs = folder.path().join("v1/blobs");
+        fs::write(blobs.join(&text[..2]).join(&text[2..]), "evil").unwrap();
+        tokio::time::resume();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::pause();
+        let blob = lookup.store.blob(sha256).await.unwrap().unwrap();
+        lookup
+            .verified
+            .insert(sha256, blob.identity.unwrap(), Instant::now());
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let served = lookup.verified_body(sha256, &blob).await;
+        assert!(matches!(served, Some(Body::Whole(body)) if body == "evil"));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(lookup.verified_body(sha256, &blob).await.is_none());
+        assert!(lookup.store.blob(sha256).await.unwrap().is_none());
     }
 }

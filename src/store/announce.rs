@@ -7,7 +7,11 @@ use std::{cmp::Reverse, fs, io, path::Path};
 
 use bytes::Bytes;
 
-use super::staging::{Staging, is_process_alive};
+use super::{
+    layout::MAX_NOTE_BYTES,
+    staging::{Staging, is_process_alive},
+};
+use crate::files;
 
 /// The file in a process's folder.
 pub(super) const ANNOUNCEMENT_FILE: &str = "daemon.json";
@@ -36,7 +40,8 @@ pub(super) fn read_all(staging: &Path) -> Vec<Announcement> {
         .filter(|folder| is_process_alive(&folder.path()))
         .filter_map(|folder| {
             let path = folder.path().join(ANNOUNCEMENT_FILE);
-            let announcement = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            let announcement =
+                serde_json::from_slice(&files::read(&path, MAX_NOTE_BYTES).ok()?).ok()?;
             Some((fs::metadata(&path).ok()?.modified().ok()?, announcement))
         })
         .collect();

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::{
     blocking::blocking,
     buffers::{BufferPool, CHUNK_BYTES, MIN_POOLED_BYTES, PooledChunk},
+    identity::FileIdentity,
 };
 
 /// An open blob.
@@ -22,6 +23,8 @@ pub struct Blob {
     pub len: u64,
     /// The contents.
     pub bytes: Arc<dyn ReadAt>,
+    /// The file that has the contents; `None` for a body that is not stored yet.
+    pub identity: Option<FileIdentity>,
 }
 
 /// Contents that several readers can read at once, from any offset.

@@ -3,23 +3,31 @@
 //! A record is one line of JSON that describes the body, followed by the body, byte for byte as upstream sent it:
 //!
 //! ```text
-//! larder-entry {"sha256":"2d71...","etag":"\"abc\"","max_age":600,"fetched":1800000000}
+//! larder-entry {"sha256":"2d71...","etag":"\"abc\"","max_age":600,"fetched":1800000000,"key":"...","seal":"9f86..."}
 //! {"name":"serde","vers":"1.0.0",...}
 //! ```
 //!
-//! Body and description are one file, so one rename replaces both and they always belong together. Reading verifies
-//! the SHA-256 of the body, so a truncated or altered record is an error and never a wrong answer. The time of the
-//! last check is not in the record; see [`Checked`]. This module knows no file system.
+//! Body and description are one file, so one rename replaces both and they always belong together. `sha256` is the
+//! hash of the body, `key` is the record's place in the store, and `seal` is the hash of the JSON before it. Reading
+//! verifies all three, so a truncated, altered or exchanged record is an error and never a wrong answer. The time of
+//! the last check is not in the record; see [`Checked`]. This module knows no file system.
+//!
+//! Records of older releases have neither `key` nor `seal`. They are still read, and marked as unsealed: the cache then
+//! asks the kind of resource whether the body can be right, and rewrites the record when it is next renewed.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::Sha256, validators::Validators};
+use crate::{hash::Sha256, resource::Key, validators::Validators};
 
 /// First bytes of every record. Another format gets another versioned folder in the store, never a migration.
 const MAGIC: &[u8] = b"larder-entry ";
+/// The text between the facts of the first line and the hexadecimal digits of their hash.
+const SEAL: &[u8] = b",\"seal\":\"";
+/// The text after these digits.
+const SEAL_END: &[u8] = b"\"}";
 
 /// A stored body and its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,24 @@ pub struct Entry {
     pub body: Bytes,
     /// The last check.
     pub checked: Checked,
+    /// False for a stored record of an older release, which names no place and has no seal.
+    pub is_sealed: bool,
+}
+
+/// The first line of a record, without the seal.
+#[derive(Serialize)]
+struct HeadLine<'a> {
+    #[serde(flatten)]
+    head: &'a EntryHead,
+    key: &'a str,
+}
+
+/// The first line of a record as it is read.
+#[derive(Deserialize)]
+struct StoredHeadLine {
+    #[serde(flatten)]
+    head: EntryHead,
+    key: Option<String>,
 }
 
 /// Description of a stored body.
@@ -128,6 +154,7 @@ impl Entry {
             head,
             body,
             checked: Checked::At(checked),
+            is_sealed: true,
         }
     }
 
@@ -138,25 +165,50 @@ impl Entry {
         self
     }
 
-    /// The first line of the record, with its newline.
-    pub(super) fn head_line(&self) -> Vec<u8> {
+    /// The first line of the record of `key`, with its newline.
+    pub(super) fn head_line(&self, key: &Key) -> Vec<u8> {
+        let facts = HeadLine {
+            head: &self.head,
+            key: key.as_str(),
+        };
         let mut line = MAGIC.to_vec();
-        serde_json::to_writer(&mut line, &self.head).expect("a head has only strings and numbers");
+        serde_json::to_writer(&mut line, &facts).expect("a head has only strings and numbers");
+        // Without the closing brace.
+        line.pop();
+        let seal = Sha256::of(&line[MAGIC.len()..]);
+        line.extend_from_slice(SEAL);
+        line.extend_from_slice(&seal.digits());
+        line.extend_from_slice(SEAL_END);
         line.push(b'\n');
         line
     }
 
-    /// Reads a record and verifies the hash of its body.
+    /// Reads the record of `key` and verifies it.
     ///
     /// # Errors
     /// The first deviation from the format.
-    pub(super) fn parse(mut record: Bytes, checked: Checked) -> Result<Self, DamagedEntry> {
+    pub(super) fn parse(
+        mut record: Bytes,
+        checked: Checked,
+        key: &Key,
+    ) -> Result<Self, DamagedEntry> {
         if !record.starts_with(MAGIC) {
             return Err(DamagedEntry::NoEntry);
         }
-        let newline = record.iter().position(|&byte| byte == b'\n');
+        let newline = memchr::memchr(b'\n', &record);
         let end = newline.ok_or(DamagedEntry::EndlessHead)?;
-        let head: EntryHead = serde_json::from_slice(&record[MAGIC.len()..end])?;
+        let line = &record[MAGIC.len()..end];
+        let StoredHeadLine { head, key: place } = serde_json::from_slice(line)?;
+        let is_sealed = match (place, seal(line)) {
+            (None, None) => false,
+            (Some(place), Some((facts, seal))) if Sha256::of(facts).digits() == seal => {
+                if place != key.as_str() {
+                    return Err(DamagedEntry::OtherPlace { place });
+                }
+                true
+            }
+            (Some(_) | None, Some(_) | None) => return Err(DamagedEntry::WrongSeal),
+        };
         record.advance(end + 1);
         if Sha256::of(&record) != head.sha256 {
             return Err(DamagedEntry::WrongHash);
@@ -165,8 +217,16 @@ impl Entry {
             head,
             body: record,
             checked,
+            is_sealed,
         })
     }
+}
+
+/// Splits a first line into its facts and the digits of their hash; `None` if it has no seal.
+fn seal(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = line.strip_suffix(SEAL_END)?;
+    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+    Some((rest.strip_suffix(SEAL)?, digits))
 }
 
 /// First deviation of a record from the format.
@@ -184,6 +244,21 @@ pub enum DamagedEntry {
     /// The first line is not valid JSON.
     #[error("its first line: {0}")]
     InvalidHead(#[from] serde_json::Error),
+    /// The record was written for another place.
+    #[error("it is another entry, `{}`", .place.escape_debug())]
+    OtherPlace {
+        /// The key that the record names.
+        place: String,
+    },
+    /// The facts in the first line do not have the hash at its end.
+    #[error("its first line does not have the hash that it gives itself")]
+    WrongSeal,
+    /// No kind of resource allows so many bytes.
+    #[error("it is larger than any entry")]
+    TooLarge,
+    /// The body of an unsealed record cannot be what its place says.
+    #[error("its body {0}")]
+    Unrecognised(String),
     /// The hash of the body differs from the one in the first line.
     #[error("its body does not have the hash that its first line gives")]
     WrongHash,
@@ -193,55 +268,93 @@ pub enum DamagedEntry {
 mod tests {
     use super::*;
 
+    fn key(name: &str) -> Key {
+        let index = url::Url::parse("http://127.0.0.1:9/").unwrap();
+        let registries = crate::resource::Registries::new(index, []);
+        let entry = crate::resource::IndexEntry::of(registries.crates_io(), name).unwrap();
+        let crate::resource::Location::Entry(key) = entry.location() else {
+            panic!("an index entry is stored as an entry");
+        };
+        key
+    }
+
     fn record(entry: &Entry) -> Vec<u8> {
-        let mut record = entry.head_line();
+        let mut record = entry.head_line(&key("left"));
         record.extend_from_slice(&entry.body);
         record
     }
 
-    #[test]
-    fn parse_reads_a_record_and_rejects_any_changed_byte_or_truncation() {
+    fn parse(record: &[u8], name: &str) -> Result<Entry, DamagedEntry> {
+        let checked = Checked::At(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        Entry::parse(Bytes::copy_from_slice(record), checked, &key(name))
+    }
+
+    fn entry(body: &'static [u8]) -> Entry {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let validators = Validators {
             etag: Some("W/\"x:y z\"".into()),
             last_modified: None,
         };
-        let entry = Entry::new(
-            Bytes::from_static(b"{\"name\":\"left\"}\n\n"),
-            validators,
-            Some(Duration::from_secs(600)),
-            now,
-        );
-        let good = record(&entry);
-        assert_eq!(
-            Entry::parse(Bytes::from(good.clone()), entry.checked).unwrap(),
-            entry
-        );
+        let max_age = Some(Duration::from_secs(600));
+        Entry::new(Bytes::from_static(body), validators, max_age, now)
+    }
 
-        let body = entry.head_line().len();
-        for at in (0..good.len()).filter(|&at| at < MAGIC.len() || at >= body) {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert!(
-                Entry::parse(Bytes::from(bad), entry.checked).is_err(),
-                "byte {at}"
-            );
+    #[test]
+    fn parse_reads_a_record_and_rejects_any_changed_byte_or_truncation() {
+        let entry = entry(b"{\"name\":\"left\"}\n\n");
+        let good = record(&entry);
+        assert_eq!(parse(&good, "left").unwrap(), entry);
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert!(parse(&bad, "left").is_err(), "bit {bit} of byte {at}");
+            }
         }
         for len in 0..good.len() {
-            assert!(
-                Entry::parse(Bytes::copy_from_slice(&good[..len]), entry.checked).is_err(),
-                "cut at {len}"
-            );
+            assert!(parse(&good[..len], "left").is_err(), "cut at {len}");
         }
+    }
+
+    #[test]
+    fn a_record_in_another_place_is_refused() {
+        let error = parse(&record(&entry(b"x")), "right").unwrap_err();
+        assert!(matches!(error, DamagedEntry::OtherPlace { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_record_of_an_older_release_is_unsealed_and_one_of_a_newer_release_is_read() {
+        let entry = entry(b"x");
+        let mut old = MAGIC.to_vec();
+        serde_json::to_writer(&mut old, &entry.head).unwrap();
+        old.extend_from_slice(b"\nx");
+        let read = parse(&old, "left").unwrap();
+        assert!(!read.is_sealed);
+        assert_eq!(read.head, entry.head);
+
+        let line = entry.head_line(&key("left"));
+        let (facts, _) = seal(line.strip_suffix(b"\n").unwrap()).unwrap();
+        let mut new = facts.to_vec();
+        new.extend_from_slice(b",\"new\":1");
+        let seal = Sha256::of(&new[MAGIC.len()..]);
+        let new = [&new, SEAL, &seal.digits(), SEAL_END, b"\nx"].concat();
+        assert_eq!(parse(&new, "left").unwrap(), entry);
     }
 
     #[test]
     fn the_format_does_not_change() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let entry = Entry::new(Bytes::from_static(b"x"), Validators::default(), None, now);
-        let expected = "larder-entry {\"sha256\":\"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\
-                        \"fetched\":1800000000}\nx";
-        assert_eq!(String::from_utf8(record(&entry)).unwrap(), expected);
+        let text = String::from_utf8(record(&entry)).unwrap();
+        let (facts, seal) = text.split_once(",\"seal\":\"").unwrap();
+        let place = key("left");
+        let expected = format!(
+            "larder-entry {{\"sha256\":\"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881\",\
+             \"fetched\":1800000000,\"key\":\"{place}\""
+        );
+        assert_eq!(facts, expected);
+        let hash = Sha256::of(&facts.as_bytes()[MAGIC.len()..]);
+        assert_eq!(seal, format!("{hash}\"}}\nx"));
     }
 
     #[test]

@@ -7,13 +7,13 @@
 //! [`StoreLayout::check_ownership`] refuses a folder that others may write to.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::OFlags, process::geteuid};
+use rustix::process::geteuid;
 use walkdir::WalkDir;
 
 use super::error::UnusableFolder;
@@ -21,6 +21,9 @@ use crate::{hash::Sha256, resource::Key};
 
 /// The folder of the current format. A change of format takes another name and never converts existing files.
 const FORMAT_VERSION: &str = "v1";
+
+/// Size limit in bytes of files that hold a line or two.
+pub(super) const MAX_NOTE_BYTES: u64 = 64 << 10;
 
 /// Contents of `CACHEDIR.TAG`. Backup tools skip folders with this file (bford.info/cachedir), and so does `warm`
 /// when it looks for projects.
@@ -74,6 +77,17 @@ impl StoreLayout {
 
     pub(super) fn staging(&self) -> PathBuf {
         self.join(&["staging"])
+    }
+
+    /// The folder of damaged files.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.join(&["quarantine"])
+    }
+
+    /// The place in the quarantine of a file of the store.
+    pub(super) fn quarantine_of(&self, path: &Path) -> PathBuf {
+        let relative = path.strip_prefix(&self.top).unwrap_or(path);
+        self.quarantine().join(relative)
     }
 
     /// The folder of pins. On disk it is called `projects`; another name would lose the pins of existing stores.
@@ -137,33 +151,6 @@ impl StoreLayout {
 /// Creates a folder and its parents with mode 0700.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Opens a file for reading, unless it is a symbolic link. `None` if there is no file.
-pub(super) fn open_nofollow(path: &Path) -> io::Result<Option<File>> {
-    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(nofollow)
-        .open(path);
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns whether [`open_nofollow`] or reading failed because a link or a folder lies in the file's place.
-pub(super) fn is_no_file(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::IsADirectory
-        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// Returns whether `path` is a file, not a link, with at least one byte.

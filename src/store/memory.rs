@@ -18,7 +18,6 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
@@ -29,6 +28,8 @@ use std::{
 
 use quick_cache::{Weighter, sync::Cache};
 
+use super::identity::FileIdentity;
+
 /// Time without a `get` or `put` after which a burst is over.
 const IDLE_BEFORE_SHRINK: Duration = Duration::from_secs(5);
 
@@ -37,26 +38,6 @@ pub(super) const STAT_TTL: Duration = Duration::from_millis(10);
 
 /// A value may take one part in this many of the capacity. A larger one would evict too much else.
 const LARGEST_SHARE: u64 = 8;
-
-/// Identity of a file's contents and times. Replacing, writing or touching the file changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Fingerprint {
-    pub(super) fn of(found: &fs::Metadata) -> Self {
-        Self {
-            inode: found.ino(),
-            len: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        }
-    }
-}
 
 /// Limits of the weight of all values.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +69,7 @@ struct MemoryTable<T> {
 }
 
 struct CachedValue<T> {
-    fingerprint: Fingerprint,
+    fingerprint: FileIdentity,
     /// Time of the last `stat` that gave this fingerprint. In nanoseconds since the cache was created.
     stat_taken: AtomicU64,
     value: T,
@@ -96,7 +77,7 @@ struct CachedValue<T> {
 
 impl<T> CachedValue<T> {
     /// A value that needs a `stat` before its first use.
-    fn new(fingerprint: Fingerprint, value: T) -> Arc<Self> {
+    fn new(fingerprint: FileIdentity, value: T) -> Arc<Self> {
         Arc::new(Self {
             fingerprint,
             stat_taken: AtomicU64::new(0),
@@ -168,7 +149,7 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
 
     /// The value of `path`, if the file is unchanged. May call `stat`, which waits for no disk: the kernel remembers
     /// files that were used lately.
-    pub(super) fn get(&self, path: &Path) -> Option<(Fingerprint, T)> {
+    pub(super) fn get(&self, path: &Path) -> Option<(FileIdentity, T)> {
         let cached = self.shared.table.get(path.as_os_str())?;
         self.shared.mark_used();
         // Before `stat`, so that a change during it is later.
@@ -178,7 +159,7 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
             && Duration::from_nanos(now.saturating_sub(stat_taken)) < STAT_TTL;
         if !is_recent {
             match fs::symlink_metadata(path) {
-                Ok(found) if Fingerprint::of(&found) == cached.fingerprint => {
+                Ok(found) if FileIdentity::of(&found) == cached.fingerprint => {
                     cached.stat_taken.store(now, Ordering::Release);
                 }
                 Ok(_) | Err(_) => {
@@ -199,8 +180,8 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
     pub(super) fn update(
         &self,
         path: &Path,
-        before: Fingerprint,
-        after: Fingerprint,
+        before: FileIdentity,
+        after: FileIdentity,
         change: impl FnOnce(&mut T),
     ) {
         self.forget_stats();
@@ -216,7 +197,7 @@ impl<T: Clone + Send + Sync + 'static> MemoryCache<T> {
     }
 
     /// Adds a value that was read from the file at `path` when it had this fingerprint.
-    pub(super) fn put(&self, path: PathBuf, fingerprint: Fingerprint, value: T) {
+    pub(super) fn put(&self, path: PathBuf, fingerprint: FileIdentity, value: T) {
         // The process that wrote this file may have invalidated other entries before.
         self.forget_stats();
         let capacity = self.grow();
@@ -263,7 +244,7 @@ mod tests {
         };
         let cache = MemoryCache::new(100, capacity, |_: &u8| 1);
         let path = folder.path().join("file");
-        let fingerprint = || Fingerprint::of(&fs::metadata(&path).unwrap());
+        let fingerprint = || FileIdentity::of(&fs::metadata(&path).unwrap());
         let is_seen_at_once = |meanwhile: &dyn Fn()| {
             (0..20).all(|round| {
                 cache.put(path.clone(), fingerprint(), 1);
@@ -296,7 +277,7 @@ mod tests {
         let path = |number: u64| folder.path().join(number.to_string());
         for number in 0..100 {
             fs::write(path(number), "x").unwrap();
-            let fingerprint = Fingerprint::of(&fs::metadata(path(number)).unwrap());
+            let fingerprint = FileIdentity::of(&fs::metadata(path(number)).unwrap());
             cache.put(path(number), fingerprint, vec![0; 3]);
         }
         let cached = || {

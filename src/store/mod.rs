@@ -9,8 +9,9 @@
 //!
 //! - Atomic: a reader sees the old contents or the new, never a mixture, and never a part of a file.
 //! - Durable: when a `put` returns, what it wrote survives a crash and a power cut.
-//! - Verified: entries are checked against their hash when they are read from disk. Blobs are not: the cache verifies a
-//!   blob the first time a process serves it.
+//! - Verified: entries are checked against their hash and their place when they are read from disk. Blobs are not: the
+//!   cache verifies a blob before it serves it, once for each [`FileIdentity`].
+//! - Bounded: only regular files are opened, never waiting, and each is compared with a size limit before it is read.
 //! - Shared: any number of processes may read and write one store. The last writer wins. That is safe, because every
 //!   entry ever put is a valid state, and a blob has the same bytes in every process.
 //! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
@@ -27,6 +28,7 @@
 //! STORE/v1/staging/PROCESS/...                    files that are being written
 //! STORE/v1/staging/PROCESS/daemon.json            addresses of that process, if it is a daemon
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
+//! STORE/v1/quarantine/...                         damaged files, by their former paths
 //! ```
 //!
 //! `NAME-HASH` is a registry's name and a hash of its address, so that a change of settings mixes no two registries.
@@ -34,7 +36,7 @@
 //! # Where to read on
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
-//! stores a body during its download; `verify` rehashes blobs; `memory` caches what was read; `blob` and `buffers`
+//! stores a body during its download; `verify` rehashes blobs; `quarantine` has damaged files; `memory` caches what was read; `blob` and `buffers`
 //! read large files in chunks.
 
 mod announce;
@@ -43,16 +45,18 @@ mod blocking;
 mod buffers;
 mod entry;
 mod error;
+mod identity;
+mod integrity;
 mod layout;
 mod memory;
 mod pins;
+mod quarantine;
 mod spool;
 mod staging;
 mod verify;
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -65,17 +69,20 @@ pub use blob::{Blob, ReadAt};
 pub use buffers::CHUNK_BYTES;
 pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
+pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
 pub use spool::Spool;
 
-use crate::{hash::Sha256, resource::Key};
+use crate::{
+    files::{self, is_no_file, open_nofollow},
+    hash::Sha256,
+    resource::Key,
+};
 use blob::FileReader;
 use blocking::blocking;
 use buffers::BufferPool;
-use layout::{
-    StoreLayout, count_files, file_size, is_no_file, is_nonempty_file, make_folder, open_nofollow,
-};
-use memory::{Capacity, Fingerprint, MemoryCache};
+use layout::{MAX_NOTE_BYTES, StoreLayout, count_files, file_size, is_nonempty_file, make_folder};
+use memory::{Capacity, MemoryCache};
 use staging::{Staging, remove_dead_processes};
 
 /// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
@@ -96,6 +103,9 @@ const OPEN_FILE_BYTES: u64 = 32 << 10;
 /// Largest blob in bytes that stays open or in memory. Larger blobs are opened for each request, because a deleted file
 /// takes disk space for as long as it is open.
 const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
+
+/// Size limit of an entry's file in bytes: the largest body that a kind allows, its sidecar and its first line.
+const MAX_ENTRY_FILE_BYTES: u64 = 65 << 20;
 
 /// A store in a folder. The head of this module lists its guarantees.
 #[derive(Debug)]
@@ -194,17 +204,20 @@ impl Store {
             key: key.to_string(),
             source,
         };
-        let at = path.clone();
+        let (at, name) = (path.clone(), key.clone());
         let read = blocking(move || {
-            let Some(mut file) = open_nofollow(&path)? else {
+            let Some(file) = open_nofollow(&path)? else {
                 return Ok(None);
             };
             let found = file.metadata()?;
-            let mut record = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
-            file.read_to_end(&mut record)?;
-            let checked = Checked::from_mtime(found.modified()?);
-            let entry = Entry::parse(Bytes::from(record), checked);
-            Ok(Some((Fingerprint::of(&found), entry)))
+            let entry = if found.len() > MAX_ENTRY_FILE_BYTES {
+                Err(DamagedEntry::TooLarge)
+            } else {
+                let record = files::read_open(&file, MAX_ENTRY_FILE_BYTES)?;
+                let checked = Checked::from_mtime(found.modified()?);
+                Entry::parse(Bytes::from(record), checked, &name)
+            };
+            Ok(Some((FileIdentity::of(&found), entry)))
         });
         match read.await {
             Ok(None) => Ok(None),
@@ -234,7 +247,7 @@ impl Store {
 
     /// Stores `entry` under `key`, in place of the previous one.
     pub async fn put_entry(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
-        let parts = vec![Bytes::from(entry.head_line()), entry.body.clone()];
+        let parts = vec![Bytes::from(entry.head_line(key)), entry.body.clone()];
         let checked = Some(entry.checked.to_mtime());
         let written = self.write(self.layout.entry(key), parts, checked).await;
         self.entries.forget_stats();
@@ -282,8 +295,10 @@ impl Store {
     /// Opens the blob of this hash. `None` if there is none. Does not verify its bytes.
     pub async fn blob(&self, sha256: Sha256) -> Result<Option<Blob>, StoreError> {
         let path = self.layout.blob(sha256);
-        if let Some((fingerprint, blob)) = self.blobs.get(&path) {
-            return Ok(Some(self.blob_in_memory(path, fingerprint, blob).await));
+        if let Some((identity, blob)) = self.blobs.get(&path)
+            && let Some(blob) = self.blob_in_memory(&path, identity, blob).await
+        {
+            return Ok(Some(blob));
         }
         let (at, buffers) = (path.clone(), self.buffers.clone());
         let opened = blocking(move || {
@@ -291,41 +306,56 @@ impl Store {
                 return Ok(None);
             };
             let found = file.metadata()?;
+            let identity = FileIdentity::of(&found);
             let blob = Blob {
                 len: found.len(),
                 bytes: Arc::new(FileReader {
                     file: Arc::new(file),
                     buffers,
                 }),
+                identity: Some(identity),
             };
-            Ok(Some((Fingerprint::of(&found), blob)))
+            Ok(Some((identity, blob)))
         });
         match opened.await {
             Ok(None) => Ok(None),
-            Ok(Some((fingerprint, blob))) => {
+            Ok(Some((identity, blob))) => {
                 if blob.len <= MAX_CACHED_BLOB_BYTES {
-                    self.blobs.put(at, fingerprint, blob.clone());
+                    self.blobs.put(at, identity, blob.clone());
                 }
                 Ok(Some(blob))
             }
+            Err(error) if is_no_file(&error) => Err(StoreError::Damaged {
+                key: format!("blob {sha256}"),
+                source: DamagedEntry::NoFile,
+            }),
             Err(source) => Err(StoreError::io(at, source)),
         }
     }
 
     /// Moves a small blob to memory when it is requested again soon. The first request only opens the file, because
-    /// reading all of it before the answer begins would delay the answer.
-    async fn blob_in_memory(&self, path: PathBuf, fingerprint: Fingerprint, blob: Blob) -> Blob {
+    /// reading all of it before the answer begins would delay the answer. `None` if the file has changed meanwhile.
+    async fn blob_in_memory(
+        &self,
+        path: &Path,
+        identity: FileIdentity,
+        blob: Blob,
+    ) -> Option<Blob> {
         if blob.bytes.in_memory().is_some() {
-            return blob;
+            return Some(blob);
         }
         let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
         let Ok(bytes) = blob.bytes.read_at(0, len).await else {
-            return blob;
+            return Some(blob);
         };
+        let found = fs::symlink_metadata(path).ok()?;
+        if FileIdentity::of(&found) != identity {
+            return None;
+        }
         let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
         let blob = Blob { bytes, ..blob };
-        self.blobs.put(path, fingerprint, blob.clone());
-        blob
+        self.blobs.put(path.to_owned(), identity, blob.clone());
+        Some(blob)
     }
 
     /// Returns whether each of `hashes` is stored, in the same order.
@@ -364,31 +394,24 @@ impl Store {
         Spool::new(self.staging.clone(), self.buffers.clone())
     }
 
-    /// Stores a spooled body, whose hash the caller has verified. Replaces a blob that is already there.
-    pub async fn put_blob(&self, spool: Arc<Spool>, sha256: Sha256) -> Result<(), StoreError> {
+    /// Stores a spooled body, whose hash the caller has verified, and returns the file that has it now. Replaces a blob
+    /// that is already there.
+    pub async fn put_blob(
+        &self,
+        spool: Arc<Spool>,
+        sha256: Sha256,
+    ) -> Result<FileIdentity, StoreError> {
         let path = self.layout.blob(sha256);
         let (staging, at) = (self.staging.clone(), path.clone());
         let put = blocking(move || {
             let (file, staged) = spool.take_file()?;
             file.sync_all()?;
-            staging.publish(staged, &path)
+            staging.publish(staged, &path)?;
+            Ok(FileIdentity::of(&file.metadata()?))
         })
         .await;
         self.blobs.forget_stats();
         put.map_err(|source| StoreError::io(at, source))
-    }
-
-    /// Removes a damaged blob. Does nothing if there is none.
-    pub async fn remove_blob(&self, sha256: Sha256) -> Result<(), StoreError> {
-        let path = self.layout.blob(sha256);
-        let at = path.clone();
-        let removed = blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        })
-        .await;
-        self.blobs.forget_stats();
-        removed.map_err(|source| StoreError::io(at, source))
     }
 }
 
@@ -412,7 +435,7 @@ impl Store {
     /// The archive format of toolchain manifests that was set last; `None` if none was. It decides which archives an
     /// install needs, so daemon, `warm` and `check` must agree on it.
     pub fn toolchain_format(&self) -> Option<String> {
-        let text = fs::read_to_string(self.layout.toolchain_format()).ok()?;
+        let text = files::read_text(&self.layout.toolchain_format(), MAX_NOTE_BYTES).ok()?;
         Some(text.trim_end().to_owned())
     }
 
@@ -478,9 +501,9 @@ impl Store {
 /// A change of an entry's last check.
 struct CheckedChange {
     /// The file before the change.
-    before: Fingerprint,
+    before: FileIdentity,
     /// The file after the change.
-    after: Fingerprint,
+    after: FileIdentity,
     /// The last check as the file system has it, which may round times.
     checked: Checked,
 }
@@ -501,8 +524,8 @@ fn change_checked(
     file.set_modified(checked.to_mtime())?;
     let after = file.metadata()?;
     Ok(Some(CheckedChange {
-        before: Fingerprint::of(&before),
-        after: Fingerprint::of(&after),
+        before: FileIdentity::of(&before),
+        after: FileIdentity::of(&after),
         checked: Checked::from_mtime(after.modified()?),
     }))
 }
@@ -820,7 +843,7 @@ mod tests {
             let blob = ours.blob(sha256).await.unwrap().unwrap();
             assert_eq!(blob.bytes.read_at(1, 2).await.unwrap(), "od");
         }
-        other.remove_blob(sha256).await.unwrap();
+        other.quarantine_blob(sha256, None).await.unwrap();
         tokio::time::sleep(STAT_TTL).await;
         assert!(ours.blob(sha256).await.unwrap().is_none());
     }

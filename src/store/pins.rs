@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::hash::Sha256;
+use crate::{files, hash::Sha256};
+
+/// Size limit of a pin in bytes: one of 20,000 packages has 3 MB.
+const MAX_PIN_BYTES: u64 = 64 << 20;
 
 /// The needs of one project or toolchain.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -81,12 +84,14 @@ pub(super) fn read_all(folder: &Path) -> io::Result<Vec<Pin>> {
         if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
             continue;
         }
-        match fs::read(&path) {
+        match files::read(&path, MAX_PIN_BYTES) {
             Ok(text) => pins.extend(serde_json::from_slice::<Pin>(&text)),
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidData
                 ) => {}
             // Too many open files, or a failing disk. To skip the pin would report its project as gone.
             Err(error) => return Err(error),

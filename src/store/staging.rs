@@ -30,7 +30,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::layout::{StoreLayout, make_folder};
+use super::{
+    layout::{StoreLayout, make_folder},
+    quarantine::move_away,
+};
+use crate::files::{open_nofollow, open_to_lock};
 
 /// Age from which a folder without a lock file is removed. A younger one may belong to a process that is just starting.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60);
@@ -38,8 +42,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 /// The staging folder of a store, and this process's folder in it.
 #[derive(Debug)]
 pub(super) struct Staging {
-    /// The folder of the store, above everything that [`Staging::publish`] creates.
-    store: PathBuf,
+    layout: StoreLayout,
     /// The folder that holds a folder for each process.
     folder: PathBuf,
     /// This process's folder, created by the first write.
@@ -57,7 +60,7 @@ pub(super) struct ProcessDir {
 impl Staging {
     pub(super) fn new(layout: &StoreLayout) -> Self {
         Self {
-            store: layout.folder().to_owned(),
+            layout: layout.clone(),
             folder: layout.staging(),
             process_dir: Mutex::default(),
         }
@@ -117,7 +120,15 @@ impl Staging {
     )]
     pub(super) fn publish(&self, staged: TempPath, path: &Path) -> io::Result<()> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        if let Err(failed) = staged.persist(path) {
+        let published = match staged.persist(path) {
+            // The file system or a user has made a folder of this name.
+            Err(failed) if failed.error.kind() == io::ErrorKind::IsADirectory => {
+                move_away(&self.layout, path, None)?;
+                failed.path.persist(path)
+            }
+            published => published,
+        };
+        if let Err(failed) = published {
             if failed.error.kind() != io::ErrorKind::NotFound {
                 return Err(failed.error);
             }
@@ -125,7 +136,7 @@ impl Staging {
             failed.path.persist(path).map_err(|failed| failed.error)?;
             // The names of the new folders are in the folders above, which must survive a power cut as well.
             let parents = folder.ancestors().skip(1);
-            for parent in parents.take_while(|parent| parent.starts_with(&self.store)) {
+            for parent in parents.take_while(|parent| parent.starts_with(self.layout.folder())) {
                 File::open(parent)?.sync_all()?;
             }
         }
@@ -193,15 +204,16 @@ impl Drop for ProcessDir {
 /// Returns whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that
 /// test at the same time do not take each other for the owner.
 pub(super) fn is_process_alive(folder: &Path) -> bool {
-    let lock = File::open(folder.join("lock")).map(|file| file.try_lock_shared());
-    matches!(lock, Ok(Err(TryLockError::WouldBlock)))
+    let lock = open_nofollow(&folder.join("lock")).ok().flatten();
+    let locked = lock.map(|file| file.try_lock_shared());
+    matches!(locked, Some(Err(TryLockError::WouldBlock)))
 }
 
 /// Removes the folders of dead processes. Skips what cannot be removed; the next start tries again.
 pub(super) fn remove_dead_processes(staging: &Path) {
     for folder in fs::read_dir(staging).into_iter().flatten().flatten() {
         let lock = folder.path().join("lock");
-        match OpenOptions::new().write(true).open(&lock) {
+        match open_to_lock(&lock) {
             // Stays locked until the folder is gone: a process that is just creating it then sees that it has lost it.
             Ok(file) => {
                 if file.try_lock().is_ok() {

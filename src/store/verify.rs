@@ -10,8 +10,11 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{buffers::CHUNK_BYTES, layout::StoreLayout, layout::open_nofollow};
-use crate::hash::{Hasher, Sha256};
+use super::{buffers::CHUNK_BYTES, layout::StoreLayout};
+use crate::{
+    files::open_nofollow,
+    hash::{Hasher, Sha256},
+};
 
 /// Those of `hashes` whose blob has other contents or cannot be read to its end. A missing blob counts too.
 pub(super) fn damaged(layout: &StoreLayout, hashes: Vec<Sha256>) -> Vec<Sha256> {

@@ -30,6 +30,7 @@ mod help;
 mod index;
 mod index_prefetch;
 mod install_prefetch;
+mod integrity;
 mod keep_warm;
 mod large;
 mod metrics;

@@ -81,11 +81,18 @@ impl BlobFetcher {
             Ok(FetchedBlob::Stored(blob)) => Ok(result(Outcome::Hit, blob)),
             Ok(FetchedBlob::Spooled(spool, len)) => {
                 let bytes = spool.clone();
-                let mut result = result(Outcome::Miss, Blob { len, bytes });
+                let mut result = result(
+                    Outcome::Miss,
+                    Blob {
+                        len,
+                        bytes,
+                        identity: None,
+                    },
+                );
                 progress.send_replace(Progress::Verified(result.clone()));
                 let write_behind = &self.lookup.write_behind;
                 match write_behind.write_blob(&resource, spool, sha256).await {
-                    Ok(()) => self.lookup.verified.insert(sha256, len),
+                    Ok(file) => self.lookup.verified.insert(sha256, file, Instant::now()),
                     Err(error) => result.write_error = Some(error),
                 }
                 Ok(result)

@@ -216,8 +216,7 @@ impl EntryFetcher {
             let started = now();
             let failure = match self.attempt(&fetch, url, &validators, started).await {
                 Ok(reply) => {
-                    self.admission.health.record_answer(resource, url);
-                    self.admission.absences.record_answer(resource, url);
+                    self.record_answer(resource, url);
                     return self.accept(fetch, reply, started);
                 }
                 Err(failure) => failure,
@@ -320,10 +319,13 @@ impl EntryFetcher {
             (EntryReply::NotModified(max_age), Some(mut entry)) => {
                 entry.checked = checked;
                 let max_age = max_age.map(|age| age.as_secs());
-                if max_age.is_none() || max_age == entry.head.max_age {
+                let is_unchanged = max_age.is_none() || max_age == entry.head.max_age;
+                if is_unchanged && entry.is_sealed {
                     return renew(entry);
                 }
-                entry.head.max_age = max_age;
+                entry.head.max_age = max_age.or(entry.head.max_age);
+                // A record of an older release is written again.
+                entry.is_sealed = true;
                 let plan = WritePlan::Put(Some(entry.clone()));
                 Ok((result(Outcome::Revalidated, entry), plan))
             }
@@ -331,7 +333,7 @@ impl EntryFetcher {
             (EntryReply::Body(mut fresh), Some(old)) if fresh.head.sha256 == old.head.sha256 => {
                 fresh.checked = checked;
                 fresh.head.fetched = old.head.fetched;
-                if fresh.head == old.head {
+                if fresh.head == old.head && old.is_sealed {
                     return renew(fresh);
                 }
                 let plan = WritePlan::Put(Some(old));
@@ -370,6 +372,11 @@ impl EntryFetcher {
         if let Err(error) = self.lookup.store.invalidate(invalidated).await {
             warn!(%resource, error = %chain(&error), "cannot write the invalidation of dependencies");
         }
+    }
+
+    fn record_answer(&self, resource: &Resource, url: &Url) {
+        self.admission.health.record_answer(resource, url);
+        self.admission.absences.record_answer(resource, url);
     }
 
     /// Takes all permits, as if that many requests were under way.

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, chain},
     hash::Sha256,
     resource::{Key, Resource},
-    store::{Spool, Store, StoreError},
+    store::{FileIdentity, Spool, Store, StoreError},
 };
 use buffer::{Buffer, FlushGuard};
 use schedule::FlushScheduler;
@@ -174,7 +174,7 @@ impl WriteBehind {
         }
     }
 
-    /// Stores a verified body as the blob `sha256`, when clients are idle.
+    /// Stores a verified body as the blob `sha256`, when clients are idle. Returns the file that has it.
     ///
     /// # Errors
     /// The blob could not be written.
@@ -183,7 +183,7 @@ impl WriteBehind {
         resource: &Resource,
         spool: Arc<Spool>,
         sha256: Sha256,
-    ) -> Result<(), Error> {
+    ) -> Result<FileIdentity, Error> {
         let _pending = match self.0.has_clients {
             true => Some(self.0.scheduler.wait_for_idle(spool.memory_bytes()).await),
             false => None,
