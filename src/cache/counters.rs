@@ -42,6 +42,8 @@ pub enum Counter {
     UpstreamFailures,
     /// Failed probes of an upstream that was unreachable or slow.
     ProbesFailed,
+    /// Index entries from which upstream removed versions.
+    EntriesRecalled,
     /// Index entries fetched or revalidated before a client asked for them.
     EntriesPrefetched,
     /// Prefetched index entries that a client then asked for.
@@ -54,7 +56,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Hit,
         Self::Miss,
         Self::Revalidated,
@@ -69,6 +71,7 @@ impl Counter {
         Self::UpstreamAnswers,
         Self::UpstreamFailures,
         Self::ProbesFailed,
+        Self::EntriesRecalled,
         Self::EntriesPrefetched,
         Self::PrefetchedEntriesAsked,
         Self::BlobsPrefetched,
@@ -92,6 +95,7 @@ impl Counter {
             Self::UpstreamAnswers => "upstream-answers",
             Self::UpstreamFailures => "upstream-failures",
             Self::ProbesFailed => "probes-failed",
+            Self::EntriesRecalled => "entries-recalled",
             Self::EntriesPrefetched => "ahead-fetched",
             Self::PrefetchedEntriesAsked => "ahead-asked",
             Self::BlobsPrefetched => "blobs-ahead-fetched",

@@ -17,6 +17,14 @@ pub enum InvalidBody {
     /// No line of the index entry describes the crate.
     #[error("does not describe the crate `{0}`; a login page or a wrong server?")]
     OtherCrate(String),
+    /// A line of the index entry that cargo would misread.
+    #[error("is not a whole index entry: line {number} {problem}")]
+    Line {
+        /// The number of the line, from 1, without empty lines.
+        number: usize,
+        /// The problem.
+        problem: LineProblem,
+    },
     /// The last line of the index entry is incomplete.
     #[error("ends in the middle of a line")]
     CutLine,
@@ -35,6 +43,23 @@ pub enum InvalidBody {
     /// The bootstrap script does not begin with an interpreter.
     #[error("is not a shell script")]
     NotScript,
+}
+
+/// A line of an index entry that shows that the body is broken or is another entry's.
+#[derive(Debug, thiserror::Error)]
+pub enum LineProblem {
+    /// Zero bytes, as a disk leaves where data is missing.
+    #[error("has NUL bytes")]
+    Nul,
+    /// HTML or XML: another server has answered in the middle of the body.
+    #[error("is markup")]
+    Markup,
+    /// A version of another crate.
+    #[error("describes the crate `{}`", .0.escape_debug())]
+    OtherCrate(String),
+    /// The checksum cannot be one.
+    #[error("has a checksum that is no sha256")]
+    Checksum,
 }
 
 /// A download template of a `config.json` that larder refuses. `Display` is a phrase that fits after the file's name.

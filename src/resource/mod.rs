@@ -55,7 +55,7 @@ use url::Url;
 use crate::hash::Sha256;
 
 pub use dist::Dist;
-pub use error::{InvalidBody, LocateError, TemplateError, TemplateProblem, Unlisted};
+pub use error::{InvalidBody, LineProblem, LocateError, TemplateError, TemplateProblem, Unlisted};
 pub use key::Key;
 pub use policy::{Audience, Freshness, Policy};
 pub use registry::{
@@ -172,6 +172,11 @@ pub trait Dependencies: Send + Sync {
 pub trait Retention: Send + Sync {
     /// A resource that every working upstream of this one has. While it cannot be had, "not found" means nothing.
     fn witness(&self) -> Resource;
+
+    /// The versions that `old` lists and `new` does not, sorted.
+    fn lost_versions(&self, _old: &[u8], _new: &[u8]) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The crate that this resource describes, as pins name it: the registry's name and the crate's in lower case.
     fn package(&self) -> Option<(&str, &str)>;

@@ -21,10 +21,11 @@ use crate::{cache::Counter, prefetch::KeepWarmStatus};
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Counters that are not outcomes of client requests, each with its family and label value.
-const SAMPLES: [(Counter, Family, &str); 7] = [
+const SAMPLES: [(Counter, Family, &str); 8] = [
     (Counter::UpstreamAnswers, Family::Upstream, "answered"),
     (Counter::UpstreamFailures, Family::Upstream, "failed"),
     (Counter::ProbesFailed, Family::Upstream, "probe-failed"),
+    (Counter::EntriesRecalled, Family::Recalls, "index"),
     (Counter::EntriesPrefetched, Family::Fetched, "index"),
     (Counter::BlobsPrefetched, Family::Fetched, "blob"),
     (Counter::PrefetchedEntriesAsked, Family::Asked, "index"),
@@ -35,6 +36,7 @@ const SAMPLES: [(Counter, Family, &str); 7] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     Upstream,
+    Recalls,
     Fetched,
     Asked,
 }
@@ -98,6 +100,14 @@ impl Snapshot<'_> {
             "Requests to upstream, by result.",
             "result",
             self.samples(Family::Upstream),
+        )?;
+        family(
+            out,
+            "recalls_total",
+            "counter",
+            "Stored entries from which upstream removed versions.",
+            "kind",
+            self.samples(Family::Recalls),
         )?;
         family(
             out,

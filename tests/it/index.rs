@@ -610,3 +610,95 @@ fn slow_upstream_is_still_asked_for_missing_entries() {
     assert_eq!(fetched.status, 200, "{}", fetched.text());
     assert_eq!(fetched.body, upstream.index_body("right"));
 }
+
+/// The length of the first `lines` lines of a crate's index entry.
+fn len_of_lines(upstream: &FakeUpstream, name: &str, lines: usize) -> u64 {
+    let body = upstream.index_body(name);
+    let lines = body.split_inclusive(|&byte| byte == b'\n').take(lines);
+    lines.map(<[u8]>::len).sum::<usize>() as u64
+}
+
+fn publish_versions(upstream: &FakeUpstream, count: u32) {
+    for minor in 0..count {
+        upstream.publish(Crate::new("left", &format!("1.{minor}.0")));
+    }
+}
+
+#[test]
+fn an_entry_cut_at_a_lines_end_is_asked_for_again_before_it_replaces_a_longer_one() {
+    let upstream = FakeUpstream::start();
+    publish_versions(&upstream, 38);
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
+    larder.wait_until_idle();
+    upstream.publish(Crate::new("left", "1.38.0"));
+    let cut = Fault::CutUnframed(len_of_lines(&upstream, "left", 5));
+    upstream.fault_times(&entry_path("left"), 1, cut);
+    assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
+    larder.wait_for_log("incomplete entry");
+    assert_eq!(larder.request_count("entries-recalled"), 0);
+    // Cut elsewhere each time: the stored copy stays.
+    upstream.publish(Crate::new("left", "1.39.0"));
+    let stored = larder.get(&entry("left")).body;
+    upstream.publish(Crate::new("left", "1.40.0"));
+    for lines in [7, 3] {
+        let cut = Fault::CutUnframed(len_of_lines(&upstream, "left", lines));
+        upstream.fault_times(&entry_path("left"), 1, cut);
+    }
+    assert_eq!(larder.get(&entry("left")).body, stored);
+    larder.wait_for_log("other ones each time");
+}
+
+#[test]
+fn versions_that_upstream_has_removed_are_reported_as_recalled() {
+    let upstream = FakeUpstream::start();
+    publish_versions(&upstream, 5);
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    larder.get(&entry("left"));
+    larder.wait_until_idle();
+    let shorter = upstream
+        .index_body("left")
+        .slice(..len_of_lines(&upstream, "left", 3) as usize);
+    upstream.set_index("left", shorter.clone());
+    upstream.forget_requests();
+    assert_eq!(larder.get(&entry("left")).body, shorter);
+    assert_eq!(upstream.requests_for(&entry_path("left")), 2, "asked again");
+    larder.wait_for_log("recalled");
+    assert!(larder.log().contains("1.3.0, 1.4.0"), "{}", larder.log());
+    assert_eq!(larder.request_count("entries-recalled"), 1);
+    let metrics = larder.get("/-/metrics").text();
+    assert!(
+        metrics.contains("larder_recalls_total{kind=\"index\"} 1"),
+        "{metrics}"
+    );
+    assert_eq!(larder.get(&entry("left")).body, shorter);
+    assert_eq!(larder.request_count("entries-recalled"), 1);
+}
+
+#[test]
+fn an_entry_with_a_line_that_cargo_would_misread_replaces_nothing() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("right", "1.0.0"));
+    let good = upstream.index_body("left");
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(larder.get(&entry("left")).body, good);
+    larder.wait_until_idle();
+    let right = String::from_utf8(upstream.index_body("right").to_vec()).unwrap();
+    let text = String::from_utf8(good.to_vec()).unwrap();
+    let sum = upstream.checksum("left", "1.0.0");
+    let short_sum = text.replace("1.0.0", "1.1.0").replace(&sum, &sum[..40]);
+    for bad in [
+        "\0\0\0\0\n",
+        "<html>maintenance</html>\n",
+        &right,
+        &short_sum,
+    ] {
+        upstream.set_index("left", format!("{text}{bad}"));
+        assert_eq!(larder.get(&entry("left")).body, good, "{bad}");
+    }
+    larder.wait_for_log("not a whole index entry");
+}

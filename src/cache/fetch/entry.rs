@@ -17,6 +17,7 @@ use super::{
     super::{
         absence::AbsenceJudgement,
         admission::Admission,
+        counters::Counter,
         decide::{Decision, Demand, Outcome, Settlement, StaleReason, settle},
         events::{CacheEvent, Events, RequestClass},
         flight::{FetchResult, FetchedBody, FlightKey, Progress},
@@ -51,12 +52,12 @@ pub(in super::super) struct EntryFetcher {
 }
 
 /// One fetch of an entry.
-struct Fetch<'a> {
-    resource: &'a Resource,
+pub(super) struct Fetch<'a> {
+    pub(super) resource: &'a Resource,
     key: &'a Key,
     flight_key: FlightKey,
     demand: Demand,
-    stored: Option<Entry>,
+    pub(super) stored: Option<Entry>,
 }
 
 /// The effect of a finished fetch on the store.
@@ -214,7 +215,8 @@ impl EntryFetcher {
             // The client's time starts here: waiting for a permit says nothing about the upstream.
             let waiting_since = *first_attempt.get_or_insert_with(Instant::now);
             let started = now();
-            let failure = match self.attempt(&fetch, url, &validators, started).await {
+            let reply = self.attempt_confirmed(&fetch, url, &validators, started);
+            let failure = match reply.await {
                 Ok(reply) => {
                     self.record_answer(resource, url);
                     return self.accept(fetch, reply, started);
@@ -275,7 +277,7 @@ impl EntryFetcher {
         }
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         fetch: &Fetch<'_>,
         url: &Url,
@@ -377,6 +379,10 @@ impl EntryFetcher {
     fn record_answer(&self, resource: &Resource, url: &Url) {
         self.admission.health.record_answer(resource, url);
         self.admission.absences.record_answer(resource, url);
+    }
+
+    pub(super) fn count(&self, counter: Counter) {
+        self.admission.health.counters.add(counter);
     }
 
     /// Takes all permits, as if that many requests were under way.

@@ -19,6 +19,7 @@ pub(super) mod blob;
 mod decode;
 pub(super) mod entry;
 mod ranges;
+mod recall;
 pub(super) mod request;
 mod retry;
 mod transfer;

@@ -17,6 +17,7 @@
 //! will choose for that requirement, not the newest of all.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
@@ -30,7 +31,7 @@ use serde_json::value::RawValue;
 use super::{
     Registry, RegistryConfig, index_folder,
     index_line::{
-        IndexLine, LineDependencies, LineVersion, checksum_of_line, checksum_of_version,
+        LineDependencies, LineVersion, check_line, checksum_of_line, checksum_of_version,
         index_lines, quick_publication_time, version_of_line, with_yanked,
     },
     is_crate_name, is_index_folder_of, write_registry_suffix,
@@ -93,6 +94,13 @@ impl IndexEntry {
         // One folder below the index instead of cargo's two: creating folders costs more than filling them.
         let folder = self.name.get(..2).unwrap_or(&self.name);
         Key::new(&[&self.registry.entry_folder, "index", folder, &self.name])
+    }
+
+    /// The versions of the lines that cargo reads.
+    fn versions<'a>(&self, body: &'a [u8]) -> impl Iterator<Item = Cow<'a, str>> {
+        index_lines(body)
+            .filter(|line| check_line(line, &self.name).is_ok_and(|is_ours| is_ours))
+            .filter_map(version_of_line)
     }
 
     /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.
@@ -179,19 +187,30 @@ impl Kind for IndexEntry {
         Source::At(self.registry.url_of(&self.path()))
     }
 
-    /// At least one line must describe this crate, and the last line must be complete. Unknown fields, newer schema
-    /// versions and a corrupt line are accepted, because cargo skips such lines (docs/client-behaviour.md C-26). A
-    /// login page or half a file is not: cargo would store it as a crate without versions (C-14).
+    /// At least one line must describe this crate, and no line may be one that cargo would misread or that another
+    /// server wrote (docs/decisions/0034-index-lines.md). The last line must be complete. Unknown fields, newer
+    /// schema versions and a corrupt line are accepted, because cargo skips such lines (C-26). A login page or half a
+    /// file is not: cargo would store it as a crate without versions (C-14).
     fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
-        let is_ours = |line| {
-            serde_json::from_slice::<IndexLine<'_>>(line)
-                .is_ok_and(|line| line.name.eq_ignore_ascii_case(&self.name))
-        };
-        let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
         if index_lines(body).next().is_none() {
-            Err(InvalidBody::Empty)
-        } else if !index_lines(body).any(is_ours) {
+            return Err(InvalidBody::Empty);
+        }
+        let mut is_ours = false;
+        let mut bad_line = None;
+        for (at, line) in index_lines(body).enumerate() {
+            match check_line(line, &self.name) {
+                Ok(ours) => is_ours |= ours,
+                Err(problem) => {
+                    let number = at + 1;
+                    bad_line.get_or_insert(InvalidBody::Line { number, problem });
+                }
+            }
+        }
+        let is_whole = |line| serde_json::from_slice::<&RawValue>(line).is_ok();
+        if !is_ours {
             Err(InvalidBody::OtherCrate(self.name.clone()))
+        } else if let Some(bad_line) = bad_line {
+            Err(bad_line)
         } else if !body.ends_with(b"\n") && !index_lines(body).last().is_some_and(is_whole) {
             Err(InvalidBody::CutLine)
         } else {
@@ -215,6 +234,16 @@ impl Kind for IndexEntry {
 impl Retention for IndexEntry {
     fn witness(&self) -> Resource {
         RegistryConfig::of(&self.registry)
+    }
+
+    fn lost_versions(&self, old: &[u8], new: &[u8]) -> Vec<String> {
+        let listed: HashSet<_> = self.versions(new).collect();
+        let lost = self
+            .versions(old)
+            .filter(|version| !listed.contains(version));
+        let mut lost: Vec<_> = lost.map(Cow::into_owned).collect();
+        lost.sort_unstable();
+        lost
     }
 
     fn package(&self) -> Option<(&str, &str)> {
@@ -395,18 +424,64 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_newer_schemas_white_space_and_one_corrupt_line_are_accepted() {
+    fn unknown_fields_newer_schemas_white_space_and_lines_that_cargo_skips_are_accepted() {
         let good = line("left", "1.0.0", SUM);
+        let newer = good.replace("\"vers\"", "\"new\" : 1, \"v\":7, \"vers\"");
+        check_validation(&format!("  {newer}  \r\n"), Ok(()));
+        check_validation(&line("LEFT", "1.0.0", SUM), Ok(()));
         check_validation(&format!("{good}\nrubbish\n"), Ok(()));
         check_validation(&format!("rubbish\n{good}"), Ok(()));
-        check_validation(
-            &format!(
-                "  {}  \r\n",
-                good.replace("\"vers\"", "\"new\" : 1, \"v\":7, \"vers\"")
+        check_validation(&format!("{good}\n{{}}\n{{\"name\":\"left\"}}\n"), Ok(()));
+        let future = r#"{"v":3,"name":{"of":"left"},"vers":"2.0.0","cksum":"blake3:1234"}"#;
+        check_validation(&format!("{future}\n{good}\n"), Ok(()));
+        let spaces = "\n\n";
+        check_validation(&format!("{spaces}{good}{spaces}"), Ok(()));
+    }
+
+    #[test]
+    fn lines_that_cargo_would_misread_are_rejected() {
+        let good = line("left", "1.0.0", SUM);
+        for (bad, expected) in [
+            ("<p>Service unavailable</p>", "line 2 is markup"),
+            ("\0\0\0\0", "line 2 has NUL bytes"),
+            (
+                &line("right", "1.1.0", SUM),
+                "line 2 describes the crate `right`",
             ),
-            Ok(()),
+            (
+                &line("left", "1.1.0", "abc"),
+                "line 2 has a checksum that is no sha256",
+            ),
+            (
+                &line("left", "1.1.0", &SUM.replace('9', "x")),
+                "line 2 has a checksum",
+            ),
+        ] {
+            check_validation(&format!("{good}\n{bad}\n"), Err(expected));
+            let first = expected.replace("line 2", "line 1");
+            check_validation(&format!("{bad}\n{good}\n"), Err(&first));
+        }
+        check_validation(&format!("{good}\n\0\0"), Err("line 2 has NUL bytes"));
+    }
+
+    #[test]
+    fn lost_versions_are_those_that_only_the_old_body_lists() {
+        let entry = IndexEntry::of(&registry(), "left").unwrap();
+        let lost = |old: &[&str], new: &[&str]| {
+            let body = |versions: &[&str]| {
+                let lines = versions
+                    .iter()
+                    .map(|version| line("left", version, SUM) + "\n");
+                lines.collect::<String>()
+            };
+            let retention = entry.retention().unwrap();
+            retention.lost_versions(body(old).as_bytes(), body(new).as_bytes())
+        };
+        assert!(lost(&["1.0.0"], &["1.0.0", "1.1.0"]).is_empty());
+        assert_eq!(
+            lost(&["1.2.0", "1.0.0", "1.1.0"], &["1.1.0"]),
+            ["1.0.0", "1.2.0"]
         );
-        check_validation(&line("LEFT", "1.0.0", SUM), Ok(()));
     }
 
     #[test]

@@ -14,17 +14,28 @@ use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::hash::Sha256;
+use crate::{hash::Sha256, resource::LineProblem};
 
-/// The fields that identify a version (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
+/// The fields that give a version's hash (cargo, `IndexPackage` in `cargo-util-schemas/src/index.rs`).
 #[derive(Deserialize)]
-pub(super) struct IndexLine<'a> {
+struct IndexLine<'a> {
     #[serde(borrow)]
-    pub(super) name: Cow<'a, str>,
+    vers: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) vers: Cow<'a, str>,
+    cksum: Cow<'a, str>,
+}
+
+/// The fields by which a line is checked.
+#[derive(Deserialize)]
+struct CheckedLine<'a> {
     #[serde(borrow)]
-    pub(super) cksum: Cow<'a, str>,
+    name: Cow<'a, str>,
+    #[serde(borrow, rename = "vers")]
+    _vers: Cow<'a, str>,
+    #[serde(borrow)]
+    cksum: Cow<'a, str>,
+    #[serde(default)]
+    v: Option<u64>,
 }
 
 /// The fields that say what a version depends on and when it was published.
@@ -81,6 +92,33 @@ pub(super) fn index_lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
         Some(line.trim_ascii())
     })
     .filter(|line| !line.is_empty())
+}
+
+/// The newest schema of lines that cargo reads (docs/client-behaviour.md C-26).
+const NEWEST_SCHEMA: u64 = 2;
+
+/// Checks that a line does no harm in the entry of the crate `name`. Returns whether it describes that crate. A line
+/// that is no JSON of the known shape does not: cargo skips it.
+pub(super) fn check_line(line: &[u8], name: &str) -> Result<bool, LineProblem> {
+    if memchr::memchr(0, line).is_some() {
+        return Err(LineProblem::Nul);
+    }
+    if line.starts_with(b"<") {
+        return Err(LineProblem::Markup);
+    }
+    let Ok(found) = serde_json::from_slice::<CheckedLine<'_>>(line) else {
+        return Ok(false);
+    };
+    if found.v.is_some_and(|schema| schema > NEWEST_SCHEMA) {
+        return Ok(found.name.eq_ignore_ascii_case(name));
+    }
+    if !found.name.eq_ignore_ascii_case(name) {
+        return Err(LineProblem::OtherCrate(found.name.into_owned()));
+    }
+    match Sha256::parse(&found.cksum) {
+        Some(_) => Ok(true),
+        None => Err(LineProblem::Checksum),
+    }
 }
 
 /// The hash in a line; `None` if the line is not an index line.
