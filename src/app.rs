@@ -141,6 +141,7 @@ impl App {
             hosts: Hosts::new(addresses, &settings.allow_hosts),
             h2c: settings.h2c,
             keep_warm: None,
+            scrub: None,
         }
     }
 }

@@ -104,6 +104,8 @@ pub enum Command {
     Warm(Warm),
     /// Check whether the projects below PATH can be built offline, and list what is missing
     Check(Check),
+    /// Rehash every stored file, and list the damaged ones
+    Verify(Verify),
     /// Show what is stored and whether a daemon is running
     Status,
     /// Print settings for cargo, rustup and container builds
@@ -145,9 +147,23 @@ pub struct Serve {
     /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     pub keep_warm: Option<bool>,
+    /// Megabytes a second that the check of stored files may read; 0 turns it off [default: 4]
+    #[arg(long, value_name = "MB")]
+    pub scrub_rate: Option<u32>,
+    /// Time from one check of all stored files to the next one [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub scrub_interval: Option<Duration>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Move damaged files to the folder `quarantine` of the store, and fetch them again
+    #[arg(long)]
+    pub repair: bool,
 }
 
 /// Listeners for `--h2c`.
@@ -275,6 +291,12 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &["json", "store", "registry", "jobs"],
         ],
         "check" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
+        "verify" => &[
+            &COMMON,
+            &UPSTREAM,
+            &FETCHING,
+            &["json", "store", "registry"],
+        ],
         "client" | "print" => &[&COMMON, &["json", "store", "registry", "listen"]],
         "status" => &[&COMMON, &["json", "store", "listen"]],
         "larder" => &[&COMMON, &["json", "store"]],
@@ -286,12 +308,14 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
 const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
 const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
 const FETCHING: [&str; 4] = ["max-age", "ca-file", "redirect-host", "upstream-timeout"];
-const SERVING: [&str; 6] = [
+const SERVING: [&str; 8] = [
     "listen",
     "offline",
     "full-index",
     "allow-host",
     "keep-warm",
+    "scrub-rate",
+    "scrub-interval",
     "h2c",
 ];
 

@@ -59,6 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Serve(flags) => ("serve", flags.clone(), None),
         Command::Warm(flags) => ("warm", Serve::default(), flags.jobs),
         Command::Check(_) => ("check", Serve::default(), None),
+        Command::Verify(_) => ("verify", Serve::default(), None),
         Command::Status => ("status", Serve::default(), None),
         Command::Client(_) => ("client", Serve::default(), None),
     };
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Serve(_) => commands::serve::run(&settings).await,
             Command::Warm(flags) => commands::warm::run(&settings, &shared, flags).await,
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,
+            Command::Verify(flags) => commands::verify::run(&settings, &shared, flags).await,
             Command::Status => commands::status::run(&settings, &shared).await,
             Command::Client(flags) => commands::client::run(&settings, &shared, flags).await,
             Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),

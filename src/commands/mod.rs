@@ -22,6 +22,7 @@ mod progress;
 mod render;
 pub mod serve;
 pub mod status;
+pub mod verify;
 pub mod warm;
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};

@@ -1,4 +1,4 @@
-//! Progress of `warm` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
+//! Progress of `warm` and `verify` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
 
 use std::{
     io::{self, IsTerminal as _},
@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use super::render::note;
-use crate::warm::WarmProgress;
+use crate::{verify::VerifyProgress, warm::WarmProgress};
 
 /// Time between two lines where stderr is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -40,6 +40,19 @@ pub(super) async fn show(mut progress: watch::Receiver<WarmProgress>) {
     }
 }
 
+/// Shows the progress of `verify` on a terminal until the sender is dropped.
+pub(super) async fn show_verify(mut progress: watch::Receiver<VerifyProgress>) {
+    let bar = new_bar();
+    let began = Instant::now();
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        bar.set_length(now.total as u64);
+        bar.set_position(now.done as u64);
+        bar.set_message(amount(now.bytes, began.elapsed()));
+    }
+    bar.finish_and_clear();
+}
+
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
@@ -47,7 +60,7 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Bytes fetched so far, and the mean rate since the start.
+/// Bytes so far, and the mean rate since the start.
 fn amount(bytes: u64, elapsed: Duration) -> String {
     let rate = bytes as f64 / elapsed.as_secs_f64().max(0.001);
     format!("{}  {}/s", HumanBytes(bytes), HumanBytes(rate as u64))

@@ -24,6 +24,7 @@ use crate::{
     prefetch::{self, KeepWarmStatus, PinKeeper},
     server,
     store::Announcement,
+    verify::{Repairer, Scrub, ScrubOptions, ScrubState},
 };
 
 /// Runs the command.
@@ -60,6 +61,7 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
 
     let mut server = app.server(settings, &addresses);
     server.keep_warm = start_prefetching(&app, settings);
+    server.scrub = start_scrub(&app, settings);
     let server = Arc::new(server);
     let (stop, stopping) = oneshot::channel();
     let work = async {
@@ -128,4 +130,21 @@ fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<K
     let status = keeper.status();
     tokio::spawn(keeper.run(clients_resumed));
     Some(status)
+}
+
+/// Starts the scrub, unless it is switched off. Returns its state.
+fn start_scrub(app: &App, settings: &Settings) -> Option<watch::Receiver<ScrubState>> {
+    let options = ScrubOptions {
+        rate: settings.scrub_rate,
+        interval: settings.scrub_interval,
+    };
+    if options.rate == 0 {
+        return None;
+    }
+    let store = app.store.clone();
+    let repairer = Repairer::new(app.cache.clone(), store.clone(), app.upstreams.clone());
+    let scrub = Scrub::new(store, repairer, options);
+    let state = scrub.state();
+    tokio::spawn(scrub.run());
+    Some(state)
 }

@@ -14,7 +14,7 @@ use crate::{
     cli,
     config::Settings,
     status_client::{self, RunningDaemon},
-    store::{Owner, Pin, Statistics, Store},
+    store::{Owner, Pin, ScrubState, ScrubTotals, Statistics, Store},
 };
 
 /// Runs the command.
@@ -25,11 +25,14 @@ pub async fn run(settings: &Settings, shared: &cli::GlobalFlags) -> Result<ExitC
     let app = App::build(settings, AppMode::Local)?;
     let statistics = app.store.statistics().await?;
     let pins = app.store.pins().await?;
+    let scrub = app.store.scrub_state();
     let daemon = find_daemon(settings, &app.store).await;
     if shared.json {
         print_json(&document(&settings.store, statistics, &pins, daemon))?;
     } else {
-        print(&text(&settings.store, statistics, &pins, daemon.as_ref()))?;
+        let mut text = text(&settings.store, statistics, &pins, daemon.as_ref());
+        text += &scrub.map_or(String::new(), |scrub| scrub_line(&scrub));
+        print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,6 +116,36 @@ fn text(
         Some(daemon) => push_daemon(&mut text, daemon),
     }
     text
+}
+
+/// One line about the daemon's check of all stored files.
+fn scrub_line(state: &ScrubState) -> String {
+    let totals = |totals: &ScrubTotals| {
+        let files = counted(usize::try_from(totals.files).unwrap_or(usize::MAX), "file");
+        let damaged = match totals.damaged {
+            0 => "none damaged".to_owned(),
+            damaged => format!("{damaged} damaged, {} fetched again", totals.fetched),
+        };
+        format!("{files}, {}, {damaged}", HumanBytes(totals.bytes))
+    };
+    let last = state.last_pass.as_ref();
+    let last = last.and_then(|last| Some((last.ended_at()?, totals(last))));
+    let last = last.map_or(String::new(), |(ended, totals)| {
+        format!("checked all files until {ended}: {totals}")
+    });
+    let current = match state.position {
+        None => String::new(),
+        Some(_) => format!("checking all files: {} so far", totals(&state.current)),
+    };
+    let separator = if last.is_empty() || current.is_empty() {
+        ""
+    } else {
+        "; "
+    };
+    match last.len() + current.len() {
+        0 => String::new(),
+        _ => format!("scrub     {last}{separator}{current}\n"),
+    }
 }
 
 /// Tells if the lock file or toolchain file that was warmed no longer exists.

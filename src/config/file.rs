@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 18] = [
     "store",
     "max-age",
     "index",
@@ -32,6 +32,8 @@ pub(super) const KEYS: [&str; 16] = [
     "full-index",
     "allow-host",
     "keep-warm",
+    "scrub-rate",
+    "scrub-interval",
     "h2c",
     "jobs",
 ];

@@ -51,6 +51,10 @@ use source::Sources;
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
 /// Default time limit for upstream.
 const DEFAULT_UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// Default of the bytes a second that the check of stored files may read: less than 2 % of a core.
+const DEFAULT_SCRUB_RATE: u64 = 4 << 20;
+/// Default time between two checks of all stored files.
+const DEFAULT_SCRUB_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
 /// Default number of parallel fetches of `warm`.
 const DEFAULT_JOBS: u16 = 64;
 
@@ -87,6 +91,10 @@ pub struct Settings {
     pub allow_hosts: Vec<String>,
     /// True if changed files of warmed projects are fetched without another `warm`.
     pub keep_warm: bool,
+    /// Bytes a second that the check of stored files may read; 0 for no check.
+    pub scrub_rate: u64,
+    /// Time between two such checks.
+    pub scrub_interval: Duration,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -155,6 +163,9 @@ fn merge(
     let offline = sources.one("offline", serve.offline, cli::parse_switch)?;
     let full_index = sources.one("full-index", serve.full_index, cli::parse_switch)?;
     let keep_warm = sources.one("keep-warm", serve.keep_warm, cli::parse_switch)?;
+    let scrub_rate = sources.one("scrub-rate", serve.scrub_rate, parse_number)?;
+    let flag = serve.scrub_interval;
+    let scrub_interval = sources.one("scrub-interval", flag, cli::parse_duration)?;
     let h2c: Option<cli::H2cListeners> = sources.one("h2c", serve.h2c, parse_choice)?;
     let jobs = sources.one("jobs", jobs, parse_jobs)?;
     Ok(Settings {
@@ -176,6 +187,8 @@ fn merge(
         full_index: full_index.unwrap_or(false),
         allow_hosts: sources.many("allow-host", &serve.allow_host, parse_text)?,
         keep_warm: keep_warm.unwrap_or(true),
+        scrub_rate: scrub_rate.map_or(DEFAULT_SCRUB_RATE, |rate| u64::from(rate) << 20),
+        scrub_interval: scrub_interval.unwrap_or(DEFAULT_SCRUB_INTERVAL),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         rustup_settings: environment.rustup_settings(),
@@ -248,6 +261,11 @@ fn parse_text(text: &str) -> Result<String, String> {
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
+}
+
+fn parse_number(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("a number from 0 to {} is expected", u32::MAX))
 }
 
 fn parse_jobs(text: &str) -> Result<u16, String> {

@@ -24,6 +24,14 @@ impl Key {
         Self(segments.join("/"))
     }
 
+    /// The key of a stored file, by its path below the entries. `None` for a path that no key has.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        let is_safe = |segment: &str| {
+            !segment.is_empty() && !segment.starts_with('.') && !segment.contains(['\\', '\0'])
+        };
+        path.split('/').all(is_safe).then(|| Self(path.to_owned()))
+    }
+
     /// The key as a relative path with `/` between segments.
     pub fn as_str(&self) -> &str {
         &self.0

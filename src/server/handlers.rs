@@ -27,6 +27,7 @@ use crate::{
         Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, config_for_client},
     },
+    verify::ScrubState,
 };
 
 /// The state that all requests share.
@@ -42,12 +43,19 @@ pub struct Server {
     pub h2c: H2c,
     /// Status of keep-warm; `None` if it is switched off.
     pub keep_warm: Option<watch::Receiver<KeepWarmStatus>>,
+    /// State of the scrub; `None` if it is switched off.
+    pub scrub: Option<watch::Receiver<ScrubState>>,
 }
 
 impl Server {
     /// Totals of keep-warm so far; `None` if it is switched off.
     pub(super) fn keep_warm(&self) -> Option<KeepWarmStatus> {
         self.keep_warm.as_ref().map(|status| *status.borrow())
+    }
+
+    /// State of the scrub; `None` if it is switched off.
+    pub(super) fn scrub(&self) -> Option<ScrubState> {
+        self.scrub.as_ref().map(|state| state.borrow().clone())
     }
 
     /// Answers a request.
@@ -115,11 +123,11 @@ impl Server {
                 "ok".to_owned(),
                 AccessLog::new(path.to_owned()),
             ),
-            Route::Status => json(status::json(&self.cache, self.keep_warm())),
+            Route::Status => json(status::json(&self.cache, self.keep_warm(), self.scrub())),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache, self.keep_warm()),
+                status::prometheus(&self.cache, self.keep_warm(), self.scrub()),
                 &head,
                 AccessLog::new(path.to_owned()),
             ),

@@ -29,6 +29,7 @@ impl LoopbackServer {
             hosts: Hosts::new(&[address], &[]),
             h2c: H2c::On,
             keep_warm: None,
+            scrub: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

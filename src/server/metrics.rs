@@ -15,7 +15,7 @@ use std::{
     fmt::{self, Display, Write as _},
 };
 
-use crate::{cache::Counter, prefetch::KeepWarmStatus};
+use crate::{cache::Counter, prefetch::KeepWarmStatus, verify::ScrubState};
 
 /// Content type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -58,6 +58,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) withdrawn: usize,
     /// Totals of keep-warm; `None` if it is switched off.
     pub(super) keep_warm: Option<KeepWarmStatus>,
+    /// State of the scrub; `None` if it is switched off.
+    pub(super) scrub: Option<ScrubState>,
 }
 
 impl Snapshot<'_> {
@@ -194,7 +196,11 @@ impl Snapshot<'_> {
 impl Display for Snapshot<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_counters(out)?;
-        self.write_gauges(out)
+        self.write_gauges(out)?;
+        match &self.scrub {
+            Some(state) => write_scrub(out, state),
+            None => Ok(()),
+        }
     }
 }
 
@@ -232,6 +238,42 @@ fn write_keep_warm(out: &mut fmt::Formatter<'_>, status: &KeepWarmStatus) -> fmt
         "Warmed projects and toolchains that are not ready because of a failure.",
         status.not_ready,
     )
+}
+
+/// The numbers of the current check of stored files begin anew with each pass.
+fn write_scrub(out: &mut fmt::Formatter<'_>, state: &ScrubState) -> fmt::Result {
+    let current = &state.current;
+    let last = state.last_pass.clone().unwrap_or_default();
+    for (name, help, value) in [
+        (
+            "scrub_files",
+            "Stored files that the current check has read.",
+            current.files,
+        ),
+        (
+            "scrub_bytes",
+            "Bytes that the current check has read.",
+            current.bytes,
+        ),
+        (
+            "scrub_damaged",
+            "Damaged files that the current check has found.",
+            current.damaged,
+        ),
+        (
+            "scrub_last_pass_damaged",
+            "Damaged files that the last complete check found.",
+            last.damaged,
+        ),
+        (
+            "scrub_last_pass_timestamp_seconds",
+            "When the last complete check ended; 0 if none has.",
+            last.ended.unwrap_or_default(),
+        ),
+    ] {
+        gauge(out, name, help, value)?;
+    }
+    Ok(())
 }
 
 /// A gauge without labels.
@@ -288,6 +330,7 @@ mod tests {
             unreachable: &unreachable,
             withdrawn: 0,
             keep_warm: None,
+            scrub: None,
         }
         .to_string();
         for line in expected {

@@ -6,10 +6,15 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::metrics;
-use crate::{cache::Cache, prefetch::KeepWarmStatus};
+use crate::{cache::Cache, prefetch::KeepWarmStatus, verify::ScrubState};
 
-/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes and keep-warm.
-pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
+/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, keep-warm
+/// and the scrub.
+pub(super) fn json(
+    cache: &Cache,
+    keep_warm: Option<KeepWarmStatus>,
+    scrub: Option<ScrubState>,
+) -> Bytes {
     let outages: Vec<_> = cache
         .outages()
         .into_iter()
@@ -41,8 +46,27 @@ pub(super) fn json(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
         "fetching": cache.in_flight(),
         "storing": cache.pending_writes(),
         "keep_warm": keep_warm.map(keep_warm_json),
+        "scrub": scrub.map(|scrub| scrub_json(&scrub)),
     });
     Bytes::from(format!("{status}\n"))
+}
+
+fn scrub_json(state: &ScrubState) -> serde_json::Value {
+    let last = state.last_pass.clone().unwrap_or_default();
+    json!({
+        "last_pass": last.ended_at(),
+        "files": last.files,
+        "bytes": last.bytes,
+        "damaged": last.damaged,
+        "fetched": last.fetched,
+        "position": state.position,
+        "current": {
+            "files": state.current.files,
+            "bytes": state.current.bytes,
+            "damaged": state.current.damaged,
+            "fetched": state.current.fetched,
+        },
+    })
 }
 
 fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
@@ -59,7 +83,11 @@ fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
 }
 
 /// `/-/metrics`: the same in Prometheus's text format.
-pub(super) fn prometheus(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> Bytes {
+pub(super) fn prometheus(
+    cache: &Cache,
+    keep_warm: Option<KeepWarmStatus>,
+    scrub: Option<ScrubState>,
+) -> Bytes {
     let outages = cache.outages();
     // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
@@ -76,6 +104,7 @@ pub(super) fn prometheus(cache: &Cache, keep_warm: Option<KeepWarmStatus>) -> By
         unreachable: &down,
         withdrawn: cache.withdrawn().len(),
         keep_warm,
+        scrub,
     };
     Bytes::from(snapshot.to_string())
 }

@@ -22,6 +22,8 @@ use crate::{hash::Sha256, resource::Key};
 /// The folder of the current format. A change of format takes another name and never converts existing files.
 const FORMAT_VERSION: &str = "v1";
 
+/// Size limit of an entry's file in bytes: the largest body that a kind allows, its sidecar and its first line.
+pub(super) const MAX_ENTRY_FILE_BYTES: u64 = 65 << 20;
 /// Size limit in bytes of files that hold a line or two.
 pub(super) const MAX_NOTE_BYTES: u64 = 64 << 10;
 
@@ -77,6 +79,11 @@ impl StoreLayout {
 
     pub(super) fn staging(&self) -> PathBuf {
         self.join(&["staging"])
+    }
+
+    /// The file with the state of the scrub.
+    pub(super) fn scrub(&self) -> PathBuf {
+        self.join(&["scrub.json"])
     }
 
     /// The folder of damaged files.

@@ -28,6 +28,7 @@
 //! STORE/v1/staging/PROCESS/...                    files that are being written
 //! STORE/v1/staging/PROCESS/daemon.json            addresses of that process, if it is a daemon
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
+//! STORE/v1/scrub.json                             what the scrub has read
 //! STORE/v1/quarantine/...                         damaged files, by their former paths
 //! ```
 //!
@@ -36,8 +37,8 @@
 //! # Where to read on
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
-//! stores a body during its download; `verify` rehashes blobs; `quarantine` has damaged files; `memory` caches what was read; `blob` and `buffers`
-//! read large files in chunks.
+//! stores a body during its download; `verify` rehashes files; `quarantine` has damaged ones; `memory` caches what was
+//! read; `blob` and `buffers` read large files in chunks.
 
 mod announce;
 mod blob;
@@ -51,6 +52,7 @@ mod layout;
 mod memory;
 mod pins;
 mod quarantine;
+mod scrub_state;
 mod spool;
 mod staging;
 mod verify;
@@ -71,7 +73,9 @@ pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
+pub use scrub_state::{ScrubState, ScrubTotals};
 pub use spool::Spool;
+pub use verify::{FileDamage, StoredFile, Verified};
 
 use crate::{
     files::{self, is_no_file, open_nofollow},
@@ -84,6 +88,7 @@ use buffers::BufferPool;
 use layout::{MAX_NOTE_BYTES, StoreLayout, count_files, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
 use staging::{Staging, remove_dead_processes};
+use verify::read_entry;
 
 /// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
 /// revalidation reads each several times, and reading and hashing them from disk took longer than everything else.
@@ -103,9 +108,6 @@ const OPEN_FILE_BYTES: u64 = 32 << 10;
 /// Largest blob in bytes that stays open or in memory. Larger blobs are opened for each request, because a deleted file
 /// takes disk space for as long as it is open.
 const MAX_CACHED_BLOB_BYTES: u64 = 512 << 10;
-
-/// Size limit of an entry's file in bytes: the largest body that a kind allows, its sidecar and its first line.
-const MAX_ENTRY_FILE_BYTES: u64 = 65 << 20;
 
 /// A store in a folder. The head of this module lists its guarantees.
 #[derive(Debug)]
@@ -205,20 +207,7 @@ impl Store {
             source,
         };
         let (at, name) = (path.clone(), key.clone());
-        let read = blocking(move || {
-            let Some(file) = open_nofollow(&path)? else {
-                return Ok(None);
-            };
-            let found = file.metadata()?;
-            let entry = if found.len() > MAX_ENTRY_FILE_BYTES {
-                Err(DamagedEntry::TooLarge)
-            } else {
-                let record = files::read_open(&file, MAX_ENTRY_FILE_BYTES)?;
-                let checked = Checked::from_mtime(found.modified()?);
-                Entry::parse(Bytes::from(record), checked, &name)
-            };
-            Ok(Some((FileIdentity::of(&found), entry)))
-        });
+        let read = blocking(move || read_entry(&path, &name));
         match read.await {
             Ok(None) => Ok(None),
             Ok(Some((fingerprint, Ok(entry)))) => {
@@ -377,14 +366,6 @@ impl Store {
             .map(|sha256| self.layout.blob(sha256))
             .collect();
         blocking(move || Ok(paths.iter().map(|path| file_size(path)).collect()))
-            .await
-            .map_err(|source| StoreError::io(self.layout.blobs(), source))
-    }
-
-    /// Rehashes blobs in parallel and returns those that are damaged or not stored. Removes nothing.
-    pub async fn damaged(&self, hashes: Vec<Sha256>) -> Result<Vec<Sha256>, StoreError> {
-        let layout = self.layout.clone();
-        blocking(move || Ok(verify::damaged(&layout, hashes)))
             .await
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }

@@ -38,6 +38,7 @@ mod outage;
 mod ready;
 mod rustup_updates;
 mod scratch;
+mod scrub;
 mod server;
 mod settings;
 mod start;

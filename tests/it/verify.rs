@@ -1,4 +1,4 @@
-//! `larder check` on a store whose files were damaged on the disk.
+//! `larder verify`, and `larder check` on a store whose files were damaged on the disk.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::fixture::site;
 use testkit::larder::Site;
-use testkit::store::{blob_path, entry_file};
+use testkit::store::{blob_path, crates_io_folder, entry_file, files};
 
 /// A warmed project that needs the crate `one 1.0.0`, and the crate's hash.
 fn warmed(upstream: &FakeUpstream, site: &Site) -> (TempDir, String) {
@@ -95,4 +95,106 @@ fn check_of_a_damaged_index_entry_does_not_claim_to_fetch_it() {
     assert!(said.contains("index entry of `one 1.0.0`"), "{said}");
     assert!(said.contains("damaged"), "{said}");
     assert!(!said.contains("fetching it again"), "{said}");
+}
+
+/// The document that `larder verify --json` prints.
+fn verify(site: &Site, flags: &[&str]) -> (Option<i32>, Value) {
+    let output = site.command(&[&["verify", "--json"], flags].concat());
+    let report = serde_json::from_slice(&output.stdout);
+    (
+        output.status.code(),
+        report.unwrap_or_else(|_| panic!("{output:?}")),
+    )
+}
+
+#[test]
+fn verify_lists_good_and_damaged_files_and_changes_nothing() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let (_project, sum) = warmed(&upstream, &site);
+    let (code, report) = verify(&site, &[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["bad"], serde_json::json!([]));
+    let blob = format!("blobs/{}/{}", &sum[..2], &sum[2..]);
+    let good = report["good"].as_array().unwrap();
+    assert_eq!(report["files"], good.len());
+    assert!(good.contains(&Value::from(blob.clone())), "{report}");
+
+    flip_a_byte(&blob_path(&site, &sum));
+    flip_a_byte(&entry_file(&site, "one"));
+    let before = files(&site.store().join("v1"));
+    upstream.forget_requests();
+    let (code, report) = verify(&site, &[]);
+    assert_eq!(code, Some(1), "{report}");
+    let bad = report["bad"].as_array().unwrap();
+    assert_eq!(bad.len(), 2, "{report}");
+    assert!(bad.iter().any(|bad| bad["file"] == *blob), "{report}");
+    let entry = bad.iter().find(|bad| bad["file"] != *blob).unwrap();
+    assert_eq!(entry["what"], "index entry of `one`");
+    assert_eq!(entry["repaired"], false);
+    assert_eq!(files(&site.store().join("v1")), before);
+    assert_eq!(upstream.requests().len(), 0);
+
+    let output = site.command(&["verify"]);
+    let said = text(&output);
+    assert!(said.contains(&format!("damaged   {blob}")), "{said}");
+    assert!(said.contains("larder verify --repair"), "{said}");
+}
+
+#[test]
+fn verify_repair_moves_damaged_files_away_and_fetches_them_again() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let (project, sum) = warmed(&upstream, &site);
+    let unknown = site.store().join("v1/blobs/00").join("0".repeat(62));
+    fs::create_dir_all(unknown.parent().unwrap()).unwrap();
+    fs::write(&unknown, "no entry names this").unwrap();
+    let config = crates_io_folder(&site).join("config.json");
+    for path in [&blob_path(&site, &sum), &entry_file(&site, "one"), &config] {
+        flip_a_byte(path);
+    }
+    let rotten = fs::read(blob_path(&site, &sum)).unwrap();
+    let (code, report) = verify(&site, &["--repair"]);
+    assert_eq!(code, Some(1), "{report}");
+    for bad in report["bad"].as_array().unwrap() {
+        let is_unknown = bad["what"].is_null();
+        assert_eq!(bad["repaired"], !is_unknown, "{report}");
+        assert!(
+            Path::new(bad["quarantined"].as_str().unwrap()).is_file(),
+            "{report}"
+        );
+        assert_eq!(bad["failure"].is_null(), !is_unknown, "{report}");
+    }
+    assert_eq!(report["bad"].as_array().unwrap().len(), 4, "{report}");
+    let blob = blob_path(&site, &sum);
+    let kept = blob.strip_prefix(site.store().join("v1")).unwrap();
+    let kept = site.store().join("v1/quarantine").join(kept);
+    assert!(fs::read(kept).unwrap() == rotten);
+    assert!(fs::read(&blob).unwrap() == upstream.body("one", "1.0.0"));
+    assert!(!unknown.exists());
+    let (code, report) = verify(&site, &["--repair"]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(
+        run(&site, "check", project.path(), &["--verify"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn verify_repair_without_upstream_reports_what_it_could_not_fetch() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let (_project, sum) = warmed(&upstream, &site);
+    flip_a_byte(&blob_path(&site, &sum));
+    upstream.stop();
+    let (code, report) = verify(&site, &["--repair"]);
+    assert_eq!(code, Some(1), "{report}");
+    let bad = &report["bad"][0];
+    assert_eq!(bad["what"], "crate `one 1.0.0`", "{report}");
+    assert!(
+        bad["failure"].as_str().unwrap().contains("cannot fetch"),
+        "{report}"
+    );
+    assert!(bad["quarantined"].is_string(), "{report}");
 }

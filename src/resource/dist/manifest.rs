@@ -152,6 +152,20 @@ impl Views for ChannelManifest {
     }
 }
 
+/// The archive that a manifest lists under this hash. The line before the hash gives its address.
+pub fn archive_of_hash(dist: &Arc<Dist>, manifest: &[u8], sha256: Sha256) -> Option<Resource> {
+    let text = std::str::from_utf8(manifest).ok()?;
+    let at = text.find(&format!("hash = \"{sha256}\""))?;
+    let (before, _) = text[..at].rsplit_once('\n')?;
+    let line = before.rsplit('\n').next()?.trim();
+    let (field, url) = line.split_once(" = \"")?;
+    let url = field
+        .ends_with("url")
+        .then(|| url.strip_suffix('"'))
+        .flatten()?;
+    archive(dist, url, sha256)
+}
+
 impl Releases for ChannelManifest {
     fn folder(&self) -> Key {
         Key::new(&["rustup", "dist"])

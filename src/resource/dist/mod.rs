@@ -37,7 +37,7 @@ use path::{DistPath, channel};
 use release::RustupRelease;
 use sidecar::Sidecar;
 
-pub use manifest::{archive, installer, manifest, self_update};
+pub use manifest::{archive, archive_of_hash, installer, manifest, self_update};
 pub use path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist};
 pub use release::{release, released_version};
 pub use script::{ScriptError, script, script_for_client};

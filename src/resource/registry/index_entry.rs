@@ -32,7 +32,7 @@ use super::{
     Registry, RegistryConfig, index_folder,
     index_line::{
         LineDependencies, LineVersion, check_line, checksum_of_line, checksum_of_version,
-        index_lines, quick_publication_time, version_of_line, with_yanked,
+        index_lines, package_of_line, quick_publication_time, version_of_line, with_yanked,
     },
     is_crate_name, is_index_folder_of, write_registry_suffix,
 };
@@ -83,6 +83,15 @@ impl IndexEntry {
     /// The hash that the body of an entry lists for `version`. Versions are compared as text.
     pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
         checksum_of_version(body, version)
+    }
+
+    /// The crate's name, as its publisher spelled it, and the version with this hash, if the body of an entry lists it.
+    pub(in crate::resource) fn package_of(body: &[u8], sha256: Sha256) -> Option<(String, String)> {
+        let digits = sha256.digits();
+        let is_listed = |line: &&[u8]| memchr::memmem::find(line, &digits).is_some();
+        index_lines(body)
+            .filter(is_listed)
+            .find_map(|line| package_of_line(line, sha256))
     }
 
     /// The path below the index.

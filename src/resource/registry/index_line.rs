@@ -30,8 +30,8 @@ struct IndexLine<'a> {
 struct CheckedLine<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    #[serde(borrow, rename = "vers")]
-    _vers: Cow<'a, str>,
+    #[serde(borrow)]
+    vers: Cow<'a, str>,
     #[serde(borrow)]
     cksum: Cow<'a, str>,
     #[serde(default)]
@@ -125,6 +125,13 @@ pub(super) fn check_line(line: &[u8], name: &str) -> Result<bool, LineProblem> {
 pub(super) fn checksum_of_line(line: &[u8]) -> Option<Sha256> {
     let line = serde_json::from_slice::<IndexLine<'_>>(line).ok()?;
     Sha256::parse(&line.cksum)
+}
+
+/// Name and version in a line that lists this hash.
+pub(super) fn package_of_line(line: &[u8], sha256: Sha256) -> Option<(String, String)> {
+    let found = serde_json::from_slice::<CheckedLine<'_>>(line).ok()?;
+    let is_it = Sha256::parse(&found.cksum) == Some(sha256);
+    is_it.then(|| (found.name.into_owned(), found.vers.into_owned()))
 }
 
 /// The hash that the entry lists for `version`. Versions are compared as text, build metadata included

@@ -96,6 +96,11 @@ impl Registry {
         &self.name
     }
 
+    /// The folder of its entries in the store.
+    pub(super) fn entry_folder(&self) -> &str {
+        &self.entry_folder
+    }
+
     /// The base URL of its sparse index.
     pub fn index(&self) -> &Url {
         &self.index
