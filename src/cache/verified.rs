@@ -55,7 +55,7 @@ impl VerifiedBlobs {
         self.0.lock().remove(&sha256);
     }
 
-    /// Returns whether the file may be served as `sha256` without hashing it, and counts it as served then.
+    /// Returns whether the file may be served as `sha256` without hashing it, and counts it as served.
     pub(super) fn may_serve(&self, sha256: Sha256, identity: FileIdentity, now: Instant) -> bool {
         let mut blobs = self.0.lock();
         let Some(blob) = blobs.get_mut(&sha256) else {
@@ -66,11 +66,15 @@ impl VerifiedBlobs {
             .served
             .is_some_and(|served| within(served, RETRY_WINDOW))
             && !within(blob.hashed, HASH_LIFETIME);
-        if blob.identity != identity || looks_rotten {
+        if blob.identity != identity {
             return false;
         }
         blob.served = Some(now);
-        true
+        if looks_rotten {
+            // This caller hashes; the others need not. If the hash is wrong, the caller removes the record.
+            blob.hashed = now;
+        }
+        !looks_rotten
     }
 
     /// Records an answer whose body was hashed.
@@ -108,8 +112,9 @@ mod tests {
         // The hash is recent.
         assert!(verified.may_serve(sha256, first, at(5)));
         assert!(verified.may_serve(sha256, first, at(9)));
-        // Served 3 s ago, hashed 12 s ago.
+        // Served 3 s ago, hashed 12 s ago. One of several requests hashes.
         assert!(!verified.may_serve(sha256, first, at(12)));
+        assert!(verified.may_serve(sha256, first, at(12)));
         verified.insert(sha256, first, at(12));
         verified.mark_served(sha256, at(12));
         assert!(verified.may_serve(sha256, first, at(13)));

@@ -25,7 +25,7 @@ use super::{
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
 };
 use crate::{
-    files::{self, open_nofollow},
+    files::{self, is_no_file, open_nofollow},
     hash::{Hasher, Sha256},
     resource::Key,
 };
@@ -70,7 +70,7 @@ pub struct FileDamage {
     pub why: String,
     /// The damaged file; `None` if it could not be opened.
     pub identity: Option<FileIdentity>,
-    /// False if the file could not be read for a reason that lies in this process, such as missing permission.
+    /// False if the file could not be read for a reason that says nothing about its bytes, such as missing permission.
     pub is_certain: bool,
 }
 
@@ -155,7 +155,7 @@ pub(super) fn verify(
     let (why, is_certain) = match found {
         Ok(None) => return None,
         Ok(Some(why)) => (why, true),
-        Err(error) => (Some(error.to_string()), !is_about_process(&error)),
+        Err(error) => (Some(error.to_string()), is_damage(&error)),
     };
     let damage = why.map(|why| FileDamage {
         why,
@@ -169,20 +169,19 @@ pub(super) fn verify(
     })
 }
 
-/// Returns whether the error says nothing about the file's bytes.
-fn is_about_process(error: &io::Error) -> bool {
+/// Returns whether the error shows that the file itself is damaged. A missing permission, too many open files or a
+/// server that does not answer say nothing about it.
+fn is_damage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let about_process = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::INTR,
-        Errno::ACCESS,
-        Errno::PERM,
-    ];
-    about_process
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    let of_the_disk = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+    is_no_file(error)
+        || matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        )
+        || of_the_disk
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The damage of a blob, if there is any; `None` if the file is gone.
@@ -249,4 +248,50 @@ pub(super) fn read_entry(path: &Path, key: &Key) -> io::Result<Option<ReadEntry>
         Entry::parse(record.into(), checked, key)
     };
     Ok(Some((FileIdentity::of(&found), entry)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_stored_file_is_listed_once_and_damage_is_told_from_missing_permission() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = StoreLayout::new(folder.path());
+        let (good, bad, dir) = (Sha256::of(b"good"), Sha256::of(b"bad"), Sha256::of(b"dir"));
+        for (sha256, body) in [(good, "good"), (bad, "rot")] {
+            let path = layout.blob(sha256);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, body).unwrap();
+        }
+        fs::create_dir_all(layout.blob(dir)).unwrap();
+        fs::write(layout.blobs().join("stray"), "").unwrap();
+        let folders = folders(&layout);
+        let files = folders.iter().flat_map(|folder| files_in(&layout, folder));
+        let mut files: Vec<_> = files.collect();
+        files.sort_unstable();
+        let mut expected = [good, bad, dir].map(StoredFile::Blob);
+        expected.sort_unstable();
+        assert_eq!(files, expected);
+
+        let verified = verify_all(&layout, files, |_| {});
+        for Verified { file, damage, .. } in verified {
+            let is_bad = file != StoredFile::Blob(good);
+            assert_eq!(damage.is_some(), is_bad, "{file}");
+            assert!(damage.is_none_or(|damage| damage.is_certain), "{file}");
+        }
+        let gone = StoredFile::Blob(Sha256::of(b"gone"));
+        assert!(verify_all(&layout, vec![gone], |_| {}).is_empty());
+        for (kind, expected) in [
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::UnexpectedEof, true),
+        ] {
+            assert_eq!(is_damage(&kind.into()), expected, "{kind}");
+        }
+        assert!(is_damage(&io::Error::from_raw_os_error(5)));
+        assert!(!is_damage(&io::Error::from_raw_os_error(24)));
+    }
 }
