@@ -13,7 +13,7 @@ use crate::fixture::{site, site_at};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::wait_until;
-use testkit::store::crates_io_folder;
+use testkit::store::{crates_io_folder, files, without_place};
 
 /// larder revalidates every entry on every request.
 const ALWAYS_STALE: [&str; 2] = ["--max-age", "0s"];
@@ -45,6 +45,10 @@ fn moved(from: Site, index: &str) -> Site {
         .expect("it lies in the store");
     fs::rename(from.store(), to.store()).expect("temporary folders are on one file system");
     fs::rename(to.store().join(name), crates_io_folder(&to)).expect("the store is writable");
+    // Entries name their place, and those of older releases do not.
+    for (path, record) in files(&crates_io_folder(&to)) {
+        fs::write(path, without_place(&record)).expect("the store is writable");
+    }
     to
 }
 

@@ -15,7 +15,7 @@ use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
-use testkit::store::{blob_path, crates_io_folder, entry_file};
+use testkit::store::{blob_path, crates_io_folder, entry_file, without_place};
 
 /// A name and a function that changes one byte of a stored file.
 type Rot = (&'static str, fn(&Path));
@@ -350,18 +350,6 @@ fn entries_of_older_releases_are_served_and_gain_their_place_when_they_are_renew
         .unwrap()
         .to_owned();
     assert!(line.contains("index/le/left"), "{line}");
-}
-
-/// The record as releases before this one wrote it.
-fn without_place(record: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8(record.to_vec()).unwrap();
-    let (line, body) = text.split_once('\n').unwrap();
-    let json = line.strip_prefix("larder-entry ").unwrap();
-    let mut head: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
-    head.remove("key");
-    head.remove("seal");
-    let head = serde_json::Value::from(head);
-    format!("larder-entry {head}\n{body}").into_bytes()
 }
 
 /// The process's peak resident memory in bytes; `None` if it has ended.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use fake_upstream::sha256;
+use serde_json::Value;
 
 use crate::larder::Site;
 
@@ -74,4 +75,23 @@ pub fn crates_io_folder(site: &Site) -> PathBuf {
 /// The folder of crates.io's index entries.
 pub fn index_folder(site: &Site) -> PathBuf {
     crates_io_folder(site).join("index")
+}
+
+/// The record of an entry as the first releases wrote it: it does not name its place.
+#[track_caller]
+pub fn without_place(record: &[u8]) -> Vec<u8> {
+    let end = record.iter().position(|&byte| byte == b'\n');
+    let (line, body) = record.split_at(end.expect("a record has a first line"));
+    let facts = line
+        .strip_prefix(b"larder-entry ")
+        .expect("a record begins so");
+    let facts = serde_json::from_slice(facts);
+    let mut facts: serde_json::Map<String, Value> = facts.expect("its facts are JSON");
+    facts.remove("key");
+    facts.remove("seal");
+    [
+        format!("larder-entry {}", Value::from(facts)).as_bytes(),
+        body,
+    ]
+    .concat()
 }
