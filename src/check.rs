@@ -4,8 +4,8 @@
 //!  Plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
 //! ```
 //!
-//! A check asks no network and writes nothing. It reads names and sizes of crates and archives; with `--verify` it also
-//! rehashes them, in parallel. A project is ready only if its lock file fits its manifests too, which the plan knows
+//! A check asks no network and writes nothing. It reads names and sizes of crates and archives. It rehashes, in parallel,
+//! those whose size no `warm` has recorded, and with `--verify` all of them. A project is ready only if its lock file fits its manifests too, which the plan knows
 //! already. `warm` judges its own plan with the same function, so that both commands agree.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -85,7 +85,7 @@ pub async fn check(
     inventory.learn_sizes(store.pins().await?);
     let (mut toolchains, mut projects) = look_up(&inventory, &plan).await;
     // The first look-up finds out which files to rehash, the second one reports the damaged ones where they are needed.
-    if verify && inventory.rehash().await? {
+    if inventory.rehash(verify).await? {
         (toolchains, projects) = look_up(&inventory, &plan).await;
     }
     let ready = failed.is_empty()

@@ -1,8 +1,8 @@
 //! Looks a plan's packages and toolchains up in the store, without network.
 //!
-//! A blob counts as stored if it has the size that `warm` has recorded in a pin, or any size if no pin knows it. Its
-//! bytes are not read: [`Inventory::rehash`] does that for all blobs that were looked up so far, and later look-ups
-//! report those that it found damaged.
+//! A blob counts as stored if it has the size that `warm` has recorded in a pin. A blob that no pin knows, because a
+//! client fetched it, counts as stored with any size until [`Inventory::rehash`] reads its bytes. Later look-ups report
+//! those that it found damaged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -95,12 +95,19 @@ impl Inventory {
         self.blobs.lock().sizes.extend(sizes);
     }
 
-    /// Rehashes every blob that was found stored so far. Returns whether any is damaged.
+    /// Rehashes the blobs that were found stored so far: all of them, or only those whose size no pin knows. Returns
+    /// whether any is damaged.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub(crate) async fn rehash(&self) -> Result<bool, StoreError> {
-        let found = self.blobs.lock().found.iter().copied().collect();
+    pub(crate) async fn rehash(&self, all: bool) -> Result<bool, StoreError> {
+        let found = {
+            let blobs = self.blobs.lock();
+            let found = blobs.found.iter().copied();
+            found
+                .filter(|sha256| all || !blobs.sizes.contains_key(sha256))
+                .collect()
+        };
         let damaged = self.store.damaged(found).await?;
         let is_any_damaged = !damaged.is_empty();
         self.blobs.lock().damaged.extend(damaged);

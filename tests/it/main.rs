@@ -50,3 +50,4 @@ mod upstream;
 mod verify;
 mod warm;
 mod warm_toolchains;
+mod worlds;

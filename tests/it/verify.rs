@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 use testkit::store::{blob_path, crates_io_folder, entry_file, files};
 
@@ -81,6 +82,30 @@ fn check_without_verify_sees_a_truncated_crate() {
     let readiness: Value = serde_json::from_slice(&output.stdout).unwrap();
     let missing = readiness["projects"][0]["missing"][0].as_str().unwrap();
     assert!(missing.contains("has another size"), "{missing}");
+}
+
+#[test]
+fn check_without_verify_sees_a_truncated_crate_that_only_a_client_has_fetched() {
+    let upstream = FakeUpstream::start();
+    let sum = upstream.publish(Crate::new("one", "1.0.0"));
+    let site = site(&upstream);
+    let project = Project::empty().dep("one", "1");
+    let larder = site.serve(&[]);
+    let fetch = CargoHome::empty().run(&project, &["fetch"], larder.url());
+    fetch.assert_success();
+    larder.wait_until_idle();
+    larder.stop();
+    assert!(run(&site, "check", project.folder(), &[]).status.success());
+    let blob = blob_path(&site, &sum);
+    let bytes = fs::read(&blob).unwrap();
+    fs::write(&blob, &bytes[..bytes.len() - 1]).unwrap();
+    let output = run(&site, "check", project.folder(), &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output);
+    assert!(
+        said.contains("crate `one 1.0.0`: the stored copy is damaged"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl CargoHome {
     /// [`CargoHome::empty`] below `folder`.
     #[track_caller]
     pub fn empty_in(folder: &Path) -> Self {
-        let _ = toolchain();
+        let _ = toolchain_folder();
         Self {
             folder: TempDir::new_in(folder).expect("the temporary folder is writable"),
             variables: Vec::new(),
@@ -83,7 +83,7 @@ impl CargoHome {
 
     /// The command with the scrubbed environment that all runs use, for callers that need to change it.
     pub fn command(&self, project: &Project) -> Command {
-        let toolchain = toolchain();
+        let toolchain = toolchain_folder();
         let home = self.folder.path().join("home");
         for folder in [&home, &self.path()] {
             std::fs::create_dir_all(folder).expect("the temporary folder is writable");
@@ -182,8 +182,11 @@ impl Project {
 }
 
 /// The folder of the real cargo and rustc. Rustup's proxies would need the home that the scrubbed environment hides.
+///
+/// # Panics
+/// If they are not installed.
 #[track_caller]
-fn toolchain() -> &'static Path {
+pub fn toolchain_folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let output = Command::new("rustc").args(["--print", "sysroot"]).output();

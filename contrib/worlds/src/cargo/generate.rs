@@ -1,0 +1,308 @@
+//! Makes worlds of cargo from random choices.
+
+use fake_upstream::{HOST, WASM};
+
+use super::{CargoWorld, Event, Question, TruthBy};
+use crate::dice::Dice;
+use crate::harm::{Files, Harm, How};
+use crate::project::Project;
+use crate::project::generate::{edited, project};
+use crate::registry::generate::{Shelf, shelf};
+use crate::registry::{CrateSpec, RegistryName};
+
+/// The way in which the store was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Empty,
+    Lazy,
+    Fetched,
+    Warmed,
+    WarmedForTarget,
+    Evicted,
+    Damaged,
+    Older,
+}
+
+impl State {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Lazy => "filled by another project",
+            Self::Fetched => "filled by cargo fetch",
+            Self::Warmed => "warmed",
+            Self::WarmedForTarget => "warmed for a target",
+            Self::Evicted => "with evictions",
+            Self::Damaged => "damaged",
+            Self::Older => "warmed before releases",
+        }
+    }
+}
+
+/// A target besides the host.
+const WINDOWS: &str = "x86_64-pc-windows-msvc";
+
+impl CargoWorld {
+    /// A random world; its truth is a build if `is_build`.
+    pub(crate) fn random(dice: &mut Dice, is_build: bool) -> Self {
+        let shelf = shelf(dice);
+        let project = project(dice, &shelf);
+        let is_vendored = !project.has_git() && dice.chance(6);
+        let is_locked = is_vendored || dice.chance(85);
+        let state = dice.weighted(&[
+            (5, State::Empty),
+            (13, State::Lazy),
+            (13, State::Fetched),
+            (25, State::Warmed),
+            (10, State::WarmedForTarget),
+            (14, State::Evicted),
+            (12, State::Damaged),
+            (8, State::Older),
+        ]);
+        let targets = targets(dice, state, is_build);
+        let mut story = Story {
+            dice,
+            shelf: &shelf,
+            project: &project,
+            events: Vec::new(),
+            has_edits: false,
+        };
+        story.fill(state, &targets);
+        story.middle();
+        story.harm(state);
+        let (events, has_edits) = (story.events, story.has_edits);
+        let question = question(dice, &events, targets, is_build, has_edits);
+        Self {
+            state: state.words().to_owned(),
+            crates: shelf.crates,
+            project,
+            is_locked,
+            is_vendored,
+            max_age: (*dice.pick(&["0s", "0s", "60s", "1h"])).to_owned(),
+            events,
+            question,
+        }
+    }
+}
+
+/// The targets of a `warm` for targets.
+fn targets(dice: &mut Dice, state: State, is_build: bool) -> Vec<String> {
+    let sets: &[&[&str]] = &[&[HOST], &[HOST], &[WASM], &[WINDOWS], &[HOST, WASM]];
+    let is_chosen = state == State::WarmedForTarget || dice.chance(10);
+    let set: &[&str] = match (is_chosen, is_build) {
+        (true, false) => sets[dice.between(0, sets.len() - 1)],
+        (_, true) if is_chosen || dice.chance(80) => &[HOST],
+        _ => &[],
+    };
+    set.iter().map(|&target| target.to_owned()).collect()
+}
+
+fn question(
+    dice: &mut Dice,
+    events: &[Event],
+    warmed: Vec<String>,
+    is_build: bool,
+    has_edits: bool,
+) -> Question {
+    let is_rot = |event: &Event| matches!(event, Event::Harm(harm) if harm.how == How::Flip);
+    // Only a build for the host proves anything about other targets.
+    let targets = match dice.between(0, 9) {
+        0 => Vec::new(),
+        1 if !is_build => vec![WASM.to_owned()],
+        _ => warmed,
+    };
+    let truth = match is_build {
+        false => TruthBy::Fetch,
+        // Without `--locked`, cargo would change a lock file that does not fit, of which `check` says so.
+        true if !has_edits && dice.chance(30) => TruthBy::PlainBuild,
+        true => TruthBy::Build,
+    };
+    Question {
+        verify: events.iter().any(is_rot) || dice.chance(15),
+        targets,
+        truth,
+    }
+}
+
+/// The story while it is made up.
+struct Story<'a> {
+    dice: &'a mut Dice,
+    shelf: &'a Shelf,
+    project: &'a Project,
+    events: Vec<Event>,
+    has_edits: bool,
+}
+
+impl Story<'_> {
+    fn fill(&mut self, state: State, targets: &[String]) {
+        let warm = |targets: &[String]| Event::Warm {
+            targets: targets.to_vec(),
+        };
+        let event = match state {
+            State::Empty => return,
+            State::Lazy => self.fetch_other(),
+            State::Fetched => Event::Fetch,
+            State::Warmed | State::Older => warm(&[]),
+            State::WarmedForTarget => warm(targets),
+            State::Evicted | State::Damaged if self.dice.chance(40) => Event::Fetch,
+            State::Evicted | State::Damaged => warm(&[]),
+        };
+        self.events.push(event);
+        if state == State::Older {
+            self.publish();
+            let event = if self.dice.chance(60) {
+                Event::Update
+            } else {
+                Event::DeleteLock
+            };
+            self.events.push(event);
+            // The changed project may be warmed again, when upstream is there or not.
+            if self.dice.chance(30) {
+                self.events.push(warm(&[]));
+            }
+        }
+    }
+
+    /// Events between the first filling and the end.
+    fn middle(&mut self) {
+        for _ in 0..self.dice.weighted(&[(50, 0), (30, 1), (15, 2), (5, 3)]) {
+            match self.dice.between(0, 9) {
+                0 | 1 => self.publish(),
+                2 => self.yank(),
+                3 => self.remove(),
+                4 => self.outage(),
+                5 | 6 => self.edit(),
+                7 => self.events.push(Event::DeleteLock),
+                8 => self.events.push(Event::Update),
+                _ => self.online(),
+            }
+            if self.dice.chance(40) {
+                self.online();
+            }
+        }
+    }
+
+    /// Something that makes larder ask upstream.
+    fn online(&mut self) {
+        let event = match self.dice.between(0, 3) {
+            0 => Event::Fetch,
+            1 => Event::Warm {
+                targets: Vec::new(),
+            },
+            _ => self.fetch_other(),
+        };
+        self.events.push(event);
+    }
+
+    fn outage(&mut self) {
+        let event = if self.dice.chance(50) {
+            Event::Down
+        } else {
+            Event::Broken
+        };
+        self.events.push(event);
+        self.online();
+        self.events.push(Event::Up);
+    }
+
+    fn fetch_other(&mut self) -> Event {
+        let count = self.dice.between(1, 3);
+        let mut deps = Vec::new();
+        for _ in 0..count {
+            deps.extend(self.shelf.dep(self.dice, &deps));
+        }
+        Event::FetchOther { deps }
+    }
+
+    fn publish(&mut self) {
+        let package = self.shelf.newer(self.dice);
+        self.events.push(Event::Publish(package));
+    }
+
+    fn victim(&mut self) -> (RegistryName, String, String) {
+        let CrateSpec {
+            registry,
+            name,
+            version,
+            ..
+        } = self.dice.pick(&self.shelf.crates);
+        (*registry, name.clone(), version.clone())
+    }
+
+    fn yank(&mut self) {
+        let (registry, name, version) = self.victim();
+        let is_same = |event: &Event| matches!(event, Event::Yank { name: n, version: v, .. } if *n == name && *v == version);
+        let is_gone =
+            |event: &Event| matches!(event, Event::RemoveEntry { name: n, .. } if *n == name);
+        if !self
+            .events
+            .iter()
+            .any(|event| is_same(event) || is_gone(event))
+        {
+            self.events.push(Event::Yank {
+                registry,
+                name,
+                version,
+            });
+        }
+    }
+
+    fn remove(&mut self) {
+        let (registry, name, version) = self.victim();
+        let event = if self.dice.chance(60) {
+            Event::RemoveEntry { registry, name }
+        } else {
+            Event::RemoveCrate {
+                registry,
+                name,
+                version,
+            }
+        };
+        self.events.push(event);
+    }
+
+    fn edit(&mut self) {
+        self.has_edits = true;
+        let mut edits = self.events.iter().rev();
+        let last = edits.find(|event| matches!(event, Event::Edit(_)));
+        let project = match last {
+            Some(Event::Edit(project)) => project.clone(),
+            Some(_) | None => self.project.clone(),
+        };
+        self.events
+            .push(Event::Edit(edited(self.dice, project, self.shelf)));
+        if self.dice.chance(25) {
+            self.events.push(Event::Update);
+        }
+    }
+
+    fn harm(&mut self, state: State) {
+        let how = match state {
+            State::Evicted => How::Delete,
+            State::Damaged if self.dice.chance(50) => How::Flip,
+            State::Damaged => How::Truncate,
+            State::Empty
+            | State::Lazy
+            | State::Fetched
+            | State::Warmed
+            | State::WarmedForTarget
+            | State::Older => return,
+        };
+        let files =
+            self.dice
+                .weighted(&[(40, Files::Blobs), (30, Files::Entries), (30, Files::All)]);
+        let percent = self
+            .dice
+            .weighted(&[(30, 10), (40, 30), (20, 50), (10, 100)]);
+        let salt = self.dice.number();
+        self.events.push(Event::Harm(Harm {
+            files,
+            how,
+            percent,
+            salt,
+        }));
+        if self.dice.chance(15) {
+            // The store is used again, with upstream or without.
+            self.online();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Worlds of cargo: crates, a project, a story, and a question to `larder check`.
+
+mod generate;
+mod run;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::harm::Harm;
+use crate::project::Project;
+use crate::registry::{CrateSpec, Dep, RegistryName, list};
+
+/// The description of a world of cargo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CargoWorld {
+    /// The state of the store, for summaries.
+    pub(crate) state: String,
+    /// What is published at the beginning.
+    pub(crate) crates: Vec<CrateSpec>,
+    pub(crate) project: Project,
+    /// True if the project has a lock file, made from the beginning's crates.
+    pub(crate) is_locked: bool,
+    /// True if `cargo vendor` ran, and the project's settings name the copies.
+    #[serde(default)]
+    pub(crate) is_vendored: bool,
+    /// `--max-age` of all commands.
+    pub(crate) max_age: String,
+    pub(crate) events: Vec<Event>,
+    pub(crate) question: Question,
+}
+
+/// One step of the story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// `larder warm` on the project.
+    Warm { targets: Vec<String> },
+    /// `cargo fetch` in the project, through larder.
+    Fetch,
+    /// `cargo fetch` in another project with these dependencies, through larder.
+    FetchOther { deps: Vec<Dep> },
+    /// A new release.
+    Publish(CrateSpec),
+    Yank {
+        registry: RegistryName,
+        name: String,
+        version: String,
+    },
+    /// Upstream answers 404 for an index entry.
+    RemoveEntry {
+        registry: RegistryName,
+        name: String,
+    },
+    /// Upstream answers 404 for a crate.
+    RemoveCrate {
+        registry: RegistryName,
+        name: String,
+        version: String,
+    },
+    /// Upstream accepts no connections.
+    Down,
+    /// Upstream answers 500.
+    Broken,
+    /// Upstream is as before [`Event::Down`] or [`Event::Broken`].
+    Up,
+    /// Files of the store are lost or damaged.
+    Harm(Harm),
+    /// The user edits the manifests.
+    Edit(Project),
+    /// The user deletes the lock file.
+    DeleteLock,
+    /// `cargo update` in the project, without larder.
+    Update,
+}
+
+/// The question to `check`, and how the truth is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) verify: bool,
+    pub(crate) targets: Vec<String>,
+    pub(crate) truth: TruthBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TruthBy {
+    /// `cargo fetch`, with `--locked` if there is a lock file.
+    Fetch,
+    /// `cargo build`, with `--locked` if there is a lock file.
+    Build,
+    /// `cargo build` without `--locked`.
+    PlainBuild,
+}
+
+impl fmt::Display for CargoWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "store: {}; --max-age {}", self.state, self.max_age)?;
+        writeln!(f, "upstream:")?;
+        for package in &self.crates {
+            writeln!(f, "    {package}")?;
+        }
+        writeln!(f, "project: {}", self.project)?;
+        let lock = if self.is_locked {
+            "a lock file"
+        } else {
+            "no lock file"
+        };
+        let vendored = if self.is_vendored {
+            ", vendored crates"
+        } else {
+            ""
+        };
+        writeln!(f, "it has {lock}{vendored}\nthen:")?;
+        for event in &self.events {
+            writeln!(f, "  - {event}")?;
+        }
+        write!(f, "question: {}", self.question)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Warm { targets } => write!(f, "larder warm{}", flags(targets)),
+            Self::Fetch => f.write_str("cargo fetch through larder"),
+            Self::FetchOther { deps } => {
+                write!(
+                    f,
+                    "cargo fetch of another project through larder{}",
+                    list(", which needs ", deps)
+                )
+            }
+            Self::Publish(package) => write!(f, "release of {package}"),
+            Self::Yank { name, version, .. } => write!(f, "{name} {version} is yanked"),
+            Self::RemoveEntry { name, .. } => {
+                write!(f, "upstream answers 404 for the entry of {name}")
+            }
+            Self::RemoveCrate { name, version, .. } => {
+                write!(f, "upstream answers 404 for the crate {name} {version}")
+            }
+            Self::Down => f.write_str("upstream goes down"),
+            Self::Broken => f.write_str("upstream answers 500"),
+            Self::Up => f.write_str("upstream works again"),
+            Self::Harm(harm) => harm.fmt(f),
+            Self::Edit(project) => write!(f, "the project is edited: {project}"),
+            Self::DeleteLock => f.write_str("the lock file is deleted"),
+            Self::Update => f.write_str("cargo update without larder"),
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verify = if self.verify { " --verify" } else { "" };
+        let truth = match self.truth {
+            TruthBy::Fetch => "cargo fetch --locked",
+            TruthBy::Build => "cargo build --locked",
+            TruthBy::PlainBuild => "cargo build",
+        };
+        write!(f, "check{verify}{} against {truth}", flags(&self.targets))
+    }
+}
+
+fn flags(targets: &[String]) -> String {
+    targets
+        .iter()
+        .map(|target| format!(" --target {target}"))
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! Lives the story of a world of rustup, asks `check`, and lets rustup prove the answer.
+
+use std::path::Path;
+
+use fake_upstream::{FakeUpstream, Fault, HOST, Installer};
+use tempfile::TempDir;
+use testkit::larder::{Larder, Site};
+use testkit::process::Run;
+use testkit::rustup::Rustup;
+
+use super::{Event, Removed, Request, RustupWorld};
+use crate::outcome::{Outcome, Truth, Verdict, compare};
+use crate::project::write;
+
+impl RustupWorld {
+    pub(crate) fn run(&self, larder: &Path) -> Outcome {
+        let mut stage = Stage::new(self, larder);
+        for event in &self.events {
+            stage.live(event);
+        }
+        stage.upstream.stop();
+        let offline = stage.serve(&["--offline"]);
+        let verify: &[&str] = if self.verify { &["--verify"] } else { &[] };
+        let verdict = Verdict::read(&stage.larder("check", &self.request, verify));
+        let truth = Truth::from(stage.install(&stage.user(), &self.request, &offline));
+        let was_warmed = stage.warmed.as_ref() == Some(&self.request);
+        let outcome = compare(&verdict, &truth, was_warmed, || {
+            lacks_only_the_self_update(&verdict, &offline)
+        });
+        offline.kill();
+        outcome
+    }
+}
+
+/// True if a rustup of another version would fail, and nothing else is wrong: `check` answers for all versions.
+fn lacks_only_the_self_update(verdict: &Verdict, offline: &Larder<'_>) -> bool {
+    let toolchains = verdict.document["toolchains"].as_array();
+    let mut toolchains = toolchains.into_iter().flatten();
+    let failed = verdict.document["failed"].as_array();
+    let mut failed = failed.into_iter().flatten();
+    toolchains.all(|toolchain| toolchain["ready"] == true)
+        && failed.all(|problem| {
+            let what = problem["what"].as_str().unwrap_or_default();
+            let path = what.split('`').nth(1).unwrap_or_default();
+            path.starts_with("rustup/archive/") && offline.get(&format!("/{path}")).status != 200
+        })
+}
+
+/// The world's server and folders.
+struct Stage<'w> {
+    world: &'w RustupWorld,
+    folder: TempDir,
+    site: Site,
+    upstream: FakeUpstream,
+    /// The request of the last event, if that was a `warm` that ended with 0.
+    warmed: Option<Request>,
+}
+
+impl<'w> Stage<'w> {
+    fn new(world: &'w RustupWorld, larder: &Path) -> Self {
+        let upstream = FakeUpstream::start();
+        for release in &world.releases {
+            upstream.release(&release.toolchain());
+        }
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        let home = folder.path().join("rustup");
+        write(
+            &home.join("settings.toml"),
+            world.settings.as_deref().unwrap_or_default(),
+        );
+        let site = Site::new(&larder.display().to_string(), &upstream.url())
+            .variable("RUSTUP_HOME", &home.display().to_string());
+        let stage = Self {
+            world,
+            folder,
+            site,
+            upstream,
+            warmed: None,
+        };
+        stage.release_rustup(&world.rustup);
+        stage
+    }
+
+    fn release_rustup(&self, version: &str) {
+        self.upstream.release_rustup(&Installer::new(version));
+    }
+
+    /// The settings that all commands of larder get.
+    fn shared(&self, max_age: bool) -> Vec<String> {
+        let mut shared = vec![
+            "--dist-server".to_owned(),
+            self.upstream.base_url().to_owned(),
+        ];
+        if max_age {
+            shared.extend(["--max-age".to_owned(), self.world.max_age.clone()]);
+        }
+        if let Some(format) = &self.world.format {
+            shared.extend(["--toolchain-format".to_owned(), format.clone()]);
+        }
+        shared
+    }
+
+    fn larder(&self, command: &str, request: &Request, more: &[&str]) -> std::process::Output {
+        let mut arguments = vec![command.to_owned(), "--json".to_owned()];
+        arguments.extend(self.shared(command == "warm"));
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        match request.file() {
+            Some((name, text)) => {
+                let folder = self.folder.path().join("wanted");
+                let _ = std::fs::remove_dir_all(&folder);
+                write(&folder.join(name), &text);
+                arguments.push(folder.display().to_string());
+            }
+            None => {
+                let flags = ["--profile", "--component", "--target"];
+                arguments.extend(request.flags("--toolchain", flags));
+            }
+        }
+        self.site.command(&arguments)
+    }
+
+    fn serve(&self, more: &[&str]) -> Larder<'_> {
+        let shared = self.shared(true);
+        let mut arguments: Vec<_> = shared.iter().map(String::as_str).collect();
+        arguments.extend(more);
+        self.site.serve(&arguments)
+    }
+
+    /// A user with rustup, these settings, and no toolchain.
+    fn user(&self) -> Rustup {
+        let user = Rustup::without_toolchain();
+        if let Some(settings) = &self.world.settings {
+            write(&user.home().join("settings.toml"), settings);
+        }
+        user
+    }
+
+    fn install(&self, user: &Rustup, request: &Request, larder: &Larder<'_>) -> Run {
+        let mut arguments = vec!["toolchain".to_owned(), "install".to_owned()];
+        match request.file() {
+            Some((name, text)) => write(&user.work_folder().join(name), &text),
+            None => arguments.extend(request.flags("", ["--profile", "-c", "-t"])),
+        }
+        self.rustup(user, &arguments, larder)
+    }
+
+    fn rustup(&self, user: &Rustup, arguments: &[String], larder: &Larder<'_>) -> Run {
+        let server = larder.url().trim_end_matches('/');
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        user.run(&arguments, server, &format!("{server}/rustup"))
+    }
+
+    fn live(&mut self, event: &Event) {
+        self.warmed = None;
+        match event {
+            Event::Warm(request) => {
+                let output = self.larder("warm", request, &[]);
+                self.warmed = output.status.success().then(|| request.clone());
+            }
+            Event::Install(request) | Event::Check(request) => {
+                let larder = self.serve(&[]);
+                let user = self.user();
+                self.install(&user, request, &larder);
+                larder.wait_until_idle();
+                if matches!(event, Event::Check(_)) {
+                    self.rustup(&user, &["check".to_owned()], &larder);
+                    larder.wait_until_idle();
+                }
+                larder.stop();
+            }
+            Event::Release(release) => self.upstream.release(&release.toolchain()),
+            Event::ReleaseRustup(version) => self.release_rustup(version),
+            Event::Remove(release, removed) => self.remove(&release.toolchain(), removed),
+            Event::Down => self.upstream.stop(),
+            Event::Broken => self.upstream.fault("", Fault::Status(500)),
+            Event::Up => {
+                self.upstream.clear_faults();
+                self.upstream.restart();
+            }
+            Event::Harm(harm) => {
+                harm.apply(self.site.store());
+            }
+        }
+    }
+
+    fn remove(&self, release: &fake_upstream::Toolchain, removed: &Removed) {
+        let paths = match removed {
+            Removed::Manifests => release.manifest_paths(),
+            Removed::Package(package) => {
+                let target = if package == "rust-src" { "*" } else { HOST };
+                let path = release.archive_path(package, target);
+                vec![format!("{path}.xz"), format!("{path}.gz")]
+            }
+            Removed::RustupRelease => vec!["/rustup/release-stable.toml".to_owned()],
+        };
+        for path in paths {
+            self.upstream.remove_static(&path);
+        }
+    }
+}
