@@ -5,7 +5,6 @@ use std::{path::PathBuf, sync::Arc};
 use super::{
     Store, StoreError,
     blocking::blocking,
-    buffers::CHUNK_BYTES,
     identity::FileIdentity,
     quarantine::move_away,
     verify::{self, StoredFile, Verified},
@@ -74,22 +73,20 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.top(), source))
     }
 
-    /// Rehashes one file on one thread, and calls `on_read` with the bytes of each read. `None` if the file is gone.
+    /// Rehashes files one after the other on one thread. Calls `charge` with the bytes of each read, which may wait.
+    /// Leaves out files that are gone.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub async fn verify_slowly(
         &self,
-        file: StoredFile,
-        on_read: impl FnMut(u64) + Send + 'static,
-    ) -> Result<Option<Verified>, StoreError> {
+        files: Vec<StoredFile>,
+        charge: impl FnMut(u64) + Send + 'static,
+    ) -> Result<Vec<Verified>, StoreError> {
         let layout = self.layout.clone();
-        let verified = blocking(move || {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            Ok(verify::verify(&layout, file, &mut chunk, on_read))
-        });
-        let failed = |source| StoreError::io(self.layout.top(), source);
-        verified.await.map_err(failed)
+        blocking(move || Ok(verify::verify_slowly(&layout, files, charge)))
+            .await
+            .map_err(|source| StoreError::io(self.layout.top(), source))
     }
 
     /// Rehashes blobs in parallel and returns those that are damaged or not stored. Changes nothing.

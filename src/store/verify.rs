@@ -30,6 +30,9 @@ use crate::{
     resource::Key,
 };
 
+/// Bytes that a file counts for at least when reading is slowed down: opening many small ones costs time, too.
+const MIN_FILE_BYTES: u64 = 16 << 10;
+
 /// A file of the store. `Display` is its path below the folder of the format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoredFile {
@@ -130,6 +133,24 @@ pub(super) fn verify_all(
         verified
     });
     verified.flatten().collect()
+}
+
+/// Verifies these files one after the other, and calls `charge` with the bytes of each read. Leaves out files that are
+/// gone.
+pub(super) fn verify_slowly(
+    layout: &StoreLayout,
+    files: Vec<StoredFile>,
+    mut charge: impl FnMut(u64),
+) -> Vec<Verified> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut all = Vec::new();
+    for file in files {
+        let verified = verify(layout, file, &mut chunk, &mut charge);
+        let bytes = verified.as_ref().map_or(0, |verified| verified.bytes);
+        charge(MIN_FILE_BYTES.saturating_sub(bytes));
+        all.extend(verified);
+    }
+    all
 }
 
 /// Verifies one file, and reports the bytes of each read to `on_read`. `None` if it is gone.

@@ -27,15 +27,16 @@ use super::{BadFile, Repairer};
 use crate::{
     clock::now,
     error::chain,
-    store::{ScrubState, ScrubTotals, Store, StoreError, StoredFile},
+    store::{ScrubState, ScrubTotals, Store, StoreError, StoredFile, Verified},
 };
 
 /// Time between the start of the daemon and its first read.
 const START_DELAY: Duration = Duration::from_secs(60);
 /// Time between two writes of the position.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Bytes that a file counts for at least: opening many small ones costs time, too.
-const MIN_FILE_BYTES: u64 = 16 << 10;
+/// Reading time after which the scrub pauses: 1 MB at the default rate. Pausing after each file would cost more than
+/// reading it.
+const PAUSE_AFTER: Duration = Duration::from_millis(250);
 
 /// Settings of the scrub.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ pub struct Scrub {
     state: watch::Sender<ScrubState>,
     saved: Instant,
     /// Damaged files that could not be moved, and were reported.
-    reported: HashSet<StoredFile>,
+    reported: HashSet<String>,
 }
 
 impl Scrub {
@@ -99,9 +100,8 @@ impl Scrub {
             if is_done(&self.state.borrow()) {
                 continue;
             }
-            for file in self.store.files_in(folder).await? {
-                self.check(file).await?;
-            }
+            let files = self.store.files_in(folder).await?;
+            self.check(files).await?;
             self.state
                 .send_modify(|state| state.position = Some(position));
             self.save(false).await;
@@ -120,37 +120,44 @@ impl Scrub {
         Ok(())
     }
 
-    /// Reads one file at the allowed rate.
-    async fn check(&mut self, file: StoredFile) -> Result<(), StoreError> {
-        let started = Instant::now();
-        let rate = self.options.rate.max(1);
-        // On a thread for blocking work.
-        let on_read = move |bytes| std::thread::sleep(time_for(bytes, rate));
-        let verified = self.store.verify_slowly(file, on_read).await?;
-        let Some(verified) = verified else {
-            return Ok(());
+    /// Reads files at the allowed rate.
+    async fn check(&mut self, files: Vec<StoredFile>) -> Result<(), StoreError> {
+        let mut pacer = Pacer {
+            rate: self.options.rate,
+            owed: Duration::ZERO,
         };
-        let bytes = verified.bytes;
-        let is_damaged = verified.damage.is_some();
-        self.state.send_modify(|state| {
-            state.current.files += 1;
-            state.current.bytes += bytes;
-            state.current.damaged += u64::from(is_damaged);
-        });
-        if is_damaged && self.reported.insert(verified.file.clone()) {
-            let file = verified.file.clone();
-            for bad in self.repairer.repair_pinned(vec![verified]).await {
-                report(&bad);
-                if bad.quarantined.is_some() {
-                    self.reported.remove(&file);
-                }
-                let fetched = u64::from(bad.repaired);
-                self.state
-                    .send_modify(|state| state.current.fetched += fetched);
+        // The closure waits on a thread for blocking work.
+        let charge = move |bytes| {
+            if let Some(pause) = pacer.charge(bytes) {
+                std::thread::sleep(pause);
             }
+        };
+        let verified = self.store.verify_slowly(files, charge).await?;
+        let is_damaged = |verified: &Verified| verified.damage.is_some();
+        self.state.send_modify(|state| {
+            for verified in &verified {
+                state.current.files += 1;
+                state.current.bytes += verified.bytes;
+                state.current.damaged += u64::from(is_damaged(verified));
+            }
+        });
+        let damaged = verified.into_iter().filter(is_damaged);
+        let reported = &mut self.reported;
+        let new: Vec<_> = damaged
+            .filter(|verified| reported.insert(verified.file.to_string()))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
         }
-        let least = time_for(bytes.max(MIN_FILE_BYTES), rate);
-        sleep(least.saturating_sub(started.elapsed())).await;
+        for bad in self.repairer.repair_pinned(new).await {
+            report(&bad);
+            if bad.quarantined.is_some() {
+                self.reported.remove(&bad.file);
+            }
+            let fetched = u64::from(bad.repaired);
+            self.state
+                .send_modify(|state| state.current.fetched += fetched);
+        }
         Ok(())
     }
 
@@ -187,9 +194,21 @@ fn report(bad: &BadFile) {
     }
 }
 
-/// The time in which so many bytes may be read.
-fn time_for(bytes: u64, rate: u64) -> Duration {
-    Duration::from_secs_f64(bytes as f64 / rate as f64)
+/// Spreads reads over time.
+#[derive(Debug)]
+struct Pacer {
+    /// Bytes a second.
+    rate: u64,
+    /// The time that reads since the last pause were allowed to take.
+    owed: Duration,
+}
+
+impl Pacer {
+    /// Counts a read. Returns the time to wait, if it is time for a pause.
+    fn charge(&mut self, bytes: u64) -> Option<Duration> {
+        self.owed += Duration::from_secs_f64(bytes as f64 / self.rate.max(1) as f64);
+        (self.owed >= PAUSE_AFTER).then(|| std::mem::take(&mut self.owed))
+    }
 }
 
 /// The time until the next pass starts or goes on.
@@ -238,8 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_bounds_the_time_of_a_read() {
-        assert_eq!(time_for(4 << 20, 4 << 20), Duration::from_secs(1));
-        assert_eq!(time_for(1 << 20, 4 << 20), Duration::from_millis(250));
+    fn reads_are_spread_over_time_with_few_pauses() {
+        let mut pacer = Pacer {
+            rate: 4 << 20,
+            owed: Duration::ZERO,
+        };
+        let pauses: Vec<_> = (0..400).filter_map(|_| pacer.charge(20 << 10)).collect();
+        let total: Duration = pauses.iter().sum();
+        // 8 MB in two seconds.
+        assert!((1_700..2_000).contains(&total.as_millis()), "{total:?}");
+        assert!(pauses.len() < 8, "{pauses:?}");
     }
 }
