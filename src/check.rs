@@ -10,10 +10,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
-    cache::{Cache, Demand},
+    cache::Cache,
     plan::{
         Agreement, BlobState, Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainPlan,
         release, self_updates,
@@ -45,8 +45,9 @@ pub struct ProjectReadiness {
     pub ready: bool,
     /// Number of packages of configured registries in its lock file.
     pub packages: usize,
-    /// Names of the missing parts.
-    pub missing: Vec<String>,
+    /// The missing parts.
+    #[serde(serialize_with = "as_texts")]
+    pub missing: Vec<Problem>,
     /// Reasons why it cannot be told whether the project is ready. Then it counts as not ready.
     pub unknown: Vec<String>,
 }
@@ -62,8 +63,9 @@ pub struct ToolchainReadiness {
     pub ready: bool,
     /// Number of archives, as far as manifests are stored.
     pub components: usize,
-    /// Names of the missing parts.
-    pub missing: Vec<String>,
+    /// The missing parts.
+    #[serde(serialize_with = "as_texts")]
+    pub missing: Vec<Problem>,
 }
 
 /// Checks every project and toolchain of a plan whose lock files were compared ([`Plan::compare_locks`]). `cache`
@@ -79,15 +81,17 @@ pub async fn check(
     verify: bool,
 ) -> Result<Readiness, StoreError> {
     let mut failed = std::mem::take(&mut plan.failed);
-    failed.extend(missing_rustup_files(cache, &plan, upstreams).await);
-
     let inventory = Inventory::new(cache, store, upstreams);
     inventory.learn_sizes(store.pins().await?);
-    let (mut toolchains, mut projects) = look_up(&inventory, &plan).await;
+    let mut found = look_up(&inventory, &plan).await;
+    let mut missing = missing_rustup_files(cache, &inventory, &plan, upstreams).await;
     // The first look-up finds out which files to rehash, the second one reports the damaged ones where they are needed.
     if inventory.rehash(verify).await? {
-        (toolchains, projects) = look_up(&inventory, &plan).await;
+        found = look_up(&inventory, &plan).await;
+        missing = missing_rustup_files(cache, &inventory, &plan, upstreams).await;
     }
+    failed.extend(missing);
+    let (toolchains, projects) = found;
     let ready = failed.is_empty()
         && projects.iter().all(|project| project.ready)
         && toolchains.iter().all(|toolchain| toolchain.ready);
@@ -119,7 +123,12 @@ async fn look_up(
 }
 
 /// The files that rustup asks for besides manifests and archives, as far as they are missing.
-async fn missing_rustup_files(cache: &Cache, plan: &Plan, upstreams: &Upstreams) -> Vec<Problem> {
+async fn missing_rustup_files(
+    cache: &Cache,
+    inventory: &Inventory,
+    plan: &Plan,
+    upstreams: &Upstreams,
+) -> Vec<Problem> {
     let dist = &upstreams.dist;
     let mut missing = Vec::new();
     let mut files = plan.rustup_files(dist);
@@ -133,15 +142,42 @@ async fn missing_rustup_files(cache: &Cache, plan: &Plan, upstreams: &Upstreams)
         }
     }
     for file in files {
-        // The cache is offline, so this finds stored copies only.
-        if cache.ensure(&file, Demand::Stored).await.is_err() {
-            missing.push(Problem::new(file, "is not stored"));
-        }
+        let state = inventory.resource(&file).await;
+        missing.extend(
+            state
+                .missing(file)
+                .map(|problem| match problem.why.as_str() {
+                    // `failed` has a reason for each thing.
+                    "" => Problem::new(problem.what, "is not stored").fetchable(),
+                    _ => problem,
+                }),
+        );
     }
     missing
 }
 
+fn as_texts<S: Serializer>(problems: &[Problem], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(problems.iter().map(ToString::to_string))
+}
+
+impl Readiness {
+    /// All that is missing, for whatever reason.
+    pub fn missing(&self) -> impl Iterator<Item = &Problem> {
+        let projects = self.projects.iter().flat_map(|project| &project.missing);
+        let toolchains = self.toolchains.iter();
+        let toolchains = toolchains.flat_map(|toolchain| &toolchain.missing);
+        projects.chain(toolchains).chain(&self.failed)
+    }
+}
+
 impl ToolchainReadiness {
+    /// This toolchain as a missing part of a project.
+    fn as_missing(&self) -> Problem {
+        let mut problem = Problem::new(self.title(), "");
+        problem.is_fetchable = self.missing.iter().all(|missing| missing.is_fetchable);
+        problem
+    }
+
     /// The toolchains and their file, for people.
     pub fn title(&self) -> String {
         let names = match self.names.as_slice() {
@@ -156,8 +192,8 @@ impl ToolchainReadiness {
     }
 }
 
-/// Archives of one toolchain: how many there are, and the names of the missing ones.
-type InstallCheck = (usize, Vec<String>);
+/// Archives of one toolchain: how many there are, and what is missing.
+type InstallCheck = (usize, Vec<Problem>);
 
 struct Checker {
     inventory: Inventory,
@@ -175,8 +211,9 @@ impl Checker {
         let mut unknown = project.unknown.clone();
         match &project.agreement {
             Agreement::Fits => {}
-            Agreement::Differs(why) => missing.push(format!(
-                "Cargo.lock does not fit Cargo.toml: {why}; `cargo fetch` updates it, then `larder warm`"
+            Agreement::Differs(why) => missing.push(Problem::new(
+                "Cargo.lock does not fit Cargo.toml",
+                format_args!("{why}; `cargo fetch` updates it, then `larder warm`"),
             )),
             Agreement::Unclear(why) => unknown.push(format!(
                 "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
@@ -188,7 +225,7 @@ impl Checker {
             .iter()
             .find(|toolchain| toolchain.path.is_some() && toolchain.path == file);
         if let Some(toolchain) = toolchain.filter(|toolchain| !toolchain.ready) {
-            missing.push(toolchain.title());
+            missing.push(toolchain.as_missing());
         }
         ProjectReadiness {
             path: project.folder.clone(),
@@ -200,8 +237,7 @@ impl Checker {
     }
 
     async fn toolchain(&mut self, plan: &ToolchainPlan) -> ToolchainReadiness {
-        let mut missing = texts(&plan.failed);
-        missing.extend(texts(&plan.skipped));
+        let mut missing = [plan.failed.as_slice(), plan.skipped.as_slice()].concat();
         let mut components = 0;
         for install in &plan.installs {
             if !self.known.contains_key(install) {
@@ -232,7 +268,7 @@ impl Checker {
     async fn install(&self, install: &Install) -> InstallCheck {
         let files = match self.inventory.release(install).await {
             Ok(files) => files,
-            Err(error) => return (0, vec![error.to_string()]),
+            Err(error) => return (0, vec![error.missing()]),
         };
         let mut missing = Vec::new();
         for file in &files {
@@ -240,25 +276,21 @@ impl Checker {
                 Ok(BlobState::Stored) if file.is_rust_src() => {
                     match self.inventory.library_packages(file).await {
                         Ok(packages) => missing.extend(self.packages(&packages).await),
-                        Err(problem) => missing.push(problem.to_string()),
+                        Err(problem) => missing.push(problem),
                     }
                 }
                 Ok(state) => missing.extend(state.missing(release::archive_title(file))),
-                Err(problem) => missing.push(problem.to_string()),
+                Err(problem) => missing.push(problem),
             }
         }
         (files.len(), missing)
     }
 
     /// Everything that stands between these packages and an offline build.
-    async fn packages(&self, set: &PackageSet) -> Vec<String> {
-        let mut missing = texts(&set.failed);
+    async fn packages(&self, set: &PackageSet) -> Vec<Problem> {
+        let mut missing = set.failed.clone();
         missing.extend(self.inventory.missing_parts(&set.packages).await);
-        missing.extend(texts(&set.skipped));
+        missing.extend_from_slice(&set.skipped);
         missing
     }
-}
-
-fn texts(problems: &[Problem]) -> Vec<String> {
-    problems.iter().map(ToString::to_string).collect()
 }

@@ -14,6 +14,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::{
+    duration::two_units,
     store::StoreError,
     upstream::{Failure, FailureKind, Origin},
 };
@@ -28,7 +29,7 @@ pub enum Error {
         resource: String,
     },
     /// Not stored, and upstream's circuit breaker is open.
-    #[error("cannot fetch {resource}: {origin} is out of reach since {} ({cause})", whole_seconds(*.since))]
+    #[error("cannot fetch {resource}: {origin} is out of reach since {} ({failure})", whole_seconds(*.since))]
     Down {
         /// The resource, as people write it.
         resource: String,
@@ -37,7 +38,7 @@ pub enum Error {
         /// Time since the outage began: the breaker may have been slow before it opened.
         since: Duration,
         /// The failure that opened the breaker.
-        cause: String,
+        failure: Box<Failure>,
     },
     /// All attempts to fetch it failed.
     #[error("cannot fetch {resource}: {failure}{}", attempts(*.tried))]
@@ -50,7 +51,7 @@ pub enum Error {
         tried: usize,
     },
     /// The client's time limit passed. The fetch goes on.
-    #[error("cannot fetch {resource}: {upstream} did not answer within {}", humantime::format_duration(*.after))]
+    #[error("cannot fetch {resource}: {upstream} did not answer within {}", two_units(*.after))]
     Timeout {
         /// The resource, as people write it.
         resource: String,
@@ -123,7 +124,7 @@ impl Error {
         }
     }
 
-    /// One thing that the user can do about it.
+    /// One thing that a client's user can do about it while larder goes on running.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Offline { .. } => Some("run `larder warm` in the project while online".into()),
@@ -138,12 +139,57 @@ impl Error {
         }
     }
 
-    /// The text and the hint on one line: cargo shows only the beginning of a response's body.
-    pub fn with_hint(&self) -> String {
-        match self.hint() {
-            Some(hint) => format!("{self}; {hint}"),
-            None => self.to_string(),
+    /// One thing that the user of a command can do about it: nothing goes on after a command.
+    pub fn command_hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Down { .. } | Self::Outdated { .. } => Some(CHECK_NETWORK.into()),
+            Self::Offline { .. }
+            | Self::Upstream { .. }
+            | Self::Timeout { .. }
+            | Self::Absent { .. }
+            | Self::Unlisted { .. }
+            | Self::Store { .. }
+            | Self::Abandoned { .. } => self.hint(),
         }
+    }
+
+    /// The text and the hint for a client on one line: cargo shows only the beginning of a response's body.
+    pub fn for_client(&self) -> String {
+        with_hint(self.to_string(), self.hint())
+    }
+
+    /// The text and the hint for the user of a command, on one line.
+    pub fn for_command(&self) -> String {
+        with_hint(self.to_string(), self.command_hint())
+    }
+
+    /// The cause without the resource, and the hint for the user of a command. Equal for all resources that fail for
+    /// the same reason, whatever the attempt, the time limit and upstream's request ids were.
+    pub fn cause(&self) -> String {
+        let cause = match self {
+            Self::Offline { .. } => {
+                "they are not in the larder, and larder runs offline".to_owned()
+            }
+            Self::Down { failure, .. } => failure.cause(),
+            Self::Upstream { failure, .. } => failure.cause(),
+            Self::Timeout { upstream, .. } => format!("{upstream} does not answer in time"),
+            Self::Absent { .. } => "upstream does not have them".to_owned(),
+            Self::Unlisted { .. } => "their index entries do not list the version".to_owned(),
+            Self::Outdated { .. } => {
+                "the stored index entries do not list the version, and upstream cannot be asked now"
+                    .to_owned()
+            }
+            Self::Store { verb, cause, .. } => format!("cannot {verb}: {cause}"),
+            Self::Abandoned { .. } => "the fetch ended without a result, which is a bug".to_owned(),
+        };
+        with_hint(cause, self.command_hint())
+    }
+}
+
+fn with_hint(text: String, hint: Option<Cow<'static, str>>) -> String {
+    match hint {
+        Some(hint) => format!("{text}; {hint}"),
+        None => text,
     }
 }
 

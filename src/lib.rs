@@ -64,6 +64,7 @@ pub mod status_client;
 
 // Shared by all.
 mod clock;
+mod duration;
 pub mod error;
 pub mod files;
 pub mod hash;

@@ -95,7 +95,12 @@ impl Admission {
                         resource: name,
                         origin: Origin::from(&url),
                         since: Duration::ZERO,
-                        cause: "it was, a moment ago".to_owned(),
+                        failure: Box::new(
+                            FailureKind::Unreachable {
+                                cause: "the attempts failed a moment ago".to_owned(),
+                            }
+                            .at(&url),
+                        ),
                     })
             }
             (Refusal::Offline | Refusal::Down, _) => Error::Offline { resource: name },
@@ -112,7 +117,7 @@ impl Admission {
             resource: resource.to_string(),
             origin: Origin::from(url),
             since: now().duration_since(outage.since).unwrap_or_default(),
-            cause: outage.cause,
+            failure: Box::new(outage.failure),
         })
     }
 

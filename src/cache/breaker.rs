@@ -67,8 +67,8 @@ pub struct Outage {
     pub is_open: bool,
     /// When the first failure was seen.
     pub since: SystemTime,
-    /// Text of the failure that changed the state last.
-    pub cause: String,
+    /// The failure that changed the state last.
+    pub failure: Failure,
 }
 
 impl Outage {
@@ -77,7 +77,7 @@ impl Outage {
         let was_slow = !self.is_open;
         if was_slow {
             self.is_open = true;
-            self.cause = failure.to_string();
+            self.failure = failure.clone();
         }
         was_slow
     }
@@ -187,7 +187,7 @@ impl CircuitBreakers {
                 breaker.outage = Some(Outage {
                     is_open,
                     since: now,
-                    cause: failure.to_string(),
+                    failure: failure.clone(),
                 });
                 self.outages.fetch_add(1, Ordering::AcqRel);
                 if is_open {

@@ -94,6 +94,7 @@ pub use prefetch::{BURST_WINDOW, PrefetchedEntry};
 use crate::{
     clock::now,
     error::Error,
+    hash::Sha256,
     resource::{Location, Resource},
     store::Store,
     upstream::{Origin, Upstream},
@@ -160,7 +161,7 @@ impl Cache {
         let health = Arc::new(UpstreamHealth {
             upstream: Arc::new(upstream),
             breakers: CircuitBreakers::new(options.is_offline),
-            state_log: StateLog::default(),
+            state_log: options.has_clients.then(StateLog::default),
             counters: counters.clone(),
         });
         let absences = Absences::new(health.clone(), store.clone());
@@ -318,6 +319,22 @@ impl Cache {
     /// The body of a stored entry, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         self.0.entries.lookup.peek(resource).await
+    }
+
+    /// The hash of a blob, if `resource` is one and a stored listing or its own name tells it. Never asks upstream.
+    pub async fn peek_hash(&self, resource: &Resource) -> Option<Sha256> {
+        match resource.location() {
+            Location::Blob(sha256) => Some(sha256),
+            Location::ListedIn(listing) => {
+                let body = self.peek(&listing).await?;
+                let resolved = resource.listed()?.resolve(&body).ok()?;
+                match resolved.location() {
+                    Location::Blob(sha256) => Some(sha256),
+                    Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
+                }
+            }
+            Location::Entry(_) | Location::Pair(..) => None,
+        }
     }
 
     /// The body that clients get of a stored entry while upstream cannot be reached: an older release if the newest one

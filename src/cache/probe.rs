@@ -28,7 +28,8 @@ use crate::{
 pub(super) struct UpstreamHealth {
     pub(super) upstream: Arc<Upstream>,
     pub(super) breakers: CircuitBreakers,
-    pub(super) state_log: StateLog,
+    /// `None` in commands without clients: their own reports tell what failed.
+    pub(super) state_log: Option<StateLog>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -67,8 +68,9 @@ impl UpstreamHealth {
 
     /// Logs the state of the upstream of `url` after a change.
     fn log_state(&self, url: &Url) {
-        let outage = || self.breakers.outage(url);
-        self.state_log.update(&Origin::from(url), outage);
+        if let Some(state_log) = &self.state_log {
+            state_log.update(&Origin::from(url), || self.breakers.outage(url));
+        }
     }
 
     /// Sends one probe. A good answer is not stored.

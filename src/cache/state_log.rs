@@ -47,7 +47,7 @@ impl StateLog {
         let state = match outage() {
             None => UpstreamState::Reachable,
             Some(outage) => {
-                log.cause = outage.cause;
+                log.cause = outage.failure.to_string();
                 if outage.is_open {
                     UpstreamState::OutOfReach
                 } else {

@@ -6,7 +6,7 @@ use super::{
     CommandError,
     local_cargo::LocalCargo,
     paths_or_current,
-    render::{counted, note, print, print_json},
+    render::{by_cause, counted, note, print, print_json},
     toolchain_options,
 };
 use crate::{
@@ -48,12 +48,13 @@ pub async fn run(
     if shared.json {
         print_json(&readiness)?;
     } else {
-        print(&text(&readiness))?;
-        for problem in &readiness.failed {
-            note(&format!("error: {problem}"));
+        let all = shared.verbose > 0;
+        print(&text(&readiness, all))?;
+        for line in by_cause(&readiness.failed, all) {
+            note(&format!("error: {line}"));
         }
-        if !readiness.ready && shared.quiet == 0 {
-            note("hint: `larder warm` fetches what is missing");
+        if let Some(hint) = hint(&readiness).filter(|_| shared.quiet == 0) {
+            note(&format!("hint: {hint}"));
         }
     }
     Ok(if readiness.ready {
@@ -84,13 +85,33 @@ pub(super) async fn readiness(
     check::check(&app.cache, &app.store, &app.upstreams, plan, verify).await
 }
 
-/// One line for each project and toolchain, and one below it for each missing thing.
-fn text(readiness: &Readiness) -> String {
+/// The part that `larder warm` can play in getting ready. What it cannot do is said with each missing thing.
+fn hint(readiness: &Readiness) -> Option<&'static str> {
+    let (fetchable, others): (Vec<_>, Vec<_>) = readiness
+        .missing()
+        .partition(|missing| missing.is_fetchable);
+    match (fetchable.is_empty(), others.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some("`larder warm` with the same arguments fetches what is missing"),
+        (false, false) => Some(
+            "`larder warm` with the same arguments fetches a part of what is missing; the lines above tell the rest",
+        ),
+    }
+}
+
+/// One line for each project and toolchain, and one below it for each missing thing, or for each cause of many.
+fn text(readiness: &Readiness, all: bool) -> String {
     let mut text = String::new();
     for project in &readiness.projects {
         let size = counted(project.packages, "package");
         let path = project.path.display().to_string();
-        push_item(&mut text, project.ready, &path, &size, &project.missing);
+        push_item(
+            &mut text,
+            project.ready,
+            &path,
+            &size,
+            by_cause(&project.missing, all),
+        );
         for unknown in &project.unknown {
             let _ = writeln!(text, "           unknown: {unknown}");
         }
@@ -103,13 +124,13 @@ fn text(readiness: &Readiness) -> String {
             toolchain.ready,
             &title,
             &size,
-            &toolchain.missing,
+            by_cause(&toolchain.missing, all),
         );
     }
     text
 }
 
-fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, missing: &[String]) {
+fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, missing: Vec<String>) {
     let word = if is_ready { "ready    " } else { "not ready" };
     let _ = writeln!(text, "{word}  {title}  ({size})");
     for missing in missing {
@@ -128,7 +149,7 @@ mod tests {
             path: path.into(),
             ready: missing.is_empty(),
             packages: 1,
-            missing: missing.iter().map(ToString::to_string).collect(),
+            missing: missing.iter().map(Problem::not_stored).collect(),
             unknown: Vec::new(),
         };
         let readiness = Readiness {
@@ -138,7 +159,7 @@ mod tests {
             failed: Vec::new(),
         };
         assert_eq!(
-            text(&readiness),
+            text(&readiness, false),
             "ready      /a  (1 package)\n\
              not ready  /b  (1 package)\n           missing: crate `one 1.0.0`\n"
         );

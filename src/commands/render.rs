@@ -1,11 +1,15 @@
 //! Writes to stdout and stderr, and the small formats that several commands share.
 
-use std::io::{self, Write as _};
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write as _},
+};
 
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::CommandError;
-use crate::error::chain;
+use crate::{error::chain, plan::Problem};
 
 /// Writes data to stdout. A closed pipe is no failure: the reader has seen enough (`larder status | head`).
 pub(super) fn print(text: &str) -> Result<(), CommandError> {
@@ -53,11 +57,76 @@ pub fn print_error(error: &CommandError, json: bool) {
     }
 }
 
+/// Things with one cause that are named one by one. Of more, only this number is named.
+const NAMED_THINGS: usize = 3;
+
+/// One line for each cause, in the order of their first things. With `all`, one line for each thing.
+pub(super) fn by_cause(problems: &[Problem], all: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut seen = HashSet::new();
+    let mut things: HashMap<_, Vec<_>> = HashMap::new();
+    for problem in problems {
+        things
+            .entry(problem.cause.as_str())
+            .or_default()
+            .push(problem);
+    }
+    for problem in problems {
+        let same = &things[problem.cause.as_str()];
+        if all || same.len() <= NAMED_THINGS {
+            lines.push(problem.to_string());
+        } else if seen.insert(problem.cause.as_str()) {
+            let names: Vec<_> = same
+                .iter()
+                .take(NAMED_THINGS)
+                .map(|one| one.what.as_str())
+                .collect();
+            let (count, names) = (HumanCount(same.len() as u64), names.join(", "));
+            let cause = match problem.cause.as_str() {
+                "" => String::new(),
+                cause => format!(": {cause}"),
+            };
+            lines.push(format!(
+                "{count}, among them {names} (`-v` lists all){cause}"
+            ));
+        }
+    }
+    lines
+}
+
 /// A number with its noun: `1 package`, `2 packages`.
 pub(super) fn counted(number: usize, noun: &str) -> String {
     if number == 1 {
         format!("1 {noun}")
     } else {
         format!("{number} {noun}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_with_one_cause_share_a_line_unless_they_are_few() {
+        let problem = |name: u32, why: &str| Problem::new(format_args!("p{name}"), why);
+        let mut problems: Vec<_> = (0..20_000)
+            .map(|name| problem(name, "it is down"))
+            .collect();
+        problems.push(problem(1, "it is odd"));
+        problems.push(Problem::new("crate `a`", ""));
+        assert_eq!(
+            by_cause(&problems, false),
+            [
+                "20,000, among them p0, p1, p2 (`-v` lists all): it is down",
+                "p1: it is odd",
+                "crate `a`"
+            ]
+        );
+        let all = by_cause(&problems, true);
+        assert_eq!(
+            (all.len(), all[19_999].as_str()),
+            (20_002, "p19999: it is down")
+        );
     }
 }

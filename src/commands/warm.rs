@@ -3,6 +3,7 @@
 //! A first signal stops fetching and writes what has arrived; a second one ends the command at once.
 
 use std::{
+    collections::HashSet,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use super::{
     CommandError, check,
     local_cargo::LocalCargo,
     paths_or_current, progress,
-    render::{counted, note, print_json},
+    render::{by_cause, counted, note, print, print_json},
     toolchain_options,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     cli,
     config::Settings,
     plan::{self, Inventory, Plan, Problem},
-    warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport},
+    warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport, WouldFetch},
 };
 
 /// Longest time that an interrupted `warm` takes to write what has arrived.
@@ -80,15 +81,10 @@ pub async fn run(
     if shared.json {
         print_json(&report)?;
     }
-    for problem in &report.skipped {
-        note(&format!("skipped {}: {}", problem.what, problem.why));
+    if let Some(would_fetch) = report.would_fetch.as_ref().filter(|_| !shared.json) {
+        print(&would_fetch.iter().map(would_fetch_line).collect::<String>())?;
     }
-    for problem in &report.failed {
-        note(&format!("failed {}: {}", problem.what, problem.why));
-    }
-    for problem in &report.not_ready {
-        note(&format!("not ready {}: {}", problem.what, problem.why));
-    }
+    note_problems(&report, shared.verbose > 0);
     if shared.quiet == 0 {
         note(&summary(&report, is_dry_run));
     }
@@ -99,21 +95,60 @@ pub async fn run(
     })
 }
 
+/// Writes what was not done, one line for each cause.
+fn note_problems(report: &WarmReport, all: bool) {
+    let said = report.skipped.iter().chain(&report.failed);
+    let said: HashSet<_> = said.map(ToString::to_string).collect();
+    let is_said =
+        |problem: &Problem| said.contains(&problem.to_string()) || said.contains(&problem.why);
+    let not_ready: Vec<_> = report
+        .not_ready
+        .iter()
+        .filter(|problem| !is_said(problem))
+        .cloned()
+        .collect();
+    let lists = [
+        ("skipped", &report.skipped),
+        ("failed", &report.failed),
+        ("not ready", &not_ready),
+    ];
+    for (word, problems) in lists {
+        for line in by_cause(problems, all) {
+            note(&format!("{word} {line}"));
+        }
+    }
+}
+
+/// One line of a dry run.
+fn would_fetch_line(thing: &WouldFetch) -> String {
+    let WouldFetch { what, bytes } = thing;
+    match bytes {
+        Some(bytes) => format!("would fetch {what}  ({})\n", HumanBytes(*bytes)),
+        None => format!("would fetch {what}\n"),
+    }
+}
+
 /// What is not ready although everything was done that `warm` can do, each with its first reason.
 fn not_ready(readiness: &Readiness) -> Vec<Problem> {
-    let first = |what: String, reasons: &[&Vec<String>]| {
-        let mut all = reasons.iter().flat_map(|reasons| reasons.iter());
-        let why = all.next().map_or("", String::as_str);
-        Problem::new(what, why)
+    let first = |what: String, missing: &[Problem], unknown: &[String]| {
+        let mut all = missing
+            .iter()
+            .map(ToString::to_string)
+            .chain(unknown.iter().cloned());
+        let why = all.next().unwrap_or_default();
+        match all.count() {
+            0 => Problem::new(what, why),
+            more => Problem::new(what, format_args!("{why}, and {more} more")),
+        }
     };
     let projects = readiness.projects.iter().filter(|project| !project.ready);
     let projects = projects.map(|project| {
         let path = project.path.display().to_string();
-        first(path, &[&project.missing, &project.unknown])
+        first(path, &project.missing, &project.unknown)
     });
     let toolchains = readiness.toolchains.iter();
     let toolchains = toolchains.filter(|toolchain| !toolchain.ready);
-    let toolchains = toolchains.map(|toolchain| first(toolchain.title(), &[&toolchain.missing]));
+    let toolchains = toolchains.map(|toolchain| first(toolchain.title(), &toolchain.missing, &[]));
     projects
         .chain(toolchains)
         .chain(readiness.failed.iter().cloned())
@@ -180,7 +215,7 @@ fn summary(report: &WarmReport, is_dry_run: bool) -> String {
         ),
     };
     format!(
-        "{} in {}{toolchains}: {} {}, {} were there, {} failed, {} skipped; {} in {:.1} s",
+        "{} in {}{toolchains}: {} {}, {} were there, {} failed, {} skipped; {}{} in {:.1} s",
         counted(report.packages, "package"),
         counted(report.projects, "project"),
         report.fetched + report.components_fetched,
@@ -189,8 +224,18 @@ fn summary(report: &WarmReport, is_dry_run: bool) -> String {
         report.failed.len(),
         report.skipped.len(),
         HumanBytes(report.bytes),
+        unknown_sizes(report),
         report.seconds
     )
+}
+
+/// How many of the things that a dry run would fetch have an unknown size.
+fn unknown_sizes(report: &WarmReport) -> String {
+    let would_fetch = report.would_fetch.iter().flatten();
+    match would_fetch.filter(|thing| thing.bytes.is_none()).count() {
+        0 => String::new(),
+        unknown => format!(" and {unknown} of unknown size"),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{fmt, io};
 use serde::Serialize;
 use tokio::task::JoinError;
 
-use crate::{lockfile::LockfileError, toolchain::ToolchainFileError};
+use crate::{error::Error, lockfile::LockfileError, toolchain::ToolchainFileError};
 
 /// The reason why one lock file or toolchain file could not be planned. The text follows the file's name.
 #[derive(Debug, thiserror::Error)]
@@ -39,22 +39,65 @@ impl PlanError {
 pub struct Problem {
     /// Its name: a file, `NAME VERSION` of a package, a toolchain.
     pub what: String,
-    /// The reason.
+    /// The reason; empty if a thing is just not stored.
     pub why: String,
+    /// The reason without what differs between things, so that reports can count the things that share it.
+    #[serde(skip)]
+    pub cause: String,
+    /// True if `larder warm` would fetch the thing, as far as can be told without asking upstream.
+    #[serde(skip)]
+    pub is_fetchable: bool,
 }
 
 impl Problem {
     /// Describes a problem with `what`. An error's text must include its cause; otherwise pass `error::chain`.
     pub fn new(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        let why = why.to_string();
         Self {
             what: what.to_string(),
-            why: why.to_string(),
+            cause: why.clone(),
+            why,
+            is_fetchable: false,
+        }
+    }
+
+    /// Describes a thing that is not stored, and that `larder warm` would fetch.
+    pub fn not_stored(what: impl fmt::Display) -> Self {
+        Self {
+            is_fetchable: true,
+            ..Self::new(what, "")
+        }
+    }
+
+    /// Describes a thing that could not be fetched.
+    pub fn of_error(what: impl fmt::Display, error: &Error) -> Self {
+        Self::new(what, error.for_command()).with_cause(error.cause())
+    }
+
+    /// The same problem, counted with others that have this cause.
+    #[must_use]
+    pub fn with_cause(self, cause: impl fmt::Display) -> Self {
+        Self {
+            cause: cause.to_string(),
+            ..self
+        }
+    }
+
+    /// The same problem, which `larder warm` would solve.
+    #[must_use]
+    pub fn fetchable(self) -> Self {
+        Self {
+            is_fetchable: true,
+            ..self
         }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
+        match self.why.as_str() {
+            "" => f.write_str(&self.what),
+            why => write!(f, "{}: {why}", self.what),
+        }
     }
 }

@@ -66,15 +66,16 @@ pub(crate) enum BlobState {
 }
 
 impl BlobState {
-    /// What is missing, for reports; `None` if nothing is.
-    pub(crate) fn missing(self, title: impl fmt::Display) -> Option<String> {
+    /// What is missing, for reports; `None` if nothing is. `larder warm` replaces damaged blobs.
+    pub(crate) fn missing(self, title: impl fmt::Display) -> Option<Problem> {
         match self {
             Self::Stored => None,
-            Self::Missing => Some(title.to_string()),
-            Self::WrongSize => Some(format!(
-                "{title}: the stored copy has another size than when it was fetched"
-            )),
-            Self::Damaged => Some(format!("{title}: the stored copy is damaged")),
+            Self::Missing => Some(Problem::not_stored(title)),
+            Self::WrongSize => {
+                let why = "the stored copy has another size than when it was fetched";
+                Some(Problem::new(title, why).fetchable())
+            }
+            Self::Damaged => Some(Problem::new(title, "the stored copy is damaged").fetchable()),
         }
     }
 }
@@ -114,13 +115,13 @@ impl Inventory {
         Ok(is_any_damaged)
     }
 
-    /// The name of the part of a package that is missing, its index entry or its crate; `None` if both are stored. An
-    /// excluded package needs its index entry alone.
+    /// The part of a package that is missing, its index entry or its crate; `None` if both are stored. An excluded
+    /// package needs its index entry alone.
     pub(crate) async fn missing_part(
         &self,
         registry: &Arc<Registry>,
         package: &PinnedCrate,
-    ) -> Option<String> {
+    ) -> Option<Problem> {
         let listed = match IndexEntry::of(registry, &package.name) {
             Some(entry) => {
                 let body = self.cache.peek(&entry).await;
@@ -130,11 +131,15 @@ impl Inventory {
         };
         let title = format!("{} {}", package.name, package.version);
         let Some(listed) = listed else {
-            return Some(format!("index entry of `{title}`"));
+            return Some(Problem::not_stored(format_args!(
+                "index entry of `{title}`"
+            )));
         };
         if package.checksum.is_some_and(|locked| locked != listed) {
-            return Some(format!(
-                "crate `{title}` with the hash that the lock file wants"
+            let what = format!("crate `{title}` with the hash that the lock file wants");
+            return Some(Problem::new(
+                what,
+                "the stored index entry states another hash",
             ));
         }
         if package.is_excluded {
@@ -157,8 +162,8 @@ impl Inventory {
         missing
     }
 
-    /// The names of all missing parts of these packages.
-    pub(crate) async fn missing_parts(&self, packages: &[PinnedCrate]) -> Vec<String> {
+    /// All missing parts of these packages.
+    pub(crate) async fn missing_parts(&self, packages: &[PinnedCrate]) -> Vec<Problem> {
         let mut missing = Vec::new();
         for package in packages {
             if let Some(registry) = self.upstreams.registries.named(&package.registry) {
@@ -238,6 +243,20 @@ impl Inventory {
     /// If these are not stored or have no lock file.
     pub(crate) async fn library_packages(&self, file: &DistFile) -> Result<PackageSet, Problem> {
         library::packages(&self.store, file, &self.upstreams.registries).await
+    }
+
+    /// The state of a resource. Unlike [`Cache::ensure`] it changes nothing: a damaged copy stays where it is.
+    pub(crate) async fn resource(&self, resource: &Resource) -> BlobState {
+        match self.cache.peek_hash(resource).await {
+            Some(sha256) => self.blob(sha256).await,
+            None if self.cache.peek(resource).await.is_some() => BlobState::Stored,
+            None => BlobState::Missing,
+        }
+    }
+
+    /// The size of a blob in bytes, if a pin records it.
+    pub(crate) fn recorded_size(&self, sha256: Sha256) -> Option<u64> {
+        self.blobs.lock().sizes.get(&sha256).copied()
     }
 
     async fn blob(&self, sha256: Sha256) -> BlobState {

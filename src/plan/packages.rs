@@ -65,15 +65,20 @@ impl PackageSet {
             PackageSource::Registry(index) => match configured(index, registries) {
                 Some(registry) => registry,
                 None => {
-                    let why = format!(
-                        "comes from {index}, which is not configured here; add it as `[registry.NAME]`"
-                    );
-                    return self.skipped.push(Problem::new(title, why));
+                    let more = "which is not configured here; add it as `[registry.NAME]`";
+                    let why = format!("comes from {index}, {more}");
+                    let cause = format!("they come from {index}, {more}");
+                    return self
+                        .skipped
+                        .push(Problem::new(title, why).with_cause(cause));
                 }
             },
             PackageSource::Git(url) => {
-                let why = format!("comes from git ({url}), which larder does not hold");
-                return self.skipped.push(Problem::new(title, why));
+                let more = "which larder does not hold; `cargo fetch` stores it in cargo's home";
+                let problem = Problem::new(title, format!("comes from git ({url}), {more}"));
+                return self
+                    .skipped
+                    .push(problem.with_cause(format!("they come from git, {more}")));
             }
         };
         self.packages.push(PinnedCrate {

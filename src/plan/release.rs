@@ -11,11 +11,12 @@
 //! [`resolve`] follows rustup's `update_from_dist` in `dist/mod.rs`. It needs manifests, and a [`ManifestSource`]
 //! says where they come from: upstream for `warm`, the store alone for `check`.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use tokio::task::{JoinError, spawn_blocking};
 
+use super::Problem;
 use crate::{
     error::Error,
     hash::Sha256,
@@ -42,7 +43,7 @@ pub(crate) enum ReleaseError {
     #[error("{0} is not stored")]
     NotStored(Resource),
     /// The manifest could not be fetched.
-    #[error("{}", .0.with_hint())]
+    #[error("{}", .0.for_command())]
     Fetch(#[source] Error),
     /// Upstream has no such channel, version or day.
     #[error("there is no such release: no `{path}`")]
@@ -68,6 +69,37 @@ pub(crate) enum ReleaseError {
     /// The task that parsed the manifest panicked or was cancelled.
     #[error("a manifest was not read to its end: {0}")]
     Task(#[from] JoinError),
+}
+
+impl ReleaseError {
+    /// This error as a missing part of a toolchain.
+    pub(crate) fn missing(&self) -> Problem {
+        match self {
+            Self::NotStored(manifest) => Problem::not_stored(manifest),
+            Self::BadPath { .. }
+            | Self::Fetch(_)
+            | Self::NoSuchRelease { .. }
+            | Self::Manifest { .. }
+            | Self::NoCompleteNightly { .. }
+            | Self::Task(_) => Problem::new(self, ""),
+        }
+    }
+
+    /// This error of `what`, as reports print it.
+    pub(crate) fn problem(&self, what: impl fmt::Display) -> Problem {
+        let problem = Problem::new(what, self);
+        match self {
+            Self::NotStored(_) => problem
+                .with_cause("their manifests are not stored")
+                .fetchable(),
+            Self::Fetch(error) => problem.with_cause(error.cause()),
+            Self::BadPath { .. }
+            | Self::NoSuchRelease { .. }
+            | Self::Manifest { .. }
+            | Self::NoCompleteNightly { .. }
+            | Self::Task(_) => problem,
+        }
+    }
 }
 
 /// A place that channel manifests come from.

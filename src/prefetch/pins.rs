@@ -215,13 +215,8 @@ impl PinKeeper {
 
     /// Returns whether everything in the plan is stored.
     async fn is_ready(&self, plan: Plan) -> bool {
-        let expected = not_covered(&plan);
         let report = self.run_warm(plan, WarmMode::Check).await;
-        // A dry run counts a toolchain whose manifest is not stored as skipped.
-        report.fetched == 0
-            && report.components_fetched == 0
-            && report.failed.is_empty()
-            && report.skipped.len() <= expected
+        report.would_fetch.is_none_or(|missing| missing.is_empty()) && report.failed.is_empty()
     }
 
     async fn run_warm(&self, plan: Plan, mode: WarmMode) -> WarmReport {
@@ -254,16 +249,6 @@ impl PinKeeper {
             }
         }
     }
-}
-
-/// Number of packages and toolchains in the plan that larder does not cover.
-fn not_covered(plan: &Plan) -> usize {
-    let projects = plan.projects.iter();
-    let packages = projects.map(|project| project.packages.skipped.len());
-    let toolchains = plan.toolchains.iter();
-    packages
-        .chain(toolchains.map(|toolchain| toolchain.skipped.len()))
-        .sum()
 }
 
 impl FileState {

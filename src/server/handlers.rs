@@ -173,7 +173,7 @@ impl Server {
             .map_err(|cause| {
                 format!("cannot make upstream's rustup-init.sh work over http: {cause}")
             }),
-            Err(error) => Err(error.with_hint()),
+            Err(error) => Err(error.for_client()),
         };
         match served {
             Ok(body) => respond::text(StatusCode::OK, "text/x-shellscript", body, head, log),

@@ -155,7 +155,7 @@ pub(super) fn error(
         Audience::Cargo => status_for_cargo(error),
         Audience::Rustup => status_for_rustup(error),
     };
-    let body = Bytes::from(format!("{}\n", error.with_hint()));
+    let body = Bytes::from(format!("{}\n", error.for_client()));
     let log = log.outcome(outcome_of(error)).error(error.to_string());
     let mut response = text(status, "text/plain; charset=utf-8", body, head, log);
     if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -319,7 +319,13 @@ mod tests {
             resource: resource(),
             origin: (&url()).into(),
             since: Duration::from_secs(seconds),
-            cause: String::new(),
+            failure: Box::new(
+                FailureKind::Status {
+                    code: 500,
+                    retry_after: None,
+                }
+                .at(&url()),
+            ),
         };
         assert_eq!(
             [9, 10].map(|age| status_for_cargo(&down(age)).as_u16()),

@@ -24,7 +24,7 @@ pub(super) fn json(
                 "upstream": origin.to_string(),
                 "state": if outage.is_open { "down" } else { "slow" },
                 "since": since,
-                "cause": outage.cause,
+                "cause": outage.failure.to_string(),
             })
         })
         .collect();

@@ -21,7 +21,7 @@
 use std::{fmt, time::Duration};
 
 use super::{diagnostics::Diagnostics, origin::Origin};
-use crate::hash::Sha256;
+use crate::{duration::two_units, hash::Sha256};
 
 /// A failed request: the origin that failed and the kind of failure. `Display` is one sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,14 +122,35 @@ impl FailureKind {
     }
 }
 
+impl Failure {
+    /// The failure without what differs between the resources that it hits: time limits, hashes, and upstream's own
+    /// words.
+    pub fn cause(&self) -> String {
+        let origin = &self.origin;
+        match &self.kind {
+            FailureKind::Silent { .. } => format!("{origin} does not answer in time"),
+            FailureKind::WrongHash { .. } => {
+                format!("what {origin} sent does not have the expected sha256")
+            }
+            FailureKind::Broken { .. } => format!("the transfer from {origin} broke off"),
+            kind @ (FailureKind::Unreachable { .. }
+            | FailureKind::Status { .. }
+            | FailureKind::Denied { .. }
+            | FailureKind::Absent { .. }
+            | FailureKind::Redirected { .. }
+            | FailureKind::TooLarge { .. }
+            | FailureKind::Unrecognised { .. }) => kind.clone().at(origin.clone()).to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = &self.origin;
         match &self.kind {
             FailureKind::Unreachable { cause } => write!(f, "cannot connect to {origin}: {cause}"),
             FailureKind::Silent { after } => {
-                let after = humantime::format_duration(*after);
-                write!(f, "{origin} did not answer within {after}")
+                write!(f, "{origin} did not answer within {}", two_units(*after))
             }
             FailureKind::Broken { cause } => {
                 write!(f, "the transfer from {origin} broke off: {cause}")

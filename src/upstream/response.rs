@@ -22,7 +22,7 @@ use super::{
     origin::Origin,
     request::Get,
 };
-use crate::{clock::now, validators::Validators};
+use crate::{clock::now, duration::two_units, validators::Validators};
 
 /// A successful response.
 #[derive(Debug)]
@@ -209,10 +209,7 @@ impl UpstreamBody {
             }
             Ok(Ok(None)) => format!("it ended after {} bytes", self.received_bytes),
             Ok(Err(error)) => root_cause(&error),
-            Err(_) => format!(
-                "nothing came for {}",
-                humantime::format_duration(self.read_timeout)
-            ),
+            Err(_) => format!("nothing came for {}", two_units(self.read_timeout)),
         };
         Err(FailureKind::Broken { cause }.at(Origin::from(self.response.url())))
     }

@@ -131,7 +131,7 @@ impl Repairer {
         }
         match self.cache.ensure(resource, Demand::Fresh).await {
             Ok(_) => bad.repaired = true,
-            Err(error) => bad.failure = Some(error.with_hint()),
+            Err(error) => bad.failure = Some(error.for_command()),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::{
     cache::{Cache, Demand, Ensured, Outcome},
     error::Error,
@@ -27,7 +29,7 @@ pub enum WarmMode {
 }
 
 /// The result of one package or archive.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Obtained {
     /// True if the file was fetched or, in a dry run, would be. `None` if only a package's index entry is needed.
     pub(super) fetched: Option<bool>,
@@ -35,15 +37,27 @@ pub(super) struct Obtained {
     pub(super) bytes: u64,
     /// The stored file's hash, and its size in bytes.
     pub(super) blob: Option<(Sha256, u64)>,
+    /// What a dry run would fetch for it.
+    pub(super) would_fetch: Vec<WouldFetch>,
+}
+
+/// One thing that a dry run would fetch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct WouldFetch {
+    /// Its name.
+    pub what: String,
+    /// Its size, if an earlier run recorded it. Neither the index nor manifests state sizes.
+    pub bytes: Option<u64>,
 }
 
 impl Obtained {
-    /// The result of a dry run.
-    pub(super) fn checked(is_stored: bool) -> Self {
+    /// The result of a dry run for a file of which this is missing.
+    pub(super) fn checked(would_fetch: Vec<WouldFetch>) -> Self {
         Self {
-            fetched: Some(!is_stored),
+            fetched: Some(!would_fetch.is_empty()),
             bytes: 0,
             blob: None,
+            would_fetch,
         }
     }
 
@@ -54,6 +68,7 @@ impl Obtained {
             fetched: Some(is_new),
             bytes: if is_new { ensured.bytes } else { 0 },
             blob: Some((sha256, ensured.bytes)),
+            would_fetch: Vec::new(),
         }
     }
 }

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
-pub use fetch::WarmMode;
+pub use fetch::{WarmMode, WouldFetch};
 pub use report::{WarmProgress, WarmReport};
 
 use crate::{
@@ -57,17 +57,25 @@ pub async fn warm(
     options: WarmOptions,
     progress: watch::Sender<WarmProgress>,
 ) -> WarmReport {
+    let inventory = Inventory::new(cache, store, upstreams);
+    if options.mode == WarmMode::Check {
+        // Pins that cannot be read leave sizes unknown.
+        inventory.learn_sizes(store.pins().await.unwrap_or_default());
+    }
     let fetcher = ToolchainFetcher {
         cache: cache.clone(),
         store: store.clone(),
         upstreams: upstreams.clone(),
-        inventory: Inventory::new(cache, store, upstreams),
+        inventory,
         mode: options.mode,
     };
     let mut tasks = Tasks::new(fetcher, options.jobs, progress);
     tasks.start(plan);
     tasks.join_all().await;
     let (mut report, pins) = tasks.finish();
+    if options.mode == WarmMode::Check {
+        report.would_fetch.get_or_insert_default();
+    }
 
     if options.mode != WarmMode::Check {
         for pin in pins {
@@ -79,6 +87,10 @@ pub async fn warm(
     }
     report.failed.sort();
     report.failed.dedup();
+    if let Some(would_fetch) = &mut report.would_fetch {
+        would_fetch.sort();
+        would_fetch.dedup();
+    }
     report.skipped.sort();
     report.skipped.dedup();
     report.seconds = options.started.elapsed().as_secs_f64();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fetch::{Obtained, WarmMode, ensure_with_retry};
+use super::fetch::{Obtained, WarmMode, WouldFetch, ensure_with_retry};
 use crate::{
     cache::{Cache, Demand, Outcome},
     error::Error,
@@ -30,12 +30,41 @@ impl PackageTask {
     /// If it cannot be stored.
     pub(super) async fn run(&self) -> Result<Obtained, Problem> {
         match self.mode {
-            WarmMode::Check => {
-                let missing = self.inventory.missing_part(&self.registry, &self.package);
-                Ok(Obtained::checked(missing.await.is_none()))
-            }
+            WarmMode::Check => self.look_up().await,
             WarmMode::Fetch { refresh } => self.fetch(refresh).await,
         }
+    }
+
+    async fn look_up(&self) -> Result<Obtained, Problem> {
+        let missing = self.inventory.missing_part(&self.registry, &self.package);
+        let Some(missing) = missing.await else {
+            return Ok(Obtained::checked(Vec::new()));
+        };
+        if !missing.is_fetchable {
+            return Err(self.problem(missing));
+        }
+        let PinnedCrate {
+            name,
+            version,
+            checksum,
+            is_excluded,
+            ..
+        } = &self.package;
+        let the_crate = WouldFetch {
+            what: format!("crate `{name} {version}`"),
+            bytes: checksum.and_then(|sha256| self.inventory.recorded_size(sha256)),
+        };
+        let mut would_fetch = Vec::new();
+        if !missing.what.starts_with(&the_crate.what) {
+            let what = missing.what;
+            would_fetch.push(WouldFetch { what, bytes: None });
+        }
+        if !is_excluded {
+            would_fetch.push(the_crate);
+        }
+        let mut obtained = Obtained::checked(would_fetch);
+        obtained.fetched = obtained.fetched.filter(|_| !is_excluded);
+        Ok(obtained)
     }
 
     async fn fetch(&self, refresh: bool) -> Result<Obtained, Problem> {
@@ -47,22 +76,25 @@ impl PackageTask {
         } = &self.package;
         let (listed, index_bytes) = self.index_entry(refresh).await?;
         if let Some(locked) = checksum.filter(|locked| *locked != listed) {
-            return Err(self.problem(format!(
+            let problem = self.problem(format_args!(
                 "the lock file says sha256 {locked}, the index says {listed}; one of them was tampered with"
-            )));
+            ));
+            let cause = "lock file and index state different hashes; one of them was tampered with";
+            return Err(problem.with_cause(cause));
         }
         if self.package.is_excluded {
             return Ok(Obtained {
                 fetched: None,
                 bytes: index_bytes,
                 blob: None,
+                would_fetch: Vec::new(),
             });
         }
         let Some(file) = CrateFile::of(&self.registry, name, version, Some(listed)) else {
             return Err(self.problem("has a version that no crate can have"));
         };
         let ensured = ensure_with_retry(&self.cache, &file, Demand::Stored).await;
-        let ensured = ensured.map_err(|error| self.problem(error.with_hint()))?;
+        let ensured = ensured.map_err(|error| self.error(&error))?;
         let mut obtained = Obtained::ensured(listed, &ensured);
         if self.was_missing {
             obtained.fetched = Some(true);
@@ -87,7 +119,7 @@ impl PackageTask {
         loop {
             let ensured = match ensure_with_retry(&self.cache, &entry, demand).await {
                 Err(error @ Error::Absent { .. }) => return Err(self.absent(&error).await),
-                ensured => ensured.map_err(|error| self.problem(error.with_hint()))?,
+                ensured => ensured.map_err(|error| self.error(&error))?,
             };
             if ensured.outcome == Outcome::Miss {
                 bytes += ensured.bytes;
@@ -116,12 +148,19 @@ impl PackageTask {
         let _ = index.set_password(None);
         let _ = index.set_username("");
         let config = RegistryConfig::of(&self.registry);
-        match ensure_with_retry(&self.cache, &config, Demand::Stored).await {
-            Err(Error::Absent { .. }) => self.problem(format!(
-                "{error}; {index} is no cargo index, it has no config.json"
-            )),
-            Ok(_) | Err(_) => self.problem(format!("{error}; the index is {index}")),
-        }
+        let index = match ensure_with_retry(&self.cache, &config, Demand::Stored).await {
+            Err(Error::Absent { .. }) => {
+                format!("{index} is no cargo index, it has no config.json")
+            }
+            Ok(_) | Err(_) => format!("the index is {index}"),
+        };
+        let problem = self.problem(format_args!("{error}; {index}"));
+        problem.with_cause(format_args!("upstream does not have them; {index}"))
+    }
+
+    fn error(&self, error: &Error) -> Problem {
+        let PinnedCrate { name, version, .. } = &self.package;
+        Problem::of_error(format_args!("{name} {version}"), error)
     }
 
     fn problem(&self, why: impl std::fmt::Display) -> Problem {

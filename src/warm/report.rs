@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fetch::Obtained;
+use super::fetch::{Obtained, WouldFetch};
 use crate::plan::Problem;
 
 /// The result of a run.
@@ -24,7 +24,7 @@ pub struct WarmReport {
     pub components_fetched: usize,
     /// Archives that were stored already.
     pub components_cached: usize,
-    /// Bytes fetched: crates, index entries and archives.
+    /// Bytes fetched: crates, index entries and archives. In a dry run, the known part of what would be.
     pub bytes: u64,
     /// Duration of the run in seconds.
     pub seconds: f64,
@@ -32,6 +32,9 @@ pub struct WarmReport {
     pub failed: Vec<Problem>,
     /// Packages and toolchains that larder does not cover.
     pub skipped: Vec<Problem>,
+    /// What a dry run would fetch; `None` in other runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_fetch: Option<Vec<WouldFetch>>,
     /// Projects and toolchains that `check` would not call ready after this run.
     pub not_ready: Vec<Problem>,
 }
@@ -48,9 +51,18 @@ pub struct WarmProgress {
 }
 
 impl WarmReport {
+    /// Lists what a dry run would fetch.
+    pub(super) fn add_would_fetch(&mut self, things: impl IntoIterator<Item = WouldFetch>) {
+        for thing in things {
+            self.bytes += thing.bytes.unwrap_or_default();
+            self.would_fetch.get_or_insert_default().push(thing);
+        }
+    }
+
     /// Counts a package.
     pub(super) fn count_package(&mut self, package: Obtained) {
         self.bytes += package.bytes;
+        self.add_would_fetch(package.would_fetch);
         match package.fetched {
             Some(true) => self.fetched += 1,
             Some(false) => self.cached += 1,
@@ -61,6 +73,7 @@ impl WarmReport {
     /// Counts an archive of a toolchain.
     pub(super) fn count_archive(&mut self, archive: Obtained) {
         self.bytes += archive.bytes;
+        self.add_would_fetch(archive.would_fetch);
         match archive.fetched {
             Some(true) => self.components_fetched += 1,
             Some(false) | None => self.components_cached += 1,

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    fetch::{Obtained, WarmMode},
+    fetch::{Obtained, WarmMode, WouldFetch},
     packages::PackageTask,
     report::{WarmProgress, WarmReport},
     toolchains::ToolchainFetcher,
@@ -57,6 +57,8 @@ enum TaskResult {
     Library(Vec<Owner>, Obtained, Result<PackageSet, Problem>),
     /// The failures among other files that rustup asks for.
     RustupFiles(Vec<Problem>),
+    /// What a dry run would fetch of these files.
+    MissingRustupFiles(Vec<WouldFetch>),
 }
 
 impl Tasks {
@@ -97,10 +99,15 @@ impl Tasks {
             self.report.skipped.append(&mut toolchain.skipped);
         }
         let files = plan.rustup_files(&self.fetcher.upstreams.dist);
-        if !files.is_empty() && self.fetcher.mode != WarmMode::Check {
+        if !files.is_empty() {
             let (fetcher, hosts) = (self.fetcher.clone(), plan.hosts.clone());
-            let work = async move { fetcher.rustup_files(files, &hosts).await };
-            self.spawn(async move { TaskResult::RustupFiles(work.await) });
+            self.spawn(async move {
+                if fetcher.mode == WarmMode::Check {
+                    let missing = fetcher.missing_rustup_files(files, &hosts).await;
+                    return TaskResult::MissingRustupFiles(missing);
+                }
+                TaskResult::RustupFiles(fetcher.rustup_files(files, &hosts).await)
+            });
         }
         let installs = plan.installs();
         self.report.toolchains = installs.len();
@@ -172,7 +179,7 @@ impl Tasks {
             let (fetcher, owners) = (self.fetcher.clone(), owners.to_vec());
             self.spawn(async move {
                 match fetcher.archive(&file).await {
-                    Ok(obtained) if file.is_rust_src() && fetcher.is_stored(obtained) => {
+                    Ok(obtained) if file.is_rust_src() && fetcher.is_stored(&obtained) => {
                         let packages = fetcher.library_packages(&file).await;
                         TaskResult::Library(owners, obtained, packages)
                     }
@@ -262,9 +269,12 @@ impl Tasks {
                 }
             }
             // A dry run cannot say what a toolchain consists of before its manifest is stored.
-            TaskResult::Release(_, Err(problem)) if self.fetcher.mode == WarmMode::Check => {
-                report.skipped.push(problem);
+            TaskResult::Release(_, Err(problem)) if problem.is_fetchable => {
+                let Problem { what, why, .. } = problem;
+                let what = format!("{what} ({why}, so its components are not known yet)");
+                report.add_would_fetch([WouldFetch { what, bytes: None }]);
             }
+            TaskResult::MissingRustupFiles(missing) => report.add_would_fetch(missing),
             TaskResult::RustupFiles(problems) => report.failed.extend(problems),
             TaskResult::Package(Err(problem))
             | TaskResult::Archive(Err(problem))

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::fetch::{Obtained, WarmMode, ensure_with_retry};
+use super::fetch::{Obtained, WarmMode, WouldFetch, ensure_with_retry};
 use crate::{
     cache::{Cache, Demand},
     error::Error,
+    hash::Sha256,
     plan::{
         self, BlobState, Inventory, PackageSet, Problem, library,
         release::{self, ManifestSource, ReleaseError},
@@ -34,7 +35,7 @@ impl ToolchainFetcher {
     /// If a manifest is missing, or no release has all that is asked for.
     pub(super) async fn release(&self, install: &Install) -> Result<Vec<DistFile>, Problem> {
         let files = release::resolve(self, &self.upstreams.dist, install).await;
-        files.map_err(|error| Problem::new(format_args!("toolchain {install}"), error))
+        files.map_err(|error| error.problem(format_args!("toolchain {install}")))
     }
 
     /// Stores one archive or, in a dry run, looks whether it is stored.
@@ -43,20 +44,50 @@ impl ToolchainFetcher {
     /// If larder cannot serve it.
     pub(super) async fn archive(&self, file: &DistFile) -> Result<Obtained, Problem> {
         if self.mode == WarmMode::Check {
-            let state = self.inventory.archive(file).await?;
-            return Ok(Obtained::checked(state == BlobState::Stored));
+            let missing = match self.inventory.archive(file).await? {
+                BlobState::Stored => Vec::new(),
+                BlobState::Missing | BlobState::WrongSize | BlobState::Damaged => {
+                    let sha256 = Sha256::parse(&file.sha256);
+                    vec![WouldFetch {
+                        what: release::archive_title(file),
+                        bytes: sha256.and_then(|sha256| self.inventory.recorded_size(sha256)),
+                    }]
+                }
+            };
+            return Ok(Obtained::checked(missing));
         }
-        let problem = |why: String| Problem::new(release::archive_title(file), why);
+        let title = release::archive_title(file);
         let archive = release::archive(&self.upstreams.dist, file);
-        let archive = archive.map_err(|error| problem(error.to_string()))?;
+        let archive = archive.map_err(|error| Problem::new(&title, error))?;
         let ensured = ensure_with_retry(&self.cache, &archive.resource, Demand::Stored).await;
-        let ensured = ensured.map_err(|error| problem(error.with_hint()))?;
+        let ensured = ensured.map_err(|error| Problem::of_error(&title, &error))?;
         Ok(Obtained::ensured(archive.sha256, &ensured))
     }
 
     /// Tells if an archive with this result is stored now.
-    pub(super) fn is_stored(&self, archive: Obtained) -> bool {
+    pub(super) fn is_stored(&self, archive: &Obtained) -> bool {
         self.mode != WarmMode::Check || archive.fetched == Some(false)
+    }
+
+    /// What a dry run would fetch of the files that rustup asks for besides manifests and archives. The program that it
+    /// updates itself to is known only if the newest release is stored.
+    pub(super) async fn missing_rustup_files(
+        &self,
+        mut files: Vec<Resource>,
+        hosts: &[String],
+    ) -> Vec<WouldFetch> {
+        let dist = &self.upstreams.dist;
+        if let Some(release) = self.cache.peek(&dist::release(dist)).await {
+            files.extend(plan::self_updates(dist, hosts, &release).unwrap_or_default());
+        }
+        let mut missing = Vec::new();
+        for file in files {
+            if self.inventory.resource(&file).await != BlobState::Stored {
+                let what = file.to_string();
+                missing.push(WouldFetch { what, bytes: None });
+            }
+        }
+        missing
     }
 
     /// Stores the files that rustup asks for besides manifests and archives, and the program that it updates itself to
@@ -75,7 +106,7 @@ impl ToolchainFetcher {
         }
         for file in files {
             if let Err(error) = ensure_with_retry(&self.cache, &file, Demand::Fresh).await {
-                failed.push(Problem::new(&file, error.with_hint()));
+                failed.push(Problem::of_error(&file, &error));
             }
         }
         failed
@@ -87,7 +118,7 @@ impl ToolchainFetcher {
         let release = dist::release(dist);
         match ensure_with_retry(&self.cache, &release, Demand::Fresh).await {
             Ok(ensured) => plan::self_updates(dist, hosts, &ensured.entry.unwrap_or_default()),
-            Err(error) => Err(Problem::new(&release, error.with_hint())),
+            Err(error) => Err(Problem::of_error(&release, &error)),
         }
     }
 

@@ -515,7 +515,7 @@ fn toolchain_files_without_a_download_and_unreadable_ones_are_reported_different
     );
     assert_eq!(upstream.connections(), 0, "a dry run asks upstream nothing");
     assert!(
-        report["skipped"]
+        report["would_fetch"]
             .to_string()
             .contains("channel-rust-stable.toml` is not stored"),
         "{report:#}"

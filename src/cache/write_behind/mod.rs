@@ -162,7 +162,7 @@ impl WriteBehind {
             Update::Entry(mut entry) => {
                 entry.checked = effective(entry.checked);
                 let written = self.0.store.put_entry(key, &entry).await;
-                written.map_err(|error| write_error(resource, &error))
+                written.map_err(|error| self.write_error(resource, &error))
             }
             Update::Checked(_, checked) => {
                 let marked = self.0.store.mark_checked(key, effective(checked)).await;
@@ -190,7 +190,7 @@ impl WriteBehind {
         };
         let _permit = self.0.writers.acquire().await;
         let written = self.0.store.put_blob(spool, sha256).await;
-        written.map_err(|error| write_error(resource, &error))
+        written.map_err(|error| self.write_error(resource, &error))
     }
 
     /// Writes everything that is pending, without further delays.
@@ -203,16 +203,19 @@ impl WriteBehind {
         }
     }
 
+    /// The error of a failed write. Without clients, the caller's report tells it.
+    fn write_error(&self, resource: &Resource, error: &StoreError) -> Error {
+        if self.0.has_clients {
+            warn!(%resource, error = %chain(error), "served but not stored");
+        }
+        Error::store("store", resource, error)
+    }
+
     /// Fills the buffer, as if the disk had hung.
     #[cfg(test)]
     pub(super) async fn fill(&self) -> impl Drop {
         self.0.scheduler.wait_for_idle(1 << 30).await
     }
-}
-
-fn write_error(resource: &Resource, error: &StoreError) -> Error {
-    warn!(%resource, error = %chain(error), "served but not stored");
-    Error::store("store", resource, error)
 }
 
 #[cfg(test)]
