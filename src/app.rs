@@ -80,7 +80,10 @@ impl App {
     /// # Errors
     /// A store that cannot be used, or root certificates that cannot be read.
     pub fn build(settings: &Settings, mode: AppMode) -> Result<Self, AppError> {
-        let store = Arc::new(Store::open(&settings.store)?);
+        let store = Arc::new(match mode {
+            AppMode::Daemon | AppMode::Warm => Store::open(&settings.store)?,
+            AppMode::Local => Store::open_to_read(&settings.store)?,
+        });
         let upstreams = Upstreams {
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
             dist: Dist::new(

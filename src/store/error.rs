@@ -43,8 +43,14 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum UnusableFolder {
     /// Another user owns the folder and can change what is in it.
-    #[error("it belongs to user {owner}, and this is user {user}")]
+    #[error(
+        "it belongs to user {owner}, and this is user {user}; run larder as its owner (`sudo -u '#{owner}' larder ...`), \
+         take it over with `chown -R {user} {}`, or choose another `--store`",
+        folder.display()
+    )]
     OtherOwner {
+        /// The folder.
+        folder: PathBuf,
         /// User id of the folder's owner.
         owner: u32,
         /// Effective user id of this process.

@@ -130,14 +130,35 @@ impl StoreLayout {
             };
             let (owner, user) = (found.uid(), geteuid().as_raw());
             if owner != user {
-                return Err(UnusableFolder::OtherOwner { owner, user });
+                return Err(UnusableFolder::OtherOwner {
+                    folder: self.folder.clone(),
+                    owner,
+                    user,
+                });
             }
-            let mode = found.mode() & 0o7777;
-            if mode & 0o022 != 0 {
-                return Err(UnusableFolder::WritableByOthers { mode });
-            }
+            check_mode(&found)?;
         }
         Ok(())
+    }
+
+    /// Checks that the store may be read by a command that writes nothing. It may belong to another user, who then runs
+    /// the builds from it. Returns whether it does.
+    pub(super) fn check_readable(&self) -> Result<bool, UnusableFolder> {
+        let error = match self.check_ownership() {
+            Err(error @ UnusableFolder::OtherOwner { .. }) => error,
+            checked => return checked.map(|()| false),
+        };
+        for folder in [&self.folder, &self.top, &self.entries(), &self.blobs()] {
+            match fs::read_dir(folder) {
+                Ok(_) => check_mode(&fs::metadata(folder)?)?,
+                // Without this, everything would seem to be missing.
+                Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(true)
     }
 
     /// Writes `CACHEDIR.TAG`. Leaves a file or a link of that name alone, so that nothing is written through a link.
@@ -153,6 +174,15 @@ impl StoreLayout {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Refuses a folder that its group or all users may write to.
+fn check_mode(found: &fs::Metadata) -> Result<(), UnusableFolder> {
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(UnusableFolder::WritableByOthers { mode });
+    }
+    Ok(())
 }
 
 /// Creates a folder and its parents with mode 0700.

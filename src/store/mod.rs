@@ -145,8 +145,24 @@ impl Store {
         let layout = StoreLayout::new(folder);
         let checked = layout.check_ownership();
         checked.map_err(|source| StoreError::unusable(folder, source))?;
-        Ok(Self {
-            staging: Arc::new(Staging::new(&layout)),
+        Ok(Self::new(layout, false))
+    }
+
+    /// Opens the store in `folder` for a command that only reads. It may belong to another user; then nothing can be
+    /// written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the folder cannot be read, or others than its owner may write to it.
+    pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
+        let layout = StoreLayout::new(folder);
+        let checked = layout.check_readable();
+        let is_foreign = checked.map_err(|source| StoreError::unusable(folder, source))?;
+        Ok(Self::new(layout, is_foreign))
+    }
+
+    fn new(layout: StoreLayout, is_read_only: bool) -> Self {
+        Self {
+            staging: Arc::new(Staging::new(&layout, is_read_only)),
             entries: MemoryCache::new(512, ENTRY_CAPACITY, |entry| {
                 entry.body.len() as u64 + ENTRY_OVERHEAD_BYTES
             }),
@@ -156,7 +172,7 @@ impl Store {
             }),
             buffers: Arc::default(),
             layout,
-        })
+        }
     }
 
     /// Creates the store's folders and removes what dead processes left in staging. Optional: a write creates the

@@ -47,6 +47,8 @@ pub(super) struct Staging {
     folder: PathBuf,
     /// This process's folder, created by the first write.
     process_dir: Mutex<Option<Arc<ProcessDir>>>,
+    /// True if nothing may be written: root could, in another user's store.
+    is_read_only: bool,
 }
 
 /// One process's folder in the staging folder. Dropping it removes the folder.
@@ -58,8 +60,9 @@ pub(super) struct ProcessDir {
 }
 
 impl Staging {
-    pub(super) fn new(layout: &StoreLayout) -> Self {
+    pub(super) fn new(layout: &StoreLayout, is_read_only: bool) -> Self {
         Self {
+            is_read_only,
             layout: layout.clone(),
             folder: layout.staging(),
             process_dir: Mutex::default(),
@@ -72,7 +75,14 @@ impl Staging {
     }
 
     /// This process's folder. Created if need be.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if the store was opened to read another user's.
     pub(super) fn process_dir(&self) -> io::Result<Arc<ProcessDir>> {
+        if self.is_read_only {
+            let why = "the store belongs to another user, so it is only read";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         let mut process_dir = self.process_dir.lock();
         if let Some(process_dir) = &*process_dir {
             return Ok(process_dir.clone());

@@ -307,3 +307,39 @@ fn dry_run_names_what_it_would_fetch_and_asks_upstream_nothing() {
     assert!(sized > 5_000, "{found:?}");
     assert_eq!(upstream.connections(), connections);
 }
+
+#[test]
+fn check_and_status_read_the_store_of_another_user_and_warm_says_the_remedy() {
+    let upstream = FakeUpstream::start();
+    let one = published(&upstream, Crate::new("one", "1.0.0"), "one");
+    let two = published(&upstream, Crate::new("two", "1.0.0"), "two");
+    let site = site(&upstream);
+    let (held, missing) = (project(&[one]), project(&[two]));
+    assert!(run(&site, &["warm"], held.path()).status.success());
+    let chown = |owner: &str| {
+        let store = site.store().display().to_string();
+        let changed = std::process::Command::new("chown")
+            .args(["-R", owner, &store])
+            .status();
+        changed.is_ok_and(|status| status.success())
+    };
+    if !chown("65534") {
+        // Only root can give a store away, and read it afterwards.
+        return;
+    }
+    let before = testkit::store::files(site.store());
+    let output = run(&site, &["check"], held.path());
+    assert!(output.status.success(), "{}", said(&output));
+    let output = run(&site, &["check"], missing.path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let output = site.command(&["status"]);
+    assert!(said(&output).contains("projects  1\n"), "{}", said(&output));
+    let output = run(&site, &["warm"], missing.path());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("it belongs to user 65534, and this is user 0; run larder as its owner"),
+        "{text}"
+    );
+    assert_eq!(testkit::store::files(site.store()), before);
+}

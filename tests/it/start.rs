@@ -76,7 +76,12 @@ fn store_of_another_user_is_refused() {
     // Only root can change the owner. For other users, the root folder belongs to another user.
     let given = std::os::unix::fs::chown(folder.path(), other_user, other_user).is_ok();
     let store = if given { folder.path() } else { Path::new("/") };
-    let parts = ["cannot use ", "as the store: ", "it belongs to user "];
+    let parts = [
+        "cannot use ",
+        "as the store: ",
+        "it belongs to user ",
+        "larder ...`), take it over with `chown -R ",
+    ];
     check_refused(site().store_in(store), &LISTEN, 1, &parts);
 }
 
