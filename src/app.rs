@@ -112,14 +112,20 @@ impl App {
         })
     }
 
-    /// Stores the archive format of toolchain manifests for other commands on this store, which must plan with the same
-    /// one.
+    /// Stores settings for other commands on this store: the archive format of toolchain manifests, which all must plan
+    /// with, and the addresses of the indexes.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub async fn remember_toolchain_format(&self) -> Result<(), StoreError> {
+    pub async fn remember_settings(&self) -> Result<(), StoreError> {
         let format = self.upstreams.dist.format();
-        self.store.put_toolchain_format(format.name()).await
+        self.store.put_toolchain_format(format.name()).await?;
+        for registry in self.upstreams.registries.iter() {
+            let address = registry.public_index();
+            let folder = registry.entry_folder();
+            self.store.put_index(folder, address.as_str()).await?;
+        }
+        Ok(())
     }
 
     /// Checks that the archive format of the settings is the one that a running daemon serves.

@@ -83,6 +83,7 @@ pub async fn check(
     let mut failed = std::mem::take(&mut plan.failed);
     let inventory = Inventory::new(cache, store, upstreams);
     inventory.learn_sizes(store.pins().await?);
+    inventory.learn_foreign_indexes();
     let mut found = look_up(&inventory, &plan).await;
     let mut missing = missing_rustup_files(cache, &inventory, &plan, upstreams).await;
     // The first look-up finds out which files to rehash, the second one reports the damaged ones where they are needed.

@@ -40,8 +40,8 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         Err(error) if settings.is_offline => warn!(%error, "cannot write to the store"),
         prepared => prepared?,
     }
-    if let Err(error) = app.remember_toolchain_format().await {
-        warn!(%error, "cannot store the archive format of toolchains");
+    if let Err(error) = app.remember_settings().await {
+        warn!(%error, "cannot store the settings for other commands");
     }
     let bases: Vec<_> = addresses
         .iter()

@@ -43,7 +43,7 @@ pub async fn run(
     app.store.prepare()?;
     app.check_toolchain_format()?;
     if !flags.dry_run {
-        app.remember_toolchain_format().await?;
+        app.remember_settings().await?;
     }
     let is_dry_run = flags.dry_run;
     let options = options(settings, &flags);

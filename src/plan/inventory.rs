@@ -44,6 +44,8 @@ pub(crate) struct Inventory {
 /// Knowledge about stored blobs beyond their names.
 #[derive(Debug, Default)]
 struct KnownBlobs {
+    /// By the name of a registry of which nothing is stored: the indexes of that name whose entries are stored instead.
+    foreign: BTreeMap<String, String>,
     /// Sizes in bytes, from pins.
     sizes: BTreeMap<Sha256, u64>,
     /// Blobs that were found stored.
@@ -90,6 +92,23 @@ impl Inventory {
         }
     }
 
+    /// Learns which registries the store has entries of, but from another index.
+    pub(crate) fn learn_foreign_indexes(&self) {
+        let mut foreign = BTreeMap::new();
+        for registry in self.upstreams.registries.iter() {
+            let stored = self.store.indexes(registry.name());
+            let own = registry.entry_folder();
+            if stored.is_empty() || stored.iter().any(|(folder, _)| folder == own) {
+                continue;
+            }
+            let address = |address: Option<String>| address.unwrap_or("another index".to_owned());
+            let stored = stored.into_iter().map(|(_, stored)| address(stored));
+            let stored = stored.collect::<Vec<_>>().join(" and ");
+            foreign.insert(registry.name().to_owned(), stored);
+        }
+        self.blobs.lock().foreign = foreign;
+    }
+
     /// Learns the sizes that pins record.
     pub(crate) fn learn_sizes(&self, pins: Vec<Pin>) {
         let sizes = pins.into_iter().flat_map(|pin| pin.sizes);
@@ -131,9 +150,16 @@ impl Inventory {
         };
         let title = format!("{} {}", package.name, package.version);
         let Some(listed) = listed else {
-            return Some(Problem::not_stored(format_args!(
-                "index entry of `{title}`"
-            )));
+            let what = format!("index entry of `{title}`");
+            let foreign = self.blobs.lock().foreign.get(registry.name()).cloned();
+            return Some(match foreign {
+                None => Problem::not_stored(what),
+                Some(stored) => {
+                    let index = registry.public_index();
+                    let why = format!("the store belongs to {stored}, not to the index {index}");
+                    Problem::new(what, why).fetchable()
+                }
+            });
         };
         if package.checksum.is_some_and(|locked| locked != listed) {
             let what = format!("crate `{title}` with the hash that the lock file wants");

@@ -107,6 +107,11 @@ impl StoreLayout {
         self.join(&["toolchain-format"])
     }
 
+    /// The file with the address of the index whose entries are in the folder `entry_folder`.
+    pub(super) fn index(&self, entry_folder: &str) -> PathBuf {
+        self.join(&["indexes", entry_folder])
+    }
+
     /// An owner is a path or a toolchain's name. Its hash is a valid file name whatever characters it has.
     pub(super) fn pin(&self, owner: &str) -> PathBuf {
         let hash = Sha256::of(owner.as_bytes()).to_string();

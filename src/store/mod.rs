@@ -27,6 +27,7 @@
 //! STORE/v1/staging/PROCESS/lock                   locked while that process lives
 //! STORE/v1/staging/PROCESS/...                    files that are being written
 //! STORE/v1/staging/PROCESS/daemon.json            addresses of that process, if it is a daemon
+//! STORE/v1/indexes/NAME-HASH                      the address of the index that these entries come from
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
 //! STORE/v1/scrub.json                             what the scrub has read
 //! STORE/v1/quarantine/...                         damaged files, by their former paths
@@ -444,6 +445,33 @@ impl Store {
         let text = Bytes::from(format!("{name}\n"));
         self.write(self.layout.toolchain_format(), vec![text], None)
             .await
+    }
+
+    /// Stores the address of the index whose entries are in the folder `entry_folder`, unless it is stored.
+    pub async fn put_index(&self, entry_folder: &str, address: &str) -> Result<(), StoreError> {
+        let path = self.layout.index(entry_folder);
+        if path.exists() {
+            return Ok(());
+        }
+        let text = Bytes::from(format!("{address}\n"));
+        self.write(path, vec![text], None).await
+    }
+
+    /// The registries of this name that the store has entries of: the folder of each, and the address of its index if
+    /// it is recorded.
+    pub fn indexes(&self, name: &str) -> Vec<(String, Option<String>)> {
+        let folders = fs::read_dir(self.layout.entries());
+        let folders = folders.into_iter().flatten().flatten();
+        let names = folders.map(|folder| folder.file_name().to_string_lossy().into_owned());
+        let is_of_name =
+            |folder: &String| folder.rsplit_once('-').is_some_and(|(of, _)| of == name);
+        let folders = names.filter(is_of_name);
+        folders
+            .map(|folder| {
+                let address = fs::read_to_string(self.layout.index(&folder)).ok();
+                (folder, address.map(|address| address.trim_end().to_owned()))
+            })
+            .collect()
     }
 
     /// Announces this daemon to other commands on the store, for as long as this process lives.

@@ -143,10 +143,7 @@ impl PackageTask {
 
     /// Describes a package that the index lacks. Names the index, and says so if its address is no index at all.
     async fn absent(&self, error: &Error) -> Problem {
-        let mut index = self.registry.index().clone();
-        // Both fail only for addresses without a host, which cannot carry credentials.
-        let _ = index.set_password(None);
-        let _ = index.set_username("");
+        let index = self.registry.public_index();
         let config = RegistryConfig::of(&self.registry);
         let index = match ensure_with_retry(&self.cache, &config, Demand::Stored).await {
             Err(Error::Absent { .. }) => {

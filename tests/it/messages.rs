@@ -9,7 +9,7 @@ use larder::hash::Sha256;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fixture::site;
+use crate::fixture::{site, site_at};
 use testkit::larder::Site;
 use testkit::store::blob_path;
 
@@ -342,4 +342,25 @@ fn check_and_status_read_the_store_of_another_user_and_warm_says_the_remedy() {
         "{text}"
     );
     assert_eq!(testkit::store::files(site.store()), before);
+}
+
+#[test]
+fn check_of_a_store_of_another_index_names_that_index() {
+    let upstream = FakeUpstream::start();
+    let names = ["one", "two", "three", "four"];
+    let packages = names.map(|name| published(&upstream, Crate::new(name, "1.0.0"), name));
+    let project = project(&packages);
+    let first = site(&upstream);
+    assert!(run(&first, &["warm"], project.path()).status.success());
+    let other = "http://mirror.example/index/";
+    let second = site_at(other).store_in(first.store());
+    let output = run(&second, &["check"], project.path());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let expected = format!(
+        "the store belongs to {}, not to the index {other}",
+        upstream.url()
+    );
+    let line = only_line(&text, &expected);
+    assert!(line.contains("missing: 4, among them "), "{text}");
 }

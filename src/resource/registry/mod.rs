@@ -97,13 +97,22 @@ impl Registry {
     }
 
     /// The folder of its entries in the store.
-    pub(super) fn entry_folder(&self) -> &str {
+    pub fn entry_folder(&self) -> &str {
         &self.entry_folder
     }
 
     /// The base URL of its sparse index.
     pub fn index(&self) -> &Url {
         &self.index
+    }
+
+    /// The base URL of its sparse index, without credentials.
+    pub fn public_index(&self) -> Url {
+        let mut index = self.index.clone();
+        // Both fail only for addresses without a host, which cannot carry credentials.
+        let _ = index.set_password(None);
+        let _ = index.set_username("");
+        index
     }
 
     fn new(name: String, index: Url) -> Self {
