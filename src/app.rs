@@ -100,6 +100,7 @@ impl App {
             // A command that never goes upstream needs no certificates, and works without their file.
             ca_file: settings.ca_file.clone().filter(|_| !options.is_offline),
             redirect_hosts: settings.redirect_hosts.clone(),
+            proxies: settings.proxies.clone(),
         };
         let indexes = upstreams.registries.iter().map(|registry| registry.index());
         let addresses = indexes.chain(upstreams.dist.addresses());

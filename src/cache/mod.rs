@@ -466,6 +466,7 @@ mod tests {
             dial_timeout: Duration::from_secs(1),
             ca_file: None,
             redirect_hosts: Vec::new(),
+            proxies: Default::default(),
         };
         let options = CacheOptions {
             is_offline: false,

@@ -10,6 +10,7 @@ use std::{
 use etcetera::BaseStrategy as _;
 
 use super::{file::KEYS, given::Given, place::Place};
+use crate::upstream::ProxyVariables;
 
 /// Settings with any number of values, which a variable separates by commas.
 const LISTS: [&str; 3] = ["redirect-host", "listen", "allow-host"];
@@ -33,6 +34,8 @@ pub(super) struct Environment {
     pub(super) rustup_home: Option<OsString>,
     /// `no_proxy` or `NO_PROXY`.
     pub(super) no_proxy: Option<OsString>,
+    /// The variables that reqwest takes proxies from.
+    pub(super) proxies: ProxyVariables,
     /// True unless `NO_COLOR` or `TERM=dumb` is set.
     pub(super) may_colour: bool,
 }
@@ -54,6 +57,12 @@ impl Environment {
             rustup_home: nonempty("RUSTUP_HOME"),
             // curl, which cargo downloads with, reads the lower-case name first.
             no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
+            proxies: ProxyVariables {
+                http: proxy("HTTP_PROXY"),
+                https: proxy("HTTPS_PROXY"),
+                all: proxy("ALL_PROXY"),
+                no_proxy: proxy("NO_PROXY").map_or_else(String::new, |(_, value)| value),
+            },
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
                 && variable("TERM").as_deref() != Some(OsStr::new("dumb")),
         }
@@ -94,6 +103,16 @@ pub(super) fn given(key: &str, name: String, value: OsString) -> Given {
         }),
         place: Place::Variable(name),
     }
+}
+
+/// A proxy's variable with its value. As in reqwest, the upper-case name comes first.
+fn proxy(name: &str) -> Option<(String, String)> {
+    let names = [name.to_owned(), name.to_lowercase()];
+    let mut set = names
+        .into_iter()
+        .filter_map(|name| Some((variable(&name)?, name)));
+    let (value, name) = set.next()?;
+    Some((name, value.into_string().ok()?))
 }
 
 fn nonempty(name: &str) -> Option<OsString> {

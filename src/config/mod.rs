@@ -41,6 +41,7 @@ use crate::{
         registry::CRATES_IO,
     },
     server::H2c,
+    upstream::ProxyVariables,
 };
 use environment::Environment;
 use file::SettingsFile;
@@ -105,6 +106,8 @@ pub struct Settings {
     pub rustup_settings: Option<PathBuf>,
     /// Hosts that the user reaches without a proxy, as in `no_proxy`.
     pub no_proxy: OsString,
+    /// The proxies of the environment.
+    pub proxies: ProxyVariables,
     /// The environment permits colours.
     pub may_colour: bool,
 }
@@ -194,6 +197,7 @@ fn merge(
         rustup_settings: environment.rustup_settings(),
         cargo: environment.cargo.unwrap_or_else(|| "cargo".into()).into(),
         no_proxy: environment.no_proxy.unwrap_or_default(),
+        proxies: environment.proxies,
         may_colour: environment.may_colour,
     })
 }

@@ -27,6 +27,7 @@ mod failure;
 mod origin;
 mod origins;
 mod pool;
+mod proxy;
 mod redirect;
 mod request;
 mod response;
@@ -51,6 +52,7 @@ use crate::files::{self, MAX_CERTIFICATES_BYTES};
 pub use diagnostics::Diagnostics;
 pub use failure::{Failure, FailureKind};
 pub use origin::Origin;
+pub use proxy::ProxyVariables;
 pub use request::{Get, RangeRequest};
 pub use response::{Coding, Reply, UpstreamBody};
 pub use retry::retry_delay;
@@ -64,6 +66,8 @@ pub struct UpstreamOptions {
     pub ca_file: Option<PathBuf>,
     /// Hosts besides the configured ones that redirects may lead to, each with a port or for all ports.
     pub redirect_hosts: Vec<String>,
+    /// Proxies of the environment, for error texts.
+    pub proxies: ProxyVariables,
 }
 
 /// Why there can be no client.
@@ -129,16 +133,20 @@ impl Upstream {
             Some(path) => read_roots(path)?,
         };
         let dial_timeout = options.dial_timeout;
-        let pool = ConnectionPool::new(dial_timeout, roots).map_err(|source| {
-            let works_without_file = || ConnectionPool::new(dial_timeout, Vec::new()).is_ok();
-            match &options.ca_file {
-                Some(path) if works_without_file() => SetupError::UseRoots {
-                    path: path.clone(),
-                    source,
-                },
-                Some(_) | None => SetupError::Tls { source },
-            }
-        })?;
+        let pool = ConnectionPool::new(dial_timeout, roots, options.proxies.clone()).map_err(
+            |source| {
+                let works_without_file = || {
+                    ConnectionPool::new(dial_timeout, Vec::new(), ProxyVariables::default()).is_ok()
+                };
+                match &options.ca_file {
+                    Some(path) if works_without_file() => SetupError::UseRoots {
+                        path: path.clone(),
+                        source,
+                    },
+                    Some(_) | None => SetupError::Tls { source },
+                }
+            },
+        )?;
         Ok(Self {
             redirects: RedirectPolicy::new(configured, options.redirect_hosts.clone()),
             pool,
@@ -332,6 +340,7 @@ mod tests {
             dial_timeout: Duration::from_secs(5),
             ca_file: ca_file.map(Path::to_owned),
             redirect_hosts: Vec::new(),
+            proxies: ProxyVariables::default(),
         };
         Upstream::new(options, configured.iter().copied()).unwrap()
     }

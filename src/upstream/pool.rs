@@ -30,6 +30,7 @@ use url::Url;
 
 use super::{
     failure::{Failure, FailureKind, classify},
+    proxy::ProxyVariables,
     request::Get,
 };
 
@@ -53,6 +54,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct ConnectionPool {
     dial_timeout: Duration,
     roots: Vec<Certificate>,
+    proxies: ProxyVariables,
     clients: Mutex<Clients>,
     /// Requests in flight by slot, over all origins.
     in_flight: [AtomicUsize; MAX_HTTP2_CONNECTIONS],
@@ -80,11 +82,16 @@ pub(super) enum ClientProtocol {
 
 impl ConnectionPool {
     /// Builds one client, which checks the root certificates. Opens no connection.
-    pub(super) fn new(dial_timeout: Duration, roots: Vec<Certificate>) -> reqwest::Result<Self> {
+    pub(super) fn new(
+        dial_timeout: Duration,
+        roots: Vec<Certificate>,
+        proxies: ProxyVariables,
+    ) -> reqwest::Result<Self> {
         let negotiated = build(dial_timeout, &roots, ClientProtocol::Negotiated)?;
         Ok(Self {
             dial_timeout,
             roots,
+            proxies,
             clients: Mutex::new(Clients {
                 negotiated: Some(negotiated),
                 ..Clients::default()
@@ -127,7 +134,13 @@ impl ConnectionPool {
         get: &Get,
         url: &Url,
     ) -> Result<Response, Failure> {
-        let failed = |error| classify(&error).at(url);
+        let failed = |error| {
+            let mut kind = classify(&error);
+            if let FailureKind::Unreachable { cause } = &mut kind {
+                *cause = self.proxies.explain(url, std::mem::take(cause));
+            }
+            kind.at(url)
+        };
         let client = self.client(protocol).map_err(failed)?;
         let request = client.get(url.clone()).headers(get.headers()).send();
         match tokio::time::timeout(get.read_timeout, request).await {

@@ -364,3 +364,12 @@ fn check_of_a_store_of_another_index_names_that_index() {
     let line = only_line(&text, &expected);
     assert!(line.contains("missing: 4, among them "), "{text}");
 }
+
+#[test]
+fn refusing_proxy_is_named_with_its_variable() {
+    let project = project(&unknown(1));
+    let site = site_at("http://mirror.example/index/").variable("HTTP_PROXY", "http://127.0.0.1:9");
+    let text = said(&run(&site, &["warm"], project.path()));
+    let expected = "the proxy http://127.0.0.1:9 (from HTTP_PROXY) refused the connection";
+    assert!(text.contains(expected), "{text}");
+}
