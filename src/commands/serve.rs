@@ -35,19 +35,17 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let (listeners, addresses) = listen(&settings.listen).await?;
     settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
-    match app.store.prepare() {
-        // Stored entries can be served from a disk that is read-only.
-        Err(error) if settings.is_offline => warn!(%error, "cannot write to the store"),
-        prepared => prepared?,
-    }
-    if let Err(error) = app.remember_settings().await {
+    let is_writable = prepare(settings, &app)?;
+    if is_writable && let Err(error) = app.remember_settings().await {
         warn!(%error, "cannot store the settings for other commands");
     }
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))
         .collect();
-    announce(&app, &bases).await;
+    if is_writable {
+        announce(&app, &bases).await;
+    }
     let mut signals = StopSignals::new()?;
     for base in &bases {
         print(&format!("listening on {base}\n"))?;
@@ -60,7 +58,9 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
     let mut server = app.server(settings, &addresses);
-    server.keep_warm = start_prefetching(&app, settings);
+    if is_writable {
+        server.keep_warm = start_prefetching(&app, settings);
+    }
     server.scrub = start_scrub(&app, settings);
     let server = Arc::new(server);
     let (stop, stopping) = oneshot::channel();
@@ -81,6 +81,21 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         () = second_signal => Err(CommandError::Interrupted(
             "stopped at once; what was not written yet is fetched again when it is needed",
         )),
+    }
+}
+
+/// Prepares the store. Returns whether it can be written to: what is stored can be served without that.
+///
+/// # Errors
+/// The store cannot be used.
+fn prepare(settings: &Settings, app: &App) -> Result<bool, CommandError> {
+    match app.store.prepare() {
+        Ok(()) => Ok(true),
+        Err(error) if settings.is_offline || error.is_read_only() => {
+            warn!(%error, "the store is read-only; serving what is stored, storing nothing");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -93,10 +93,31 @@ impl StoreError {
         }
     }
 
+    /// Returns whether the store's folder is there and this process may not write to it: a read-only mount, an
+    /// immutable folder, or permissions.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_read_only(source),
+            Self::Unusable {
+                folder,
+                source: UnusableFolder::Io(source),
+            } => is_read_only(source) && folder.is_dir(),
+            Self::Full(_) | Self::Damaged { .. } | Self::Unusable { .. } => false,
+        }
+    }
+
     /// Returns whether disk space is missing.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
+}
+
+/// Returns whether `error` reports a place that takes no files from this process.
+pub(super) fn is_read_only(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// Returns whether `error` reports missing disk space: a full disk, an exhausted quota or a file size limit.

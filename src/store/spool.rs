@@ -6,7 +6,7 @@
 //! ```text
 //!  Small (memory) ── above 128 kB ──> File (staging) ── put_blob ──> blob
 //!      │                                 │
-//!      └──── the disk is full ────> DiskFull (memory, up to 64 MB): clients are served, nothing is stored
+//!      └── the disk takes no more ─> InMemory (up to 64 MB): clients are served, nothing is stored
 //! ```
 //!
 //! Creating a file costs more than all other work on a small body, so a small body stays in memory until it is
@@ -29,7 +29,7 @@ use super::{
     blob::{FileReader, ReadAt},
     blocking::in_place,
     buffers::BufferPool,
-    error::is_full,
+    error::{is_full, is_read_only},
     staging::Staging,
 };
 
@@ -49,8 +49,8 @@ pub struct Spool {
 enum Storage {
     /// In memory, because it is small.
     Small(Vec<u8>),
-    /// In memory, because the disk took no more.
-    DiskFull(Vec<u8>),
+    /// In memory, because the disk takes no more: it is full, or read-only.
+    InMemory(Vec<u8>, io::ErrorKind),
     /// In a staging file. [`Spool::take_file`] takes the path out.
     File(FileReader, Option<TempPath>),
 }
@@ -80,7 +80,10 @@ impl Spool {
             let len = usize::try_from(offset).map_err(io::Error::other)?;
             // The lock is free meanwhile, so clients go on reading from the file.
             let body = in_place(move || read_back(&file, len, chunk.len()))?;
-            let file = std::mem::replace(&mut *self.storage.lock(), Storage::DiskFull(body));
+            let file = std::mem::replace(
+                &mut *self.storage.lock(),
+                Storage::InMemory(body, io::ErrorKind::StorageFull),
+            );
             // Closing a large deleted file frees its blocks, which takes time.
             in_place(move || drop(file));
             self.append(offset, chunk)?;
@@ -104,12 +107,12 @@ impl Spool {
                 }
                 Err(error) => Err(error),
             },
-            Storage::Small(body) | Storage::DiskFull(body) if end <= MAX_MEMORY_BYTES => {
+            Storage::Small(body) | Storage::InMemory(body, _) if end <= MAX_MEMORY_BYTES => {
                 body.truncate(usize::try_from(offset).map_err(io::Error::other)?);
                 body.extend_from_slice(chunk);
                 Ok(None)
             }
-            Storage::Small(_) | Storage::DiskFull(_) => Err(io::ErrorKind::StorageFull.into()),
+            Storage::Small(_) | Storage::InMemory(..) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 
@@ -124,8 +127,8 @@ impl Spool {
                 *storage = Storage::File(FileReader { file, buffers }, Some(path));
                 Ok(())
             }
-            Err(error) if is_full(&error) => {
-                *storage = Storage::DiskFull(std::mem::take(body));
+            Err(error) if is_full(&error) || is_read_only(&error) => {
+                *storage = Storage::InMemory(std::mem::take(body), error.kind());
                 Ok(())
             }
             Err(error) => Err(error),
@@ -150,7 +153,7 @@ impl Spool {
         self.move_to_file(&mut storage)?;
         match &*storage {
             Storage::File(reader, _) => reader.file.write_all_at(chunk, offset),
-            Storage::Small(_) | Storage::DiskFull(_) => Err(io::ErrorKind::StorageFull.into()),
+            Storage::Small(_) | Storage::InMemory(..) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
 
@@ -160,7 +163,7 @@ impl Spool {
     /// The operating system's error.
     pub fn clear(&self) -> io::Result<()> {
         match &mut *self.storage.lock() {
-            Storage::Small(body) | Storage::DiskFull(body) => {
+            Storage::Small(body) | Storage::InMemory(body, _) => {
                 body.clear();
                 Ok(())
             }
@@ -171,7 +174,7 @@ impl Spool {
     /// Bytes of the body that are in memory.
     pub fn memory_bytes(&self) -> u64 {
         match &*self.storage.lock() {
-            Storage::Small(body) | Storage::DiskFull(body) => body.len() as u64,
+            Storage::Small(body) | Storage::InMemory(body, _) => body.len() as u64,
             Storage::File(..) => 0,
         }
     }
@@ -179,12 +182,12 @@ impl Spool {
     /// The staging file and its path, for publishing it as a blob. Works once. Blocks on the disk.
     ///
     /// # Errors
-    /// `StorageFull` if the disk had no space for the body.
+    /// The reason why the disk did not take the body: `StorageFull`, or of a read-only store.
     pub(super) fn take_file(&self) -> io::Result<(Arc<File>, TempPath)> {
         let small = match &mut *self.storage.lock() {
             // Clients go on reading this copy while another is written.
             Storage::Small(body) => body.clone(),
-            Storage::DiskFull(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Storage::InMemory(_, cause) => return Err((*cause).into()),
             Storage::File(reader, path) => {
                 let path = path.take().ok_or(io::ErrorKind::NotFound)?;
                 return Ok((reader.file.clone(), path));
@@ -198,7 +201,7 @@ impl Spool {
 impl ReadAt for Spool {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let file = match &*self.storage.lock() {
-            Storage::Small(body) | Storage::DiskFull(body) => {
+            Storage::Small(body) | Storage::InMemory(body, _) => {
                 let start = usize::try_from(offset).map_err(io::Error::other)?;
                 let part = body
                     .get(start..start.saturating_add(len))

@@ -373,3 +373,55 @@ fn refusing_proxy_is_named_with_its_variable() {
     let expected = "the proxy http://127.0.0.1:9 (from HTTP_PROXY) refused the connection";
     assert!(text.contains(expected), "{text}");
 }
+
+#[test]
+fn serve_on_a_read_only_store_serves_what_is_stored_and_says_so_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = FakeUpstream::start();
+    let one = published(&upstream, Crate::new("one", "1.0.0"), "one");
+    upstream.publish(Crate::new("two", "1.0.0").padding(300_000));
+    // Root may write to any folder, unless it gives that up.
+    let drop_override =
+        "[ $(id -u) != 0 ] || exec setpriv --bounding-set=-dac_override \"$0\" \"$@\"";
+    let site = site(&upstream).shell_prelude(drop_override);
+    assert!(
+        run(&site, &["warm"], project(&[one]).path())
+            .status
+            .success()
+    );
+    let set_modes = |mode| {
+        for folder in walkdir::WalkDir::new(site.store()).contents_first(true) {
+            let folder = folder.unwrap();
+            if folder.file_type().is_dir() {
+                let mode = fs::Permissions::from_mode(mode);
+                fs::set_permissions(folder.path(), mode).unwrap();
+            }
+        }
+    };
+    set_modes(0o500);
+    let before = testkit::store::files(site.store());
+    let larder = site.serve(&["--max-age", "0s"]);
+    for name in ["one", "two"] {
+        let reply = larder.get(&testkit::paths::entry(name));
+        assert_eq!(
+            (reply.status, &*reply.body),
+            (200, &*upstream.index_body(name)),
+            "{name}"
+        );
+        let reply = larder.get(&testkit::paths::download(name, "1.0.0"));
+        assert!(
+            reply.complete && reply.body == upstream.body(name, "1.0.0"),
+            "{name}: {reply:?}"
+        );
+    }
+    larder.wait_until_idle();
+    let log = larder.stop();
+    set_modes(0o700);
+    assert_eq!(testkit::store::files(site.store()), before);
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(
+        warnings[0].contains("the store is read-only; serving what is stored"),
+        "{log}"
+    );
+}

@@ -166,7 +166,9 @@ impl WriteBehind {
             }
             Update::Checked(_, checked) => {
                 let marked = self.0.store.mark_checked(key, effective(checked)).await;
-                if let Err(error) = marked {
+                if let Err(error) = marked
+                    && !error.is_read_only()
+                {
                     warn!(%resource, error = %chain(&error), "cannot write the check time of an entry");
                 }
                 Ok(())
@@ -205,7 +207,8 @@ impl WriteBehind {
 
     /// The error of a failed write. Without clients, the caller's report tells it.
     fn write_error(&self, resource: &Resource, error: &StoreError) -> Error {
-        if self.0.has_clients {
+        // The daemon has said once that its store is read-only.
+        if self.0.has_clients && !error.is_read_only() {
             warn!(%resource, error = %chain(error), "served but not stored");
         }
         Error::store("store", resource, error)
