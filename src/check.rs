@@ -4,9 +4,10 @@
 //!  Plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
 //! ```
 //!
-//! A check asks no network and writes nothing. It reads names and sizes of crates and archives. It rehashes, in parallel,
-//! those whose size no `warm` has recorded, and with `--verify` all of them. A project is ready only if its lock file fits its manifests too, which the plan knows
-//! already. `warm` judges its own plan with the same function, so that both commands agree.
+//! A check asks no network and writes nothing. It reads names and sizes of crates and archives. It rehashes, in
+//! parallel, those whose size no `warm` has recorded, and with `--verify` all of them. A project is ready only if its
+//! lock file fits its manifests too, which the plan knows already. `warm` judges its own plan with the same function,
+//! so that both commands agree.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 

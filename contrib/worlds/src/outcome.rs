@@ -8,7 +8,7 @@ use testkit::process::Run;
 /// The verdict of `larder check`.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    /// What exit code and document say; `None` if they contradict each other.
+    /// By exit code and document; `None` if they contradict each other.
     pub(crate) is_ready: Option<bool>,
     /// The document.
     pub(crate) document: Value,
@@ -83,8 +83,8 @@ pub enum Outcome {
     Ready,
     /// `check` says not ready, and the client fails.
     NotReady,
-    /// `check` says not ready. The client succeeds because it needs less than `check` answers for: a build needs no crates
-    /// for tests, as `cargo fetch` does, and a rustup of the newest version does not update itself.
+    /// `check` says not ready. The client succeeds because it needs less than `check` answers for: a build needs no
+    /// crates for tests, as `cargo fetch` does, and a rustup of the newest version does not update itself.
     NotReadyForMore,
     /// Verdict and truth differ.
     Disagreement(Finding, String),
@@ -113,8 +113,8 @@ impl Outcome {
     }
 }
 
-/// Compares the verdict with the truth. `covers_more` tells, if the client succeeds, whether another fails that needs all
-/// that `check` answers for.
+/// Compares the verdict with the truth. `covers_more` tells, if the client succeeds, whether another fails that needs
+/// all that `check` answers for.
 pub(crate) fn compare(
     verdict: &Verdict,
     truth: &Truth,

@@ -38,7 +38,7 @@ pub enum World {
 /// A world that is kept as a test, with the reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Kept {
-    /// What went wrong there once.
+    /// The fault that this world has shown.
     pub why: String,
     /// The world.
     pub world: World,

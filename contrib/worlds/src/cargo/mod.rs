@@ -16,7 +16,7 @@ use crate::registry::{CrateSpec, Dep, RegistryName, list};
 pub struct CargoWorld {
     /// The state of the store, for summaries.
     pub(crate) state: String,
-    /// What is published at the beginning.
+    /// All versions that are published at the beginning.
     pub(crate) crates: Vec<CrateSpec>,
     pub(crate) project: Project,
     /// True if the project has a lock file, made from the beginning's crates.

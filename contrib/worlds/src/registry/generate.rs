@@ -1,5 +1,5 @@
-//! Makes crates from random choices. A crate depends only on crates that come after it in the list, so that there are no
-//! cycles.
+//! Makes crates from random choices. A crate depends only on crates that come after it in the list, so that there are
+//! no cycles.
 
 use std::collections::BTreeMap;
 
@@ -103,8 +103,8 @@ impl Shelf {
         }
     }
 
-    /// A normal dependency on a random crate that none of `others` needs. Cargo builds no package that needs one version
-    /// of a crate under two names.
+    /// A normal dependency on a random crate that none of `others` needs. Cargo builds no package that needs one
+    /// version of a crate under two names.
     pub(crate) fn dep(&self, dice: &mut Dice, others: &[Dep]) -> Option<Dep> {
         if self.crates.is_empty() {
             return None;
