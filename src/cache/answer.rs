@@ -103,7 +103,7 @@ impl Responder {
             && matches!(resource.source(), Source::At(url) if breakers.uses_offline_view(&url, now()))
     }
 
-    /// The entry in which versions whose crate is not stored are marked as yanked.
+    /// The entry in which versions whose crate is neither stored nor offered by a pin are marked as yanked.
     async fn offline_view(
         &self,
         resource: &Resource,
@@ -111,15 +111,19 @@ impl Responder {
         outcome: Outcome,
         entry: Entry,
     ) -> Answer {
-        let offered = views.checksums(&entry.body);
+        let listed = views.checksums(&entry.body);
         let store = &self.entries.lookup.store;
-        match store.contains(offered.clone()).await {
-            Ok(stored) => {
-                let stored = offered
-                    .into_iter()
-                    .zip(stored)
-                    .filter_map(|(sha256, is_stored)| is_stored.then_some(sha256));
-                let body = views.offline_view(entry.body, &stored.collect());
+        let found = tokio::try_join!(
+            store.contains(listed.clone()),
+            store.offered(listed.clone())
+        );
+        match found {
+            Ok((stored, offered)) => {
+                let is_there = stored.into_iter().zip(offered);
+                let is_there = is_there.map(|(is_stored, is_offered)| is_stored || is_offered);
+                let there = listed.into_iter().zip(is_there);
+                let there = there.filter_map(|(sha256, is_there)| is_there.then_some(sha256));
+                let body = views.offline_view(entry.body, &there.collect());
                 Answer::whole(outcome, Sha256::of(&body), body)
             }
             Err(error) => {

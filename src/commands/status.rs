@@ -235,6 +235,8 @@ mod tests {
             packages: Vec::new(),
             archives: vec![Sha256::of(b"")],
             sizes: std::collections::BTreeMap::new(),
+            offered: Vec::new(),
+            entries: None,
         };
         let daemon = RunningDaemon {
             address: "http://127.0.0.1:3263/".to_owned(),

@@ -117,6 +117,11 @@ fn note_problems(report: &WarmReport, all: bool) {
             note(&format!("{word} {line}"));
         }
     }
+    for line in by_cause(&report.index_entries_failed, all) {
+        note(&format!(
+            "no build needs this, `cargo add` and `cargo update` may: {line}"
+        ));
+    }
 }
 
 /// One line of a dry run.

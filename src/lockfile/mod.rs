@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use entry::LockedPackage;
 pub use error::{EntryError, InvalidEntry, LockfileError};
 pub use graph::{LockGraph, LockNode, graph};
-pub use source::{PackageSource, canonical_index};
+pub use source::{PackageSource, canonical_index, parse_source};
 
 use crate::hash::Sha256;
 use entry::{PackageId, metadata_checksums, package, replacement_package};

@@ -40,7 +40,10 @@ pub fn canonical_index(url: &str) -> Option<String> {
 }
 
 /// Parses a `source` field.
-pub(super) fn parse_source(text: &str) -> Result<PackageSource, EntryError> {
+///
+/// # Errors
+/// If no kind of source is spelled so.
+pub fn parse_source(text: &str) -> Result<PackageSource, EntryError> {
     let id = SourceId::from_url(text).map_err(|_| EntryError::UnknownSource)?;
     if id.is_git() {
         return Ok(PackageSource::Git(text.to_owned()));

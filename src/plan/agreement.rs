@@ -13,11 +13,12 @@
 //! makes `name` part of the lock file like `name/feature`. The lock file fits if every dependency on the way is locked
 //! in a version that its requirement accepts, and nothing else is locked.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use semver::VersionReq;
-
-use super::manifest::{Dependency, LocalPackage, LocalWorkspace};
+use super::{
+    features::{ActiveFeatures, Needs},
+    manifest::{Dependency, LocalPackage, LocalWorkspace},
+};
 use crate::{
     lockfile::{LockGraph, LockNode, PackageSource},
     resource::VersionNeeds,
@@ -35,22 +36,6 @@ pub enum Agreement {
     Unclear(String),
 }
 
-/// A package as the walk needs it, whatever its source.
-struct Needs {
-    dependencies: Vec<Dependency>,
-    features: BTreeMap<String, Vec<String>>,
-    is_member: bool,
-}
-
-/// What the walk has switched on in one package.
-#[derive(Default)]
-struct Active {
-    is_reached: bool,
-    features: BTreeSet<String>,
-    /// By the dependency's name: the features that features of this package ask of it.
-    dependencies: BTreeMap<String, BTreeSet<String>>,
-}
-
 /// Compares a lock file with the workspace it belongs to. `needs` gives what the index says of a locked crate.
 pub(super) fn compare(
     graph: &LockGraph,
@@ -60,7 +45,11 @@ pub(super) fn compare(
     let mut walk = Walk {
         graph,
         needs: Vec::with_capacity(graph.nodes.len()),
-        active: graph.nodes.iter().map(|_| Active::default()).collect(),
+        active: graph
+            .nodes
+            .iter()
+            .map(|_| ActiveFeatures::default())
+            .collect(),
         used: BTreeSet::new(),
         queue: VecDeque::new(),
     };
@@ -114,47 +103,12 @@ impl LocalWorkspace {
     }
 }
 
-impl Needs {
-    fn of_local(package: &LocalPackage) -> Self {
-        Self {
-            dependencies: package.dependencies.clone(),
-            features: package.features.clone(),
-            is_member: package.is_member,
-        }
-    }
-
-    /// `None` if a requirement cannot be read.
-    fn of_crate(needs: VersionNeeds) -> Option<Self> {
-        let features = needs.features();
-        let features = features
-            .map(|(name, values)| (name.clone(), values.clone()))
-            .collect();
-        let dependencies = needs.deps.into_iter().map(|needed| {
-            Some(Dependency {
-                package: needed.package.unwrap_or_else(|| needed.name.clone()),
-                name: needed.name,
-                requirement: VersionReq::parse(&needed.req).ok()?,
-                is_local: false,
-                is_optional: needed.optional,
-                is_dev: needed.kind.as_deref() == Some("dev"),
-                default_features: needed.default_features,
-                features: needed.features,
-            })
-        });
-        Some(Self {
-            dependencies: dependencies.collect::<Option<_>>()?,
-            features,
-            is_member: false,
-        })
-    }
-}
-
 /// Positions are those of the graph's nodes.
 struct Walk<'a> {
     graph: &'a LockGraph,
     /// `None` for a local package that no manifest names.
     needs: Vec<Option<Needs>>,
-    active: Vec<Active>,
+    active: Vec<ActiveFeatures>,
     /// Edges of the graph that a dependency led along.
     used: BTreeSet<(usize, usize)>,
     queue: VecDeque<usize>,
@@ -264,36 +218,5 @@ impl Walk<'_> {
             }
         }
         Agreement::Fits
-    }
-}
-
-impl Active {
-    /// Switches on a feature and those it leads to. Cargo reports features that do not exist.
-    fn feature(&mut self, needs: &Needs, feature: &str) {
-        if !self.features.insert(feature.to_owned()) {
-            return;
-        }
-        let Some(values) = needs.features.get(feature) else {
-            // The feature that an optional dependency has by itself.
-            if needs.dependencies.iter().any(|one| one.name == feature) {
-                self.dependencies.entry(feature.to_owned()).or_default();
-            }
-            return;
-        };
-        for value in values {
-            if let Some(name) = value.strip_prefix("dep:") {
-                self.dependencies.entry(name.to_owned()).or_default();
-            } else if let Some((name, of_dependency)) = value.split_once('/') {
-                let name = name.strip_suffix('?').unwrap_or(name);
-                let asked = self.dependencies.entry(name.to_owned()).or_default();
-                asked.insert(of_dependency.to_owned());
-                // `name/feature` also switches on a feature that has the name of the optional dependency.
-                if !value.contains('?') && needs.features.contains_key(name) {
-                    self.feature(needs, name);
-                }
-            } else {
-                self.feature(needs, value);
-            }
-        }
     }
 }

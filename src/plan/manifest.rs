@@ -47,7 +47,7 @@ pub(super) struct LocalPackage {
 }
 
 /// One dependency of a local package or of a crate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Dependency {
     /// The name by which features know it.
     pub(super) name: String,
@@ -65,6 +65,10 @@ pub(super) struct Dependency {
     pub(super) default_features: bool,
     /// Features that it switches on.
     pub(super) features: Vec<String>,
+    /// True if only some targets need it. Not read for local packages.
+    pub(super) is_for_target: bool,
+    /// The index of its registry, if it is not that of the crate which depends on it. Not read for local packages.
+    pub(super) registry: Option<String>,
 }
 
 /// The reason why manifests were not read.
@@ -328,6 +332,7 @@ impl WorkspaceReader {
                     is_dev,
                     default_features: table.default_features.unwrap_or(true),
                     features: table.features,
+                    ..Dependency::default()
                 });
             }
         }

@@ -29,10 +29,12 @@
 mod agreement;
 mod cargo;
 mod error;
+mod features;
 mod inventory;
 pub(crate) mod library;
 mod manifest;
 mod packages;
+mod reach;
 pub(crate) mod release;
 mod toolchains;
 
@@ -49,6 +51,7 @@ pub use agreement::Agreement;
 pub use error::{PlanError, Problem};
 pub(crate) use inventory::{BlobState, Inventory};
 pub use packages::PackageSet;
+pub(crate) use reach::{Choice, CrateName, Question, ResolverReach};
 pub use toolchains::{ToolchainOptions, ToolchainPlan};
 
 use crate::{
@@ -292,6 +295,8 @@ mod tests {
             packages: Vec::new(),
             archives: Vec::<Sha256>::new(),
             sizes: BTreeMap::new(),
+            offered: Vec::new(),
+            entries: None,
         }
     }
 

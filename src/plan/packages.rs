@@ -124,6 +124,23 @@ impl PackageSet {
     }
 }
 
+/// The registry with the index that an index line or a manifest names, if it is configured.
+pub(super) fn registry_at<'a>(
+    index: &str,
+    registries: &'a Registries,
+) -> Option<&'a Arc<Registry>> {
+    let source = if index.starts_with("sparse+") {
+        index.to_owned()
+    } else {
+        format!("registry+{index}")
+    };
+    match lockfile::parse_source(&source).ok()? {
+        PackageSource::CratesIo => Some(registries.crates_io()),
+        PackageSource::Registry(index) => configured(&index, registries),
+        PackageSource::Local | PackageSource::Git(_) => None,
+    }
+}
+
 /// The configured registry with this canonical index.
 fn configured<'a>(index: &str, registries: &'a Registries) -> Option<&'a Arc<Registry>> {
     let mut registries = registries.iter();

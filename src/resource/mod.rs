@@ -59,7 +59,8 @@ pub use error::{InvalidBody, LineProblem, LocateError, TemplateError, TemplatePr
 pub use key::Key;
 pub use policy::{Audience, Freshness, Policy};
 pub use registry::{
-    CrateFile, IndexEntry, NeededCrate, Registries, Registry, RegistryConfig, VersionNeeds,
+    CrateFile, IndexEntry, ListedVersion, NeededCrate, Registries, Registry, RegistryConfig,
+    VersionNeeds,
 };
 pub use upstreams::Upstreams;
 
@@ -194,8 +195,9 @@ pub trait Views: Send + Sync {
         Vec::new()
     }
 
-    /// The body for clients while upstream cannot be reached and only the blobs in `stored` are available.
-    fn offline_view(&self, body: Bytes, _stored: &HashSet<Sha256>) -> Bytes {
+    /// The body for clients while upstream cannot be reached, which offers the blobs in `offered` only: those that are
+    /// stored, and those that pins offer although they are not.
+    fn offline_view(&self, body: Bytes, _offered: &HashSet<Sha256>) -> Bytes {
         body
     }
 }

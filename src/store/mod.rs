@@ -51,6 +51,7 @@ mod identity;
 mod integrity;
 mod layout;
 mod memory;
+mod offered;
 mod pins;
 mod quarantine;
 mod scrub_state;
@@ -88,6 +89,7 @@ use blocking::blocking;
 use buffers::BufferPool;
 use layout::{MAX_NOTE_BYTES, StoreLayout, count_files, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
+use offered::OfferedCrates;
 use staging::{Staging, remove_dead_processes};
 use verify::read_entry;
 
@@ -118,6 +120,7 @@ pub struct Store {
     entries: MemoryCache<Entry>,
     blobs: MemoryCache<Blob>,
     buffers: Arc<BufferPool>,
+    offered: Arc<OfferedCrates>,
 }
 
 /// Number and size of what a store holds.
@@ -172,6 +175,7 @@ impl Store {
                 None => OPEN_FILE_BYTES,
             }),
             buffers: Arc::default(),
+            offered: Arc::default(),
             layout,
         }
     }
@@ -375,6 +379,14 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
+    /// Returns whether each of `keys` has an entry. Their bodies are not read.
+    pub async fn has_entries(&self, keys: Vec<Key>) -> Result<bool, StoreError> {
+        let paths: Vec<_> = keys.iter().map(|key| self.layout.entry(key)).collect();
+        blocking(move || Ok(paths.iter().all(|path| is_nonempty_file(path))))
+            .await
+            .map_err(|source| StoreError::io(self.layout.entries(), source))
+    }
+
     /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file
     /// counts as not stored.
     pub async fn sizes(&self, hashes: Vec<Sha256>) -> Result<Vec<Option<u64>>, StoreError> {
@@ -419,6 +431,14 @@ impl Store {
     pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
         let folder = self.layout.pins();
         blocking(move || pins::read_all(&folder))
+            .await
+            .map_err(|source| StoreError::io(self.layout.pins(), source))
+    }
+
+    /// Tells for each of `hashes`, in the same order, if a pin offers this crate to resolvers although it needs it not.
+    pub async fn offered(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
+        let (folder, offered) = (self.layout.pins(), self.offered.clone());
+        blocking(move || offered.contain(&folder, &hashes))
             .await
             .map_err(|source| StoreError::io(self.layout.pins(), source))
     }
@@ -804,6 +824,8 @@ mod tests {
             packages: Vec::new(),
             archives: Vec::new(),
             sizes: BTreeMap::new(),
+            offered: Vec::new(),
+            entries: None,
         };
         store.put_pin(&pin).await.unwrap();
         let projects = folder.path().join("v1/projects");

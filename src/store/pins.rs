@@ -27,6 +27,23 @@ pub struct Pin {
     /// Sizes in bytes of these crates and archives, as far as `warm` has seen them. Pins of older releases have none.
     #[serde(default)]
     pub sizes: BTreeMap<Sha256, u64>,
+    /// Hashes of crates that are not needed, and that index entries must offer offline nevertheless: cargo resolves for
+    /// all platforms. Pins of older releases have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offered: Vec<Sha256>,
+    /// Registry and name of the crates whose index entries were stored for resolving these packages anew, besides their
+    /// own. `None` if one of them could not be stored, or in a pin of an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<(String, String)>>,
+}
+
+impl Pin {
+    /// The crates that index entries must offer offline although they may not be stored.
+    pub(super) fn offered(&self) -> impl Iterator<Item = Sha256> {
+        let excluded = self.packages.iter().filter(|package| package.is_excluded);
+        let excluded = excluded.filter_map(|package| package.checksum);
+        excluded.chain(self.offered.iter().copied())
+    }
 }
 
 /// The project or toolchain that a pin belongs to.

@@ -6,18 +6,24 @@
 //! ```text
 //!  Plan ─┬─ toolchains ─> manifest ─> archives ─> rust-src: the standard library's lock file ─┐
 //!        └─ packages ──────────────────────────────────────────────────────────────────────┴─> index entry ─> crate
+//!                                                                                                  └─> more entries
 //!
 //!  every arrow is a task; `jobs` tasks run at a time           tasks ─> WarmReport, and one Pin for each owner
 //! ```
 //!
 //! Manifests come first, because only they list the archives, and archives are the largest files. A task that ends
 //! may start others: a manifest starts its archives, and the archive of the standard library's sources starts the
-//! packages in its lock file. A failure never stops the other tasks. In a dry run, each task asks [`Inventory`]
+//! packages in its lock file. A package starts the index entries of its other dependencies ([`ResolverReach`]), so that `cargo
+//! add` and `cargo update` resolve offline. A failure never stops the other tasks. In a dry run, each task asks [`Inventory`]
 //! instead of the cache.
+
+//!
+//! [`ResolverReach`]: crate::plan::ResolverReach
 
 mod fetch;
 mod packages;
 mod report;
+mod resolvable;
 mod tasks;
 mod toolchains;
 
@@ -34,6 +40,7 @@ use crate::{
     resource::Upstreams,
     store::Store,
 };
+use resolvable::SettledPins;
 use tasks::Tasks;
 use toolchains::ToolchainFetcher;
 
@@ -69,7 +76,11 @@ pub async fn warm(
         inventory,
         mode: options.mode,
     };
-    let mut tasks = Tasks::new(fetcher, options.jobs, progress);
+    let settled = match options.mode {
+        WarmMode::Fetch { refresh: false } => SettledPins::read(store, &upstreams.registries).await,
+        WarmMode::Fetch { refresh: true } | WarmMode::Check => SettledPins::default(),
+    };
+    let mut tasks = Tasks::new(fetcher, settled, options.jobs, progress);
     tasks.start(plan);
     tasks.join_all().await;
     let (mut report, pins) = tasks.finish();
@@ -91,6 +102,7 @@ pub async fn warm(
         would_fetch.sort();
         would_fetch.dedup();
     }
+    report.index_entries_failed.sort();
     report.skipped.sort();
     report.skipped.dedup();
     report.seconds = options.started.elapsed().as_secs_f64();

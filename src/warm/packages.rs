@@ -8,9 +8,27 @@ use crate::{
     error::Error,
     hash::Sha256,
     plan::{Inventory, Problem},
-    resource::{CrateFile, IndexEntry, Registry, RegistryConfig},
+    resource::{CrateFile, IndexEntry, Registry, RegistryConfig, VersionNeeds},
     store::PinnedCrate,
 };
+
+/// The result of one package.
+#[derive(Debug)]
+pub(super) struct ObtainedPackage {
+    pub(super) package: PinnedCrate,
+    pub(super) obtained: Obtained,
+    /// Its dependencies, if they were asked for.
+    pub(super) needs: Option<VersionNeeds>,
+}
+
+/// The index entry of a package.
+struct ObtainedEntry {
+    /// The checksum that it lists for the version.
+    listed: Sha256,
+    needs: Option<VersionNeeds>,
+    /// Bytes fetched.
+    bytes: u64,
+}
 
 /// The work on one package.
 pub(super) struct PackageTask {
@@ -21,6 +39,8 @@ pub(super) struct PackageTask {
     pub(super) mode: WarmMode,
     /// True if cargo may have fetched the crate already in this run, so that a stored one counts as fetched.
     pub(super) was_missing: bool,
+    /// True if the result must have the dependencies.
+    pub(super) reads_needs: bool,
 }
 
 impl PackageTask {
@@ -28,11 +48,19 @@ impl PackageTask {
     ///
     /// # Errors
     /// If it cannot be stored.
-    pub(super) async fn run(&self) -> Result<Obtained, Problem> {
-        match self.mode {
-            WarmMode::Check => self.look_up().await,
-            WarmMode::Fetch { refresh } => self.fetch(refresh).await,
-        }
+    pub(super) async fn run(self) -> Result<ObtainedPackage, Problem> {
+        let (obtained, needs) = match self.mode {
+            WarmMode::Check => (self.look_up().await?, None),
+            WarmMode::Fetch { refresh } => {
+                let entry = self.index_entry(refresh).await?;
+                (self.fetch(&entry).await?, entry.needs)
+            }
+        };
+        Ok(ObtainedPackage {
+            package: self.package,
+            obtained,
+            needs,
+        })
     }
 
     async fn look_up(&self) -> Result<Obtained, Problem> {
@@ -67,14 +95,14 @@ impl PackageTask {
         Ok(obtained)
     }
 
-    async fn fetch(&self, refresh: bool) -> Result<Obtained, Problem> {
+    async fn fetch(&self, entry: &ObtainedEntry) -> Result<Obtained, Problem> {
         let PinnedCrate {
             name,
             version,
             checksum,
             ..
         } = &self.package;
-        let (listed, index_bytes) = self.index_entry(refresh).await?;
+        let ObtainedEntry { listed, bytes, .. } = *entry;
         if let Some(locked) = checksum.filter(|locked| *locked != listed) {
             let problem = self.problem(format_args!(
                 "the lock file says sha256 {locked}, the index says {listed}; one of them was tampered with"
@@ -85,7 +113,7 @@ impl PackageTask {
         if self.package.is_excluded {
             return Ok(Obtained {
                 fetched: None,
-                bytes: index_bytes,
+                bytes,
                 blob: None,
                 would_fetch: Vec::new(),
             });
@@ -100,12 +128,11 @@ impl PackageTask {
             obtained.fetched = Some(true);
             obtained.bytes = ensured.bytes;
         }
-        obtained.bytes += index_bytes;
+        obtained.bytes += bytes;
         Ok(obtained)
     }
 
-    /// The checksum that the index lists for this version, and the bytes that were fetched to find it.
-    async fn index_entry(&self, refresh: bool) -> Result<(Sha256, u64), Problem> {
+    async fn index_entry(&self, refresh: bool) -> Result<ObtainedEntry, Problem> {
         let PinnedCrate { name, version, .. } = &self.package;
         let Some(entry) = IndexEntry::of(&self.registry, name) else {
             return Err(self.problem("has a name that no crate can have"));
@@ -131,7 +158,16 @@ impl PackageTask {
             }
             let body = ensured.entry.unwrap_or_default();
             match IndexEntry::checksum(&body, version) {
-                Some(listed) => return Ok((listed, bytes)),
+                Some(listed) => {
+                    return Ok(ObtainedEntry {
+                        listed,
+                        needs: self
+                            .reads_needs
+                            .then(|| VersionNeeds::of(&body, version))
+                            .flatten(),
+                        bytes,
+                    });
+                }
                 // The lock file names a version that was published after the entry was stored.
                 None if demand == Demand::Stored && ensured.outcome == Outcome::Hit => {
                     demand = Demand::Refresh;

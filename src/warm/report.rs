@@ -24,6 +24,10 @@ pub struct WarmReport {
     pub components_fetched: usize,
     /// Archives that were stored already.
     pub components_cached: usize,
+    /// Index entries that no lock file leads to, and that `cargo add` and `cargo update` may need.
+    pub index_entries: usize,
+    /// Those of them that could not be stored. No build needs them.
+    pub index_entries_failed: Vec<Problem>,
     /// Bytes fetched: crates, index entries and archives. In a dry run, the known part of what would be.
     pub bytes: u64,
     /// Duration of the run in seconds.

@@ -12,13 +12,16 @@ use tokio::{
 
 use super::{
     fetch::{Obtained, WarmMode, WouldFetch},
-    packages::PackageTask,
+    packages::{ObtainedPackage, PackageTask},
     report::{WarmProgress, WarmReport},
+    resolvable::{EntryTask, ObtainedAnswers, SettledPins},
     toolchains::ToolchainFetcher,
 };
 use crate::{
+    cache::Demand,
+    error::Error,
     hash::Sha256,
-    plan::{PackageSet, Plan, Problem},
+    plan::{CrateName, PackageSet, Plan, Problem, Question, ResolverReach},
     store::{Owner, Pin, PinnedCrate},
     toolchain::DistFile,
 };
@@ -28,6 +31,8 @@ pub(super) struct Tasks {
     fetcher: ToolchainFetcher,
     /// Limits the number of tasks that run at a time.
     permits: Arc<Semaphore>,
+    /// The same for entries that no lock file leads to: they need not wait for crates.
+    entry_permits: Arc<Semaphore>,
     running: JoinSet<TaskResult>,
     /// Packages with a task, without their `is_excluded`; the value says whether the task fetches the crate.
     packages: BTreeMap<CrateId, bool>,
@@ -35,6 +40,14 @@ pub(super) struct Tasks {
     missing_before_cargo: BTreeSet<(String, String)>,
     /// Hashes of archives with a task.
     archives: BTreeSet<String>,
+    settled: SettledPins,
+    reach: ResolverReach,
+    /// Packages whose dependencies are followed.
+    followed: BTreeSet<CrateId>,
+    /// Crates whose entry was stored for a question.
+    entries: BTreeSet<CrateName>,
+    /// Those of them that could not be stored.
+    failed_entries: BTreeSet<CrateName>,
     /// Sizes of the blobs that are stored now.
     sizes: BTreeMap<Sha256, u64>,
     pins: BTreeMap<Owner, Pin>,
@@ -48,7 +61,9 @@ type CrateId = (String, String, String, Option<Sha256>);
 /// The result of one task.
 enum TaskResult {
     /// A package.
-    Package(Result<Obtained, Problem>),
+    Package(Result<ObtainedPackage, Problem>),
+    /// An index entry that no lock file leads to.
+    Entry(CrateName, Result<ObtainedAnswers, Error>),
     /// An archive of a toolchain.
     Archive(Result<Obtained, Problem>),
     /// The archives that a toolchain consists of.
@@ -64,16 +79,23 @@ enum TaskResult {
 impl Tasks {
     pub(super) fn new(
         fetcher: ToolchainFetcher,
+        settled: SettledPins,
         jobs: usize,
         progress: watch::Sender<WarmProgress>,
     ) -> Self {
         Self {
+            reach: ResolverReach::new(&fetcher.upstreams.registries),
             fetcher,
             permits: Arc::new(Semaphore::new(jobs)),
+            entry_permits: Arc::new(Semaphore::new(jobs)),
             running: JoinSet::new(),
             packages: BTreeMap::new(),
             missing_before_cargo: BTreeSet::new(),
             archives: BTreeSet::new(),
+            settled,
+            followed: BTreeSet::new(),
+            entries: BTreeSet::new(),
+            failed_entries: BTreeSet::new(),
             sizes: BTreeMap::new(),
             pins: BTreeMap::new(),
             report: WarmReport::default(),
@@ -87,9 +109,12 @@ impl Tasks {
         self.report.failed.append(&mut plan.failed);
         self.missing_before_cargo = std::mem::take(&mut plan.missing_before_cargo);
         self.start_toolchains(&mut plan);
+        // Before the first task starts: projects share packages.
+        for project in &plan.projects {
+            self.plan_entries(&[project.owner()], &project.packages);
+        }
         for project in plan.projects {
-            let owner = project.owner();
-            self.start_packages(&[owner], project.packages);
+            self.start_packages(&[project.owner()], project.packages);
         }
     }
 
@@ -101,7 +126,7 @@ impl Tasks {
         let files = plan.rustup_files(&self.fetcher.upstreams.dist);
         if !files.is_empty() {
             let (fetcher, hosts) = (self.fetcher.clone(), plan.hosts.clone());
-            self.spawn(async move {
+            self.spawn(self.permits.clone(), async move {
                 if fetcher.mode == WarmMode::Check {
                     let missing = fetcher.missing_rustup_files(files, &hosts).await;
                     return TaskResult::MissingRustupFiles(missing);
@@ -113,7 +138,21 @@ impl Tasks {
         self.report.toolchains = installs.len();
         for (install, owners) in installs {
             let fetcher = self.fetcher.clone();
-            self.spawn(async move { TaskResult::Release(owners, fetcher.release(&install).await) });
+            self.spawn(self.permits.clone(), async move {
+                TaskResult::Release(owners, fetcher.release(&install).await)
+            });
+        }
+    }
+
+    /// Decides whether the dependencies of packages are followed: not if an earlier run has done that.
+    fn plan_entries(&mut self, owners: &[Owner], set: &PackageSet) {
+        let is_settled = |owner| self.settled.covering(owner, &set.packages).is_some();
+        let is_followed = self.fetcher.mode != WarmMode::Check && !owners.iter().all(is_settled);
+        for package in &set.packages {
+            self.reach.plan(package);
+            if is_followed {
+                self.followed.insert(id_of(package));
+            }
         }
     }
 
@@ -134,12 +173,8 @@ impl Tasks {
     }
 
     fn start_package(&mut self, package: &PinnedCrate) {
-        let id = (
-            package.registry.clone(),
-            package.name.clone(),
-            package.version.clone(),
-            package.checksum,
-        );
+        let id = id_of(package);
+        let reads_needs = self.followed.contains(&id);
         let needs_crate = !package.is_excluded;
         match self.packages.get(&id) {
             Some(has_crate) if *has_crate || !needs_crate => return,
@@ -161,8 +196,11 @@ impl Tasks {
             was_missing: self
                 .missing_before_cargo
                 .contains(&(package.name.clone(), package.version.clone())),
+            reads_needs,
         };
-        self.spawn(async move { TaskResult::Package(task.run().await) });
+        self.spawn(self.permits.clone(), async move {
+            TaskResult::Package(task.run().await)
+        });
     }
 
     /// Starts a task for each archive that has none yet; several toolchains may share archives.
@@ -177,7 +215,7 @@ impl Tasks {
             }
             self.report.components += 1;
             let (fetcher, owners) = (self.fetcher.clone(), owners.to_vec());
-            self.spawn(async move {
+            self.spawn(self.permits.clone(), async move {
                 match fetcher.archive(&file).await {
                     Ok(obtained) if file.is_rust_src() && fetcher.is_stored(&obtained) => {
                         let packages = fetcher.library_packages(&file).await;
@@ -189,18 +227,54 @@ impl Tasks {
         }
     }
 
+    /// Starts a task for each crate that the questions are about.
+    fn start_questions(&mut self, questions: Vec<Question>) {
+        let mut by_crate: BTreeMap<CrateName, Vec<Question>> = BTreeMap::new();
+        for question in questions {
+            let same = by_crate.entry(question.name.clone()).or_default();
+            same.push(question);
+        }
+        for (name, questions) in by_crate {
+            let Some(registry) = self.fetcher.upstreams.registries.named(&name.0) else {
+                continue;
+            };
+            let is_new = self.entries.insert(name.clone());
+            let demand = match self.fetcher.mode {
+                WarmMode::Fetch { refresh: true } if is_new => Demand::Refresh,
+                WarmMode::Fetch { .. } | WarmMode::Check => Demand::Stored,
+            };
+            let task = EntryTask {
+                cache: self.fetcher.cache.clone(),
+                store: self.fetcher.store.clone(),
+                registry: registry.clone(),
+                questions,
+                demand,
+            };
+            let permits = self.entry_permits.clone();
+            self.spawn(
+                permits,
+                async move { TaskResult::Entry(name, task.run().await) },
+            );
+        }
+    }
+
     fn pin(&mut self, owner: &Owner) -> &mut Pin {
         self.pins.entry(owner.clone()).or_insert_with(|| Pin {
             owner: owner.clone(),
             packages: Vec::new(),
             archives: Vec::new(),
             sizes: BTreeMap::new(),
+            offered: Vec::new(),
+            entries: None,
         })
     }
 
     /// Spawns a task that waits for a permit first.
-    fn spawn(&mut self, task: impl Future<Output = TaskResult> + Send + 'static) {
-        let permits = self.permits.clone();
+    fn spawn(
+        &mut self,
+        permits: Arc<Semaphore>,
+        task: impl Future<Output = TaskResult> + Send + 'static,
+    ) {
         self.progress.send_modify(|progress| progress.total += 1);
         self.running.spawn(async move {
             let _permit = permits.acquire_owned().await;
@@ -226,17 +300,31 @@ impl Tasks {
     /// The report and the pins. Call it after [`Tasks::join_all`].
     pub(super) fn finish(self) -> (WarmReport, impl Iterator<Item = Pin>) {
         let Self {
-            report,
+            mut report,
             pins,
             sizes,
+            entries,
+            reach,
+            settled,
+            failed_entries,
             ..
         } = self;
+        report.index_entries = entries.len();
         let pins = pins.into_values().map(move |mut pin| {
             let packages = pin.packages.iter().filter_map(|package| package.checksum);
             let hashes = packages.chain(pin.archives.iter().copied());
             pin.sizes = hashes
                 .filter_map(|sha256| Some((sha256, *sizes.get(&sha256)?)))
                 .collect();
+            if let Some(known) = settled.covering(&pin.owner, &pin.packages) {
+                pin.offered.clone_from(&known.offered);
+                pin.entries.clone_from(&known.entries);
+            } else {
+                let reached = reach.of(&pin.packages);
+                pin.offered = reached.offered.into_iter().collect();
+                let is_complete = reached.crates.is_disjoint(&failed_entries);
+                pin.entries = is_complete.then(|| reached.crates.into_iter().collect());
+            }
             pin
         });
         (report, pins)
@@ -244,7 +332,7 @@ impl Tasks {
 
     /// Remembers the size of a blob that is stored now.
     fn record_size(&mut self, result: &TaskResult) {
-        let (TaskResult::Package(Ok(obtained))
+        let (TaskResult::Package(Ok(ObtainedPackage { obtained, .. }))
         | TaskResult::Archive(Ok(obtained))
         | TaskResult::Library(_, obtained, _)) = result
         else {
@@ -258,13 +346,35 @@ impl Tasks {
         self.record_size(&result);
         let report = &mut self.report;
         match result {
-            TaskResult::Package(Ok(obtained)) => report.count_package(obtained),
+            TaskResult::Package(Ok(package)) => {
+                report.count_package(package.obtained);
+                if let Some(needs) = package.needs {
+                    let questions = self.reach.follow(&package.package, needs);
+                    self.start_questions(questions);
+                }
+            }
+            TaskResult::Entry(_, Ok(found)) => {
+                report.bytes += found.bytes;
+                for (question, choice) in found.answers {
+                    let questions = self.reach.answer(question, choice);
+                    self.start_questions(questions);
+                }
+            }
+            TaskResult::Entry(name, Err(error)) => {
+                let what = format_args!("index entry of `{}`", name.1);
+                let problem = Problem::of_error(what, &error);
+                report.index_entries_failed.push(problem);
+                self.failed_entries.insert(name);
+            }
             TaskResult::Archive(Ok(obtained)) => report.count_archive(obtained),
             TaskResult::Release(owners, Ok(files)) => self.start_archives(&owners, files),
             TaskResult::Library(owners, obtained, packages) => {
                 report.count_archive(obtained);
                 match packages {
-                    Ok(packages) => self.start_packages(&owners, packages),
+                    Ok(packages) => {
+                        self.plan_entries(&owners, &packages);
+                        self.start_packages(&owners, packages);
+                    }
                     Err(problem) => report.failed.push(problem),
                 }
             }
@@ -281,4 +391,9 @@ impl Tasks {
             | TaskResult::Release(_, Err(problem)) => report.failed.push(problem),
         }
     }
+}
+
+fn id_of(package: &PinnedCrate) -> CrateId {
+    let (registry, name) = (package.registry.clone(), package.name.clone());
+    (registry, name, package.version.clone(), package.checksum)
 }

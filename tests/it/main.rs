@@ -37,6 +37,7 @@ mod messages;
 mod metrics;
 mod outage;
 mod ready;
+mod resolve_offline;
 mod rustup_updates;
 mod scratch;
 mod scrub;

@@ -95,6 +95,12 @@ impl Crate {
         self.any_dep(name, None, req, "normal", false, Some(target))
     }
 
+    /// [`Crate::target_dep`] that only a feature enables.
+    #[must_use]
+    pub fn optional_target_dep(self, target: &str, name: &str, req: &str) -> Self {
+        self.any_dep(name, None, req, "normal", true, Some(target))
+    }
+
     /// Adds a feature. One that uses `dep:` or `?/` goes to the line's `features2`, as on crates.io.
     #[must_use]
     pub fn feature(mut self, name: &str, switches_on: &[&str]) -> Self {

@@ -10,7 +10,7 @@
 //!        ├─ prefetch hints   `left` will be asked for next, so fetch it now
 //!        ├─ invalidations    a version of `app` from today may need a `left` from today:
 //!        │                   a copy of `left` checked yesterday no longer fits (C-29)
-//!        └─ offline view     versions whose crate is not stored are marked as yanked
+//!        └─ offline view     versions that are neither stored nor offered by a pin are marked as yanked
 //! ```
 //!
 //! An entry can carry the version requirement that it is needed for. Its own hints then follow the version that cargo
@@ -335,18 +335,17 @@ impl Views for IndexEntry {
         index_lines(body).filter_map(checksum_of_line).collect()
     }
 
-    /// Marks versions whose crate is not stored as yanked. Cargo then does not choose them anew, but a lock file that
-    /// names one still resolves (docs/client-behaviour.md C-27). That matters for crates that only another platform
-    /// needs, which this machine never downloads. If no version is stored, the entry stays as it is.
-    fn offline_view(&self, body: Bytes, stored: &HashSet<Sha256>) -> Bytes {
-        let is_stored =
-            |line: &[u8]| checksum_of_line(line).is_some_and(|sha256| stored.contains(&sha256));
-        if !index_lines(&body).any(is_stored) {
+    /// Marks versions that are not offered as yanked. Cargo then does not choose them anew, but a lock file that names
+    /// one still resolves (docs/client-behaviour.md C-27). If no version is offered, the entry stays as it is.
+    fn offline_view(&self, body: Bytes, offered: &HashSet<Sha256>) -> Bytes {
+        let is_offered =
+            |line: &[u8]| checksum_of_line(line).is_some_and(|sha256| offered.contains(&sha256));
+        if !index_lines(&body).any(is_offered) {
             return body;
         }
         let mut view = Vec::with_capacity(body.len() + 64);
         for line in index_lines(&body) {
-            match (!is_stored(line)).then(|| with_yanked(line)).flatten() {
+            match (!is_offered(line)).then(|| with_yanked(line)).flatten() {
                 Some(yanked) => view.extend_from_slice(&yanked),
                 None => view.extend_from_slice(line),
             }

@@ -134,6 +134,11 @@ pub(super) fn package_of_line(line: &[u8], sha256: Sha256) -> Option<(String, St
     is_it.then(|| (found.name.into_owned(), found.vers.into_owned()))
 }
 
+/// The hash in a line, without parsing it. `None` means that the caller must parse the line.
+pub(super) fn quick_checksum_of_line(line: &[u8]) -> Option<Sha256> {
+    Sha256::parse(quoted_after(b"\"cksum\":\"", line)?)
+}
+
 /// The hash that the entry lists for `version`. Versions are compared as text, build metadata included
 /// (docs/client-behaviour.md C-31).
 pub(super) fn checksum_of_version(body: &[u8], version: &str) -> Option<Sha256> {

@@ -5,9 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use semver::Version;
 use serde::Deserialize;
 
-use super::index_line::{index_lines, version_of_line};
+use super::index_line::{
+    LineVersion, checksum_of_line, index_lines, quick_checksum_of_line, version_of_line,
+};
+use crate::hash::Sha256;
 
 /// The dependencies and features of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -46,6 +50,9 @@ pub struct NeededCrate {
     /// `normal`, `build` or `dev`.
     #[serde(default)]
     pub kind: Option<String>,
+    /// The platform that needs it; `None` if all do.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The index of its registry, if it is not the one that lists the line.
     #[serde(default)]
     pub registry: Option<String>,
@@ -67,6 +74,41 @@ impl VersionNeeds {
     pub fn features(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
         let newer = self.features2.iter().flatten();
         self.features.iter().chain(newer)
+    }
+}
+
+/// One version that an index entry lists.
+#[derive(Clone, Debug)]
+pub struct ListedVersion<'a> {
+    /// Its number.
+    pub version: Version,
+    /// SHA-256 of its crate.
+    pub checksum: Sha256,
+    line: &'a [u8],
+}
+
+impl<'a> ListedVersion<'a> {
+    /// All versions of an index entry, the newest first. Lines that cargo would skip are left out.
+    pub fn all_of(entry: &'a [u8]) -> Vec<Self> {
+        let listed = index_lines(entry).filter_map(|line| {
+            Some(Self {
+                version: Version::parse(&version_of_line(line)?).ok()?,
+                checksum: quick_checksum_of_line(line).or_else(|| checksum_of_line(line))?,
+                line,
+            })
+        });
+        let mut listed: Vec<_> = listed.collect();
+        listed.sort_by(|a, b| b.version.cmp(&a.version));
+        listed
+    }
+
+    /// The dependencies. `None` if cargo chooses the version only for a lock file that names it: it is yanked.
+    pub fn needs(&self) -> Option<VersionNeeds> {
+        let LineVersion { yanked, .. } = serde_json::from_slice(self.line).ok()?;
+        if yanked == Some(true) {
+            return None;
+        }
+        serde_json::from_slice(self.line).ok()
     }
 }
 

@@ -38,7 +38,7 @@ use crate::hash::Sha256;
 pub use config::{RegistryConfig, config_for_client};
 pub use crate_file::CrateFile;
 pub use index_entry::IndexEntry;
-pub use index_needs::{NeededCrate, VersionNeeds};
+pub use index_needs::{ListedVersion, NeededCrate, VersionNeeds};
 
 /// The name of crates.io in the store, in paths and in the log.
 pub const CRATES_IO: &str = "crates-io";
