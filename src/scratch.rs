@@ -30,6 +30,8 @@ use tokio::process::Command;
 use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
 
 const CARGO_LOCK: &str = "Cargo.lock";
+/// Names of cargo's settings file, in its home.
+const CARGO_SETTINGS: [&str; 2] = ["config.toml", "config"];
 /// Folder within an overlay that stands for the root of the file system.
 const TREE: &str = "tree";
 /// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
@@ -42,6 +44,8 @@ const MAX_CARGO_LINES: usize = 20;
 pub struct Scratch {
     /// The program: `$CARGO` if set, else `cargo`.
     pub cargo: PathBuf,
+    /// The user's cargo home. Its settings apply, for example the addresses of registries.
+    pub cargo_home: Option<PathBuf>,
     /// Address of the larder that replaces crates.io, as `http://127.0.0.1:PORT/`.
     pub registry_address: String,
     /// Folder for overlays, which must exist. Cargo reads settings from every folder above the one it works in, so
@@ -184,8 +188,13 @@ impl Scratch {
     ) -> Result<Overlay, ScratchError> {
         let folder = self.folder.clone();
         let original = project.to_owned();
+        let cargo_home = self.cargo_home.clone();
         on_disk(project, move || {
-            Overlay::new(&folder, &original, lock_text.as_deref())
+            let overlay = Overlay::new(&folder, &original, lock_text.as_deref())?;
+            if let Some(home) = cargo_home {
+                overlay.link_settings(&home, &original)?;
+            }
+            Ok(overlay)
         })
         .await
     }
@@ -267,6 +276,24 @@ impl Overlay {
             tree,
             project,
         })
+    }
+
+    /// Links the settings of the user's cargo home into the overlay's, unless cargo finds them above the project.
+    fn link_settings(&self, home: &Path, original: &Path) -> io::Result<()> {
+        let (Ok(home), Ok(original)) = (home.canonicalize(), original.canonicalize()) else {
+            // A user without cargo home has no settings in it.
+            return Ok(());
+        };
+        let mut above = original.ancestors();
+        if above.any(|folder| folder.join(".cargo") == home) {
+            return Ok(());
+        }
+        for name in CARGO_SETTINGS {
+            if home.join(name).is_file() {
+                link(&home.join(name), &self.scratch.path().join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn set_environment(&self, command: &mut std::process::Command, mut exempt: OsString) {

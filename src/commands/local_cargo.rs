@@ -20,6 +20,7 @@ impl LocalCargo {
         let server = LoopbackServer::start(app.cache.clone(), app.upstreams.clone()).await?;
         let scratch = Scratch {
             cargo: settings.cargo.clone(),
+            cargo_home: settings.cargo_home.clone(),
             registry_address: server.url(),
             folder,
             no_proxy: settings.no_proxy.clone(),

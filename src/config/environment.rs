@@ -30,6 +30,8 @@ pub(super) struct Environment {
     pub(super) settings: BTreeMap<&'static str, Given>,
     /// `CARGO`: cargo's program.
     pub(super) cargo: Option<OsString>,
+    /// `CARGO_HOME`, unless it is empty.
+    pub(super) cargo_home: Option<OsString>,
     /// `RUSTUP_HOME`, unless it is empty.
     pub(super) rustup_home: Option<OsString>,
     /// `no_proxy` or `NO_PROXY`.
@@ -54,6 +56,7 @@ impl Environment {
                 .filter_map(|key| Some((*key, setting(key)?)))
                 .collect(),
             cargo: nonempty("CARGO"),
+            cargo_home: nonempty("CARGO_HOME"),
             rustup_home: nonempty("RUSTUP_HOME"),
             // curl, which cargo downloads with, reads the lower-case name first.
             no_proxy: variable("no_proxy").or_else(|| variable("NO_PROXY")),
@@ -65,6 +68,14 @@ impl Environment {
             },
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
                 && variable("TERM").as_deref() != Some(OsStr::new("dumb")),
+        }
+    }
+
+    /// Cargo's home, found as cargo finds it (`cargo_home` in the crate `home`).
+    pub(super) fn cargo_home(&self) -> Option<PathBuf> {
+        match &self.cargo_home {
+            Some(home) => Some(PathBuf::from(home)),
+            None => Some(self.home.as_ref()?.join(".cargo")),
         }
     }
 

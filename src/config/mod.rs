@@ -102,6 +102,8 @@ pub struct Settings {
     pub jobs: u16,
     /// Cargo's program.
     pub cargo: PathBuf,
+    /// The user's cargo home, which need not exist; `None` if no home folder is known.
+    pub cargo_home: Option<PathBuf>,
     /// rustup's settings file, which need not exist; `None` if no home folder is known.
     pub rustup_settings: Option<PathBuf>,
     /// Hosts that the user reaches without a proxy, as in `no_proxy`.
@@ -194,6 +196,7 @@ fn merge(
         scrub_interval: scrub_interval.unwrap_or(DEFAULT_SCRUB_INTERVAL),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
+        cargo_home: environment.cargo_home(),
         rustup_settings: environment.rustup_settings(),
         cargo: environment.cargo.unwrap_or_else(|| "cargo".into()).into(),
         no_proxy: environment.no_proxy.unwrap_or_default(),

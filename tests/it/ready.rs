@@ -1,9 +1,11 @@
 //! `check`'s verdict on projects, judged by real cargo with an empty home behind an offline larder.
 
+use std::fs;
 use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
+use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 
@@ -44,6 +46,39 @@ fn verdict_and_truth(site: &Site, offline: &Larder<'_>, project: &Project) -> (b
     let fetch = CargoHome::empty().run(project, &["fetch", "--locked"], offline.url());
     let text = format!("{verdict:#}\n{fetch:?}");
     (is_ready, fetch.status.success(), text)
+}
+
+#[test]
+fn project_outside_the_home_folder_uses_the_registries_of_the_user_s_cargo_home() {
+    let (upstream, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    corp.publish(Crate::new("inner", "1.0.0"));
+    let user = TempDir::new().unwrap();
+    let settings = user.path().join("larder.toml");
+    let text = format!("[registry.corp]\nindex = \"sparse+{}\"\n", corp.url());
+    fs::write(&settings, text).unwrap();
+    let cargo_home = user.path().join("cargo");
+    fs::create_dir(&cargo_home).unwrap();
+    let write_settings = |address: &str| {
+        let text = format!(
+            "[registries.corp]\nindex = \"sparse+{0}\"\n[source.corp]\nregistry = \"sparse+{0}\"\n\
+             replace-with = \"larder-corp\"\n[registries.larder-corp]\nindex = \"sparse+{address}registry/corp/\"\n",
+            corp.url()
+        );
+        fs::write(cargo_home.join("config.toml"), text).unwrap();
+    };
+    let site = site_with_cargo(&upstream).variable("CARGO_HOME", &cargo_home.display().to_string());
+    let project = Project::empty().dep_line("inner = { version = \"1\", registry = \"corp\" }");
+    let with_settings = ["--config", &settings.display().to_string()];
+    let larder = site.serve(&with_settings);
+    write_settings(larder.url());
+    let (report, code) = run_json(&site, &[&["warm"], &with_settings[..]].concat(), &project);
+    assert_eq!(code, 0, "{report:#}");
+    larder.stop();
+    corp.stop();
+    let offline = site.serve(&[&with_settings[..], &["--offline"]].concat());
+    write_settings(offline.url());
+    let (verdict, code) = run_json(&site, &[&["check"], &with_settings[..]].concat(), &project);
+    assert_eq!(code, 0, "{verdict:#}");
 }
 
 /// Changes of a manifest that has `left = "1"` locked, each with whether the lock file still fits.
@@ -190,7 +225,7 @@ fn workspaces_and_path_dependencies_are_compared_with_their_lock_file() {
     project.write("beside/outside/Cargo.toml", outside);
     project.write("beside/outside/src/lib.rs", "");
     project.write("beside/outside/Cargo.lock", "");
-    std::fs::remove_file(project.folder().join("beside/outside/Cargo.lock")).unwrap();
+    fs::remove_file(project.folder().join("beside/outside/Cargo.lock")).unwrap();
     member(
         "one",
         "[dependencies]\nleft = { workspace = true, features = [\"plain\"] }\n",

@@ -43,6 +43,7 @@ impl World {
     fn scratch(&self) -> Scratch {
         Scratch {
             cargo: PathBuf::from(env!("CARGO")),
+            cargo_home: None,
             registry_address: self.address.clone(),
             folder: self.scratch_folder.path().to_owned(),
             no_proxy: OsString::new(),

@@ -70,6 +70,7 @@ impl CargoWorld {
         story.middle();
         story.harm(state);
         let (events, has_edits) = (story.events, story.has_edits);
+        let is_outside_home = dice.chance(25);
         let question = question(dice, &events, targets, is_build, has_edits);
         Self {
             state: state.words().to_owned(),
@@ -77,6 +78,7 @@ impl CargoWorld {
             project,
             is_locked,
             is_vendored,
+            is_outside_home,
             max_age: (*dice.pick(&["0s", "0s", "60s", "1h"])).to_owned(),
             events,
             question,

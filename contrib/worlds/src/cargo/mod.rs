@@ -24,6 +24,9 @@ pub struct CargoWorld {
     /// True if `cargo vendor` ran, and the project's settings name the copies.
     #[serde(default)]
     pub(crate) is_vendored: bool,
+    /// True if the project is not below the user's home, so that cargo finds the user's settings in its own home only.
+    #[serde(default)]
+    pub(crate) is_outside_home: bool,
     /// `--max-age` of all commands.
     pub(crate) max_age: String,
     pub(crate) events: Vec<Event>,
@@ -109,7 +112,12 @@ impl fmt::Display for CargoWorld {
         } else {
             ""
         };
-        writeln!(f, "it has {lock}{vendored}\nthen:")?;
+        let place = if self.is_outside_home {
+            ", outside the user's home"
+        } else {
+            ""
+        };
+        writeln!(f, "it has {lock}{vendored}{place}\nthen:")?;
         for event in &self.events {
             writeln!(f, "  - {event}")?;
         }

@@ -15,8 +15,8 @@ use crate::outcome::{Outcome, Truth, Verdict, compare};
 use crate::project::{GIT_PACKAGE, write};
 use crate::registry::{Addresses, Dep, Origin, RegistryName, package_table};
 
-/// The folder of the project.
-const PROJECT: &str = "home/src/app";
+/// The folder of the project, below the user's home or beside it.
+const PROJECT: &str = "src/app";
 
 impl CargoWorld {
     pub(crate) fn run(&self, larder: &Path) -> Outcome {
@@ -43,8 +43,8 @@ impl CargoWorld {
 ///
 /// ```text
 ///   home/.cargo/config.toml   the user's settings: larder, or upstream itself
-///   home/src/app              the project
-///   other                     another project
+///   home/src/app              the project, or srv/src/app
+///   home/src/other            another project
 ///   git                       a git repository, which is not there when the truth is asked
 /// ```
 struct Stage {
@@ -53,6 +53,7 @@ struct Stage {
     upstream: FakeUpstream,
     corp: FakeUpstream,
     addresses: Addresses,
+    is_outside_home: bool,
     max_age: String,
     /// The targets of the last event, if that was a `warm` that ended with 0.
     warmed: Option<Vec<String>>,
@@ -82,6 +83,7 @@ impl Stage {
             upstream,
             corp,
             addresses,
+            is_outside_home: world.is_outside_home,
             max_age: world.max_age.clone(),
             warmed: None,
         };
@@ -104,7 +106,8 @@ impl Stage {
     }
 
     fn project(&self) -> PathBuf {
-        self.folder.path().join(PROJECT)
+        let top = if self.is_outside_home { "srv" } else { "home" };
+        self.folder.path().join(top).join(PROJECT)
     }
 
     fn has_lock(&self) -> bool {
@@ -202,6 +205,12 @@ impl Stage {
 
     fn cargo_in(&self, folder: &Path, arguments: &[impl AsRef<str>], home: CargoHome) -> Run {
         let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+        // A real home has the user's settings; cargo reads them there if the project is elsewhere.
+        let settings = fs::read_to_string(self.folder.path().join("home/.cargo/config.toml"));
+        write(
+            &home.path().join("config.toml"),
+            &settings.unwrap_or_default(),
+        );
         home.run_plain(&Checkout::at(folder), &arguments)
     }
 
