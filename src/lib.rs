@@ -45,6 +45,7 @@ pub mod upstream;
 pub mod server;
 
 // Projects and toolchains.
+pub mod cargo_config;
 pub mod check;
 pub mod lockfile;
 pub mod plan;

@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::cargo_config::CargoConfig;
 use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
 
 const CARGO_LOCK: &str = "Cargo.lock";
@@ -116,7 +117,7 @@ impl Scratch {
         let mut command = Command::new(&self.cargo);
         command
             .arg("generate-lockfile")
-            .args(self.settings())
+            .args(self.settings(project))
             .current_dir(&overlay.project);
         overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, MAKE_LOCK, project, &overlay).await?;
@@ -132,7 +133,7 @@ impl Scratch {
         let mut command = Command::new(&self.cargo);
         command
             .args(["update", "--workspace", "--locked"])
-            .args(self.settings())
+            .args(self.settings(project))
             .current_dir(&overlay.project);
         overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, COMPARE_LOCK, project, &overlay).await?;
@@ -158,7 +159,7 @@ impl Scratch {
     ) -> Result<BTreeSet<(String, String)>, ScratchError> {
         let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
         let mut options = vec!["--locked".to_owned(), format!("--filter-platform={target}")];
-        options.extend(self.settings());
+        options.extend(self.settings(project));
         let mut command = MetadataCommand::new()
             .cargo_path(&self.cargo)
             .current_dir(&overlay.project)
@@ -199,18 +200,22 @@ impl Scratch {
         .await
     }
 
-    /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set.
-    fn settings(&self) -> Vec<String> {
+    /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set. Only
+    /// vendored sources stay in use: that project needs no registry.
+    fn settings(&self, project: &Path) -> Vec<String> {
         let address = self.registry_address.trim_end_matches('/');
-        [
-            format!("source.crates-io.replace-with='{REGISTRY}'"),
-            // A sparse URL must end in a slash.
-            format!("registries.{REGISTRY}.index='sparse+{address}/'"),
-            "net.offline=false".to_owned(),
-        ]
-        .into_iter()
-        .flat_map(|setting| ["--config".to_owned(), setting])
-        .collect()
+        let mut settings = vec!["net.offline=false".to_owned()];
+        if !CargoConfig::of(project).has_local_crates_io() {
+            settings.extend([
+                format!("source.crates-io.replace-with='{REGISTRY}'"),
+                // A sparse URL must end in a slash.
+                format!("registries.{REGISTRY}.index='sparse+{address}/'"),
+            ]);
+        }
+        let settings = settings.into_iter();
+        settings
+            .flat_map(|setting| ["--config".to_owned(), setting])
+            .collect()
     }
 
     async fn run(

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Agreement, Inventory, PackageSet, Plan, Problem, ProjectPlan};
 use crate::{
+    cargo_config::LocalSources,
     error::chain,
     files::{self, MAX_LOCK_FILE_BYTES},
     resource::Registries,
@@ -166,7 +167,8 @@ impl ProjectPlan {
             }
         };
         let name = self.folder.join("Cargo.lock").display().to_string();
-        match PackageSet::parse(&name, text.as_bytes(), registries) {
+        let mut local = LocalSources::of(&self.folder);
+        match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
             Ok(packages) => self.packages = packages,
             Err(error) => self.packages.fail(name, error),
         }

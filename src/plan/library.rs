@@ -9,6 +9,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::{PackageSet, PlanError, Problem};
 use crate::{
+    cargo_config::LocalSources,
     hash::Sha256,
     resource::Registries,
     store::{Store, StoreError},
@@ -59,7 +60,8 @@ pub(crate) async fn packages(
     let lock = lock_file(store, file).await;
     let lock = lock.map_err(|error| problem(&error))?;
     let name = "the standard library's Cargo.lock";
-    PackageSet::parse(name, &lock, registries).map_err(|error: PlanError| Problem::new(name, error))
+    PackageSet::parse(name, &lock, registries, &mut LocalSources::default())
+        .map_err(|error: PlanError| Problem::new(name, error))
 }
 
 async fn lock_file(store: &Store, file: &DistFile) -> Result<Vec<u8>, LibraryError> {

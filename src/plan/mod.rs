@@ -134,11 +134,12 @@ pub async fn of_pin(
             }))
         }
         Owner::File(lock) => {
-            let mut packages = PackageSet::read(lock, &registries)?;
+            let folder = lock.parent().unwrap_or(Path::new("."));
+            let mut packages = PackageSet::read(lock, folder, &registries)?;
             packages.exclude_as_in(&pin.packages);
             Ok(Some(Plan {
                 projects: vec![ProjectPlan {
-                    folder: lock.parent().unwrap_or(Path::new(".")).to_owned(),
+                    folder: folder.to_owned(),
                     lock: Some(lock.clone()),
                     toolchain_file: None,
                     packages,
@@ -228,7 +229,7 @@ impl ProjectPlan {
     fn read(project: Project, registries: &Registries) -> Self {
         let mut packages = PackageSet::default();
         if let Some(lock) = &project.lock {
-            match PackageSet::read(lock, registries) {
+            match PackageSet::read(lock, &project.folder, registries) {
                 Ok(read) => packages = read,
                 Err(error) => packages.fail(lock.display(), error),
             }

@@ -9,6 +9,7 @@ use std::{
 
 use super::{PlanError, Problem};
 use crate::{
+    cargo_config::LocalSources,
     files::{self, MAX_LOCK_FILE_BYTES},
     lockfile::{self, LockedPackage, PackageSource, canonical_index},
     resource::{Registries, Registry},
@@ -27,16 +28,21 @@ pub struct PackageSet {
 }
 
 impl PackageSet {
-    /// Reads a lock file from disk.
+    /// Reads the lock file of the project in `folder` from disk.
     ///
     /// # Errors
     /// If the file as a whole cannot be used.
-    pub(super) fn read(lock: &Path, registries: &Registries) -> Result<Self, PlanError> {
+    pub(super) fn read(
+        lock: &Path,
+        folder: &Path,
+        registries: &Registries,
+    ) -> Result<Self, PlanError> {
         let text = files::read(lock, MAX_LOCK_FILE_BYTES).map_err(PlanError::Read)?;
-        Self::parse(&lock.display().to_string(), &text, registries)
+        let mut local = LocalSources::of(folder);
+        Self::parse(&lock.display().to_string(), &text, registries, &mut local)
     }
 
-    /// Parses the text of a lock file; `name` stands for the file in problems.
+    /// Parses the text of a lock file; `name` stands for the file in problems. What `local` has needs nothing else.
     ///
     /// # Errors
     /// If the file as a whole cannot be used. A single bad entry is listed in [`PackageSet::failed`].
@@ -44,6 +50,7 @@ impl PackageSet {
         name: &str,
         text: &[u8],
         registries: &Registries,
+        local: &mut LocalSources,
     ) -> Result<Self, PlanError> {
         let text = std::str::from_utf8(text).map_err(|_| PlanError::NotUtf8)?;
         let lockfile = lockfile::parse(text)?;
@@ -52,7 +59,13 @@ impl PackageSet {
             set.fail(name, invalid);
         }
         for package in lockfile.packages {
-            set.add(package, registries);
+            match local.state(&package) {
+                None => set.add(package, registries),
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    set.fail(format_args!("{} {}", package.name, package.version), error);
+                }
+            }
         }
         Ok(set)
     }

@@ -49,6 +49,7 @@ mod tiny_registry;
 mod token_registry;
 mod toolchain;
 mod upstream;
+mod vendored;
 mod verify;
 mod warm;
 mod warm_toolchains;

@@ -1,0 +1,329 @@
+//! Cargo's settings in the `.cargo` folders of a project and above it: the few that decide where packages come from.
+//!
+//! ```text
+//!  /home/user/src/app/.cargo/config.toml    [source.crates-io]  replace-with = "vendored-sources"    wins
+//!  /home/user/.cargo/config.toml            [source.crates-io]  replace-with = "larder"              is overridden
+//! ```
+//!
+//! `cargo vendor` copies packages into a folder and prints settings that replace their sources by it. What comes from
+//! a replaced source needs nothing from a registry, so larder neither fetches it nor waits for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::{
+    files::{self, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES},
+    hash::Sha256,
+    lockfile::{LockedPackage, PackageSource, parse_source},
+};
+
+/// Sources that replace each other are followed so far, so that rings end.
+const MAX_REPLACEMENTS: usize = 16;
+/// A package of thousands of files has a long list of checksums.
+const MAX_CHECKSUMS_BYTES: u64 = 64 << 20;
+
+/// The settings that cargo reads in one folder, nearest file first.
+#[derive(Debug, Default)]
+pub struct CargoConfig(Vec<ConfigFile>);
+
+#[derive(Debug)]
+struct ConfigFile {
+    /// The folder that relative paths start from: the one with the `.cargo` folder.
+    base: PathBuf,
+    settings: toml::Table,
+}
+
+/// A place on this machine that replaces a source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum LocalSource {
+    /// A folder of unpacked packages, as `cargo vendor` makes it.
+    Directory(PathBuf),
+    /// A folder of `.crate` files.
+    Registry(PathBuf),
+}
+
+/// The packages in the local sources of one project.
+#[derive(Debug, Default)]
+pub struct LocalSources {
+    config: CargoConfig,
+    directories: BTreeMap<PathBuf, BTreeMap<(String, String), Option<Sha256>>>,
+}
+
+/// The reason why a package of a replaced source cannot be built. The text follows the package.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LocalSourceError {
+    /// The folder lacks it.
+    #[error("is not in {}, which replaces its source; `cargo vendor` updates that folder", .0.display())]
+    Missing(PathBuf),
+    /// The folder has other bytes than the lock file wants.
+    #[error("in {} has another checksum than in the lock file; `cargo vendor` updates that folder", .0.display())]
+    OtherChecksum(PathBuf),
+}
+
+#[derive(Deserialize)]
+struct VendoredManifest {
+    package: VendoredPackage,
+}
+
+#[derive(Deserialize)]
+struct VendoredPackage {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct VendoredChecksums {
+    /// SHA-256 of the crate; packages from git have none.
+    package: Option<String>,
+    #[serde(rename = "files")]
+    _files: IgnoredAny,
+}
+
+impl CargoConfig {
+    /// Reads the settings for work in `folder`. Blocking. A file that cannot be read counts as empty; cargo reports it.
+    pub fn of(folder: &Path) -> Self {
+        let Ok(folder) = std::path::absolute(folder) else {
+            return Self::default();
+        };
+        let files = folder.ancestors().filter_map(|base| {
+            // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
+            let paths = ["config", "config.toml"].map(|name| base.join(".cargo").join(name));
+            let text = paths
+                .iter()
+                .find_map(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok())?;
+            Some(ConfigFile {
+                base: base.to_owned(),
+                settings: toml::from_str(&text).ok()?,
+            })
+        });
+        Self(files.collect())
+    }
+
+    /// Tells if crates.io is replaced by a folder on this machine.
+    pub fn has_local_crates_io(&self) -> bool {
+        self.local("crates-io").is_some()
+    }
+
+    /// The value at `keys` in the nearest file that has it, and that file's base folder.
+    fn text(&self, keys: &[&str]) -> Option<(&str, &Path)> {
+        self.0.iter().find_map(|file| {
+            let (last, tables) = keys.split_last()?;
+            let mut table = &file.settings;
+            for key in tables {
+                table = table.get(*key)?.as_table()?;
+            }
+            Some((table.get(*last)?.as_str()?, file.base.as_path()))
+        })
+    }
+
+    /// The local source that replaces the source of this name.
+    fn local(&self, name: &str) -> Option<LocalSource> {
+        let mut name = name;
+        for _ in 0..MAX_REPLACEMENTS {
+            if let Some((next, _)) = self.text(&["source", name, "replace-with"]) {
+                name = next;
+                continue;
+            }
+            let path = |key| {
+                let (path, base) = self.text(&["source", name, key])?;
+                Some(base.join(path))
+            };
+            let directory = path("directory").map(LocalSource::Directory);
+            return directory.or_else(|| path("local-registry").map(LocalSource::Registry));
+        }
+        None
+    }
+
+    /// The local source that replaces the source of a locked package.
+    fn replacement(&self, source: &PackageSource) -> Option<LocalSource> {
+        match source {
+            PackageSource::Local => None,
+            PackageSource::CratesIo => self.local("crates-io"),
+            PackageSource::Registry(_) | PackageSource::Git(_) => {
+                let names = self.source_names();
+                let name = names.iter().find(|name| self.is_source(name, source))?;
+                self.local(name)
+            }
+        }
+    }
+
+    fn source_names(&self) -> BTreeSet<&str> {
+        let files = self.0.iter();
+        let tables = files.filter_map(|file| file.settings.get("source")?.as_table());
+        tables
+            .flat_map(|table| table.keys().map(String::as_str))
+            .collect()
+    }
+
+    /// Tells if the table `[source.NAME]` describes this source.
+    fn is_source(&self, name: &str, source: &PackageSource) -> bool {
+        let text = |key| Some(self.text(&["source", name, key])?.0);
+        match source {
+            PackageSource::Registry(_) => text("registry").is_some_and(|url| {
+                let url = match url.starts_with("sparse+") {
+                    true => url.to_owned(),
+                    false => format!("registry+{url}"),
+                };
+                parse_source(&url).as_ref() == Ok(source)
+            }),
+            PackageSource::Git(locked) => {
+                let (repository, reference) = git_parts(locked);
+                let wanted = ["branch", "tag", "rev"].iter().find_map(|key| {
+                    let value = text(key)?;
+                    Some(format!("{key}={value}"))
+                });
+                text("git").is_some_and(|url| plain_git(url) == repository) && wanted == reference
+            }
+            PackageSource::Local | PackageSource::CratesIo => false,
+        }
+    }
+}
+
+/// The repository and the `branch=`, `tag=` or `rev=` of a locked git source.
+fn git_parts(locked: &str) -> (String, Option<String>) {
+    let url = locked.strip_prefix("git+").unwrap_or(locked);
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
+    match url.split_once('?') {
+        Some((url, reference)) => (plain_git(url), Some(reference.to_owned())),
+        None => (plain_git(url), None),
+    }
+}
+
+/// The form in which git URLs are compared: cargo's rule, `CanonicalUrl::new` in `src/cargo/util/canonical_url.rs`.
+fn plain_git(url: &str) -> String {
+    let plain = url.trim_end_matches('/');
+    let plain = plain.strip_suffix(".git").unwrap_or(plain);
+    if plain.contains("://github.com/") {
+        plain.to_lowercase()
+    } else {
+        plain.to_owned()
+    }
+}
+
+impl LocalSources {
+    /// The local sources of a project in this folder. Blocking.
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            config: CargoConfig::of(folder),
+            directories: BTreeMap::new(),
+        }
+    }
+
+    /// Tells if a local source has the package; `None` if its source is not replaced by one. Blocking.
+    pub fn state(&mut self, package: &LockedPackage) -> Option<Result<(), LocalSourceError>> {
+        Some(match self.config.replacement(&package.source)? {
+            LocalSource::Directory(folder) => self.vendored(folder, package),
+            LocalSource::Registry(folder) => {
+                let file = format!("{}-{}.crate", package.name, package.version);
+                match folder.join(file).is_file() {
+                    true => Ok(()),
+                    false => Err(LocalSourceError::Missing(folder)),
+                }
+            }
+        })
+    }
+
+    fn vendored(
+        &mut self,
+        folder: PathBuf,
+        package: &LockedPackage,
+    ) -> Result<(), LocalSourceError> {
+        let packages = self
+            .directories
+            .entry(folder.clone())
+            .or_insert_with(|| vendored_packages(&folder));
+        let id = (package.name.clone(), package.version.to_string());
+        match packages.get(&id) {
+            None => Err(LocalSourceError::Missing(folder)),
+            Some(checksum) if package.checksum.is_some() && *checksum != package.checksum => {
+                Err(LocalSourceError::OtherChecksum(folder))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The packages in a folder that `cargo vendor` made, with the checksums of their crates.
+fn vendored_packages(folder: &Path) -> BTreeMap<(String, String), Option<Sha256>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let packages = entries.filter_map(|entry| {
+        let folder = entry.path();
+        let manifest = files::read_text(&folder.join("Cargo.toml"), MAX_MANIFEST_BYTES).ok()?;
+        let VendoredManifest { package } = toml::from_str(&manifest).ok()?;
+        let checksums = folder.join(".cargo-checksum.json");
+        let checksums = files::read(&checksums, MAX_CHECKSUMS_BYTES).ok()?;
+        let checksums: VendoredChecksums = serde_json::from_slice(&checksums).ok()?;
+        let checksum = checksums.package.and_then(|text| Sha256::parse(&text));
+        Some(((package.name, package.version), checksum))
+    });
+    packages.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The local source of a package from `source`, for work in `app` below a folder with these settings.
+    #[track_caller]
+    fn check(files: &[(&str, &str)], source: &str, expected: Option<&str>) {
+        let top = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = top.path().join(path).join(".cargo/config.toml");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let config = CargoConfig::of(&top.path().join("app"));
+        let found = config.replacement(&parse_source(source).unwrap());
+        let found = found.map(|found| match found {
+            LocalSource::Directory(path) | LocalSource::Registry(path) => {
+                path.strip_prefix(top.path()).unwrap().display().to_string()
+            }
+        });
+        assert_eq!(found.as_deref(), expected, "{source}: {files:?}");
+    }
+
+    const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+    #[test]
+    fn the_nearest_settings_decide_and_replacements_are_followed() {
+        let vendored = "[source.crates-io]\nreplace-with = 'v'\n[source.v]\ndirectory = 'vendor'\n";
+        let larder = "[source.crates-io]\nreplace-with = 'larder'\n[source.larder]\nregistry = 'sparse+http://x/'\n";
+        check(&[], CRATES_IO, None);
+        check(&[("app", vendored)], CRATES_IO, Some("app/vendor"));
+        check(&[("", vendored)], CRATES_IO, Some("vendor"));
+        check(
+            &[("", larder), ("app", vendored)],
+            CRATES_IO,
+            Some("app/vendor"),
+        );
+        check(&[("", vendored), ("app", larder)], CRATES_IO, None);
+        let chain = "[source.crates-io]\nreplace-with = 'a'\n[source.a]\nreplace-with = 'b'\n\
+            [source.b]\nlocal-registry = '../crates'\n";
+        check(&[("app", chain)], CRATES_IO, Some("app/../crates"));
+        let ring =
+            "[source.crates-io]\nreplace-with = 'a'\n[source.a]\nreplace-with = 'crates-io'\n";
+        check(&[("app", ring)], CRATES_IO, None);
+        check(&[("app", "not toml")], CRATES_IO, None);
+    }
+
+    #[test]
+    fn git_and_other_registries_are_replaced_by_their_address() {
+        let settings = "[source.v]\ndirectory = 'vendor'\n\
+            [source.\"git+https://host/a\"]\ngit = 'https://host/a.git'\nbranch = 'main'\nreplace-with = 'v'\n\
+            [source.corp]\nregistry = 'sparse+https://corp.example/index/'\nreplace-with = 'v'\n";
+        let check = |source, expected| check(&[("app", settings)], source, expected);
+        check("git+https://host/a?branch=main#0123", Some("app/vendor"));
+        check("git+https://host/a?branch=next#0123", None);
+        check("git+https://host/a#0123", None);
+        check("git+https://host/b?branch=main#0123", None);
+        check("sparse+https://corp.example/index/", Some("app/vendor"));
+        check("registry+https://corp.example/index", None);
+        check(CRATES_IO, None);
+    }
+}
