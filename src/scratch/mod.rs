@@ -15,26 +15,21 @@
 //! Crates come from a larder that the caller runs. Finding projects, reading lock files and time limits belong to the
 //! callers.
 
+mod overlay;
+
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, PackageId};
-use tempfile::TempDir;
 use thiserror::Error;
 use tokio::process::Command;
 
 use crate::cargo_config::CargoConfig;
-use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
+use overlay::{CARGO_LOCK, Overlay};
 
-const CARGO_LOCK: &str = "Cargo.lock";
-/// Names of cargo's settings file, in its home.
-const CARGO_SETTINGS: [&str; 2] = ["config.toml", "config"];
-/// Folder within an overlay that stands for the root of the file system.
-const TREE: &str = "tree";
 /// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
 const REGISTRY: &str = "larder-scratch";
 /// Lines of cargo's message in an error. Cargo takes some ten lines from the cause to the advice.
@@ -243,146 +238,6 @@ impl Scratch {
             status: output.status,
             said: last_lines(&overlay.with_user_paths(&String::from_utf8_lossy(&output.stderr))),
         })
-    }
-}
-
-/// A folder in which cargo sees the project and its surroundings, and cannot write to the user's files.
-struct Overlay {
-    scratch: TempDir,
-    /// The root of the mirrored file system.
-    tree: PathBuf,
-    /// The project within it.
-    project: PathBuf,
-}
-
-impl Overlay {
-    fn new(folder: &Path, original: &Path, lock_text: Option<&str>) -> io::Result<Self> {
-        // Cargo gets its working directory from the operating system, without links.
-        let original = original.canonicalize()?;
-        // Cargo reads a manifest of any size.
-        files::check(&original.join("Cargo.toml"), MAX_MANIFEST_BYTES)?;
-        let scratch = tempfile::Builder::new()
-            .prefix("project-")
-            .tempdir_in(folder.canonicalize()?)?;
-        let tree = scratch.path().join(TREE);
-        fs::create_dir(&tree)?;
-        let project = mirror_path(&original, &tree)?;
-        for entry in fs::read_dir(&original)? {
-            let name = entry?.file_name();
-            if name != CARGO_LOCK && name != "target" {
-                link(&original.join(&name), &project.join(&name))?;
-            }
-        }
-        if let Some(text) = lock_text {
-            fs::write(project.join(CARGO_LOCK), text)?;
-        }
-        Ok(Self {
-            scratch,
-            tree,
-            project,
-        })
-    }
-
-    /// Links the settings of the user's cargo home into the overlay's, unless cargo finds them above the project.
-    fn link_settings(&self, home: &Path, original: &Path) -> io::Result<()> {
-        let (Ok(home), Ok(original)) = (home.canonicalize(), original.canonicalize()) else {
-            // A user without cargo home has no settings in it.
-            return Ok(());
-        };
-        let mut above = original.ancestors();
-        if above.any(|folder| folder.join(".cargo") == home) {
-            return Ok(());
-        }
-        for name in CARGO_SETTINGS {
-            if home.join(name).is_file() {
-                link(&home.join(name), &self.scratch.path().join(name))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn set_environment(&self, command: &mut std::process::Command, mut exempt: OsString) {
-        command
-            // A home of its own leaves the user's caches unchanged. Right above the tree, it also ends cargo's search
-            // for a workspace (`find_root_iter` in `src/cargo/core/workspace.rs`).
-            .env("CARGO_HOME", self.scratch.path())
-            .env("CARGO_TERM_COLOR", "never")
-            .env("CARGO_TERM_PROGRESS_WHEN", "never")
-            .env("RUSTUP_AUTO_INSTALL", "0");
-        // No proxy can reach the larder on this machine. The variable also overrides proxies in cargo's and git's
-        // settings.
-        if !exempt.is_empty() {
-            exempt.push(",");
-        }
-        exempt.push("127.0.0.1");
-        command.env("no_proxy", exempt);
-    }
-
-    /// Reads the lock file, which cargo writes at the root of the workspace: the project or a folder above it.
-    fn lock_text(self) -> io::Result<String> {
-        let folders = self
-            .project
-            .ancestors()
-            .take_while(|folder| folder.starts_with(&self.tree));
-        let locks = folders.map(|folder| folder.join(CARGO_LOCK));
-        let lock = locks.into_iter().find(|lock| lock.is_file());
-        let lock = lock
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cargo wrote no lock file"))?;
-        let text = files::read_text(&lock, MAX_LOCK_FILE_BYTES)?;
-        self.remove()?;
-        Ok(text)
-    }
-
-    fn remove(self) -> io::Result<()> {
-        self.scratch.close()
-    }
-
-    fn with_user_paths(&self, text: &str) -> String {
-        text.replace(&*self.tree.to_string_lossy(), "")
-    }
-}
-
-/// Creates a real folder for each component of `original`, and a link for every other entry of these folders. Lock
-/// files are not linked: cargo would write through the link.
-fn mirror_path(original: &Path, tree: &Path) -> io::Result<PathBuf> {
-    let mut real = PathBuf::new();
-    let mut mirrored = tree.to_owned();
-    for component in original.components() {
-        if let Component::Normal(next) = component {
-            link_siblings(&real, &mirrored, next)?;
-            mirrored.push(next);
-            fs::create_dir(&mirrored)?;
-        }
-        real.push(component);
-    }
-    Ok(mirrored)
-}
-
-fn link_siblings(real: &Path, mirrored: &Path, next: &OsStr) -> io::Result<()> {
-    // The user may lack permission to list a folder above the project; cargo then needs nothing in it.
-    let Ok(entries) = fs::read_dir(real) else {
-        return Ok(());
-    };
-    for entry in entries.map_while(Result::ok) {
-        let name = entry.file_name();
-        if name != next && name != CARGO_LOCK {
-            link(&real.join(&name), &mirrored.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn link(original: &Path, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(original, link)
-}
-
-#[cfg(windows)]
-fn link(original: &Path, link: &Path) -> io::Result<()> {
-    if original.is_dir() {
-        std::os::windows::fs::symlink_dir(original, link)
-    } else {
-        std::os::windows::fs::symlink_file(original, link)
     }
 }
 
