@@ -108,6 +108,12 @@ impl CargoConfig {
         self.local("crates-io").is_some()
     }
 
+    /// The lock file that `resolver.lockfile-path` asks for. Whether cargo does as asked depends on its version.
+    pub fn lockfile_path(&self) -> Option<PathBuf> {
+        let (path, base) = self.text(&["resolver", "lockfile-path"])?;
+        Some(base.join(path))
+    }
+
     /// The value at `keys` in the nearest file that has it, and that file's base folder.
     fn text(&self, keys: &[&str]) -> Option<(&str, &Path)> {
         self.0.iter().find_map(|file| {

@@ -213,10 +213,19 @@ impl Checker {
         let mut unknown = project.unknown.clone();
         match &project.agreement {
             Agreement::Fits => {}
-            Agreement::Differs(why) => missing.push(Problem::new(
-                "Cargo.lock does not fit Cargo.toml",
-                format_args!("{why}; `cargo fetch` updates it, then `larder warm`"),
-            )),
+            Agreement::Differs(why) => missing.push(match &project.script {
+                None => Problem::new(
+                    "Cargo.lock does not fit Cargo.toml",
+                    format_args!("{why}; `cargo fetch` updates it, then `larder warm`"),
+                ),
+                Some(script) => Problem::new(
+                    "the lock file does not fit the script",
+                    format_args!(
+                        "{why}; `cargo -Zscript fetch --manifest-path {}` updates it, then `larder warm`",
+                        script.path.display()
+                    ),
+                ),
+            }),
             Agreement::Unclear(why) => unknown.push(format!(
                 "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
             )),
@@ -230,7 +239,7 @@ impl Checker {
             missing.push(toolchain.as_missing());
         }
         ProjectReadiness {
-            path: project.folder.clone(),
+            path: project.path().to_owned(),
             ready: missing.is_empty() && unknown.is_empty(),
             packages: project.packages.packages.len(),
             missing,

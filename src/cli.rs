@@ -180,7 +180,7 @@ pub enum H2cListeners {
 /// Flags of `warm`.
 #[derive(Debug, Args)]
 pub struct Warm {
-    /// Folders, lock files, manifests or toolchain files [default: .]
+    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: .]
     pub path: Vec<PathBuf>,
     /// List what would be downloaded, and download nothing
     #[arg(long)]
@@ -229,7 +229,7 @@ pub struct Toolchains {
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Folders, lock files, manifests or toolchain files [default: .]
+    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: .]
     pub path: Vec<PathBuf>,
     /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
     #[arg(long)]

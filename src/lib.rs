@@ -51,6 +51,7 @@ pub mod lockfile;
 pub mod plan;
 pub mod projects;
 pub mod scratch;
+pub mod script;
 pub mod toolchain;
 pub mod verify;
 pub mod warm;

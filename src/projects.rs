@@ -4,6 +4,7 @@
 //!  path ─┬─ folder ───────── walk: every Cargo.lock, Cargo.toml and toolchain file below it ─┐
 //!        ├─ Cargo.toml ───── its folder ─────────────────────────────────────────────────────┤
 //!        ├─ toolchain file ──────────────────────────────────────────────────────────────────┤
+//!        ├─ cargo script ────────────────────────────────────────────────────────────────────┤
 //!        └─ any other file ─ a lock file ────────────────────────────────────────────────────┴─> FoundProjects
 //! ```
 //!
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::files::{self, MAX_MANIFEST_BYTES};
+use crate::script;
 
 const MANIFEST_NAME: &str = "Cargo.toml";
 const LOCK_NAME: &str = "Cargo.lock";
@@ -54,6 +56,8 @@ pub struct Project {
     pub folder: PathBuf,
     /// Its lock file. `None` if cargo has not made one yet.
     pub lock: Option<PathBuf>,
+    /// The cargo script that is the whole project. Cargo keeps its lock file elsewhere.
+    pub script: Option<PathBuf>,
     /// The toolchain file that rustup would read in it: the nearest, up to the root of the file system.
     pub toolchain_file: Option<PathBuf>,
 }
@@ -93,7 +97,8 @@ fn walk_cause(error: &walkdir::Error) -> String {
     cause.unwrap_or_else(|| error.to_string())
 }
 
-/// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file or a lock file of any name.
+/// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file, a cargo script or a lock
+/// file of any name.
 ///
 /// A folder is searched to the bottom, except behind symbolic links, in hidden folders, in folders tagged as a cache
 /// (`CACHEDIR.TAG`, as cargo's `target` is), and in copies made by `cargo vendor` or `cargo package`. A path that the
@@ -215,9 +220,22 @@ impl Search {
             }
         } else if is_toolchain_file(path) {
             self.toolchain_files.insert(real, readable(path));
+        } else if script::is_script(path) {
+            self.script(path, real);
         } else {
             self.lock(path);
         }
+    }
+
+    /// A script counts only if the user names it: a walk does not open every `.rs` file.
+    fn script(&mut self, path: &Path, real: PathBuf) {
+        let script = readable(path);
+        self.projects.entry(real).or_insert_with(|| Project {
+            folder: parent(&script),
+            lock: None,
+            script: Some(script),
+            toolchain_file: None,
+        });
     }
 
     fn walk(&mut self, path: &Path, real: &Path) {
@@ -293,6 +311,7 @@ impl Search {
                 self.projects.entry(real).or_insert_with(|| Project {
                     folder: parent(&lock),
                     lock: Some(lock),
+                    script: None,
                     toolchain_file: None,
                 });
             }
@@ -370,6 +389,7 @@ impl Search {
         self.projects.entry(real).or_insert_with(|| Project {
             folder: readable(folder),
             lock: None,
+            script: None,
             toolchain_file: None,
         });
     }
@@ -565,9 +585,10 @@ mod tests {
                 .unwrap_or(path);
             path.display().to_string()
         };
-        let line = |project: &Project| match &project.lock {
-            Some(lock) => format!("{}: {}", short(&project.folder), short(lock)),
-            None => short(&project.folder),
+        let line = |project: &Project| match (&project.lock, &project.script) {
+            (Some(lock), _) => format!("{}: {}", short(&project.folder), short(lock)),
+            (None, Some(script)) => format!("script {}", short(script)),
+            (None, None) => short(&project.folder),
         };
         found.projects.iter().map(line).collect()
     }
@@ -618,6 +639,21 @@ mod tests {
             &files,
             &["b/Cargo.toml", "a/Cargo.lock", "a/Cargo.lock.msrv"],
             &["a: a/Cargo.lock", "a: a/Cargo.lock.msrv", "b"],
+        );
+    }
+
+    #[test]
+    fn a_script_is_a_project_if_named() {
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/tool.rs", "---\n---\n"),
+            ("a/run", "#!/usr/bin/env -S cargo -Zscript\n"),
+        ];
+        check(&files, &[""], &["a"]);
+        check(
+            &files,
+            &["a/tool.rs", "a/run", "a/../a/tool.rs"],
+            &["script a/run", "script a/tool.rs"],
         );
     }
 
@@ -880,6 +916,7 @@ mod tests {
         let here = Project {
             folder: PathBuf::from("."),
             lock: Some(PathBuf::from("Cargo.lock")),
+            script: None,
             toolchain_file: found.projects[0].toolchain_file.clone(),
         };
         assert!(found.projects.contains(&here), "{:?}", found.projects);

@@ -1,9 +1,9 @@
 //! The part of a plan that only the user's own cargo can work out.
 //!
-//! Three questions need cargo: which lock file a project without one would get, which packages a target needs, and
-//! whether an unusual lock file fits its manifests. Cargo resolves against a registry, so the caller starts a larder on
-//! a loopback port first; [`Scratch`] tells cargo its address. For `check` that larder is offline, so cargo resolves
-//! from the store alone.
+//! Some questions need cargo: which lock file a project without one would get, which packages a target needs, and
+//! whether an unusual lock file fits its manifests. [`super::locks`] asks where a lock file is. Cargo resolves against
+//! a registry, so the caller starts a larder on a loopback port first; [`Scratch`] tells cargo its address. For `check`
+//! that larder is offline, so cargo resolves from the store alone.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -28,9 +28,15 @@ impl Plan {
             };
             let packages = &project.packages;
             let is_covered = packages.failed.is_empty() && packages.skipped.is_empty();
-            if is_covered && inventory.missing_parts(&packages.packages).await.is_empty() {
-                project.agreement = inventory.agreement(&lock, &packages.packages).await;
+            if !is_covered || !inventory.missing_parts(&packages.packages).await.is_empty() {
+                continue;
             }
+            project.agreement = if project.script.is_some() {
+                Agreement::Unclear("it belongs to a script".to_owned())
+            } else {
+                let packages = &packages.packages;
+                inventory.agreement(&project.folder, &lock, packages).await
+            };
         }
     }
 
@@ -43,7 +49,8 @@ impl Plan {
             let Some(text) = read_lock(lock).await else {
                 continue;
             };
-            project.agreement = match scratch.compare_lock(&project.folder, &text).await {
+            let compared = scratch.compare_lock(project.for_cargo(), &text).await;
+            project.agreement = match compared {
                 Ok(()) => Agreement::Fits,
                 Err(error @ ScratchError::Cargo { .. }) => Agreement::Differs(chain(&error)),
                 Err(error) => Agreement::Unclear(chain(&error)),
@@ -57,10 +64,13 @@ impl Plan {
         projects.any(|project| matches!(project.agreement, Agreement::Unclear(_)))
     }
 
-    /// Tells if cargo must complete this plan: a project has no lock file, or `targets` select among its packages.
+    /// Tells if cargo must complete this plan: a project has no lock file, settings ask for another one, or `targets`
+    /// select among its packages.
     pub fn needs_cargo(&self, targets: &[String]) -> bool {
         let has_targets = !targets.is_empty() && !self.projects.is_empty();
-        has_targets || self.projects.iter().any(|project| project.lock.is_none())
+        let is_open =
+            |project: &ProjectPlan| project.is_unlocked() || project.requested_lock.is_some();
+        has_targets || self.projects.iter().any(is_open)
     }
 
     /// Makes lock files in a scratch folder for projects without one, then excludes the crates that none of `targets`
@@ -74,6 +84,7 @@ impl Plan {
         registries: &Registries,
         inventory: &Inventory,
     ) {
+        self.find_locks(scratch, registries).await;
         let mut needed = BTreeSet::new();
         for project in &mut self.projects {
             let Some(lock_text) = project.lock_text(scratch, registries).await else {
@@ -96,14 +107,23 @@ impl Plan {
         }
     }
 
-    /// Lists projects without lock file as skipped, for a dry run, which must not start cargo.
+    /// Lists projects as skipped whose lock file is not known, for a dry run, which must not start cargo.
     pub fn skip_unlocked(&mut self) {
-        let why = "has no Cargo.lock; without --dry-run, one is made in a scratch folder";
         for project in &mut self.projects {
-            if project.lock.is_none() {
-                let problem = Problem::new(project.folder.display(), why);
-                project.packages.skipped.push(problem);
-            }
+            let why = if project.requested_lock.is_some() {
+                "has `resolver.lockfile-path`; without --dry-run, cargo tells if it follows that setting"
+            } else if project.script.is_some() {
+                "is a script; without --dry-run, cargo tells where its lock file is"
+            } else if project.is_unlocked() {
+                "has no Cargo.lock; without --dry-run, one is made in a scratch folder"
+            } else {
+                continue;
+            };
+            let skipped = Problem::new(project.path().display(), why);
+            project.packages = PackageSet {
+                skipped: vec![skipped],
+                ..PackageSet::default()
+            };
         }
     }
 }
@@ -121,6 +141,7 @@ impl ProjectPlan {
         match &self.lock {
             // A file that cannot be read is a problem of the plan already.
             Some(lock) => read_lock(lock).await,
+            None if !self.is_unlocked() => None,
             None => self.make_lock(scratch, registries).await,
         }
     }
@@ -134,7 +155,10 @@ impl ProjectPlan {
     ) -> Option<BTreeSet<(String, String)>> {
         let mut needed = Some(BTreeSet::new());
         for target in targets {
-            match scratch.needed_for(&self.folder, lock_text, target).await {
+            let listed = scratch
+                .needed_for(self.for_cargo(), lock_text, target)
+                .await;
+            match listed {
                 Ok(packages) => {
                     if let Some(needed) = &mut needed {
                         needed.extend(packages);
@@ -150,23 +174,27 @@ impl ProjectPlan {
     }
 
     /// Records that cargo did not answer. If it did not even start, nothing is known about the project.
-    fn no_answer(&mut self, error: &ScratchError) {
+    pub(super) fn no_answer(&mut self, error: &ScratchError) {
         if matches!(error, ScratchError::Start { .. }) {
             self.unknown.push(chain(error));
         } else {
-            self.packages.fail(self.folder.display(), chain(error));
+            let path = self.path().to_owned();
+            self.packages.fail(path.display(), chain(error));
         }
     }
 
     async fn make_lock(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
-        let text = match scratch.make_lock(&self.folder).await {
+        let text = match scratch.make_lock(self.for_cargo()).await {
             Ok(text) => text,
             Err(error) => {
                 self.no_answer(&error);
                 return None;
             }
         };
-        let name = self.folder.join("Cargo.lock").display().to_string();
+        let name = match &self.script {
+            Some(script) => script.path.display().to_string(),
+            None => self.folder.join("Cargo.lock").display().to_string(),
+        };
         let mut local = LocalSources::of(&self.folder);
         match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
             Ok(packages) => self.packages = packages,

@@ -201,14 +201,16 @@ impl Inventory {
 
     /// Compares a project's lock file with its manifests, as `cargo metadata --locked` would. `packages` are those of
     /// the lock file, all stored.
-    pub(super) async fn agreement(&self, lock: &Path, packages: &[PinnedCrate]) -> Agreement {
-        let Some(folder) = lock
-            .parent()
-            .filter(|folder| folder.join("Cargo.toml").is_file())
-        else {
+    pub(super) async fn agreement(
+        &self,
+        folder: &Path,
+        lock: &Path,
+        packages: &[PinnedCrate],
+    ) -> Agreement {
+        if !folder.join("Cargo.toml").is_file() {
             // A lock file alone has nothing to disagree with.
             return Agreement::Fits;
-        };
+        }
         let mut needs = BTreeMap::new();
         for package in packages {
             let registry = self.upstreams.registries.named(&package.registry);

@@ -10,7 +10,7 @@
 //!  paths ── projects::find ─┬─ lock files ────── lockfile ──┐
 //!                           └─ toolchain files ─ toolchain ─┤          ┌─ warm   ensures each resource
 //!  `--toolchain NAME` ──────────────────────────────────────┼── Plan ──┤
-//!  no lock file, `--target` ─ scratch (the user's cargo) ───┤          └─ check  looks each up in the store
+//!  no lock file, script, `--target` ─ scratch (cargo) ──────┤          └─ check  looks each up in the store
 //!  a pin of an earlier `warm` ── of_pin ────────────────────┘
 //! ```
 //!
@@ -32,6 +32,7 @@ mod error;
 mod features;
 mod inventory;
 pub(crate) mod library;
+mod locks;
 mod manifest;
 mod packages;
 mod reach;
@@ -55,8 +56,11 @@ pub(crate) use reach::{Choice, CrateName, Question, ResolverReach};
 pub use toolchains::{ToolchainOptions, ToolchainPlan};
 
 use crate::{
+    cargo_config::CargoConfig,
     projects::{self, Project},
     resource::{Dist, Registries, Resource, dist},
+    scratch::CargoProject,
+    script::{self, Script},
     store::{Owner, Pin},
     toolchain::Install,
 };
@@ -87,6 +91,10 @@ pub struct ProjectPlan {
     pub folder: PathBuf,
     /// Its lock file; `None` if cargo has not written one yet.
     pub lock: Option<PathBuf>,
+    /// The lock file that its settings ask for instead. Only cargo knows if it does so.
+    pub(crate) requested_lock: Option<PathBuf>,
+    /// The cargo script in the folder that is the whole project.
+    pub script: Option<Script>,
     /// The toolchain file that rustup reads in this folder.
     pub toolchain_file: Option<PathBuf>,
     /// The packages, empty without a lock file.
@@ -124,6 +132,8 @@ pub async fn of_pin(
     let registries = registries.clone();
     let planning = spawn_blocking(move || match &pin.owner {
         Owner::Toolchain(_) => Ok(None),
+        // Only cargo could tell what it needs.
+        Owner::File(path) if script::is_script(path) => Ok(None),
         Owner::File(path) if projects::is_toolchain_file(path) => {
             let defaults = InstallDefaults::read(rustup_settings.as_deref(), &[]);
             let toolchain = ToolchainPlan::read(path, &defaults)?;
@@ -139,12 +149,9 @@ pub async fn of_pin(
             packages.exclude_as_in(&pin.packages);
             Ok(Some(Plan {
                 projects: vec![ProjectPlan {
-                    folder: folder.to_owned(),
                     lock: Some(lock.clone()),
-                    toolchain_file: None,
                     packages,
-                    agreement: Agreement::default(),
-                    unknown: Vec::new(),
+                    ..ProjectPlan::new(folder)
                 }],
                 ..Plan::default()
             }))
@@ -225,30 +232,84 @@ pub(crate) fn self_updates(
 }
 
 impl ProjectPlan {
-    /// Reads the project's lock file; a failure becomes a problem of its packages.
-    fn read(project: Project, registries: &Registries) -> Self {
-        let mut packages = PackageSet::default();
-        if let Some(lock) = &project.lock {
-            match PackageSet::read(lock, &project.folder, registries) {
-                Ok(read) => packages = read,
-                Err(error) => packages.fail(lock.display(), error),
-            }
-        }
+    fn new(folder: &Path) -> Self {
         Self {
-            folder: project.folder,
-            lock: project.lock,
-            toolchain_file: project.toolchain_file,
-            packages,
+            folder: folder.to_owned(),
+            lock: None,
+            requested_lock: None,
+            script: None,
+            toolchain_file: None,
+            packages: PackageSet::default(),
             agreement: Agreement::default(),
             unknown: Vec::new(),
         }
     }
 
-    /// The lock file that owns the packages: the one there is, or the one that cargo would write.
+    /// Reads the project's lock file or script; a failure becomes a problem of its packages.
+    fn read(project: Project, registries: &Registries) -> Self {
+        let mut plan = Self {
+            lock: project.lock,
+            toolchain_file: project.toolchain_file,
+            ..Self::new(&project.folder)
+        };
+        if let Some(path) = project.script {
+            match Script::read(&path) {
+                Ok(script) => plan.script = Some(script),
+                Err(error) => {
+                    plan.packages.fail(path.display(), error);
+                    return plan;
+                }
+            }
+        } else {
+            plan.read_lock(registries);
+        }
+        // A lock file that the user named is meant, whatever the settings say.
+        let is_default = plan
+            .lock
+            .as_ref()
+            .is_none_or(|lock| lock.ends_with("Cargo.lock"));
+        if is_default {
+            plan.requested_lock = CargoConfig::of(&plan.folder).lockfile_path();
+        }
+        plan
+    }
+
+    /// Reads the packages of the lock file, if there is one. Blocking.
+    fn read_lock(&mut self, registries: &Registries) {
+        if let Some(lock) = &self.lock {
+            match PackageSet::read(lock, &self.folder, registries) {
+                Ok(read) => self.packages = read,
+                Err(error) => self.packages.fail(lock.display(), error),
+            }
+        }
+    }
+
+    /// The path by which the user knows the project: its folder or its script.
+    pub fn path(&self) -> &Path {
+        self.script
+            .as_ref()
+            .map_or(&self.folder, |script| &script.path)
+    }
+
+    /// The project, to ask cargo about it.
+    fn for_cargo(&self) -> CargoProject<'_> {
+        CargoProject {
+            folder: &self.folder,
+            script: self.script.as_ref(),
+        }
+    }
+
+    /// Tells if cargo would have to make a lock file.
+    fn is_unlocked(&self) -> bool {
+        self.lock.is_none() && self.packages.failed.is_empty()
+    }
+
+    /// The file that owns the packages: the lock file there is, the script, or the lock file that cargo would write.
     pub fn owner(&self) -> Owner {
-        let lock = self.lock.clone();
-        let lock = lock.unwrap_or_else(|| self.folder.join("Cargo.lock"));
-        Owner::File(std::path::absolute(&lock).unwrap_or(lock))
+        let script = self.script.as_ref().map(|script| script.path.clone());
+        let file = self.lock.clone().or(script);
+        let file = file.unwrap_or_else(|| self.folder.join("Cargo.lock"));
+        Owner::File(std::path::absolute(&file).unwrap_or(file))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Asks the user's own cargo three questions that only cargo can answer: which lock file a project without one would
-//! get, which of its packages a target needs, and whether its lock file fits its manifests.
+//! Asks the user's own cargo what only cargo can answer: which lock file a project without one would get, which of its
+//! packages a target needs, whether its lock file fits its manifests, and where the lock file of an unusual project is.
 //!
 //! ```text
 //!  SCRATCH/project-XXXX/tree/home/user/src/app/Cargo.toml ─link─> /home/user/src/app/Cargo.toml
@@ -10,7 +10,8 @@
 //!
 //! Cargo never works in the user's folder. It works in an overlay: real folders for the project and for every folder
 //! above it, filled with links to the user's files. Relative paths to other projects, workspaces and cargo's own
-//! settings resolve as usual, while cargo writes the lock file beside the links.
+//! settings resolve as usual, while cargo writes the lock file beside the links. For a script, the overlay has a
+//! `Cargo.toml` made from its frontmatter, so that any cargo can resolve it.
 //!
 //! Crates come from a larder that the caller runs. Finding projects, reading lock files and time limits belong to the
 //! callers.
@@ -24,16 +25,21 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, PackageId};
+use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
 
 use crate::cargo_config::CargoConfig;
+use crate::script::Script;
 use overlay::{CARGO_LOCK, Overlay};
 
 /// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
 const REGISTRY: &str = "larder-scratch";
 /// Lines of cargo's message in an error. Cargo takes some ten lines from the cause to the advice.
 const MAX_CARGO_LINES: usize = 20;
+/// A package that needs nothing, not even a source file of the project.
+const PROBE_MANIFEST: &str = "[package]\nname = 'probe'\nbuild = false\nautobins = false\n\
+    [workspace]\n[lib]\npath = 'Cargo.toml'\n";
 
 /// Cargo, its folder and its registry.
 #[derive(Clone, Debug)]
@@ -49,6 +55,36 @@ pub struct Scratch {
     pub folder: PathBuf,
     /// Hosts that are reached without a proxy, as in `no_proxy`; may be empty.
     pub no_proxy: OsString,
+}
+
+/// A project to ask cargo about.
+#[derive(Clone, Copy, Debug)]
+pub struct CargoProject<'a> {
+    /// Its folder.
+    pub folder: &'a Path,
+    /// The script in this folder that is the whole project.
+    pub script: Option<&'a Script>,
+}
+
+impl<'a> From<&'a Path> for CargoProject<'a> {
+    fn from(folder: &'a Path) -> Self {
+        Self {
+            folder,
+            script: None,
+        }
+    }
+}
+
+impl CargoProject<'_> {
+    /// The path by which the user knows the project.
+    fn path(&self) -> &Path {
+        self.script.map_or(self.folder, |script| &script.path)
+    }
+
+    fn to_owned(self) -> (PathBuf, Option<String>) {
+        let manifest = self.script.map(|script| script.manifest.clone());
+        (self.folder.to_owned(), manifest)
+    }
 }
 
 /// The reason why cargo gave no answer.
@@ -96,43 +132,48 @@ pub enum ScratchError {
 
 const MAKE_LOCK: &str = "make a lock file for";
 const COMPARE_LOCK: &str = "find the packages of `Cargo.toml` in the lock file of";
+const FIND_LOCK: &str = "find the lock file of";
 const LIST_NEEDS: &str = "list what a target needs of";
 
 impl Scratch {
     /// The text of the lock file that cargo would write for `project`, from the newest versions that the larder serves.
     ///
-    /// `project` is the folder of its `Cargo.toml`; nothing in it is changed. Cargo fetches git dependencies itself.
-    /// Dropping the future stops cargo; a few files may then stay in [`Scratch::folder`].
+    /// Nothing in the project's folder is changed. Cargo fetches git dependencies itself. Dropping the future stops
+    /// cargo; a few files may then stay in [`Scratch::folder`].
     ///
     /// # Errors
     /// [`ScratchError::Cargo`] if the project cannot be resolved, or if its toolchain is not installed: rustup is
     /// told not to install one.
-    pub async fn make_lock(&self, project: &Path) -> Result<String, ScratchError> {
+    pub async fn make_lock(&self, project: CargoProject<'_>) -> Result<String, ScratchError> {
         let overlay = self.overlay(project, None).await?;
         let mut command = Command::new(&self.cargo);
         command
             .arg("generate-lockfile")
-            .args(self.settings(project))
+            .args(self.settings(project, &overlay))
             .current_dir(&overlay.project);
         overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, MAKE_LOCK, project, &overlay).await?;
-        on_disk(project, move || overlay.lock_text()).await
+        on_disk(project.path(), move || overlay.lock_text()).await
     }
 
     /// Asks cargo whether the lock file fits the project's manifests. Needs index entries, and no crates.
     ///
     /// # Errors
     /// [`ScratchError::Cargo`] if the lock file would have to change.
-    pub async fn compare_lock(&self, project: &Path, lock_text: &str) -> Result<(), ScratchError> {
+    pub async fn compare_lock(
+        &self,
+        project: CargoProject<'_>,
+        lock_text: &str,
+    ) -> Result<(), ScratchError> {
         let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
         let mut command = Command::new(&self.cargo);
         command
             .args(["update", "--workspace", "--locked"])
-            .args(self.settings(project))
+            .args(self.settings(project, &overlay))
             .current_dir(&overlay.project);
         overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
         self.run(command, COMPARE_LOCK, project, &overlay).await?;
-        on_disk(project, move || overlay.remove()).await
+        on_disk(project.path(), move || overlay.remove()).await
     }
 
     /// The registry packages that a build of `project` for `target` needs, as (name, version): the packages of
@@ -142,19 +183,19 @@ impl Scratch {
     /// cross-compile, ask for the host as well. Cargo downloads the crates through the larder to read their manifests
     /// (`PackageSet::download_accessible` in `src/cargo/core/package.rs`).
     ///
-    /// `project` is the folder of the lock file; nothing in it is changed. Dropping the future stops cargo.
+    /// Nothing in the project's folder is changed. Dropping the future stops cargo.
     ///
     /// # Errors
     /// [`ScratchError::Cargo`] if the lock file does not fit the project or the target is not known.
     pub async fn needed_for(
         &self,
-        project: &Path,
+        project: CargoProject<'_>,
         lock_text: &str,
         target: &str,
     ) -> Result<BTreeSet<(String, String)>, ScratchError> {
         let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
         let mut options = vec!["--locked".to_owned(), format!("--filter-platform={target}")];
-        options.extend(self.settings(project));
+        options.extend(self.settings(project, &overlay));
         let mut command = MetadataCommand::new()
             .cargo_path(&self.cargo)
             .current_dir(&overlay.project)
@@ -165,9 +206,9 @@ impl Scratch {
         let answer = self
             .run(command.into(), LIST_NEEDS, project, &overlay)
             .await?;
-        on_disk(project, move || overlay.remove()).await?;
+        on_disk(project.path(), move || overlay.remove()).await?;
         let unreadable = |source| ScratchError::Answer {
-            project: project.to_owned(),
+            project: project.path().to_owned(),
             source,
         };
         let text =
@@ -177,16 +218,103 @@ impl Scratch {
         ))
     }
 
+    /// Tells if this cargo keeps the project's lock file where `resolver.lockfile-path` asks for it, by an empty
+    /// package in the project's place. Versions before 1.97 ignore the setting unless another setting allows it.
+    ///
+    /// # Errors
+    /// Cargo cannot be asked.
+    pub async fn follows_lockfile_path(
+        &self,
+        project: CargoProject<'_>,
+    ) -> Result<bool, ScratchError> {
+        let probe = Script {
+            path: project.path().to_owned(),
+            manifest: PROBE_MANIFEST.to_owned(),
+            toolchain: None,
+        };
+        let probe = CargoProject {
+            folder: project.folder,
+            script: Some(&probe),
+        };
+        let overlay = self.overlay(probe, None).await?;
+        let lock = overlay.scratch.path().join("asked").join(CARGO_LOCK);
+        let mut command = Command::new(&self.cargo);
+        command
+            .args(["generate-lockfile", "--offline", "--config"])
+            .arg(lockfile_path(&lock))
+            .current_dir(&overlay.project);
+        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+        self.run(command, FIND_LOCK, project, &overlay).await?;
+        on_disk(project.path(), move || {
+            let is_there = lock.is_file();
+            overlay.remove()?;
+            Ok(is_there)
+        })
+        .await
+    }
+
+    /// The file in which cargo keeps the lock file of this script: in its own home, or where the user's settings put
+    /// builds. The file may not exist yet. `None` if no cargo at hand runs scripts, so that there is none either.
+    pub async fn script_lock(&self, script: &Script) -> Option<PathBuf> {
+        let named = script.toolchain.as_ref().map(|name| format!("+{name}"));
+        let toolchains = [named, None, Some("+nightly".to_owned())];
+        for toolchain in toolchains {
+            let toolchain = toolchain.as_deref();
+            let Some(build) = self.script_build_folder(script, toolchain, &[]).await else {
+                continue;
+            };
+            // In there, cargo names a folder by the hash of the script's path. The template below splits the hash.
+            let by_hash = ["--config", "build.build-dir='{workspace-path-hash}'"];
+            let hash = self
+                .script_build_folder(script, toolchain, &by_hash)
+                .await?;
+            let mut parts = hash.iter().rev();
+            let (end, start) = (parts.next()?, parts.next()?);
+            let name: OsString = [start, end].into_iter().collect();
+            return Some(build.join(name).join(CARGO_LOCK));
+        }
+        None
+    }
+
+    /// The folder for builds of this script, by the user's own settings. Nothing is written.
+    async fn script_build_folder(
+        &self,
+        script: &Script,
+        toolchain: Option<&str>,
+        more: &[&str],
+    ) -> Option<PathBuf> {
+        let path = std::path::absolute(&script.path).ok()?;
+        let mut command = Command::new(&self.cargo);
+        command
+            .args(toolchain)
+            .args(["-Zscript", "metadata", "--no-deps", "--format-version=1"])
+            .arg("--manifest-path")
+            .arg(&path)
+            .args(more)
+            .current_dir(path.parent()?)
+            .env("RUSTUP_AUTO_INSTALL", "0")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = command.output().await.ok()?;
+        let answer: BuildFolders = serde_json::from_slice(&output.stdout).ok()?;
+        Some(answer.build_directory)
+    }
+
     async fn overlay(
         &self,
-        project: &Path,
+        project: CargoProject<'_>,
         lock_text: Option<String>,
     ) -> Result<Overlay, ScratchError> {
         let folder = self.folder.clone();
-        let original = project.to_owned();
+        let (original, manifest) = project.to_owned();
         let cargo_home = self.cargo_home.clone();
-        on_disk(project, move || {
-            let overlay = Overlay::new(&folder, &original, lock_text.as_deref())?;
+        on_disk(project.path(), move || {
+            let overlay = Overlay::new(
+                &folder,
+                &original,
+                manifest.as_deref(),
+                lock_text.as_deref(),
+            )?;
             if let Some(home) = cargo_home {
                 overlay.link_settings(&home, &original)?;
             }
@@ -195,12 +323,15 @@ impl Scratch {
         .await
     }
 
-    /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set. Only
-    /// vendored sources stay in use: that project needs no registry.
-    fn settings(&self, project: &Path) -> Vec<String> {
+    /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set, and
+    /// writes no lock file outside of the overlay. Only vendored sources stay in use: that project needs no registry.
+    fn settings(&self, project: CargoProject<'_>, overlay: &Overlay) -> Vec<String> {
         let address = self.registry_address.trim_end_matches('/');
-        let mut settings = vec!["net.offline=false".to_owned()];
-        if !CargoConfig::of(project).has_local_crates_io() {
+        let mut settings = vec![
+            "net.offline=false".to_owned(),
+            lockfile_path(&overlay.project.join(CARGO_LOCK)),
+        ];
+        if !CargoConfig::of(project.folder).has_local_crates_io() {
             settings.extend([
                 format!("source.crates-io.replace-with='{REGISTRY}'"),
                 // A sparse URL must end in a slash.
@@ -217,7 +348,7 @@ impl Scratch {
         &self,
         mut command: Command,
         task: &'static str,
-        project: &Path,
+        project: CargoProject<'_>,
         overlay: &Overlay,
     ) -> Result<Vec<u8>, ScratchError> {
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -226,7 +357,7 @@ impl Scratch {
             .await
             .map_err(|source| ScratchError::Start {
                 program: self.cargo.clone(),
-                project: project.to_owned(),
+                project: project.path().to_owned(),
                 source,
             })?;
         if output.status.success() {
@@ -234,11 +365,22 @@ impl Scratch {
         }
         Err(ScratchError::Cargo {
             task,
-            project: project.to_owned(),
+            project: project.path().to_owned(),
             status: output.status,
             said: last_lines(&overlay.with_user_paths(&String::from_utf8_lossy(&output.stderr))),
         })
     }
+}
+
+#[derive(Deserialize)]
+struct BuildFolders {
+    build_directory: PathBuf,
+}
+
+/// A setting of cargo's command line.
+fn lockfile_path(path: &Path) -> String {
+    let path = toml::Value::String(path.to_string_lossy().into_owned());
+    format!("resolver.lockfile-path={path}")
 }
 
 /// Runs disk work on a blocking thread.

@@ -12,6 +12,7 @@ use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
 
 /// Cargo's name for lock files.
 pub(super) const CARGO_LOCK: &str = "Cargo.lock";
+const CARGO_TOML: &str = "Cargo.toml";
 /// Names of cargo's settings file, in its home.
 const CARGO_SETTINGS: [&str; 2] = ["config.toml", "config"];
 /// Folder within an overlay that stands for the root of the file system.
@@ -19,7 +20,7 @@ const TREE: &str = "tree";
 
 /// A folder in which cargo sees the project and its surroundings, and cannot write to the user's files.
 pub(super) struct Overlay {
-    scratch: TempDir,
+    pub(super) scratch: TempDir,
     /// The root of the mirrored file system.
     tree: PathBuf,
     /// The project within it.
@@ -27,11 +28,19 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    pub(super) fn new(folder: &Path, original: &Path, lock_text: Option<&str>) -> io::Result<Self> {
+    /// `manifest` takes the place of the project's own.
+    pub(super) fn new(
+        folder: &Path,
+        original: &Path,
+        manifest: Option<&str>,
+        lock_text: Option<&str>,
+    ) -> io::Result<Self> {
         // Cargo gets its working directory from the operating system, without links.
         let original = original.canonicalize()?;
-        // Cargo reads a manifest of any size.
-        files::check(&original.join("Cargo.toml"), MAX_MANIFEST_BYTES)?;
+        if manifest.is_none() {
+            // Cargo reads a manifest of any size.
+            files::check(&original.join(CARGO_TOML), MAX_MANIFEST_BYTES)?;
+        }
         let scratch = tempfile::Builder::new()
             .prefix("project-")
             .tempdir_in(folder.canonicalize()?)?;
@@ -40,9 +49,13 @@ impl Overlay {
         let project = mirror_path(&original, &tree)?;
         for entry in fs::read_dir(&original)? {
             let name = entry?.file_name();
-            if name != CARGO_LOCK && name != "target" {
+            let is_replaced = name == CARGO_TOML && manifest.is_some();
+            if name != CARGO_LOCK && name != "target" && !is_replaced {
                 link(&original.join(&name), &project.join(&name))?;
             }
+        }
+        if let Some(text) = manifest {
+            fs::write(project.join(CARGO_TOML), text)?;
         }
         if let Some(text) = lock_text {
             fs::write(project.join(CARGO_LOCK), text)?;

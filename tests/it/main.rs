@@ -40,6 +40,7 @@ mod ready;
 mod resolve_offline;
 mod rustup_updates;
 mod scratch;
+mod scripts;
 mod scrub;
 mod server;
 mod settings;

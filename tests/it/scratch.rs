@@ -52,7 +52,7 @@ impl World {
 
     async fn make_lock(&self, project: &str) -> Result<String, ScratchError> {
         self.scratch()
-            .make_lock(&self.home.path().join(project))
+            .make_lock(self.home.path().join(project).as_path().into())
             .await
     }
 
@@ -63,7 +63,11 @@ impl World {
         target: &str,
     ) -> Result<BTreeSet<(String, String)>, ScratchError> {
         self.scratch()
-            .needed_for(&self.home.path().join(project), lock, target)
+            .needed_for(
+                self.home.path().join(project).as_path().into(),
+                lock,
+                target,
+            )
             .await
     }
 
@@ -393,7 +397,7 @@ async fn missing_cargo_and_missing_project_have_different_errors() {
         ..world.scratch()
     };
     let error = scratch
-        .make_lock(&world.home.path().join("app"))
+        .make_lock(world.home.path().join("app").as_path().into())
         .await
         .unwrap_err();
     assert!(matches!(error, ScratchError::Start { .. }), "{error}");
@@ -422,7 +426,11 @@ async fn cargo_reaches_larder_and_hosts_in_no_proxy_without_the_proxy() {
             ..world.scratch()
         };
         let project = world.home.path().join("app");
-        let error = scratch.make_lock(&project).await.unwrap_err().to_string();
+        let error = scratch
+            .make_lock(project.as_path().into())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(exempt), "{error}");
     }
 }
@@ -442,7 +450,7 @@ async fn dropping_the_future_stops_cargo() {
     );
     let project = world.home.path().join("app");
     let scratch = world.scratch();
-    let request = tokio::spawn(async move { scratch.make_lock(&project).await });
+    let request = tokio::spawn(async move { scratch.make_lock(project.as_path().into()).await });
     let cargo = tokio::task::spawn_blocking(move || server.accept())
         .await
         .unwrap();
