@@ -97,7 +97,7 @@ fn stable_name(folder: &Path, path: &Path) -> String {
 }
 
 /// A number derived from a text (FNV-1a).
-fn fold(text: &str) -> u64 {
+pub(crate) fn fold(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -16,6 +16,7 @@
 //! | [`rustup`] | worlds of rustup: releases, a toolchain request, a story; the truth is `rustup toolchain install` |
 //! | [`outcome`] | the comparison and its exceptions |
 //! | `registry`, `project`, `harm` | parts of descriptions, and how they become files |
+//! | `shrink` | removes what a disagreement does not depend on |
 //! | `dice` | random choices from a seed |
 //!
 //! A description holds all that a run depends on, so that a kept world survives changes of the generator. Nothing here
@@ -28,6 +29,7 @@ pub mod outcome;
 mod project;
 mod registry;
 pub mod rustup;
+mod shrink;
 mod world;
 
 pub use outcome::{Finding, Outcome};

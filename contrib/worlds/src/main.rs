@@ -46,6 +46,9 @@ struct Arguments {
     /// Write each world that disagrees into this folder
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
+    /// Before that, remove from the world what its disagreement does not depend on; takes a minute for each
+    #[arg(long, requires = "save")]
+    shrink: bool,
     /// Run the worlds in these files instead
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -153,7 +156,13 @@ fn one(arguments: &Arguments, larder: &Path, (name, world): Named, tally: &Mutex
     };
     if !report.is_empty() {
         say(&format!("== {name}: {what}\n{world}\n{report}\n"));
-        save(arguments, &name, &what, &world);
+        let smaller = match &outcome {
+            Ok(Outcome::Disagreement(finding, _)) if arguments.shrink => {
+                world.shrink(larder, *finding)
+            }
+            _ => world.clone(),
+        };
+        save(arguments, &name, &what, &smaller);
     } else if arguments.verbose {
         say(&format!("== {name}: {what}"));
     }

@@ -2,13 +2,13 @@
 
 use fake_upstream::{HOST, WASM};
 
-use super::{CargoWorld, Event, Question, TruthBy};
+use super::{CargoWorld, Event, Question, QuestionPath, TruthBy};
 use crate::dice::Dice;
 use crate::harm::{Files, Harm, How};
 use crate::project::Project;
 use crate::project::generate::{edited, project};
 use crate::registry::generate::{Shelf, shelf};
-use crate::registry::{CrateSpec, RegistryName};
+use crate::registry::{CrateSpec, Dep, DepKind, RegistryName};
 
 /// The way in which the store was filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,9 @@ impl CargoWorld {
     pub(crate) fn random(dice: &mut Dice, is_build: bool) -> Self {
         let shelf = shelf(dice);
         let project = project(dice, &shelf);
-        let is_vendored = !project.has_git() && dice.chance(6);
-        let is_locked = is_vendored || dice.chance(85);
+        let is_script = can_be_script(&project) && dice.chance(0);
+        let is_vendored = !is_script && dice.chance(9);
+        let is_locked = !is_script && (is_vendored || dice.chance(85));
         let state = dice.weighted(&[
             (5, State::Empty),
             (13, State::Lazy),
@@ -65,13 +66,27 @@ impl CargoWorld {
             project: &project,
             events: Vec::new(),
             has_edits: false,
+            is_vendored,
+            is_script,
         };
         story.fill(state, &targets);
         story.middle();
         story.harm(state);
         let (events, has_edits) = (story.events, story.has_edits);
         let is_outside_home = dice.chance(25);
-        let question = question(dice, &events, targets, is_build, has_edits);
+        let question = Question {
+            path: if is_script {
+                QuestionPath::Project
+            } else {
+                question_path(dice, &project, &events, is_locked)
+            },
+            ..question(dice, &events, targets, is_build, has_edits)
+        };
+        let git_deps = if project.has_git() && dice.chance(50) {
+            shelf.dep(dice, &[]).into_iter().collect()
+        } else {
+            Vec::new()
+        };
         Self {
             state: state.words().to_owned(),
             crates: shelf.crates,
@@ -79,11 +94,21 @@ impl CargoWorld {
             is_locked,
             is_vendored,
             is_outside_home,
+            is_script,
+            lock_version: dice.chance(12).then(|| *dice.pick(&[2, 3])),
+            is_corp_unknown: dice.chance(8),
+            git_deps,
             max_age: (*dice.pick(&["0s", "0s", "60s", "1h"])).to_owned(),
             events,
             question,
         }
     }
+}
+
+/// True if a cargo script can have all that the project has.
+fn can_be_script(project: &Project) -> bool {
+    let is_plain = |dep: &Dep| dep.kind == DepKind::Normal && !dep.is_optional;
+    project.packages.len() == 1 && project.workspace.is_none() && project.deps().all(is_plain)
 }
 
 /// The targets of a `warm` for targets.
@@ -115,13 +140,36 @@ fn question(
     let truth = match is_build {
         false => TruthBy::Fetch,
         // Without `--locked`, cargo would change a lock file that does not fit, of which `check` says so.
-        true if !has_edits && dice.chance(30) => TruthBy::PlainBuild,
+        true if !has_edits && dice.chance(25) => TruthBy::PlainBuild,
+        true if dice.chance(35) => TruthBy::Test,
         true => TruthBy::Build,
     };
     Question {
         verify: events.iter().any(is_rot) || dice.chance(15),
         targets,
         truth,
+        path: QuestionPath::Project,
+    }
+}
+
+fn question_path(
+    dice: &mut Dice,
+    project: &Project,
+    events: &[Event],
+    is_locked: bool,
+) -> QuestionPath {
+    let keeps_lock = !events.contains(&Event::DeleteLock);
+    let member = project.packages.iter().find(|package| {
+        project.workspace.is_some()
+            && !package.folder.is_empty()
+            && !package.folder.starts_with("patched/")
+    });
+    match (dice.between(0, 19), member) {
+        (0..=2, Some(member)) => QuestionPath::Member(member.folder.clone()),
+        (3, _) => QuestionPath::Manifest,
+        (4, _) if is_locked && keeps_lock => QuestionPath::Lock,
+        (5, _) => QuestionPath::Above,
+        _ => QuestionPath::Project,
     }
 }
 
@@ -132,6 +180,8 @@ struct Story<'a> {
     project: &'a Project,
     events: Vec<Event>,
     has_edits: bool,
+    is_vendored: bool,
+    is_script: bool,
 }
 
 impl Story<'_> {
@@ -166,6 +216,12 @@ impl Story<'_> {
 
     /// Events between the first filling and the end.
     fn middle(&mut self) {
+        if self.is_vendored && self.dice.chance(25) {
+            self.events.push(Event::LoseVendored {
+                percent: *self.dice.pick(&[20, 50, 100]),
+                salt: self.dice.number(),
+            });
+        }
         for _ in 0..self.dice.weighted(&[(50, 0), (30, 1), (15, 2), (5, 3)]) {
             match self.dice.between(0, 9) {
                 0 | 1 => self.publish(),
@@ -185,11 +241,12 @@ impl Story<'_> {
 
     /// Something that makes larder ask upstream.
     fn online(&mut self) {
-        let event = match self.dice.between(0, 3) {
+        let event = match self.dice.between(0, 4) {
             0 => Event::Fetch,
             1 => Event::Warm {
                 targets: Vec::new(),
             },
+            2 => Event::Daemon,
             _ => self.fetch_other(),
         };
         self.events.push(event);
@@ -270,8 +327,11 @@ impl Story<'_> {
             Some(Event::Edit(project)) => project.clone(),
             Some(_) | None => self.project.clone(),
         };
-        self.events
-            .push(Event::Edit(edited(self.dice, project, self.shelf)));
+        let edited = edited(self.dice, project, self.shelf);
+        if self.is_script && !can_be_script(&edited) {
+            return;
+        }
+        self.events.push(Event::Edit(edited));
         if self.dice.chance(25) {
             self.events.push(Event::Update);
         }

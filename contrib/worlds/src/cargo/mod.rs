@@ -27,6 +27,18 @@ pub struct CargoWorld {
     /// True if the project is not below the user's home, so that cargo finds the user's settings in its own home only.
     #[serde(default)]
     pub(crate) is_outside_home: bool,
+    /// True if the project is a cargo script. It has the dependencies of the only package.
+    #[serde(default)]
+    pub(crate) is_script: bool,
+    /// The version that the lock file states, if it is not cargo's newest. The second one states none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lock_version: Option<u32>,
+    /// True if larder's settings do not name the second registry.
+    #[serde(default)]
+    pub(crate) is_corp_unknown: bool,
+    /// The dependencies of the package in the git repository.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) git_deps: Vec<Dep>,
     /// `--max-age` of all commands.
     pub(crate) max_age: String,
     pub(crate) events: Vec<Event>,
@@ -74,6 +86,10 @@ pub(crate) enum Event {
     DeleteLock,
     /// `cargo update` in the project, without larder.
     Update,
+    /// A daemon starts, and stops when it is idle.
+    Daemon,
+    /// Folders of vendored crates are lost.
+    LoseVendored { percent: u32, salt: u64 },
 }
 
 /// The question to `check`, and how the truth is found.
@@ -82,6 +98,24 @@ pub(crate) struct Question {
     pub(crate) verify: bool,
     pub(crate) targets: Vec<String>,
     pub(crate) truth: TruthBy,
+    #[serde(default)]
+    pub(crate) path: QuestionPath,
+}
+
+/// The path that `check` is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum QuestionPath {
+    /// The project's folder.
+    #[default]
+    Project,
+    /// The folder of a member; cargo runs there, too.
+    Member(String),
+    /// The root manifest.
+    Manifest,
+    /// The lock file.
+    Lock,
+    /// The folder that has this project and others.
+    Above,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +126,8 @@ pub(crate) enum TruthBy {
     Build,
     /// `cargo build` without `--locked`.
     PlainBuild,
+    /// `cargo test --no-run`, with `--locked` if there is a lock file.
+    Test,
 }
 
 impl fmt::Display for CargoWorld {
@@ -117,7 +153,17 @@ impl fmt::Display for CargoWorld {
         } else {
             ""
         };
-        writeln!(f, "it has {lock}{vendored}{place}\nthen:")?;
+        let version = self.lock_version;
+        let version = version.map_or(String::new(), |version| format!(" of version {version}"));
+        let form = if self.is_script { "a script" } else { "it" };
+        writeln!(f, "{form} has {lock}{version}{vendored}{place}")?;
+        if self.is_corp_unknown {
+            writeln!(f, "larder does not know the registry corp")?;
+        }
+        if !self.git_deps.is_empty() {
+            writeln!(f, "the package in git{}", list(" needs ", &self.git_deps))?;
+        }
+        writeln!(f, "then:")?;
         for event in &self.events {
             writeln!(f, "  - {event}")?;
         }
@@ -152,6 +198,10 @@ impl fmt::Display for Event {
             Self::Edit(project) => write!(f, "the project is edited: {project}"),
             Self::DeleteLock => f.write_str("the lock file is deleted"),
             Self::Update => f.write_str("cargo update without larder"),
+            Self::Daemon => f.write_str("larder serve for a moment"),
+            Self::LoseVendored { percent, .. } => {
+                write!(f, "{percent} % of the vendored folders are lost")
+            }
         }
     }
 }
@@ -163,8 +213,17 @@ impl fmt::Display for Question {
             TruthBy::Fetch => "cargo fetch --locked",
             TruthBy::Build => "cargo build --locked",
             TruthBy::PlainBuild => "cargo build",
+            TruthBy::Test => "cargo test --no-run --locked",
         };
-        write!(f, "check{verify}{} against {truth}", flags(&self.targets))
+        let path = match &self.path {
+            QuestionPath::Project => "the project",
+            QuestionPath::Member(folder) => folder,
+            QuestionPath::Manifest => "Cargo.toml",
+            QuestionPath::Lock => "Cargo.lock",
+            QuestionPath::Above => "the folder above",
+        };
+        let targets = flags(&self.targets);
+        write!(f, "check{verify}{targets} of {path} against {truth}")
     }
 }
 

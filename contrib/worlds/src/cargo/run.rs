@@ -1,5 +1,6 @@
 //! Lives the story of a world of cargo, asks `check`, and lets cargo prove the answer.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +11,17 @@ use testkit::cargo::{CargoHome, Project as Checkout, toolchain_folder};
 use testkit::larder::{Larder, Site};
 use testkit::process::Run;
 
-use super::{CargoWorld, Event, Question, TruthBy};
+use super::{CargoWorld, Event, Question, QuestionPath, TruthBy};
+use crate::dice::Dice;
+use crate::harm::fold;
 use crate::outcome::{Outcome, Truth, Verdict, compare};
-use crate::project::{GIT_PACKAGE, write};
+use crate::project::{GIT_PACKAGE, GIT_TAG, Project, write};
 use crate::registry::{Addresses, Dep, Origin, RegistryName, package_table};
 
 /// The folder of the project, below the user's home or beside it.
 const PROJECT: &str = "src/app";
+/// The name of a cargo script in that folder.
+const SCRIPT: &str = "tool.rs";
 
 impl CargoWorld {
     pub(crate) fn run(&self, larder: &Path) -> Outcome {
@@ -47,20 +52,21 @@ impl CargoWorld {
 ///   home/src/other            another project
 ///   git                       a git repository, which is not there when the truth is asked
 /// ```
-struct Stage {
+struct Stage<'w> {
+    world: &'w CargoWorld,
     folder: TempDir,
     site: Site,
     upstream: FakeUpstream,
     corp: FakeUpstream,
     addresses: Addresses,
-    is_outside_home: bool,
-    max_age: String,
+    /// The settings that `cargo vendor` printed.
+    vendored: Option<String>,
     /// The targets of the last event, if that was a `warm` that ended with 0.
     warmed: Option<Vec<String>>,
 }
 
-impl Stage {
-    fn new(world: &CargoWorld, larder: &Path) -> Self {
+impl<'w> Stage<'w> {
+    fn new(world: &'w CargoWorld, larder: &Path) -> Self {
         let (upstream, corp) = (FakeUpstream::start(), FakeUpstream::start());
         let addresses = Addresses {
             crates_io: upstream.url(),
@@ -75,16 +81,26 @@ impl Stage {
                 "PATH",
                 &format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()),
             );
-        let settings = format!("[registry.corp]\nindex = \"sparse+{}\"\n", addresses.corp);
+        // It lets a stable cargo take scripts.
+        let site = if world.is_script {
+            site.variable("RUSTC_BOOTSTRAP", "1")
+        } else {
+            site
+        };
+        let settings = if world.is_corp_unknown {
+            String::new()
+        } else {
+            format!("[registry.corp]\nindex = \"sparse+{}\"\n", addresses.corp)
+        };
         write(&folder.path().join("larder.toml"), &settings);
-        let stage = Self {
+        let mut stage = Self {
+            world,
             folder,
             site,
             upstream,
             corp,
             addresses,
-            is_outside_home: world.is_outside_home,
-            max_age: world.max_age.clone(),
+            vendored: None,
             warmed: None,
         };
         for package in &world.crates {
@@ -93,11 +109,12 @@ impl Stage {
         if world.project.has_git() {
             stage.make_git();
         }
-        world.project.write(&stage.project(), &stage.git_address());
         stage.use_upstream();
+        stage.write_project(&world.project);
         if world.is_locked {
             // A project that cannot be resolved has no lock file.
             stage.cargo(&["generate-lockfile"]);
+            stage.change_lock_version();
         }
         if world.is_vendored {
             stage.vendor();
@@ -105,9 +122,47 @@ impl Stage {
         stage
     }
 
+    fn write_project(&self, project: &Project) {
+        let folder = self.project();
+        if self.world.is_script {
+            return project.write_script(&folder.join(SCRIPT), &self.git_address());
+        }
+        project.write(&folder, &self.git_address());
+        let settings = project.settings() + self.vendored.as_deref().unwrap_or_default();
+        if !settings.is_empty() {
+            write(&folder.join(".cargo/config.toml"), &settings);
+        }
+    }
+
+    /// Lets the lock file state an older version. The contents differ only in the addresses of git repositories.
+    fn change_lock_version(&self) {
+        let path = self.project().join("Cargo.lock");
+        let (Some(version), Ok(text)) = (self.world.lock_version, fs::read_to_string(&path)) else {
+            return;
+        };
+        let line = match version {
+            2 => String::new(),
+            version => format!("version = {version}\n"),
+        };
+        write(&path, &text.replacen("version = 4\n", &line, 1));
+    }
+
     fn project(&self) -> PathBuf {
-        let top = if self.is_outside_home { "srv" } else { "home" };
+        let top = if self.world.is_outside_home {
+            "srv"
+        } else {
+            "home"
+        };
         self.folder.path().join(top).join(PROJECT)
+    }
+
+    /// The path of the project for larder.
+    fn path(&self) -> PathBuf {
+        if self.world.is_script {
+            self.project().join(SCRIPT)
+        } else {
+            self.project()
+        }
     }
 
     fn has_lock(&self) -> bool {
@@ -131,10 +186,11 @@ impl Stage {
 
     fn make_git(&self) {
         let folder = self.git();
-        write(
-            &folder.join("Cargo.toml"),
-            &package_table(GIT_PACKAGE, "0.1.0"),
-        );
+        let mut manifest = package_table(GIT_PACKAGE, "0.1.0");
+        for dep in &self.world.git_deps {
+            manifest.push_str(&dep.toml(registry_line(dep)));
+        }
+        write(&folder.join("Cargo.toml"), &manifest);
         write(&folder.join("src/lib.rs"), "");
         for arguments in [
             &["init", "--quiet"][..],
@@ -149,6 +205,7 @@ impl Stage {
                 "-m",
                 "all",
             ],
+            &["tag", GIT_TAG],
         ] {
             let done = Command::new("git")
                 .args(arguments)
@@ -159,10 +216,23 @@ impl Stage {
     }
 
     /// Copies all crates into the project, as `cargo vendor` says.
-    fn vendor(&self) {
+    fn vendor(&mut self) {
         let run = self.cargo(&["vendor", "--quiet", "vendor"]);
         if run.status.success() {
-            write(&self.project().join(".cargo/config.toml"), &run.stdout);
+            self.vendored = Some(run.stdout);
+            self.write_project(&self.world.project);
+        }
+    }
+
+    fn lose_vendored(&self, percent: u32, salt: u64) {
+        let Ok(folders) = fs::read_dir(self.project().join("vendor")) else {
+            return;
+        };
+        for folder in folders.flatten() {
+            let name = folder.file_name();
+            if Dice::new(salt ^ fold(&name.to_string_lossy())).chance(percent) {
+                fs::remove_dir_all(folder.path()).expect("the temporary folder is writable");
+            }
         }
     }
 
@@ -182,12 +252,17 @@ impl Stage {
     /// Settings with which cargo asks the larder at this address, as `larder client print` gives them.
     fn use_larder(&self, address: &str) {
         let corp = &self.addresses.corp;
-        let settings = format!(
+        let mut settings = format!(
             "[source.crates-io]\nreplace-with = \"larder\"\n[registries.larder]\nindex = \"sparse+{address}\"\n\
-             [registries.corp]\nindex = \"sparse+{corp}\"\n\
-             [source.corp]\nregistry = \"sparse+{corp}\"\nreplace-with = \"larder-corp\"\n\
-             [registries.larder-corp]\nindex = \"sparse+{address}registry/corp/\"\n"
+             [registries.corp]\nindex = \"sparse+{corp}\"\n"
         );
+        if !self.world.is_corp_unknown {
+            let _ = write!(
+                settings,
+                "[source.corp]\nregistry = \"sparse+{corp}\"\nreplace-with = \"larder-corp\"\n\
+                 [registries.larder-corp]\nindex = \"sparse+{address}registry/corp/\"\n"
+            );
+        }
         write(
             &self.folder.path().join("home/.cargo/config.toml"),
             &settings,
@@ -204,7 +279,13 @@ impl Stage {
     }
 
     fn cargo_in(&self, folder: &Path, arguments: &[impl AsRef<str>], home: CargoHome) -> Run {
-        let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+        let mut arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+        let mut home = home;
+        if self.world.is_script && folder == self.project() {
+            home = home.variable("RUSTC_BOOTSTRAP", "1");
+            arguments.insert(0, "-Zscript");
+            arguments.extend(["--manifest-path", SCRIPT]);
+        }
         // A real home has the user's settings; cargo reads them there if the project is elsewhere.
         let settings = fs::read_to_string(self.folder.path().join("home/.cargo/config.toml"));
         write(
@@ -216,7 +297,7 @@ impl Stage {
 
     fn serve(&self, more: &[&str]) -> Larder<'_> {
         let settings = self.settings();
-        let mut arguments = vec!["--config", &settings, "--max-age", &self.max_age];
+        let mut arguments = vec!["--config", &settings, "--max-age", &self.world.max_age];
         arguments.extend(more);
         let larder = self.site.serve(&arguments);
         self.use_larder(larder.url());
@@ -260,7 +341,13 @@ impl Stage {
             Event::Harm(harm) => {
                 harm.apply(self.site.store());
             }
-            Event::Edit(project) => project.write(&self.project(), &self.git_address()),
+            Event::Edit(project) => self.write_project(project),
+            Event::Daemon => {
+                let larder = self.serve(&[]);
+                larder.wait_until_idle();
+                larder.stop();
+            }
+            Event::LoseVendored { percent, salt } => self.lose_vendored(*percent, *salt),
             Event::DeleteLock => {
                 // The project may have none.
                 let _ = fs::remove_file(self.project().join("Cargo.lock"));
@@ -280,15 +367,22 @@ impl Stage {
     fn warm(&mut self, targets: &[String]) {
         // The user's cargo would ask upstream itself for what larder does not replace.
         self.use_upstream();
-        let output =
-            self.site
-                .command(&self.arguments("warm", targets, &["--max-age", &self.max_age]));
+        let project = self.path();
+        let max_age = ["--max-age", &self.world.max_age];
+        let arguments = self.arguments("warm", &project, targets, &max_age);
+        let output = self.site.command(&arguments);
         self.warmed = output.status.success().then(|| targets.to_vec());
     }
 
-    fn arguments(&self, command: &str, targets: &[String], more: &[&str]) -> Vec<String> {
-        let project = self.project().display().to_string();
-        let mut all = vec![command.to_owned(), project, "--json".to_owned()];
+    fn arguments(
+        &self,
+        command: &str,
+        path: &Path,
+        targets: &[String],
+        more: &[&str],
+    ) -> Vec<String> {
+        let path = path.display().to_string();
+        let mut all = vec![command.to_owned(), path, "--json".to_owned()];
         all.extend(["--config".to_owned(), self.settings()]);
         all.extend(
             targets
@@ -312,12 +406,7 @@ impl Stage {
         let folder = self.folder.path().join("home/src/other");
         let mut manifest = package_table("other", "0.1.0");
         for dep in deps {
-            let source = if dep.origin == Origin::Corp {
-                "registry = \"corp\"\n"
-            } else {
-                ""
-            };
-            manifest.push_str(&dep.toml(source));
+            manifest.push_str(&dep.toml(registry_line(dep)));
         }
         write(&folder.join("Cargo.toml"), &manifest);
         write(&folder.join("src/lib.rs"), "");
@@ -336,21 +425,50 @@ impl Stage {
 
     fn check(&self, question: &Question) -> Verdict {
         let verify: &[&str] = if question.verify { &["--verify"] } else { &[] };
-        let arguments = self.arguments("check", &question.targets, verify);
-        Verdict::of_project(&self.site.command(&arguments), PROJECT)
+        let path = match &question.path {
+            QuestionPath::Project => self.path(),
+            QuestionPath::Member(folder) => self.project().join(folder),
+            QuestionPath::Manifest => self.project().join("Cargo.toml"),
+            QuestionPath::Lock => self.project().join("Cargo.lock"),
+            QuestionPath::Above => self.project().parent().expect("it is not /").to_owned(),
+        };
+        let arguments = self.arguments("check", &path, &question.targets, verify);
+        let project = if self.world.is_script {
+            format!("{PROJECT}/{SCRIPT}")
+        } else {
+            PROJECT.to_owned()
+        };
+        Verdict::of_project(&self.site.command(&arguments), &project)
     }
 
     fn is_warmed_for(&self, question: &Question) -> bool {
         self.warmed.as_ref() == Some(&question.targets)
     }
 
+    /// The folder in which cargo is run for the truth.
+    fn truth_folder(&self) -> PathBuf {
+        match &self.world.question.path {
+            QuestionPath::Member(folder) => self.project().join(folder),
+            QuestionPath::Project
+            | QuestionPath::Manifest
+            | QuestionPath::Lock
+            | QuestionPath::Above => self.project(),
+        }
+    }
+
     fn truth(&self, question: &Question) -> Truth {
         match question.truth {
             TruthBy::Fetch => self.fetch(question),
-            TruthBy::Build | TruthBy::PlainBuild => {
-                let is_locked = question.truth == TruthBy::Build && self.has_lock();
+            TruthBy::Build | TruthBy::PlainBuild | TruthBy::Test => {
+                let is_locked = question.truth != TruthBy::PlainBuild && self.has_lock();
                 let locked: &[&str] = if is_locked { &["--locked"] } else { &[] };
-                self.on_a_copy(&[&["build", "--workspace"], locked].concat())
+                let command: &[&str] = match question.truth {
+                    TruthBy::Test => &["test", "--no-run", "--workspace"],
+                    TruthBy::Fetch | TruthBy::Build | TruthBy::PlainBuild => {
+                        &["build", "--workspace"]
+                    }
+                };
+                self.on_a_copy(&[command, locked].concat())
             }
         }
     }
@@ -369,10 +487,20 @@ impl Stage {
     /// Runs cargo, and removes the lock file that it may have made.
     fn on_a_copy(&self, arguments: &[&str]) -> Truth {
         let had_lock = self.has_lock();
-        let run = self.cargo(arguments);
+        let home = CargoHome::empty_in(self.folder.path());
+        let run = self.cargo_in(&self.truth_folder(), arguments, home);
         if !had_lock {
             let _ = fs::remove_file(self.project().join("Cargo.lock"));
         }
         run.into()
+    }
+}
+
+/// The line that names the registry of a dependency on a crate.
+fn registry_line(dep: &Dep) -> &'static str {
+    if dep.origin == Origin::Corp {
+        "registry = \"corp\"\n"
+    } else {
+        ""
     }
 }

@@ -1,6 +1,6 @@
 //! Makes projects from random choices, and edits them.
 
-use super::{GIT_PACKAGE, Package, Patch, Project, Workspace};
+use super::{GIT_PACKAGE, Package, Patch, PatchPlace, Project, Workspace};
 use crate::dice::Dice;
 use crate::registry::generate::{Shelf, features, vary};
 use crate::registry::{Dep, DepKind, Origin, RegistryName};
@@ -14,6 +14,8 @@ enum Shape {
     Virtual,
     /// A package without `[workspace]`, with path dependencies.
     Paths,
+    /// A package that needs a folder beside the project.
+    Beside,
 }
 
 pub(crate) fn project(dice: &mut Dice, shelf: &Shelf) -> Project {
@@ -21,13 +23,15 @@ pub(crate) fn project(dice: &mut Dice, shelf: &Shelf) -> Project {
         (40, Shape::Single),
         (20, Shape::Rooted),
         (22, Shape::Virtual),
-        (18, Shape::Paths),
+        (13, Shape::Paths),
+        (5, Shape::Beside),
     ]);
     let folders: &[&str] = match shape {
         Shape::Single => &[""],
         Shape::Rooted => &["", "crates/one", "crates/two"],
         Shape::Virtual => &["crates/one", "crates/two", "tools/three"],
         Shape::Paths => &["", "crates/one", "lib/two"],
+        Shape::Beside => &["", "../shared"],
     };
     let count = dice.between(folders.len().min(2), folders.len());
     let mut project = Project::default();
@@ -50,13 +54,22 @@ pub(crate) fn project(dice: &mut Dice, shelf: &Shelf) -> Project {
                     .filter(has)
                     .map(|&member| member.to_owned())
                     .collect(),
+                resolver: dice
+                    .chance(40)
+                    .then(|| (*dice.pick(&["1", "3"])).to_owned()),
                 ..Workspace::default()
             });
+            for package in &mut project.packages {
+                package.is_inheriting = dice.chance(15);
+                if dice.chance(10) {
+                    package.rust_version = Some("1.70".to_owned());
+                }
+            }
             if dice.chance(40) {
                 inherit(dice, &mut project);
             }
         }
-        Shape::Paths => link(&mut project),
+        Shape::Paths | Shape::Beside => link(&mut project),
         Shape::Single => {}
     }
     if dice.chance(12) {
@@ -64,7 +77,12 @@ pub(crate) fn project(dice: &mut Dice, shelf: &Shelf) -> Project {
     }
     if dice.chance(4) {
         let mut dep = Dep::new(GIT_PACKAGE, "");
-        dep.origin = Origin::Git;
+        dep.origin = if dice.chance(50) {
+            Origin::Git
+        } else {
+            Origin::GitTag
+        };
+        dep.is_optional = dice.chance(20);
         project.packages[0].deps.push(dep);
     }
     project
@@ -107,6 +125,8 @@ fn package(dice: &mut Dice, folder: &str, shelf: &Shelf, project: &Project) -> P
         version: "0.1.0".to_owned(),
         features: features(dice, &deps),
         deps,
+        is_inheriting: false,
+        rust_version: None,
     }
 }
 
@@ -200,17 +220,12 @@ fn link(project: &mut Project) {
     }
 }
 
-/// Patches a crate of crates.io with a folder of the project, which is not a member.
+/// Patches a crate of a registry with a folder of the project, which is not a member.
 fn patch(dice: &mut Dice, project: &mut Project, shelf: &Shelf) {
-    let crates = shelf
-        .crates
-        .iter()
-        .filter(|package| package.registry == RegistryName::CratesIo);
-    let crates: Vec<_> = crates.collect();
-    if crates.is_empty() {
+    if shelf.crates.is_empty() {
         return;
     }
-    let package = dice.pick(&crates);
+    let package = dice.pick(&shelf.crates);
     let folder = format!("patched/{}", package.name);
     if project
         .patches
@@ -219,20 +234,40 @@ fn patch(dice: &mut Dice, project: &mut Project, shelf: &Shelf) {
     {
         return;
     }
+    let is_crates_io = package.registry == RegistryName::CratesIo;
+    let place = match dice.between(0, 9) {
+        0 | 1 => PatchPlace::Settings,
+        2 if is_crates_io => PatchPlace::Replace(package.version.clone()),
+        _ => PatchPlace::Manifest,
+    };
+    // Cargo warns of a patch whose version nothing needs.
+    let version = match place {
+        PatchPlace::Manifest | PatchPlace::Settings if dice.chance(15) => "9.9.9",
+        PatchPlace::Manifest | PatchPlace::Settings | PatchPlace::Replace(_) => &package.version,
+    };
+    let keeps_deps = is_crates_io && dice.chance(40);
     project.packages.push(Package {
         folder: folder.clone(),
         name: package.name.clone(),
-        version: package.version.clone(),
-        deps: Vec::new(),
+        version: version.to_owned(),
+        deps: if keeps_deps {
+            package.deps.clone()
+        } else {
+            Vec::new()
+        },
         features: package
             .features
             .keys()
             .map(|name| (name.clone(), Vec::new()))
             .collect(),
+        is_inheriting: false,
+        rust_version: None,
     });
     project.patches.push(Patch {
         package: package.name.clone(),
         folder,
+        registry: package.registry,
+        place,
     });
     if let Some(workspace) = &mut project.workspace {
         workspace.exclude.push("patched".to_owned());
@@ -269,7 +304,10 @@ pub(crate) fn edited(dice: &mut Dice, mut project: Project, shelf: &Shelf) -> Pr
                 dep.is_bare = other.is_bare;
             }
         }
-        4 => package.version = "0.2.0".to_owned(),
+        4 => {
+            package.version = "0.2.0".to_owned();
+            package.is_inheriting = false;
+        }
         5 => patch(dice, &mut project, shelf),
         _ => {
             package.features.entry("later".to_owned()).or_default();

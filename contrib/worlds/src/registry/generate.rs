@@ -100,6 +100,10 @@ impl Shelf {
             version: version.to_owned(),
             deps,
             features,
+            // The second is newer than what some projects ask for.
+            rust_version: dice
+                .chance(8)
+                .then(|| (*dice.pick(&["1.60", "1.80"])).to_owned()),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) enum Origin {
     Path(String),
     /// The world's git repository.
     Git,
+    /// The same, by its tag.
+    GitTag,
     /// The `[workspace.dependencies]` of the root manifest.
     Workspace,
 }
@@ -164,6 +166,7 @@ impl fmt::Display for Dep {
             Origin::Corp => f.write_str(" of corp")?,
             Origin::Path(folder) => write!(f, " in ./{folder}")?,
             Origin::Git => f.write_str(" from git")?,
+            Origin::GitTag => f.write_str(" from a tag in git")?,
             Origin::Workspace => f.write_str(" of the workspace")?,
         }
         match self.kind {
@@ -201,6 +204,8 @@ pub(crate) struct CrateSpec {
     pub(crate) deps: Vec<Dep>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) features: BTreeMap<String, Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rust_version: Option<String>,
 }
 
 /// The addresses of the registries' indexes.
@@ -243,11 +248,17 @@ impl CrateSpec {
             line["features2"] = json!(features2);
             line["v"] = json!(2);
         }
+        if let Some(version) = &self.rust_version {
+            line["rust_version"] = json!(version);
+        }
         line.to_string()
     }
 
     fn manifest(&self, addresses: &Addresses) -> String {
         let mut toml = package_table(&self.name, &self.version);
+        if let Some(version) = &self.rust_version {
+            let _ = writeln!(toml, "rust-version = {}", quoted(version));
+        }
         toml.push_str(&features_table(&self.features));
         for dep in &self.deps {
             let source = match (self.registry, &dep.origin) {
@@ -266,6 +277,9 @@ impl fmt::Display for CrateSpec {
         write!(f, "{} {}", self.name, self.version)?;
         if self.registry == RegistryName::Corp {
             f.write_str(" in corp")?;
+        }
+        if let Some(version) = &self.rust_version {
+            write!(f, " for Rust {version}")?;
         }
         write!(f, "{}", list(" needs ", &self.deps))?;
         write!(f, "{}", features(&self.features))

@@ -2,7 +2,7 @@
 
 use fake_upstream::{HOST, WASM};
 
-use super::{Event, Place, Release, Removed, Request, RustupWorld};
+use super::{Event, Place, Release, Removed, Request, RustupWorld, WORK_FOLDER};
 use crate::dice::Dice;
 use crate::harm::{Files, Harm, How};
 
@@ -60,6 +60,8 @@ impl RustupWorld {
             Some("version = \"12\"\ndefault_toolchain = \"stable\"\nprofile = \"default\"\n"),
         ];
         let settings = dice.pick(settings).map(str::to_owned);
+        let settings = place_settings(&request).or(settings);
+        let installed = dice.chance(20).then(|| installable(dice, &releases));
         let mut story = Story {
             dice,
             releases: releases.clone(),
@@ -76,12 +78,55 @@ impl RustupWorld {
             releases,
             rustup: (*dice.pick(&["1.29.0", "1.29.0", "1.30.0"])).to_owned(),
             settings,
+            installed,
             max_age: (*dice.pick(&["0s", "0s", "60s", "1h"])).to_owned(),
             format: dice.chance(15).then(|| "gz".to_owned()),
             verify: events.iter().any(is_rot) || dice.chance(15),
             events,
+            is_by_proxy: match request.place {
+                Place::Command => false,
+                Place::Legacy | Place::Toml => dice.chance(30),
+                Place::Default | Place::Override => true,
+            },
             request,
         }
+    }
+}
+
+/// The user's settings that name the wanted toolchain, if no command or file does.
+fn place_settings(request: &Request) -> Option<String> {
+    let channel = request.channel.as_deref()?;
+    let profile = request.profile.as_deref().unwrap_or("default");
+    let start = format!("version = \"12\"\nprofile = \"{profile}\"\n");
+    match request.place {
+        Place::Default => Some(format!("default_toolchain = \"{channel}-{HOST}\"\n{start}")),
+        Place::Override => Some(format!(
+            "{start}\n[overrides]\n\"{WORK_FOLDER}\" = \"{channel}-{HOST}\"\n"
+        )),
+        Place::Command | Place::Legacy | Place::Toml => None,
+    }
+}
+
+/// A toolchain of one of these releases that a user may have, often with more than the profile.
+fn installable(dice: &mut Dice, releases: &[Release]) -> Request {
+    let release = dice.pick(releases);
+    Request {
+        place: Place::Command,
+        channel: Some(if dice.chance(70) {
+            release.channel.clone()
+        } else {
+            release.version.clone()
+        }),
+        profile: Some((*dice.pick(&["minimal", "minimal", "default"])).to_owned()),
+        components: dice.some(
+            &[
+                "clippy".to_owned(),
+                "rustfmt".to_owned(),
+                "rust-src".to_owned(),
+            ],
+            35,
+        ),
+        targets: dice.some(&[WASM.to_owned()], 35),
     }
 }
 
@@ -126,6 +171,11 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
     let wanted = dice.pick(releases);
     let channel = channel(dice, wanted);
     let place = dice.weighted(&[(45, Place::Command), (15, Place::Legacy), (40, Place::Toml)]);
+    let place = if dice.chance(0) {
+        *dice.pick(&[Place::Default, Place::Override])
+    } else {
+        place
+    };
     let components = [
         "clippy",
         "rustfmt",
@@ -165,6 +215,10 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
     if place == Place::Toml && has_lists && dice.chance(15) {
         request.channel = None;
     }
+    if matches!(place, Place::Default | Place::Override) {
+        request.components.clear();
+        request.targets.clear();
+    }
     request
 }
 
@@ -180,7 +234,11 @@ fn channel(dice: &mut Dice, release: &Release) -> String {
         .map_or(version.as_str(), |(short, _)| short);
     match (channel.as_str(), dice.between(0, 19)) {
         (_, 0) => "1.12.0".to_owned(),
-        (_, 1) => format!("{channel}-{HOST}"),
+        (_, 1) => {
+            let arch = HOST.split('-').next().unwrap_or(HOST);
+            let host = [HOST, arch, "gnu", "musl", "unknown-linux-gnu"][dice.between(0, 4)];
+            format!("{channel}-{host}")
+        }
         (_, 2) => format!("{channel}-2026-04-15"),
         ("stable", 3..=6) => version.clone(),
         ("stable", 7..=9) => short.to_owned(),
@@ -200,15 +258,15 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn fill(&mut self, state: State) {
-        let same = self.request.clone();
+        let (same, wanted) = (self.as_command(), self.request.clone());
         let event = match state {
             State::Empty => return,
             State::Lazy => Event::Install(self.other()),
             State::Installed => Event::Install(same),
-            State::Warmed | State::Older => Event::Warm(same),
+            State::Warmed | State::Older => Event::Warm(wanted),
             State::WarmedLess => Event::Warm(self.less()),
             State::Evicted | State::Damaged if self.dice.chance(40) => Event::Install(same),
-            State::Evicted | State::Damaged => Event::Warm(same),
+            State::Evicted | State::Damaged => Event::Warm(wanted),
         };
         self.events.push(event);
         if state == State::Older {
@@ -219,8 +277,21 @@ impl Story<'_> {
         }
     }
 
+    /// The request as one that another user can make.
+    fn as_command(&self) -> Request {
+        let mut request = self.request.clone();
+        if matches!(request.place, Place::Default | Place::Override) {
+            request.place = Place::Command;
+        }
+        request
+    }
+
     fn other(&mut self) -> Request {
-        request(self.dice, &self.releases.clone())
+        let mut other = request(self.dice, &self.releases.clone());
+        if matches!(other.place, Place::Default | Place::Override) {
+            other.place = Place::Command;
+        }
+        other
     }
 
     /// A request for less of the same.
@@ -260,10 +331,13 @@ impl Story<'_> {
 
     /// Something that makes larder ask upstream.
     fn online(&mut self) {
-        let event = match self.dice.between(0, 9) {
-            0 | 1 => Event::Install(self.request.clone()),
+        let same = self.as_command();
+        let event = match self.dice.between(0, 10) {
+            10 => Event::OwnInstall(installable(self.dice, &self.releases.clone())),
+            0 if self.dice.chance(50) => Event::OwnInstall(same),
+            0 | 1 => Event::Install(same),
             2 | 3 => Event::Install(self.other()),
-            4 | 5 => Event::Check(self.request.clone()),
+            4 | 5 => Event::Check(same),
             6 => Event::Warm(self.request.clone()),
             7 => Event::Warm(self.less()),
             _ => Event::Warm(self.other()),

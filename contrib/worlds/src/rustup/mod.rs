@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::harm::Harm;
 use crate::registry::list;
 
+/// Stands for the user's project folder in settings.
+const WORK_FOLDER: &str = "@WORK@";
+
 /// The description of a world of rustup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RustupWorld {
@@ -23,6 +26,9 @@ pub struct RustupWorld {
     /// The user's `settings.toml` of rustup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) settings: Option<String>,
+    /// The toolchain that the user has at the beginning, installed without larder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) installed: Option<Request>,
     /// `--max-age` of all commands.
     pub(crate) max_age: String,
     /// `--toolchain-format` of all commands.
@@ -32,6 +38,10 @@ pub struct RustupWorld {
     /// The toolchain that is wanted at the end.
     pub(crate) request: Request,
     pub(crate) verify: bool,
+    /// True if one of rustup's proxies gives the truth: it installs a missing toolchain. Otherwise `rustup toolchain
+    /// install` does.
+    #[serde(default)]
+    pub(crate) is_by_proxy: bool,
 }
 
 /// One release of a channel.
@@ -58,6 +68,10 @@ pub(crate) enum Place {
     Legacy,
     /// In `rust-toolchain.toml`.
     Toml,
+    /// The default toolchain of the user's settings, for a project without toolchain file.
+    Default,
+    /// An override for the project's folder in the user's settings.
+    Override,
 }
 
 /// A toolchain that a user wants.
@@ -81,6 +95,8 @@ pub(crate) enum Event {
     Warm(Request),
     /// Another user installs this toolchain through larder.
     Install(Request),
+    /// The user installs this toolchain through larder.
+    OwnInstall(Request),
     /// A user who has this toolchain asks through larder for updates.
     Check(Request),
     /// A release.
@@ -141,7 +157,7 @@ impl Request {
             }
         }
         match (self.place, &self.channel) {
-            (Place::Command, _) => None,
+            (Place::Command | Place::Default | Place::Override, _) => None,
             (Place::Legacy, Some(channel)) if text.lines().count() == 2 => {
                 Some(("rust-toolchain", format!("{channel}\n")))
             }
@@ -195,14 +211,22 @@ impl fmt::Display for RustupWorld {
                 settings.trim().replace('\n', "; ")
             )?;
         }
+        if let Some(installed) = &self.installed {
+            writeln!(f, "installed: {installed}")?;
+        }
         writeln!(f, "then:")?;
         for event in &self.events {
             writeln!(f, "  - {event}")?;
         }
         let verify = if self.verify { " --verify" } else { "" };
+        let truth = if self.is_by_proxy {
+            "rustc --version"
+        } else {
+            "rustup toolchain install"
+        };
         write!(
             f,
-            "question: check{verify} of {} against rustup toolchain install",
+            "question: check{verify} of {} against {truth}",
             self.request
         )
     }
@@ -228,6 +252,8 @@ impl fmt::Display for Request {
             Place::Command => "",
             Place::Legacy => " in rust-toolchain",
             Place::Toml => " in rust-toolchain.toml",
+            Place::Default => " by default",
+            Place::Override => " by an override",
         };
         let profile = self.profile.as_deref().unwrap_or("default");
         write!(f, "{channel}{place}, profile {profile}")?;
@@ -246,6 +272,9 @@ impl fmt::Display for Event {
             Self::Warm(request) => write!(f, "larder warm of {request}"),
             Self::Install(request) => {
                 write!(f, "another user's install through larder of {request}")
+            }
+            Self::OwnInstall(request) => {
+                write!(f, "the user's install through larder of {request}")
             }
             Self::Check(request) => write!(f, "rustup check through larder by a user of {request}"),
             Self::Release(release) => write!(f, "release of {release}"),

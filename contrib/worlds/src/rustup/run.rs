@@ -1,6 +1,6 @@
 //! Lives the story of a world of rustup, asks `check`, and lets rustup prove the answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fake_upstream::{FakeUpstream, Fault, HOST, Installer};
 use tempfile::TempDir;
@@ -8,9 +8,13 @@ use testkit::larder::{Larder, Site};
 use testkit::process::Run;
 use testkit::rustup::Rustup;
 
-use super::{Event, Removed, Request, RustupWorld};
+use super::{Event, Place, Removed, Request, RustupWorld, WORK_FOLDER};
 use crate::outcome::{Outcome, Truth, Verdict, compare};
 use crate::project::write;
+use crate::registry::package_table;
+
+/// The lock file of a project without dependencies.
+const LOCK: &str = "version = 4\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\n";
 
 impl RustupWorld {
     pub(crate) fn run(&self, larder: &Path) -> Outcome {
@@ -22,7 +26,7 @@ impl RustupWorld {
         let offline = stage.serve(&["--offline"]);
         let verify: &[&str] = if self.verify { &["--verify"] } else { &[] };
         let verdict = Verdict::read(&stage.larder("check", &self.request, verify));
-        let truth = Truth::from(stage.install(&stage.user(), &self.request, &offline));
+        let truth = Truth::from(stage.truth(&offline));
         let was_warmed = stage.warmed.as_ref() == Some(&self.request);
         let outcome = compare(&verdict, &truth, was_warmed, || {
             lacks_only_the_self_update(&verdict, &offline)
@@ -52,6 +56,8 @@ struct Stage<'w> {
     folder: TempDir,
     site: Site,
     upstream: FakeUpstream,
+    /// The user whose rustup gives the truth.
+    user: Rustup,
     /// The request of the last event, if that was a `warm` that ended with 0.
     warmed: Option<Request>,
 }
@@ -63,21 +69,23 @@ impl<'w> Stage<'w> {
             upstream.release(&release.toolchain());
         }
         let folder = TempDir::new().expect("the temporary folder is writable");
-        let home = folder.path().join("rustup");
-        write(
-            &home.join("settings.toml"),
-            world.settings.as_deref().unwrap_or_default(),
-        );
+        let user = Rustup::without_toolchain();
         let site = Site::new(&larder.display().to_string(), &upstream.url())
-            .variable("RUSTUP_HOME", &home.display().to_string());
+            .variable("RUSTUP_HOME", &user.home().display().to_string());
         let stage = Self {
             world,
             folder,
             site,
             upstream,
+            user,
             warmed: None,
         };
         stage.release_rustup(&world.rustup);
+        if let Some(installed) = &world.installed {
+            let server = stage.upstream.base_url();
+            stage.install(&stage.user, installed, server);
+        }
+        stage.write_settings(&stage.user);
         stage
     }
 
@@ -106,9 +114,16 @@ impl<'w> Stage<'w> {
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         match request.file() {
             Some((name, text)) => {
-                let folder = self.folder.path().join("wanted");
+                let folder = self.folder_for(request);
                 let _ = std::fs::remove_dir_all(&folder);
                 write(&folder.join(name), &text);
+                arguments.push(folder.display().to_string());
+            }
+            None if matches!(request.place, Place::Default | Place::Override) => {
+                let folder = self.folder_for(request);
+                write(&folder.join("Cargo.toml"), &package_table("app", "0.1.0"));
+                write(&folder.join("Cargo.lock"), LOCK);
+                write(&folder.join("src/lib.rs"), "");
                 arguments.push(folder.display().to_string());
             }
             None => {
@@ -126,26 +141,59 @@ impl<'w> Stage<'w> {
         self.site.serve(&arguments)
     }
 
-    /// A user with rustup, these settings, and no toolchain.
-    fn user(&self) -> Rustup {
-        let user = Rustup::without_toolchain();
-        if let Some(settings) = &self.world.settings {
-            write(&user.home().join("settings.toml"), settings);
+    /// The folder with a toolchain file: the user's, if the user wants that toolchain.
+    fn folder_for(&self, request: &Request) -> PathBuf {
+        if *request == self.world.request {
+            self.user.work_folder()
+        } else {
+            self.folder.path().join("wanted")
         }
+    }
+
+    /// Another user with rustup, the same settings, and no toolchain.
+    fn another_user(&self) -> Rustup {
+        let user = Rustup::without_toolchain();
+        self.write_settings(&user);
         user
     }
 
-    fn install(&self, user: &Rustup, request: &Request, larder: &Larder<'_>) -> Run {
+    fn write_settings(&self, user: &Rustup) {
+        let work = user.work_folder().display().to_string();
+        if let Some(settings) = &self.world.settings {
+            let settings = settings.replace(WORK_FOLDER, &work);
+            write(&user.home().join("settings.toml"), &settings);
+        }
+    }
+
+    fn truth(&self, larder: &Larder<'_>) -> Run {
+        let server = larder.url();
+        let request = &self.world.request;
+        if !self.world.is_by_proxy {
+            return self.install(&self.user, request, server);
+        }
+        let work = self.user.work_folder();
+        if let Some((name, text)) = request.file() {
+            write(&work.join(name), &text);
+        }
+        let server = server.trim_end_matches('/');
+        let mut command = self
+            .user
+            .command("rustc", server, &format!("{server}/rustup"));
+        command.arg("--version");
+        testkit::process::run(command)
+    }
+
+    fn install(&self, user: &Rustup, request: &Request, server: &str) -> Run {
         let mut arguments = vec!["toolchain".to_owned(), "install".to_owned()];
         match request.file() {
             Some((name, text)) => write(&user.work_folder().join(name), &text),
             None => arguments.extend(request.flags("", ["--profile", "-c", "-t"])),
         }
-        self.rustup(user, &arguments, larder)
+        self.rustup(user, &arguments, server)
     }
 
-    fn rustup(&self, user: &Rustup, arguments: &[String], larder: &Larder<'_>) -> Run {
-        let server = larder.url().trim_end_matches('/');
+    fn rustup(&self, user: &Rustup, arguments: &[String], server: &str) -> Run {
+        let server = server.trim_end_matches('/');
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         user.run(&arguments, server, &format!("{server}/rustup"))
     }
@@ -159,14 +207,23 @@ impl<'w> Stage<'w> {
             }
             Event::Install(request) | Event::Check(request) => {
                 let larder = self.serve(&[]);
-                let user = self.user();
-                self.install(&user, request, &larder);
+                let user = self.another_user();
+                self.install(&user, request, larder.url());
                 larder.wait_until_idle();
                 if matches!(event, Event::Check(_)) {
-                    self.rustup(&user, &["check".to_owned()], &larder);
+                    self.rustup(&user, &["check".to_owned()], larder.url());
                     larder.wait_until_idle();
                 }
                 larder.stop();
+            }
+            Event::OwnInstall(request) => {
+                let larder = self.serve(&[]);
+                self.install(&self.user, request, larder.url());
+                larder.wait_until_idle();
+                larder.stop();
+                let _ = std::fs::remove_dir_all(self.user.work_folder());
+                std::fs::create_dir_all(self.user.work_folder())
+                    .expect("the temporary folder is writable");
             }
             Event::Release(release) => self.upstream.release(&release.toolchain()),
             Event::ReleaseRustup(version) => self.release_rustup(version),
