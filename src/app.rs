@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     cache::{Cache, CacheOptions},
     config::Settings,
+    memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{Server, guard::Hosts},
     store::{Store, StoreError},
@@ -80,10 +81,11 @@ impl App {
     /// # Errors
     /// A store that cannot be used, or root certificates that cannot be read.
     pub fn build(settings: &Settings, mode: AppMode) -> Result<Self, AppError> {
-        let store = Arc::new(match mode {
+        let store = match mode {
             AppMode::Daemon | AppMode::Warm => Store::open(&settings.store)?,
             AppMode::Local => Store::open_to_read(&settings.store)?,
-        });
+        };
+        let store = Arc::new(store.with_memory(MemoryBudget::new(settings.memory)));
         let upstreams = Upstreams {
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
             dist: Dist::new(
@@ -175,6 +177,7 @@ fn cache_options(settings: &Settings, mode: AppMode) -> CacheOptions {
         },
         max_age: settings.max_age,
         upstream_timeout: settings.upstream_timeout,
+        max_entry_bytes: settings.max_entry,
         offline_view: !settings.full_index,
         writers: match mode {
             AppMode::Daemon => DAEMON_WRITERS,

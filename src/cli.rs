@@ -75,6 +75,12 @@ pub struct GlobalFlags {
     /// Time limit for connecting to upstream, and for its answer when a stale copy is stored [default: 2s]
     #[arg(long, alias = "patience", value_name = "DURATION", value_parser = parse_duration, global = true)]
     pub upstream_timeout: Option<Duration>,
+    /// Largest index entry or toolchain manifest that is accepted from upstream, in MB, from 1 to 64 [default: 32]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u16).range(1..=64), global = true)]
+    pub max_entry: Option<u16>,
+    /// Memory that arriving bodies may take together, in MB; at least that of one `--max-entry` [default: 64]
+    #[arg(long, value_name = "MB", global = true)]
+    pub memory: Option<u32>,
     /// Print one JSON document to stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -307,7 +313,14 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
 
 const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
 const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
-const FETCHING: [&str; 4] = ["max-age", "ca-file", "redirect-host", "upstream-timeout"];
+const FETCHING: [&str; 6] = [
+    "max-age",
+    "ca-file",
+    "redirect-host",
+    "upstream-timeout",
+    "max-entry",
+    "memory",
+];
 const SERVING: [&str; 8] = [
     "listen",
     "offline",

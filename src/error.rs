@@ -216,6 +216,7 @@ fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
         | FailureKind::Absent { .. }
         | FailureKind::Redirected { .. }
         | FailureKind::TooLarge { .. }
+        | FailureKind::NoMemory(_)
         | FailureKind::Unrecognised { .. } => None,
     }
 }

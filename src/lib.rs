@@ -71,4 +71,5 @@ pub mod error;
 pub mod files;
 pub mod hash;
 pub mod log;
+mod memory_budget;
 pub mod validators;

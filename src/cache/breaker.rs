@@ -269,6 +269,7 @@ fn severity(failure: &Failure) -> Severity {
         FailureKind::Denied { .. }
         | FailureKind::Absent { .. }
         | FailureKind::TooLarge { .. }
+        | FailureKind::NoMemory(_)
         | FailureKind::WrongHash { .. } => Severity::None,
     }
 }

@@ -278,6 +278,7 @@ pub fn settle(is_stored: bool, is_overruled: bool, failure: &Failure) -> Settlem
         | FailureKind::Denied { .. }
         | FailureKind::Redirected { .. }
         | FailureKind::TooLarge { .. }
+        | FailureKind::NoMemory(_)
         | FailureKind::Unrecognised { .. }
         | FailureKind::WrongHash { .. } => {
             if is_stored {
@@ -610,7 +611,11 @@ mod tests {
                 foreign: true,
             }
             .at(&url()),
-            FailureKind::TooLarge { limit: 1 }.at(&url()),
+            FailureKind::TooLarge {
+                limit: 1,
+                setting: None,
+            }
+            .at(&url()),
             FailureKind::Unrecognised { why: String::new() }.at(&url()),
         ];
         for failure in trouble {

@@ -163,6 +163,8 @@ impl Cache {
             breakers: CircuitBreakers::new(options.is_offline),
             state_log: options.has_clients.then(StateLog::default),
             counters: counters.clone(),
+            memory: store.memory().clone(),
+            max_entry_bytes: options.max_entry_bytes,
         });
         let absences = Absences::new(health.clone(), store.clone());
         let lookup = Arc::new(Lookup {
@@ -472,6 +474,7 @@ mod tests {
             is_offline: false,
             max_age: Duration::from_secs(600),
             upstream_timeout: Duration::from_secs(1),
+            max_entry_bytes: 1 << 20,
             offline_view: false,
             writers: 2,
             has_clients: true,

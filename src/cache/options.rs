@@ -18,6 +18,8 @@ pub struct CacheOptions {
     pub max_age: Duration,
     /// Time limit for upstream if a stale copy is stored.
     pub upstream_timeout: Duration,
+    /// Size limit of every entry in bytes, besides that of its kind.
+    pub max_entry_bytes: u64,
     /// True if index entries offer only stored crates while upstream is unreachable.
     pub offline_view: bool,
     /// Number of concurrent writes to the store. A daemon keeps it low, because creating files competes with clients

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     clock::now,
+    memory_budget::MemoryBudget,
     resource::{Location, Resource, Source},
     upstream::{Failure, FailureKind, Origin, Reply, Upstream},
     validators::Validators,
@@ -31,6 +32,10 @@ pub(super) struct UpstreamHealth {
     /// `None` in commands without clients: their own reports tell what failed.
     pub(super) state_log: Option<StateLog>,
     pub(super) counters: Arc<Counters>,
+    /// The memory for arriving bodies.
+    pub(super) memory: MemoryBudget,
+    /// Size limit of every entry in bytes.
+    pub(super) max_entry_bytes: u64,
 }
 
 impl UpstreamHealth {
@@ -86,6 +91,8 @@ impl UpstreamHealth {
                         url,
                         stored: None,
                         validators: Validators::default(),
+                        max_bytes: self.max_entry_bytes,
+                        memory: &self.memory.reservation(),
                         read_timeout: HEAD_TIMEOUT,
                         started: now(),
                     };

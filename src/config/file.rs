@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 20] = [
     "store",
     "max-age",
     "index",
@@ -27,6 +27,8 @@ pub(super) const KEYS: [&str; 18] = [
     "ca-file",
     "redirect-host",
     "upstream-timeout",
+    "max-entry",
+    "memory",
     "listen",
     "offline",
     "full-index",

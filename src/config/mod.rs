@@ -52,6 +52,10 @@ use source::Sources;
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
 /// Default time limit for upstream.
 const DEFAULT_UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// Default size limit of one entry, in MB.
+const DEFAULT_MAX_ENTRY_MB: u16 = 32;
+/// Default memory for arriving bodies, in MB.
+const DEFAULT_MEMORY_MB: u32 = 64;
 /// Default of the bytes a second that the check of stored files may read: less than 2 % of a core.
 const DEFAULT_SCRUB_RATE: u64 = 4 << 20;
 /// Default time between two checks of all stored files.
@@ -82,6 +86,10 @@ pub struct Settings {
     pub redirect_hosts: Vec<String>,
     /// Time limit for a connection to upstream, and for its answer when a stale copy is stored.
     pub upstream_timeout: Duration,
+    /// Largest entry that is accepted from upstream, in bytes.
+    pub max_entry: u64,
+    /// Memory that arriving bodies may take together, in bytes.
+    pub memory: u64,
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
     /// Never contact upstream.
@@ -161,6 +169,10 @@ fn merge(
     let max_age = sources.one("max-age", shared.max_age, cli::parse_duration)?;
     let flag = shared.upstream_timeout;
     let upstream_timeout = sources.one("upstream-timeout", flag, cli::parse_duration)?;
+    let max_entry = sources.one("max-entry", shared.max_entry, parse_entry_limit)?;
+    let max_entry = u64::from(max_entry.unwrap_or(DEFAULT_MAX_ENTRY_MB)) << 20;
+    let memory = sources.one("memory", shared.memory, parse_number)?;
+    let memory = u64::from(memory.unwrap_or(DEFAULT_MEMORY_MB)) << 20;
     let flag = shared.toolchain_format;
     let toolchain_format: Option<cli::ToolchainFormat> =
         sources.one("toolchain-format", flag, parse_choice)?;
@@ -184,6 +196,8 @@ fn merge(
         ca_file: ca_file.map(|path| expand_home(&path, &environment)),
         redirect_hosts: sources.many("redirect-host", &shared.redirect_host, parse_text)?,
         upstream_timeout: upstream_timeout.unwrap_or(DEFAULT_UPSTREAM_TIMEOUT),
+        max_entry,
+        memory: memory.max(max_entry),
         listen: match sources.many("listen", &serve.listen, cli::parse_listen)? {
             none if none.is_empty() => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))],
             addresses => addresses,
@@ -273,6 +287,13 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 fn parse_number(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| format!("a number from 0 to {} is expected", u32::MAX))
+}
+
+fn parse_entry_limit(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(limit @ 1..=64) => Ok(limit),
+        Ok(_) | Err(_) => Err("a number from 1 to 64 is expected".to_owned()),
+    }
 }
 
 fn parse_jobs(text: &str) -> Result<u16, String> {

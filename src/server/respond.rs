@@ -191,6 +191,8 @@ fn status_for_cargo(error: &Error) -> StatusCode {
             FailureKind::Unreachable { .. } | FailureKind::Silent { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            // Memory comes back with the end of other transfers.
+            FailureKind::NoMemory(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
         Error::Timeout { .. } | Error::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::Abandoned { .. } => StatusCode::INTERNAL_SERVER_ERROR,

@@ -82,6 +82,7 @@ pub use verify::{FileDamage, StoredFile, Verified};
 use crate::{
     files::{self, is_no_file, open_nofollow},
     hash::Sha256,
+    memory_budget::MemoryBudget,
     resource::Key,
 };
 use blob::FileReader;
@@ -104,6 +105,8 @@ const BLOB_CAPACITY: Capacity = Capacity {
     idle: 4 << 20,
     burst: 8 << 20,
 };
+/// Memory for arriving bodies, in bytes, unless the caller chooses.
+const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
 /// Memory that an entry takes besides its body, in bytes: head, path and table slots.
 const ENTRY_OVERHEAD_BYTES: u64 = 512;
 /// Weight of an open file in the memory cache, in bytes. It bounds the number of open files.
@@ -121,6 +124,7 @@ pub struct Store {
     blobs: MemoryCache<Blob>,
     buffers: Arc<BufferPool>,
     offered: Arc<OfferedCrates>,
+    memory: MemoryBudget,
 }
 
 /// Number and size of what a store holds.
@@ -176,6 +180,7 @@ impl Store {
             }),
             buffers: Arc::default(),
             offered: Arc::default(),
+            memory: MemoryBudget::new(DEFAULT_MEMORY_BYTES),
             layout,
         }
     }
@@ -399,9 +404,24 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
+    /// The same store, with this memory for arriving bodies.
+    #[must_use]
+    pub fn with_memory(self, memory: MemoryBudget) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// The memory for arriving bodies.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
     /// A spool for a body that is about to be downloaded.
     pub fn spool(&self) -> Spool {
-        Spool::new(self.staging.clone(), self.buffers.clone())
+        Spool::new(
+            self.staging.clone(),
+            self.buffers.clone(),
+            self.memory.reservation(),
+        )
     }
 
     /// Stores a spooled body, whose hash the caller has verified, and returns the file that has it now. Replaces a blob

@@ -6,7 +6,7 @@
 //! ```text
 //!  Small (memory) ── above 128 kB ──> File (staging) ── put_blob ──> blob
 //!      │                                 │
-//!      └── the disk takes no more ─> InMemory (up to 64 MB): clients are served, nothing is stored
+//!      └── the disk takes no more ─> InMemory (within the memory budget): clients are served, nothing is stored
 //! ```
 //!
 //! Creating a file costs more than all other work on a small body, so a small body stays in memory until it is
@@ -32,9 +32,12 @@ use super::{
     error::{is_full, is_read_only},
     staging::Staging,
 };
+use crate::memory_budget::Reservation;
 
 /// Largest body in bytes that stays in memory while the disk is full.
 const MAX_MEMORY_BYTES: u64 = 64 << 20;
+/// Size in bytes from which a body in memory gets the address space of the largest one.
+const RESERVE_FROM_BYTES: u64 = 4 << 20;
 /// Largest body in bytes that stays in memory while it is downloaded.
 const MAX_SMALL_BYTES: u64 = 128 << 10;
 
@@ -43,6 +46,8 @@ pub struct Spool {
     staging: Arc<Staging>,
     buffers: Arc<BufferPool>,
     storage: Mutex<Storage>,
+    /// Counts the body while the disk takes no more.
+    memory: Reservation,
 }
 
 /// Place of the body so far.
@@ -62,11 +67,16 @@ impl fmt::Debug for Spool {
 }
 
 impl Spool {
-    pub(super) fn new(staging: Arc<Staging>, buffers: Arc<BufferPool>) -> Self {
+    pub(super) fn new(
+        staging: Arc<Staging>,
+        buffers: Arc<BufferPool>,
+        memory: Reservation,
+    ) -> Self {
         Self {
             staging,
             buffers,
             storage: Mutex::new(Storage::Small(Vec::new())),
+            memory,
         }
     }
 
@@ -74,7 +84,8 @@ impl Spool {
     /// when the disk fills up and the body moves back to memory.
     ///
     /// # Errors
-    /// The operating system's error. A full disk is one only for bodies above 64 MB.
+    /// The operating system's error. A full disk is one only for bodies above 64 MB, and for those that the memory for
+    /// arriving bodies does not suffice for.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
         if let Some(file) = self.append(offset, chunk)? {
             let len = usize::try_from(offset).map_err(io::Error::other)?;
@@ -103,17 +114,26 @@ impl Spool {
             Storage::File(reader, _) => match reader.file.write_all_at(chunk, offset) {
                 Ok(()) => Ok(None),
                 Err(error) if is_full(&error) && end <= MAX_MEMORY_BYTES => {
+                    self.grow_memory(end)?;
                     Ok(Some(reader.file.clone()))
                 }
                 Err(error) => Err(error),
             },
-            Storage::Small(body) | Storage::InMemory(body, _) if end <= MAX_MEMORY_BYTES => {
-                body.truncate(usize::try_from(offset).map_err(io::Error::other)?);
-                body.extend_from_slice(chunk);
-                Ok(None)
+            Storage::InMemory(..) if end > MAX_MEMORY_BYTES => {
+                Err(io::ErrorKind::StorageFull.into())
             }
-            Storage::Small(_) | Storage::InMemory(..) => Err(io::ErrorKind::StorageFull.into()),
+            Storage::InMemory(body, _) => {
+                self.grow_memory(end)?;
+                reserve_for_large(body, end);
+                overwrite_end(body, offset, chunk).map(|()| None)
+            }
+            Storage::Small(body) => overwrite_end(body, offset, chunk).map(|()| None),
         }
+    }
+
+    fn grow_memory(&self, bytes: u64) -> io::Result<()> {
+        let grown = self.memory.grow(bytes);
+        grown.map_err(|error| io::Error::new(io::ErrorKind::StorageFull, error))
     }
 
     /// Moves a small body to a staging file. If the disk is full, it stays in memory, so that clients still get it.
@@ -195,6 +215,22 @@ impl Spool {
         };
         self.stage(&small)
     }
+}
+
+/// Gives a large body the address space of the largest one, so that growing copies it no more.
+fn reserve_for_large(body: &mut Vec<u8>, end: u64) {
+    let len = body.len();
+    let most = usize::try_from(MAX_MEMORY_BYTES).unwrap_or(len);
+    if end > RESERVE_FROM_BYTES && body.capacity() < most {
+        body.reserve_exact(most.saturating_sub(len));
+    }
+}
+
+/// Replaces everything from `offset` on by `chunk`.
+fn overwrite_end(body: &mut Vec<u8>, offset: u64, chunk: &[u8]) -> io::Result<()> {
+    body.truncate(usize::try_from(offset).map_err(io::Error::other)?);
+    body.extend_from_slice(chunk);
+    Ok(())
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@
 //!  Broken, Status, Unrecognised           3 times   opens after a few    yes
 //!  WrongHash                              once      ignores              yes
 //!  Denied, TooLarge                       no        ignores              yes
+//!  NoMemory                               once      ignores              yes
 //!  Redirected                             no        if foreign           yes
 //!  Absent                                 no        ignores              no: upstream's own word
 //! ```
@@ -21,7 +22,7 @@
 use std::{fmt, time::Duration};
 
 use super::{diagnostics::Diagnostics, origin::Origin};
-use crate::{duration::two_units, hash::Sha256};
+use crate::{duration::two_units, hash::Sha256, memory_budget::OverBudget};
 
 /// A failed request: the origin that failed and the kind of failure. `Display` is one sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +81,11 @@ pub enum FailureKind {
     TooLarge {
         /// The limit in bytes.
         limit: u64,
+        /// The setting that has the limit, if one has.
+        setting: Option<&'static str>,
     },
+    /// The body had to be dropped because other bodies take larder's memory.
+    NoMemory(OverBudget),
     /// An answer, but not one to this request.
     Unrecognised {
         /// The fault, as the rest of a sentence that begins with "the answer".
@@ -117,7 +122,8 @@ impl FailureKind {
             Self::Denied { .. }
             | Self::Absent { .. }
             | Self::Redirected { .. }
-            | Self::TooLarge { .. } => false,
+            | Self::TooLarge { .. }
+            | Self::NoMemory(_) => false,
         }
     }
 }
@@ -139,6 +145,7 @@ impl Failure {
             | FailureKind::Absent { .. }
             | FailureKind::Redirected { .. }
             | FailureKind::TooLarge { .. }
+            | FailureKind::NoMemory(_)
             | FailureKind::Unrecognised { .. }) => kind.clone().at(origin.clone()).to_string(),
         }
     }
@@ -159,7 +166,14 @@ impl fmt::Display for Failure {
             FailureKind::Denied { code } => write!(f, "{origin} refused with {code}"),
             FailureKind::Absent { code } => write!(f, "{origin} has no such thing ({code})"),
             FailureKind::Redirected { to, .. } => write!(f, "{origin} redirects to {to}"),
-            FailureKind::TooLarge { limit } => write!(f, "{origin} sent more than {limit} bytes"),
+            FailureKind::TooLarge { limit, setting } => {
+                write!(f, "{origin} sent more than {limit} bytes")?;
+                match setting {
+                    Some(setting) => write!(f, " (setting `{setting}`)"),
+                    None => Ok(()),
+                }
+            }
+            FailureKind::NoMemory(budget) => budget.fmt(f),
             FailureKind::Unrecognised { why } => write!(f, "the answer of {origin} {why}"),
             FailureKind::WrongHash { got, expected } => {
                 write!(f, "sha256 is {got}, expected {expected}")

@@ -48,6 +48,7 @@ pub fn retry_delay(failure: &Failure, attempts: usize, jitter: f64) -> Option<Du
         | FailureKind::Absent { .. }
         | FailureKind::Redirected { .. }
         | FailureKind::TooLarge { .. }
+        | FailureKind::NoMemory(_)
         | FailureKind::Unrecognised { .. }
         | FailureKind::WrongHash { .. } => Some(delay.mul_f64(0.5 + jitter)),
     }

@@ -10,6 +10,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
+use std::thread;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path};
 
@@ -276,7 +277,64 @@ fn endless_bodies_are_refused_within_bounded_memory() {
         2
     );
     let peak = peak_memory(&larder);
-    assert!(peak < 400 << 20, "{peak} bytes");
+    assert!(peak < 100 << 20, "{peak} bytes");
+}
+
+#[test]
+fn all_endless_entries_at_once_stay_within_the_memory_for_arriving_bodies() {
+    const AT_ONCE: usize = 24;
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("small", "1.0.0"));
+    let names: Vec<_> = (0..AT_ONCE).map(|n| format!("endless{n}")).collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+        upstream.set_index(name, upstream.index_body(name).repeat(200));
+        upstream.fault(&entry_path(name), Fault::Endless);
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    thread::scope(|scope| {
+        for name in &names {
+            let larder = &larder;
+            scope.spawn(move || {
+                let reply = larder.get(&entry(name));
+                let text = reply.text();
+                assert!([424, 503, 504].contains(&reply.status), "{name}: {text}");
+                if reply.status == 424 {
+                    assert!(text.contains("more than"), "{text}");
+                    assert!(text.contains("`max-entry`"), "{text}");
+                }
+            });
+        }
+    });
+    let peak = peak_memory(&larder);
+    assert!(peak < 180 << 20, "{peak} bytes");
+    assert_eq!(
+        larder.get(&entry("small")).body,
+        upstream.index_body("small")
+    );
+}
+
+#[test]
+fn an_entry_as_large_as_the_setting_allows_is_stored_and_a_larger_one_names_the_setting() {
+    let upstream = FakeUpstream::start();
+    for (name, lines) in [("large", 7_000), ("larger", 8_000)] {
+        upstream.publish(Crate::new(name, "1.0.0"));
+        upstream.set_index(name, upstream.index_body(name).repeat(lines));
+    }
+    let (large, larger) = (upstream.index_body("large"), upstream.index_body("larger"));
+    assert!(
+        large.len() < 1 << 20 && larger.len() > 1 << 20,
+        "{}, {}",
+        large.len(),
+        larger.len()
+    );
+    let site = site(&upstream).variable("LARDER_MEMORY", "1");
+    let larder = site.serve(&["--max-entry", "1"]);
+    assert!(larder.get(&entry("large")).body == large);
+    let reply = larder.get(&entry("larger"));
+    assert_eq!(reply.status, 424, "{}", reply.text());
+    assert!(reply.text().contains("`max-entry`"), "{}", reply.text());
 }
 
 /// See docs/client-behaviour.md H-05.
@@ -291,7 +349,7 @@ fn decompression_bombs_are_refused_within_bounded_memory() {
     assert_eq!(reply.status, 424, "{}", reply.text());
     assert!(!entry_file(&site, "left").exists());
     let peak = peak_memory(&larder);
-    assert!(peak < 250 << 20, "{peak} bytes");
+    assert!(peak < 100 << 20, "{peak} bytes");
     upstream.clear_faults();
     assert_eq!(larder.get(&entry("left")).body, upstream.index_body("left"));
 }

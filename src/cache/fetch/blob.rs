@@ -222,6 +222,7 @@ impl BlobFetcher {
             | FailureKind::Denied { .. }
             | FailureKind::Redirected { .. }
             | FailureKind::TooLarge { .. }
+            | FailureKind::NoMemory(_)
             | FailureKind::Unrecognised { .. } => Ok(()),
         }
     }

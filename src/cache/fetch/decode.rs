@@ -11,6 +11,27 @@ use crate::upstream::{Coding, Failure, FailureKind};
 /// steps.
 const STEP_BYTES: usize = 1024;
 
+/// The size limit of one body after decoding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit {
+    /// In bytes.
+    pub(super) bytes: u64,
+    /// The setting that has it, if one has.
+    pub(super) setting: Option<&'static str>,
+}
+
+impl BodyLimit {
+    /// Checks the bytes of a body that have arrived.
+    pub(super) fn check(self, len: u64, url: &Url) -> Result<(), Failure> {
+        if len <= self.bytes {
+            return Ok(());
+        }
+        let Self { bytes, setting } = self;
+        let limit = bytes;
+        Err(FailureKind::TooLarge { limit, setting }.at(url))
+    }
+}
+
 /// The decoder of one response body.
 pub(super) enum Decoder {
     Identity,
@@ -26,12 +47,12 @@ impl Decoder {
     }
 
     /// Decodes `chunk` and passes the result to `take`, possibly in several calls. Buffers little more than `limit`
-    /// bytes.
+    /// bytes beside what it has passed on.
     pub(super) fn decode<E: From<Failure>>(
         &mut self,
         chunk: &[u8],
         url: &Url,
-        limit: u64,
+        limit: BodyLimit,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         match self {
@@ -42,9 +63,7 @@ impl Decoder {
                         .write_all(step)
                         .map_err(|cause| undecodable(url, &cause))?;
                     let mut decoded = std::mem::take(decoder.get_mut());
-                    if decoded.len() as u64 > limit {
-                        return Err(FailureKind::TooLarge { limit }.at(url).into());
-                    }
+                    limit.check(decoded.len() as u64, url)?;
                     if !decoded.is_empty() {
                         take(&decoded)?;
                     }
@@ -93,12 +112,16 @@ mod tests {
         let url = Url::parse("http://a.example/").unwrap();
         let mut decoder = Decoder::new(Coding::Gzip);
         let mut decoded = Vec::new();
+        let limit = BodyLimit {
+            bytes: 1 << 20,
+            setting: None,
+        };
         let mut take = |part: &[u8]| -> Result<(), Failure> {
             decoded.extend_from_slice(part);
             Ok(())
         };
         for piece in compressed[..compressed.len() - cut].chunks(piece) {
-            decoder.decode(piece, &url, 1 << 20, &mut take)?;
+            decoder.decode(piece, &url, limit, &mut take)?;
         }
         decoder.finish(&url, &mut take)?;
         Ok(decoded)

@@ -31,8 +31,9 @@ use super::{
 use crate::{
     clock::now,
     error::{Error, chain},
+    memory_budget::Reservation,
     resource::{Key, Resource, Source},
-    store::{Checked, Entry},
+    store::{Checked, Entry, StoreError},
     upstream::{Failure, FailureKind},
     validators::Validators,
 };
@@ -58,6 +59,10 @@ pub(super) struct Fetch<'a> {
     flight_key: FlightKey,
     demand: Demand,
     pub(super) stored: Option<Entry>,
+    /// Its share of the memory for arriving bodies.
+    memory: Reservation,
+    /// That share has been reserved for the largest possible body.
+    has_reserved: bool,
 }
 
 /// The effect of a finished fetch on the store.
@@ -140,6 +145,8 @@ impl EntryFetcher {
             demand,
             // Read again: another flight may have ended just before this one began.
             stored: self.lookup.entry(resource, key).await?,
+            memory: self.admission.health.memory.reservation(),
+            has_reserved: false,
         };
         let decision = self.decide(&fetch);
         if let Some(entry) = &fetch.stored
@@ -184,7 +191,7 @@ impl EntryFetcher {
 
     async fn run_attempts(
         &self,
-        fetch: Fetch<'_>,
+        mut fetch: Fetch<'_>,
         url: &Url,
         validators: Validators,
     ) -> Result<Fetched, Error> {
@@ -194,12 +201,7 @@ impl EntryFetcher {
         loop {
             attempts += 1;
             if let Err(error) = self.lookup.write_behind.wait_for_capacity().await {
-                let error = Error::store("store", resource, &error);
-                if fetch.stored.is_none() {
-                    return Err(error);
-                }
-                warn!(%resource, %error, "serving a stale copy");
-                return fetch.stored_result(Outcome::Stale(StaleReason::Failed));
+                return fetch.result_without_store(&error);
             }
             let permit = self.permits.acquire().await;
             if attempts == 1 {
@@ -224,6 +226,11 @@ impl EntryFetcher {
                 Err(failure) => failure,
             };
             drop(permit);
+            let reserved = self.reserve_memory(&mut fetch, &failure, waiting_since);
+            if reserved.await {
+                attempts -= 1;
+                continue;
+            }
             let (failure, is_overruled) = self.judge(&fetch, url, failure).await;
             self.admission
                 .health
@@ -263,6 +270,31 @@ impl EntryFetcher {
         }
     }
 
+    /// After a failure for lack of memory, waits once until the largest possible body has its memory. Returns false if
+    /// another attempt makes no sense.
+    async fn reserve_memory(
+        &self,
+        fetch: &mut Fetch<'_>,
+        failure: &Failure,
+        waiting_since: Instant,
+    ) -> bool {
+        if fetch.has_reserved || !matches!(failure.kind, FailureKind::NoMemory(_)) {
+            return false;
+        }
+        fetch.has_reserved = true;
+        let limit = CLIENT_TIMEOUT.saturating_sub(waiting_since.elapsed());
+        let budget = &self.admission.health.memory;
+        // A body that waits must not keep memory from others.
+        fetch.memory = budget.reservation();
+        match timeout(limit, budget.reserve(self.options.max_entry_bytes)).await {
+            Ok(whole) => {
+                fetch.memory = whole;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Judges upstream's statement that a stored resource does not exist. Returns the failure to settle, and whether a
     /// pin overrules it.
     async fn judge(&self, fetch: &Fetch<'_>, url: &Url, failure: Failure) -> (Failure, bool) {
@@ -289,6 +321,8 @@ impl EntryFetcher {
             url,
             stored: fetch.stored.as_ref(),
             validators: validators.clone(),
+            max_bytes: self.options.max_entry_bytes,
+            memory: &fetch.memory,
             read_timeout: match &fetch.stored {
                 Some(_) => self.options.upstream_timeout,
                 None => HEAD_TIMEOUT,
@@ -394,6 +428,16 @@ impl EntryFetcher {
 }
 
 impl Fetch<'_> {
+    /// Ends the fetch when the store takes no more.
+    fn result_without_store(self, error: &StoreError) -> Result<Fetched, Error> {
+        let error = Error::store("store", self.resource, error);
+        if self.stored.is_none() {
+            return Err(error);
+        }
+        warn!(resource = %self.resource, %error, "serving a stale copy");
+        self.stored_result(Outcome::Stale(StaleReason::Failed))
+    }
+
     /// Ends the fetch with the stored entry.
     fn stored_result(self, outcome: Outcome) -> Result<Fetched, Error> {
         match self.stored {

@@ -18,6 +18,7 @@
 pub(super) mod blob;
 mod decode;
 pub(super) mod entry;
+mod entry_body;
 mod ranges;
 mod recall;
 pub(super) mod request;

@@ -6,12 +6,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use url::Url;
 
-use super::decode::Decoder;
+use super::{
+    decode::{BodyLimit, Decoder},
+    entry_body::EntryBody,
+};
 use crate::{
     hash::Sha256,
+    memory_budget::Reservation,
     resource::{Location, Resource},
     store::Entry,
     upstream::{Failure, FailureKind, Get, Reply, Upstream},
@@ -39,6 +42,10 @@ pub(in super::super) struct EntryRequest<'a> {
     pub(in super::super) validators: Validators,
     /// Time limit for the response head and for each chunk of the body.
     pub(in super::super) read_timeout: Duration,
+    /// The user's size limit of every entry, in bytes.
+    pub(in super::super) max_bytes: u64,
+    /// The body's share of the memory for arriving bodies.
+    pub(in super::super) memory: &'a Reservation,
     /// The time of the request, which becomes the entry's check time.
     pub(in super::super) started: SystemTime,
 }
@@ -79,6 +86,14 @@ impl EntryRequest<'_> {
         }
     }
 
+    fn limit(&self) -> BodyLimit {
+        let of_kind = self.resource.policy().max_bytes;
+        BodyLimit {
+            bytes: of_kind.min(self.max_bytes),
+            setting: (self.max_bytes < of_kind).then_some("max-entry"),
+        }
+    }
+
     async fn send_single(
         &self,
         upstream: &Upstream,
@@ -97,23 +112,14 @@ impl EntryRequest<'_> {
             Reply::NotModified { max_age } => return Ok(EntryReply::NotModified(max_age)),
             Reply::Body(incoming) => incoming,
         };
+        let limit = self.limit();
         let mut decoder = Decoder::new(incoming.coding);
-        let announced = incoming.total.unwrap_or(0).min(policy.max_bytes);
-        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        let mut append = |decoded: &[u8]| {
-            body.extend_from_slice(decoded);
-            if body.len() as u64 > policy.max_bytes {
-                let limit = policy.max_bytes;
-                Err(FailureKind::TooLarge { limit }.at(self.url))
-            } else {
-                Ok(())
-            }
-        };
+        let mut body = EntryBody::new(incoming.total, limit, self.memory, self.url)?;
         while let Some(chunk) = incoming.chunk().await? {
-            decoder.decode(&chunk, self.url, policy.max_bytes, &mut append)?;
+            decoder.decode(&chunk, self.url, limit, |decoded| body.append(decoded))?;
         }
-        decoder.finish(self.url, &mut append)?;
-        let body = Bytes::from(body);
+        decoder.finish(self.url, |decoded| body.append(decoded))?;
+        let body = body.finish();
         self.resource.validate(&body).map_err(|error| {
             let why = error.to_string();
             FailureKind::Unrecognised { why }.at(self.url)

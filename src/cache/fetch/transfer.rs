@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{
     super::{flight::Progress, options::HEAD_TIMEOUT},
-    decode::Decoder,
+    decode::{BodyLimit, Decoder},
     ranges::{RangeDownloader, RangeDownloads},
     request::{plain_get, unexpected_304},
 };
@@ -83,8 +83,7 @@ pub(super) struct Transfer {
     skip: u64,
     /// Size of the body in bytes, if announced.
     total: Option<u64>,
-    /// Size limit of the body in bytes.
-    max_bytes: u64,
+    limit: BodyLimit,
     ranges: RangeDownloads,
     /// Start of the next range that another connection downloads. The main stream ends there.
     next_range: u64,
@@ -106,7 +105,10 @@ impl Transfer {
             last_chunk: 0,
             skip: 0,
             total: None,
-            max_bytes: resource.policy().max_bytes,
+            limit: BodyLimit {
+                bytes: resource.policy().max_bytes,
+                setting: None,
+            },
             ranges: RangeDownloads::default(),
             next_range: u64::MAX,
             started,
@@ -176,12 +178,12 @@ impl Transfer {
         }
         self.next_range = self.ranges.next_range_start(self.written).await;
         let mut decoder = Decoder::new(incoming.coding);
-        let max_bytes = self.max_bytes;
+        let limit = self.limit;
         while let Some(chunk) = incoming.chunk().await? {
             if self.written + chunk.len() as u64 >= self.next_range {
                 self.next_range = self.ranges.next_range_start(self.next_range).await;
             }
-            decoder.decode(&chunk, url, max_bytes, |chunk| self.append(chunk, url))?;
+            decoder.decode(&chunk, url, limit, |chunk| self.append(chunk, url))?;
             self.notify(progress);
             if self.written == self.next_range {
                 return Ok(StreamEnd::Range);
@@ -198,10 +200,7 @@ impl Transfer {
     /// Checks the announced size and notes how much of the response is known already.
     fn accept_head(&mut self, incoming: &UpstreamBody, url: &Url) -> Result<(), Failure> {
         self.skip = if incoming.is_partial { 0 } else { self.written };
-        let limit = self.max_bytes;
-        if incoming.total.is_some_and(|total| total > limit) {
-            return Err(FailureKind::TooLarge { limit }.at(url));
-        }
+        self.limit.check(incoming.total.unwrap_or(0), url)?;
         // Once clients can read the body, its size is in their response head.
         if !self.is_visible {
             self.total = incoming.total;
@@ -225,10 +224,7 @@ impl Transfer {
             let cause = "it is longer than announced".to_owned();
             return Err(FailureKind::Broken { cause }.at(url).into());
         }
-        let limit = self.max_bytes;
-        if end > limit {
-            return Err(FailureKind::TooLarge { limit }.at(url).into());
-        }
+        self.limit.check(end, url)?;
         self.spool
             .write(self.written, chunk)
             .map_err(|source| TransferError::Store(StoreError::io("staging", source)))?;
