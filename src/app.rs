@@ -150,7 +150,8 @@ impl App {
         Server {
             cache: self.cache.clone(),
             upstreams: self.upstreams.clone(),
-            hosts: Hosts::new(addresses, &settings.allow_hosts),
+            hosts: Hosts::new(addresses, &settings.allow_hosts)
+                .with_machine(&rustix::system::uname().nodename().to_string_lossy()),
             h2c: settings.h2c,
             keep_warm: None,
             scrub: None,

@@ -146,8 +146,9 @@ pub struct Serve {
     /// are marked as yanked, so that new resolutions choose stored versions [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub full_index: Option<bool>,
-    /// Host name by which clients may address this daemon; repeatable [default: loopback names, the addresses
-    /// listened on and names that end in `.internal`, which are always accepted]
+    /// Host name by which clients may address this daemon; repeatable [default: loopback names, private addresses, the
+    /// addresses listened on, this machine's name, and the names that container engines give to their host, such as
+    /// `host.docker.internal`; these are always accepted]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub allow_host: Vec<String>,
     /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]

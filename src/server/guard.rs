@@ -5,15 +5,27 @@
 //! - DNS rebinding: a web page resolves its own name to a loopback address. [`Hosts`] does not list that name.
 //! - Use as a proxy: `CONNECT` and absolute request targets would let clients choose where larder connects.
 //! - Request smuggling: larder serves `GET` and `HEAD` without bodies and refuses everything else.
-//! - Ambiguous authority: no `Host`, two of them, or one that differs from `:authority`.
+//! - Ambiguous authority: no `Host`, two of them, or one that differs from `:authority`. `config.json` repeats the
+//!   authority, so only valid host names and ports get past this module.
 //!
 //! The module is pure: a request head and the allow list in, the authority or a refusal out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{Method, Request, StatusCode, Version, header};
 
 use super::connection::h2c::announces_body;
+
+/// Names that container engines and virtual machines give to their host. Public name servers cannot assign them.
+const HOSTS_OF_CONTAINERS: [&str; 7] = [
+    "host.docker.internal",
+    "gateway.docker.internal",
+    "host.containers.internal",
+    "host.lima.internal",
+    "host.minikube.internal",
+    "host.orb.internal",
+    "host.rancher-desktop.internal",
+];
 
 /// The host names that clients may use for this server.
 #[derive(Clone, Debug)]
@@ -21,6 +33,8 @@ pub struct Hosts {
     /// Authorities with port that need no parsing: the listening addresses and `localhost`.
     exact: Vec<String>,
     listening: Vec<IpAddr>,
+    /// The machine's name, with and without its domain.
+    machine: Vec<String>,
     allowed: Vec<String>,
 }
 
@@ -42,11 +56,21 @@ impl Hosts {
                 .flat_map(|address| [address.to_string(), format!("localhost:{}", address.port())])
                 .collect(),
             listening: listening.iter().map(SocketAddr::ip).collect(),
+            machine: Vec::new(),
             allowed: allowed
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
         }
+    }
+
+    /// Allows the machine's own name too, with and without its domain.
+    #[must_use]
+    pub fn with_machine(mut self, name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let short = name.split('.').next().unwrap_or_default().to_owned();
+        self.machine = vec![name, short];
+        self
     }
 
     /// True if clients may use `host`, given without port.
@@ -59,16 +83,61 @@ impl Hosts {
         if let Ok(address) = bare.parse::<IpAddr>() {
             let everywhere = self.listening.iter().any(IpAddr::is_unspecified);
             return everywhere
-                || address.is_loopback()
+                || is_local(address)
                 || self.listening.contains(&address)
                 || self.allowed.contains(&host);
         }
-        // Public name servers cannot assign these: `localhost`, and container engines' names for their host.
         host == "localhost"
             || host.ends_with(".localhost")
-            || host.ends_with(".internal")
+            || HOSTS_OF_CONTAINERS.contains(&host.as_str())
+            || self.machine.contains(&host)
             || self.allowed.contains(&host)
     }
+}
+
+/// True for loopback, private and link-local addresses. Containers reach the host by such addresses, and a web page
+/// cannot rebind an address.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// True if `authority` is a host name or an address in brackets, and at most a port. Escapes and other characters that
+/// RFC 3986 allows are not used in names of machines.
+fn is_valid(authority: &http::uri::Authority) -> bool {
+    let host = authority.host();
+    let rest = authority.as_str().strip_prefix(host);
+    let has_valid_port = match rest.map(|port| port.strip_prefix(':').ok_or(port)) {
+        Some(Ok(port)) => is_port(port),
+        Some(Err(rest)) => rest.is_empty(),
+        // User information comes before the host.
+        None => false,
+    };
+    has_valid_port && (is_address(host) || is_name(host))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|port: u16| port > 0)
+}
+
+fn is_address(host: &str) -> bool {
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+}
+
+fn is_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= 253 && host.split('.').all(is_label)
 }
 
 /// Returns the authority that the client used, with port.
@@ -127,11 +196,16 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
     let Ok(parsed) = authority.parse::<http::uri::Authority>() else {
         return refuse(StatusCode::BAD_REQUEST, "`Host` cannot be read");
     };
-    if authority.contains('@') || !hosts.allows(parsed.host()) {
+    if !is_valid(&parsed) {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "`Host` is no valid host name with a port from 1 to 65535",
+        );
+    }
+    if !hosts.allows(parsed.host()) {
+        let host = parsed.host();
         let reason = format!(
-            "the host name `{}` is not allowed here; if it is yours, add `--allow-host {}`",
-            parsed.host().escape_default(),
-            parsed.host().escape_default()
+            "the host name `{host}` is not allowed here; if it is yours, add `--allow-host {host}`"
         );
         return Err(Refused {
             status: StatusCode::MISDIRECTED_REQUEST,
@@ -150,7 +224,8 @@ mod tests {
         let hosts = Hosts::new(
             &[listening.parse().unwrap()],
             &["larder.corp.example".to_owned()],
-        );
+        )
+        .with_machine("Laptop.home.arpa");
         let request = Request::get("/config.json")
             .header("host", host)
             .body(())
@@ -168,6 +243,14 @@ mod tests {
             "LOCALHOST.:3263",
             "[::1]:3263",
             "host.containers.internal:3263",
+            "host.docker.internal",
+            "build.localhost:1",
+            "laptop:3263",
+            "LAPTOP.home.arpa",
+            "192.168.1.2:3263",
+            "10.0.2.2:65535",
+            "169.254.1.3:3263",
+            "[fd00::1]:3263",
         ] {
             check_host(LOOPBACK, host, true);
         }
@@ -176,16 +259,54 @@ mod tests {
             "evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
-            "10.0.0.1",
+            "laptop.evil.example",
+            "203.0.113.1:3263",
             "",
             "a@localhost",
+            "metadata.google.internal",
+            "anything.internal",
+            "host.docker.internal.evil.example",
         ] {
             check_host(LOOPBACK, host, false);
         }
         check_host("0.0.0.0:3263", "10.0.0.1:3263", true);
         check_host("0.0.0.0:3263", "evil.example", false);
-        check_host("10.0.0.1:3263", "10.0.0.1:3263", true);
-        check_host("10.0.0.1:3263", "10.0.0.2:3263", false);
+        check_host("203.0.113.1:3263", "203.0.113.1:3263", true);
+        check_host("203.0.113.1:3263", "203.0.113.2:3263", false);
+    }
+
+    #[test]
+    fn a_host_that_is_no_host_name_is_refused_and_not_repeated() {
+        let hosts = Hosts::new(&["0.0.0.0:1".parse().unwrap()], &["$(id)".to_owned()]);
+        let label = "a".repeat(64);
+        for host in [
+            "$(id).localhost",
+            "$(id)",
+            "`id`.localhost",
+            "a%41.localhost",
+            "a..localhost",
+            ".localhost",
+            "localhost:99999",
+            "localhost:0",
+            "localhost:",
+            "localhost:+1",
+            "localhost:1:2",
+            "127.0.0.1:65536",
+            "[::1",
+            "[::g]",
+            "[localhost]",
+            "a@localhost",
+            &format!("{label}.localhost"),
+            &"a.".repeat(127).repeat(2),
+        ] {
+            let request = Request::get("/config.json").header("host", host);
+            let Ok(request) = request.body(()) else {
+                continue;
+            };
+            let refused = check(&request, &hosts).expect_err(host);
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{host}");
+            assert!(!refused.reason.contains("localhost"), "{refused:?}");
+        }
     }
 
     #[track_caller]

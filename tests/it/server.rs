@@ -6,6 +6,7 @@
     reason = "a helper that cannot go on fails its test"
 )]
 
+use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -203,6 +204,29 @@ fn download_url_has_the_host_name_that_the_client_used() {
     );
 }
 
+#[test]
+fn host_names_that_no_container_uses_are_refused_and_never_reach_config_json() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    for (host, status) in [
+        ("$(id).internal", 400),
+        ("localhost:99999", 400),
+        ("metadata.google.internal", 421),
+        ("anything.internal:3263", 421),
+        ("host.docker.internal", 200),
+        ("192.168.127.254:3263", 200),
+    ] {
+        let reply = larder.get_with("/config.json", &[("host", host)]);
+        assert_eq!(reply.status, status, "{host}: {}", reply.text());
+        let is_repeated = reply.text().contains(&format!("http://{host}/"));
+        assert_eq!(is_repeated, status == 200, "{host}: {}", reply.text());
+    }
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let reply = larder.get_with("/config.json", &[("host", machine.trim())]);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
 /// Paths that try to leave the store or to select another upstream.
 fn hostile_paths() -> Vec<String> {
     let mut paths: Vec<String> = [
@@ -280,8 +304,8 @@ fn hostile_paths_reach_neither_the_disk_nor_upstream() {
     let outside = tempfile::tempdir().unwrap();
     for secret in ["left", "config.json", "etc/passwd"] {
         let path = outside.path().join(secret);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "secret").unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "secret").unwrap();
     }
     let site = site(&upstream).store_in(&outside.path().join("store"));
     let larder = site.serve(&[]);
@@ -412,7 +436,7 @@ fn unknown_hosts_are_refused_on_every_route() {
             "evil.example",
             "127.0.0.1.evil.example",
             "localhost.evil.example:80",
-            "10.0.0.1",
+            "203.0.113.1",
             "[2001:db8::1]",
             "2130706433",
             "0x7f.1",
