@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 
 use crate::{
     files::{self, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES},
@@ -25,6 +25,8 @@ use crate::{
 const MAX_REPLACEMENTS: usize = 16;
 /// A package of thousands of files has a long list of checksums.
 const MAX_CHECKSUMS_BYTES: u64 = 64 << 20;
+/// A crate, or a file of one.
+const MAX_CRATE_BYTES: u64 = 1 << 30;
 
 /// The settings that cargo reads in one folder, nearest file first.
 #[derive(Debug, Default)]
@@ -50,12 +52,31 @@ enum LocalSource {
 #[derive(Debug, Default)]
 pub struct LocalSources {
     config: CargoConfig,
-    directories: BTreeMap<PathBuf, BTreeMap<(String, String), Option<Sha256>>>,
+    directories: BTreeMap<PathBuf, Result<VendoredPackages, LocalSourceError>>,
+}
+
+/// The packages of one folder by name and version.
+type VendoredPackages = BTreeMap<(String, String), VendoredCopy>;
+
+/// One unpacked package.
+#[derive(Debug)]
+struct VendoredCopy {
+    folder: PathBuf,
+    /// The hash of its crate; packages from git have none.
+    checksum: Option<Sha256>,
+    /// The hash of each of its files.
+    files: BTreeMap<String, String>,
 }
 
 /// The reason why a package of a replaced source cannot be built. The text follows the package.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocalSourceError {
+    /// A package of the folder lacks the list of its files, so that cargo refuses the whole folder.
+    #[error("is in {}, which has no `.cargo-checksum.json`; `cargo vendor` writes that file", .0.display())]
+    NoChecksums(PathBuf),
+    /// A file is not what the list says.
+    #[error("in {} has a changed or missing file; `cargo vendor` restores it", .0.display())]
+    ChangedFile(PathBuf),
     /// The folder lacks it.
     #[error("is not in {}, which replaces its source; `cargo vendor` updates that folder", .0.display())]
     Missing(PathBuf),
@@ -79,8 +100,7 @@ struct VendoredPackage {
 struct VendoredChecksums {
     /// SHA-256 of the crate; packages from git have none.
     package: Option<String>,
-    #[serde(rename = "files")]
-    _files: IgnoredAny,
+    files: BTreeMap<String, String>,
 }
 
 impl CargoConfig {
@@ -101,6 +121,19 @@ impl CargoConfig {
             })
         });
         Self(files.collect())
+    }
+
+    /// The folders that serve as sources by the settings of this folder and of those above.
+    pub fn source_folders(&self) -> Vec<PathBuf> {
+        let names = self.source_names().into_iter();
+        let folders = names.flat_map(|name| {
+            let keys = ["directory", "local-registry"].into_iter();
+            keys.filter_map(move |key| {
+                let (path, base) = self.text(&["source", name, key])?;
+                Some(base.join(path))
+            })
+        });
+        folders.collect()
     }
 
     /// Tells if crates.io is replaced by a folder on this machine.
@@ -225,9 +258,14 @@ impl LocalSources {
             LocalSource::Directory(folder) => self.vendored(folder, package),
             LocalSource::Registry(folder) => {
                 let file = format!("{}-{}.crate", package.name, package.version);
-                match folder.join(file).is_file() {
-                    true => Ok(()),
-                    false => Err(LocalSourceError::Missing(folder)),
+                match files::read(&folder.join(file), MAX_CRATE_BYTES) {
+                    Err(_) => Err(LocalSourceError::Missing(folder)),
+                    Ok(body) => match package.checksum {
+                        Some(locked) if Sha256::of(&body) != locked => {
+                            Err(LocalSourceError::OtherChecksum(folder))
+                        }
+                        Some(_) | None => Ok(()),
+                    },
                 }
             }
         })
@@ -242,31 +280,60 @@ impl LocalSources {
             .directories
             .entry(folder.clone())
             .or_insert_with(|| vendored_packages(&folder));
+        let packages = packages.as_ref().map_err(Clone::clone)?;
         let id = (package.name.clone(), package.version.to_string());
         match packages.get(&id) {
             None => Err(LocalSourceError::Missing(folder)),
-            Some(checksum) if package.checksum.is_some() && *checksum != package.checksum => {
+            Some(copy) if package.checksum.is_some() && copy.checksum != package.checksum => {
                 Err(LocalSourceError::OtherChecksum(folder))
+            }
+            Some(copy) if !copy.is_intact() => {
+                Err(LocalSourceError::ChangedFile(copy.folder.clone()))
             }
             Some(_) => Ok(()),
         }
     }
 }
 
-/// The packages in a folder that `cargo vendor` made, with the checksums of their crates.
-fn vendored_packages(folder: &Path) -> BTreeMap<(String, String), Option<Sha256>> {
+impl VendoredCopy {
+    /// Compares each file with its hash, as cargo does before it builds the package (`DirectorySource::verify` in
+    /// `src/cargo/sources/directory.rs`).
+    fn is_intact(&self) -> bool {
+        let mut files = self.files.iter();
+        files.all(|(name, sum)| {
+            let body = files::read(&self.folder.join(name), MAX_CRATE_BYTES);
+            body.is_ok_and(|body| Sha256::parse(sum) == Some(Sha256::of(&body)))
+        })
+    }
+}
+
+/// The packages in a folder that `cargo vendor` made.
+fn vendored_packages(folder: &Path) -> Result<VendoredPackages, LocalSourceError> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let packages = entries.filter_map(|entry| {
+    let mut packages = BTreeMap::new();
+    for entry in entries {
         let folder = entry.path();
-        let manifest = files::read_text(&folder.join("Cargo.toml"), MAX_MANIFEST_BYTES).ok()?;
-        let VendoredManifest { package } = toml::from_str(&manifest).ok()?;
-        let checksums = folder.join(".cargo-checksum.json");
-        let checksums = files::read(&checksums, MAX_CHECKSUMS_BYTES).ok()?;
-        let checksums: VendoredChecksums = serde_json::from_slice(&checksums).ok()?;
-        let checksum = checksums.package.and_then(|text| Sha256::parse(&text));
-        Some(((package.name, package.version), checksum))
-    });
-    packages.collect()
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let manifest = files::read_text(&folder.join("Cargo.toml"), MAX_MANIFEST_BYTES);
+        let (false, Ok(manifest)) = (is_hidden, manifest) else {
+            continue;
+        };
+        let checksums = files::read(&folder.join(".cargo-checksum.json"), MAX_CHECKSUMS_BYTES).ok();
+        let checksums = checksums.and_then(|text| serde_json::from_slice(&text).ok());
+        let Some(VendoredChecksums { package, files }) = checksums else {
+            return Err(LocalSourceError::NoChecksums(folder));
+        };
+        let Ok(VendoredManifest { package: id }) = toml::from_str(&manifest) else {
+            continue;
+        };
+        let copy = VendoredCopy {
+            folder,
+            checksum: package.and_then(|text| Sha256::parse(&text)),
+            files,
+        };
+        packages.insert((id.name, id.version), copy);
+    }
+    Ok(packages)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use walkdir::{DirEntry, WalkDir};
 
+use crate::cargo_config::CargoConfig;
 use crate::files::{self, MAX_MANIFEST_BYTES};
 use crate::script;
 
@@ -32,6 +33,8 @@ const TOOLCHAIN_FILES: [&str; 2] = ["rust-toolchain", "rust-toolchain.toml"];
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The file that `cargo vendor` puts beside each copied `Cargo.toml`. Cargo requires it in directory sources.
 const VENDOR_CHECKSUMS: &str = ".cargo-checksum.json";
+/// The folder of cargo's settings.
+const CARGO_SETTINGS_FOLDER: &str = ".cargo";
 /// The folder in which `cargo package` unpacks what it packed.
 const PACKAGE_FOLDER: &str = "target/package";
 /// Start of a valid `CACHEDIR.TAG`, by the Cache Directory Tagging Specification. Cargo puts one into `target` and
@@ -101,8 +104,8 @@ fn walk_cause(error: &walkdir::Error) -> String {
 /// file of any name.
 ///
 /// A folder is searched to the bottom, except behind symbolic links, in hidden folders, in folders tagged as a cache
-/// (`CACHEDIR.TAG`, as cargo's `target` is), and in copies made by `cargo vendor` or `cargo package`. A path that the
-/// user gives is searched even if it is one of these.
+/// (`CACHEDIR.TAG`, as cargo's `target` is), and in copies made by `cargo vendor` or `cargo package`, among them the
+/// folders that cargo's settings name as sources. A path that the user gives is searched even if it is one of these.
 ///
 /// Every `Cargo.lock` is a project, unless a `Cargo.toml` beside it makes its folder a member of a workspace elsewhere
 /// (rule 2): cargo does not read it then. A folder with only a `Cargo.toml`, and such a member, is
@@ -116,7 +119,8 @@ fn walk_cause(error: &walkdir::Error) -> String {
 ///    folder. Whether the workspace lists it as a member is not asked.
 /// 3. otherwise a project without lock file.
 ///
-/// Blocking. The walk lists folders, looks for cache tags and the mark of `cargo vendor`, and opens no other file.
+/// Blocking. The walk lists folders, looks for cache tags and the mark of `cargo vendor`, and opens no other file but
+/// cargo's settings.
 pub fn find(paths: &[PathBuf]) -> FoundProjects {
     let mut search = Search::default();
     for path in paths {
@@ -242,12 +246,16 @@ impl Search {
         let problems_before = self.problems.len();
         // (has manifest, has lock file) by folder.
         let mut folders: BTreeMap<PathBuf, (bool, bool)> = BTreeMap::new();
+        let mut configs = vec![CargoConfig::of(path)];
         let is_wanted = |entry: &DirEntry| {
+            if entry.file_name() == CARGO_SETTINGS_FOLDER {
+                configs.push(CargoConfig::of(&parent(entry.path())));
+            }
             entry.depth() == 0
                 || !entry.file_type().is_dir()
                 || !(is_hidden(entry) || is_cache(entry.path()) || is_copy(entry.path()))
         };
-        let mut has_toolchain_file = false;
+        let mut toolchain_folders = BTreeSet::new();
         for entry in WalkDir::new(path).into_iter().filter_entry(is_wanted) {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -262,20 +270,34 @@ impl Search {
                 let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
                 *(if is_manifest { manifest } else { lock }) = true;
             } else if is_toolchain_file(entry.path()) && is_file(&entry) {
-                has_toolchain_file = true;
                 // A folder may have both names; `toolchain_file` picks the one that counts.
-                let folder = parent(entry.path());
-                self.toolchain_file(&folder);
+                toolchain_folders.insert(parent(entry.path()));
             }
         }
-        let is_bare = folders.is_empty() && !has_toolchain_file;
+        // The settings may be found after the folders that they name.
+        let sources = configs.iter().flat_map(CargoConfig::source_folders);
+        let sources: BTreeSet<PathBuf> = sources
+            .filter_map(|folder| folder.canonicalize().ok())
+            .filter(|source| !real.starts_with(source))
+            .collect();
+        // The walk follows no links, so the real path follows from the names.
+        let real_folder =
+            |folder: &Path| plain(&real.join(folder.strip_prefix(path).unwrap_or(folder)));
+        let is_source = |folder: &Path| {
+            let real = real_folder(folder);
+            sources.iter().any(|source| real.starts_with(source))
+        };
+        folders.retain(|folder, _| !is_source(folder));
+        toolchain_folders.retain(|folder| !is_source(folder));
+        let is_bare = folders.is_empty() && toolchain_folders.is_empty();
         if is_bare && self.problems.len() == problems_before {
             self.problem(path, SearchError::Empty);
         }
+        for folder in &toolchain_folders {
+            self.toolchain_file(folder);
+        }
         for (folder, (has_manifest, has_lock)) in folders {
-            // The walk follows no links, so the real path follows from the names.
-            let below = folder.strip_prefix(path).unwrap_or(&folder);
-            let real_folder = plain(&real.join(below));
+            let real_folder = real_folder(&folder);
             self.folder(&folder, &real_folder, real, has_lock, has_manifest);
         }
     }
@@ -715,6 +737,38 @@ mod tests {
                 "a/target/package/a-0.1.0: a/target/package/a-0.1.0/Cargo.lock",
                 "a/vendor/left: a/vendor/left/Cargo.lock",
             ],
+        );
+    }
+
+    #[test]
+    fn source_folders_of_the_settings_are_no_projects_unless_named() {
+        let settings =
+            "[source.crates-io]\nreplace-with = 'v'\n[source.v]\ndirectory = '../third-party'\n";
+        let files = [
+            ("a/Cargo.toml", PACKAGE),
+            ("a/Cargo.lock", ""),
+            ("a/.cargo/config.toml", settings),
+            // Without the mark of `cargo vendor`, and outside of the project that uses it.
+            ("third-party/left/Cargo.toml", PACKAGE),
+            ("third-party/left/Cargo.lock", ""),
+            ("third-party/left/rust-toolchain.toml", ""),
+            ("third-party-tools/Cargo.lock", ""),
+        ];
+        check(
+            &files,
+            &[""],
+            &[
+                "a: a/Cargo.lock",
+                "third-party-tools: third-party-tools/Cargo.lock",
+            ],
+        );
+        let top = tree(&files);
+        let found = find(&[top.path().to_owned()]);
+        assert!(found.toolchain_files.is_empty(), "{found:?}");
+        check(
+            &files,
+            &["third-party/left"],
+            &["third-party/left: third-party/left/Cargo.lock"],
         );
     }
 

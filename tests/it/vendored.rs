@@ -1,10 +1,12 @@
 //! Projects whose own settings replace registries by vendored copies need nothing from larder.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
+use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 
@@ -98,6 +100,129 @@ fn vendored_project_is_ready_only_if_its_folder_has_what_the_lock_file_names() {
     );
     let (report, is_success) = run(&site, "warm", &project);
     assert!(!is_success, "{report:#}");
+}
+
+#[test]
+fn vendored_folder_with_a_changed_or_unlisted_package_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let project = vendored_project(&upstream);
+    let source = project.folder().join("vendor/deep/src/lib.rs");
+    let text = fs::read_to_string(&source).unwrap();
+    fs::write(&source, format!("{text}// edited\n")).unwrap();
+    let verdict = assert_verdict(&site, &project, false);
+    assert!(
+        verdict.to_string().contains("changed or missing file"),
+        "{verdict:#}"
+    );
+    fs::write(&source, text).unwrap();
+    assert_verdict(&site, &project, true);
+
+    fs::remove_file(project.folder().join("vendor/deep/.cargo-checksum.json")).unwrap();
+    let verdict = assert_verdict(&site, &project, false);
+    assert!(
+        verdict.to_string().contains("no `.cargo-checksum.json`"),
+        "{verdict:#}"
+    );
+    assert_eq!(
+        verdict["projects"].as_array().unwrap().len(),
+        1,
+        "{verdict:#}"
+    );
+}
+
+#[test]
+fn crate_files_of_a_local_registry_are_compared_with_the_lock_file() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site_with_cargo(&upstream);
+    let project = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    let body = upstream.body("left", "1.0.0");
+    let index = upstream.index_body("left");
+    let crates = project.folder().join("crates");
+    fs::create_dir_all(crates.join("index/le/ft")).unwrap();
+    fs::write(crates.join("index/le/ft/left"), &index).unwrap();
+    fs::write(crates.join("left-1.0.0.crate"), &body).unwrap();
+    project.write(
+        ".cargo/config.toml",
+        "[source.crates-io]\nreplace-with = \"local\"\n[source.local]\nlocal-registry = \"crates\"\n",
+    );
+    upstream.stop();
+    assert_verdict(&site, &project, true);
+    fs::write(crates.join("left-1.0.0.crate"), &body[1..]).unwrap();
+    assert_verdict(&site, &project, false);
+}
+
+/// The folders of the workspaces that real cargo finds from each manifest in the project, with their lock files.
+fn workspaces_by_cargo(project: &Project, manifests: &[&str]) -> BTreeSet<String> {
+    let roots = manifests.iter().map(|manifest| {
+        let run = CargoHome::empty().run_plain(
+            project,
+            &[
+                "locate-project",
+                "--workspace",
+                "--message-format=plain",
+                "--manifest-path",
+                manifest,
+            ],
+        );
+        run.assert_success();
+        let root = Path::new(run.stdout.trim()).parent().unwrap().to_owned();
+        root.display().to_string()
+    });
+    roots.collect()
+}
+
+#[test]
+fn nested_workspaces_and_packed_copies_are_found_as_cargo_finds_them() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let folder = TempDir::new().unwrap();
+    let project = Project::at(folder.path());
+    let package = |name: &str, more: &str| {
+        format!("[package]\nname = \"{name}\"\nedition = \"2021\"\n{more}")
+    };
+    let files = [
+        (
+            "",
+            package(
+                "top",
+                "[workspace]\nmembers = [\"crates/*\", \"tools/far\"]\nexclude = [\"inner\"]\n",
+            ),
+        ),
+        ("crates/one", package("one", "")),
+        ("inner", "[workspace]\nmembers = [\"m/*\"]\n".to_owned()),
+        ("inner/m/two", package("two", "")),
+        ("inner/m/two/deeper", package("deeper", "[workspace]\n")),
+        ("tools/far", package("far", "workspace = \"../..\"\n")),
+        ("target/package/one-0.0.0", package("one", "")),
+    ];
+    let mut manifests = Vec::new();
+    for (at, manifest) in &files {
+        let at = Path::new(at);
+        let path = at.join("Cargo.toml").display().to_string();
+        project.write(&path, manifest);
+        project.write(&at.join("src/lib.rs").display().to_string(), "");
+        // Stale lock files everywhere: only those at a workspace's root count.
+        project.write(
+            &at.join("Cargo.lock").display().to_string(),
+            "version = 4\n",
+        );
+        if !path.starts_with("target") {
+            manifests.push(path);
+        }
+    }
+    let manifests: Vec<_> = manifests.iter().map(String::as_str).collect();
+    let (verdict, _) = run(&site, "check", &project);
+    let projects = verdict["projects"].as_array().unwrap().iter();
+    let found: BTreeSet<_> = projects
+        .map(|project| project["path"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, workspaces_by_cargo(&project, &manifests));
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]
