@@ -21,6 +21,7 @@ use crate::{
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{Server, guard::Hosts},
     store::{Store, StoreError},
+    threads,
     upstream::{SetupError, Upstream, UpstreamOptions},
 };
 
@@ -193,10 +194,9 @@ fn cache_options(settings: &Settings, mode: AppMode) -> CacheOptions {
 /// # Errors
 /// The system refuses threads or signal handlers.
 pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = threads::runtime()?;
     let result = runtime.block_on(async {
+        threads::keep_blocking_threads();
         ignore_file_size_signal()?;
         raise_descriptor_limit();
         Ok(command.await)

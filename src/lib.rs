@@ -72,4 +72,5 @@ pub mod files;
 pub mod hash;
 pub mod log;
 mod memory_budget;
+mod threads;
 pub mod validators;

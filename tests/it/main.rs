@@ -33,6 +33,7 @@ mod install_prefetch;
 mod integrity;
 mod keep_warm;
 mod large;
+mod limits;
 mod messages;
 mod metrics;
 mod outage;
