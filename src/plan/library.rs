@@ -81,7 +81,11 @@ fn unpack_lock(packed: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let unpacked: Box<dyn Read> = match packed {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
         [0xfd, b'7', b'z', ..] => Box::new(lzma_rust2::XzReader::new(packed, true)),
-        _ => return Err(io::Error::other("it is neither gzip nor xz")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(packed);
+            Box::new(decoder.map_err(io::Error::other)?)
+        }
+        _ => return Err(io::Error::other("it is neither gzip nor xz nor zstd")),
     };
     let mut archive = tar::Archive::new(unpacked.take(MAX_UNPACKED_BYTES));
     for file in archive.entries()? {

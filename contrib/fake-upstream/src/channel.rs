@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::FakeUpstream;
 use crate::package::{noise, seed, sha256};
 use crate::state::{File, Lifetime};
-use crate::xz;
+use crate::{xz, zst};
 
 /// The root of URLs in real manifests. Rustup replaces exactly this text by its configured server (`DownloadCfg::url`
 /// in its `src/dist/download.rs`); it uses other URLs unchanged, which bypasses a mirror.
@@ -62,6 +62,7 @@ pub struct Toolchain {
     unavailable: BTreeSet<String>,
     library_lock: String,
     has_xz: bool,
+    has_zst: bool,
 }
 
 /// One file of a release, from [`Toolchain::archives`].
@@ -93,6 +94,7 @@ impl Toolchain {
             library_lock: "version = 4\n\n[[package]]\nname = \"std\"\nversion = \"0.0.0\"\n"
                 .to_owned(),
             has_xz: true,
+            has_zst: false,
         }
     }
 
@@ -149,6 +151,13 @@ impl Toolchain {
     #[must_use]
     pub fn gz_only(mut self) -> Self {
         self.has_xz = false;
+        self
+    }
+
+    /// Makes zst archives too, which rustup prefers to all others.
+    #[must_use]
+    pub fn zst(mut self) -> Self {
+        self.has_zst = true;
         self
     }
 
@@ -221,6 +230,9 @@ impl Toolchain {
             if self.has_xz {
                 add("xz", xz::store(&tar));
             }
+            if self.has_zst {
+                add("zst", zst::store(&tar));
+            }
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
             gzip.write_all(&tar).expect("writing to memory succeeds");
             add("gz", gzip.finish().expect("writing to memory succeeds"));
@@ -251,10 +263,10 @@ impl Toolchain {
                 .iter()
                 .filter(|archive| archive.package == *package && archive.target == *target);
             for archive in of_part {
-                let prefix = if archive.path.ends_with(".xz") {
-                    "xz_"
-                } else {
-                    ""
+                let prefix = match archive.path.rsplit_once('.') {
+                    Some((_, "xz")) => "xz_",
+                    Some((_, "zst")) => "zst_",
+                    _ => "",
                 };
                 let _ = write!(
                     toml,
@@ -415,10 +427,10 @@ impl FakeUpstream {
             (path, file)
         });
         let archives = archives.into_iter().map(|archive| {
-            let content_type = if archive.path.ends_with(".xz") {
-                "application/x-xz"
-            } else {
-                "application/gzip"
+            let content_type = match archive.path.rsplit_once('.') {
+                Some((_, "xz")) => "application/x-xz",
+                Some((_, "zst")) => "application/zstd",
+                _ => "application/gzip",
             };
             let file = File::new(archive.body, content_type, Lifetime::Immutable);
             (archive.path, file)

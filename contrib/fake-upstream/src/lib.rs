@@ -37,6 +37,7 @@ mod state;
 mod tls;
 mod wire;
 mod xz;
+mod zst;
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
