@@ -136,7 +136,7 @@ async fn missing_rustup_files(
     let mut files = plan.rustup_files(dist);
     // Without its release, rustup asks for no program.
     if !files.is_empty()
-        && let Some(release) = cache.peek(&dist::release(dist)).await
+        && let Some(release) = cache.peek_complete(&dist::release(dist)).await
     {
         match self_updates(dist, &plan.hosts, &release) {
             Ok(programs) => files.extend(programs),

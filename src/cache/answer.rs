@@ -81,6 +81,7 @@ impl Responder {
         if outcome == Outcome::Collapsed {
             self.take_prefetched(&key);
         }
+        let entry = self.complete_release(resource, entry).await;
         if self.must_offer_stored_only(resource)
             && let Some(views) = resource.views()
         {
@@ -157,13 +158,7 @@ impl Responder {
             .entries
             .get(resource, key.clone(), Demand::Fresh, Until::Verified);
         let (outcome, newest) = entry.await?;
-        // While upstream is out of reach, archives that are not stored cannot be had.
-        let entry = if self.entries.admission.is_out_of_reach(resource) {
-            let (lookup, newest) = (&self.entries.lookup, newest.clone());
-            lookup.newest_complete_release(resource, newest).await
-        } else {
-            newest.clone()
-        };
+        let entry = self.complete_release(resource, newest.clone()).await;
         let order = if entry.head.sha256 == newest.head.sha256 {
             ServeOrder::NeverOlder
         } else {
@@ -176,6 +171,15 @@ impl Responder {
                 Ok(sidecar_answer(resource, outcome, entry))
             }
         }
+    }
+
+    /// The release to serve: while upstream is out of reach, blobs that are not stored cannot be had.
+    async fn complete_release(&self, resource: &Resource, newest: Entry) -> Entry {
+        if resource.releases().is_none() || !self.entries.admission.is_out_of_reach(resource) {
+            return newest;
+        }
+        let lookup = &self.entries.lookup;
+        Box::pin(lookup.newest_complete_release(resource, newest)).await
     }
 
     /// Waits until the generation of `entry` may be served, and returns it, or a newer one that has been served

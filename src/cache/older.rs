@@ -10,13 +10,12 @@
 //!  dist/2026-04-16/channel-rust-stable.toml  1.95   3 of 3 archives stored   <── served while upstream is out of reach
 //! ```
 //!
+//! In the same way `release-stable.toml` is a release of rustup, whose parts are its programs.
+//!
 //! While upstream is out of reach, clients get the newest release that can take the place of all older ones: each part
 //! of an older one that is stored is stored in this one too, unless the release has no such part.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashSet},
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tracing::warn;
 
@@ -118,7 +117,7 @@ impl Lookup {
         newest: &Entry,
     ) -> Result<Option<Entry>, StoreError> {
         let mut names = self.store.names_in(&releases.folder()).await?;
-        names.sort_by_key(|name| Reverse(name.clone()));
+        releases.sort_newest_first(&mut names);
         let mut entries = vec![newest.clone()];
         for older in names.iter().filter_map(|name| releases.of_name(name)) {
             if entries.len() > MAX_OLDER_RELEASES {
@@ -153,13 +152,16 @@ impl Lookup {
         entries: &[&Entry],
     ) -> Result<Vec<StoredRelease>, StoreError> {
         let bodies: Vec<_> = entries.iter().map(|entry| entry.body.clone()).collect();
-        let resource = resource.clone();
+        let kind = resource.clone();
         let read = move || {
-            let parts = |body| Some(resource.releases()?.parts(body));
+            let parts = |body| Some(kind.releases()?.parts(body));
             let parts = bodies.iter().map(|body| parts(body).unwrap_or_default());
             parts.collect::<Vec<BTreeMap<String, Sha256>>>()
         };
-        let parts = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+        let mut parts = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+        let unlisted = self
+            .add_unlisted_parts(resource, entries, &mut parts)
+            .await?;
         let hashes: Vec<_> = parts.iter().flat_map(BTreeMap::values).copied().collect();
         let stored = self.store.contains(hashes.clone()).await?;
         let stored: HashSet<_> = hashes
@@ -175,9 +177,51 @@ impl Lookup {
                     .filter(|(_, sha256)| stored.contains(sha256))
                     .map(|(name, _)| name.clone())
                     .collect(),
-                listed: parts.into_keys().collect(),
+                listed: parts.into_keys().chain(unlisted.iter().cloned()).collect(),
             })
             .collect())
+    }
+
+    /// Adds the parts that bodies do not list, as far as the store knows their hashes. Returns the names of all of
+    /// them: each release may have each of them.
+    async fn add_unlisted_parts(
+        &self,
+        resource: &Resource,
+        entries: &[&Entry],
+        parts: &mut [BTreeMap<String, Sha256>],
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let mut names = BTreeSet::new();
+        for (entry, parts) in entries.iter().zip(parts) {
+            let body = &entry.body;
+            let releases = resource.releases();
+            let Some((releases, folder)) =
+                releases.and_then(|releases| Some((releases, releases.part_folder(body)?)))
+            else {
+                continue;
+            };
+            for name in self.store.names_in(&folder).await? {
+                let part = releases.part(body, &name);
+                if let Some(part) = part
+                    && let Some(sha256) = self.listed_hash(&part).await
+                {
+                    names.insert(name.clone());
+                    parts.insert(name, sha256);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// The hash of a resource, as its stored listing states it.
+    async fn listed_hash(&self, resource: &Resource) -> Option<Sha256> {
+        let Location::ListedIn(listing) = resource.location() else {
+            return None;
+        };
+        let body = self.peek(&listing).await?;
+        match resource.listed()?.resolve(&body).ok()?.location() {
+            Location::Blob(sha256) => Some(sha256),
+            Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
+        }
     }
 }
 

@@ -22,7 +22,7 @@
 //! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
 //! | other sidecar | entry | as its file | dist server or update root | |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
-//! | `release-stable.toml` | entry | `max-age` | update root | |
+//! | `release-stable.toml` | entry | `max-age` | update root | [`Releases`] |
 //! | `rustup-init.sh` | entry | `max-age` | update root | |
 //!
 //! **Entry, pair, blob.** An entry is a small record with its body, stored under a [`Key`]. A pair is an entry that
@@ -224,9 +224,22 @@ pub trait Releases: Send + Sync {
     /// Other resources that have `body` too, if upstream has them: the same release by other names.
     fn other_names(&self, body: &[u8]) -> Vec<Resource>;
 
+    /// Sorts names of releases, the newest first.
+    fn sort_newest_first(&self, names: &mut [String]);
+
     /// The blobs that `body` offers to clients, each by the name of its part of the release. Names are the same in all
     /// releases.
     fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256>;
+
+    /// The folder whose children are the names of parts that `body` does not list; `None` if it lists all.
+    fn part_folder(&self, _body: &[u8]) -> Option<Key> {
+        None
+    }
+
+    /// The part of this name, if [`Releases::part_folder`] has it. Its listing names its hash.
+    fn part(&self, _body: &[u8], _name: &str) -> Option<Resource> {
+        None
+    }
 }
 
 /// How the store remembers that upstream does not have a resource.

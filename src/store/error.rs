@@ -112,6 +112,14 @@ impl StoreError {
     }
 }
 
+/// Returns whether `error` reports that a folder does not exist, or that there is something else in its place.
+pub(super) fn is_no_folder(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
 /// Returns whether `error` reports a place that takes no files from this process.
 pub(super) fn is_read_only(error: &io::Error) -> bool {
     matches!(

@@ -72,6 +72,7 @@ pub use announce::Announcement;
 pub use blob::{Blob, ReadAt};
 pub use buffers::CHUNK_BYTES;
 pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
+use error::is_no_folder;
 pub use error::{StoreError, UnusableFolder};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
@@ -254,7 +255,7 @@ impl Store {
             Ok(found) => found
                 .map(|found| Ok(found?.file_name().to_string_lossy().into_owned()))
                 .collect(),
-            Err(error) if is_no_file(&error) => Ok(Vec::new()),
+            Err(error) if is_no_folder(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         });
         listed.await.map_err(|source| StoreError::io(at, source))

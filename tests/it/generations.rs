@@ -1,12 +1,12 @@
 //! Generations of a release channel: whatever happens to the channel, a toolchain whose archives are stored can be
 //! installed offline by real rustup.
 
-use fake_upstream::{FakeUpstream, Fault, HOST, Toolchain, WASM};
+use fake_upstream::{FakeUpstream, Fault, HOST, Installer, Toolchain, WASM};
 
 use crate::fixture::site;
 use crate::warm_toolchains::{released, run, rustup, serve_offline};
 use testkit::larder::{Larder, Site};
-use testkit::rustup::Rustup;
+use testkit::rustup::{Rustup, installed};
 
 const DEFAULT: [&str; 4] = ["--toolchain", "stable", "--profile", "default"];
 const MINIMAL: [&str; 4] = ["--toolchain", "stable", "--profile", "minimal"];
@@ -125,4 +125,62 @@ fn target_of_an_installed_older_release_can_be_added_offline() {
     upstream.stop();
     let larder = serve_offline(&site, &upstream);
     rustup(&user, &larder, &["target", "add", WASM]);
+}
+
+/// A release of rustup whose program differs from the installed one.
+fn newer_rustup() -> (Installer, Vec<u8>) {
+    let mut program = std::fs::read(installed()).unwrap();
+    program.extend_from_slice(b"newer");
+    (Installer::new("99.0.0").program(program.clone()), program)
+}
+
+/// See docs/client-behaviour.md R-22.
+#[test]
+fn rustup_check_after_a_release_of_rustup_keeps_offline_installs_successful() {
+    let upstream = released(&[&old()]);
+    let site = site(&upstream);
+    assert_eq!(exit(&site, &upstream, "warm", &DEFAULT), Some(0));
+    let (newer, program) = newer_rustup();
+    upstream.release_rustup(&newer);
+    let larder = serve_online(&site, &upstream);
+    let server = larder.url().trim_end_matches('/').to_owned();
+    let user = Rustup::without_toolchain();
+    let check = user.run(&["check"], &server, &format!("{server}/rustup"));
+    assert!(check.stdout.contains("99.0.0"), "{check:?}");
+    larder.wait_until_idle();
+
+    // While upstream is down, and offline.
+    upstream.stop();
+    rustup(&user, &larder, &INSTALL);
+    larder.stop();
+    assert_installs_offline(&site, &upstream, "1.95.0");
+    let now = std::fs::read(user.cargo_home().join("bin/rustup")).unwrap();
+    assert!(
+        now == std::fs::read(installed()).unwrap(),
+        "rustup is unchanged"
+    );
+
+    // Once the newer program is stored, it is offered.
+    upstream.restart();
+    assert_eq!(exit(&site, &upstream, "warm", &DEFAULT), Some(0));
+    upstream.stop();
+    assert_installs_offline(&site, &upstream, "1.95.0");
+    let larder = serve_offline(&site, &upstream);
+    rustup(&user, &larder, &["self", "update"]);
+    let now = std::fs::read(user.cargo_home().join("bin/rustup")).unwrap();
+    assert!(now == program, "{} bytes", now.len());
+}
+
+/// See docs/client-behaviour.md R-22.
+#[test]
+fn warm_that_cannot_fetch_the_newer_rustup_keeps_offline_installs_successful() {
+    let upstream = released(&[&old()]);
+    let site = site(&upstream);
+    assert_eq!(exit(&site, &upstream, "warm", &DEFAULT), Some(0));
+    let (newer, _) = newer_rustup();
+    upstream.release_rustup(&newer);
+    upstream.fault(&newer.archive_path(), Fault::Status(404));
+    assert_eq!(exit(&site, &upstream, "warm", &DEFAULT), Some(1));
+    upstream.stop();
+    assert_installs_offline(&site, &upstream, "1.95.0");
 }

@@ -200,6 +200,10 @@ impl Releases for ChannelManifest {
         self.of_body(body).into_iter().chain(others).collect()
     }
 
+    fn sort_newest_first(&self, names: &mut [String]) {
+        names.sort_unstable_by(|one, other| other.cmp(one));
+    }
+
     fn parts(&self, body: &Bytes) -> BTreeMap<String, Sha256> {
         let client_view = self.client_view(body);
         let text = String::from_utf8_lossy(client_view.as_deref().unwrap_or(body));

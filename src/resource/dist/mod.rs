@@ -34,7 +34,6 @@ use std::sync::Arc;
 use super::{Half, Resource};
 use manifest::{Archive, ChannelManifest};
 use path::{DistPath, channel};
-use release::RustupRelease;
 use sidecar::Sidecar;
 
 pub use manifest::{archive, archive_of_hash, installer, manifest, self_update};
@@ -61,7 +60,7 @@ pub fn parse(dist: &Arc<Dist>, segments: &[&str]) -> Option<Resource> {
         });
     }
     if file.path == "rustup/release-stable.toml" {
-        return Some(Arc::new(RustupRelease { file }));
+        return Some(release(dist));
     }
     if file.name().ends_with(".sha256") {
         return Some(Arc::new(Sidecar { file }));
