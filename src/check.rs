@@ -60,6 +60,9 @@ pub struct ToolchainReadiness {
     pub path: Option<PathBuf>,
     /// The toolchains, as rustup names them.
     pub names: Vec<String>,
+    /// The reason for a toolchain that neither a file nor the user names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// True if they could be installed offline.
     pub ready: bool,
     /// Number of archives, as far as manifests are stored.
@@ -117,9 +120,11 @@ async fn look_up(
     for toolchain in &plan.toolchains {
         toolchains.push(check.toolchain(toolchain).await);
     }
+    let owners = plan.toolchains.iter().map(|toolchain| &toolchain.owner);
+    let by_owner = owners.zip(&toolchains).collect();
     let mut projects = Vec::new();
     for project in &plan.projects {
-        projects.push(check.project(project, &toolchains).await);
+        projects.push(check.project(project, &by_owner).await);
     }
     (toolchains, projects)
 }
@@ -138,7 +143,7 @@ async fn missing_rustup_files(
     if !files.is_empty()
         && let Some(release) = cache.peek_complete(&dist::release(dist)).await
     {
-        match self_updates(dist, &plan.hosts, &release) {
+        match self_updates(dist, &plan.rustup_hosts, &release) {
             Ok(programs) => files.extend(programs),
             Err(problem) => missing.push(problem),
         }
@@ -182,10 +187,13 @@ impl ToolchainReadiness {
 
     /// The toolchains and their file, for people.
     pub fn title(&self) -> String {
-        let names = match self.names.as_slice() {
+        let mut names = match self.names.as_slice() {
             [] => String::new(),
             names => format!("toolchain {}", names.join(", ")),
         };
+        if let Some(reason) = &self.reason {
+            names = format!("{names} ({reason})");
+        }
         match &self.path {
             Some(path) if names.is_empty() => path.display().to_string(),
             Some(path) => format!("{names} of {}", path.display()),
@@ -207,7 +215,7 @@ impl Checker {
     async fn project(
         &self,
         project: &ProjectPlan,
-        toolchains: &[ToolchainReadiness],
+        toolchains: &BTreeMap<&Owner, &ToolchainReadiness>,
     ) -> ProjectReadiness {
         let mut missing = self.packages(&project.packages).await;
         let mut unknown = project.unknown.clone();
@@ -230,11 +238,8 @@ impl Checker {
                 "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
             )),
         }
-        let file = project.toolchain_file.as_ref();
-        let file = file.and_then(|file| std::path::absolute(file).ok());
-        let toolchain = toolchains
-            .iter()
-            .find(|toolchain| toolchain.path.is_some() && toolchain.path == file);
+        let owner = project.toolchain.as_ref();
+        let toolchain = owner.and_then(|owner| toolchains.get(owner));
         if let Some(toolchain) = toolchain.filter(|toolchain| !toolchain.ready) {
             missing.push(toolchain.as_missing());
         }
@@ -270,6 +275,7 @@ impl Checker {
                     plan.installs.iter().map(ToString::to_string).collect()
                 }
             },
+            reason: plan.reason.clone(),
             ready: missing.is_empty(),
             components,
             missing,

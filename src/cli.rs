@@ -200,7 +200,7 @@ pub struct Warm {
     pub refresh: bool,
     /// Download only crates that a build for this target needs, and its standard library for the toolchains named;
     /// repeatable [default: crates for all targets]
-    #[arg(long, value_name = "TRIPLE")]
+    #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub target: Vec<String>,
     /// Toolchains.
     #[command(flatten)]
@@ -228,7 +228,8 @@ pub struct Toolchains {
     /// Host that all toolchains are for; repeatable [default: rustup's setting, else this machine]
     #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub host: Vec<String>,
-    /// Include what `rustup-init.sh` needs to install rustup itself on these hosts
+    /// Include what `rustup-init.sh` needs to install rustup itself on these hosts and, if no toolchain is named or
+    /// found, the toolchain `stable` that it installs
     #[arg(long)]
     pub bootstrap: bool,
 }
@@ -243,7 +244,7 @@ pub struct Check {
     pub verify: bool,
     /// Check only crates that a build for this target needs, and its standard library for the toolchains named;
     /// repeatable [default: crates for all targets]
-    #[arg(long, value_name = "TRIPLE")]
+    #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub target: Vec<String>,
     /// Toolchains.
     #[command(flatten)]

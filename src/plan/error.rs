@@ -5,9 +5,14 @@ use std::{fmt, io};
 use serde::Serialize;
 use tokio::task::JoinError;
 
-use crate::{error::Error, lockfile::LockfileError, toolchain::ToolchainFileError};
+use crate::{
+    error::Error,
+    lockfile::LockfileError,
+    toolchain::{ToolchainFileError, UserSettingsError},
+};
 
-/// The reason why one lock file or toolchain file could not be planned. The text follows the file's name.
+/// The reason why one lock file, toolchain file or file of rustup's settings could not be planned. The text follows the
+/// file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The file could not be read.
@@ -22,6 +27,9 @@ pub enum PlanError {
     /// The text is no toolchain file.
     #[error("{0}")]
     ToolchainFile(#[from] ToolchainFileError),
+    /// rustup refuses its own settings.
+    #[error("{0}")]
+    UserSettings(#[from] UserSettingsError),
     /// The task that read the file panicked or was cancelled.
     #[error("was not read to its end: {0}")]
     Task(#[from] JoinError),

@@ -37,6 +37,7 @@ mod manifest;
 mod packages;
 mod reach;
 pub(crate) mod release;
+mod rustup_home;
 mod toolchains;
 
 use std::{
@@ -73,8 +74,8 @@ pub struct Plan {
     pub projects: Vec<ProjectPlan>,
     /// One for each toolchain file and each toolchain that the user named.
     pub toolchains: Vec<ToolchainPlan>,
-    /// Host triples that toolchains are installed for.
-    pub hosts: Vec<String>,
+    /// Host triples of rustup itself: those that the user named, or this machine's.
+    pub rustup_hosts: Vec<String>,
     /// True if the files that install rustup itself are needed too.
     pub bootstrap: bool,
     /// Failures that concern no single project or toolchain.
@@ -95,8 +96,9 @@ pub struct ProjectPlan {
     pub(crate) requested_lock: Option<PathBuf>,
     /// The cargo script in the folder that is the whole project.
     pub script: Option<Script>,
-    /// The toolchain file that rustup reads in this folder.
-    pub toolchain_file: Option<PathBuf>,
+    /// The owner of the plan for the toolchain that rustup would use in this folder. There is no such plan if the
+    /// toolchain is installed.
+    pub toolchain: Option<Owner>,
     /// The packages, empty without a lock file.
     pub packages: PackageSet,
     /// The result of [`Plan::compare_locks`].
@@ -139,7 +141,7 @@ pub async fn of_pin(
             let toolchain = ToolchainPlan::read(path, &defaults)?;
             Ok(Some(Plan {
                 toolchains: vec![toolchain],
-                hosts: defaults.hosts,
+                rustup_hosts: defaults.rustup_hosts,
                 ..Plan::default()
             }))
         }
@@ -162,19 +164,29 @@ pub async fn of_pin(
 
 fn plan_blocking(paths: &[PathBuf], request: &ToolchainOptions, registries: &Registries) -> Plan {
     let found = projects::find(paths);
-    let (projects, (toolchains, hosts)) = rayon::join(
+    let defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
+    let (projects, toolchains) = rayon::join(
         || {
-            let projects = found.projects.into_par_iter();
-            let plans = projects.map(|project| ProjectPlan::read(project, registries));
+            let projects = found.projects.par_iter();
+            let plans = projects.map(|project| {
+                let toolchain = toolchains::owner_of(project, &defaults);
+                ProjectPlan::read(project.clone(), toolchain, registries)
+            });
             plans.collect()
         },
-        || toolchains::read(&found.toolchain_files, request),
+        || toolchains::read(&found.toolchain_files, &found.projects, request, &defaults),
     );
+    // The files of a bootstrap need no project, and the current folder is only the default.
+    let is_optional = |problem: &&projects::SearchProblem| {
+        let is_current = problem.path == Path::new(".");
+        request.bootstrap && is_current && matches!(problem.error, projects::SearchError::Empty)
+    };
     let problems = found.problems.iter();
+    let problems = problems.filter(|problem| !is_optional(problem));
     Plan {
         projects,
         toolchains,
-        hosts,
+        rustup_hosts: defaults.rustup_hosts,
         bootstrap: request.bootstrap,
         failed: problems
             .map(|problem| Problem::new(problem.path.display(), &problem.error))
@@ -206,7 +218,7 @@ impl Plan {
         }
         if self.bootstrap {
             files.push(dist::script(dist));
-            let installers = self.hosts.iter();
+            let installers = self.rustup_hosts.iter();
             files.extend(installers.filter_map(|host| dist::installer(dist, host)));
         }
         files
@@ -238,7 +250,7 @@ impl ProjectPlan {
             lock: None,
             requested_lock: None,
             script: None,
-            toolchain_file: None,
+            toolchain: None,
             packages: PackageSet::default(),
             agreement: Agreement::default(),
             unknown: Vec::new(),
@@ -246,10 +258,10 @@ impl ProjectPlan {
     }
 
     /// Reads the project's lock file or script; a failure becomes a problem of its packages.
-    fn read(project: Project, registries: &Registries) -> Self {
+    fn read(project: Project, toolchain: Option<Owner>, registries: &Registries) -> Self {
         let mut plan = Self {
             lock: project.lock,
-            toolchain_file: project.toolchain_file,
+            toolchain,
             ..Self::new(&project.folder)
         };
         if let Some(path) = project.script {
@@ -414,7 +426,7 @@ mod tests {
             ("rust-toolchain.toml", "[toolchain]\nchannel = '1.90.0'\n"),
             (
                 "settings.toml",
-                "default_host_tuple = 'aarch64-apple-darwin'\n",
+                "default_host_triple = 'aarch64-apple-darwin'\n",
             ),
         ]);
         let settings = Some(top.path().join("settings.toml"));

@@ -161,8 +161,8 @@ pub(crate) async fn resolve(
     Err(ReleaseError::NoCompleteNightly { newest })
 }
 
-/// The files that an install downloads by this manifest, and the manifest's own date. Parsing a manifest takes
-/// milliseconds.
+/// The files that an install downloads by this manifest, with those of an installed toolchain that it updates, and the
+/// manifest's own date. Parsing a manifest takes milliseconds.
 async fn read_manifest(
     manifest: Bytes,
     install: &Install,
@@ -177,6 +177,14 @@ async fn read_manifest(
             &install.components,
             &install.targets,
         );
+        let files = files.and_then(|mut files| {
+            if let Some(installed) = &install.updates {
+                let mut updated = installed.updated_files(&text, &install.host)?;
+                updated.retain(|file| !files.contains(file));
+                files.append(&mut updated);
+            }
+            Ok(files)
+        });
         (files, toolchain::date(&text).ok())
     })
     .await

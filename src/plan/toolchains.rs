@@ -1,19 +1,27 @@
-//! From toolchain files and toolchain names to the installs that rustup would do.
+//! From toolchain files, toolchain names and rustup's settings to the installs that rustup would do.
 
 use std::{
-    env::consts::{ARCH, OS},
     fmt,
     path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
 
-use super::{PlanError, Problem};
+use super::{
+    PlanError, Problem,
+    rustup_home::{RustupHome, machine},
+};
 use crate::{
     files::{self, MAX_SETTINGS_BYTES},
+    projects::Project,
     store::Owner,
-    toolchain::{self, Install, ToolchainFile, UserSettings},
+    toolchain::{self, Channel, Install, InstallError, ToolchainFile, ToolchainSpec},
 };
+
+/// The toolchain that `rustup-init.sh` installs unless the user names another.
+const BOOTSTRAP_TOOLCHAIN: &str = "stable";
+/// The profile that it uses.
+const BOOTSTRAP_PROFILE: &str = "default";
 
 /// Toolchains that the user names on the command line, and the settings that complete both these and toolchain files.
 #[derive(Clone, Debug, Default)]
@@ -37,45 +45,85 @@ pub struct ToolchainOptions {
 /// The toolchains that one owner asks for.
 #[derive(Clone, Debug)]
 pub struct ToolchainPlan {
-    /// The toolchain file, or the toolchain that the user named.
+    /// The toolchain file, or the toolchain that the user or rustup's settings name.
     pub owner: Owner,
-    /// One for each host; none if the toolchain file points to a folder.
+    /// The reason for a toolchain that neither a file nor the user names.
+    pub reason: Option<String>,
+    /// One for each host; none if nothing has to be downloaded.
     pub installs: Vec<Install>,
     /// Toolchains that no dist server has.
     pub skipped: Vec<Problem>,
-    /// The file cannot be read, or the host is unknown.
+    /// The file cannot be read, rustup would refuse it, or the host is unknown.
     pub failed: Vec<Problem>,
 }
 
 /// The settings that complete a toolchain's name.
 pub(super) struct InstallDefaults {
-    user: UserSettings,
-    /// Host triples; empty if this machine's cannot be told.
-    pub(super) hosts: Vec<String>,
+    home: RustupHome,
+    /// Host triples of toolchains; empty if they cannot be told.
+    hosts: Vec<String>,
+    /// Host triples of rustup itself.
+    pub(super) rustup_hosts: Vec<String>,
+    /// True if the hosts are those of this user, so that toolchains in rustup's home matter.
+    is_for_this_user: bool,
+    /// The reason why nothing can be planned for this user.
+    problem: Option<String>,
+}
+
+/// Where a toolchain's name comes from. rustup has different rules for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NameOrigin {
+    File,
+    User,
+    Settings,
 }
 
 impl InstallDefaults {
     /// Reads rustup's settings file. `hosts` override this machine's host.
     pub(super) fn read(rustup_settings: Option<&Path>, hosts: &[String]) -> Self {
-        let settings =
-            rustup_settings.and_then(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok());
-        let user = UserSettings::parse(&settings.unwrap_or_default());
-        let mut hosts = hosts.to_vec();
-        if hosts.is_empty() {
-            hosts.extend(user.host_triple(ARCH, OS));
+        let mut problem = None;
+        let mut refuse = |error: &dyn fmt::Display| {
+            let path = rustup_settings.unwrap_or(Path::new("settings.toml"));
+            problem = Some(format!("{}: {error}", path.display()));
+        };
+        let home = RustupHome::read(rustup_settings).unwrap_or_else(|error| {
+            refuse(&error);
+            RustupHome::default()
+        });
+        let machine = machine();
+        let own_hosts = home.user.hosts(machine.as_deref()).unwrap_or_else(|error| {
+            refuse(&error);
+            Vec::new()
+        });
+        let is_for_this_user = hosts.is_empty();
+        let rustup_hosts = match (is_for_this_user, machine) {
+            (false, _) => hosts.to_vec(),
+            (true, Some(machine)) => vec![machine],
+            (true, None) => own_hosts.clone(),
+        };
+        Self {
+            home,
+            hosts: if is_for_this_user {
+                own_hosts
+            } else {
+                hosts.to_vec()
+            },
+            rustup_hosts,
+            is_for_this_user,
+            problem: problem.filter(|_| is_for_this_user),
         }
-        Self { user, hosts }
     }
 }
 
-/// Plans all toolchain files and named toolchains, in this order; returns the plans and the hosts.
+/// Plans all toolchain files, named toolchains and those that rustup's settings choose for projects, in this order.
 pub(super) fn read(
     files: &[PathBuf],
+    projects: &[Project],
     request: &ToolchainOptions,
-) -> (Vec<ToolchainPlan>, Vec<String>) {
-    let defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
+    defaults: &InstallDefaults,
+) -> Vec<ToolchainPlan> {
     let files = files.par_iter().map(|file| {
-        ToolchainPlan::read(file, &defaults).unwrap_or_else(|error| {
+        ToolchainPlan::read(file, defaults).unwrap_or_else(|error| {
             let mut plan = ToolchainPlan::new(file_owner(file));
             plan.failed.push(Problem::new(file.display(), error));
             plan
@@ -83,8 +131,30 @@ pub(super) fn read(
     });
     let mut plans: Vec<_> = files.collect();
     let names = request.names.iter();
-    plans.extend(names.map(|name| ToolchainPlan::named(name, request, &defaults)));
-    (plans, defaults.hosts)
+    plans.extend(names.map(|name| ToolchainPlan::named(name, request, defaults)));
+    if request.bootstrap && plans.is_empty() {
+        let request = ToolchainOptions {
+            profile: Some(BOOTSTRAP_PROFILE.to_owned()),
+            ..ToolchainOptions::default()
+        };
+        let mut plan = ToolchainPlan::named(BOOTSTRAP_TOOLCHAIN, &request, defaults);
+        plan.reason = Some("what `rustup-init.sh` installs".to_owned());
+        plans.push(plan);
+    }
+    for project in projects {
+        plans.extend(ToolchainPlan::chosen(project, defaults, &plans));
+    }
+    plans
+}
+
+/// The toolchain plan that decides whether a project can be built: of the toolchain that rustup's settings choose, or
+/// of its toolchain file.
+pub(super) fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
+    let file = project.toolchain_file.as_deref();
+    match defaults.home.chosen(&project.folder, file) {
+        Some((name, _)) if defaults.is_for_this_user => Some(Owner::Toolchain(name.to_owned())),
+        Some(_) | None => file.map(file_owner),
+    }
 }
 
 fn file_owner(file: &Path) -> Owner {
@@ -95,6 +165,7 @@ impl ToolchainPlan {
     fn new(owner: Owner) -> Self {
         Self {
             owner,
+            reason: None,
             installs: Vec::new(),
             skipped: Vec::new(),
             failed: Vec::new(),
@@ -114,7 +185,7 @@ impl ToolchainPlan {
         };
         let wanted = toolchain::parse_file(kind, &text)?;
         let mut plan = Self::new(file_owner(file));
-        plan.add(file.display(), &wanted, defaults);
+        plan.add(file.display(), &wanted, NameOrigin::File, defaults);
         Ok(plan)
     }
 
@@ -122,37 +193,143 @@ impl ToolchainPlan {
     /// file.
     fn named(name: &str, request: &ToolchainOptions, defaults: &InstallDefaults) -> Self {
         let mut plan = Self::new(Owner::Toolchain(name.to_owned()));
-        let wanted = toolchain::ToolchainSpec {
+        let wanted = ToolchainSpec {
             channel: Some(name.to_owned()),
             profile: request.profile.clone(),
             components: request.components.clone(),
             targets: request.targets.clone(),
             path: None,
         };
-        plan.add(format_args!("toolchain `{name}`"), &wanted, defaults);
+        let what = format_args!("toolchain `{name}`").to_string();
+        plan.add(what, &wanted, NameOrigin::User, defaults);
         plan.failed.append(&mut plan.skipped);
         plan
+    }
+
+    /// Plans the toolchain that rustup's settings choose for a project, unless it is installed or planned already.
+    fn chosen(project: &Project, defaults: &InstallDefaults, plans: &[Self]) -> Option<Self> {
+        let file = project.toolchain_file.as_deref();
+        let (name, reason) = defaults.home.chosen(&project.folder, file)?;
+        let owner = Owner::Toolchain(name.to_owned());
+        if !defaults.is_for_this_user || plans.iter().any(|plan| plan.owner == owner) {
+            return None;
+        }
+        let mut plan = Self::new(owner);
+        let wanted = ToolchainSpec {
+            channel: Some(name.to_owned()),
+            ..ToolchainSpec::default()
+        };
+        let what = format!("{reason}, `{name}`");
+        plan.reason = Some(format!("{reason}, not installed"));
+        plan.add(what, &wanted, NameOrigin::Settings, defaults);
+        let home = &defaults.home;
+        plan.installs
+            .retain(|install| !home.has(&install.to_string()));
+        let is_needed =
+            !(plan.installs.is_empty() && plan.skipped.is_empty() && plan.failed.is_empty());
+        is_needed.then_some(plan)
     }
 
     /// Adds one install for each host.
     fn add(
         &mut self,
         what: impl fmt::Display,
-        wanted: &toolchain::ToolchainSpec,
+        wanted: &ToolchainSpec,
+        origin: NameOrigin,
         defaults: &InstallDefaults,
     ) {
+        if let Some(problem) = &defaults.problem {
+            return self.failed.push(Problem::new(what, problem));
+        }
+        if let Some(path) = &wanted.path {
+            // `PathBasedToolchainName::try_from` in rustup's `src/toolchain/names.rs`.
+            if defaults.is_for_this_user && !Path::new(path).join("bin").is_dir() {
+                let why =
+                    format!("the toolchain `{path}` has no folder `bin`, so rustup refuses it");
+                self.failed.push(Problem::new(what, why));
+            }
+            return;
+        }
+        if let Some(why) = refused_host(wanted, origin, defaults) {
+            return self.failed.push(Problem::new(what, why));
+        }
         if defaults.hosts.is_empty() {
             let why = "which triple this machine is cannot be told; say `--host TRIPLE`";
             return self.failed.push(Problem::new(what, why));
         }
         for host in &defaults.hosts {
-            match toolchain::install(wanted.clone(), &defaults.user, host) {
-                Ok(install) => self.installs.extend(install),
-                Err(error) => self.skipped.push(Problem::new(&what, error)),
+            match toolchain::install(wanted.clone(), &defaults.home.user, host) {
+                Ok(mut install) => {
+                    install.updates = updates(&install, origin, defaults);
+                    self.installs.push(install);
+                }
+                // A toolchain of the user's own needs no download.
+                Err(InstallError::NotReleased(_)) if is_linked(wanted, origin, defaults) => {}
+                Err(error) => {
+                    let why = unreleased(&error, origin);
+                    self.skipped.push(Problem::new(&what, why));
+                }
             }
         }
         self.installs.sort();
         self.installs.dedup();
         self.skipped.dedup();
+    }
+}
+
+/// Why rustup refuses a toolchain file that names a host: only if that very toolchain is installed may it do so
+/// (docs/client-behaviour.md R-18).
+fn refused_host(
+    wanted: &ToolchainSpec,
+    origin: NameOrigin,
+    defaults: &InstallDefaults,
+) -> Option<String> {
+    let name = wanted
+        .channel
+        .as_ref()
+        .filter(|_| origin == NameOrigin::File)?;
+    let channel: Channel = name.parse().ok()?;
+    if !channel.names_host() || (defaults.is_for_this_user && defaults.home.has(name)) {
+        return None;
+    }
+    Some(format!(
+        "`{name}` names a host, which rustup refuses in a toolchain file unless that toolchain is installed; name the \
+         channel alone"
+    ))
+}
+
+/// The installed toolchain that rustup would update, by itself for a toolchain file that asks for more than is there,
+/// or by the user's command.
+fn updates(
+    install: &Install,
+    origin: NameOrigin,
+    defaults: &InstallDefaults,
+) -> Option<toolchain::InstalledToolchain> {
+    if !defaults.is_for_this_user {
+        return None;
+    }
+    let installed = defaults.home.installed(&install.to_string())?;
+    let is_complete =
+        origin != NameOrigin::User && installed.has(&install.components, &install.targets);
+    (!is_complete).then_some(installed)
+}
+
+/// Tells if a name is that of a toolchain of the user's own, which exists here.
+fn is_linked(wanted: &ToolchainSpec, origin: NameOrigin, defaults: &InstallDefaults) -> bool {
+    let name = wanted.channel.as_ref();
+    let name = name.or(defaults.home.user.default_toolchain.as_ref());
+    origin != NameOrigin::User
+        && defaults.is_for_this_user
+        && name.is_some_and(|name| defaults.home.has(name))
+}
+
+fn unreleased(error: &InstallError, origin: NameOrigin) -> String {
+    let is_own = matches!(error, InstallError::NotReleased(_)) && origin != NameOrigin::User;
+    if is_own {
+        format!(
+            "{error}, and none of this name is installed here; `rustup toolchain link` makes one"
+        )
+    } else {
+        error.to_string()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  nightly-2026-01-15-x86_64-unknown-linux-gnu  ──>  dist/2026-01-15/channel-rust-nightly.toml
-//!  release  date       host
+//!  release  date       host, or parts of it
 //!
 //!  1.95                                         ──>  dist/channel-rust-1.95.toml      changes with 1.95.1
 //!  1.95.0                                       ──>  dist/channel-rust-1.95.0.toml    never changes
@@ -17,7 +17,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The name of a released toolchain: a channel or version, optionally a date, optionally a host.
+use super::triple::PartialTriple;
+
+/// The name of a released toolchain: a channel or version, optionally a date, optionally a host or parts of it.
 ///
 /// `Display` gives the parsed name back, except for `1.0` to `1.8`, which become `1.0.0` to `1.8.0`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,8 +28,8 @@ pub struct Channel {
     release: String,
     /// `YYYY-MM-DD`, the folder of the release on the server.
     date: Option<String>,
-    /// A full triple.
-    host: Option<String>,
+    /// Parts of the host triple.
+    host: Option<PartialTriple>,
 }
 
 /// A name that no dist server has. It may be a toolchain of the user's own.
@@ -38,8 +40,7 @@ pub struct ChannelError(String);
 impl FromStr for Channel {
     type Err = ChannelError;
 
-    /// Accepts the names that rustup accepts (`ParsedToolchainDesc::from_str` in `src/dist/mod.rs`), except that a host
-    /// must be a whole triple. `stable-msvc` would need rustup's own list of hosts.
+    /// Accepts the names that rustup accepts (`PartialToolchainDesc::from_str` in `src/dist/mod.rs`).
     fn from_str(name: &str) -> Result<Self, ChannelError> {
         parse_channel(name).ok_or_else(|| ChannelError(name.to_owned()))
     }
@@ -90,17 +91,39 @@ impl Channel {
         self.date.as_deref()
     }
 
-    /// The host triple in the name.
-    pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+    /// `true` if the name contains a host or parts of it.
+    pub fn names_host(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// The name without its host, and the whole host triple. `default` is the user's default host.
+    ///
+    /// # Errors
+    /// The parts in the name cannot be completed by the default host.
+    pub fn resolve(self, default: &str) -> Result<(Self, String), UnknownHost> {
+        let host = match &self.host {
+            None => default.to_owned(),
+            Some(parts) => parts
+                .resolve(default)
+                .ok_or_else(|| UnknownHost(default.to_owned()))?,
+        };
+        Ok((Self { host: None, ..self }, host))
     }
 }
+
+/// A default host that cannot complete a toolchain's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rustup does not know the default host `{0}`")]
+pub struct UnknownHost(String);
 
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.release)?;
-        for part in [&self.date, &self.host].into_iter().flatten() {
-            write!(f, "-{part}")?;
+        if let Some(date) = &self.date {
+            write!(f, "-{date}")?;
+        }
+        if let Some(host) = &self.host {
+            write!(f, "-{host}")?;
         }
         Ok(())
     }
@@ -117,9 +140,9 @@ fn parse_channel(name: &str) -> Option<Channel> {
         _ => (None, rest),
     };
     let host = match rest.strip_prefix('-') {
-        Some(host) if is_triple(host) => Some(host.to_owned()),
+        Some(host) => Some(PartialTriple::parse(host)?),
         None if rest.is_empty() => None,
-        _ => return None,
+        None => return None,
     };
     // 1.0 to 1.8 have no point releases, and rustup knows them by their full version only.
     let is_ancient = release.len() == 3 && release.starts_with("1.") && release != "1.9";
@@ -164,20 +187,6 @@ pub(crate) fn is_date(text: &str) -> bool {
         _ => byte.is_ascii_digit(),
     };
     text.len() == 10 && text.bytes().enumerate().all(digit_or_dash)
-}
-
-/// `true` for three or more parts of characters that occur in triples. Such a text is safe as part of a file name.
-pub(super) fn is_triple(text: &str) -> bool {
-    let is_part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.')
-    };
-    text.len() <= 64
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.split('-').count() >= 3
-        && text.split('-').all(is_part)
 }
 
 /// The beginning of the day `date`, `YYYY-MM-DD`, in UTC. `None` if `date` is no date.
@@ -233,6 +242,8 @@ mod tests {
                 "dist/channel-rust-1.95.0.toml",
                 true,
             ),
+            ("stable-gnu", "dist/channel-rust-stable.toml", false),
+            ("stable-x86_64", "dist/channel-rust-stable.toml", false),
         ] {
             let channel: Channel = name.parse().unwrap();
             assert_eq!(channel.manifest_path(), path, "{name}");
@@ -242,8 +253,12 @@ mod tests {
         let ancient: Channel = "1.8".parse().unwrap();
         assert_eq!(ancient.manifest_path(), "dist/channel-rust-1.8.0.toml");
         let with_host: Channel = format!("nightly-2026-01-15-{LINUX}").parse().unwrap();
-        assert_eq!(with_host.host(), Some(LINUX));
-        assert!(!with_host.is_undated_nightly());
+        assert!(with_host.names_host() && !with_host.is_undated_nightly());
+        let (nightly, host) = with_host.resolve("aarch64-apple-darwin").unwrap();
+        assert_eq!(
+            (nightly.to_string().as_str(), host.as_str()),
+            ("nightly-2026-01-15", LINUX)
+        );
         assert!(
             "nightly-x86_64-unknown-linux-gnu"
                 .parse::<Channel>()
@@ -262,9 +277,10 @@ mod tests {
             "stablest",
             "stable-",
             "stable-mine",
-            "stable-msvc",
+            "stable-gnu-x86_64",
             "stable/../../x",
             "stable-../../../x-y",
+            "stable-a-b-c",
             "stable-a-b-c/d",
             "stable-a-b-c%2fd",
             "stable-a--b-c",

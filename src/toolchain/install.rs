@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!  channel   file, else the user's default toolchain
-//!  host      channel's name, else the user's setting, else the machine
+//!  host      channel's name, which may name parts of it; else the user's setting, else the machine
 //!  profile   file, else the user's setting, else `default`
 //! ```
 
 use std::fmt;
 
 use super::{
-    channel::{Channel, ChannelError},
+    channel::{Channel, ChannelError, UnknownHost},
     file::ToolchainSpec,
+    installed::InstalledToolchain,
     profile::canonical_profile,
     settings::UserSettings,
 };
@@ -18,7 +19,7 @@ use super::{
 /// One `rustup toolchain install` in which nothing is left to settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Install {
-    /// The toolchain.
+    /// The toolchain, without host.
     pub channel: Channel,
     /// The triple that the toolchain runs on.
     pub host: String,
@@ -28,14 +29,13 @@ pub struct Install {
     pub components: Vec<String>,
     /// Targets beyond the host.
     pub targets: Vec<String>,
+    /// The toolchain of the same name that rustup would update. It then updates all components of it.
+    pub updates: Option<InstalledToolchain>,
 }
 
 impl fmt::Display for Install {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.channel.host() {
-            Some(_) => write!(f, "{}", self.channel),
-            None => write!(f, "{}-{}", self.channel, self.host),
-        }
+        write!(f, "{}-{}", self.channel, self.host)
     }
 }
 
@@ -48,9 +48,12 @@ pub enum InstallError {
     /// The name of a toolchain of the user's own.
     #[error("{0}; larder cannot hold a toolchain of your own")]
     NotReleased(#[from] ChannelError),
+    /// A partial host that the default host does not complete.
+    #[error(transparent)]
+    UnknownHost(#[from] UnknownHost),
 }
 
-/// The install that a toolchain file means for this user. `None` if the file names the path of an existing toolchain.
+/// The install that a toolchain file means for this user, into an empty home. `path` is not considered.
 ///
 /// `host` is the triple for channel names without one.
 ///
@@ -60,21 +63,20 @@ pub fn install(
     spec: ToolchainSpec,
     user: &UserSettings,
     host: &str,
-) -> Result<Option<Install>, InstallError> {
-    if spec.path.is_some() {
-        return Ok(None);
-    }
+) -> Result<Install, InstallError> {
     let name = spec.channel.as_ref().or(user.default_toolchain.as_ref());
     let channel: Channel = name.ok_or(InstallError::NoChannel)?.parse()?;
+    let (channel, host) = channel.resolve(host)?;
     let profile = spec.profile.as_deref().or(user.profile.as_deref());
     let profile = profile.unwrap_or("default");
-    Ok(Some(Install {
-        host: channel.host().unwrap_or(host).to_owned(),
+    Ok(Install {
         channel,
+        host,
         profile: canonical_profile(profile).unwrap_or(profile).to_owned(),
         components: spec.components,
         targets: spec.targets,
-    }))
+        updates: None,
+    })
 }
 
 #[cfg(test)]
@@ -84,17 +86,16 @@ mod tests {
 
     #[test]
     fn install_combines_toolchain_file_and_user_settings() {
-        let user = UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n");
+        let user =
+            UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n").unwrap();
         let installed = |text: &str| {
             let spec = parse_file(ToolchainFile::Toml, text).unwrap();
             install(spec, &user, LINUX).map(|install| {
-                install.map(|install| {
-                    let more = [install.components.join("+"), install.targets.join("+")];
-                    format!("{install} {} {}", install.profile, more.join("/"))
-                })
+                let more = [install.components.join("+"), install.targets.join("+")];
+                format!("{install} {} {}", install.profile, more.join("/"))
             })
         };
-        let ok = |text: &str| Ok(Some(text.to_owned()));
+        let ok = |text: &str| Ok(text.to_owned());
         assert_eq!(
             installed(
                 "[toolchain]\nchannel = '1.95'\ncomponents = ['clippy']\ntargets = ['w']\nprofile = 'd'"
@@ -109,7 +110,10 @@ mod tests {
             installed("[toolchain]\nchannel = 'stable-x86_64-pc-windows-gnu'"),
             ok("stable-x86_64-pc-windows-gnu minimal /")
         );
-        assert_eq!(installed("[toolchain]\npath = '/opt/rust'"), Ok(None));
+        assert_eq!(
+            installed("[toolchain]\nchannel = 'stable-aarch64'"),
+            ok("stable-aarch64-unknown-linux-gnu minimal /")
+        );
         assert!(matches!(
             installed("[toolchain]\nchannel = 'mine'"),
             Err(InstallError::NotReleased(_))

@@ -107,6 +107,41 @@ pub fn version(manifest: &str) -> Option<&str> {
     versions.next()?.split(['"', ' ']).next()
 }
 
+/// A text that is the same for two manifests only if rustup takes them for one release in the same archive formats: its
+/// date, version and formats. `None` if the manifest is written in another form than releases are.
+pub(super) fn release_of(manifest: &str) -> Option<String> {
+    let (_, table) = manifest.split_once("\n[pkg.rust]\n")?;
+    let version = table
+        .lines()
+        .find_map(|line| line.strip_prefix("version = "))?;
+    let has = |field: &str| manifest.contains(field);
+    let formats = [has("\nxz_hash = "), has("\nzst_hash = ")];
+    Some(format!("{} {version} {formats:?}", date(manifest).ok()?))
+}
+
+/// The archive of a package for a target, if it is available; `package` may be a name of an older release.
+///
+/// # Errors
+/// The hash of the archive is malformed.
+pub(super) fn available_file(
+    manifest: &ReleaseManifest,
+    package: &str,
+    target: Option<&str>,
+) -> Result<Option<DistFile>, ManifestError> {
+    let renamed = manifest.renames.get(package);
+    let package = renamed.map_or(package, |rename| rename.to.as_str());
+    let archive = manifest.package(package, target);
+    let Some((url, sha256)) = archive.and_then(PackageTarget::archive) else {
+        return Ok(None);
+    };
+    Ok(Some(DistFile {
+        url: url.to_owned(),
+        sha256: checked_sha256(url, sha256)?,
+        package: package.to_owned(),
+        target: target.unwrap_or("*").to_owned(),
+    }))
+}
+
 /// The archives that `rustup toolchain install` would download into an empty home, in rustup's order: sorted by
 /// package, then by target.
 ///
@@ -165,16 +200,8 @@ pub fn files(
     let mut found = Vec::with_capacity(chosen.len());
     let mut unavailable = Vec::new();
     for (package, target) in chosen {
-        match manifest
-            .package(package, target)
-            .and_then(PackageTarget::archive)
-        {
-            Some((url, sha256)) => found.push(DistFile {
-                url: url.to_owned(),
-                sha256: checked_sha256(url, sha256)?,
-                package: package.to_owned(),
-                target: target.unwrap_or("*").to_owned(),
-            }),
+        match available_file(&manifest, package, target)? {
+            Some(file) => found.push(file),
             None => unavailable.push(manifest.description(package, target, host)),
         }
     }
@@ -199,7 +226,7 @@ fn checked_sha256(url: &str, sha256: &str) -> Result<String, ManifestError> {
 ///
 /// Nearly all of the megabyte is for other targets. Skipping those tables as text is many times faster than parsing
 /// them. If that leaves no valid TOML, because the manifest is spelled otherwise, the whole is parsed.
-fn parse_manifest(
+pub(super) fn parse_manifest(
     manifest: &str,
     host: &str,
     targets: &[String],
@@ -252,7 +279,7 @@ impl ManifestHeader {
 
 /// The tables that larder reads.
 #[derive(Deserialize)]
-struct ReleaseManifest {
+pub(super) struct ReleaseManifest {
     #[serde(flatten)]
     header: ManifestHeader,
     #[serde(default)]
@@ -296,8 +323,8 @@ struct ComponentRef {
 
 /// `[renames.NAME]`.
 #[derive(Deserialize)]
-struct PackageRename {
-    to: String,
+pub(super) struct PackageRename {
+    pub(super) to: String,
 }
 
 impl ReleaseManifest {

@@ -125,7 +125,7 @@ impl Tasks {
         }
         let files = plan.rustup_files(&self.fetcher.upstreams.dist);
         if !files.is_empty() {
-            let (fetcher, hosts) = (self.fetcher.clone(), plan.hosts.clone());
+            let (fetcher, hosts) = (self.fetcher.clone(), plan.rustup_hosts.clone());
             self.spawn(self.permits.clone(), async move {
                 if fetcher.mode == WarmMode::Check {
                     let missing = fetcher.missing_rustup_files(files, &hosts).await;

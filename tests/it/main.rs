@@ -40,6 +40,7 @@ mod outage;
 mod ready;
 mod resolve_offline;
 mod rustup_updates;
+mod rustup_verdict;
 mod scratch;
 mod scripts;
 mod scrub;

@@ -1,0 +1,142 @@
+//! [`RustupHome`]: what rustup has installed for this user, and which toolchain it would choose in a folder.
+//!
+//! ```text
+//!  RUSTUP_HOME/settings.toml                       default toolchain, overrides, profile, host
+//!  RUSTUP_HOME/toolchains/stable-HOST/lib/rustlib  components of an installed toolchain
+//! ```
+
+use std::{
+    env::consts::{ARCH, OS},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::PlanError;
+use crate::{
+    files::{self, MAX_SETTINGS_BYTES},
+    toolchain::{self, InstalledToolchain, UserSettings},
+};
+
+/// Size limit of an installed manifest in bytes. Those of nightlies have a megabyte.
+const MAX_INSTALLED_BYTES: u64 = 64 << 20;
+
+/// Folder of a toolchain's own description.
+const RUSTLIB: &str = "lib/rustlib";
+
+/// rustup's home, with its settings.
+#[derive(Debug, Default)]
+pub(super) struct RustupHome {
+    pub(super) user: UserSettings,
+    /// `None` if this user has no home.
+    toolchains: Option<PathBuf>,
+}
+
+/// The triple that rustup's own program is for.
+pub(super) fn machine() -> Option<String> {
+    toolchain::machine_triple(ARCH, OS)
+}
+
+impl RustupHome {
+    /// Reads the home with this settings file, which need not exist.
+    ///
+    /// # Errors
+    /// rustup cannot read its settings either.
+    pub(super) fn read(settings: Option<&Path>) -> Result<Self, PlanError> {
+        let text = settings.map(|path| files::read_text(path, MAX_SETTINGS_BYTES));
+        let text = match text {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(PlanError::Read(error));
+            }
+            Some(Ok(text)) => text,
+            Some(Err(_)) | None => String::new(),
+        };
+        let home = settings.and_then(Path::parent);
+        Ok(Self {
+            user: UserSettings::parse(&text)?,
+            toolchains: home.map(|home| home.join("toolchains")),
+        })
+    }
+
+    /// Tells if a toolchain of this name is installed or linked.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.folder(name).is_some_and(|folder| folder.is_dir())
+    }
+
+    /// The toolchain of this name, if rustup has installed it from a dist server.
+    pub(super) fn installed(&self, name: &str) -> Option<InstalledToolchain> {
+        let folder = self.folder(name)?.join(RUSTLIB);
+        let read = |file: &str| files::read_text(&folder.join(file), MAX_INSTALLED_BYTES).ok();
+        let config = read("multirust-config.toml")?;
+        InstalledToolchain::parse(&config, &read("multirust-channel-manifest.toml")?)
+    }
+
+    /// The folder of a toolchain. `None` if the name cannot be that of a toolchain.
+    fn folder(&self, name: &str) -> Option<PathBuf> {
+        let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        is_name.then(|| Some(self.toolchains.as_ref()?.join(name)))?
+    }
+
+    /// The toolchain that rustup uses in `folder` unless a toolchain file decides, with the reason. `toolchain_file` is
+    /// the nearest one. Overrides and files are searched together, from the folder upwards; in one folder the override
+    /// wins (`Cfg::find_override_from_dir_walk` in rustup's `src/config.rs`).
+    pub(super) fn chosen(
+        &self,
+        folder: &Path,
+        toolchain_file: Option<&Path>,
+    ) -> Option<(&str, String)> {
+        let real = folder.canonicalize().ok()?;
+        let file_folder = toolchain_file.and_then(|file| file.parent()?.canonicalize().ok());
+        for above in real.ancestors() {
+            if let Some(name) = above.to_str().and_then(|key| self.user.overrides.get(key)) {
+                let reason = format!("rustup's override for {}", above.display());
+                return Some((name, reason));
+            }
+            if file_folder.as_deref() == Some(above) {
+                return None;
+            }
+        }
+        let name = self.user.default_toolchain.as_ref()?;
+        Some((name, "rustup's default toolchain".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn nearest_override_or_toolchain_file_decides_before_the_default() {
+        let top = tempfile::tempdir().unwrap();
+        let real = top.path().canonicalize().unwrap();
+        let app = real.join("a/b");
+        fs::create_dir_all(&app).unwrap();
+        let file = real.join("a/rust-toolchain.toml");
+        fs::write(&file, "").unwrap();
+        let settings = real.join("settings.toml");
+        let chosen = |overridden: Option<&str>, file: Option<&Path>| {
+            let overrides = overridden.map(|folder| {
+                // Without a slash at its end, as rustup writes it.
+                let folder: PathBuf = real.join(folder).components().collect();
+                format!("[overrides]\n'{}' = 'mine'\n", folder.display())
+            });
+            let text = format!(
+                "default_toolchain = 'stable'\n{}",
+                overrides.unwrap_or_default()
+            );
+            fs::write(&settings, text).unwrap();
+            let home = RustupHome::read(Some(&settings)).unwrap();
+            let chosen = home.chosen(&app, file);
+            chosen.map(|(name, _)| name.to_owned())
+        };
+        assert_eq!(chosen(None, None).as_deref(), Some("stable"));
+        assert_eq!(chosen(None, Some(&file)), None);
+        assert_eq!(chosen(Some("a/b"), Some(&file)).as_deref(), Some("mine"));
+        // In the folder of the file, and above it.
+        assert_eq!(chosen(Some("a"), Some(&file)).as_deref(), Some("mine"));
+        assert_eq!(chosen(Some(""), Some(&file)), None);
+        assert_eq!(chosen(Some(""), None).as_deref(), Some("mine"));
+        assert_eq!(chosen(Some("other"), None).as_deref(), Some("stable"));
+    }
+}
