@@ -150,6 +150,15 @@ async fn missing_rustup_files(
     }
     for file in files {
         let state = inventory.resource(&file).await;
+        // An older larder may have stored a script that cannot be edited.
+        if state == BlobState::Stored
+            && let Some(body) = cache.peek(&file).await
+            && let Err(error) = file.validate(&body)
+        {
+            let why = format_args!("the stored copy cannot be used: {error}");
+            missing.push(Problem::new(file, why));
+            continue;
+        }
         missing.extend(
             state
                 .missing(file)

@@ -217,7 +217,8 @@ fn failure_hint(kind: &FailureKind) -> Option<Cow<'static, str>> {
         | FailureKind::Redirected { .. }
         | FailureKind::TooLarge { .. }
         | FailureKind::NoMemory(_)
-        | FailureKind::Unrecognised { .. } => None,
+        | FailureKind::Unrecognised { .. }
+        | FailureKind::Unsupported { .. } => None,
     }
 }
 

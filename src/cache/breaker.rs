@@ -270,6 +270,7 @@ fn severity(failure: &Failure) -> Severity {
         | FailureKind::Absent { .. }
         | FailureKind::TooLarge { .. }
         | FailureKind::NoMemory(_)
+        | FailureKind::Unsupported { .. }
         | FailureKind::WrongHash { .. } => Severity::None,
     }
 }

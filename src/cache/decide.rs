@@ -280,6 +280,7 @@ pub fn settle(is_stored: bool, is_overruled: bool, failure: &Failure) -> Settlem
         | FailureKind::TooLarge { .. }
         | FailureKind::NoMemory(_)
         | FailureKind::Unrecognised { .. }
+        | FailureKind::Unsupported { .. }
         | FailureKind::WrongHash { .. } => {
             if is_stored {
                 Settlement::ServeStale

@@ -43,6 +43,16 @@ pub enum InvalidBody {
     /// The bootstrap script does not begin with an interpreter.
     #[error("is not a shell script")]
     NotScript,
+    /// The bootstrap script cannot be made to work over http.
+    #[error("cannot be made to work over http: {0}")]
+    UneditableScript(String),
+}
+
+impl InvalidBody {
+    /// Tells if the body is what upstream means to send. Then another try gets the same.
+    pub fn is_genuine(&self) -> bool {
+        matches!(self, Self::UneditableScript(_))
+    }
 }
 
 /// A line of an index entry that shows that the body is broken or is another entry's.

@@ -179,9 +179,9 @@ fn status_for_cargo(error: &Error) -> StatusCode {
         Error::Upstream { failure, .. } => match failure.kind {
             FailureKind::Denied { .. } => StatusCode::FORBIDDEN,
             FailureKind::Absent { .. } => StatusCode::NOT_FOUND,
-            FailureKind::Redirected { .. } | FailureKind::TooLarge { .. } => {
-                StatusCode::FAILED_DEPENDENCY
-            }
+            FailureKind::Redirected { .. }
+            | FailureKind::TooLarge { .. }
+            | FailureKind::Unsupported { .. } => StatusCode::FAILED_DEPENDENCY,
             // larder has retried these. Four retries by cargo would each cost upstream as many requests again.
             FailureKind::Broken { .. }
             | FailureKind::Status { .. }

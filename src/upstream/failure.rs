@@ -9,7 +9,7 @@
 //!  Silent                                 once      opens, or slow       yes
 //!  Broken, Status, Unrecognised           3 times   opens after a few    yes
 //!  WrongHash                              once      ignores              yes
-//!  Denied, TooLarge                       no        ignores              yes
+//!  Denied, TooLarge, Unsupported          no        ignores              yes
 //!  NoMemory                               once      ignores              yes
 //!  Redirected                             no        if foreign           yes
 //!  Absent                                 no        ignores              no: upstream's own word
@@ -91,6 +91,11 @@ pub enum FailureKind {
         /// The fault, as the rest of a sentence that begins with "the answer".
         why: String,
     },
+    /// An answer to this request that larder cannot serve. Upstream works, and would send the same again.
+    Unsupported {
+        /// The reason, as the rest of a sentence that begins with "the answer".
+        why: String,
+    },
     /// The bytes do not have the expected hash. Any host on the way may have altered them.
     WrongHash {
         /// The hash of the received bytes.
@@ -123,7 +128,8 @@ impl FailureKind {
             | Self::Absent { .. }
             | Self::Redirected { .. }
             | Self::TooLarge { .. }
-            | Self::NoMemory(_) => false,
+            | Self::NoMemory(_)
+            | Self::Unsupported { .. } => false,
         }
     }
 }
@@ -146,7 +152,8 @@ impl Failure {
             | FailureKind::Redirected { .. }
             | FailureKind::TooLarge { .. }
             | FailureKind::NoMemory(_)
-            | FailureKind::Unrecognised { .. }) => kind.clone().at(origin.clone()).to_string(),
+            | FailureKind::Unrecognised { .. }
+            | FailureKind::Unsupported { .. }) => kind.clone().at(origin.clone()).to_string(),
         }
     }
 }
@@ -174,7 +181,9 @@ impl fmt::Display for Failure {
                 }
             }
             FailureKind::NoMemory(budget) => budget.fmt(f),
-            FailureKind::Unrecognised { why } => write!(f, "the answer of {origin} {why}"),
+            FailureKind::Unrecognised { why } | FailureKind::Unsupported { why } => {
+                write!(f, "the answer of {origin} {why}")
+            }
             FailureKind::WrongHash { got, expected } => {
                 write!(f, "sha256 is {got}, expected {expected}")
             }

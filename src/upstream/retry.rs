@@ -50,6 +50,7 @@ pub fn retry_delay(failure: &Failure, attempts: usize, jitter: f64) -> Option<Du
         | FailureKind::TooLarge { .. }
         | FailureKind::NoMemory(_)
         | FailureKind::Unrecognised { .. }
+        | FailureKind::Unsupported { .. }
         | FailureKind::WrongHash { .. } => Some(delay.mul_f64(0.5 + jitter)),
     }
 }

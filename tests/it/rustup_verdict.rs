@@ -279,6 +279,37 @@ fn bootstrap_alone_stores_what_the_script_installs_on_an_empty_machine() {
     assert_eq!(user.components(&format!("stable-{HOST}")).len(), 6);
 }
 
+/// See docs/client-behaviour.md R-13.
+#[test]
+fn warm_tells_that_upstream_s_script_cannot_be_edited_and_keeps_the_older_one() {
+    let upstream = released(&[&stable()]);
+    let warm = ["warm", "--bootstrap", "--max-age", "0s"];
+    let change = || {
+        let text = "#!/bin/sh\necho changed\n";
+        upstream.serve_static("/rustup/rustup-init.sh", text, "text/plain");
+    };
+    let empty = TempDir::new().unwrap();
+    let cd = format!("cd {}", empty.path().display());
+    let never = site(&upstream).shell_prelude(&cd);
+    let before = site(&upstream).shell_prelude(&cd);
+    let (is_warm, said) = text_of(&before, &upstream, &warm);
+    assert!(is_warm, "{said}");
+
+    change();
+    let (is_warm, said) = text_of(&never, &upstream, &warm);
+    assert!(!is_warm, "{said}");
+    assert!(said.contains("insists on https in 0 places"), "{said}");
+    let (is_ready, said) = text_of(&never, &upstream, &["check", "--bootstrap"]);
+    assert!(!is_ready && said.contains("rustup-init.sh"), "{said}");
+    let (is_warm, said) = text_of(&before, &upstream, &warm);
+    assert!(is_warm, "{said}");
+    let (is_ready, said) = text_of(&before, &upstream, &["check", "--bootstrap"]);
+    assert!(is_ready, "{said}");
+    upstream.stop();
+    let larder = serve_offline(&before, &upstream);
+    bootstrap(&larder).1.assert_success();
+}
+
 const WITH_CLIPPY: &str = "[toolchain]\nchannel = 'stable'\ncomponents = ['clippy']\n";
 
 /// A user with an older stable and more than a profile of it, after the next release.

@@ -223,7 +223,8 @@ impl BlobFetcher {
             | FailureKind::Redirected { .. }
             | FailureKind::TooLarge { .. }
             | FailureKind::NoMemory(_)
-            | FailureKind::Unrecognised { .. } => Ok(()),
+            | FailureKind::Unrecognised { .. }
+            | FailureKind::Unsupported { .. } => Ok(()),
         }
     }
 }

@@ -122,7 +122,12 @@ impl EntryRequest<'_> {
         let body = body.finish();
         self.resource.validate(&body).map_err(|error| {
             let why = error.to_string();
-            FailureKind::Unrecognised { why }.at(self.url)
+            let kind = if error.is_genuine() {
+                FailureKind::Unsupported { why }
+            } else {
+                FailureKind::Unrecognised { why }
+            };
+            kind.at(self.url)
         })?;
         let entry = Entry::new(body, incoming.validators, incoming.max_age, self.started);
         Ok(EntryReply::Body(entry))

@@ -11,7 +11,8 @@
 //!  ...  curl --proto '=https' --tlsv1.2 ...                                            option removed, twice
 //! ```
 //!
-//! If upstream's text has changed so that the edit would not fit, the script is refused.
+//! If upstream's text has changed so that the edit would not fit, the script is refused, and an older copy stays
+//! stored.
 
 use std::{fmt, sync::Arc};
 
@@ -56,10 +57,13 @@ impl Kind for BootstrapScript {
     }
 
     fn validate(&self, body: &[u8]) -> Result<(), InvalidBody> {
-        if body.starts_with(b"#!/") {
-            Ok(())
-        } else {
-            Err(InvalidBody::NotScript)
+        if !body.starts_with(b"#!/") {
+            return Err(InvalidBody::NotScript);
+        }
+        // A stored copy that can be edited must not be replaced by one that cannot.
+        match script_for_client(body, "http://localhost/") {
+            Ok(_) => Ok(()),
+            Err(error) => Err(InvalidBody::UneditableScript(error.to_string())),
         }
     }
 }
