@@ -156,6 +156,7 @@ impl App {
             h2c: settings.h2c,
             keep_warm: None,
             scrub: None,
+            eviction: None,
         }
     }
 }

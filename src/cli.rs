@@ -112,8 +112,12 @@ pub enum Command {
     Check(Check),
     /// Rehash every stored file, and list the damaged ones
     Verify(Verify),
+    /// Remove stored files, the longest unused first; never what warmed projects and toolchains need
+    Gc(Gc),
+    /// Stop keeping files for a project or toolchain, or remove one stored crate or archive
+    Forget(Forget),
     /// Show what is stored and whether a daemon is running
-    Status,
+    Status(Status),
     /// Print settings for cargo, rustup and container builds
     Client(Client),
     /// Print a completion script for a shell
@@ -160,6 +164,13 @@ pub struct Serve {
     /// Time from one check of all stored files to the next one [default: 7d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub scrub_interval: Option<Duration>,
+    /// Disk space for the whole store, such as `20GB`: the longest unused files are removed, never what warmed projects
+    /// and toolchains need [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// Time after which a warmed project whose folder is gone no longer keeps its files [default: 14d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub forget_after: Option<Duration>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
@@ -171,6 +182,51 @@ pub struct Verify {
     /// Move damaged files to the folder `quarantine` of the store, and fetch them again
     #[arg(long)]
     pub repair: bool,
+}
+
+/// Flags of `gc`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Gc {
+    /// List what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove files until the whole store takes no more disk space than this, such as `20GB` [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// Remove files that were not used for this long, such as `90d`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+    /// Of stable toolchains keep this many releases, the newest, and remove older ones
+    #[arg(long, value_name = "N")]
+    pub keep_last_stables: Option<usize>,
+    /// Of nightly toolchains keep this many releases, the newest, and remove older ones
+    #[arg(long, value_name = "N")]
+    pub keep_last_nightlies: Option<usize>,
+    /// Time after which a warmed project whose folder is gone no longer keeps its files [default: 14d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub forget_after: Option<Duration>,
+}
+
+/// Flags of `forget`.
+#[derive(Clone, Debug, Args)]
+pub struct Forget {
+    /// A folder, lock file or toolchain file that was warmed, or the name of a toolchain; with VERSION, the name of a
+    /// crate or of a toolchain's component
+    pub what: String,
+    /// The version of the stored crate to remove. For a component, a part of its file's path, such as a date
+    pub version: Option<String>,
+    /// Remove it although a warmed project or toolchain needs it
+    #[arg(long, requires = "version")]
+    pub force: bool,
+}
+
+/// Flags of `status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Status {
+    /// Tell why this crate, or the archives of this component of a toolchain, stay stored. VERSION of a component is a
+    /// part of its file's path, such as a date
+    #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
+    pub why: Option<Vec<String>>,
 }
 
 /// Listeners for `--h2c`.
@@ -305,8 +361,17 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &FETCHING,
             &["json", "store", "registry"],
         ],
+        "gc" => &[
+            &COMMON,
+            &UPSTREAM,
+            &["json", "store", "registry", "max-size", "forget-after"],
+        ],
+        "forget" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
         "client" | "print" => &[&COMMON, &["json", "store", "registry", "listen"]],
-        "status" => &[&COMMON, &["json", "store", "listen"]],
+        "status" => &[
+            &COMMON,
+            &["json", "store", "listen", "max-size", "forget-after"],
+        ],
         "larder" => &[&COMMON, &["json", "store"]],
         _ => &[],
     };
@@ -323,7 +388,7 @@ const FETCHING: [&str; 6] = [
     "max-entry",
     "memory",
 ];
-const SERVING: [&str; 8] = [
+const SERVING: [&str; 10] = [
     "listen",
     "offline",
     "full-index",
@@ -331,6 +396,8 @@ const SERVING: [&str; 8] = [
     "keep-warm",
     "scrub-rate",
     "scrub-interval",
+    "max-size",
+    "forget-after",
     "h2c",
 ];
 
@@ -367,6 +434,34 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
     }
+}
+
+/// A number of bytes such as `500MB` or `20GiB`. `kB`, `MB`, `GB` and `TB` are powers of 1000, `KiB` and so on of 1024;
+/// the `B` may be left out of both.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "a size such as 500MB or 20GiB is expected".to_owned();
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "t" => 1_000_000_000_000,
+        "ki" => 1 << 10,
+        "mi" => 1 << 20,
+        "gi" => 1 << 30,
+        "ti" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    Ok((number * factor as f64) as u64)
 }
 
 /// An address to listen on. Without a port it has [`PORT`], a port alone is on loopback, and `localhost` is 127.0.0.1.
@@ -431,6 +526,26 @@ mod tests {
         assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
         assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1234", 1_234),
+            ("500MB", 500_000_000),
+            ("500 mb", 500_000_000),
+            ("1.5G", 1_500_000_000),
+            ("20GiB", 20 << 30),
+            ("2k", 2_000),
+            ("2KiB", 2_048),
+            ("1Ti", 1 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GB", "-1", "1x", "1..2", "lots"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

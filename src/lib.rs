@@ -47,6 +47,7 @@ pub mod server;
 // Projects and toolchains.
 pub mod cargo_config;
 pub mod check;
+pub mod eviction;
 pub mod lockfile;
 pub mod plan;
 pub mod projects;

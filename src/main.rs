@@ -12,7 +12,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::FromArgMatches as _;
 use larder::{
     app,
-    cli::{self, Cli, Command, Serve},
+    cli::{self, Cli, Command, Gc, Serve},
     commands::{self, CommandError},
     config,
     log::{self, LogWriter, Verbosity},
@@ -60,7 +60,9 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Warm(flags) => ("warm", Serve::default(), flags.jobs),
         Command::Check(_) => ("check", Serve::default(), None),
         Command::Verify(_) => ("verify", Serve::default(), None),
-        Command::Status => ("status", Serve::default(), None),
+        Command::Gc(flags) => ("gc", gc_settings(flags), None),
+        Command::Forget(_) => ("forget", Serve::default(), None),
+        Command::Status(_) => ("status", Serve::default(), None),
         Command::Client(_) => ("client", Serve::default(), None),
     };
     let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
@@ -76,9 +78,20 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Warm(flags) => commands::warm::run(&settings, &shared, flags).await,
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,
             Command::Verify(flags) => commands::verify::run(&settings, &shared, flags).await,
-            Command::Status => commands::status::run(&settings, &shared).await,
+            Command::Gc(flags) => commands::gc::run(&settings, &shared, flags).await,
+            Command::Forget(flags) => commands::forget::run(&settings, &shared, flags).await,
+            Command::Status(flags) => commands::status::run(&settings, &shared, flags).await,
             Command::Client(flags) => commands::client::run(&settings, &shared, flags).await,
             Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     })?
+}
+
+/// The flags of `gc` that are settings.
+fn gc_settings(flags: &Gc) -> Serve {
+    Serve {
+        max_size: flags.max_size,
+        forget_after: flags.forget_after,
+        ..Serve::default()
+    }
 }

@@ -16,6 +16,8 @@
 pub mod check;
 pub mod client;
 pub mod completions;
+pub mod forget;
+pub mod gc;
 mod local_cargo;
 pub mod man;
 mod progress;
@@ -63,6 +65,9 @@ pub enum CommandError {
         /// The system's error.
         source: io::Error,
     },
+    /// Another process removes files from the store.
+    #[error("another process is removing files from this store; try again later")]
+    EvictionRuns,
     /// `client print` has no address to print.
     #[error("no address to listen on is configured")]
     NoAddress,
@@ -89,6 +94,7 @@ impl CommandError {
             | Self::Store(_)
             | Self::Listen { .. }
             | Self::NoAddress
+            | Self::EvictionRuns
             | Self::Interrupted(_)
             | Self::Stdout(_)
             | Self::Json(_)

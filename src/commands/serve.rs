@@ -21,6 +21,7 @@ use super::{CommandError, render::print};
 use crate::{
     app::{App, AppMode, StopSignals},
     config::Settings,
+    eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
     server,
     store::Announcement,
@@ -62,11 +63,13 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         server.keep_warm = start_prefetching(&app, settings);
     }
     server.scrub = start_scrub(&app, settings);
+    server.eviction = is_writable.then(|| start_evictor(&app, settings));
     let server = Arc::new(server);
     let (stop, stopping) = oneshot::channel();
     let work = async {
         server::run(listeners, server, async { drop(stopping.await) }).await;
         app.cache.flush().await;
+        app.store.flush_uses(true).await;
     };
     let second_signal = async {
         signals.next().await;
@@ -145,6 +148,18 @@ fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<K
     let status = keeper.status();
     tokio::spawn(keeper.run(clients_resumed));
     Some(status)
+}
+
+/// Starts the evictor. Returns its numbers.
+fn start_evictor(app: &App, settings: &Settings) -> watch::Receiver<EvictionStatus> {
+    let options = EvictorOptions {
+        max_bytes: settings.max_size,
+        forget_after: settings.forget_after,
+    };
+    let evictor = Evictor::new(app.store.clone(), app.upstreams.clone(), options);
+    let status = evictor.status();
+    tokio::spawn(evictor.run());
+    status
 }
 
 /// Starts the scrub, unless it is switched off. Returns its state.

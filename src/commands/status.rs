@@ -1,40 +1,137 @@
 //! `larder status`: says what is stored, which projects are registered, and what the running daemon says of itself.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::{
     CommandError,
-    render::{counted, print, print_json},
+    gc::{gone_line, limit_line},
+    render::{counted, note, print, print_json},
 };
 use crate::{
     app::{App, AppMode},
     cli,
     config::Settings,
+    eviction::{self, GonePin, WhyFile},
     status_client::{self, RunningDaemon},
-    store::{Owner, Pin, ScrubState, ScrubTotals, Statistics, Store},
+    store::{Owner, Pin, ScrubState, ScrubTotals, Space, Statistics, Store},
 };
 
 /// Runs the command.
 ///
 /// # Errors
 /// The store cannot be read.
-pub async fn run(settings: &Settings, shared: &cli::GlobalFlags) -> Result<ExitCode, CommandError> {
+pub async fn run(
+    settings: &Settings,
+    shared: &cli::GlobalFlags,
+    flags: cli::Status,
+) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
+    if let Some([name, version]) = flags.why.as_deref() {
+        return why(settings, shared, &app, name, version).await;
+    }
     let statistics = app.store.statistics().await?;
     let pins = app.store.pins().await?;
     let scrub = app.store.scrub_state();
     let daemon = find_daemon(settings, &app.store).await;
+    let space = SpaceStatus {
+        space: app.store.space().await?,
+        max_size: max_size(settings, daemon.as_ref()),
+        gone: eviction::gone_pins(&app.store, settings.forget_after).await?,
+    };
     if shared.json {
-        print_json(&document(&settings.store, statistics, &pins, daemon))?;
+        print_json(&document(
+            &settings.store,
+            statistics,
+            &pins,
+            &space,
+            daemon,
+        ))?;
     } else {
-        let mut text = text(&settings.store, statistics, &pins, daemon.as_ref());
+        let mut text = text(&settings.store, statistics, &pins, &space, daemon.as_ref());
         text += &scrub.map_or(String::new(), |scrub| scrub_line(&scrub));
         print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Disk space, and projects that will soon keep nothing.
+#[derive(Debug, Default)]
+struct SpaceStatus {
+    space: Space,
+    max_size: Option<u64>,
+    gone: Vec<GonePin>,
+}
+
+impl SpaceStatus {
+    /// Bytes of what pins need, as far as they say, if that exceeds the limit.
+    fn pins_exceed(&self, pins: &[Pin]) -> Option<u64> {
+        let sizes: BTreeMap<_, _> = pins.iter().flat_map(|pin| &pin.sizes).collect();
+        let pinned = sizes.values().copied().sum();
+        self.max_size.filter(|max| pinned > *max).map(|_| pinned)
+    }
+}
+
+/// The limit of the running daemon, else that of the settings.
+fn max_size(settings: &Settings, daemon: Option<&RunningDaemon>) -> Option<u64> {
+    let running = daemon.and_then(|daemon| daemon.status["eviction"]["max_size"].as_u64());
+    running.or(settings.max_size)
+}
+
+/// Says why a stored crate or archive stays. The exit code is 1 if none is stored.
+async fn why(
+    settings: &Settings,
+    shared: &cli::GlobalFlags,
+    app: &App,
+    name: &str,
+    version: &str,
+) -> Result<ExitCode, CommandError> {
+    let daemon = find_daemon(settings, &app.store).await;
+    let limits = (max_size(settings, daemon.as_ref()), settings.forget_after);
+    let (store, upstreams) = (&app.store, &app.upstreams);
+    let why = eviction::why(store, upstreams, name, version, limits.0, limits.1).await?;
+    if shared.json {
+        print_json(&why)?;
+    } else {
+        print(&why.files.iter().map(why_text).collect::<String>())?;
+    }
+    if why.files.is_empty() {
+        note(&format!("`{name} {version}` is not stored"));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn why_text(file: &WhyFile) -> String {
+    let used = SystemTime::UNIX_EPOCH + Duration::from_secs(file.last_used);
+    let mut text = format!(
+        "{}  ({}, last used {})\n",
+        file.what,
+        HumanBytes(file.bytes),
+        humantime::format_rfc3339_seconds(used)
+    );
+    for owner in &file.pinned_by {
+        let _ = writeln!(text, "  needed by {owner}");
+    }
+    if file.pinned_by.is_empty() {
+        text += "  no warmed project or toolchain needs it\n";
+    }
+    if let Some(held) = file.held {
+        let _ = writeln!(text, "  kept: {held}");
+    }
+    text += match file.gc_would_remove {
+        true => "  `larder gc` would remove it now\n",
+        false => "  `larder gc` would leave it\n",
+    };
+    text
 }
 
 /// The daemon on this store. Of several, one at a configured address comes first.
@@ -60,6 +157,7 @@ fn document(
     store: &Path,
     statistics: Statistics,
     pins: &[Pin],
+    space: &SpaceStatus,
     daemon: Option<RunningDaemon>,
 ) -> Value {
     let owners = |pins: &[&Pin]| {
@@ -74,6 +172,11 @@ fn document(
         "statistics": statistics,
         "projects": owners(&pins.iter().collect::<Vec<_>>()),
         "gone": owners(&gone),
+        "forgotten_soon": space.gone,
+        "size": space.space.total,
+        "max_size": space.max_size,
+        "pins_exceed": space.pins_exceed(pins),
+        "quarantine": { "files": space.space.quarantine_files, "bytes": space.space.quarantine },
         "daemon": daemon,
     })
 }
@@ -82,6 +185,7 @@ fn text(
     store: &Path,
     statistics: Statistics,
     pins: &[Pin],
+    space: &SpaceStatus,
     daemon: Option<&RunningDaemon>,
 ) -> String {
     let Statistics {
@@ -92,8 +196,13 @@ fn text(
         ..
     } = statistics;
     let mut text = format!(
-        "store     {}\nentries   {entries}, {}\nfiles     {blobs}, {}\nprojects  {}\n",
+        "store     {}\nsize      {}{}\nentries   {entries}, {}\nfiles     {blobs}, {}\nprojects  {}\n",
         store.display(),
+        HumanBytes(space.space.total),
+        match space.max_size {
+            Some(max) => format!(" of {}", HumanBytes(max)),
+            None => String::new(),
+        },
         HumanBytes(entry_bytes),
         HumanBytes(blob_bytes),
         pins.len()
@@ -111,11 +220,31 @@ fn text(
             }
         );
     }
+    push_space(&mut text, pins, space);
     match daemon {
         None => text += "daemon    not running; start it with `larder serve`\n",
         Some(daemon) => push_daemon(&mut text, daemon),
     }
     text
+}
+
+/// One line for the quarantine, for pins that exceed the limit, and for each project that is gone.
+fn push_space(text: &mut String, pins: &[Pin], space: &SpaceStatus) {
+    let Space {
+        quarantine,
+        quarantine_files,
+        ..
+    } = space.space;
+    if quarantine_files > 0 {
+        let files = usize::try_from(quarantine_files).unwrap_or(usize::MAX);
+        let files = counted(files, "damaged file");
+        let _ = writeln!(text, "quarantine {files}, {}", HumanBytes(quarantine));
+    }
+    for gone in &space.gone {
+        let _ = writeln!(text, "gone      {}", gone_line(gone));
+    }
+    let line = limit_line(space.pins_exceed(pins).unwrap_or(0), space.max_size);
+    let _ = line.map(|line| writeln!(text, "max-size  {line}"));
 }
 
 /// One line about the daemon's check of all stored files.
@@ -201,6 +330,20 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
         );
     }
     push_keep_warm(text, &status["keep_warm"]);
+    push_eviction(text, &status["eviction"]);
+}
+
+/// One line about the last removal of unused files.
+fn push_eviction(text: &mut String, eviction: &Value) {
+    if let Some(last_pass) = eviction["last_pass"].as_str() {
+        let bytes = eviction["bytes"].as_u64().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "eviction  removed {} files, {}, since the start; last pass at {last_pass}",
+            eviction["files"],
+            HumanBytes(bytes)
+        );
+    }
 }
 
 /// One line about the last look at the files of warmed projects.
@@ -234,7 +377,7 @@ mod tests {
             owner: Owner::Toolchain("stable".to_owned()),
             packages: Vec::new(),
             archives: vec![Sha256::of(b"")],
-            sizes: std::collections::BTreeMap::new(),
+            sizes: BTreeMap::new(),
             offered: Vec::new(),
             entries: None,
         };
@@ -252,13 +395,28 @@ mod tests {
             entry_bytes: 1024,
             ..Statistics::default()
         };
+        let space = SpaceStatus {
+            space: Space {
+                total: 2048,
+                quarantine: 1024,
+                quarantine_files: 1,
+            },
+            max_size: Some(4096),
+            gone: vec![GonePin {
+                owner: "/p/Cargo.lock".to_owned(),
+                since: None,
+                dropped_from: None,
+            }],
+        };
         assert_eq!(
-            text(Path::new("/s"), statistics, &[pin], Some(&daemon)),
-            "store     /s\nentries   3, 1.00 KiB\nfiles     0, 0 B\nprojects  1\n          toolchain stable  (1 component)\n\
+            text(Path::new("/s"), statistics, &[pin], &space, Some(&daemon)),
+            "store     /s\nsize      2.00 KiB of 4.00 KiB\nentries   3, 1.00 KiB\nfiles     0, 0 B\nprojects  1\n          toolchain stable  (1 component)\n\
+             quarantine 1 damaged file, 1.00 KiB\n\
+             gone      /p/Cargo.lock is gone; its files are still kept\n\
              daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n\
              keep-warm looked at 2 projects and toolchains at today; fetched 5 since the start; 1 are not ready, see the log\n"
         );
-        let text = text(Path::new("/s"), statistics, &[], None);
+        let text = text(Path::new("/s"), statistics, &[], &space, None);
         assert!(text.ends_with("daemon    not running; start it with `larder serve`\n"));
     }
 }

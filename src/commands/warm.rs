@@ -5,6 +5,7 @@
 use std::{
     collections::HashSet,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,9 +25,12 @@ use crate::{
     cli,
     config::Settings,
     plan::{self, Inventory, Plan, Problem},
+    store::Store,
     warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport, WouldFetch},
 };
 
+/// Time between two writes of last uses, by which other processes see what this run uses.
+const FLUSH_USES_INTERVAL: Duration = Duration::from_secs(15);
 /// Longest time that an interrupted `warm` takes to write what has arrived.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,7 @@ pub async fn run(
     let is_shown = shared.quiet == 0 && !shared.json;
     let shown = is_shown.then(|| tokio::spawn(progress::show(receiver)));
     let mut signals = StopSignals::new()?;
+    tokio::spawn(flush_uses(app.store.clone()));
     let work = async {
         let plan = plan(settings, flags, &app).await?;
         let warm = warm::warm(
@@ -69,6 +74,7 @@ pub async fn run(
     };
     // Entries that were prefetched on the way are written too.
     app.cache.flush().await;
+    app.store.flush_uses(true).await;
     if let Some(shown) = shown {
         let _ = shown.await;
     }
@@ -93,6 +99,14 @@ pub async fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Writes last uses for ever. Eviction leaves alone what a running command has used.
+async fn flush_uses(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(FLUSH_USES_INTERVAL).await;
+        store.flush_uses(false).await;
+    }
 }
 
 /// Writes what was not done, one line for each cause.

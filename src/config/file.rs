@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 22] = [
     "store",
     "max-age",
     "index",
@@ -36,6 +36,8 @@ pub(super) const KEYS: [&str; 20] = [
     "keep-warm",
     "scrub-rate",
     "scrub-interval",
+    "max-size",
+    "forget-after",
     "h2c",
     "jobs",
 ];

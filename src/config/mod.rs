@@ -60,6 +60,8 @@ const DEFAULT_MEMORY_MB: u32 = 64;
 const DEFAULT_SCRUB_RATE: u64 = 4 << 20;
 /// Default time between two checks of all stored files.
 const DEFAULT_SCRUB_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
+/// Default time after which the pin of a project that is gone is dropped.
+const DEFAULT_FORGET_AFTER: Duration = Duration::from_secs(14 * 86_400);
 /// Default number of parallel fetches of `warm`.
 const DEFAULT_JOBS: u16 = 64;
 
@@ -104,6 +106,10 @@ pub struct Settings {
     pub scrub_rate: u64,
     /// Time between two such checks.
     pub scrub_interval: Duration,
+    /// Disk space for the store in bytes; `None` for no limit.
+    pub max_size: Option<u64>,
+    /// Time after which the pin of a project that is gone is dropped.
+    pub forget_after: Duration,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -183,6 +189,8 @@ fn merge(
     let scrub_rate = sources.one("scrub-rate", serve.scrub_rate, parse_number)?;
     let flag = serve.scrub_interval;
     let scrub_interval = sources.one("scrub-interval", flag, cli::parse_duration)?;
+    let max_size = sources.one("max-size", serve.max_size, cli::parse_size)?;
+    let forget_after = sources.one("forget-after", serve.forget_after, cli::parse_duration)?;
     let h2c: Option<cli::H2cListeners> = sources.one("h2c", serve.h2c, parse_choice)?;
     let jobs = sources.one("jobs", jobs, parse_jobs)?;
     Ok(Settings {
@@ -208,6 +216,8 @@ fn merge(
         keep_warm: keep_warm.unwrap_or(true),
         scrub_rate: scrub_rate.map_or(DEFAULT_SCRUB_RATE, |rate| u64::from(rate) << 20),
         scrub_interval: scrub_interval.unwrap_or(DEFAULT_SCRUB_INTERVAL),
+        max_size,
+        forget_after: forget_after.unwrap_or(DEFAULT_FORGET_AFTER),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         cargo_home: environment.cargo_home(),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     access_log::AccessLog,
+    background::Background,
     body::ClientBody,
     connection::h2c::H2c,
     guard::{self, Hosts},
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, Demand},
+    eviction::EvictionStatus,
     prefetch::KeepWarmStatus,
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
@@ -45,6 +47,8 @@ pub struct Server {
     pub keep_warm: Option<watch::Receiver<KeepWarmStatus>>,
     /// State of the scrub; `None` if it is switched off.
     pub scrub: Option<watch::Receiver<ScrubState>>,
+    /// Numbers about eviction; `None` for a store that cannot be written to.
+    pub eviction: Option<watch::Receiver<EvictionStatus>>,
 }
 
 impl Server {
@@ -53,9 +57,13 @@ impl Server {
         self.keep_warm.as_ref().map(|status| *status.borrow())
     }
 
-    /// State of the scrub; `None` if it is switched off.
-    pub(super) fn scrub(&self) -> Option<ScrubState> {
-        self.scrub.as_ref().map(|state| state.borrow().clone())
+    /// The numbers of the tasks behind.
+    fn background(&self) -> Background {
+        Background {
+            keep_warm: self.keep_warm(),
+            scrub: self.scrub.as_ref().map(|state| state.borrow().clone()),
+            eviction: self.eviction.as_ref().map(|status| *status.borrow()),
+        }
     }
 
     /// Answers a request.
@@ -123,11 +131,11 @@ impl Server {
                 "ok".to_owned(),
                 AccessLog::new(path.to_owned()),
             ),
-            Route::Status => json(status::json(&self.cache, self.keep_warm(), self.scrub())),
+            Route::Status => json(status::json(&self.cache, self.background())),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache, self.keep_warm(), self.scrub()),
+                status::prometheus(&self.cache, self.background()),
                 &head,
                 AccessLog::new(path.to_owned()),
             ),

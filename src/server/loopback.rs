@@ -30,6 +30,7 @@ impl LoopbackServer {
             h2c: H2c::On,
             keep_warm: None,
             scrub: None,
+            eviction: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

@@ -15,7 +15,10 @@ use std::{
     fmt::{self, Display, Write as _},
 };
 
-use crate::{cache::Counter, prefetch::KeepWarmStatus, verify::ScrubState};
+use super::background::Background;
+use crate::{
+    cache::Counter, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState,
+};
 
 /// Content type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -56,10 +59,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) unreachable: &'a [String],
     /// Stored index entries that upstream no longer has and pins need.
     pub(super) withdrawn: usize,
-    /// Totals of keep-warm; `None` if it is switched off.
-    pub(super) keep_warm: Option<KeepWarmStatus>,
-    /// State of the scrub; `None` if it is switched off.
-    pub(super) scrub: Option<ScrubState>,
+    /// Numbers of the tasks behind.
+    pub(super) background: &'a Background,
 }
 
 impl Snapshot<'_> {
@@ -186,7 +187,7 @@ impl Snapshot<'_> {
             "Index entries that warmed projects need and upstream no longer has.",
             self.withdrawn as u64,
         )?;
-        match &self.keep_warm {
+        match &self.background.keep_warm {
             Some(status) => write_keep_warm(out, status),
             None => Ok(()),
         }
@@ -197,8 +198,11 @@ impl Display for Snapshot<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_counters(out)?;
         self.write_gauges(out)?;
-        match &self.scrub {
-            Some(state) => write_scrub(out, state),
+        if let Some(state) = &self.background.scrub {
+            write_scrub(out, state)?;
+        }
+        match &self.background.eviction {
+            Some(status) => write_eviction(out, status),
             None => Ok(()),
         }
     }
@@ -238,6 +242,45 @@ fn write_keep_warm(out: &mut fmt::Formatter<'_>, status: &KeepWarmStatus) -> fmt
         "Warmed projects and toolchains that are not ready because of a failure.",
         status.not_ready,
     )
+}
+
+fn write_eviction(out: &mut fmt::Formatter<'_>, status: &EvictionStatus) -> fmt::Result {
+    let counters = [
+        (
+            "evicted_files",
+            "Unused files that were removed to stay below max-size.",
+            status.files,
+        ),
+        ("evicted_bytes", "Their bytes.", status.bytes),
+        ("eviction_passes", "Passes of eviction.", status.passes),
+    ];
+    for (name, help, value) in counters {
+        let name = format!("{name}_total");
+        preamble(out, &name, "counter", help)?;
+        writeln!(out, "larder_{name} {value}")?;
+    }
+    let last = status
+        .last_pass
+        .and_then(|time| time.duration_since(std::time::SystemTime::UNIX_EPOCH).ok());
+    let last = last.map_or(0, |since| since.as_secs());
+    let help = "When the last pass of eviction ended; 0 if none has.";
+    gauge(out, "eviction_last_pass_timestamp_seconds", help, last)?;
+    if let (Some(space), Some(max)) = (status.space, status.max_bytes) {
+        gauge(
+            out,
+            "store_bytes",
+            "Disk space of the store when it was last counted.",
+            space.total,
+        )?;
+        gauge(out, "store_max_bytes", "The setting max-size.", max)?;
+        gauge(
+            out,
+            "quarantine_bytes",
+            "Disk space of damaged files that were moved to the quarantine.",
+            space.quarantine,
+        )?;
+    }
+    Ok(())
 }
 
 /// The numbers of the current check of stored files begin anew with each pass.
@@ -329,8 +372,11 @@ mod tests {
             pending_writes: 4,
             unreachable: &unreachable,
             withdrawn: 0,
-            keep_warm: None,
-            scrub: None,
+            background: &Background {
+                keep_warm: None,
+                scrub: None,
+                eviction: None,
+            },
         }
         .to_string();
         for line in expected {

@@ -32,6 +32,7 @@
 
 mod accept;
 mod access_log;
+mod background;
 mod body;
 pub mod connection;
 pub mod guard;

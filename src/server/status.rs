@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::metrics;
-use crate::{cache::Cache, prefetch::KeepWarmStatus, verify::ScrubState};
+use super::{background::Background, metrics};
+use crate::{cache::Cache, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
 
-/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, keep-warm
-/// and the scrub.
-pub(super) fn json(
-    cache: &Cache,
-    keep_warm: Option<KeepWarmStatus>,
-    scrub: Option<ScrubState>,
-) -> Bytes {
+/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, and the tasks
+/// behind.
+pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
+    let Background {
+        keep_warm,
+        scrub,
+        eviction,
+    } = background;
     let outages: Vec<_> = cache
         .outages()
         .into_iter()
@@ -47,6 +48,7 @@ pub(super) fn json(
         "storing": cache.pending_writes(),
         "keep_warm": keep_warm.map(keep_warm_json),
         "scrub": scrub.map(|scrub| scrub_json(&scrub)),
+        "eviction": eviction.map(eviction_json),
     });
     Bytes::from(format!("{status}\n"))
 }
@@ -69,6 +71,20 @@ fn scrub_json(state: &ScrubState) -> serde_json::Value {
     })
 }
 
+fn eviction_json(status: EvictionStatus) -> serde_json::Value {
+    let last_pass = status.last_pass.map(humantime::format_rfc3339_seconds);
+    json!({
+        "size": status.space.map(|space| space.total),
+        "quarantine": status.space.map(|space| space.quarantine),
+        "max_size": status.max_bytes,
+        "files": status.files,
+        "bytes": status.bytes,
+        "passes": status.passes,
+        "last_pass": last_pass.map(|time| time.to_string()),
+        "pins_exceed": status.pins_exceed,
+    })
+}
+
 fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
     let last_pass = status.last_pass.map(humantime::format_rfc3339_seconds);
     json!({
@@ -83,11 +99,7 @@ fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
 }
 
 /// `/-/metrics`: the same in Prometheus's text format.
-pub(super) fn prometheus(
-    cache: &Cache,
-    keep_warm: Option<KeepWarmStatus>,
-    scrub: Option<ScrubState>,
-) -> Bytes {
+pub(super) fn prometheus(cache: &Cache, background: Background) -> Bytes {
     let outages = cache.outages();
     // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
@@ -103,8 +115,7 @@ pub(super) fn prometheus(
         pending_writes: cache.pending_writes(),
         unreachable: &down,
         withdrawn: cache.withdrawn().len(),
-        keep_warm,
-        scrub,
+        background: &background,
     };
     Bytes::from(snapshot.to_string())
 }

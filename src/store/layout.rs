@@ -86,6 +86,21 @@ impl StoreLayout {
         self.join(&["scrub.json"])
     }
 
+    /// The file with the last uses of blobs.
+    pub(super) fn last_use(&self) -> PathBuf {
+        self.join(&["last-use"])
+    }
+
+    /// The file that says since when the files of pins have been gone.
+    pub(super) fn gone(&self) -> PathBuf {
+        self.join(&["gone.json"])
+    }
+
+    /// The file that the process locks which removes files.
+    pub(super) fn eviction_lock(&self) -> PathBuf {
+        self.join(&["eviction-lock"])
+    }
+
     /// The folder of damaged files.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.join(&["quarantine"])

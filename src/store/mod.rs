@@ -30,6 +30,9 @@
 //! STORE/v1/indexes/NAME-HASH                      the address of the index that these entries come from
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
 //! STORE/v1/scrub.json                             what the scrub has read
+//! STORE/v1/last-use                               when blobs were last used
+//! STORE/v1/gone.json                              since when the files of pins have been gone
+//! STORE/v1/eviction-lock                          locked by the process that removes files
 //! STORE/v1/quarantine/...                         damaged files, by their former paths
 //! ```
 //!
@@ -38,8 +41,9 @@
 //! # Where to read on
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entry` is the format of an entry; `spool`
-//! stores a body during its download; `verify` rehashes files; `quarantine` has damaged ones; `memory` caches what was
-//! read; `blob` and `buffers` read large files in chunks.
+//! stores a body during its download; `verify` rehashes files; `quarantine` has damaged ones; `last_use`, `space`,
+//! `growth` and `removal` serve eviction; `memory` caches what was read; `blob` and `buffers` read large files in
+//! chunks.
 
 mod announce;
 mod blob;
@@ -47,14 +51,18 @@ mod blocking;
 mod buffers;
 mod entry;
 mod error;
+mod growth;
 mod identity;
 mod integrity;
+mod last_use;
 mod layout;
 mod memory;
 mod offered;
 mod pins;
 mod quarantine;
+mod removal;
 mod scrub_state;
+mod space;
 mod spool;
 mod staging;
 mod verify;
@@ -76,7 +84,9 @@ use error::is_no_folder;
 pub use error::{StoreError, UnusableFolder};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
+pub use removal::{EvictionLock, FileRecord, Removal};
 pub use scrub_state::{ScrubState, ScrubTotals};
+pub use space::{Space, SpaceCounter, Statistics};
 pub use spool::Spool;
 pub use verify::{FileDamage, StoredFile, Verified};
 
@@ -89,7 +99,9 @@ use crate::{
 use blob::FileReader;
 use blocking::blocking;
 use buffers::BufferPool;
-use layout::{MAX_NOTE_BYTES, StoreLayout, count_files, file_size, is_nonempty_file, make_folder};
+use growth::Growth;
+use last_use::LastUses;
+use layout::{MAX_NOTE_BYTES, StoreLayout, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
 use offered::OfferedCrates;
 use staging::{Staging, remove_dead_processes};
@@ -126,22 +138,8 @@ pub struct Store {
     buffers: Arc<BufferPool>,
     offered: Arc<OfferedCrates>,
     memory: MemoryBudget,
-}
-
-/// Number and size of what a store holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Statistics {
-    /// Number of entries.
-    pub entries: u64,
-    /// Bytes of all entries.
-    pub entry_bytes: u64,
-    /// Number of blobs.
-    pub blobs: u64,
-    /// Bytes of all blobs.
-    pub blob_bytes: u64,
-    /// Number of pins. The JSON output of `larder status` calls them projects.
-    #[serde(rename = "projects")]
-    pub pins: u64,
+    uses: Arc<LastUses>,
+    growth: Growth,
 }
 
 impl Store {
@@ -182,6 +180,8 @@ impl Store {
             buffers: Arc::default(),
             offered: Arc::default(),
             memory: MemoryBudget::new(DEFAULT_MEMORY_BYTES),
+            uses: Arc::default(),
+            growth: Growth::default(),
             layout,
         }
     }
@@ -267,6 +267,7 @@ impl Store {
         let checked = Some(entry.checked.to_mtime());
         let written = self.write(self.layout.entry(key), parts, checked).await;
         self.entries.forget_stats();
+        self.growth.report();
         written
     }
 
@@ -314,6 +315,7 @@ impl Store {
         if let Some((identity, blob)) = self.blobs.get(&path)
             && let Some(blob) = self.blob_in_memory(&path, identity, blob).await
         {
+            self.uses.record(sha256);
             return Ok(Some(blob));
         }
         let (at, buffers) = (path.clone(), self.buffers.clone());
@@ -323,6 +325,10 @@ impl Store {
             };
             let found = file.metadata()?;
             let identity = FileIdentity::of(&found);
+            if found.len() > MAX_CACHED_BLOB_BYTES {
+                // Eviction leaves a locked file alone. Where there are no locks, it is removed below its reader.
+                let _ = file.try_lock_shared();
+            }
             let blob = Blob {
                 len: found.len(),
                 bytes: Arc::new(FileReader {
@@ -336,6 +342,7 @@ impl Store {
         match opened.await {
             Ok(None) => Ok(None),
             Ok(Some((identity, blob))) => {
+                self.uses.record(sha256);
                 if blob.len <= MAX_CACHED_BLOB_BYTES {
                     self.blobs.put(at, identity, blob.clone());
                 }
@@ -432,6 +439,7 @@ impl Store {
         spool: Arc<Spool>,
         sha256: Sha256,
     ) -> Result<FileIdentity, StoreError> {
+        self.growth.wait_for_space().await;
         let path = self.layout.blob(sha256);
         let (staging, at) = (self.staging.clone(), path.clone());
         let put = blocking(move || {
@@ -442,11 +450,12 @@ impl Store {
         })
         .await;
         self.blobs.forget_stats();
+        self.growth.report();
         put.map_err(|source| StoreError::io(at, source))
     }
 }
 
-/// Pins, announcements and statistics.
+/// Pins and announcements.
 impl Store {
     /// All pins, sorted by owner. Leaves out files that are no pins or cannot be read.
     pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
@@ -541,26 +550,6 @@ impl Store {
             make_folder(&folder).map(|()| folder)
         };
         make().map_err(|source| StoreError::io(self.staging.folder(), source))
-    }
-
-    /// Counts the files of the store. Takes time in proportion to their number.
-    pub async fn statistics(&self) -> Result<Statistics, StoreError> {
-        let (entries, blobs) = (self.layout.entries(), self.layout.blobs());
-        let pins = self.layout.pins();
-        blocking(move || {
-            let (entries, entry_bytes) = count_files(&entries);
-            let (blobs, blob_bytes) = count_files(&blobs);
-            let (pins, _) = count_files(&pins);
-            Ok(Statistics {
-                entries,
-                entry_bytes,
-                blobs,
-                blob_bytes,
-                pins,
-            })
-        })
-        .await
-        .map_err(|source| StoreError::io(self.layout.top(), source))
     }
 }
 

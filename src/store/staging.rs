@@ -93,6 +93,12 @@ impl Staging {
         Ok(created)
     }
 
+    /// This process's folder, if there is one.
+    pub(super) fn own_folder(&self) -> Option<PathBuf> {
+        let process_dir = self.process_dir.lock();
+        process_dir.as_ref().map(|own| own.path().to_owned())
+    }
+
     /// A new file in this process's folder, with mode 0600. Removed when dropped.
     pub(super) fn file(&self) -> io::Result<NamedTempFile> {
         match NamedTempFile::new_in(&self.process_dir()?.folder) {

@@ -33,6 +33,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use url::Url;
 
+use super::Key;
 use crate::hash::Sha256;
 
 pub use config::{RegistryConfig, config_for_client};
@@ -42,6 +43,15 @@ pub use index_needs::{ListedVersion, NeededCrate, VersionNeeds};
 
 /// The name of crates.io in the store, in paths and in the log.
 pub const CRATES_IO: &str = "crates-io";
+
+/// Registry and crate of an index entry, by its key: the registry's name and the crate's in lower case. `None` for
+/// another entry. Tells it for registries that are not configured, too.
+pub(crate) fn package_of_key(key: &Key) -> Option<(&str, &str)> {
+    let (entry_folder, path) = key.as_str().split_once("/index/")?;
+    let (registry, _) = entry_folder.rsplit_once('-')?;
+    let (_, name) = path.split_once('/')?;
+    Some((registry, name))
+}
 
 /// The configured registries, by name.
 #[derive(Clone, Debug)]

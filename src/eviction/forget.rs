@@ -1,0 +1,96 @@
+//! `larder forget`: drops the pins of a project or toolchain, or one stored crate or archive.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    gone,
+    policy::{RemovalLimits, decide},
+    survey::{KeepReleases, Survey},
+    why::stored_files,
+};
+use crate::{
+    resource::Upstreams,
+    store::{Owner, Removal, Store, StoreError},
+};
+
+/// The result of removing the files of one name and version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// None is stored.
+    NotStored,
+    /// These projects and toolchains need them; nothing was removed.
+    Pinned(Vec<String>),
+    /// Each removed file, as people write it, with its bytes.
+    Removed(Vec<(String, u64)>),
+}
+
+/// Drops the pins of the toolchain of this name, of the file at this path, or of all files below this folder. Returns
+/// their owners. What they needed stays stored until it is evicted.
+///
+/// # Errors
+/// The store cannot be read or written to.
+pub async fn forget_pins(store: &Store, what: &str) -> Result<Vec<Owner>, StoreError> {
+    let mut paths: Vec<PathBuf> = std::path::absolute(what).into_iter().collect();
+    paths.extend(std::fs::canonicalize(what));
+    let is_meant = |owner: &Owner| match owner {
+        Owner::Toolchain(name) => what == name,
+        Owner::File(file) => paths.iter().any(|path| is_at_or_below(file, path)),
+    };
+    let mut forgotten = Vec::new();
+    for pin in store.pins().await? {
+        if is_meant(&pin.owner) && store.remove_pin(&pin.owner).await? {
+            forgotten.push(pin.owner);
+        }
+    }
+    Ok(forgotten)
+}
+
+fn is_at_or_below(file: &Path, path: &Path) -> bool {
+    file.starts_with(path)
+}
+
+/// Removes the stored crate `name version`, or the archives of a toolchain's component, and an index entry that would
+/// then list nothing that is stored. The caller holds the store's eviction lock.
+///
+/// # Errors
+/// The store cannot be read or written to.
+pub async fn forget_files(
+    store: &Store,
+    upstreams: &Upstreams,
+    name: &str,
+    version: &str,
+    is_forced: bool,
+) -> Result<Forgotten, StoreError> {
+    let (pins, ..) = gone::living_pins(store, std::time::Duration::MAX, true).await?;
+    let mut survey = Survey::read(store, &pins, KeepReleases::default()).await?;
+    let meant = stored_files(store, upstreams, &survey, name, version).await?;
+    if meant.is_empty() {
+        return Ok(Forgotten::NotStored);
+    }
+    let owners = meant
+        .keys()
+        .flat_map(|sha256| survey.needs.owners_of(*sha256));
+    let mut owners: Vec<_> = owners.map(ToString::to_string).collect();
+    owners.sort();
+    owners.dedup();
+    if !owners.is_empty() && !is_forced {
+        return Ok(Forgotten::Pinned(owners));
+    }
+    for (at, _) in meant.values() {
+        survey.items[*at].hold = None;
+        survey.items[*at].is_old_release = true;
+    }
+    let decision = decide(&survey.items, 0, RemovalLimits::default());
+    let positions = decision.removals.iter().map(|(at, _)| *at);
+    let records: Vec<_> = positions.map(|at| survey.records[at].clone()).collect();
+    let results = store.remove_files(records.clone(), survey.taken).await?;
+    let removed = records.iter().zip(results);
+    let removed = removed.filter(|(_, result)| *result == Removal::Removed);
+    let name_of = |record: &crate::store::FileRecord| {
+        let mut meant = meant.values();
+        let named = meant.find(|(at, _)| survey.records[*at].file == record.file);
+        named.map_or_else(|| record.file.to_string(), |(_, what)| what.clone())
+    };
+    let removed = removed.map(|(record, _)| (name_of(record), record.bytes));
+    Ok(Forgotten::Removed(removed.collect()))
+}
