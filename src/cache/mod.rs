@@ -364,10 +364,10 @@ impl Cache {
         self.0.events.subscribe()
     }
 
-    /// Fetches or revalidates an entry that a client will ask for. An entry that is not stored is fetched only if
-    /// `fetch_absent`.
-    pub async fn prefetch_entry(&self, resource: &Resource, fetch_absent: bool) -> PrefetchedEntry {
-        self.0.prefetches.entry(resource, fetch_absent).await
+    /// Fetches or revalidates an entry that a client will ask for. One that is not likely to be asked for is not fetched,
+    /// and revalidated only if a crate that it lists is stored.
+    pub async fn prefetch_entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
+        self.0.prefetches.entry(resource, is_likely).await
     }
 
     /// Fetches a blob that a client will ask for, unless it is stored or being fetched. Returns when its bytes are

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::now,
     resource::{Location, Resource},
-    store::Checked,
+    store::{Checked, Entry},
 };
 
 /// Time within which requests belong to one burst. An entry that was checked within it is not asked about again by a
@@ -59,8 +59,9 @@ pub(super) struct Prefetches {
 }
 
 impl Prefetches {
-    /// Fetches or revalidates an entry. An entry that is not stored is fetched only if `fetch_absent`.
-    pub(super) async fn entry(&self, resource: &Resource, fetch_absent: bool) -> PrefetchedEntry {
+    /// Fetches or revalidates an entry. One that is not likely to be asked for is not fetched, and revalidated only if a
+    /// crate that it lists is stored: `warm` stores many entries for resolving alone.
+    pub(super) async fn entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
         let Location::Entry(key) = resource.location() else {
             return PrefetchedEntry::Unavailable;
         };
@@ -81,10 +82,11 @@ impl Prefetches {
                 let body = entry.body.clone();
                 return PrefetchedEntry::Fresh { body, age };
             }
-            (Decision::Revalidate(_), _) => {}
-            (Decision::Fetch, _) if fetch_absent => {}
+            (Decision::Revalidate(_) | Decision::Fetch, _) if is_likely => {}
+            (Decision::Revalidate(_), Some(entry)) if self.has_crate(resource, entry).await => {}
             (
                 Decision::Fetch
+                | Decision::Revalidate(_)
                 | Decision::Refuse(_)
                 | Decision::Serve(_)
                 | Decision::ServeAndRevalidate,
@@ -110,6 +112,16 @@ impl Prefetches {
                 }
             }),
         }
+    }
+
+    /// Returns whether a crate that the entry lists is stored. True for an entry that lists none.
+    async fn has_crate(&self, resource: &Resource, entry: &Entry) -> bool {
+        let Some(views) = resource.views() else {
+            return true;
+        };
+        let listed = views.checksums(&entry.body);
+        let stored = self.entries.lookup.store.contains(listed).await;
+        stored.is_ok_and(|stored| stored.contains(&true))
     }
 
     /// Fetches a blob, unless it is stored or being fetched. Returns when its bytes are verified.

@@ -7,7 +7,7 @@
 //! each level is known.
 //!
 //! A hint that is not likely (an optional dependency, an older release series) is followed only if its entry is
-//! stored, which shows that it was needed before. Without limits a cycle of dependencies would be followed for ever:
+//! stored with a crate of it, which shows that it was needed before. Without limits a cycle of dependencies would be followed for ever:
 //! see [`RecentHints`] and [`PREFETCH_LIFETIME`].
 
 use std::{

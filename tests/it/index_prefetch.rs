@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
 use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::Site;
 use testkit::paths::entry;
 use testkit::process::wait_until;
 use testkit::store::entry_file;
@@ -36,6 +38,13 @@ fn upstream() -> FakeUpstream {
     publish("right", "1.0.0", &[("many", "^0.9")]);
     publish("both", "1.0.0", &[("left", "^1"), ("right", "^1")]);
     upstream
+}
+
+/// Makes a stored entry look as if it had been checked an hour ago.
+fn age(site: &Site, name: &str) {
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let file = File::options().write(true).open(entry_file(site, name));
+    file.unwrap().set_modified(an_hour_ago).unwrap();
 }
 
 /// See docs/client-behaviour.md C-20, C-21.
@@ -79,10 +88,8 @@ fn stale_entries_are_revalidated_concurrently_and_once_each() {
     });
     larder.wait_until_idle();
     larder.stop();
-    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     for name in names {
-        let file = File::options().write(true).open(entry_file(&site, name));
-        file.unwrap().set_modified(an_hour_ago).unwrap();
+        age(&site, name);
     }
 
     let larder = site.serve(&["--max-age", "0s"]);
@@ -106,6 +113,36 @@ fn stale_entries_are_revalidated_concurrently_and_once_each() {
     for name in &names[1..] {
         assert_eq!(upstream.requests_for(&entry_path(name)), 1, "{name}");
     }
+}
+
+/// `larder warm` stores entries that only another resolve needs, and none of their crates.
+#[test]
+fn entries_stored_for_resolving_alone_are_not_prefetched() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("extra", "1.0.0"));
+    upstream.publish(Crate::new("needed", "1.0.0"));
+    let parent = Crate::new("parent", "1.0.0")
+        .dep("needed", "^1")
+        .optional_dep("extra", "^1");
+    upstream.publish(parent);
+    let site = site(&upstream);
+    let project = Project::empty().dep_line("parent = \"1\"");
+    let resolved = CargoHome::empty().run(&project, &["generate-lockfile"], &upstream.url());
+    resolved.assert_success();
+    let warmed = site.command(&["warm", &project.folder().display().to_string()]);
+    assert!(warmed.status.success(), "{warmed:?}");
+    for name in ["parent", "needed", "extra"] {
+        age(&site, name);
+    }
+
+    let larder = site.serve(&["--max-age", "0s"]);
+    upstream.forget_requests();
+    assert_eq!(larder.get(&entry("parent")).status, 200);
+    wait_until("a dependency that is not optional was prefetched", || {
+        upstream.requests_for(&entry_path("needed")) == 1
+    });
+    larder.wait_until_idle();
+    assert_eq!(upstream.requests_for(&entry_path("extra")), 0);
 }
 
 #[test]
