@@ -84,8 +84,10 @@ impl Lookup {
         // The buffer first: an update written meanwhile is then found in the store.
         let update = self.write_behind.update(key);
         let newest = match update {
-            // The writer finds out whether another process has stored a newer one.
-            Some(Update::Entry(entry)) => Some(entry),
+            // Usually there is no file yet, or an older one, and one `stat` tells.
+            Some(Update::Entry(entry)) if self.store.last_check(key) <= Some(entry.checked) => {
+                Some(entry)
+            }
             update => match self.store.entry(key).await {
                 Ok(stored) => {
                     let stored = stored.filter(|entry| is_plausible(resource, entry));

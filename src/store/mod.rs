@@ -12,8 +12,9 @@
 //! - Verified: entries are checked against their hash and their place when they are read from disk. Blobs are not: the
 //!   cache verifies a blob before it serves it, once for each [`FileIdentity`].
 //! - Bounded: only regular files are opened, never waiting, and each is compared with a size limit before it is read.
-//! - Shared: any number of processes may read and write one store. The last writer wins. That is safe, because every
-//!   entry ever put is a valid state, and a blob has the same bytes in every process.
+//! - Shared: any number of processes may read and write one store. Every entry ever put is a valid state, and a blob has
+//!   the same bytes in every process, so the last writer may win. A writer that must not replace a newer entry compares
+//!   and renames under a lock of the entry's folder.
 //! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
 //! - Constant start: opening a store scans nothing but `staging`.
 //!
@@ -104,7 +105,7 @@ use last_use::LastUses;
 use layout::{MAX_NOTE_BYTES, StoreLayout, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
 use offered::OfferedCrates;
-use staging::{Staging, remove_dead_processes};
+use staging::{Staging, lock_folder, remove_dead_processes};
 use verify::read_entry;
 
 /// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
@@ -271,11 +272,62 @@ impl Store {
         written
     }
 
-    /// Sets the last check of the entry of `key`. Does nothing if there is no entry.
-    pub async fn mark_checked(&self, key: &Key, checked: Checked) -> Result<(), StoreError> {
-        let path = self.layout.entry(key);
+    /// Stores `entry` under `key`, unless `keeps` returns true for the stored one. No other process can replace the
+    /// stored one between this decision and the write.
+    pub async fn put_entry_unless(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        keeps: impl FnOnce(&Entry) -> bool + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let parts = [Bytes::from(entry.head_line(key)), entry.body.clone()];
+        let checked = Some(entry.checked.to_mtime());
+        let (path, name, staging) = (self.layout.entry(key), key.clone(), self.staging.clone());
         let at = path.clone();
-        let changed = blocking(move || change_checked(&path, |_| Some(checked))).await;
+        let written = blocking(move || {
+            staging.write_unless(&path, &parts, checked, || {
+                // A file that cannot be read must not keep its place.
+                let stored = read_entry(&path, &name).ok().flatten();
+                Ok(stored.is_some_and(|(_, entry)| entry.is_ok_and(|entry| keeps(&entry))))
+            })
+        })
+        .await;
+        self.entries.forget_stats();
+        written.map_err(|source| StoreError::io(at, source))
+    }
+
+    /// The last check of the entry of `key`, from one `stat`. `None` if there is no entry.
+    pub fn last_check(&self, key: &Key) -> Option<Checked> {
+        let found = fs::symlink_metadata(self.layout.entry(key)).ok()?;
+        Some(Checked::from_mtime(found.modified().ok()?))
+    }
+
+    /// Sets the last check of the entry of `key`, if `applies` returns true for it. Does nothing if there is no entry.
+    pub async fn mark_checked(
+        &self,
+        key: &Key,
+        checked: Checked,
+        applies: impl FnOnce(&Entry) -> bool + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let path = self.layout.entry(key);
+        let (at, name) = (path.clone(), key.clone());
+        let cached = self.entries.get(&path);
+        let changed = blocking(move || {
+            let _lock = path.parent().and_then(lock_folder);
+            let applies = match cached {
+                // The usual case, which saves reading the file.
+                Some((identity, entry)) if is_same_file(&path, identity) => applies(&entry),
+                _ => {
+                    let stored = read_entry(&path, &name)?;
+                    stored.is_some_and(|(_, entry)| entry.is_ok_and(|entry| applies(&entry)))
+                }
+            };
+            match applies {
+                true => change_checked(&path, |_| Some(checked)),
+                false => Ok(None),
+            }
+        })
+        .await;
         if let Some(change) = changed.map_err(|source| StoreError::io(at.clone(), source))? {
             self.entries
                 .update(&at, change.before, change.after, |entry| {
@@ -553,6 +605,11 @@ impl Store {
     }
 }
 
+/// Returns whether the file at `path` is still the one with this identity.
+fn is_same_file(path: &Path, identity: FileIdentity) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| FileIdentity::of(&found) == identity)
+}
+
 /// A change of an entry's last check.
 struct CheckedChange {
     /// The file before the change.
@@ -637,7 +694,7 @@ mod tests {
             Some(entry(b"one", at(1_000)))
         );
         store
-            .mark_checked(&key("left"), Checked::At(at(2_000)))
+            .mark_checked(&key("left"), Checked::At(at(2_000)), |_| true)
             .await
             .unwrap();
         assert_eq!(
@@ -660,6 +717,32 @@ mod tests {
             store.entry(&key("left")).await.unwrap().unwrap().checked,
             Checked::Invalidated
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_newest_entry_stays_whatever_order_several_processes_write_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let writers = (0..8).map(|writer| {
+            // Each has its own memory and staging folder, as a process of its own has.
+            let store = Store::open(folder.path()).unwrap();
+            tokio::spawn(async move {
+                for round in 0..20 {
+                    let checked = at(1_000 + round * 8 + writer);
+                    let keeps = move |stored: &Entry| stored.checked > Checked::At(checked);
+                    let (key, written) = (key("left"), entry(b"one", checked));
+                    let put = store.put_entry_unless(&key, &written, keeps);
+                    put.await.unwrap();
+                    let read = store.last_check(&key);
+                    assert!(
+                        read >= Some(Checked::At(checked)),
+                        "{read:?} replaced {checked:?}"
+                    );
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
     }
 
     #[tokio::test]
@@ -880,7 +963,8 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(ours.entry(&key).await.unwrap(), Some(entry(b"one", at(1))));
         }
-        other.mark_checked(&key, Checked::At(at(5))).await.unwrap();
+        let marked = other.mark_checked(&key, Checked::At(at(5)), |_| true);
+        marked.await.unwrap();
         tokio::time::sleep(STAT_TTL).await;
         let renewed = ours.entry(&key).await.unwrap().unwrap();
         assert_eq!(renewed.checked, Checked::At(at(5)));

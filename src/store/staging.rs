@@ -118,6 +118,36 @@ impl Staging {
         parts: &[Bytes],
         modified: Option<SystemTime>,
     ) -> io::Result<()> {
+        self.publish(self.staged(parts, modified)?, path)
+    }
+
+    /// Writes a small file, unless `keeps` says that the present one must stay. `keeps` and the rename run under the
+    /// lock of [`lock_folder`].
+    pub(super) fn write_unless(
+        &self,
+        path: &Path,
+        parts: &[Bytes],
+        modified: Option<SystemTime>,
+        keeps: impl FnOnce() -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let staged = self.staged(parts, modified)?;
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        if !folder.exists() {
+            self.make_folder(folder)?;
+        }
+        {
+            let _lock = lock_folder(folder);
+            if keeps()? {
+                return Ok(());
+            }
+            self.rename(staged, path)?;
+        }
+        // After the lock: the sync waits for the disk.
+        File::open(folder)?.sync_all()
+    }
+
+    /// A synced file in this process's folder.
+    fn staged(&self, parts: &[Bytes], modified: Option<SystemTime>) -> io::Result<TempPath> {
         let mut staged = self.file()?;
         for part in parts {
             staged.write_all(part)?;
@@ -126,15 +156,22 @@ impl Staging {
             staged.as_file().set_modified(modified)?;
         }
         staged.as_file().sync_all()?;
-        self.publish(staged.into_temp_path(), path)
+        Ok(staged.into_temp_path())
     }
 
     /// Renames a synced file to `path` and syncs its folder. Creates missing folders.
+    pub(super) fn publish(&self, staged: TempPath, path: &Path) -> io::Result<()> {
+        self.rename(staged, path)?;
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// Renames a synced file to `path`. Creates missing folders.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that publishes files"
     )]
-    pub(super) fn publish(&self, staged: TempPath, path: &Path) -> io::Result<()> {
+    fn rename(&self, staged: TempPath, path: &Path) -> io::Result<()> {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let published = match staged.persist(path) {
             // The file system or a user has made a folder of this name.
@@ -148,16 +185,31 @@ impl Staging {
             if failed.error.kind() != io::ErrorKind::NotFound {
                 return Err(failed.error);
             }
-            make_folder(folder)?;
+            self.make_folder(folder)?;
             failed.path.persist(path).map_err(|failed| failed.error)?;
-            // The names of the new folders are in the folders above, which must survive a power cut as well.
-            let parents = folder.ancestors().skip(1);
-            for parent in parents.take_while(|parent| parent.starts_with(self.layout.folder())) {
-                File::open(parent)?.sync_all()?;
-            }
         }
-        File::open(folder)?.sync_all()
+        Ok(())
     }
+
+    /// Creates a folder with those above it.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        make_folder(folder)?;
+        // The names of the new folders are in the folders above, which must survive a power cut as well.
+        let parents = folder.ancestors().skip(1);
+        for parent in parents.take_while(|parent| parent.starts_with(self.layout.folder())) {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// Locks `folder` against other writers that compare a file with their own before they replace it, in this process and
+/// in others. The lock ends when the result is dropped. `None` if there is no folder, or if the file system has no locks
+/// on folders: then the last writer wins.
+pub(super) fn lock_folder(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
 }
 
 impl ProcessDir {

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, chain},
     hash::Sha256,
     resource::{Key, Resource},
-    store::{FileIdentity, Spool, Store, StoreError},
+    store::{Entry, FileIdentity, Spool, Store, StoreError},
 };
 use buffer::{Buffer, FlushGuard};
 use schedule::FlushScheduler;
@@ -151,21 +151,19 @@ impl WriteBehind {
         key: &Key,
         update: Update,
     ) -> Result<(), Error> {
-        if let Ok(Some(stored)) = self.0.store.entry(key).await
-            && !update.supersedes(&stored, now())
-        {
-            return Ok(());
-        }
         // A dependency of a changed entry may have been invalidated while its own update was buffered.
         let effective = |checked| self.0.invalidations.effective_checked(key, checked);
-        match update {
+        let store = &self.0.store;
+        match update.clone() {
             Update::Entry(mut entry) => {
                 entry.checked = effective(entry.checked);
-                let written = self.0.store.put_entry(key, &entry).await;
+                let keeps = move |stored: &Entry| !update.supersedes(stored, now());
+                let written = store.put_entry_unless(key, &entry, keeps).await;
                 written.map_err(|error| self.write_error(resource, &error))
             }
             Update::Checked(_, checked) => {
-                let marked = self.0.store.mark_checked(key, effective(checked)).await;
+                let applies = move |stored: &Entry| update.supersedes(stored, now());
+                let marked = store.mark_checked(key, effective(checked), applies).await;
                 if let Err(error) = marked
                     && !error.is_read_only()
                 {
@@ -232,7 +230,6 @@ mod tests {
     use super::*;
     use crate::{
         resource::{IndexEntry, Kind, Location, Policy, Registries, Source},
-        store::Entry,
         validators::Validators,
     };
 
