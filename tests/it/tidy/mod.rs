@@ -5,6 +5,7 @@
 //! | each file begins with `//! `; no package registry's host is spelled | this file |
 //! | modules use each other only as ARCHITECTURE.md says | `arrows` |
 //! | no dependency cycle between files | `cycles` |
+//! | ARCHITECTURE.md has at most 1,500 words | this file |
 //! | lengths of files and functions; one definition for each name | `sizes` |
 //!
 //! The checks read `src` with the small parser in `source`, which sees names and no types.
@@ -29,6 +30,15 @@ fn every_file_begins_with_a_module_comment() {
         silent.is_empty(),
         "these do not begin with `//! `: {silent:?}"
     );
+}
+
+#[test]
+fn architecture_has_at_most_1500_words() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    // Bars of tables and lines of drawings are no words.
+    let is_word = |word: &&str| word.contains(char::is_alphanumeric);
+    let words = text.split_whitespace().filter(is_word).count();
+    assert!(words <= 1_500, "{words} words");
 }
 
 #[test]
