@@ -68,7 +68,7 @@ type PinnedNames = HashSet<(String, String)>;
 struct Facts {
     /// Stored entries that each upstream disclaimed since its last good answer about an entry.
     in_a_row: HashMap<Origin, HashSet<Key>>,
-    /// Whether each witness answered, by its address.
+    /// By the address of each witness: true if it answered.
     witnesses: HashMap<Url, (Instant, bool)>,
     /// Registry and name of every pinned crate.
     pinned: Option<(Instant, Arc<PinnedNames>)>,

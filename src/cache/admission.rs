@@ -59,7 +59,7 @@ impl Admission {
         )
     }
 
-    /// Whether upstream cannot be asked for `resource` now.
+    /// Returns whether upstream cannot be asked for `resource` now.
     pub(super) fn is_out_of_reach(&self, resource: &Resource) -> bool {
         matches!(self.reach(resource), Reach::Offline | Reach::Down)
     }

@@ -150,7 +150,7 @@ pub enum Refusal {
     Denied(u16),
 }
 
-/// What upstream said about a resource a short while ago, as the negative cache remembers it.
+/// Upstream's recent answer about a resource, as the negative cache remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NegativeAnswer {
     /// It does not exist.

@@ -44,7 +44,7 @@ struct Generation {
     is_in_use: bool,
 }
 
-/// Whether a generation may be served after a newer one.
+/// The verdict on serving a generation after a newer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServeOrder {
     /// No: the newer one is served again. Another process may have stored it a moment ago.

@@ -104,7 +104,7 @@ impl<S: Copy + Eq> Hysteresis<S> {
         })
     }
 
-    /// Whether `time` is later than [`STEADY_AFTER`] after the last report.
+    /// Returns whether `time` is later than [`STEADY_AFTER`] after the last report.
     fn is_calm_since_report(&self, time: Instant) -> bool {
         self.reported_at.is_none_or(|at| has_passed(at, time))
     }

@@ -137,7 +137,7 @@ impl Lookup {
         }
     }
 
-    /// Whether upstream is known not to have `resource`, now and later.
+    /// Returns whether upstream is known not to have `resource`, now and later.
     pub(super) async fn is_absent_for_ever(&self, resource: &Resource) -> bool {
         let Some(absence) = resource.absence() else {
             return false;

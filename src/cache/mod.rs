@@ -34,11 +34,11 @@
 //!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
-//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`state_log`] (what was
-//! logged about that), [`negative`] (resources that do not exist or are refused), [`absence`] (stored resources that
-//! upstream says do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose hash was
-//! checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client has
-//! requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
+//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`state_log`] (what
+//! was logged about that), [`negative`] (resources that do not exist or are refused), [`absence`] (stored resources
+//! that upstream says do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose
+//! hash was checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client
+//! has requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
 //!
 //! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
 //! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small
@@ -347,8 +347,8 @@ impl Cache {
         Some(lookup.newest_complete_release(resource, newest).await.body)
     }
 
-    /// Whether upstream is known not to have `resource` for ever, nor what clients would ask for in its place. Never
-    /// asks upstream.
+    /// Returns whether upstream is known to lack `resource` for ever, and what clients would ask for in its place.
+    /// Never asks upstream.
     pub async fn is_absent_for_ever(&self, resource: &Resource) -> bool {
         let lookup = &self.0.entries.lookup;
         let fallback = resource.absence().and_then(|absence| absence.fallback);
@@ -364,8 +364,8 @@ impl Cache {
         self.0.events.subscribe()
     }
 
-    /// Fetches or revalidates an entry that a client will ask for. One that is not likely to be asked for is not fetched,
-    /// and revalidated only if a crate that it lists is stored.
+    /// Fetches or revalidates an entry that a client will ask for. One that is not likely to be asked for is not
+    /// fetched, and revalidated only if a crate that it lists is stored.
     pub async fn prefetch_entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
         self.0.prefetches.entry(resource, is_likely).await
     }

@@ -26,7 +26,7 @@ impl NegativeCache {
         self.0.lock().remove(key);
     }
 
-    /// What upstream said about `key` a short while before `now`.
+    /// Upstream's answer about `key` shortly before `now`.
     pub(super) fn get(&self, key: &FlightKey, now: SystemTime) -> Option<NegativeAnswer> {
         let all = self.0.lock();
         let (answer, expires) = all.get(key)?;

@@ -39,7 +39,7 @@ struct StoredRelease {
 }
 
 impl StoredRelease {
-    /// Whether every stored part of `older` is stored in this release too, unless this release has no such part.
+    /// Returns whether every stored part of `older` is stored in this release too, unless it has no such part.
     fn replaces(&self, older: &Self) -> bool {
         older
             .stored

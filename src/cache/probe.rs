@@ -1,8 +1,8 @@
 //! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
 //!
 //! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, has [`super::state_log`] log their
-//! changes, and runs the probes: when a breaker leaves `Closed`, one background task per origin asks again with growing delays until it gets
-//! a good answer. So clients recover by themselves, and none of them pays for finding out.
+//! changes, and runs the probes: when a breaker leaves `Closed`, one background task per origin asks again with growing
+//! delays until it gets a good answer. So clients recover by themselves, and none of them pays for finding out.
 
 use std::sync::Arc;
 

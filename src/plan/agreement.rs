@@ -2,9 +2,9 @@
 //! cargo resolves anew and asks for crates that are not stored.
 //!
 //! ```text
-//!  members, all features ──> dependency `left ^1`, features [x] ──> the locked `left 1.2.0` ──> what its features need ...
-//!                                  │                                                        │
-//!                                  └─ not locked: a crate is missing                        └─ never reached: not needed
+//!  members, all features ──> dependency `left ^1`, features [x] ──> locked `left 1.2.0` ──> what its features need ...
+//!                                  │                                      │
+//!                                  └─ not locked: a crate is missing      └─ never reached: not needed
 //! ```
 //!
 //! [`compare`] walks the lock file's graph from the members on, and switches features on as cargo's resolver does

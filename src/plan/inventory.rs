@@ -68,7 +68,7 @@ pub(crate) enum BlobState {
 }
 
 impl BlobState {
-    /// What is missing, for reports; `None` if nothing is. `larder warm` replaces damaged blobs.
+    /// The missing things, for reports; `None` if nothing is. `larder warm` replaces damaged blobs.
     pub(crate) fn missing(self, title: impl fmt::Display) -> Option<Problem> {
         match self {
             Self::Stored => None,

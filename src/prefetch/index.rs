@@ -6,9 +6,9 @@
 //! dependency graph is revalidated in one round trip instead of one per level, and a cold one is fetched as soon as
 //! each level is known.
 //!
-//! A hint that is not likely (an optional dependency, an older release series) is followed only if its entry is
-//! stored with a crate of it, which shows that it was needed before. Without limits a cycle of dependencies would be followed for ever:
-//! see [`RecentHints`] and [`PREFETCH_LIFETIME`].
+//! A hint that is not likely (an optional dependency, an older release series) is followed only if its entry is stored
+//! with a crate of it, which shows that it was needed before. Without limits a cycle of dependencies would be followed
+//! for ever: see [`RecentHints`] and [`PREFETCH_LIFETIME`].
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -12,9 +12,9 @@
 //! - Verified: entries are checked against their hash and their place when they are read from disk. Blobs are not: the
 //!   cache verifies a blob before it serves it, once for each [`FileIdentity`].
 //! - Bounded: only regular files are opened, never waiting, and each is compared with a size limit before it is read.
-//! - Shared: any number of processes may read and write one store. Every entry ever put is a valid state, and a blob has
-//!   the same bytes in every process, so the last writer may win. A writer that must not replace a newer entry compares
-//!   and renames under a lock of the entry's folder.
+//! - Shared: any number of processes may read and write one store. Every entry ever put is a valid state, and a blob
+//!   has the same bytes in every process, so the last writer may win. A writer that must not replace a newer entry
+//!   compares and renames under a lock of the entry's folder.
 //! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
 //! - Constant start: opening a store scans nothing but `staging`.
 //!

@@ -204,8 +204,8 @@ impl Staging {
 }
 
 /// Locks `folder` against other writers that compare a file with their own before they replace it, in this process and
-/// in others. The lock ends when the result is dropped. `None` if there is no folder, or if the file system has no locks
-/// on folders: then the last writer wins.
+/// in others. The lock ends when the result is dropped. `None` if there is no folder, or if the file system has no
+/// locks on folders: then the last writer wins.
 pub(super) fn lock_folder(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     folder.lock().ok()?;

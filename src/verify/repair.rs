@@ -40,7 +40,7 @@ pub struct Repairer {
     upstreams: Upstreams,
 }
 
-/// Which damaged files are fetched again.
+/// The damaged files to fetch again.
 enum Wanted {
     All,
     /// Those that a pin needs.
@@ -135,7 +135,7 @@ impl Repairer {
         }
     }
 
-    /// What these files were fetched as, as far as pins and entries tell.
+    /// The resources of these files, as far as pins and entries tell.
     async fn resources(&self, damaged: &[Verified]) -> HashMap<StoredFile, Resource> {
         let mut resources = HashMap::new();
         let mut blobs = HashSet::new();

@@ -37,7 +37,7 @@ pub(super) struct Obtained {
     pub(super) bytes: u64,
     /// The stored file's hash, and its size in bytes.
     pub(super) blob: Option<(Sha256, u64)>,
-    /// What a dry run would fetch for it.
+    /// The fetches that a dry run leaves out.
     pub(super) would_fetch: Vec<WouldFetch>,
 }
 

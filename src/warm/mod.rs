@@ -13,9 +13,9 @@
 //!
 //! Manifests come first, because only they list the archives, and archives are the largest files. A task that ends
 //! may start others: a manifest starts its archives, and the archive of the standard library's sources starts the
-//! packages in its lock file. A package starts the index entries of its other dependencies ([`ResolverReach`]), so that `cargo
-//! add` and `cargo update` resolve offline. A failure never stops the other tasks. In a dry run, each task asks [`Inventory`]
-//! instead of the cache.
+//! packages in its lock file. A package starts the index entries of its other dependencies ([`ResolverReach`]), so that
+//! `cargo add` and `cargo update` resolve offline. A failure never stops the other tasks. In a dry run, each task asks
+//! [`Inventory`] instead of the cache.
 
 //!
 //! [`ResolverReach`]: crate::plan::ResolverReach

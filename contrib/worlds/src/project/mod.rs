@@ -86,7 +86,8 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Writes all manifests and sources into this folder, without [`Self::settings`]. `git` is the address of the world's git repository.
+    /// Writes all manifests and sources into this folder, without [`Self::settings`]. `git` is the address of the
+    /// world's git repository.
     pub(crate) fn write(&self, folder: &Path, git: &str) {
         let root = self
             .packages
