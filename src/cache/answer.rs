@@ -40,14 +40,32 @@ pub struct Answer {
     pub sha256: Sha256,
     /// The body.
     pub body: Body,
+    /// True if the body has a hash that upstream publishes, or is recognised by its kind. Otherwise it is what upstream
+    /// sent, whatever that is.
+    pub is_proven: bool,
 }
 
 impl Answer {
+    /// The same answer, with a hash that the cache obtained like this because upstream publishes none.
+    pub(super) fn unproven(self, measured: Outcome) -> Self {
+        let outcome = if self.outcome == Outcome::Hit {
+            measured
+        } else {
+            self.outcome
+        };
+        Self {
+            outcome,
+            is_proven: false,
+            ..self
+        }
+    }
+
     fn whole(outcome: Outcome, sha256: Sha256, body: Bytes) -> Self {
         Self {
             outcome,
             sha256,
             body: Body::Whole(body),
+            is_proven: true,
         }
     }
 }
@@ -211,6 +229,7 @@ impl Responder {
             outcome,
             sha256,
             body,
+            is_proven: true,
         })
     }
 

@@ -260,6 +260,7 @@ impl Cache {
             resource,
             location,
             generation,
+            unproven,
         } = resolve(resource, entries, generations).await?;
         match location {
             StoreLocation::Entry(key) => responder.entry(&resource, key).await,
@@ -271,7 +272,11 @@ impl Cache {
                         .events
                         .send(|| CacheEvent::BlobRequested { generation, sha256 });
                 }
-                responder.blob(&resource, sha256).await
+                let answer = responder.blob(&resource, sha256).await?;
+                Ok(match unproven {
+                    None => answer,
+                    Some(measured) => answer.unproven(measured),
+                })
             }
         }
     }

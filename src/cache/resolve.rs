@@ -9,9 +9,11 @@
 //!    path fixes the archive's bytes;
 //! 3. the listing that [`Location::ListedIn`] names: the index entry or the sidecar. A resource that never changes
 //!    needs no fresh listing: a stored one is refreshed only if it lacks the resource;
-//! 4. if upstream has no such listing, the last manifest of step 2, which is fetched now.
+//! 4. if upstream has no such listing, the last manifest of step 2, which is fetched now;
+//! 5. if that does not list it either, the hash that larder computes of what upstream sends ([`Listed::unproven`]).
 //!
 //! [`Listed::listings`]: crate::resource::Listed::listings
+//! [`Listed::unproven`]: crate::resource::Listed::unproven
 
 use super::{
     decide::{Demand, Outcome, StaleReason},
@@ -33,6 +35,8 @@ pub(super) struct Resolved {
     pub(super) location: StoreLocation,
     /// Hash of the manifest that a client was served and that lists the resource.
     pub(super) generation: Option<Sha256>,
+    /// How the cache obtained the hash that it computed itself; `None` if the hash comes from upstream.
+    pub(super) unproven: Option<Outcome>,
 }
 
 /// Resolves `resource`.
@@ -49,6 +53,7 @@ pub(super) async fn resolve(
             resource: resource.clone(),
             location,
             generation: None,
+            unproven: None,
         }),
         // Boxed: a hit would otherwise carry the size of these futures.
         Err(listing) => {
@@ -98,6 +103,7 @@ fn by_manifest(resource: &Resource, body: &[u8]) -> Option<Resolved> {
         resource,
         location: StoreLocation::Blob(sha256),
         generation: None,
+        unproven: None,
     })
 }
 
@@ -125,11 +131,8 @@ async fn by_listing(
     loop {
         let listed = entries.get(listing, key.clone(), demand, Until::Verified);
         let (outcome, entry) = match listed.await {
-            Err(absent @ Error::Absent { .. }) => {
-                let resolved = by_last_manifest(resource, entries).await;
-                return resolved.ok_or(absent);
-            }
-            listed => listed?,
+            Err(error) => return Box::pin(without_listing(resource, entries, error)).await,
+            Ok(listed) => listed,
         };
         let listed = resource.listed().ok_or(Unlisted);
         match listed.and_then(|listed| listed.resolve(&entry.body)) {
@@ -140,6 +143,7 @@ async fn by_listing(
                     resource,
                     location,
                     generation: None,
+                    unproven: None,
                 });
             }
             Err(_) if demand == Demand::Stored && outcome == Outcome::Hit => {
@@ -148,6 +152,41 @@ async fn by_listing(
             Err(_) => return Err(unlisted_error(resource, outcome)),
         }
     }
+}
+
+/// Resolves a resource whose listing cannot be had because of `error`: steps 4 and 5. Only upstream's statement that
+/// there is no listing makes a resource unproven. One that is stored as such is served in an outage too.
+async fn without_listing(
+    resource: &Resource,
+    entries: &Entries,
+    error: Error,
+) -> Result<Resolved, Error> {
+    let is_absent = matches!(error, Error::Absent { .. });
+    if is_absent && let Some(resolved) = by_last_manifest(resource, entries).await {
+        return Ok(resolved);
+    }
+    let listed = resource.listed();
+    let Some((listed, record)) = listed.and_then(|listed| Some((listed, listed.unproven()?)))
+    else {
+        return Err(error);
+    };
+    let Location::Entry(key) = record.location() else {
+        return Err(error);
+    };
+    if !is_absent && entries.lookup.stored(&record).await.is_none() {
+        return Err(error);
+    }
+    let measured = entries.get(&record, key, Demand::Fresh, Until::Stored);
+    let (outcome, entry) = measured.await?;
+    let resource = listed.resolve(&entry.body);
+    let resource = resource.map_err(|_| Error::abandoned(&record))?;
+    let sha256 = blob_hash(&resource).ok_or_else(|| Error::abandoned(&record))?;
+    Ok(Resolved {
+        resource,
+        location: StoreLocation::Blob(sha256),
+        generation: None,
+        unproven: Some(outcome),
+    })
 }
 
 /// The error for a resource that its listing lacks. If the listing is stale, upstream may have a newer one that has it.

@@ -127,7 +127,7 @@ impl PinNeeds {
 pub(super) enum RustupFile {
     /// The manifest of a channel, with the name of its file.
     Manifest(String),
-    /// The sidecar of a program or an archive.
+    /// The sidecar of a program or an archive, or the hash of an unproven file.
     Sidecar,
     /// Rustup's release, its script, an absence.
     Other,
@@ -141,7 +141,7 @@ impl RustupFile {
         Some(
             if path.starts_with("dist/") && name.starts_with("channel-rust-") {
                 Self::Manifest(name.to_owned())
-            } else if name.ends_with(".sha256") {
+            } else if name.ends_with(".sha256") || path.starts_with("unproven/") {
                 Self::Sidecar
             } else {
                 Self::Other
@@ -202,6 +202,8 @@ mod tests {
         let needs = PinNeeds::of(&[toolchain]);
         assert!(needs.has_blob(archive) && needs.has_archive_of(&[one, archive]));
         assert!(needs.has_entry(&release));
+        let unproven = key("rustup/unproven/dist/channel-rust-stable-date.txt");
+        assert!(!needs.has_entry(&unproven));
         let manifest = key("rustup/dist/channel-rust-stable.toml");
         assert!(!needs.has_entry(&manifest), "by its date");
     }

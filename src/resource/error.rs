@@ -40,6 +40,9 @@ pub enum InvalidBody {
     /// `release-stable.toml` without the fields that rustup reads.
     #[error("names no version of rustup")]
     ReleaseWithoutVersion,
+    /// A page for people in place of a file.
+    #[error("is a web page")]
+    WebPage,
     /// The bootstrap script does not begin with an interpreter.
     #[error("is not a shell script")]
     NotScript,

@@ -21,6 +21,7 @@
 //! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
 //! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
 //! | other sidecar | entry | as its file | dist server or update root | |
+//! | file without sidecar | entry and blob | upstream's `max-age` | dist server or update root | [`Measured`] |
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | [`Releases`] |
 //! | `rustup-init.sh` | entry | `max-age` | update root | |
@@ -122,6 +123,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// For kinds whose entry holds the hash of the body, which larder computes, and not the body.
+    fn measured(&self) -> Option<&dyn Measured> {
+        None
+    }
+
     /// For kinds whose body each release replaces.
     fn releases(&self) -> Option<&dyn Releases> {
         None
@@ -142,6 +148,23 @@ pub trait Listed: Send + Sync {
     fn listings(&self) -> Vec<Resource> {
         Vec::new()
     }
+
+    /// The [`Measured`] resource that lists this one if nothing else does; `None` if it must not be served then.
+    fn unproven(&self) -> Option<Resource> {
+        None
+    }
+}
+
+/// A resource of which upstream publishes no hash. Its body is stored as a blob, and its entry lists the blob.
+pub trait Measured: Send + Sync {
+    /// Checks that a body with this start can be the resource.
+    ///
+    /// # Errors
+    /// [`InvalidBody`], a phrase that fits after "the answer".
+    fn validate_start(&self, start: &[u8]) -> Result<(), InvalidBody>;
+
+    /// The entry's body, given the hash of the resource's body.
+    fn record(&self, sha256: Sha256) -> String;
 }
 
 /// A resource whose address is named in the body of another.

@@ -64,8 +64,9 @@ pub(super) fn answer(
     let mut set = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));
     };
-    set(header::CACHE_CONTROL, cache_control(policy));
-    set(CACHE_STATUS, cache_status(answer.outcome));
+    let (control, status) = cache_fields(&answer, policy);
+    set(header::CACHE_CONTROL, control);
+    set(CACHE_STATUS, status);
     let log = log.outcome(answer.outcome.as_str());
     let respond = |status: StatusCode, headers, body| {
         let mut response = Response::new(body);
@@ -247,6 +248,14 @@ fn outcome_of(error: &Error) -> &'static str {
     }
 }
 
+/// `Cache-Control` and `Cache-Status`. No name fixes the bytes of a body that upstream does not prove.
+fn cache_fields(answer: &Answer, policy: &Policy) -> (&'static str, &'static str) {
+    match answer.is_proven {
+        true => (cache_control(policy), cache_status(answer.outcome)),
+        false => ("no-cache", unproven_status(answer.outcome)),
+    }
+}
+
 fn cache_control(policy: &Policy) -> &'static str {
     match policy.freshness {
         Freshness::Forever => "public, max-age=31536000, immutable",
@@ -266,6 +275,22 @@ fn cache_status(outcome: Outcome) -> &'static str {
         Outcome::Stale(Revalidating) => "larder; hit; detail=stale-while-revalidate",
         Outcome::Stale(Withdrawn) => "larder; hit; detail=stale-absent",
         Outcome::Stale(Failed) => "larder; fwd=stale; detail=stale-failed",
+    }
+}
+
+/// The same for a body that upstream does not prove.
+fn unproven_status(outcome: Outcome) -> &'static str {
+    use crate::cache::StaleReason::{Down, Failed, Offline, Revalidating, Withdrawn};
+    match outcome {
+        Outcome::Hit => "larder; hit; detail=unproven",
+        Outcome::Miss => "larder; fwd=miss; detail=unproven",
+        Outcome::Revalidated => "larder; fwd=stale; detail=unproven",
+        Outcome::Collapsed => "larder; fwd=miss; collapsed; detail=unproven",
+        Outcome::Stale(Offline) => "larder; hit; detail=\"unproven, stale-offline\"",
+        Outcome::Stale(Down) => "larder; hit; detail=\"unproven, stale-down\"",
+        Outcome::Stale(Revalidating) => "larder; hit; detail=\"unproven, stale-while-revalidate\"",
+        Outcome::Stale(Withdrawn) => "larder; hit; detail=\"unproven, stale-absent\"",
+        Outcome::Stale(Failed) => "larder; fwd=stale; detail=\"unproven, stale-failed\"",
     }
 }
 

@@ -13,6 +13,14 @@
 //! xz_hash = "3e51..."                                                  # belongs to `xz_url`
 //! ```
 //!
+//! A release has files of no component as well, such as the source code:
+//!
+//! ```toml
+//! [[artifacts.source-code.target."*"]]
+//! url = "https://.../rustc-1.95.0-src.tar.xz"
+//! hash-sha256 = "0ab2..."
+//! ```
+//!
 //! Releases are written in this form. In any other form the search finds nothing, and the caller falls back on the
 //! archive's sidecar.
 
@@ -23,7 +31,7 @@ use std::collections::BTreeMap;
 pub struct ListedArchive<'a> {
     /// The SHA-256 of the archive: 64 lower-case hex digits.
     pub sha256: &'a str,
-    /// The target triple in the header of its table, or `*`.
+    /// The target triple in the header of its table, or `*`, also if it is of no component.
     pub target: &'a str,
 }
 
@@ -82,7 +90,12 @@ pub fn preferred_archives(manifest: &str) -> BTreeMap<String, &str> {
 /// Reads the archive whose URL ends at `at + end.len()`.
 fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<ListedArchive<'a>> {
     let (header, table) = table_around(manifest, at)?;
-    let (_, target) = package_and_target(header)?;
+    let is_artifact = header.trim_start().starts_with("[[artifacts.");
+    let target = if is_artifact {
+        "*"
+    } else {
+        package_and_target(header)?.1
+    };
     let begin = manifest[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let line = manifest[begin..].lines().next()?;
     let (field, url) = text_field(line)?;
@@ -90,10 +103,11 @@ fn find_archive_at<'a>(manifest: &'a str, at: usize, end: &str) -> Option<Listed
     if begin + line.trim_end().len() != at + end.len() || url.contains('\\') {
         return None;
     }
-    let field = match field {
-        "url" => "hash",
-        "xz_url" => "xz_hash",
-        "zst_url" => "zst_hash",
+    let field = match (field, is_artifact) {
+        ("url", true) => "hash-sha256",
+        ("url", false) => "hash",
+        ("xz_url", false) => "xz_hash",
+        ("zst_url", false) => "zst_hash",
         _ => return None,
     };
     let hash = |line| text_field(line).filter(|(name, _)| *name == field);
@@ -239,6 +253,13 @@ mod tests {
         );
         check_listed("[pkg.a.target.x]\n# xz_url = URL\nxz_hash = \"A\"\n", None);
         check_listed("[artifacts.a]\nxz_url = URL\nxz_hash = \"A\"\n", None);
+        let artifact = "[[artifacts.source-code.target.\"*\"]]\n";
+        check_listed(
+            &format!("{artifact}url = URL\nhash-sha256 = \"A\"\n"),
+            Some('a'),
+        );
+        check_listed(&format!("{artifact}xz_url = URL\nxz_hash = \"A\"\n"), None);
+        check_listed("[pkg.a.target.x]\nurl = URL\nhash-sha256 = \"A\"\n", None);
         check_listed("xz_url = URL\nxz_hash = \"A\"\n", None);
         check_listed(
             "[pkg.a.target.x]\nxz_url = URL # or \"another\"\nxz_hash = \"A\"\n",

@@ -38,6 +38,7 @@ mod large;
 mod limits;
 mod messages;
 mod metrics;
+mod mirror_files;
 mod outage;
 mod ready;
 mod resolve_offline;

@@ -25,6 +25,7 @@ use super::{
         options::{CLIENT_TIMEOUT, CacheOptions, HEAD_TIMEOUT},
         write_behind::Update,
     },
+    measure,
     request::{EntryReply, EntryRequest},
     retry::wait_for_retry,
 };
@@ -329,7 +330,13 @@ impl EntryFetcher {
             },
             started,
         };
-        let reply = request.send(&self.admission.health.upstream);
+        let upstream = &self.admission.health.upstream;
+        if let Some(measured) = fetch.resource.measured() {
+            // Files may be large. Each chunk has a time limit of its own.
+            let reply = measure::send(&request, measured, &self.lookup, upstream);
+            return Box::pin(reply).await;
+        }
+        let reply = request.send(upstream);
         timeout(CLIENT_TIMEOUT, reply).await.unwrap_or_else(|_| {
             let cause = "it came too slowly".to_owned();
             Err(FailureKind::Broken { cause }.at(url))

@@ -5,6 +5,7 @@
 //!     │ attempts, stale copies                │ attempts, resuming
 //!     v                                       v
 //!   request  one conditional GET            transfer ── ranges: parallel downloads of parts of a large body
+//!     │ or measure: the body becomes a blob   │
 //!     └───────────────> decode <──────────────┘  undoes gzip
 //! ```
 //!
@@ -13,12 +14,13 @@
 //! [`crate::upstream::retry_delay`] whether to try again.
 //!
 //! Nothing leaves a fetch unverified. A blob has to match its hash; an entry has to be recognised by its kind, and a
-//! manifest has to match its sidecar.
+//! manifest has to match its sidecar. The exception are files of which upstream publishes no hash ([`measure`]).
 
 pub(super) mod blob;
 mod decode;
 pub(super) mod entry;
 mod entry_body;
+mod measure;
 mod ranges;
 mod recall;
 pub(super) mod request;

@@ -14,8 +14,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    path::{ArchiveFormat, DEFAULT_DIST_SERVER, Dist, DistPath, channel, rustup_policy},
+    path::{
+        ArchiveFormat, DEFAULT_DIST_SERVER, Dist, DistPath, channel, names_version, rustup_policy,
+    },
     sidecar::{Sidecar, sidecar_sha256},
+    unproven::UnprovenFile,
 };
 use crate::{
     hash::Sha256,
@@ -287,10 +290,12 @@ pub(super) struct Archive {
 
 impl fmt::Display for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = if self.file.path.starts_with("dist/") {
+        let noun = if is_program(&self.file) {
+            "installer"
+        } else if self.file.name().contains(".tar.") && !self.file.name().ends_with(".asc") {
             "component"
         } else {
-            "installer"
+            "file"
         };
         write!(f, "{noun} `{}`", self.file.path)
     }
@@ -324,7 +329,7 @@ impl Listed for Archive {
     fn resolve(&self, listing: &[u8]) -> Result<Resource, Unlisted> {
         let in_manifest = || {
             let manifest = std::str::from_utf8(listing).ok()?;
-            Sha256::parse(toolchain::find_archive(manifest, &self.file.path)?.sha256)
+            Sha256::parse(toolchain::find_archive(manifest, self.listed_path())?.sha256)
         };
         let checksum = Some(
             sidecar_sha256(listing)
@@ -342,20 +347,48 @@ impl Listed for Archive {
         let of_path = |path: &String| manifest(&self.file.dist, path);
         paths.iter().filter_map(of_path).collect()
     }
+
+    /// rustup and its script do not verify programs (docs/client-behaviour.md R-20), so larder must.
+    fn unproven(&self) -> Option<Resource> {
+        (!is_program(&self.file)).then(|| {
+            let (file, title) = (self.file.clone(), self.to_string());
+            Arc::new(UnprovenFile { file, title }) as Resource
+        })
+    }
+}
+
+impl Archive {
+    /// The end of its URL in manifests. They list a release's files in its dated folder. Outside of such a folder only
+    /// files with a full version in their name have listings, and that name is the same in the folder.
+    fn listed_path(&self) -> &str {
+        match dated_folder(&self.file.path) {
+            Some(_) => &self.file.path,
+            None => self.file.name(),
+        }
+    }
+}
+
+/// Tells if a file is the program `rustup-init` of some host.
+fn is_program(file: &DistPath) -> bool {
+    file.path.starts_with("rustup/") && matches!(file.name(), "rustup-init" | "rustup-init.exe")
+}
+
+/// The date of the folder of a file directly in it.
+fn dated_folder(path: &str) -> Option<&str> {
+    let (date, name) = path.strip_prefix("dist/")?.split_once('/')?;
+    (toolchain::is_date(date) && !name.contains('/')).then_some(date)
 }
 
 /// The paths of the manifests that may list a component. The component's path has a dated folder, and the channel or
-/// the full version in its file name: `dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`.
+/// the full version in its file name: `dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz`. With a full
+/// version the dated folder may be missing.
 fn manifest_paths(path: &str) -> Vec<String> {
-    let mut segments = path.split('/');
-    let (Some("dist"), Some(date), Some(name), None) = (
-        segments.next(),
-        segments.next().filter(|date| toolchain::is_date(date)),
-        segments.next(),
-        segments.next(),
-    ) else {
+    let date = dated_folder(path);
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let is_undated = path.strip_prefix("dist/") == Some(name) && names_version(name);
+    if date.is_none() && !is_undated || name.ends_with(".asc") {
         return Vec::new();
-    };
+    }
     let stem = name.split_once(".tar.").map_or(name, |(stem, _)| stem);
     let is_version = |part: &&str| {
         part.split('.').count() == 3
@@ -363,21 +396,23 @@ fn manifest_paths(path: &str) -> Vec<String> {
                 .split('.')
                 .all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
     };
-    let names = match stem
-        .split('-')
-        .find(|part| matches!(*part, "nightly" | "beta") || is_version(part))
-    {
-        Some(channel @ ("nightly" | "beta")) => {
+    let names = match (
+        stem.split('-')
+            .find(|part| matches!(*part, "nightly" | "beta") || is_version(part)),
+        date,
+    ) {
+        (Some(channel @ ("nightly" | "beta")), Some(date)) => {
             vec![channel.to_owned(), format!("{date}/{channel}")]
         }
-        Some(version) => {
+        (Some(version), Some(date)) => {
             let minor = version.rsplit_once('.').map_or(version, |(minor, _)| minor);
             let stable = ["stable", version, minor].map(str::to_owned);
             // The older releases of the names that change.
             let older = [minor, "stable"].map(|name| format!("{date}/{name}"));
             [stable.as_slice(), &older].concat()
         }
-        None => Vec::new(),
+        (Some(version), None) => ["stable", version].map(str::to_owned).to_vec(),
+        (None, _) => Vec::new(),
     };
     let path = |name: &String| match name.rsplit_once('/') {
         Some((date, channel)) => format!("dist/{date}/channel-rust-{channel}.toml"),
@@ -409,8 +444,14 @@ mod tests {
             manifests(&format!("dist/2026-04-16/rustc-beta-{x}.tar.xz")),
             "dist/channel-rust-beta.toml dist/2026-04-16/channel-rust-beta.toml"
         );
+        assert_eq!(
+            manifests("dist/rustc-1.95.0-src.tar.xz"),
+            "dist/channel-rust-stable.toml dist/channel-rust-1.95.0.toml"
+        );
         for path in [
-            "dist/rust-1.7.0-x.tar.gz",
+            "dist/rust-nightly-x.tar.gz",
+            "dist/x/rust-1.7.0-x.tar.gz",
+            "dist/2026-04-16/rustc-1.95.0-src.tar.xz.asc",
             "rustup/dist/x/rustup-init",
             "dist/2026-04-16/x/rustc-nightly-x.tar.gz",
             "dist/2026-04-16/thing.tar.gz",

@@ -16,7 +16,8 @@
 //! A **manifest** is about a megabyte of TOML: for each component and each host the address and the SHA-256 of its
 //! archives (`manifest.rs`; `crate::toolchain` reads it). A **sidecar** is a small file beside another,
 //! `FILE.sha256`, that begins with its hash (`sidecar.rs`). An **archive** is stored as a blob; if the request does
-//! not bring the hash, the manifests of its channel list it, or else its sidecar.
+//! not bring the hash, the manifests of its channel list it, or else its sidecar. A file that has neither is served
+//! unproven (`unproven.rs`).
 //!
 //! rustup replaces the default server in a manifest's URLs by the configured one, so manifests are served unchanged
 //! . The exception is a setting: [`ArchiveFormat::Gz`] removes the other formats from the manifest.
@@ -28,6 +29,7 @@ mod path;
 mod release;
 mod script;
 mod sidecar;
+mod unproven;
 
 use std::sync::Arc;
 
@@ -142,6 +144,8 @@ mod tests {
             "dist/channel-rust-1.95.0-beta.3.toml",
             "dist/2026-04-16/rustc-1.95.0-x86_64-unknown-linux-gnu.tar.xz",
             "dist/rust-1.7.0-x86_64-unknown-linux-gnu.tar.gz",
+            "dist/rustc-1.95.0-src.tar.xz.sha256",
+            "dist/2026-04-16/channel-rust-nightly-date.txt",
             "rustup/archive/1.29.0/x86_64-unknown-linux-gnu/rustup-init",
         ] {
             assert_eq!(forever(path), Freshness::Forever, "{path}");
@@ -150,6 +154,11 @@ mod tests {
             "dist/channel-rust-nightly.toml",
             "dist/channel-rust-1.95.toml",
             "dist/channel-rust-stable",
+            "dist/channel-rust-stable.toml.asc",
+            "dist/channel-rust-nightly-date.txt",
+            "dist/channel-rust-1.95.toml.asc",
+            "dist/rust-nightly-x86_64-unknown-linux-gnu.tar.xz",
+            "dist/rustc-beta-src.tar.xz.sha256",
             "rustup/release-stable.toml",
             "rustup/dist/x86_64-unknown-linux-gnu/rustup-init",
         ] {

@@ -3,6 +3,7 @@
 //! ```text
 //!  path at larder        upstream                              bytes change?
 //!  dist/2026-04-16/...   SERVER/dist/2026-04-16/...            never: a dated folder
+//!  dist/rust-1.95.0-...  SERVER/dist/rust-1.95.0-...           never, but those of `dist/rust-nightly-...` do
 //!  dist/channel-...      SERVER/dist/channel-...               unless it names a full version, 1.95.0
 //!  rustup/archive/...    UPDATE_ROOT/archive/...               never
 //!  rustup/dist/...       UPDATE_ROOT/dist/...                  with each release of rustup
@@ -148,7 +149,7 @@ impl DistPath {
                     channel.split('.').count() >= 3
                         && channel.starts_with(|c: char| c.is_ascii_digit())
                 }
-                None => true,
+                None => names_version(name),
             },
             (_, _) => false,
         }
@@ -156,10 +157,21 @@ impl DistPath {
 }
 
 /// The channel in the file name of a manifest: `stable`, `1.95`, `1.95.0-beta.3`. Legacy manifests have no `.toml`.
+/// The files beside manifests, such as `channel-rust-stable-date.txt` and signatures, are none.
 pub(super) fn channel(name: &str) -> Option<&str> {
     let channel = name.strip_prefix("channel-rust-")?;
     let channel = channel.strip_suffix(".sha256").unwrap_or(channel);
-    Some(channel.strip_suffix(".toml").unwrap_or(channel))
+    let is_other = channel.ends_with(".txt") || channel.ends_with(".asc");
+    (!is_other).then(|| channel.strip_suffix(".toml").unwrap_or(channel))
+}
+
+/// Tells if a file name contains a full version, as `rustc-1.95.0-src.tar.xz` does.
+pub(super) fn names_version(name: &str) -> bool {
+    name.split('-').any(|part| {
+        let numbers = part.split('.').take(3);
+        let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        numbers.filter(is_number).count() == 3
+    })
 }
 
 /// Time for which the negative cache remembers a missing file of rustup.
