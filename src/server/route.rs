@@ -5,7 +5,8 @@
 //!   /-/health  ready  status.json  metrics monitoring
 //!   /config.json  /se/rd/serde  /crates/…  the registry of crates.io
 //!   /registry/NAME/…                       another registry, the same paths below it
-//!   /dist/…  /rustup/…  /rustup-init.sh    toolchains, rustup, its installer script
+//!   /dist/…  /rustup/…                     toolchains, rustup
+//!   /rustup-init.sh                        its installer script, also at /rustup/rustup-init.sh
 //! ```
 //!
 //! Paths come from untrusted clients and end up as file names in the store. `segments` therefore decodes
@@ -72,7 +73,10 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
         [.., "info", "refs"] if query.is_some_and(|query| query.contains("service=git-")) => {
             Err(NoRoute::GitProtocol)
         }
-        ["rustup-init.sh"] => Ok(Route::Script),
+        // The second place is upstream's, below the update root.
+        ["rustup-init.sh"] | ["rustup", "rustup-init.sh"] | ["", "rustup", "rustup-init.sh"] => {
+            Ok(Route::Script)
+        }
         // rustup doubles a trailing slash of `RUSTUP_DIST_SERVER` (docs/client-behaviour.md, R-05).
         ["", rest @ ..] | rest if is_dist_path(rest) => dist::parse(&upstreams.dist, rest)
             .map(Route::Resource)
@@ -205,6 +209,7 @@ mod tests {
             Ok("installer `rustup/dist/x/rustup-init`"),
         );
         check("/rustup-init.sh", Ok("Script"));
+        check("/rustup/rustup-init.sh", Ok("Script"));
         check("/-/health", Ok("Health"));
         check("/-/ready", Ok("Ready"));
         check("/-/status.json", Ok("Status"));

@@ -169,3 +169,16 @@ fn program_without_sidecar_and_web_page_in_place_of_a_file_are_refused() {
         refused.text()
     );
 }
+
+/// See docs/client-behaviour.md R-13.
+#[test]
+fn bootstrap_script_is_served_at_its_classic_place_too() {
+    let upstream = released();
+    let site = site(&upstream);
+    let larder = serve(&site, &upstream, &[]);
+    let edited = larder.get("/rustup-init.sh");
+    let classic = larder.get("/rustup/rustup-init.sh");
+    assert_eq!(classic.status, 200, "{}", classic.text());
+    assert_eq!(classic.text(), edited.text());
+    assert!(classic.text().contains(larder.url().trim_end_matches('/')));
+}
