@@ -1,0 +1,333 @@
+//! The search itself: walks folders, and finds the owner of each manifest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::{
+    found::{FoundProjects, Project, SearchError, SearchProblem},
+    paths::{
+        CARGO_SETTINGS_FOLDER, LOCK_NAME, MANIFEST_NAME, PACKAGE_FOLDER, TOOLCHAIN_FILES, has_file,
+        is_cache, is_copy, is_file, is_hidden, is_toolchain_file, parent, plain, readable,
+    },
+    workspace::{Membership, read_membership},
+};
+use crate::{cargo_config::CargoConfig, script};
+
+#[derive(Default)]
+pub(super) struct Search {
+    /// Projects by the real path of their lock file or, without one, of their folder.
+    projects: BTreeMap<PathBuf, Project>,
+    problems: Vec<SearchProblem>,
+    /// Real folders with a manifest; the value says whether they have a lock file too.
+    manifests: BTreeMap<PathBuf, bool>,
+    unlocked: Vec<Unlocked>,
+    /// Toolchain files by their real path, spelled as the user would.
+    toolchain_files: BTreeMap<PathBuf, PathBuf>,
+    /// The nearest toolchain file by real folder.
+    nearest: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// Manifests that were read, by real folder. In a tree full of packages the same few are needed many times.
+    workspaces: BTreeMap<PathBuf, Membership>,
+}
+
+/// A folder with a manifest and no lock file.
+struct Unlocked {
+    folder: PathBuf,
+    real: PathBuf,
+    /// The real path of the walk that found it; the folder itself if the user named it.
+    top: PathBuf,
+}
+
+impl Search {
+    pub(super) fn path(&mut self, path: &Path) {
+        let (metadata, real) =
+            match fs::metadata(path).and_then(|found| Ok((found, path.canonicalize()?))) {
+                Ok(found) => found,
+                Err(error) => {
+                    let error = if error.kind() == io::ErrorKind::NotFound {
+                        SearchError::NotFound
+                    } else {
+                        SearchError::Metadata(error)
+                    };
+                    return self.problem(path, error);
+                }
+            };
+        if metadata.is_dir() {
+            self.walk(path, &real);
+        } else if !metadata.is_file() {
+            self.problem(path, SearchError::OtherKind);
+        } else if path.file_name() == Some(OsStr::new(MANIFEST_NAME)) {
+            // The folder that the user named, not the one that a linked manifest lies in.
+            match parent(path).canonicalize() {
+                Ok(real) => self.folder(
+                    &parent(path),
+                    &real,
+                    &real,
+                    has_file(&real, LOCK_NAME),
+                    true,
+                ),
+                Err(error) => self.problem(path, SearchError::Metadata(error)),
+            }
+        } else if is_toolchain_file(path) {
+            self.toolchain_files.insert(real, readable(path));
+        } else if script::is_script(path) {
+            self.script(path, real);
+        } else {
+            self.lock(path);
+        }
+    }
+
+    /// A script counts only if the user names it: a walk does not open every `.rs` file.
+    fn script(&mut self, path: &Path, real: PathBuf) {
+        let script = readable(path);
+        self.projects.entry(real).or_insert_with(|| Project {
+            folder: parent(&script),
+            lock: None,
+            script: Some(script),
+            toolchain_file: None,
+        });
+    }
+
+    fn walk(&mut self, path: &Path, real: &Path) {
+        let problems_before = self.problems.len();
+        // (has manifest, has lock file) by folder.
+        let mut folders: BTreeMap<PathBuf, (bool, bool)> = BTreeMap::new();
+        let mut configs = vec![CargoConfig::of(path)];
+        let is_wanted = |entry: &DirEntry| {
+            if entry.file_name() == CARGO_SETTINGS_FOLDER {
+                configs.push(CargoConfig::of(&parent(entry.path())));
+            }
+            entry.depth() == 0
+                || !entry.file_type().is_dir()
+                || !(is_hidden(entry) || is_cache(entry.path()) || is_copy(entry.path()))
+        };
+        let mut toolchain_folders = BTreeSet::new();
+        for entry in WalkDir::new(path).into_iter().filter_entry(is_wanted) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let at = error.path().unwrap_or(path).to_owned();
+                    self.problem(&at, SearchError::ReadFolder(error));
+                    continue;
+                }
+            };
+            let is_manifest = entry.file_name() == MANIFEST_NAME;
+            if (is_manifest || entry.file_name() == LOCK_NAME) && is_file(&entry) {
+                let (manifest, lock) = folders.entry(parent(entry.path())).or_default();
+                *(if is_manifest { manifest } else { lock }) = true;
+            } else if is_toolchain_file(entry.path()) && is_file(&entry) {
+                // A folder may have both names; `toolchain_file` picks the one that counts.
+                toolchain_folders.insert(parent(entry.path()));
+            }
+        }
+        // The settings may be found after the folders that they name.
+        let sources = configs.iter().flat_map(CargoConfig::source_folders);
+        let sources: BTreeSet<PathBuf> = sources
+            .filter_map(|folder| folder.canonicalize().ok())
+            .filter(|source| !real.starts_with(source))
+            .collect();
+        // The walk follows no links, so the real path follows from the names.
+        let real_folder =
+            |folder: &Path| plain(&real.join(folder.strip_prefix(path).unwrap_or(folder)));
+        let is_source = |folder: &Path| {
+            let real = real_folder(folder);
+            sources.iter().any(|source| real.starts_with(source))
+        };
+        folders.retain(|folder, _| !is_source(folder));
+        toolchain_folders.retain(|folder| !is_source(folder));
+        let is_bare = folders.is_empty() && toolchain_folders.is_empty();
+        if is_bare && self.problems.len() == problems_before {
+            self.problem(path, SearchError::Empty);
+        }
+        for folder in &toolchain_folders {
+            self.toolchain_file(folder);
+        }
+        for (folder, (has_manifest, has_lock)) in folders {
+            let real_folder = real_folder(&folder);
+            self.folder(&folder, &real_folder, real, has_lock, has_manifest);
+        }
+    }
+
+    fn folder(
+        &mut self,
+        folder: &Path,
+        real: &Path,
+        top: &Path,
+        has_lock: bool,
+        has_manifest: bool,
+    ) {
+        // Cargo never reads the lock file of a member, only that of its workspace.
+        let has_lock = has_lock && !(has_manifest && self.owner(real) != real);
+        if has_manifest {
+            self.manifests.insert(real.to_owned(), has_lock);
+        }
+        if has_lock {
+            self.lock(&folder.join(LOCK_NAME));
+        } else {
+            self.unlocked.push(Unlocked {
+                folder: folder.to_owned(),
+                real: real.to_owned(),
+                top: top.to_owned(),
+            });
+        }
+    }
+
+    fn lock(&mut self, lock: &Path) {
+        match lock.canonicalize() {
+            Ok(real) => {
+                let lock = readable(lock);
+                self.projects.entry(real).or_insert_with(|| Project {
+                    folder: parent(&lock),
+                    lock: Some(lock),
+                    script: None,
+                    toolchain_file: None,
+                });
+            }
+            Err(error) => self.problem(lock, SearchError::Metadata(error)),
+        }
+    }
+
+    pub(super) fn finish(mut self) -> FoundProjects {
+        let unlocked = std::mem::take(&mut self.unlocked);
+        let mut elsewhere = Vec::new();
+        let mut projects: BTreeSet<Project> = BTreeSet::new();
+        // Projects of their own first: the user's spelling of a folder is better than one derived from a member.
+        for package in unlocked {
+            if self.is_covered(&package) {
+                continue;
+            }
+            let owner = self.owner(&package.real);
+            if owner == package.real {
+                self.project_without_lock(&package.folder, owner);
+            } else {
+                elsewhere.push(owner);
+            }
+        }
+        for owner in elsewhere {
+            if has_file(&owner, LOCK_NAME) {
+                self.lock(&owner.join(LOCK_NAME));
+            } else {
+                self.project_without_lock(&owner.clone(), owner);
+            }
+        }
+        for project in std::mem::take(&mut self.projects).into_values() {
+            let real = project.folder.canonicalize();
+            let nearest = real.map_or(None, |real| self.nearest(&real));
+            let toolchain_file = nearest.map(|nearest| self.toolchain_files[&nearest].clone());
+            projects.insert(Project {
+                toolchain_file,
+                ..project
+            });
+        }
+        let toolchain_files: BTreeSet<PathBuf> = self.toolchain_files.into_values().collect();
+        FoundProjects {
+            projects: projects.into_iter().collect(),
+            toolchain_files: toolchain_files.into_iter().collect(),
+            problems: self.problems,
+        }
+    }
+
+    /// The nearest toolchain file at or above a real folder, by its real path.
+    fn nearest(&mut self, folder: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.nearest.get(folder) {
+            return known.clone();
+        }
+        let found = match self.toolchain_file(folder) {
+            Some(real) => Some(real),
+            None => folder.parent().and_then(|above| self.nearest(above)),
+        };
+        self.nearest.insert(folder.to_owned(), found.clone());
+        found
+    }
+
+    /// Records the toolchain file that counts in this very folder, and returns its real path.
+    fn toolchain_file(&mut self, folder: &Path) -> Option<PathBuf> {
+        let name = TOOLCHAIN_FILES
+            .into_iter()
+            .find(|name| has_file(folder, name))?;
+        let file = folder.join(name);
+        let real = file.canonicalize().ok()?;
+        self.toolchain_files
+            .entry(real.clone())
+            .or_insert_with(|| readable(&file));
+        Some(real)
+    }
+
+    fn project_without_lock(&mut self, folder: &Path, real: PathBuf) {
+        self.projects.entry(real).or_insert_with(|| Project {
+            folder: readable(folder),
+            lock: None,
+            script: None,
+            toolchain_file: None,
+        });
+    }
+
+    /// Rule 1 of [`find`].
+    fn is_covered(&mut self, package: &Unlocked) -> bool {
+        if package.real == package.top {
+            return false;
+        }
+        let above = package.real.ancestors().skip(1);
+        let within: Vec<PathBuf> = above
+            .take_while(|folder| folder.starts_with(&package.top))
+            .map(Path::to_owned)
+            .collect();
+        within.into_iter().any(|folder| {
+            self.manifests.get(&folder) == Some(&true)
+                && !self
+                    .membership(&folder)
+                    .root
+                    .as_ref()
+                    .is_some_and(|workspace| workspace.excludes(&folder, &package.real))
+        })
+    }
+
+    /// Rule 2 of [`find`]: the real folder that has, or would have, the lock file.
+    fn owner(&mut self, real: &Path) -> PathBuf {
+        let own = self.membership(real);
+        if own.root.is_some() {
+            return real.to_owned();
+        }
+        if let Some(pointer) = &own.pointer {
+            // Cargo reports a pointer that leads nowhere.
+            return real
+                .join(pointer)
+                .canonicalize()
+                .unwrap_or_else(|_| real.to_owned());
+        }
+        for folder in real.ancestors().skip(1) {
+            // `cargo package` unpacks there, inside the very workspace it must not belong to.
+            if folder.ends_with(PACKAGE_FOLDER) {
+                break;
+            }
+            let is_owner = self
+                .membership(folder)
+                .root
+                .as_ref()
+                .is_some_and(|workspace| !workspace.excludes(folder, real));
+            if is_owner {
+                return folder.to_owned();
+            }
+        }
+        real.to_owned()
+    }
+
+    /// A manifest that is missing or cannot be read counts as empty; cargo reports it.
+    fn membership(&mut self, folder: &Path) -> &Membership {
+        self.workspaces
+            .entry(folder.to_owned())
+            .or_insert_with(|| read_membership(folder))
+    }
+
+    fn problem(&mut self, path: &Path, error: SearchError) {
+        self.problems.push(SearchProblem {
+            path: readable(path),
+            error,
+        });
+    }
+}

@@ -1,0 +1,63 @@
+//! The part of a manifest that tells which workspace a package belongs to.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::paths::{MANIFEST_NAME, plain};
+use crate::files::{self, MAX_MANIFEST_BYTES};
+
+/// The part of a manifest that concerns workspaces.
+#[derive(Clone, Default)]
+pub(super) struct Membership {
+    pub(super) root: Option<WorkspaceTable>,
+    /// `package.workspace`: the folder of the root, relative to the manifest.
+    pub(super) pointer: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct RawManifest {
+    workspace: Option<WorkspaceTable>,
+    package: Option<RawManifestPackage>,
+    project: Option<RawManifestPackage>,
+}
+
+#[derive(Deserialize)]
+struct RawManifestPackage {
+    workspace: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+pub(super) struct WorkspaceTable {
+    #[serde(default)]
+    members: Vec<PathBuf>,
+    #[serde(default)]
+    exclude: Vec<PathBuf>,
+}
+
+impl WorkspaceTable {
+    /// Cargo's rule, `WorkspaceRootConfig::is_excluded`: both lists are path prefixes, members win.
+    pub(super) fn excludes(&self, root: &Path, folder: &Path) -> bool {
+        let holds = |list: &[PathBuf]| {
+            list.iter()
+                .any(|entry| folder.starts_with(plain(&root.join(entry))))
+        };
+        holds(&self.exclude) && !holds(&self.members)
+    }
+}
+
+pub(super) fn read_membership(folder: &Path) -> Membership {
+    let path = folder.join(MANIFEST_NAME);
+    let text = files::read_text(&path, MAX_MANIFEST_BYTES).unwrap_or_default();
+    let Ok(manifest) = toml::from_str::<RawManifest>(&text) else {
+        return Membership::default();
+    };
+    let pointer = manifest
+        .package
+        .or(manifest.project)
+        .and_then(|package| package.workspace);
+    Membership {
+        root: manifest.workspace,
+        pointer,
+    }
+}
