@@ -52,7 +52,7 @@ impl Plan {
             let compared = scratch.compare_lock(project.for_cargo(), &text).await;
             project.agreement = match compared {
                 Ok(()) => Agreement::Fits,
-                Err(error @ ScratchError::Cargo { .. }) => Agreement::Differs(chain(&error)),
+                Err(error @ ScratchError::Cargo { .. }) => Agreement::Differs(error.cause()),
                 Err(error) => Agreement::Unclear(chain(&error)),
             };
         }
@@ -179,7 +179,7 @@ impl ProjectPlan {
             self.unknown.push(chain(error));
         } else {
             let path = self.path().to_owned();
-            self.packages.fail(path.display(), chain(error));
+            self.packages.fail(path.display(), error.cause());
         }
     }
 

@@ -30,6 +30,7 @@ use thiserror::Error;
 use tokio::process::Command;
 
 use crate::cargo_config::CargoConfig;
+use crate::error::chain;
 use crate::script::Script;
 use overlay::{CARGO_LOCK, Overlay};
 
@@ -128,6 +129,31 @@ pub enum ScratchError {
         /// The reader's error.
         source: cargo_metadata::Error,
     },
+}
+
+/// Start of larder's own answer in cargo's message.
+const LARDER_ANSWER: &str = "cannot serve ";
+/// Part of cargo's message about a lock file that would change.
+const LOCKED_MESSAGE: &str = "because --locked was passed";
+
+impl ScratchError {
+    /// The cause in one line if it is a usual one, else with cargo's message.
+    pub fn cause(&self) -> String {
+        if let Self::Cargo { task, said, .. } = self {
+            let mut lines = said.lines().map(str::trim);
+            if let Some(answer) = lines.find(|line| line.starts_with(LARDER_ANSWER)) {
+                return format!("cargo cannot resolve it: {answer}");
+            }
+            if said.contains(LOCKED_MESSAGE) {
+                return match *task {
+                    // The report names the lock file already.
+                    COMPARE_LOCK => "cargo would change it".to_owned(),
+                    task => format!("cannot {task} it: cargo would change its lock file"),
+                };
+            }
+        }
+        chain(self)
+    }
 }
 
 const MAKE_LOCK: &str = "make a lock file for";

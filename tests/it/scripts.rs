@@ -85,6 +85,13 @@ fn script_is_ready_after_warm_and_builds_offline() {
 
     let verdict = assert_verdict(&site, &offline, &project, &nightly_home(), false);
     let path = project.folder().join("tool.rs");
+    let missing = verdict["projects"][0]["missing"][0].as_str().unwrap();
+    assert!(
+        missing.contains("cargo cannot resolve it: cannot serve index entry of `left`")
+            && missing.contains("`larder warm`")
+            && !missing.contains('\n'),
+        "{missing}"
+    );
     assert_eq!(verdict["projects"][0]["path"], path.display().to_string());
 
     let (report, is_success) = run(&site, "warm", &project, "tool.rs");
