@@ -85,7 +85,7 @@ pub struct Evictor {
     kept_house: Option<Instant>,
     /// When the next pass may run, after one that freed nothing.
     not_before: Option<Instant>,
-    /// True while another process removes files.
+    /// True while there is no room, and the next count is due at once.
     is_waiting: bool,
 }
 
@@ -149,17 +149,26 @@ impl Evictor {
         let (counter, space) = counter.count().await?;
         self.show(space);
         let max = self.options.max_bytes.unwrap_or(u64::MAX);
-        let is_too_large = |space: Space| space.total > percent(max, START_PERCENT);
-        if !is_too_large(space) || self.not_before.is_some_and(|at| at > Instant::now()) {
-            self.store.set_full(false);
-            self.is_waiting = false;
+        let room = |space: Space| percent(max, START_PERCENT).saturating_sub(space.total);
+        let is_futile = |at: Option<Instant>| at.is_some_and(|at| at > Instant::now());
+        self.is_waiting = false;
+        if room(space) > 0 || is_futile(self.not_before) {
+            let is_limited = room(space) > 0;
+            let allowed = if is_limited { room(space) } else { u64::MAX };
+            self.store.allow_growth(allowed);
             return Ok(counter);
         }
-        self.store.set_full(true);
-        self.is_waiting = !self.evict(Some(percent(max, TARGET_PERCENT))).await;
+        self.store.allow_growth(0);
+        self.evict(Some(percent(max, TARGET_PERCENT))).await;
         let (counter, space) = counter.count().await?;
         self.show(space);
-        self.store.set_full(self.is_waiting && is_too_large(space));
+        if is_futile(self.not_before) {
+            self.store.allow_growth(u64::MAX);
+        } else {
+            // Another process removes files, or stores some.
+            self.is_waiting = room(space) == 0;
+            self.store.allow_growth(room(space));
+        }
         Ok(counter)
     }
 
@@ -181,16 +190,16 @@ impl Evictor {
         }
     }
 
-    /// Runs a pass. Returns false if another process runs one.
-    async fn evict(&mut self, max_bytes: Option<u64>) -> bool {
+    /// Runs a pass, unless another process runs one.
+    async fn evict(&mut self, max_bytes: Option<u64>) {
         // Another process evicts; its result counts as much.
         let _lock = match self.store.lock_for_eviction() {
             Ok(Some(lock)) => lock,
-            Ok(None) => return false,
+            Ok(None) => return,
             Err(error) => {
                 warn!(error = %chain(&error), "cannot remove unused files");
                 self.not_before = Some(Instant::now() + FUTILE_INTERVAL);
-                return true;
+                return;
             }
         };
         let options = PassOptions {
@@ -208,7 +217,6 @@ impl Evictor {
                 self.not_before = Some(Instant::now() + FUTILE_INTERVAL);
             }
         }
-        true
     }
 
     fn record(&mut self, report: &PassReport) {

@@ -165,6 +165,9 @@ async fn survey_and_remove(
         gone::living_pins(store, options.forget_after, options.is_dry_run).await?;
     report.gone = gone;
     report.forgotten.extend(forgotten);
+    if !is_survey_due(store, options).await? {
+        return Ok(true);
+    }
     let state = pin_state(store);
     let survey = Survey::read(store, &pins, options.keep).await?;
     let listed: u64 = survey.items.iter().map(|item| item.bytes).sum();
@@ -219,6 +222,16 @@ async fn survey_and_remove(
         }
     }
     Ok(true)
+}
+
+/// Returns false if the limits of a pass whose report needs no names ask for nothing: a survey reads all entries.
+async fn is_survey_due(store: &Store, options: PassOptions) -> Result<bool, StoreError> {
+    let is_too_large = match options.max_bytes {
+        Some(max) => store.space().await?.total > max,
+        None => false,
+    };
+    let has_other_rule = options.older_than.is_some() || options.keep != KeepReleases::default();
+    Ok(options.with_names || is_too_large || has_other_rule)
 }
 
 /// Another state means that what must stay may have changed.

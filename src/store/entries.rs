@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Checked, DamagedEntry, Entry, FileIdentity, Store, StoreError, blocking::blocking,
-    error::is_no_folder, staging::lock_folder, verify::read_entry,
+    error::is_no_folder, growth::whole_blocks, staging::lock_folder, verify::read_entry,
 };
 use crate::{
     files::{is_no_file, open_nofollow},
@@ -61,7 +61,7 @@ impl Store {
         let checked = Some(entry.checked.to_mtime());
         let written = self.write(self.layout.entry(key), parts, checked).await;
         self.entries.forget_stats();
-        self.growth.report();
+        self.growth.report(whole_blocks(entry.body.len() as u64));
         written
     }
 
@@ -86,6 +86,7 @@ impl Store {
         })
         .await;
         self.entries.forget_stats();
+        self.growth.report(whole_blocks(entry.body.len() as u64));
         written.map_err(|source| StoreError::io(at, source))
     }
 

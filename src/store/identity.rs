@@ -27,6 +27,11 @@ impl FileIdentity {
         }
     }
 
+    /// Size of the file in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Returns whether both are the same file, in whatever state.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)

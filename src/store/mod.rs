@@ -100,7 +100,7 @@ use crate::{
 use blob::FileReader;
 use blocking::blocking;
 use buffers::BufferPool;
-use growth::Growth;
+use growth::{Growth, whole_blocks};
 use last_use::LastUses;
 use layout::{MAX_NOTE_BYTES, StoreLayout, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
@@ -361,7 +361,8 @@ impl Store {
         })
         .await;
         self.blobs.forget_stats();
-        self.growth.report();
+        let bytes = put.as_ref().map_or(0, FileIdentity::len);
+        self.growth.report(whole_blocks(bytes));
         put.map_err(|source| StoreError::io(at, source))
     }
 }

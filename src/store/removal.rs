@@ -24,7 +24,7 @@ use super::{
     last_use::{self, milliseconds},
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
     space::{disk_bytes, seconds},
-    staging::is_process_alive,
+    staging::{is_process_alive, lock_folder},
     verify::{self, StoredFile},
 };
 use crate::{
@@ -93,9 +93,10 @@ impl Store {
         self.growth.wait().await;
     }
 
-    /// Makes this process's writes of blobs wait for a moment, or lets them go on.
-    pub fn set_full(&self, is_full: bool) {
-        self.growth.set_full(is_full);
+    /// Lets this process store so many bytes before its writes of blobs wait, for a second at most. `u64::MAX` stands
+    /// for no limit.
+    pub fn allow_growth(&self, bytes: u64) {
+        self.growth.allow(bytes);
     }
 }
 
@@ -339,6 +340,11 @@ fn remove_file(path: &Path, record: &FileRecord) -> io::Result<Removal> {
     {
         return Ok(Removal::InUse);
     }
+    // Against a write of the same entry.
+    let _lock = match record.file {
+        StoredFile::Entry(_) => path.parent().and_then(lock_folder),
+        StoredFile::Blob(_) => None,
+    };
     match fs::symlink_metadata(path) {
         Ok(found) if FileIdentity::of(&found) == record.identity => {}
         Ok(_) => return Ok(Removal::Changed),

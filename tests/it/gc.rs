@@ -10,10 +10,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::fixture::site;
-use crate::warm_toolchains::released;
+use crate::warm_toolchains::{released, rustup, serve_offline};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 use testkit::paths::{download, entry};
+use testkit::rustup::Rustup;
 use testkit::store::{blob_path, blobs, entry_file, files};
 
 /// The report of `larder gc --json` with these flags.
@@ -353,6 +354,39 @@ fn keep_last_removes_older_releases_and_keeps_the_newest_and_pinned_ones() {
         "minimal",
     ]);
     assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn a_warmed_toolchain_survives_gc_to_size_one_and_rustup_installs_it_offline() {
+    let stable = Toolchain::new("stable", "1.95.0").date("2026-04-16");
+    let upstream = released(&[&stable]);
+    let site = site(&upstream);
+    publish(&upstream, &["other"]);
+    fetch(&site, &["other"]);
+    let server = ["--dist-server", upstream.base_url()];
+    let warm = ["warm", "--toolchain", "stable", "--profile", "minimal"];
+    let warmed = site.command(&[&warm[..], &server].concat());
+    assert!(warmed.status.success(), "{warmed:?}");
+    let names = removed(&gc(&site, &["--max-size", "1"]));
+    assert_eq!(names, ["index entry of `other`", "crate `other 1.0.0`"]);
+    let why = site.command(&["status", "--why", "rustc", "1.95.0"]);
+    let text = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(
+        text.contains("rustc-1.95.0") && text.contains("needed by toolchain stable"),
+        "{text}"
+    );
+    upstream.stop();
+    let larder = serve_offline(&site, &upstream);
+    let install = ["toolchain", "install", "stable", "--profile", "minimal"];
+    rustup(&Rustup::without_toolchain(), &larder, &install);
+    larder.stop();
+    // Without its pin, all of it goes, the manifest first.
+    let forgotten = site.command(&["forget", "stable"]);
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    let names = removed(&gc(&site, &["--max-size", "1"]));
+    let place = |part: &str| names.iter().position(|name| name.contains(part));
+    assert!(place("manifest") < place("rustc-1.95.0"), "{names:?}");
+    assert_eq!(blobs(&site).len(), 0, "{names:?}");
 }
 
 #[test]
