@@ -1,8 +1,8 @@
 //! One request for a file of which upstream publishes no hash.
 //!
 //! The body goes through a spool and becomes a blob under the hash that larder computes. The reply is the entry that
-//! lists this blob. Clients wait for the whole file, because nothing but its end tells that it is complete. For the same
-//! reason an attempt that breaks off is not resumed.
+//! lists this blob. Clients wait for the whole file, because nothing but its end tells that it is complete. For the
+//! same reason an attempt that breaks off is not resumed.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //!
 //! Mirrors have them, and old releases: signatures, dates of channels, archives without a sidecar. larder serves such a
 //! file as upstream sends it, and marks the answer (docs/decisions/0040-unproven-files.md). The store keeps the body as
-//! a blob, like that of other files. The entry of this kind is the sidecar that upstream lacks. larder writes it when it
-//! receives the file:
+//! a blob, like that of other files. The entry of this kind is the sidecar that upstream lacks. larder writes it when
+//! it receives the file:
 //!
 //! ```text
 //!  rustup/unproven/dist/rust-0.9-x86_64-unknown-linux-gnu.tar.gz     7d86...  computed by larder; `ETag` of upstream
