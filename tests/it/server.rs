@@ -487,7 +487,7 @@ fn unknown_hosts_are_refused_on_every_route() {
         .enable_all()
         .build()
         .unwrap();
-    for host in ["evil.example", "10.0.0.1:3263", "localhost.evil.example"] {
+    for host in ["evil.example", "203.0.113.1:3263", "localhost.evil.example"] {
         let replies = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(larder.http().address())
                 .await
