@@ -46,7 +46,7 @@ impl CargoWorld {
     pub(crate) fn random(dice: &mut Dice, is_build: bool) -> Self {
         let shelf = shelf(dice);
         let project = project(dice, &shelf);
-        let is_script = can_be_script(&project) && dice.chance(0);
+        let is_script = can_be_script(&project) && dice.chance(15);
         let is_vendored = !is_script && dice.chance(9);
         let is_locked = !is_script && (is_vendored || dice.chance(85));
         let state = dice.weighted(&[
@@ -82,6 +82,8 @@ impl CargoWorld {
             },
             ..question(dice, &events, targets, is_build, has_edits)
         };
+        let has_lock_elsewhere = (!is_script && question.path != QuestionPath::Lock)
+            .then(|| dice.chance(6).then(|| dice.chance(60)));
         let git_deps = if project.has_git() && dice.chance(50) {
             shelf.dep(dice, &[]).into_iter().collect()
         } else {
@@ -95,6 +97,7 @@ impl CargoWorld {
             is_vendored,
             is_outside_home,
             is_script,
+            has_lock_elsewhere: has_lock_elsewhere.flatten(),
             lock_version: dice.chance(12).then(|| *dice.pick(&[2, 3])),
             is_corp_unknown: dice.chance(8),
             git_deps,

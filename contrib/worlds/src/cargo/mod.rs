@@ -30,6 +30,9 @@ pub struct CargoWorld {
     /// True if the project is a cargo script. It has the dependencies of the only package.
     #[serde(default)]
     pub(crate) is_script: bool,
+    /// True if the project's settings say `resolver.lockfile-path`, and cargo follows that; false if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) has_lock_elsewhere: Option<bool>,
     /// The version that the lock file states, if it is not cargo's newest. The second one states none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lock_version: Option<u32>,
@@ -157,6 +160,10 @@ impl fmt::Display for CargoWorld {
         let version = version.map_or(String::new(), |version| format!(" of version {version}"));
         let form = if self.is_script { "a script" } else { "it" };
         writeln!(f, "{form} has {lock}{version}{vendored}{place}")?;
+        if let Some(is_followed) = self.has_lock_elsewhere {
+            let not = if is_followed { "" } else { "not " };
+            writeln!(f, "lockfile-path is set, and {not}followed by cargo")?;
+        }
         if self.is_corp_unknown {
             writeln!(f, "larder does not know the registry corp")?;
         }

@@ -22,6 +22,8 @@ use crate::registry::{Addresses, Dep, Origin, RegistryName, package_table};
 const PROJECT: &str = "src/app";
 /// The name of a cargo script in that folder.
 const SCRIPT: &str = "tool.rs";
+/// The path of a lock file that is not beside the manifest.
+const LOCK_ELSEWHERE: &str = "locks/Cargo.lock";
 
 impl CargoWorld {
     pub(crate) fn run(&self, larder: &Path) -> Outcome {
@@ -41,6 +43,13 @@ impl CargoWorld {
         );
         offline.kill();
         outcome
+    }
+}
+
+impl CargoWorld {
+    /// True if only nightly versions of cargo take the project.
+    fn needs_nightly(&self) -> bool {
+        self.is_script || self.has_lock_elsewhere == Some(true)
     }
 }
 
@@ -81,8 +90,7 @@ impl<'w> Stage<'w> {
                 "PATH",
                 &format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()),
             );
-        // It lets a stable cargo take scripts.
-        let site = if world.is_script {
+        let site = if world.needs_nightly() {
             site.variable("RUSTC_BOOTSTRAP", "1")
         } else {
             site
@@ -128,7 +136,16 @@ impl<'w> Stage<'w> {
             return project.write_script(&folder.join(SCRIPT), &self.git_address());
         }
         project.write(&folder, &self.git_address());
-        let settings = project.settings() + self.vendored.as_deref().unwrap_or_default();
+        let mut settings = project.settings() + self.vendored.as_deref().unwrap_or_default();
+        if self.world.has_lock_elsewhere.is_some() {
+            let _ = write!(
+                settings,
+                "[resolver]\nlockfile-path = \"{LOCK_ELSEWHERE}\"\n"
+            );
+        }
+        if self.world.has_lock_elsewhere == Some(true) {
+            settings.push_str("[unstable]\nlockfile-path = true\n");
+        }
         if !settings.is_empty() {
             write(&folder.join(".cargo/config.toml"), &settings);
         }
@@ -136,7 +153,7 @@ impl<'w> Stage<'w> {
 
     /// Lets the lock file state an older version. The contents differ only in the addresses of git repositories.
     fn change_lock_version(&self) {
-        let path = self.project().join("Cargo.lock");
+        let path = self.lock_file();
         let (Some(version), Ok(text)) = (self.world.lock_version, fs::read_to_string(&path)) else {
             return;
         };
@@ -165,8 +182,16 @@ impl<'w> Stage<'w> {
         }
     }
 
+    fn lock_file(&self) -> PathBuf {
+        let name = match self.world.has_lock_elsewhere {
+            Some(true) => LOCK_ELSEWHERE,
+            Some(false) | None => "Cargo.lock",
+        };
+        self.project().join(name)
+    }
+
     fn has_lock(&self) -> bool {
-        self.project().join("Cargo.lock").exists()
+        self.lock_file().exists()
     }
 
     fn registry(&self, name: RegistryName) -> &FakeUpstream {
@@ -281,8 +306,11 @@ impl<'w> Stage<'w> {
     fn cargo_in(&self, folder: &Path, arguments: &[impl AsRef<str>], home: CargoHome) -> Run {
         let mut arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
         let mut home = home;
-        if self.world.is_script && folder == self.project() {
+        if self.world.needs_nightly() {
+            // It lets a stable cargo take scripts and unstable settings.
             home = home.variable("RUSTC_BOOTSTRAP", "1");
+        }
+        if self.world.is_script && folder == self.project() {
             arguments.insert(0, "-Zscript");
             arguments.extend(["--manifest-path", SCRIPT]);
         }
@@ -350,7 +378,7 @@ impl<'w> Stage<'w> {
             Event::LoseVendored { percent, salt } => self.lose_vendored(*percent, *salt),
             Event::DeleteLock => {
                 // The project may have none.
-                let _ = fs::remove_file(self.project().join("Cargo.lock"));
+                let _ = fs::remove_file(self.lock_file());
             }
             Event::Update => {
                 self.use_upstream();
@@ -429,7 +457,7 @@ impl<'w> Stage<'w> {
             QuestionPath::Project => self.path(),
             QuestionPath::Member(folder) => self.project().join(folder),
             QuestionPath::Manifest => self.project().join("Cargo.toml"),
-            QuestionPath::Lock => self.project().join("Cargo.lock"),
+            QuestionPath::Lock => self.lock_file(),
             QuestionPath::Above => self.project().parent().expect("it is not /").to_owned(),
         };
         let arguments = self.arguments("check", &path, &question.targets, verify);
@@ -490,7 +518,7 @@ impl<'w> Stage<'w> {
         let home = CargoHome::empty_in(self.folder.path());
         let run = self.cargo_in(&self.truth_folder(), arguments, home);
         if !had_lock {
-            let _ = fs::remove_file(self.project().join("Cargo.lock"));
+            let _ = fs::remove_file(self.lock_file());
         }
         run.into()
     }

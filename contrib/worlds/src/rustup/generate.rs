@@ -8,7 +8,9 @@ use crate::harm::{Files, Harm, How};
 
 /// A target that only some releases have.
 const RARE_TARGET: &str = "thumbv8m.base-none-eabi";
-/// Days of nightlies, in their order.
+/// The day of a nightly that has everything. Without one, rustup would ask for each day since 2014.
+const OLDEST_NIGHTLY: &str = "2026-04-12";
+/// Days of later nightlies, in their order.
 const NIGHTLIES: [&str; 4] = ["2026-04-13", "2026-04-14", "2026-04-16", "2026-04-17"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +163,16 @@ fn releases(dice: &mut Dice) -> Vec<Release> {
     if dice.chance(30) {
         all.push(release(dice, "beta", "1.96.0-beta.3", "2026-04-20"));
     }
-    for day in dice.some(&NIGHTLIES, 50) {
+    let days = dice.some(&NIGHTLIES, 50);
+    if !days.is_empty() {
+        all.push(Release {
+            targets: vec![RARE_TARGET.to_owned()],
+            unavailable: Vec::new(),
+            is_gz_only: false,
+            ..release(dice, "nightly", "1.97.0-nightly", OLDEST_NIGHTLY)
+        });
+    }
+    for day in days {
         all.push(release(dice, "nightly", "1.97.0-nightly", day));
     }
     all
@@ -171,7 +182,7 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
     let wanted = dice.pick(releases);
     let channel = channel(dice, wanted);
     let place = dice.weighted(&[(45, Place::Command), (15, Place::Legacy), (40, Place::Toml)]);
-    let place = if dice.chance(0) {
+    let place = if dice.chance(12) {
         *dice.pick(&[Place::Default, Place::Override])
     } else {
         place
@@ -208,7 +219,11 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
             Vec::new()
         },
     };
-    if dice.chance(3) {
+    let is_nightly = request
+        .channel
+        .as_ref()
+        .is_some_and(|channel| channel.starts_with("nightly"));
+    if !is_nightly && dice.chance(3) {
         request.components.push(components[5].clone());
     }
     let has_lists = !request.components.is_empty() || !request.targets.is_empty();
@@ -375,6 +390,9 @@ impl Story<'_> {
 
     fn remove(&mut self) {
         let release = self.dice.pick(&self.releases).clone();
+        if release.date == OLDEST_NIGHTLY {
+            return;
+        }
         let packages = ["rustc", "cargo", "rust-std", "clippy-preview", "rust-src"];
         let removed = match self.dice.between(0, 5) {
             0 | 1 => Removed::Manifests,
