@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use super::paths::{LOCK_NAME, MANIFEST_NAME};
 
-/// The result of [`find`].
+/// The result of [`find`](super::find).
 #[derive(Debug, Default)]
 pub struct FoundProjects {
     /// The projects, sorted by folder and distinct, however many paths lead to one.

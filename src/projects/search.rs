@@ -267,7 +267,7 @@ impl Search {
         });
     }
 
-    /// Rule 1 of [`find`].
+    /// Rule 1 of [`find`](super::find).
     fn is_covered(&mut self, package: &Unlocked) -> bool {
         if package.real == package.top {
             return false;
@@ -287,7 +287,7 @@ impl Search {
         })
     }
 
-    /// Rule 2 of [`find`]: the real folder that has, or would have, the lock file.
+    /// Rule 2 of [`find`](super::find): the real folder that has, or would have, the lock file.
     fn owner(&mut self, real: &Path) -> PathBuf {
         let own = self.membership(real);
         if own.root.is_some() {
