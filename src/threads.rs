@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread::{self, available_parallelism},
     time::{Duration, Instant},
@@ -28,7 +29,7 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(25);
 /// Duration of that work: long enough that each piece needs a thread of its own.
 const KEEP_WORK: Duration = Duration::from_millis(1);
 /// Longest wait until the system has counted ended threads out.
-const END_TIMEOUT: Duration = Duration::from_millis(50);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A runtime with as many threads as the system allows: one for each core, or none besides this one.
 ///
@@ -71,34 +72,33 @@ pub(crate) fn keep_blocking_threads() {
 
 /// The number of threads, `wanted` at most, that the system grants now.
 fn granted(wanted: usize) -> usize {
-    let before = count();
     let mut probes = Vec::new();
     for _ in 0..wanted {
         let (stop, stopped) = mpsc::channel::<()>();
-        // Waits until `stop` is dropped.
-        match thread::Builder::new().spawn(move || {
+        let probe = thread::Builder::new().spawn(move || {
+            // Waits until `stop` is dropped.
             let _ = stopped.recv();
-        }) {
+            // `PROCESS/task/THREAD`, where the system tells.
+            fs::read_link("/proc/thread-self").ok()
+        });
+        match probe {
             Ok(probe) => probes.push((stop, probe)),
             Err(_) => break,
         }
     }
     let granted = probes.len();
-    for (stop, probe) in probes {
+    let ended = probes.into_iter().filter_map(|(stop, probe)| {
         drop(stop);
-        let _ = probe.join();
-    }
-    // A joined thread counts for some microseconds more.
+        probe.join().ok().flatten()
+    });
+    let ended: Vec<_> = ended.collect();
+    // A joined thread counts until the system no longer lists it.
     let deadline = Instant::now() + END_TIMEOUT;
-    while count() > before + ALLOCATOR_THREADS && Instant::now() < deadline {
+    let is_listed = |thread: &PathBuf| Path::new("/proc").join(thread).exists();
+    while ended.iter().any(is_listed) && Instant::now() < deadline {
         thread::yield_now();
     }
     granted
-}
-
-/// The threads of this process; 0 where the system does not tell.
-fn count() -> usize {
-    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
 #[cfg(test)]

@@ -15,11 +15,9 @@ use tempfile::TempDir;
 use testkit::larder::Site;
 use testkit::paths::{download, entry};
 
-/// A user that runs nothing else, so that only larder's own threads count.
-const LONELY_USER: u32 = 54_321;
-
-/// A larder whose user may have `threads` threads. It lives in `folder`.
-fn site_with_threads(upstream: &FakeUpstream, folder: &Path, threads: usize) -> Site {
+/// A larder whose user may have `threads` threads. It lives in `folder`. The system counts the threads of all processes
+/// of `user`, so each test has a user that runs nothing else.
+fn site_with_threads(upstream: &FakeUpstream, folder: &Path, user: u32, threads: usize) -> Site {
     let (program, store) = (folder.join("larder"), folder.join("store"));
     if !program.exists() {
         fs::copy(env!("CARGO_BIN_EXE_larder"), &program).unwrap();
@@ -27,9 +25,9 @@ fn site_with_threads(upstream: &FakeUpstream, folder: &Path, threads: usize) -> 
     }
     let limited = format!("prlimit --nproc={threads} \"$0\" \"$@\"");
     let prelude = if is_root() {
-        chown(folder, Some(LONELY_USER), None).unwrap();
-        chown(&store, Some(LONELY_USER), None).unwrap();
-        format!("exec setpriv --reuid={LONELY_USER} --clear-groups {limited}")
+        chown(folder, Some(user), None).unwrap();
+        chown(&store, Some(user), None).unwrap();
+        format!("exec setpriv --reuid={user} --clear-groups {limited}")
     } else {
         // The threads of a new user namespace are counted by themselves.
         format!("exec unshare --user {limited}")
@@ -52,8 +50,8 @@ fn daemon_with_few_threads_answers_every_request_and_survives() {
         upstream.publish(Crate::new(name, "1.0.0").padding(300_000));
     }
     let folder = TempDir::new().unwrap();
-    for threads in [6, 7, 8, 9, 10, 12] {
-        let site = site_with_threads(&upstream, folder.path(), threads);
+    for threads in [7, 8, 9, 10, 12] {
+        let site = site_with_threads(&upstream, folder.path(), 54_321, threads);
         let larder = site.serve(&[]);
         std::thread::scope(|scope| {
             for name in &names {
@@ -77,7 +75,7 @@ fn daemon_without_threads_says_so_and_ends() {
     let upstream = FakeUpstream::start();
     let folder = TempDir::new().unwrap();
     for threads in [1, 2] {
-        let site = site_with_threads(&upstream, folder.path(), threads);
+        let site = site_with_threads(&upstream, folder.path(), 54_322, threads);
         let output = site.command(&["serve", "--listen", "127.0.0.1:0"]);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{threads} threads: {text}");
