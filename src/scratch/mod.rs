@@ -172,12 +172,10 @@ impl Scratch {
     /// told not to install one.
     pub async fn make_lock(&self, project: CargoProject<'_>) -> Result<String, ScratchError> {
         let overlay = self.overlay(project, None).await?;
-        let mut command = Command::new(&self.cargo);
+        let mut command = self.command(&overlay);
         command
             .arg("generate-lockfile")
-            .args(self.settings(project, &overlay))
-            .current_dir(&overlay.project);
-        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+            .args(self.settings(project, &overlay));
         self.run(command, MAKE_LOCK, project, &overlay).await?;
         on_disk(project.path(), move || overlay.lock_text()).await
     }
@@ -192,12 +190,10 @@ impl Scratch {
         lock_text: &str,
     ) -> Result<(), ScratchError> {
         let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
-        let mut command = Command::new(&self.cargo);
+        let mut command = self.command(&overlay);
         command
             .args(["update", "--workspace", "--locked"])
-            .args(self.settings(project, &overlay))
-            .current_dir(&overlay.project);
-        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+            .args(self.settings(project, &overlay));
         self.run(command, COMPARE_LOCK, project, &overlay).await?;
         on_disk(project.path(), move || overlay.remove()).await
     }
@@ -264,12 +260,10 @@ impl Scratch {
         };
         let overlay = self.overlay(probe, None).await?;
         let lock = overlay.scratch.path().join("asked").join(CARGO_LOCK);
-        let mut command = Command::new(&self.cargo);
+        let mut command = self.command(&overlay);
         command
             .args(["generate-lockfile", "--offline", "--config"])
-            .arg(lockfile_path(&lock))
-            .current_dir(&overlay.project);
-        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+            .arg(lockfile_path(&lock));
         self.run(command, FIND_LOCK, project, &overlay).await?;
         on_disk(project.path(), move || {
             let is_there = lock.is_file();
@@ -347,6 +341,14 @@ impl Scratch {
             Ok(overlay)
         })
         .await
+    }
+
+    /// The user's cargo in the overlay's project.
+    fn command(&self, overlay: &Overlay) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&overlay.project);
+        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+        command
     }
 
     /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set, and
