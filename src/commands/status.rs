@@ -22,7 +22,7 @@ use crate::{
     config::Settings,
     eviction::{self, GonePin, WhyFile},
     status_client::{self, RunningDaemon},
-    store::{Owner, Pin, ScrubState, ScrubTotals, Space, Statistics, Store},
+    store::{Pin, ScrubState, ScrubTotals, Space, Statistics, Store},
 };
 
 /// Runs the command.
@@ -45,7 +45,7 @@ pub async fn run(
     let space = SpaceStatus {
         space: app.store.space().await?,
         max_size: max_size(settings, daemon.as_ref()),
-        gone: eviction::gone_pins(&app.store, settings.forget_after).await?,
+        gone: eviction::gone_pins(&app.store, &pins, settings.forget_after).await,
     };
     if shared.json {
         print_json(&document(
@@ -160,18 +160,14 @@ fn document(
     space: &SpaceStatus,
     daemon: Option<RunningDaemon>,
 ) -> Value {
-    let owners = |pins: &[&Pin]| {
-        pins.iter()
-            .map(|pin| pin.owner.to_string())
-            .collect::<Vec<_>>()
-    };
-    let gone: Vec<_> = pins.iter().filter(|pin| is_gone(pin)).collect();
+    let projects: Vec<_> = pins.iter().map(|pin| pin.owner.to_string()).collect();
+    let gone: Vec<_> = space.gone.iter().map(|gone| &gone.owner).collect();
     let daemon = daemon.map(|daemon| json!({ "address": daemon.address, "status": daemon.status }));
     json!({
         "store": store,
         "statistics": statistics,
-        "projects": owners(&pins.iter().collect::<Vec<_>>()),
-        "gone": owners(&gone),
+        "projects": projects,
+        "gone": gone,
         "forgotten_soon": space.gone,
         "size": space.space.total,
         "max_size": space.max_size,
@@ -208,12 +204,12 @@ fn text(
         pins.len()
     );
     for pin in pins {
+        let owner = pin.owner.to_string();
         let _ = writeln!(
             text,
-            "          {}  ({}{})",
-            pin.owner,
+            "          {owner}  ({}{})",
             pin_size(pin),
-            if is_gone(pin) {
+            if space.gone.iter().any(|gone| gone.owner == owner) {
                 "; its file is gone"
             } else {
                 ""
@@ -274,14 +270,6 @@ fn scrub_line(state: &ScrubState) -> String {
     match last.len() + current.len() {
         0 => String::new(),
         _ => format!("scrub     {last}{separator}{current}\n"),
-    }
-}
-
-/// Tells if the lock file or toolchain file that was warmed no longer exists.
-fn is_gone(pin: &Pin) -> bool {
-    match &pin.owner {
-        Owner::File(path) => !path.exists(),
-        Owner::Toolchain(_) => false,
     }
 }
 
@@ -369,7 +357,7 @@ fn push_keep_warm(text: &mut String, keep_warm: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::Sha256;
+    use crate::{hash::Sha256, store::Owner};
 
     #[test]
     fn text_names_store_pins_daemon_and_outages() {

@@ -1,10 +1,10 @@
 //! `larder forget`: drops the pins of a project or toolchain, or one stored crate or archive.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{
     gone,
-    policy::{RemovalLimits, decide},
+    policy::RemovalLimits,
     survey::{KeepReleases, Survey},
     why::stored_files,
 };
@@ -34,7 +34,7 @@ pub async fn forget_pins(store: &Store, what: &str) -> Result<Vec<Owner>, StoreE
     paths.extend(std::fs::canonicalize(what));
     let is_meant = |owner: &Owner| match owner {
         Owner::Toolchain(name) => what == name,
-        Owner::File(file) => paths.iter().any(|path| is_at_or_below(file, path)),
+        Owner::File(file) => paths.iter().any(|path| file.starts_with(path)),
     };
     let mut forgotten = Vec::new();
     for pin in store.pins().await? {
@@ -43,10 +43,6 @@ pub async fn forget_pins(store: &Store, what: &str) -> Result<Vec<Owner>, StoreE
         }
     }
     Ok(forgotten)
-}
-
-fn is_at_or_below(file: &Path, path: &Path) -> bool {
-    file.starts_with(path)
 }
 
 /// Removes the stored crate `name version`, or the archives of a toolchain's component, and an index entry that would
@@ -80,7 +76,7 @@ pub async fn forget_files(
         survey.items[*at].hold = None;
         survey.items[*at].is_old_release = true;
     }
-    let decision = decide(&survey.items, 0, RemovalLimits::default());
+    let decision = survey.decide(0, RemovalLimits::default());
     let positions = decision.removals.iter().map(|(at, _)| *at);
     let records: Vec<_> = positions.map(|at| survey.records[at].clone()).collect();
     let results = store.remove_files(records.clone(), survey.taken).await?;

@@ -4,18 +4,14 @@
 //!  file missing ──> noted in `gone.json` ── there again: forgotten ── missing for `forget_after`: the pin is dropped
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    io,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::info;
 
 use crate::{
-    clock::now,
+    clock::{now, seconds},
     store::{Owner, Pin, Store, StoreError},
 };
 
@@ -33,20 +29,16 @@ pub struct GonePin {
     pub dropped_from: Option<u64>,
 }
 
-/// The pins whose files are gone, with what passes have noted of them.
-///
-/// # Errors
-/// The store cannot be read.
-pub async fn gone_pins(store: &Store, forget_after: Duration) -> Result<Vec<GonePin>, StoreError> {
-    let pins = store.pins().await?;
+/// Those of `pins` whose files are gone, with what passes have noted of them.
+pub async fn gone_pins(store: &Store, pins: &[Pin], forget_after: Duration) -> Vec<GonePin> {
     let known = store.gone_since();
-    let owners = missing_owners(&pins).await;
+    let owners = missing_owners(pins).await;
     let gone = owners.into_iter().map(|owner| {
         let owner = owner.to_string();
         let since = known.get(&owner).copied();
         gone_pin(owner, since, forget_after)
     });
-    Ok(gone.collect())
+    gone.collect()
 }
 
 fn gone_pin(owner: String, since: Option<u64>, forget_after: Duration) -> GonePin {
@@ -66,8 +58,7 @@ pub(super) async fn living_pins(
 ) -> Result<(Vec<Pin>, Vec<GonePin>, Vec<String>), StoreError> {
     let mut pins = store.pins().await?;
     let known = store.gone_since();
-    let seconds = now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = seconds.map_or(0, |since| since.as_secs());
+    let now = seconds(now());
     let (mut gone, mut dropped) = (Vec::new(), Vec::new());
     let mut noted = BTreeMap::new();
     for owner in missing_owners(&pins).await {

@@ -38,11 +38,11 @@ pub use survey::KeepReleases;
 pub use why::{Why, WhyFile, why};
 
 use crate::{
-    clock::now,
+    clock::{milliseconds, now},
     resource::Upstreams,
     store::{FileRecord, Removal, Store, StoreError},
 };
-use policy::{RemovalLimits, RemovalPlan, decide};
+use policy::{RemovalLimits, RemovalPlan};
 use survey::Survey;
 
 /// Files that are removed before the pins are looked at again.
@@ -165,22 +165,18 @@ async fn survey_and_remove(
         gone::living_pins(store, options.forget_after, options.is_dry_run).await?;
     report.gone = gone;
     report.forgotten.extend(forgotten);
-    if !is_survey_due(store, options).await? {
+    let total = store.space().await?.total;
+    if !is_survey_due(total, options) {
         return Ok(true);
     }
     let state = pin_state(store);
     let survey = Survey::read(store, &pins, options.keep).await?;
-    let listed: u64 = survey.items.iter().map(|item| item.bytes).sum();
-    let total = store.space().await?.total;
     let used_since = options.older_than.and_then(|age| now().checked_sub(age));
     let limits = RemovalLimits {
         max_bytes: options.max_bytes,
-        used_since: used_since.map(|since| {
-            let since = since.duration_since(std::time::SystemTime::UNIX_EPOCH);
-            since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
-        }),
+        used_since: used_since.map(milliseconds),
     };
-    let decision = decide(&survey.items, total.saturating_sub(listed), limits);
+    let decision = survey.decide(total, limits);
     report.pinned = decision.pinned_bytes;
     let names = match options.with_names {
         true => names::of_removals(store, upstreams, &survey, &decision).await?,
@@ -224,14 +220,12 @@ async fn survey_and_remove(
     Ok(true)
 }
 
-/// Returns false if the limits of a pass whose report needs no names ask for nothing: a survey reads all entries.
-async fn is_survey_due(store: &Store, options: PassOptions) -> Result<bool, StoreError> {
-    let is_too_large = match options.max_bytes {
-        Some(max) => store.space().await?.total > max,
-        None => false,
-    };
+/// Returns false if the limits of a pass whose report needs no names ask for nothing of a store that takes `total` bytes:
+/// a survey reads all entries.
+fn is_survey_due(total: u64, options: PassOptions) -> bool {
+    let is_too_large = options.max_bytes.is_some_and(|max| total > max);
     let has_other_rule = options.older_than.is_some() || options.keep != KeepReleases::default();
-    Ok(options.with_names || is_too_large || has_other_rule)
+    options.with_names || is_too_large || has_other_rule
 }
 
 /// Another state means that what must stay may have changed.

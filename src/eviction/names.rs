@@ -1,12 +1,15 @@
 //! Names of stored files, for reports: an entry's key leads to its resource, and entries name the blobs they list.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{policy::RemovalPlan, survey::Survey};
+use super::{
+    policy::RemovalPlan,
+    survey::{Survey, read_entry},
+};
 use crate::{
     hash::Sha256,
     resource::{Key, Resource, Upstreams},
-    store::{Store, StoreError, StoredFile},
+    store::{Store, StoreError},
 };
 
 /// The names of the files to remove, by their position in the inventory.
@@ -16,28 +19,25 @@ pub(super) async fn of_removals(
     survey: &Survey,
     decision: &RemovalPlan,
 ) -> Result<HashMap<usize, String>, StoreError> {
-    let removals: HashMap<usize, ()> = decision.removals.iter().map(|(at, _)| (*at, ())).collect();
+    let removals: HashSet<usize> = decision.removals.iter().map(|(at, _)| *at).collect();
     let mut names = HashMap::new();
     for (at, record) in survey.records.iter().enumerate() {
-        let StoredFile::Entry(key) = &record.file else {
+        let Some(key) = record.file.entry() else {
             continue;
         };
-        if removals.contains_key(&at)
+        if removals.contains(&at)
             && let Some(resource) = upstreams.entry_of(key)
         {
             names.insert(at, resource.to_string());
         }
         let listed = survey.items[at].lists.iter().copied();
         let unnamed: Vec<usize> = listed
-            .filter(|at| removals.contains_key(at) && !names.contains_key(at))
+            .filter(|at| removals.contains(at) && !names.contains_key(at))
             .collect();
         if unnamed.is_empty() {
             continue;
         }
-        let hash = |at: usize| match survey.records[at].file {
-            StoredFile::Blob(sha256) => Some(sha256),
-            StoredFile::Entry(_) => None,
-        };
+        let hash = |at: usize| survey.records[at].file.blob();
         let hashes = unnamed.iter().filter_map(|at| hash(*at)).collect();
         let found = of_blobs(store, upstreams, key, hashes).await?;
         for at in unnamed {
@@ -55,13 +55,11 @@ pub(super) async fn of_blobs(
     key: &Key,
     hashes: Vec<Sha256>,
 ) -> Result<HashMap<Sha256, Resource>, StoreError> {
-    let entry = match store.entry(key).await {
-        Ok(Some(entry)) => entry,
-        Ok(None) | Err(StoreError::Damaged { .. }) => return Ok(HashMap::new()),
-        Err(error) => return Err(error),
+    let Some(body) = read_entry(store, key).await? else {
+        return Ok(HashMap::new());
     };
     let named = hashes.into_iter().filter_map(|sha256| {
-        let resource = upstreams.blob_of(key, &entry.body, sha256)?;
+        let resource = upstreams.blob_of(key, &body, sha256)?;
         Some((sha256, resource))
     });
     Ok(named.collect())

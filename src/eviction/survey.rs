@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     needs::{PinNeeds, RustupFile},
-    policy::{Hold, InventoryItem},
+    policy::{self, Hold, InventoryItem, RemovalLimits, RemovalPlan},
 };
 use crate::{
-    clock::now,
+    clock::{milliseconds, now},
     hash::Sha256,
     resource::{IndexEntry, Key, registry::package_of_key},
     store::{FileRecord, Pin, Store, StoreError, StoredFile},
@@ -67,8 +67,7 @@ impl Survey {
         pins: &[Pin],
         keep: KeepReleases,
     ) -> Result<Self, StoreError> {
-        let taken = now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let taken = taken.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+        let taken = milliseconds(now());
         let records = store.file_records().await?;
         let mut needs = PinNeeds::of(pins);
         resolve_checksums(store, &records, &mut needs).await?;
@@ -99,11 +98,17 @@ impl Survey {
         Ok(survey)
     }
 
+    /// Chooses the files to remove from a store that takes `total` bytes.
+    pub(super) fn decide(&self, total: u64, limits: RemovalLimits) -> RemovalPlan {
+        let listed: u64 = self.items.iter().map(|item| item.bytes).sum();
+        policy::decide(&self.items, total.saturating_sub(listed), limits)
+    }
+
     /// The manifests with their releases, as positions.
     async fn manifests(&self, store: &Store) -> Result<Vec<(usize, ReleaseDay)>, StoreError> {
         let mut manifests = Vec::new();
         for (at, record) in self.records.iter().enumerate() {
-            let StoredFile::Entry(key) = &record.file else {
+            let Some(key) = record.file.entry() else {
                 continue;
             };
             let Some(RustupFile::Manifest(name)) = RustupFile::of(key) else {
@@ -138,12 +143,7 @@ impl Survey {
         }
         let hashes = |lists: &[usize]| -> Vec<Sha256> {
             let files = lists.iter().map(|&at| &self.records[at].file);
-            files
-                .filter_map(|file| match file {
-                    StoredFile::Blob(sha256) => Some(*sha256),
-                    StoredFile::Entry(_) => None,
-                })
-                .collect()
+            files.filter_map(StoredFile::blob).collect()
         };
         let pinned = manifests
             .iter()
@@ -156,11 +156,8 @@ impl Survey {
         }
         for at in 0..self.records.len() {
             // Few versions, 10 MB each. Which of them is served offline depends on what is stored of the others.
-            let is_of_rustup = match &self.records[at].file {
-                StoredFile::Entry(key) => key.as_str().starts_with("rustup/rustup/"),
-                StoredFile::Blob(_) => false,
-            };
-            if is_of_rustup {
+            let key = self.records[at].file.entry();
+            if key.is_some_and(|key| key.as_str().starts_with("rustup/rustup/")) {
                 self.hold_with_listed(at);
             }
         }
@@ -206,7 +203,10 @@ impl Survey {
 }
 
 /// The body of an entry; `None` if there is none or it is damaged.
-async fn read_entry(store: &Store, key: &Key) -> Result<Option<bytes::Bytes>, StoreError> {
+pub(super) async fn read_entry(
+    store: &Store,
+    key: &Key,
+) -> Result<Option<bytes::Bytes>, StoreError> {
     match store.entry(key).await {
         Ok(entry) => Ok(entry.map(|entry| entry.body)),
         Err(StoreError::Damaged { .. }) => Ok(None),
@@ -226,7 +226,7 @@ async fn resolve_checksums(
     }
     let mut bodies: BTreeMap<(String, String), Vec<bytes::Bytes>> = BTreeMap::new();
     for record in records {
-        let StoredFile::Entry(key) = &record.file else {
+        let Some(key) = record.file.entry() else {
             continue;
         };
         let name = package_of_key(key).map(|(of, name)| (of.to_owned(), name.to_owned()));
@@ -251,15 +251,11 @@ async fn with_listed(
 ) -> Result<Vec<InventoryItem>, StoreError> {
     let blobs = records.iter().enumerate();
     let blobs: HashMap<Sha256, usize> = blobs
-        .filter_map(|(at, record)| match record.file {
-            StoredFile::Blob(sha256) => Some((sha256, at)),
-            StoredFile::Entry(_) => None,
-        })
+        .filter_map(|(at, record)| Some((record.file.blob()?, at)))
         .collect();
-    let keys = records.iter().filter_map(|record| match &record.file {
-        StoredFile::Entry(key) => Some(key.clone()),
-        StoredFile::Blob(_) => None,
-    });
+    let keys = records
+        .iter()
+        .filter_map(|record| record.file.entry().cloned());
     let known = blobs.keys().copied().collect();
     let mut listed = store.listed_blobs(keys.collect(), known).await?.into_iter();
     let items = records.iter().map(|record| {

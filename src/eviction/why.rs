@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::{
     gone, names,
-    policy::{Hold, RemovalLimits, decide},
+    policy::{Hold, RemovalLimits},
     survey::{KeepReleases, Survey},
 };
 use crate::{
     hash::Sha256,
     resource::Upstreams,
-    store::{Store, StoreError, StoredFile},
+    store::{Store, StoreError},
 };
 
 /// The stored files of one name and version.
@@ -56,13 +56,12 @@ pub async fn why(
 ) -> Result<Why, StoreError> {
     let (pins, ..) = gone::living_pins(store, forget_after, true).await?;
     let survey = Survey::read(store, &pins, KeepReleases::default()).await?;
-    let listed: u64 = survey.items.iter().map(|item| item.bytes).sum();
     let total = store.space().await?.total;
     let limits = RemovalLimits {
         max_bytes,
         used_since: None,
     };
-    let decision = decide(&survey.items, total.saturating_sub(listed), limits);
+    let decision = survey.decide(total, limits);
     let files = stored_files(store, upstreams, &survey, name, version).await?;
     let files = files.into_iter().map(|(sha256, (at, what))| {
         let (record, item) = (&survey.records[at], &survey.items[at]);
@@ -92,14 +91,11 @@ pub(super) async fn stored_files(
 ) -> Result<BTreeMap<Sha256, (usize, String)>, StoreError> {
     let mut files = BTreeMap::new();
     for (at, record) in survey.records.iter().enumerate() {
-        let StoredFile::Entry(key) = &record.file else {
+        let Some(key) = record.file.entry() else {
             continue;
         };
         let blobs = survey.items[at].lists.iter();
-        let blobs = blobs.filter_map(|&at| match survey.records[at].file {
-            StoredFile::Blob(sha256) => Some((sha256, at)),
-            StoredFile::Entry(_) => None,
-        });
+        let blobs = blobs.filter_map(|&at| Some((survey.records[at].file.blob()?, at)));
         let blobs: Vec<_> = blobs.collect();
         let is_candidate = key.as_str().starts_with("rustup/")
             || key.as_str().rsplit('/').next() == Some(&name.to_ascii_lowercase());

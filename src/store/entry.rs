@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::Sha256, resource::Key, validators::Validators};
+use crate::{clock::seconds, hash::Sha256, resource::Key, validators::Validators};
 
 /// First bytes of every record. Another format gets another versioned folder in the store, never a migration.
 const MAGIC: &[u8] = b"larder-entry ";
@@ -140,9 +140,7 @@ impl Entry {
         max_age: Option<Duration>,
         checked: SystemTime,
     ) -> Self {
-        let fetched = checked
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let fetched = seconds(checked);
         let head = EntryHead {
             sha256: Sha256::of(&body),
             validators,

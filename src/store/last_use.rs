@@ -18,7 +18,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,7 +26,11 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use super::staging::Staging;
-use crate::{clock::now, files, hash::Sha256};
+use crate::{
+    clock::{milliseconds, now},
+    files,
+    hash::Sha256,
+};
 
 /// Time after which the use of a blob is appended again.
 const APPEND_INTERVAL: Duration = Duration::from_secs(600);
@@ -46,14 +50,6 @@ pub(super) struct LastUses(Mutex<HashMap<Sha256, BlobUse>>);
 struct BlobUse {
     used: u64,
     appended: u64,
-}
-
-/// A time in milliseconds since 1970; 0 for earlier ones.
-pub(super) fn milliseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 impl LastUses {

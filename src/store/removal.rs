@@ -21,14 +21,14 @@ use super::{
     announce::ANNOUNCEMENT_FILE,
     blocking::blocking,
     identity::FileIdentity,
-    last_use::{self, milliseconds},
+    last_use,
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
-    space::{disk_bytes, seconds},
+    space::disk_bytes,
     staging::{is_process_alive, lock_folder},
     verify::{self, StoredFile},
 };
 use crate::{
-    clock::now,
+    clock::{milliseconds, now, seconds},
     files::{self, open_nofollow, open_to_lock},
     hash::Sha256,
     resource::Key,

@@ -42,6 +42,24 @@ pub enum StoredFile {
     Entry(Key),
 }
 
+impl StoredFile {
+    /// The hash of a blob.
+    pub fn blob(&self) -> Option<Sha256> {
+        match self {
+            Self::Blob(sha256) => Some(*sha256),
+            Self::Entry(_) => None,
+        }
+    }
+
+    /// The key of an entry.
+    pub fn entry(&self) -> Option<&Key> {
+        match self {
+            Self::Blob(_) => None,
+            Self::Entry(key) => Some(key),
+        }
+    }
+}
+
 impl fmt::Display for StoredFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

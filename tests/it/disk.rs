@@ -277,7 +277,7 @@ fn endless_bodies_are_refused_within_bounded_memory() {
         2
     );
     let peak = peak_memory(&larder);
-    // 136 MiB were seen on a busy machine: the body, its buffer while that grows, and what the allocator keeps.
+    // 136 MiB were seen on a busy machine.
     assert!(peak < 180 << 20, "{peak} bytes");
 }
 
