@@ -11,7 +11,9 @@
 //! (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`): members with all features and dev-dependencies;
 //! crates with the features asked of them, without dev-dependencies; conditions on targets ignored; `name?/feature`
 //! makes `name` part of the lock file like `name/feature`. The lock file fits if every dependency on the way is locked
-//! in a version that its requirement accepts, and nothing else is locked.
+//! in a version that its requirement accepts, and nothing else is locked. Cargo ignores locked packages of the user's own
+//! that no manifest leads to, and dependencies on them (`EncodableResolve::into_resolve` in
+//! `src/cargo/core/resolver/encode.rs`).
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -45,6 +47,11 @@ pub(super) fn compare(
     let mut walk = Walk {
         graph,
         needs: Vec::with_capacity(graph.nodes.len()),
+        is_ignored: graph
+            .nodes
+            .iter()
+            .map(|node| workspace.lacks(node))
+            .collect(),
         active: graph
             .nodes
             .iter()
@@ -97,6 +104,16 @@ pub(super) fn compare(
 }
 
 impl LocalWorkspace {
+    /// True for a local package that cargo drops from a lock file when it reads it. If all manifests of that name agree
+    /// on a version, cargo takes the package for this one (`get_source_id` in `src/cargo/core/resolver/encode.rs`).
+    fn lacks(&self, node: &LockNode) -> bool {
+        let of_name = self.packages.iter();
+        let of_name = of_name.filter(|package| package.name == node.name);
+        let versions: BTreeSet<_> = of_name.map(|package| &package.version).collect();
+        node.source == PackageSource::Local
+            && (versions.is_empty() || (versions.len() > 1 && !versions.contains(&node.version)))
+    }
+
     fn named(&self, node: &LockNode) -> Option<&LocalPackage> {
         let mut packages = self.packages.iter();
         packages.find(|package| package.name == node.name && package.version == node.version)
@@ -108,6 +125,7 @@ struct Walk<'a> {
     graph: &'a LockGraph,
     /// `None` for a local package that no manifest names.
     needs: Vec<Option<Needs>>,
+    is_ignored: Vec<bool>,
     active: Vec<ActiveFeatures>,
     /// Edges of the graph that a dependency led along.
     used: BTreeSet<(usize, usize)>,
@@ -200,9 +218,17 @@ impl Walk<'_> {
             .collect()
     }
 
+    /// True for a local package that cargo does not know any more.
+    fn is_ignored(&self, at: usize) -> bool {
+        self.is_ignored[at]
+    }
+
     /// Looks for locked packages and dependencies that nothing led to.
     fn unused(&self) -> Agreement {
         for (at, node) in self.graph.nodes.iter().enumerate() {
+            if self.is_ignored(at) {
+                continue;
+            }
             if !self.active[at].is_reached {
                 let (name, version) = (&node.name, &node.version);
                 return Agreement::Differs(format!(
@@ -210,7 +236,9 @@ impl Walk<'_> {
                 ));
             }
             let mut edges = node.dependencies.iter();
-            if let Some(&target) = edges.find(|&&target| !self.used.contains(&(at, target))) {
+            let is_unused =
+                |target: usize| !self.is_ignored(target) && !self.used.contains(&(at, target));
+            if let Some(&target) = edges.find(|&&target| is_unused(target)) {
                 return Agreement::Differs(format!(
                     "`{}` does not need its `{}` any more",
                     node.name, self.graph.nodes[target].name

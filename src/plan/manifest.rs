@@ -4,6 +4,7 @@
 //!  root/Cargo.toml ─┬─ its own package
 //!                   ├─ workspace.members ── crates/* ─> members
 //!                   └─ path dependencies of all of these ─> members below the root of a workspace, else other packages
+//!                        └─ dev-dependencies of these ─> packages that the lock file may name, but does not need
 //! ```
 //!
 //! This is the part of a manifest that decides what a lock file contains. Conditions on targets are ignored, since a
@@ -186,6 +187,10 @@ struct WorkspaceReader {
     /// `[workspace]` of the root.
     workspace: Option<RawWorkspace>,
     packages: Vec<LocalPackage>,
+    /// Folders of dev-dependencies of packages that are no members.
+    beyond: Vec<PathBuf>,
+    /// True once only packages are read that the lock file does not need.
+    is_beyond: bool,
 }
 
 impl LocalWorkspace {
@@ -225,12 +230,22 @@ impl LocalWorkspace {
             root: root.clone(),
             workspace,
             packages: Vec::new(),
+            beyond: Vec::new(),
+            is_beyond: false,
         };
         if manifest.package.is_some() {
             reader.add(root, true, manifest)?;
         }
         for member in members {
             reader.package(&member, true)?;
+        }
+        reader.is_beyond = true;
+        while let Some(folder) = reader.beyond.pop() {
+            // Cargo ignores them as well if they are not there (`build_path_deps` in
+            // `src/cargo/core/resolver/encode.rs`).
+            if folder.join("Cargo.toml").is_file() {
+                reader.package(&folder, false)?;
+            }
         }
         Ok(Self {
             packages: reader.packages,
@@ -258,7 +273,7 @@ impl WorkspaceReader {
     /// Cargo makes a path dependency below the root of a workspace a member (`find_path_deps` in
     /// `src/cargo/core/workspace.rs`).
     fn is_within(&self, folder: &Path) -> bool {
-        let Some(workspace) = &self.workspace else {
+        let Some(workspace) = self.workspace.as_ref().filter(|_| !self.is_beyond) else {
             return false;
         };
         let is_listed = |list: &[String]| {
@@ -320,8 +335,10 @@ impl WorkspaceReader {
                 let requirement = VersionReq::parse(requirement).map_err(|_| {
                     unsupported(&format!("a version of `{name}` that cannot be read"))
                 })?;
-                if let Some(path) = table.path.as_ref().filter(|_| is_member || !is_dev) {
-                    folders.push(base.join(path));
+                match &table.path {
+                    Some(path) if is_member || !is_dev => folders.push(base.join(path)),
+                    Some(path) => self.beyond.push(base.join(path)),
+                    None => {}
                 }
                 dependencies.push(Dependency {
                     name: name.clone(),

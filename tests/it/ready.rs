@@ -274,3 +274,85 @@ fn workspaces_and_path_dependencies_are_compared_with_their_lock_file() {
         .assert_success();
     compare("a patch that is locked", true);
 }
+
+/// Manifests after the lock file was written: what changed, whether the lock file still fits, the dependencies of
+/// `project`, and those of `one`.
+const AFTER_A_REMOVAL: [(&str, bool, &str, &str); 6] = [
+    (
+        "nothing leads to `two`",
+        true,
+        "one = { path = \"one\" }",
+        "",
+    ),
+    (
+        "only a dev-dependency of `one` leads to `two`",
+        false,
+        "one = { path = \"one\" }",
+        "[dev-dependencies]\ntwo = { path = \"../two\" }",
+    ),
+    (
+        "only an optional dependency of `one` leads to `two`",
+        false,
+        "one = { path = \"one\" }",
+        "[dependencies]\ntwo = { path = \"../two\", optional = true }",
+    ),
+    (
+        "a dev-dependency of `one` leads to another version of `two`",
+        false,
+        "one = { path = \"one\" }",
+        "[dev-dependencies]\ntwo = { path = \"../newer\" }",
+    ),
+    (
+        "a dev-dependency of `one` leads nowhere",
+        true,
+        "one = { path = \"one\" }",
+        "[dev-dependencies]\nfour = { path = \"../four\" }",
+    ),
+    (
+        "nothing leads to `one` and what it needs",
+        false,
+        "two = { path = \"two\" }",
+        "",
+    ),
+];
+
+/// See docs/client-behaviour.md C-40.
+#[test]
+fn lock_file_may_name_local_packages_that_no_manifest_leads_to() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let site = site_with_cargo(&upstream);
+    let project = Project::empty();
+    let package = |folder: &str, name: &str, version: &str, more: &str| {
+        let text = format!(
+            "[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2021\"\n\n{more}\n"
+        );
+        project.write(&format!("{folder}/Cargo.toml"), &text);
+        project.write(&format!("{folder}/src/lib.rs"), "");
+    };
+    let root = |needs: &str| {
+        let text = format!("[dependencies]\n{needs}\n");
+        project.write("Cargo.toml", &manifest(&text).replace("[workspace]\n", ""));
+    };
+    package("one", "one", "0.1.0", "[dependencies]\nleft = \"1\"");
+    package("two", "two", "0.1.0", "");
+    package("newer", "two", "0.2.0", "");
+    root("one = { path = \"one\" }\ntwo = { path = \"two\" }");
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    run_json(&site, &["warm"], &project);
+    let offline = site.serve(&["--offline"]);
+    for (what, fits, of_root, of_one) in AFTER_A_REMOVAL {
+        root(of_root);
+        package(
+            "one",
+            "one",
+            "0.1.0",
+            &format!("{of_one}\n[dependencies.left]\nversion = \"1\""),
+        );
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!(is_true, fits, "cargo if {what}: {text}");
+        assert_eq!(is_ready, fits, "{what}: {text}");
+    }
+}
