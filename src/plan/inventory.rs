@@ -20,7 +20,7 @@ use super::{
     agreement::{Agreement, compare},
     library,
     manifest::LocalWorkspace,
-    release::{self, ManifestSource, ReleaseArchive, ReleaseError},
+    release::{self, Homes, ManifestSource, ReleaseArchive, ReleaseError},
 };
 use crate::{
     cache::Cache,
@@ -246,12 +246,12 @@ impl Inventory {
         agreement.unwrap_or_else(|panic| Agreement::Unclear(panic.to_string()))
     }
 
-    /// The archives of the release that rustup would install, by stored manifests.
+    /// The archives that this user's rustup would download, by stored manifests.
     ///
     /// # Errors
     /// If a manifest is not stored, or see [`ReleaseError`].
     pub(crate) async fn release(&self, install: &Install) -> Result<Vec<DistFile>, ReleaseError> {
-        release::resolve(self, &self.upstreams.dist, install).await
+        release::resolve(self, &self.upstreams.dist, install, Homes::Own).await
     }
 
     /// The state of an archive.

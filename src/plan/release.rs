@@ -8,7 +8,7 @@
 //!           └─ the manifest of the day before, at most 21 incomplete ones
 //! ```
 //!
-//! [`resolve`] follows rustup's `update_from_dist` in `dist/mod.rs`. It needs manifests, and a [`ManifestSource`]
+//! [`resolve`] follows rustup's `install_into` in `dist/mod.rs`, also for an installed toolchain. It needs manifests, and a [`ManifestSource`]
 //! says where they come from: upstream for `warm`, the store alone for `check`.
 
 use std::{fmt, sync::Arc};
@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Dist, Resource, dist},
-    toolchain::{self, DistFile, Install, ManifestError},
+    toolchain::{self, DistFile, HomeState, Install, InstalledToolchain, ManifestError},
 };
 
 /// Incomplete nightlies that rustup passes over before it gives up (`BACKTRACK_LIMIT_DEFAULT` in `dist/mod.rs`). Days
@@ -72,6 +72,18 @@ pub(crate) enum ReleaseError {
 }
 
 impl ReleaseError {
+    /// True if no release has all that is asked for.
+    fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::NoCompleteNightly { .. }
+                | Self::Manifest {
+                    source: ManifestError::Unavailable(_),
+                    ..
+                }
+        )
+    }
+
     /// This error as a missing part of a toolchain.
     pub(crate) fn missing(&self) -> Problem {
         match self {
@@ -111,8 +123,30 @@ pub(crate) trait ManifestSource: Sync {
     ) -> impl Future<Output = Result<Option<Bytes>, ReleaseError>> + Send;
 }
 
+/// The homes in which rustup must be able to install.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Homes {
+    /// That of this user, in which a toolchain file may ask for what is there already.
+    Own,
+    /// Also those without this toolchain.
+    All,
+}
+
+/// The rules by which rustup reads a manifest.
+#[derive(Clone, Debug)]
+enum Rules {
+    /// All components of the profile and those asked for.
+    Fresh,
+    /// The user's command, for an installed toolchain: rustup goes back to its date at most.
+    Update(InstalledToolchain),
+    /// A toolchain file, for an installed toolchain: rustup leaves out what the release lacks.
+    Addition(InstalledToolchain),
+}
+
 /// The archives of the release that rustup would install: the one in the channel's manifest or, for a nightly without
-/// a date that lacks something, the newest nightly before it that is complete.
+/// a date that lacks something, the newest nightly before it that is complete. None if nothing has to be downloaded.
+///
+/// A toolchain that the user names must be installable both in this home and in an empty one.
 ///
 /// # Errors
 /// See [`ReleaseError`].
@@ -120,7 +154,49 @@ pub(crate) async fn resolve(
     source: &impl ManifestSource,
     dist: &Arc<Dist>,
     install: &Install,
+    homes: Homes,
 ) -> Result<Vec<DistFile>, ReleaseError> {
+    let by = |rules| search(source, dist, install, rules);
+    match (&install.home, homes) {
+        (HomeState::Absent, _) | (HomeState::Complete, Homes::All) => by(Rules::Fresh).await,
+        (HomeState::Complete, Homes::Own) => Ok(Vec::new()),
+        (HomeState::Incomplete(installed), Homes::Own) => {
+            by(Rules::Addition(installed.clone())).await
+        }
+        (HomeState::Incomplete(installed), Homes::All) => {
+            let added = by(Rules::Addition(installed.clone())).await?;
+            match by(Rules::Fresh).await {
+                Ok(files) => Ok(joined(files, added)),
+                // No home can have it, but this one does without.
+                Err(error) if error.is_unavailable() => Ok(added),
+                Err(error) => Err(error),
+            }
+        }
+        (HomeState::Updated(installed), _) => {
+            let files = by(Rules::Fresh).await?;
+            let updated = by(Rules::Update(installed.clone())).await?;
+            Ok(joined(files, updated))
+        }
+    }
+}
+
+fn joined(mut files: Vec<DistFile>, mut more: Vec<DistFile>) -> Vec<DistFile> {
+    more.retain(|file| !files.contains(file));
+    files.append(&mut more);
+    files
+}
+
+/// Searches the newest release that these rules accept, as `install_into` does in rustup's `src/dist/mod.rs`.
+async fn search(
+    source: &impl ManifestSource,
+    dist: &Arc<Dist>,
+    install: &Install,
+    rules: Rules,
+) -> Result<Vec<DistFile>, ReleaseError> {
+    let oldest = match &rules {
+        Rules::Update(installed) => installed.date().to_owned(),
+        Rules::Fresh | Rules::Addition(_) => String::new(),
+    };
     let mut channel = install.channel.clone();
     let mut incomplete = 0;
     let mut newest_error = None;
@@ -134,7 +210,7 @@ pub(crate) async fn resolve(
                 let views = manifest.views();
                 let view = views.and_then(|views| views.client_view(&body));
                 let body = view.unwrap_or(body);
-                match read_manifest(body, install).await? {
+                match read_manifest(body, install, &rules).await? {
                     (Ok(files), _) => return Ok(files),
                     (Err(error @ ManifestError::Unavailable(_)), date)
                         if install.channel.is_undated_nightly() =>
@@ -150,7 +226,8 @@ pub(crate) async fn resolve(
             // A day without a nightly.
             None => channel.date().map(str::to_owned),
         };
-        match date.as_deref().and_then(toolchain::day_before) {
+        let before = date.as_deref().and_then(toolchain::day_before);
+        match before.filter(|before| *before >= oldest) {
             Some(before) if incomplete < MAX_INCOMPLETE_NIGHTLIES => {
                 channel = channel.on_date(&before);
             }
@@ -161,33 +238,51 @@ pub(crate) async fn resolve(
     Err(ReleaseError::NoCompleteNightly { newest })
 }
 
-/// The files that an install downloads by this manifest, with those of an installed toolchain that it updates, and the
-/// manifest's own date. Parsing a manifest takes milliseconds.
+/// The files that rustup downloads by this manifest, and the manifest's own date. Parsing a manifest takes
+/// milliseconds.
 async fn read_manifest(
     manifest: Bytes,
     install: &Install,
+    rules: &Rules,
 ) -> Result<(Result<Vec<DistFile>, ManifestError>, Option<String>), JoinError> {
-    let install = install.clone();
+    let (install, rules) = (install.clone(), rules.clone());
     spawn_blocking(move || {
         let text = String::from_utf8_lossy(&manifest);
-        let files = toolchain::files(
-            &text,
-            &install.host,
-            &install.profile,
-            &install.components,
-            &install.targets,
-        );
-        let files = files.and_then(|mut files| {
-            if let Some(installed) = &install.updates {
-                let mut updated = installed.updated_files(&text, &install.host)?;
-                updated.retain(|file| !files.contains(file));
-                files.append(&mut updated);
-            }
-            Ok(files)
-        });
-        (files, toolchain::date(&text).ok())
+        (
+            files_by(&rules, &text, &install),
+            toolchain::date(&text).ok(),
+        )
     })
     .await
+}
+
+fn files_by(
+    rules: &Rules,
+    manifest: &str,
+    install: &Install,
+) -> Result<Vec<DistFile>, ManifestError> {
+    let Install {
+        host,
+        profile,
+        components,
+        targets,
+        ..
+    } = install;
+    match rules {
+        Rules::Fresh => toolchain::files(manifest, host, profile, components, targets),
+        Rules::Update(installed) => {
+            let files = installed.updated_files(manifest, host, components, targets)?;
+            if files.unavailable.is_empty() {
+                Ok(files.available)
+            } else {
+                Err(ManifestError::Unavailable(files.unavailable))
+            }
+        }
+        Rules::Addition(installed) => {
+            let files = installed.updated_files(manifest, host, components, targets)?;
+            Ok(files.available)
+        }
+    }
 }
 
 /// One archive of a release, as the cache knows it.

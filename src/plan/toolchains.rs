@@ -15,7 +15,7 @@ use crate::{
     files::{self, MAX_SETTINGS_BYTES},
     projects::Project,
     store::Owner,
-    toolchain::{self, Channel, Install, InstallError, ToolchainFile, ToolchainSpec},
+    toolchain::{self, Channel, HomeState, Install, InstallError, ToolchainFile, ToolchainSpec},
 };
 
 /// The toolchain that `rustup-init.sh` installs unless the user names another.
@@ -222,9 +222,8 @@ impl ToolchainPlan {
         let what = format!("{reason}, `{name}`");
         plan.reason = Some(format!("{reason}, not installed"));
         plan.add(what, &wanted, NameOrigin::Settings, defaults);
-        let home = &defaults.home;
         plan.installs
-            .retain(|install| !home.has(&install.to_string()));
+            .retain(|install| install.home != HomeState::Complete);
         let is_needed =
             !(plan.installs.is_empty() && plan.skipped.is_empty() && plan.failed.is_empty());
         is_needed.then_some(plan)
@@ -260,7 +259,7 @@ impl ToolchainPlan {
         for host in &defaults.hosts {
             match toolchain::install(wanted.clone(), &defaults.home.user, host) {
                 Ok(mut install) => {
-                    install.updates = updates(&install, origin, defaults);
+                    install.home = home_state(&install, origin, defaults);
                     self.installs.push(install);
                 }
                 // A toolchain of the user's own needs no download.
@@ -298,20 +297,26 @@ fn refused_host(
     ))
 }
 
-/// The installed toolchain that rustup would update, by itself for a toolchain file that asks for more than is there,
-/// or by the user's command.
-fn updates(
-    install: &Install,
-    origin: NameOrigin,
-    defaults: &InstallDefaults,
-) -> Option<toolchain::InstalledToolchain> {
-    if !defaults.is_for_this_user {
-        return None;
+/// What rustup would do with the installed toolchain of this name: by itself for a toolchain file that asks for more
+/// than is there, or by the user's command (`Cfg::ensure_installed` in rustup's `src/config.rs`).
+fn home_state(install: &Install, origin: NameOrigin, defaults: &InstallDefaults) -> HomeState {
+    let name = install.to_string();
+    if !defaults.is_for_this_user || !defaults.home.has(&name) {
+        return HomeState::Absent;
     }
-    let installed = defaults.home.installed(&install.to_string())?;
-    let is_complete =
-        origin != NameOrigin::User && installed.has(&install.components, &install.targets);
-    (!is_complete).then_some(installed)
+    let is_file = origin != NameOrigin::User;
+    match defaults.home.installed(&name) {
+        // rustup does not look into it.
+        None if is_file && install.components.is_empty() && install.targets.is_empty() => {
+            HomeState::Complete
+        }
+        None => HomeState::Absent,
+        Some(installed) if !is_file => HomeState::Updated(installed),
+        Some(installed) if installed.has(&install.components, &install.targets) => {
+            HomeState::Complete
+        }
+        Some(installed) => HomeState::Incomplete(installed),
+    }
 }
 
 /// Tells if a name is that of a toolchain of the user's own, which exists here.

@@ -11,7 +11,7 @@ use std::fmt;
 use super::{
     channel::{Channel, ChannelError, UnknownHost},
     file::ToolchainSpec,
-    installed::InstalledToolchain,
+    installed::HomeState,
     profile::canonical_profile,
     settings::UserSettings,
 };
@@ -29,8 +29,8 @@ pub struct Install {
     pub components: Vec<String>,
     /// Targets beyond the host.
     pub targets: Vec<String>,
-    /// The toolchain of the same name that rustup would update. It then updates all components of it.
-    pub updates: Option<InstalledToolchain>,
+    /// The toolchain of the same name in rustup's home.
+    pub home: HomeState,
 }
 
 impl fmt::Display for Install {
@@ -75,7 +75,7 @@ pub fn install(
         profile: canonical_profile(profile).unwrap_or(profile).to_owned(),
         components: spec.components,
         targets: spec.targets,
-        updates: None,
+        home: HomeState::Absent,
     })
 }
 

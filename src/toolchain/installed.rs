@@ -5,16 +5,39 @@
 //!  toolchains/stable-HOST/lib/rustlib/multirust-channel-manifest.toml   the manifest of its release
 //! ```
 //!
-//! An update to another release downloads every installed component again, not only those that the user asks for
-//! (docs/client-behaviour.md R-24).
+//! An update to another release downloads every installed component again, not only those that the user asks for, and
+//! no component of a profile (docs/client-behaviour.md R-24).
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::manifest::{
-    DistFile, ManifestError, PackageRename, available_file, parse_manifest, release_of,
+    ComponentId, DistFile, ManifestError, PackageRename, available_file, parse_manifest, release_of,
 };
+
+/// A toolchain of the wanted name in rustup's home, and what rustup does with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HomeState {
+    /// There is none, or homes do not count: rustup installs it anew.
+    #[default]
+    Absent,
+    /// It has all that a toolchain file asks for. rustup downloads nothing.
+    Complete,
+    /// It lacks something that a toolchain file asks for. rustup updates it, and leaves out what the release lacks.
+    Incomplete(InstalledToolchain),
+    /// The user's command updates it, and fails on what the release lacks.
+    Updated(InstalledToolchain),
+}
+
+/// The downloads of an update by one release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpdateFiles {
+    /// Archives that the release has.
+    pub available: Vec<DistFile>,
+    /// Components that it lacks, written as `name` or `name for triple`.
+    pub unavailable: Vec<String>,
+}
 
 /// A toolchain in rustup's home.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,25 +108,54 @@ impl InstalledToolchain {
         components.iter().all(has_package) && targets.iter().all(has_target)
     }
 
-    /// The archives of its components in the release of this manifest, as far as that has them. None if it is of this
-    /// release already.
+    /// The date of its release, `YYYY-MM-DD`.
+    pub fn date(&self) -> &str {
+        self.release.split(' ').next().unwrap_or_default()
+    }
+
+    /// The archives that an update to the release of this manifest downloads: of its components and of those that are
+    /// asked for, or of the latter alone if it is of this release already.
     ///
     /// # Errors
-    /// The manifest cannot be read.
+    /// The manifest cannot be read, or has no toolchain for this host.
     pub fn updated_files(
         &self,
         manifest: &str,
         host: &str,
-    ) -> Result<Vec<DistFile>, ManifestError> {
-        if release_of(manifest).is_some_and(|release| release == self.release) {
-            return Ok(Vec::new());
+        components: &[String],
+        targets: &[String],
+    ) -> Result<UpdateFiles, ManifestError> {
+        let is_same_release = release_of(manifest).is_some_and(|release| release == self.release);
+        let installed: Vec<ComponentId<'_>> = self
+            .components
+            .iter()
+            .map(|(package, target)| (package.as_str(), target.as_deref()))
+            .collect();
+        let mut all_targets = targets.to_vec();
+        all_targets.extend(
+            self.components
+                .iter()
+                .filter_map(|(_, target)| target.clone()),
+        );
+        let manifest = parse_manifest(manifest, host, &all_targets)?;
+        let mut wanted = manifest.requested(host, components, targets)?;
+        let mut files = UpdateFiles::default();
+        let describe =
+            |(package, target): ComponentId<'_>| manifest.description(package, target, host);
+        for &component in &installed {
+            match manifest.successor(component, host)? {
+                Some(successor) => wanted.push(successor),
+                None => files.unavailable.push(describe(component)),
+            }
         }
-        let targets = self.components.iter();
-        let targets: Vec<_> = targets.filter_map(|(_, target)| target.clone()).collect();
-        let manifest = parse_manifest(manifest, host, &targets)?;
-        let mut files = Vec::new();
-        for (package, target) in &self.components {
-            files.extend(available_file(&manifest, package, target.as_deref())?);
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|component| !is_same_release || !installed.contains(component));
+        for component in wanted {
+            match available_file(&manifest, component.0, component.1)? {
+                Some(file) => files.available.push(file),
+                None => files.unavailable.push(describe(component)),
+            }
         }
         Ok(files)
     }
@@ -128,8 +180,11 @@ mod tests {
     #[test]
     fn update_downloads_the_installed_components_that_the_release_has() {
         let older = MANIFEST.replacen("date = \"2026-04-16\"", "date = \"2026-03-05\"", 1);
-        let files = installed(&older).updated_files(MANIFEST, LINUX).unwrap();
+        let files = installed(&older).updated_files(MANIFEST, LINUX, &strings(&["rustfmt"]), &[]);
+        let files = files.unwrap();
+        assert_eq!(files.unavailable, ["gone"]);
         let names: Vec<_> = files
+            .available
             .iter()
             .map(|file| format!("{} {}", file.package, file.target))
             .collect();
@@ -140,10 +195,19 @@ mod tests {
                 format!("clippy-preview {LINUX}"),
                 "rust-src *".to_owned(),
                 format!("rust-std {WASM}"),
+                format!("rustfmt-preview {LINUX}"),
             ]
         );
-        let same = installed(MANIFEST).updated_files(MANIFEST, LINUX);
-        assert!(same.unwrap().is_empty());
+        let same = installed(MANIFEST).updated_files(
+            MANIFEST,
+            LINUX,
+            &strings(&["clippy", "rustfmt", "miri"]),
+            &strings(&[WASM, "none"]),
+        );
+        let same = same.unwrap();
+        let names: Vec<_> = same.available.iter().map(|file| &file.package).collect();
+        assert_eq!(names, ["rustfmt-preview"]);
+        assert_eq!(same.unavailable, ["gone", "miri", "rust-std for none"]);
     }
 
     #[test]

@@ -128,8 +128,7 @@ pub(super) fn available_file(
     package: &str,
     target: Option<&str>,
 ) -> Result<Option<DistFile>, ManifestError> {
-    let renamed = manifest.renames.get(package);
-    let package = renamed.map_or(package, |rename| rename.to.as_str());
+    let package = manifest.renamed(package).unwrap_or(package);
     let archive = manifest.package(package, target);
     let Some((url, sha256)) = archive.and_then(PackageTarget::archive) else {
         return Ok(None);
@@ -160,17 +159,11 @@ pub fn files(
     targets: &[String],
 ) -> Result<Vec<DistFile>, ManifestError> {
     let manifest = parse_manifest(manifest, host, targets)?;
-    let for_host = manifest
-        .package("rust", Some(host))
-        .ok_or_else(|| ManifestError::UnknownHost(host.to_owned()))?;
-    let listed: Vec<&ComponentRef> = for_host
-        .components
-        .iter()
-        .chain(&for_host.extensions)
-        .collect();
+    let for_host = manifest.for_host(host)?;
+    let listed = for_host.listed();
 
     // The derived order of this tuple is rustup's: by package, then by target, none first.
-    let mut chosen: Vec<(&str, Option<&str>)> = Vec::new();
+    let mut chosen: Vec<ComponentId<'_>> = Vec::new();
     if manifest.profiles.is_empty() {
         let essential = for_host.components.iter().filter(|c| c.is_for(host));
         chosen.extend(essential.map(|c| (c.pkg.as_str(), c.target())));
@@ -182,18 +175,7 @@ pub fn files(
             chosen.extend(found.map(|c| (name.as_str(), c.target())));
         }
     }
-    for name in components {
-        let renamed = manifest.renames.get(name);
-        let name = renamed.map_or(name.as_str(), |rename| rename.to.as_str());
-        let first = listed.iter().find(|c| c.pkg == name);
-        let is_for_all = first.is_some_and(|c| c.target().is_none());
-        chosen.push((name, (!is_for_all).then_some(host)));
-    }
-    chosen.extend(
-        targets
-            .iter()
-            .map(|target| ("rust-std", Some(target.as_str()))),
-    );
+    chosen.extend(manifest.requested(host, components, targets)?);
     chosen.sort_unstable();
     chosen.dedup();
 
@@ -232,9 +214,8 @@ pub(super) fn parse_manifest(
     targets: &[String],
 ) -> Result<ReleaseManifest, ManifestError> {
     let is_requested = |package: &str, target: &str| {
-        target == host
-            || target == "*"
-            || (package == "rust-std" && targets.iter().any(|requested| requested == target))
+        let is_further_target = targets.iter().any(|requested| requested == target);
+        target == host || target == "*" || (package != "rust" && is_further_target)
     };
     let mut relevant = String::with_capacity(64 * 1024);
     let mut is_relevant = true;
@@ -327,7 +308,71 @@ pub(super) struct PackageRename {
     pub(super) to: String,
 }
 
+/// Package and target of a component; no target if the package serves all.
+pub(super) type ComponentId<'a> = (&'a str, Option<&'a str>);
+
 impl ReleaseManifest {
+    /// The release's own table for a host.
+    ///
+    /// # Errors
+    /// The release has no toolchain for this host.
+    fn for_host(&self, host: &str) -> Result<&PackageTarget, ManifestError> {
+        let table = self.package("rust", Some(host));
+        table.ok_or_else(|| ManifestError::UnknownHost(host.to_owned()))
+    }
+
+    /// The components that a toolchain file or a command names, beyond those of a profile.
+    ///
+    /// # Errors
+    /// The release has no toolchain for this host.
+    pub(super) fn requested<'a>(
+        &'a self,
+        host: &'a str,
+        components: &'a [String],
+        targets: &'a [String],
+    ) -> Result<Vec<ComponentId<'a>>, ManifestError> {
+        let listed = self.for_host(host)?.listed();
+        let named = components.iter().map(|name| {
+            let name = self.renamed(name).unwrap_or(name);
+            let first = listed.iter().find(|c| c.pkg == name);
+            let is_for_all = first.is_some_and(|c| c.target().is_none());
+            (name, (!is_for_all).then_some(host))
+        });
+        let libraries = targets
+            .iter()
+            .map(|target| ("rust-std", Some(target.as_str())));
+        Ok(named.chain(libraries).collect())
+    }
+
+    /// The component by which an update to this release replaces an installed one; `None` if it has none (`Update::new`
+    /// in rustup's `src/dist/manifestation.rs`).
+    ///
+    /// # Errors
+    /// The release has no toolchain for this host.
+    pub(super) fn successor<'a>(
+        &'a self,
+        (package, target): ComponentId<'a>,
+        host: &str,
+    ) -> Result<Option<ComponentId<'a>>, ManifestError> {
+        let listed = self.for_host(host)?.listed();
+        if let Some(renamed) = self.renamed(package) {
+            return Ok(Some((renamed, target)));
+        }
+        let mut of_package = listed.iter().filter(|c| c.pkg == package);
+        Ok(if of_package.clone().any(|c| c.target() == target) {
+            Some((package, target))
+        } else if target.is_none() && of_package.next().is_some() {
+            Some((package, None))
+        } else {
+            None
+        })
+    }
+
+    /// The package of a name that users write.
+    fn renamed(&self, name: &str) -> Option<&str> {
+        self.renames.get(name).map(|rename| rename.to.as_str())
+    }
+
     /// The archive of a package for a target: the only one if it serves all targets, else the one of exactly this
     /// target.
     fn package(&self, name: &str, target: Option<&str>) -> Option<&PackageTarget> {
@@ -339,7 +384,7 @@ impl ReleaseManifest {
     }
 
     /// A component by the user's name, for messages.
-    fn description(&self, package: &str, target: Option<&str>, host: &str) -> String {
+    pub(super) fn description(&self, package: &str, target: Option<&str>, host: &str) -> String {
         let old_name = self.renames.iter().find(|(_, rename)| rename.to == package);
         let name = old_name.map_or(package, |(name, _)| name.as_str());
         match target {
@@ -350,6 +395,11 @@ impl ReleaseManifest {
 }
 
 impl PackageTarget {
+    /// All components that a toolchain of this release may have.
+    fn listed(&self) -> Vec<&ComponentRef> {
+        self.components.iter().chain(&self.extensions).collect()
+    }
+
     /// URL and hash in the format that rustup prefers, if the archive is available (docs/client-behaviour.md R-17).
     fn archive(&self) -> Option<(&str, &str)> {
         let formats = [

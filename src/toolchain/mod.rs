@@ -33,6 +33,6 @@ pub use channel::{Channel, ChannelError, UnknownHost, day_before};
 pub(crate) use channel::{is_date, midnight};
 pub use file::{ToolchainFile, ToolchainFileError, ToolchainSpec, parse_file};
 pub use install::{Install, InstallError, install};
-pub use installed::InstalledToolchain;
+pub use installed::{HomeState, InstalledToolchain, UpdateFiles};
 pub use manifest::{DistFile, ManifestError, date, files, version};
 pub use settings::{UserSettings, UserSettingsError, machine_triple};

@@ -11,7 +11,7 @@ use crate::{
     hash::Sha256,
     plan::{
         self, BlobState, Inventory, PackageSet, Problem, library,
-        release::{self, ManifestSource, ReleaseError},
+        release::{self, Homes, ManifestSource, ReleaseError},
     },
     resource::{Resource, Upstreams, dist},
     store::Store,
@@ -29,12 +29,12 @@ pub(super) struct ToolchainFetcher {
 }
 
 impl ToolchainFetcher {
-    /// The archives of the release that rustup would install.
+    /// The archives that rustup would download, in this user's home and in those without the toolchain.
     ///
     /// # Errors
     /// If a manifest is missing, or no release has all that is asked for.
     pub(super) async fn release(&self, install: &Install) -> Result<Vec<DistFile>, Problem> {
-        let files = release::resolve(self, &self.upstreams.dist, install).await;
+        let files = release::resolve(self, &self.upstreams.dist, install, Homes::All).await;
         files.map_err(|error| error.problem(format_args!("toolchain {install}")))
     }
 

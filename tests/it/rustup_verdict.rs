@@ -473,3 +473,146 @@ fn override_that_is_neither_installed_nor_stored_makes_a_project_not_ready() {
     let own = |folder: &str| format!("[overrides]\n\"{folder}\" = \"mine\"\n");
     check_chosen(own, "rustup toolchain link", false);
 }
+
+/// Lets a user install this toolchain through a larder, whose crates and archives are lost afterwards.
+#[track_caller]
+fn install_and_lose_archives(
+    upstream: &FakeUpstream,
+    site: &Site,
+    user: &Rustup,
+    arguments: &[&str],
+) {
+    let larder = site.serve(&["--dist-server", upstream.base_url()]);
+    let here = TempDir::new().unwrap();
+    let install = [&["toolchain", "install", "--profile", "minimal"], arguments].concat();
+    run_in(user, &larder, &here, "rustup", &install).assert_success();
+    larder.wait_until_idle();
+    larder.stop();
+    fs::remove_dir_all(site.store().join("v1/blobs")).unwrap();
+}
+
+/// Asks `check` about a toolchain file, and lets rustup's proxy use it offline; both must agree with `expected`.
+#[track_caller]
+fn check_installed(
+    upstream: &FakeUpstream,
+    site: &Site,
+    user: &Rustup,
+    file: &str,
+    expected: bool,
+) -> (String, Run) {
+    let project = folder("rust-toolchain.toml", &format!("[toolchain]\n{file}\n"));
+    let path = project.path().display().to_string();
+    let (document, _, said) = run(site, upstream, &["check", &path]);
+    let toolchain = &document["toolchains"][0];
+    assert_eq!(toolchain["ready"], expected, "{document:#} {said}");
+    let larder = serve_offline(site, upstream);
+    let rustc = run_in(user, &larder, &project, "rustc", &["--version"]);
+    assert_eq!(rustc.status.success(), expected, "{rustc:?}");
+    (toolchain.to_string(), rustc)
+}
+
+/// See docs/client-behaviour.md R-24.
+#[test]
+fn toolchain_file_that_asks_for_what_is_installed_needs_no_archive() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let site = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &site, &user, &["stable", "-c", "clippy"]);
+    upstream.stop();
+    let check = |file: &str, expected: bool| {
+        check_installed(&upstream, &site, &user, file, expected);
+    };
+    check("channel = 'stable'\nprofile = 'default'", true);
+    check("channel = 'stable'\ncomponents = ['clippy', 'rustc']", true);
+    check("channel = 'stable'\ncomponents = ['rustfmt']", false);
+    check("channel = '1.95.0'", false);
+}
+
+/// See docs/client-behaviour.md R-24.
+#[test]
+fn installed_toolchain_needs_only_those_further_components_that_the_release_has() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let site = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &site, &user, &["stable"]);
+    let wanted = "channel = 'stable'\nprofile = 'default'\ncomponents = ['miri', 'rust-src']";
+    let project = folder("rust-toolchain.toml", &format!("[toolchain]\n{wanted}\n"));
+    let path = project.path().display().to_string();
+    let (not_ready, _) = check_installed(&upstream, &site, &user, wanted, false);
+    assert!(not_ready.contains("`rust-src`"), "{not_ready}");
+    assert!(!not_ready.contains("miri"), "{not_ready}");
+    assert!(!not_ready.contains("`rustc`"), "{not_ready}");
+    // An empty home could not have it, but this one can.
+    let (is_warm, said) = text_of(&site, &upstream, &["warm", &path]);
+    assert!(is_warm, "{said}");
+    upstream.stop();
+    let (_, rustc) = check_installed(&upstream, &site, &user, wanted, true);
+    assert!(
+        rustc.stderr.contains("skipping unavailable component miri"),
+        "{rustc:?}"
+    );
+    assert_eq!(user.components(&format!("stable-{HOST}")).len(), 4);
+}
+
+fn nightly(day: &str) -> Toolchain {
+    Toolchain::new("nightly", "1.97.0-nightly").date(day)
+}
+
+/// See docs/client-behaviour.md R-24.
+#[test]
+fn toolchain_file_never_makes_rustup_go_back_from_the_newest_nightly() {
+    let upstream = released(&[&nightly("2026-04-12")]);
+    let user = Rustup::without_toolchain();
+    let site = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &site, &user, &["nightly", "-c", "rustfmt"]);
+    upstream.release(&nightly("2026-04-13").unavailable("rustfmt-preview"));
+    let of_others = crate::fixture::site(&upstream);
+    let wanted = "channel = 'nightly'\nprofile = 'minimal'\ntargets = ['thumbv6m-none-eabi']";
+    let project = folder("rust-toolchain.toml", &format!("[toolchain]\n{wanted}\n"));
+    let path = project.path().display().to_string();
+    let warm = ["warm", &path, "--max-age", "0s"];
+    let (is_warm, said) = text_of(&of_others, &upstream, &warm);
+    assert!(!is_warm && said.contains("thumbv6m-none-eabi"), "{said}");
+    let (is_warm, said) = text_of(&site, &upstream, &warm);
+    assert!(is_warm, "{said}");
+    upstream.stop();
+    let (_, rustc) = check_installed(&upstream, &site, &user, wanted, true);
+    let text = format!("{rustc:?}");
+    assert!(
+        text.contains("skipping unavailable component rustfmt"),
+        "{text}"
+    );
+}
+
+/// See docs/client-behaviour.md R-24.
+#[test]
+fn named_nightly_is_not_ready_if_an_update_of_the_installed_one_must_go_back_to_a_day_that_is_not_stored()
+ {
+    let upstream = released(&[&nightly("2026-04-12")]);
+    let user = Rustup::without_toolchain();
+    let site = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &site, &user, &["nightly", "-c", "rustfmt"]);
+    upstream.release(&nightly("2026-04-14").unavailable("rustfmt-preview"));
+    let wanted = ["--toolchain", "nightly", "--profile", "minimal"];
+    let warm = [&["warm", "--max-age", "0s"], &wanted[..]].concat();
+    let check = [&["check"], &wanted[..]].concat();
+    let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
+    let nobody = crate::fixture::site(&upstream).store_in(site.store());
+    let (is_warm, said) = text_of(&nobody, &upstream, &warm);
+    assert!(is_warm, "{said}");
+    let (is_ready, said) = text_of(&nobody, &upstream, &check);
+    assert!(is_ready, "{said}");
+    let here = TempDir::new().unwrap();
+    let compare = |expected: bool| {
+        let (is_ready, said) = text_of(&site, &upstream, &check);
+        assert_eq!(is_ready, expected, "{said}");
+        let larder = serve_offline(&site, &upstream);
+        let installed = run_in(&user, &larder, &here, "rustup", &install);
+        assert_eq!(installed.status.success(), expected, "{installed:?}");
+    };
+    compare(false);
+    let (is_warm, said) = text_of(&site, &upstream, &warm);
+    assert!(is_warm, "{said}");
+    upstream.stop();
+    compare(true);
+}
