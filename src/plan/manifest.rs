@@ -193,6 +193,27 @@ struct WorkspaceReader {
     is_beyond: bool,
 }
 
+impl Dependency {
+    fn of_manifest(
+        name: &str,
+        table: RawDependencyTable,
+        requirement: VersionReq,
+        is_dev: bool,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            package: table.package.unwrap_or_else(|| name.to_owned()),
+            requirement,
+            is_local: table.path.is_some(),
+            is_optional: table.optional,
+            is_dev,
+            default_features: table.default_features.unwrap_or(true),
+            features: table.features,
+            ..Self::default()
+        }
+    }
+}
+
 impl LocalWorkspace {
     /// Reads the workspace whose root manifest is in `root`.
     ///
@@ -340,17 +361,7 @@ impl WorkspaceReader {
                     Some(path) => self.beyond.push(base.join(path)),
                     None => {}
                 }
-                dependencies.push(Dependency {
-                    name: name.clone(),
-                    package: table.package.unwrap_or_else(|| name.clone()),
-                    requirement,
-                    is_local: table.path.is_some(),
-                    is_optional: table.optional,
-                    is_dev,
-                    default_features: table.default_features.unwrap_or(true),
-                    features: table.features,
-                    ..Dependency::default()
-                });
+                dependencies.push(Dependency::of_manifest(name, table, requirement, is_dev));
             }
         }
         self.packages.push(LocalPackage {
