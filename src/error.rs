@@ -66,6 +66,14 @@ pub enum Error {
         /// The resource, as people write it.
         resource: String,
     },
+    /// The user's settings or an earlier answer of upstream forbid it.
+    #[error("refused {resource}: {why}")]
+    Refused {
+        /// The resource, as people write it.
+        resource: String,
+        /// The rule and the facts that it applies to, as the end of a sentence.
+        why: String,
+    },
     /// The index entry does not list the version.
     #[error("cannot serve {resource}: its index entry does not list that version")]
     Unlisted {
@@ -134,7 +142,10 @@ impl Error {
             Self::Upstream { failure, .. } => failure_hint(&failure.kind),
             Self::Timeout { .. } => Some(CHECK_NETWORK.into()),
             Self::Store { full: true, .. } => Some("make room, or choose another `--store`".into()),
-            Self::Absent { .. } | Self::Unlisted { .. } | Self::Store { .. } => None,
+            Self::Absent { .. }
+            | Self::Refused { .. }
+            | Self::Unlisted { .. }
+            | Self::Store { .. } => None,
             Self::Abandoned { .. } => Some("please report it, with the log".into()),
         }
     }
@@ -147,6 +158,7 @@ impl Error {
             | Self::Upstream { .. }
             | Self::Timeout { .. }
             | Self::Absent { .. }
+            | Self::Refused { .. }
             | Self::Unlisted { .. }
             | Self::Store { .. }
             | Self::Abandoned { .. } => self.hint(),
@@ -174,6 +186,7 @@ impl Error {
             Self::Upstream { failure, .. } => failure.cause(),
             Self::Timeout { upstream, .. } => format!("{upstream} does not answer in time"),
             Self::Absent { .. } => "upstream does not have them".to_owned(),
+            Self::Refused { why, .. } => format!("refused: {why}"),
             Self::Unlisted { .. } => "their index entries do not list the version".to_owned(),
             Self::Outdated { .. } => {
                 "the stored index entries do not list the version, and upstream cannot be asked now"

@@ -34,6 +34,8 @@ pub enum Counter {
     StaleWithdrawn,
     /// Requests for resources that upstream does not have.
     Absent,
+    /// Requests for versions that the user's settings or an earlier answer of upstream forbid.
+    Refused,
     /// Requests answered with any other error.
     Failed,
     /// Good answers from upstream.
@@ -56,7 +58,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Hit,
         Self::Miss,
         Self::Revalidated,
@@ -67,6 +69,7 @@ impl Counter {
         Self::StaleRevalidating,
         Self::StaleWithdrawn,
         Self::Absent,
+        Self::Refused,
         Self::Failed,
         Self::UpstreamAnswers,
         Self::UpstreamFailures,
@@ -91,6 +94,7 @@ impl Counter {
             Self::StaleRevalidating => Outcome::Stale(StaleReason::Revalidating).as_str(),
             Self::StaleWithdrawn => Outcome::Stale(StaleReason::Withdrawn).as_str(),
             Self::Absent => "absent",
+            Self::Refused => "refused",
             Self::Failed => "failed",
             Self::UpstreamAnswers => "upstream-answers",
             Self::UpstreamFailures => "upstream-failures",

@@ -69,6 +69,7 @@ mod prefetched;
 mod probe;
 mod resolve;
 mod state_log;
+mod trust;
 mod verified;
 mod write_behind;
 
@@ -96,7 +97,7 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Location, Resource},
-    store::Store,
+    store::{Recall, Store},
     upstream::{Origin, Upstream},
 };
 use absence::Absences;
@@ -118,6 +119,7 @@ use prefetched::Prefetched;
 use probe::UpstreamHealth;
 use resolve::{Resolved, resolve};
 use state_log::StateLog;
+use trust::refuse_rewritten;
 use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
 
@@ -243,6 +245,7 @@ impl Cache {
         self.0.counters.add(match &answer {
             Ok(answer) => answer.outcome.into(),
             Err(Error::Absent { .. }) => Counter::Absent,
+            Err(Error::Refused { .. }) => Counter::Refused,
             Err(_) => Counter::Failed,
         });
         write_behind.client_active();
@@ -267,6 +270,7 @@ impl Cache {
             // Boxed: a hit would otherwise carry the size of this future.
             StoreLocation::Half(key, half) => Box::pin(responder.half(&resource, key, half)).await,
             StoreLocation::Blob(sha256) => {
+                refuse_rewritten(&entries.lookup.store, &resource, sha256)?;
                 if let Some(generation) = generation {
                     self.0
                         .events
@@ -313,6 +317,7 @@ impl Cache {
                 })
             }
             StoreLocation::Blob(sha256) => {
+                refuse_rewritten(&entries.lookup.store, &resource, sha256)?;
                 let (outcome, blob) = blobs.ensure(&resource, sha256, demand).await?;
                 Ok(Ensured {
                     outcome,
@@ -414,6 +419,11 @@ impl Cache {
     /// The stored index entries that upstream no longer has and pins need, each with the time that was found out.
     pub fn withdrawn(&self) -> Vec<(String, SystemTime)> {
         self.0.entries.admission.absences.withdrawn()
+    }
+
+    /// What upstream has taken back, the oldest first.
+    pub fn recalls(&self) -> Arc<Vec<Recall>> {
+        self.0.entries.lookup.store.recalls()
     }
 
     /// Returns whether larder runs with `--offline`.

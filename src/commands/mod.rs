@@ -21,6 +21,7 @@ pub mod gc;
 mod local_cargo;
 pub mod man;
 mod progress;
+mod recalls;
 mod render;
 pub mod serve;
 pub mod status;

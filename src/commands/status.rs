@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     CommandError,
     gc::{gone_line, limit_line},
+    recalls,
     render::{counted, note, print, print_json},
 };
 use crate::{
@@ -47,16 +48,15 @@ pub async fn run(
         max_size: max_size(settings, daemon.as_ref()),
         gone: eviction::gone_pins(&app.store, &pins, settings.forget_after).await,
     };
+    let recalls = app.store.recalls();
+    let recalls = recalls::reports(&recalls, &pins);
     if shared.json {
-        print_json(&document(
-            &settings.store,
-            statistics,
-            &pins,
-            &space,
-            daemon,
-        ))?;
+        let mut document = document(&settings.store, statistics, &pins, &space, daemon);
+        document["recalls"] = serde_json::to_value(&recalls)?;
+        print_json(&document)?;
     } else {
         let mut text = text(&settings.store, statistics, &pins, &space, daemon.as_ref());
+        text += &recalls::lines(&recalls);
         text += &scrub.map_or(String::new(), |scrub| scrub_line(&scrub));
         print(&text)?;
     }

@@ -87,6 +87,20 @@ pub async fn forget_files(
         let named = meant.find(|(at, _)| survey.records[*at].file == record.file);
         named.map_or_else(|| record.file.to_string(), |(_, what)| what.clone())
     };
-    let removed = removed.map(|(record, _)| (name_of(record), record.bytes));
-    Ok(Forgotten::Removed(removed.collect()))
+    let removed: Vec<_> = removed
+        .map(|(record, _)| (name_of(record), record.bytes))
+        .collect();
+    forget_recalls(store, name, version).await?;
+    Ok(Forgotten::Removed(removed))
+}
+
+/// Drops what is recorded about upstream's changes to a version, so that upstream is believed again.
+async fn forget_recalls(store: &Store, name: &str, version: &str) -> Result<(), StoreError> {
+    let name = name.to_ascii_lowercase();
+    let recalls = store.recalls();
+    let meant = recalls
+        .iter()
+        .filter(|recall| recall.name == name && recall.version == version);
+    let meant: Vec<_> = meant.cloned().collect();
+    store.change_recalls(Vec::new(), meant).await.map(drop)
 }

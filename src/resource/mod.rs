@@ -18,7 +18,7 @@
 //! |---|---|---|---|---|
 //! | [`RegistryConfig`] | entry | a day | index + `config.json` | [`Retention`] |
 //! | [`IndexEntry`] | entry | upstream's `max-age` | index + `se/rd/serde` | [`Dependencies`], [`Views`], [`Retention`] |
-//! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`] |
+//! | [`CrateFile`] | blob | always | named by the config | [`Listed`] in the index entry, [`Located`], [`CrateVersion`] |
 //! | channel manifest | pair with sidecar | always if dated, or `max-age` | dist server | [`Views`], [`InstallProfiles`], [`Releases`] |
 //! | other sidecar | entry | as its file | dist server or update root | |
 //! | file without sidecar | entry and blob | upstream's `max-age` | dist server or update root | [`Measured`] |
@@ -60,8 +60,8 @@ pub use error::{InvalidBody, LineProblem, LocateError, TemplateError, TemplatePr
 pub use key::Key;
 pub use policy::{Audience, Freshness, Policy};
 pub use registry::{
-    CrateFile, IndexEntry, ListedVersion, NeededCrate, Registries, Registry, RegistryConfig,
-    VersionNeeds,
+    CrateFile, IndexEntry, ListedState, ListedVersion, NeededCrate, RecalledVersions, Registries,
+    Registry, RegistryConfig, RewrittenVersion, VersionNeeds,
 };
 pub use upstreams::Upstreams;
 
@@ -123,6 +123,11 @@ pub trait Kind: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// For kinds that are one version of a crate.
+    fn crate_version(&self) -> Option<&dyn CrateVersion> {
+        None
+    }
+
     /// For kinds whose entry holds the hash of the body, which larder computes, and not the body.
     fn measured(&self) -> Option<&dyn Measured> {
         None
@@ -153,6 +158,18 @@ pub trait Listed: Send + Sync {
     fn unproven(&self) -> Option<Resource> {
         None
     }
+}
+
+/// One version of a crate.
+pub trait CrateVersion: Send + Sync {
+    /// The registry's name.
+    fn registry(&self) -> &str;
+
+    /// The crate's name in lower case, as pins and recalls have it.
+    fn name(&self) -> String;
+
+    /// The version.
+    fn version(&self) -> &str;
 }
 
 /// A resource of which upstream publishes no hash. Its body is stored as a blob, and its entry lists the blob.
@@ -197,9 +214,26 @@ pub trait Retention: Send + Sync {
     /// A resource that every working upstream of this one has. While it cannot be had, "not found" means nothing.
     fn witness(&self) -> Resource;
 
-    /// The versions that `old` lists and `new` does not, sorted.
-    fn lost_versions(&self, _old: &[u8], _new: &[u8]) -> Vec<String> {
-        Vec::new()
+    /// What `new` takes back of `old`.
+    fn recalled_versions(&self, _old: &[u8], _new: &[u8]) -> RecalledVersions {
+        RecalledVersions::default()
+    }
+
+    /// `new` with what must be kept of `old`: the first checksum of rewritten versions, and removed versions that are
+    /// in `locked`, as yanked ones. `None` if that changes nothing.
+    fn with_kept_versions(
+        &self,
+        _old: &[u8],
+        _new: &[u8],
+        _recalled: &RecalledVersions,
+        _locked: &[String],
+    ) -> Option<Bytes> {
+        None
+    }
+
+    /// What `body` says about `version`; `None` if it does not list it.
+    fn listed_state(&self, _body: &[u8], _version: &str) -> Option<ListedState> {
+        None
     }
 
     /// The crate that this resource describes, as pins name it: the registry's name and the crate's in lower case.

@@ -59,6 +59,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) unreachable: &'a [String],
     /// Stored index entries that upstream no longer has and pins need.
     pub(super) withdrawn: usize,
+    /// Versions that upstream has taken back, by kind.
+    pub(super) recalled: &'a BTreeMap<&'static str, u64>,
     /// Numbers of the tasks behind.
     pub(super) background: &'a Background,
 }
@@ -186,6 +188,14 @@ impl Snapshot<'_> {
             "withdrawn_entries",
             "Index entries that warmed projects need and upstream no longer has.",
             self.withdrawn as u64,
+        )?;
+        family(
+            out,
+            "recalled_versions",
+            "gauge",
+            "Versions that upstream has removed, yanked, or changed the checksum of, as far as larder saw it.",
+            "kind",
+            self.recalled.iter().map(|(kind, count)| (*kind, *count)),
         )?;
         match &self.background.keep_warm {
             Some(status) => write_keep_warm(out, status),
@@ -372,6 +382,7 @@ mod tests {
             pending_writes: 4,
             unreachable: &unreachable,
             withdrawn: 0,
+            recalled: &BTreeMap::from([("yanked", 5)]),
             background: &Background {
                 keep_warm: None,
                 scrub: None,
@@ -422,6 +433,7 @@ mod tests {
                 "larder_fetches_in_flight 3",
                 "larder_entries_waiting 4",
                 "larder_outages 0",
+                "larder_recalled_versions{kind=\"yanked\"} 5",
             ],
         );
     }

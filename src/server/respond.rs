@@ -173,6 +173,8 @@ pub(super) fn error(
 fn status_for_cargo(error: &Error) -> StatusCode {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
+        // Cargo fails at once and prints the reason.
+        Error::Refused { .. } => StatusCode::FORBIDDEN,
         // A retry would not help: the user must act.
         Error::Offline { .. } => StatusCode::FAILED_DEPENDENCY,
         Error::Down { since, .. } if *since >= OFFLINE_VIEW_AFTER => StatusCode::FAILED_DEPENDENCY,
@@ -207,6 +209,7 @@ fn status_for_rustup(error: &Error) -> StatusCode {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,
         Error::Offline { .. }
         | Error::Down { .. }
+        | Error::Refused { .. }
         | Error::Outdated { .. }
         | Error::Upstream { .. }
         | Error::Timeout { .. }
@@ -239,6 +242,7 @@ pub(super) fn script_error(
 fn outcome_of(error: &Error) -> &'static str {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => "absent",
+        Error::Refused { .. } => "refused",
         Error::Offline { .. } => "missing-offline",
         Error::Down { .. } | Error::Outdated { .. } => "missing-down",
         Error::Upstream { .. }

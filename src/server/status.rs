@@ -1,6 +1,6 @@
 //! The pages about the daemon itself: status as JSON, metrics for Prometheus, and the home page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -43,6 +43,7 @@ pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
         "offline": cache.is_offline(),
         "outages": outages,
         "withdrawn": withdrawn,
+        "recalls": recalled_versions(cache),
         "requests": cache.counters(),
         "fetching": cache.in_flight(),
         "storing": cache.pending_writes(),
@@ -51,6 +52,15 @@ pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
         "eviction": eviction.map(eviction_json),
     });
     Bytes::from(format!("{status}\n"))
+}
+
+/// Number of versions that upstream has taken back, by kind.
+fn recalled_versions(cache: &Cache) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::from([("removed", 0), ("yanked", 0), ("checksum", 0)]);
+    for recall in cache.recalls().iter() {
+        *counts.entry(recall.kind.as_str()).or_default() += 1;
+    }
+    counts
 }
 
 fn scrub_json(state: &ScrubState) -> serde_json::Value {
@@ -115,6 +125,7 @@ pub(super) fn prometheus(cache: &Cache, background: Background) -> Bytes {
         pending_writes: cache.pending_writes(),
         unreachable: &down,
         withdrawn: cache.withdrawn().len(),
+        recalled: &recalled_versions(cache),
         background: &background,
     };
     Bytes::from(snapshot.to_string())

@@ -96,6 +96,11 @@ impl StoreLayout {
         self.join(&["gone.json"])
     }
 
+    /// The file with what upstream has taken back.
+    pub(super) fn recalls(&self) -> PathBuf {
+        self.join(&["recalls.json"])
+    }
+
     /// The file that the process locks which removes files.
     pub(super) fn eviction_lock(&self) -> PathBuf {
         self.join(&["eviction-lock"])

@@ -32,6 +32,7 @@
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
 //! STORE/v1/scrub.json                             what the scrub has read
 //! STORE/v1/last-use                               when blobs were last used
+//! STORE/v1/recalls.json                           what upstream has taken back
 //! STORE/v1/gone.json                              since when the files of pins have been gone
 //! STORE/v1/eviction-lock                          locked by the process that removes files
 //! STORE/v1/quarantine/...                         damaged files, by their former paths
@@ -59,9 +60,11 @@ mod integrity;
 mod last_use;
 mod layout;
 mod memory;
-mod offered;
+
+mod pinned_crates;
 mod pins;
 mod quarantine;
+mod recalls;
 mod removal;
 mod scrub_state;
 mod space;
@@ -85,6 +88,7 @@ pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
+pub use recalls::{Recall, RecallKind};
 pub use removal::{EvictionLock, FileRecord, Removal};
 pub use scrub_state::{ScrubState, ScrubTotals};
 pub use space::{Space, SpaceCounter, Statistics};
@@ -104,7 +108,8 @@ use growth::{Growth, whole_blocks};
 use last_use::LastUses;
 use layout::{MAX_NOTE_BYTES, StoreLayout, file_size, is_nonempty_file, make_folder};
 use memory::{Capacity, MemoryCache};
-use offered::OfferedCrates;
+use pinned_crates::PinnedCrates;
+use recalls::KnownRecalls;
 use staging::{Staging, remove_dead_processes};
 
 /// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
@@ -136,7 +141,8 @@ pub struct Store {
     entries: MemoryCache<Entry>,
     blobs: MemoryCache<Blob>,
     buffers: Arc<BufferPool>,
-    offered: Arc<OfferedCrates>,
+    pinned: Arc<PinnedCrates>,
+    recalls: KnownRecalls,
     memory: MemoryBudget,
     uses: Arc<LastUses>,
     growth: Growth,
@@ -178,7 +184,8 @@ impl Store {
                 None => OPEN_FILE_BYTES,
             }),
             buffers: Arc::default(),
-            offered: Arc::default(),
+            pinned: Arc::default(),
+            recalls: KnownRecalls::default(),
             memory: MemoryBudget::new(DEFAULT_MEMORY_BYTES),
             uses: Arc::default(),
             growth: Growth::default(),
@@ -379,10 +386,36 @@ impl Store {
 
     /// Tells for each of `hashes`, in the same order, if a pin offers this crate to resolvers although it needs it not.
     pub async fn offered(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
-        let (folder, offered) = (self.layout.pins(), self.offered.clone());
-        blocking(move || offered.contain(&folder, &hashes))
+        let (folder, pinned) = (self.layout.pins(), self.pinned.clone());
+        blocking(move || pinned.offer(&folder, &hashes))
             .await
             .map_err(|source| StoreError::io(self.layout.pins(), source))
+    }
+
+    /// The versions of a crate that pins lock. `name` is in lower case.
+    pub async fn locked(&self, registry: &str, name: &str) -> Result<Vec<String>, StoreError> {
+        let (folder, pinned) = (self.layout.pins(), self.pinned.clone());
+        let (registry, name) = (registry.to_owned(), name.to_owned());
+        blocking(move || pinned.locked(&folder, registry, name))
+            .await
+            .map_err(|source| StoreError::io(self.layout.pins(), source))
+    }
+
+    /// What upstream has taken back, the oldest first. A file that cannot be read counts as none.
+    pub fn recalls(&self) -> Arc<Vec<Recall>> {
+        self.recalls.get(&self.layout.recalls())
+    }
+
+    /// Records `new` recalls and drops those that are `over`. Returns those of `new` that were not recorded before.
+    pub async fn change_recalls(
+        &self,
+        new: Vec<Recall>,
+        over: Vec<Recall>,
+    ) -> Result<Vec<Recall>, StoreError> {
+        let (path, staging) = (self.layout.recalls(), self.staging.clone());
+        blocking(move || recalls::change(&staging, &path, new, &over))
+            .await
+            .map_err(|source| StoreError::io(self.layout.recalls(), source))
     }
 
     /// Stores a pin, in place of the owner's previous one.

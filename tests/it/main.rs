@@ -41,6 +41,7 @@ mod metrics;
 mod mirror_files;
 mod outage;
 mod ready;
+mod recalls;
 mod resolve_offline;
 mod rustup_updates;
 mod rustup_verdict;

@@ -45,7 +45,7 @@ const MAX_ENTRY_REQUESTS: usize = 300;
 /// Fetches entries.
 #[derive(Debug)]
 pub(in super::super) struct EntryFetcher {
-    lookup: Arc<Lookup>,
+    pub(super) lookup: Arc<Lookup>,
     admission: Arc<Admission>,
     events: Arc<Events>,
     /// Entries have permits of their own, so that large downloads do not delay them.

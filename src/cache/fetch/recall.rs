@@ -1,18 +1,22 @@
-//! Index entries that have lost versions since they were stored.
+//! Index entries that take back what the stored entry lists.
 //!
-//! Registries publish and yank, and almost never remove a version. A body without a length that breaks off at the end
-//! of a line looks complete and lists fewer versions. So such a body does not replace the stored entry before upstream
-//! has confirmed it:
+//! Registries publish and yank. They almost never remove a version, and never change the checksum of one. A body
+//! without a length that breaks off at the end of a line looks complete and lists fewer versions, and a bad mirror may
+//! answer once with another file. So such a body does not replace the stored entry before upstream has confirmed it:
 //!
 //! ```text
-//!  new body lacks versions of the stored one ── ask again ─┬─ lists them all: the first body was cut
-//!                                                          ├─ lacks the same: a recall; log, count and store it
-//!                                                          └─ lacks others: a failure; the stored entry stays
+//!  new body lacks versions, or states other checksums ── ask again ─┬─ neither: the first body was bad
+//!                                                                   ├─ the same: a recall
+//!                                                                   └─ something else: a failure, the stored stays
+//!  a recall ── logged and recorded once (`Store::recalls`)
+//!           └─ stored: the new body with the first checksums, and with removed versions that pins lock
 //! ```
+//!
+//! So the stored entry is the witness of the first checksums. It needs no other record.
 
 use std::time::SystemTime;
 
-use tracing::warn;
+use tracing::{info, warn};
 use url::Url;
 
 use super::{
@@ -21,15 +25,20 @@ use super::{
     request::{EntryReply, unexpected_304},
 };
 use crate::{
+    clock::seconds,
+    error::chain,
+    hash::Sha256,
+    resource::{RecalledVersions, Retention, RewrittenVersion},
+    store::{Entry, EntryHead, Recall, RecallKind},
     upstream::{Failure, FailureKind},
     validators::Validators,
 };
 
-/// Names of lost versions in one log line.
+/// Names of versions in one log line.
 const MAX_NAMED_VERSIONS: usize = 10;
 
 impl EntryFetcher {
-    /// One attempt, and a second one if the first lists fewer versions than the stored entry.
+    /// One attempt, and a second one if the first takes back what the stored entry lists.
     pub(super) async fn attempt_confirmed(
         &self,
         fetch: &Fetch<'_>,
@@ -38,49 +47,210 @@ impl EntryFetcher {
         started: SystemTime,
     ) -> Result<EntryReply, Failure> {
         let reply = self.attempt(fetch, url, validators, started).await?;
-        self.confirm_versions(fetch, url, reply, started).await
+        match (&reply, &fetch.stored, fetch.resource.retention()) {
+            (EntryReply::Body(fresh), Some(stored), Some(retention))
+                if fresh.head.sha256 != stored.head.sha256 =>
+            {
+                Box::pin(self.confirm(fetch, url, retention, stored, reply, started)).await
+            }
+            _ => Ok(reply),
+        }
     }
 
-    /// Asks again if `reply` lists fewer versions than the stored entry. Returns the reply to accept.
-    async fn confirm_versions(
+    /// Asks again if `reply` removes versions or changes checksums. Returns the reply to accept.
+    async fn confirm(
         &self,
         fetch: &Fetch<'_>,
         url: &Url,
+        retention: &dyn Retention,
+        stored: &Entry,
         reply: EntryReply,
         started: SystemTime,
     ) -> Result<EntryReply, Failure> {
-        let (EntryReply::Body(fresh), Some(stored), Some(retention)) =
-            (&reply, &fetch.stored, fetch.resource.retention())
-        else {
+        let EntryReply::Body(mut fresh) = reply else {
             return Ok(reply);
         };
-        let lost = retention.lost_versions(&stored.body, &fresh.body);
-        if lost.is_empty() {
-            return Ok(reply);
+        let known = self.known(retention);
+        let mut recalled = retention.recalled_versions(&stored.body, &fresh.body);
+        let unknown = unconfirmed(&recalled, &known);
+        if !unknown.0.is_empty() || !unknown.1.is_empty() {
+            let unconditional = Validators::default();
+            fresh = match self.attempt(fetch, url, &unconditional, started).await? {
+                EntryReply::Body(again) => again,
+                EntryReply::NotModified(_) => return Err(unexpected_304(url)),
+            };
+            recalled = retention.recalled_versions(&stored.body, &fresh.body);
+            let still = unconfirmed(&recalled, &known);
+            let resource = fetch.resource;
+            if still.0.is_empty() && still.1.is_empty() {
+                let (lost, rewritten) = (unknown.0.len(), unknown.1.len());
+                warn!(%resource, lost, rewritten, "upstream sent an incomplete entry; it was asked again");
+            } else if still != unknown {
+                let why = "lacks versions that are stored, or states other checksums, other ones each time";
+                return Err(FailureKind::Unrecognised {
+                    why: why.to_owned(),
+                }
+                .at(url));
+            } else if !still.0.is_empty() {
+                self.count(Counter::EntriesRecalled);
+            }
         }
-        let unconditional = Validators::default();
-        let again = match self.attempt(fetch, url, &unconditional, started).await? {
-            EntryReply::Body(again) => again,
-            EntryReply::NotModified(_) => return Err(unexpected_304(url)),
+        let locked = self.locked(retention).await;
+        self.record(
+            fetch, retention, &fresh, &recalled, &locked, &known, started,
+        )
+        .await;
+        let kept = retention.with_kept_versions(&stored.body, &fresh.body, &recalled, &locked);
+        Ok(EntryReply::Body(match kept {
+            None => fresh,
+            Some(body) => Entry {
+                head: EntryHead {
+                    sha256: Sha256::of(&body),
+                    ..fresh.head
+                },
+                body,
+                ..fresh
+            },
+        }))
+    }
+
+    /// The recorded recalls of this crate.
+    fn known(&self, retention: &dyn Retention) -> Vec<Recall> {
+        let Some((registry, name)) = retention.package() else {
+            return Vec::new();
         };
-        let still_lost = retention.lost_versions(&stored.body, &again.body);
+        let all = self.lookup.store.recalls();
+        let own = all.iter().filter(|recall| recall.is_about(registry, name));
+        own.cloned().collect()
+    }
+
+    /// The versions of this crate that pins lock.
+    async fn locked(&self, retention: &dyn Retention) -> Vec<String> {
+        let Some((registry, name)) = retention.package() else {
+            return Vec::new();
+        };
+        let locked = self.lookup.store.locked(registry, name).await;
+        locked.unwrap_or_else(|error| {
+            warn!(error = %chain(&error), "cannot read which crates the warmed projects need");
+            Vec::new()
+        })
+    }
+
+    /// Records the recalls in `fresh`, drops those that it takes back, and logs what is new.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one answer")]
+    async fn record(
+        &self,
+        fetch: &Fetch<'_>,
+        retention: &dyn Retention,
+        fresh: &Entry,
+        recalled: &RecalledVersions,
+        locked: &[String],
+        known: &[Recall],
+        started: SystemTime,
+    ) {
+        let Some((registry, name)) = retention.package() else {
+            return;
+        };
+        let recall = |version: &String, kind| Recall {
+            registry: registry.to_owned(),
+            name: name.to_owned(),
+            version: version.clone(),
+            kind,
+            since: seconds(started),
+        };
+        let removed = recalled.removed.iter();
+        let removed = removed.map(|version| recall(version, RecallKind::Removed));
+        let yanked = recalled.yanked.iter();
+        let yanked = yanked.map(|version| recall(version, RecallKind::Yanked));
+        let rewritten = recalled.rewritten.iter().map(|rewritten| {
+            let RewrittenVersion { version, was, now } = rewritten;
+            recall(
+                version,
+                RecallKind::Checksum {
+                    was: *was,
+                    now: *now,
+                },
+            )
+        });
+        let new: Vec<_> = removed.chain(yanked).chain(rewritten).collect();
+        let is_over = |recall: &&Recall| is_over(recall, retention, &fresh.body);
+        let over: Vec<_> = known.iter().filter(is_over).cloned().collect();
+        if new.is_empty() && over.is_empty() {
+            return;
+        }
         let resource = fetch.resource;
-        if still_lost.is_empty() {
-            warn!(%resource, lost = lost.len(), "upstream sent an incomplete entry; it was asked again");
-        } else if still_lost == lost {
-            let versions = named(&lost);
-            warn!(%resource, %versions, "upstream has recalled versions: it no longer lists them");
-            self.count(Counter::EntriesRecalled);
-        } else {
-            let why = "lacks versions that are stored, other ones each time".to_owned();
-            return Err(FailureKind::Unrecognised { why }.at(url));
+        for recall in &over {
+            let (version, kind) = (&recall.version, recall.kind.as_str());
+            info!(%resource, version, kind, "upstream has taken back a recall");
         }
-        Ok(EntryReply::Body(again))
+        let recorded = self.lookup.store.change_recalls(new.clone(), over);
+        let news = recorded.await.unwrap_or_else(|error| {
+            warn!(%resource, error = %chain(&error), "cannot record what upstream has recalled");
+            new
+        });
+        let of_kind = |is_kind: fn(RecallKind) -> bool| {
+            let news = news.iter().filter(|recall| is_kind(recall.kind));
+            let versions: Vec<_> = news.map(|recall| recall.version.as_str()).collect();
+            let is_locked = |version: &&&str| locked.iter().any(|locked| locked == **version);
+            let locked: Vec<_> = versions.iter().filter(is_locked).copied().collect();
+            (!versions.is_empty()).then(|| (named(&versions), named(&locked)))
+        };
+        if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Removed) {
+            warn!(%resource, %versions, %locked, "upstream has recalled versions: it no longer lists them; those that warmed projects lock stay served");
+        }
+        if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Yanked) {
+            match locked.is_empty() {
+                true => info!(%resource, %versions, "upstream has yanked versions"),
+                false => {
+                    warn!(%resource, %versions, %locked, "upstream has yanked versions that warmed projects lock; they stay served");
+                }
+            }
+        }
+        if let Some((versions, locked)) =
+            of_kind(|kind| matches!(kind, RecallKind::Checksum { .. }))
+        {
+            warn!(%resource, %versions, %locked, "upstream states other checksums than before; they are refused, and the first ones stay served");
+        }
+    }
+}
+
+/// The removed and rewritten versions that no record has yet.
+fn unconfirmed(
+    recalled: &RecalledVersions,
+    known: &[Recall],
+) -> (Vec<String>, Vec<RewrittenVersion>) {
+    let is_known = |version: &String, kind| {
+        let mut known = known.iter();
+        known.any(|recall| recall.version == *version && recall.kind == kind)
+    };
+    let removed = recalled.removed.iter();
+    let removed = removed.filter(|version| !is_known(version, RecallKind::Removed));
+    let rewritten = recalled.rewritten.iter().filter(|rewritten| {
+        let RewrittenVersion { version, was, now } = rewritten;
+        !is_known(
+            version,
+            RecallKind::Checksum {
+                was: *was,
+                now: *now,
+            },
+        )
+    });
+    (removed.cloned().collect(), rewritten.cloned().collect())
+}
+
+/// Returns whether upstream's `body` has the version again as it was before the recall.
+fn is_over(recall: &Recall, retention: &dyn Retention, body: &[u8]) -> bool {
+    let listed = retention.listed_state(body, &recall.version);
+    match recall.kind {
+        RecallKind::Removed => listed.is_some(),
+        RecallKind::Yanked => listed.is_some_and(|state| !state.is_yanked),
+        // Another checksum again is a recall of its own.
+        RecallKind::Checksum { now, .. } => listed.is_some_and(|state| state.checksum != Some(now)),
     }
 }
 
 /// Versions for a log line.
-fn named(versions: &[String]) -> String {
+fn named(versions: &[&str]) -> String {
     let named = versions[..versions.len().min(MAX_NAMED_VERSIONS)].join(", ");
     match versions.len().saturating_sub(MAX_NAMED_VERSIONS) {
         0 => named,

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::{
-        Audience, Freshness, Kind, Listed, LocateError, Located, Location, Policy, Resource,
-        Source, Unlisted,
+        Audience, CrateVersion, Freshness, Kind, Listed, LocateError, Located, Location, Policy,
+        Resource, Source, Unlisted,
     },
 };
 
@@ -109,6 +109,24 @@ impl Kind for CrateFile {
 
     fn located(&self) -> Option<&dyn Located> {
         Some(self)
+    }
+
+    fn crate_version(&self) -> Option<&dyn CrateVersion> {
+        Some(self)
+    }
+}
+
+impl CrateVersion for CrateFile {
+    fn registry(&self) -> &str {
+        self.registry.name()
+    }
+
+    fn name(&self) -> String {
+        self.name.to_ascii_lowercase()
+    }
+
+    fn version(&self) -> &str {
+        &self.version
     }
 }
 

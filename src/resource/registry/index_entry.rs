@@ -17,7 +17,6 @@
 //! will choose for that requirement, not the newest of all.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
@@ -29,7 +28,9 @@ use semver::{Version, VersionReq};
 use serde_json::value::RawValue;
 
 use super::{
-    Registry, RegistryConfig, index_folder,
+    Registry, RegistryConfig,
+    index_changes::{listed_state, recalled_versions, with_kept_lines},
+    index_folder,
     index_line::{
         LineDependencies, LineVersion, check_line, checksum_of_line, checksum_of_version,
         index_lines, package_of_line, quick_publication_time, version_of_line, with_yanked,
@@ -39,8 +40,8 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::{
-        Audience, Dependencies, Freshness, InvalidBody, Key, Kind, Location, Policy, PrefetchHint,
-        Resource, Retention, Source, Views,
+        Audience, Dependencies, Freshness, InvalidBody, Key, Kind, ListedState, Location, Policy,
+        PrefetchHint, RecalledVersions, Resource, Retention, Source, Views,
     },
 };
 
@@ -103,13 +104,6 @@ impl IndexEntry {
         // One folder below the index instead of cargo's two: creating folders costs more than filling them.
         let folder = self.name.get(..2).unwrap_or(&self.name);
         Key::new(&[&self.registry.entry_folder, "index", folder, &self.name])
-    }
-
-    /// The versions of the lines that cargo reads.
-    fn versions<'a>(&self, body: &'a [u8]) -> impl Iterator<Item = Cow<'a, str>> {
-        index_lines(body)
-            .filter(|line| check_line(line, &self.name).is_ok_and(|is_ours| is_ours))
-            .filter_map(version_of_line)
     }
 
     /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.
@@ -245,14 +239,22 @@ impl Retention for IndexEntry {
         RegistryConfig::of(&self.registry)
     }
 
-    fn lost_versions(&self, old: &[u8], new: &[u8]) -> Vec<String> {
-        let listed: HashSet<_> = self.versions(new).collect();
-        let lost = self
-            .versions(old)
-            .filter(|version| !listed.contains(version));
-        let mut lost: Vec<_> = lost.map(Cow::into_owned).collect();
-        lost.sort_unstable();
-        lost
+    fn recalled_versions(&self, old: &[u8], new: &[u8]) -> RecalledVersions {
+        recalled_versions(old, new, &self.name)
+    }
+
+    fn with_kept_versions(
+        &self,
+        old: &[u8],
+        new: &[u8],
+        recalled: &RecalledVersions,
+        locked: &[String],
+    ) -> Option<Bytes> {
+        with_kept_lines(old, new, recalled, locked)
+    }
+
+    fn listed_state(&self, body: &[u8], version: &str) -> Option<ListedState> {
+        listed_state(body, &self.name, version)
     }
 
     fn package(&self) -> Option<(&str, &str)> {
@@ -470,26 +472,6 @@ mod tests {
             check_validation(&format!("{bad}\n{good}\n"), Err(&first));
         }
         check_validation(&format!("{good}\n\0\0"), Err("line 2 has NUL bytes"));
-    }
-
-    #[test]
-    fn lost_versions_are_those_that_only_the_old_body_lists() {
-        let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let lost = |old: &[&str], new: &[&str]| {
-            let body = |versions: &[&str]| {
-                let lines = versions
-                    .iter()
-                    .map(|version| line("left", version, SUM) + "\n");
-                lines.collect::<String>()
-            };
-            let retention = entry.retention().unwrap();
-            retention.lost_versions(body(old).as_bytes(), body(new).as_bytes())
-        };
-        assert!(lost(&["1.0.0"], &["1.0.0", "1.1.0"]).is_empty());
-        assert_eq!(
-            lost(&["1.2.0", "1.0.0", "1.1.0"], &["1.1.0"]),
-            ["1.0.0", "1.2.0"]
-        );
     }
 
     #[test]

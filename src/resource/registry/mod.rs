@@ -25,6 +25,7 @@ mod config;
 mod crate_file;
 #[cfg(test)]
 mod fixture;
+mod index_changes;
 mod index_entry;
 mod index_line;
 mod index_needs;
@@ -38,6 +39,7 @@ use crate::hash::Sha256;
 
 pub use config::{RegistryConfig, config_for_client};
 pub use crate_file::CrateFile;
+pub use index_changes::{ListedState, RecalledVersions, RewrittenVersion};
 pub use index_entry::IndexEntry;
 pub use index_needs::{ListedVersion, NeededCrate, VersionNeeds};
 

@@ -1,0 +1,208 @@
+//! What upstream has taken back, in `recalls.json`: versions that it removed or yanked, and checksums that it changed.
+//!
+//! ```text
+//!  changed entry ── a version is gone, yanked, or has another checksum ──> recorded once
+//!                └─ a recorded version is as it was ─────────────────────> dropped
+//! ```
+//!
+//! The file is disposable: it tells people, and a changed checksum is refused without it, because the stored entry has
+//! the first one. At most [`MAX_RECALLS`] are kept, the latest. A process changes the file under a lock of its folder.
+
+use std::{io, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    identity::FileIdentity,
+    staging::{Staging, lock_folder},
+};
+use crate::{files, hash::Sha256};
+
+/// Number of recalls that are kept.
+const MAX_RECALLS: usize = 1_000;
+/// Size limit of the file in bytes: a recall has 500 at most.
+const MAX_RECALLS_BYTES: u64 = 1 << 20;
+
+/// One thing that upstream has taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// The registry's name in larder's settings.
+    pub registry: String,
+    /// The crate's name in lower case.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// What has happened to it.
+    #[serde(flatten)]
+    pub kind: RecallKind,
+    /// When larder saw it, in seconds since 1970.
+    pub since: u64,
+}
+
+/// What upstream did to a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum RecallKind {
+    /// Its index entry no longer lists it.
+    Removed,
+    /// It is yanked.
+    Yanked,
+    /// Its index entry states another checksum.
+    Checksum {
+        /// The first checksum, which clients get.
+        was: Sha256,
+        /// The checksum that upstream states now, which is refused.
+        now: Sha256,
+    },
+}
+
+impl RecallKind {
+    /// The stable name in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Yanked => "yanked",
+            Self::Checksum { .. } => "checksum",
+        }
+    }
+}
+
+impl Recall {
+    /// Returns whether both are about the same version and have the same kind.
+    fn is_same_event(&self, other: &Self) -> bool {
+        self.is_about(&other.registry, &other.name)
+            && self.version == other.version
+            && match (self.kind, other.kind) {
+                (RecallKind::Checksum { now: a, .. }, RecallKind::Checksum { now: b, .. }) => {
+                    a == b
+                }
+                (a, b) => a == b,
+            }
+    }
+
+    /// Returns whether this is about the crate `name` of `registry`.
+    pub fn is_about(&self, registry: &str, name: &str) -> bool {
+        self.registry == registry && self.name == name
+    }
+}
+
+/// The recalls as of the last read, with the state of the file then.
+#[derive(Debug, Default)]
+pub(super) struct KnownRecalls(Mutex<Option<(FileIdentity, Arc<Vec<Recall>>)>>);
+
+impl KnownRecalls {
+    /// The recalls in the file at `path`, the oldest first.
+    pub(super) fn get(&self, path: &Path) -> Arc<Vec<Recall>> {
+        let Ok(found) = std::fs::symlink_metadata(path) else {
+            return Arc::default();
+        };
+        let identity = FileIdentity::of(&found);
+        let mut known = self.0.lock();
+        if let Some((of, recalls)) = &*known
+            && *of == identity
+        {
+            return recalls.clone();
+        }
+        let recalls = Arc::new(read(path));
+        *known = Some((identity, recalls.clone()));
+        recalls
+    }
+}
+
+fn read(path: &Path) -> Vec<Recall> {
+    let text = files::read(path, MAX_RECALLS_BYTES).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Records `new` recalls in the file at `path` and drops those that are `over`. Returns those of `new` that were not
+/// recorded before.
+pub(super) fn change(
+    staging: &Staging,
+    path: &Path,
+    new: Vec<Recall>,
+    over: &[Recall],
+) -> io::Result<Vec<Recall>> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let _lock = lock_folder(folder);
+    let mut recalls = read(path);
+    let before = recalls.len();
+    recalls.retain(|known| !over.iter().any(|over| over.is_same_event(known)));
+    let is_unknown = |recall: &Recall| !recalls.iter().any(|it| it.is_same_event(recall));
+    let unknown: Vec<_> = new.into_iter().filter(is_unknown).collect();
+    if unknown.is_empty() && recalls.len() == before {
+        return Ok(unknown);
+    }
+    recalls.extend(unknown.iter().cloned());
+    recalls.drain(..recalls.len().saturating_sub(MAX_RECALLS));
+    let text = serde_json::to_vec(&recalls).map_err(io::Error::from)?;
+    staging.write(path, &[Bytes::from(text)], None)?;
+    Ok(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    fn recall(version: usize, kind: RecallKind) -> Recall {
+        Recall {
+            registry: "crates-io".to_owned(),
+            name: "left".to_owned(),
+            version: version.to_string(),
+            kind,
+            since: 1,
+        }
+    }
+
+    fn checksum(now: &[u8]) -> RecallKind {
+        RecallKind::Checksum {
+            was: Sha256::of(b"was"),
+            now: Sha256::of(now),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recall_is_new_once_and_gone_when_it_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let all = [
+            recall(1, RecallKind::Removed),
+            recall(1, RecallKind::Yanked),
+            recall(1, checksum(b"a")),
+            recall(1, checksum(b"b")),
+        ];
+        let change = |new: &[Recall], over: &[Recall]| {
+            let changed = store.change_recalls(new.to_vec(), over.to_vec());
+            async move { changed.await.unwrap() }
+        };
+        assert_eq!(change(&all, &[]).await, all);
+        assert_eq!(change(&all, &[]).await, []);
+        assert_eq!(*store.recalls(), all);
+        assert_eq!(change(&[], &all[..2]).await, []);
+        assert_eq!(*store.recalls(), all[2..]);
+        assert_eq!(*Store::open(folder.path()).unwrap().recalls(), all[2..]);
+    }
+
+    #[tokio::test]
+    async fn the_latest_recalls_are_kept_and_a_damaged_file_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let many: Vec<_> = (0..MAX_RECALLS + 3)
+            .map(|version| recall(version, checksum(b"a")))
+            .collect();
+        store
+            .change_recalls(many.clone(), Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(*store.recalls(), many[3..]);
+        let file = folder.path().join("v1/recalls.json");
+        assert!(std::fs::metadata(&file).unwrap().len() < MAX_RECALLS_BYTES);
+        std::fs::write(&file, "[{").unwrap();
+        assert_eq!(*store.recalls(), []);
+        let one = vec![recall(1, RecallKind::Yanked)];
+        let new = store.change_recalls(one.clone(), Vec::new()).await.unwrap();
+        assert_eq!((new, &*store.recalls()), (one.clone(), &one));
+    }
+}
