@@ -40,6 +40,7 @@ mod messages;
 mod metrics;
 mod mirror_files;
 mod outage;
+mod promises;
 mod ready;
 mod recalls;
 mod resolve_offline;

@@ -6,12 +6,14 @@
 //! | modules use each other only as ARCHITECTURE.md says | `arrows` |
 //! | no dependency cycle between files | `cycles` |
 //! | ARCHITECTURE.md has at most 1,500 words | this file |
+//! | tests that documents name exist; each promise has one | `promises` |
 //! | lengths of files and functions; one definition for each name | `sizes` |
 //!
 //! The checks read `src` with the small parser in `source`, which sees names and no types.
 
 mod arrows;
 mod cycles;
+mod promises;
 mod sizes;
 mod source;
 
