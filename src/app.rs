@@ -10,8 +10,15 @@
 //! written; the other commands only read and never contact upstream. [`StopSignals`] turns SIGINT, SIGTERM and
 //! SIGHUP into futures.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::Duration,
+};
 
+use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -22,7 +29,7 @@ use crate::{
     server::{Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
-    upstream::{SetupError, Upstream, UpstreamOptions},
+    upstream::{Relay, SetupError, Upstream, UpstreamOptions},
 };
 
 /// Time that worker threads get to end at exit.
@@ -98,16 +105,8 @@ impl App {
         // One TLS provider for the process; installing it twice is refused and harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = cache_options(settings, mode);
-        let upstream_options = UpstreamOptions {
-            dial_timeout: settings.upstream_timeout,
-            // A command that never goes upstream needs no certificates, and works without their file.
-            ca_file: settings.ca_file.clone().filter(|_| !options.is_offline),
-            redirect_hosts: settings.redirect_hosts.clone(),
-            proxies: settings.proxies.clone(),
-        };
-        let indexes = upstreams.registries.iter().map(|registry| registry.index());
-        let addresses = indexes.chain(upstreams.dist.addresses());
-        let upstream = Upstream::new(upstream_options, addresses)?;
+        let upstream_options = upstream_options(settings, options.is_offline);
+        let upstream = Upstream::new(upstream_options, upstreams.addresses())?;
         let cache = Cache::new(store.clone(), upstream, options);
         Ok(Self {
             store,
@@ -146,6 +145,15 @@ impl App {
         }
     }
 
+    /// A relay for what larder does not answer itself. `proxy`, if given, replaces the proxies of the environment.
+    ///
+    /// # Errors
+    /// Root certificates that cannot be read.
+    pub fn relay(&self, settings: &Settings, proxy: Option<&str>) -> Result<Relay, AppError> {
+        let options = upstream_options(settings, settings.is_offline);
+        Ok(Relay::new(&options, proxy)?)
+    }
+
     /// The HTTP server for clients that reach it at `addresses`.
     pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
         Server {
@@ -169,6 +177,16 @@ fn toolchain_format(store: &Store, settings: &Settings) -> ArchiveFormat {
             .and_then(|name| ArchiveFormat::of_name(&name))
             .unwrap_or_default()
     })
+}
+
+fn upstream_options(settings: &Settings, is_offline: bool) -> UpstreamOptions {
+    UpstreamOptions {
+        dial_timeout: settings.upstream_timeout,
+        // A command that never goes upstream needs no certificates, and works without their file.
+        ca_file: settings.ca_file.clone().filter(|_| !is_offline),
+        redirect_hosts: settings.redirect_hosts.clone(),
+        proxies: settings.proxies.clone(),
+    }
 }
 
 fn cache_options(settings: &Settings, mode: AppMode) -> CacheOptions {
@@ -208,20 +226,41 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
     result
 }
 
+/// The soft limit of open files that this process was started with.
+static ORIGINAL_DESCRIPTOR_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
+
 /// Raises the soft limit of open files to the hard limit: the usual soft limit is for programs that use `select`.
 fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // A later call finds the raised limit.
+    ORIGINAL_DESCRIPTOR_LIMIT.get_or_init(|| limit.current);
+    set_descriptor_limit(limit.maximum);
+}
+
+/// Calls `start`, which starts another program, with the limit of open files that this one was started with.
+pub fn with_original_descriptor_limit<T>(start: impl FnOnce() -> T) -> T {
+    if let Some(limit) = ORIGINAL_DESCRIPTOR_LIMIT.get() {
+        set_descriptor_limit(*limit);
+    }
+    let result = start();
+    raise_descriptor_limit();
+    result
+}
+
+fn set_descriptor_limit(current: Option<u64>) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
+    limit.current = current;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "cannot raise the limit of open files");
+        tracing::debug!(%error, "cannot set the limit of open files");
     }
 }
 
 /// Without a handler, SIGXFSZ ends the process when a file reaches the size limit. With one, the write fails and the
 /// store treats it like a full disk.
 fn ignore_file_size_signal() -> io::Result<()> {
-    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+    signal(SignalKind::from_raw(process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// SIGINT, SIGTERM and SIGHUP: the orders to stop of the user, the service manager and a closed terminal.
@@ -242,7 +281,7 @@ impl StopSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: if is_hang_up_ignored() {
+            hang_up: if is_ignored(process::Signal::HUP) {
                 None
             } else {
                 Some(signal(SignalKind::hangup())?)
@@ -270,10 +309,70 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Tells if this process was started with SIGHUP ignored. Only Linux says so without unsafe code.
-fn is_hang_up_ignored() -> bool {
+/// Signals for the program that this process runs on the user's behalf.
+#[derive(Debug)]
+pub struct ForwardedSignals(Vec<(process::Signal, Signal)>);
+
+impl ForwardedSignals {
+    /// Installs the handlers. From here on these signals no longer end the process. A signal that the caller ignores
+    /// stays ignored: the program inherits that.
+    ///
+    /// # Errors
+    /// The system refuses a handler.
+    pub fn new() -> io::Result<Self> {
+        use process::Signal;
+        let signals = [
+            Signal::INT,
+            Signal::QUIT,
+            Signal::TERM,
+            Signal::HUP,
+            Signal::USR1,
+            Signal::USR2,
+        ];
+        let signals = signals.into_iter().filter(|one| !is_ignored(*one));
+        let handlers = signals.map(|one| Ok((one, signal(SignalKind::from_raw(one.as_raw()))?)));
+        Ok(Self(handlers.collect::<io::Result<_>>()?))
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> process::Signal {
+        std::future::poll_fn(|context| {
+            for (number, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends a signal to a process, unless the terminal has sent it there already: it signals all processes in the
+    /// foreground at once.
+    pub fn forward(&self, signal: process::Signal, to: Option<u32>) {
+        let from_terminal =
+            matches!(signal, process::Signal::INT | process::Signal::QUIT) && is_in_foreground();
+        let to = to.and_then(|id| process::Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(to) = to
+            && !from_terminal
+            && let Err(error) = process::kill_process(to, signal)
+        {
+            tracing::debug!(%error, "cannot forward a signal");
+        }
+    }
+}
+
+/// True if a terminal sends its signals to this process.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    let foreground = terminal.and_then(|terminal| Ok(rustix::termios::tcgetpgrp(&terminal)?));
+    foreground.is_ok_and(|group| group == process::getpgrp())
+}
+
+/// Tells if this process was started with a signal ignored. Only Linux says so without unsafe code.
+fn is_ignored(signal: process::Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 != 0)
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
 }

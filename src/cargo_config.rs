@@ -103,24 +103,51 @@ struct VendoredChecksums {
     files: BTreeMap<String, String>,
 }
 
+impl ConfigFile {
+    /// The settings in a `.cargo` folder, or in cargo's home.
+    fn read(folder: &Path) -> Option<Self> {
+        // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
+        let paths = ["config", "config.toml"].map(|name| folder.join(name));
+        let mut paths = paths.iter();
+        let text = paths.find_map(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok())?;
+        Some(Self {
+            base: folder.parent()?.to_owned(),
+            settings: toml::from_str(&text).ok()?,
+        })
+    }
+}
+
 impl CargoConfig {
     /// Reads the settings for work in `folder`. Blocking. A file that cannot be read counts as empty; cargo reports it.
     pub fn of(folder: &Path) -> Self {
         let Ok(folder) = std::path::absolute(folder) else {
             return Self::default();
         };
-        let files = folder.ancestors().filter_map(|base| {
-            // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
-            let paths = ["config", "config.toml"].map(|name| base.join(".cargo").join(name));
-            let text = paths
-                .iter()
-                .find_map(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok())?;
-            Some(ConfigFile {
-                base: base.to_owned(),
-                settings: toml::from_str(&text).ok()?,
-            })
-        });
-        Self(files.collect())
+        let files = folder.ancestors();
+        Self(
+            files
+                .filter_map(|base| ConfigFile::read(&base.join(".cargo")))
+                .collect(),
+        )
+    }
+
+    /// [`CargoConfig::of`], and below that the settings in cargo's home.
+    pub fn with_home(folder: &Path, home: Option<&Path>) -> Self {
+        let Self(mut files) = Self::of(folder);
+        files.extend(home.and_then(ConfigFile::read));
+        Self(files)
+    }
+
+    /// The file of root certificates that cargo uses, `http.cainfo`.
+    pub fn http_roots(&self) -> Option<PathBuf> {
+        let (path, base) = self.text(&["http", "cainfo"])?;
+        Some(base.join(path))
+    }
+
+    /// Cargo's own proxy, `http.proxy`.
+    pub fn http_proxy(&self) -> Option<String> {
+        let (proxy, _) = self.text(&["http", "proxy"])?;
+        Some(proxy.to_owned())
     }
 
     /// The folders that serve as sources by the settings of this folder and of those above.

@@ -10,6 +10,7 @@
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -106,6 +107,8 @@ pub enum ToolchainFormat {
 pub enum Command {
     /// Run the daemon: a registry for cargo and a dist server for rustup that stores what it downloads
     Serve(Serve),
+    /// Run a command whose cargo and rustup go through larder; nothing else changes, and no settings are needed
+    Run(Run),
     /// Download everything that the projects below PATH need: crates and toolchains
     Warm(Warm),
     /// Check whether the projects below PATH can be built offline, and list what is missing
@@ -174,6 +177,17 @@ pub struct Serve {
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
+}
+
+/// Flags of `run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Run {
+    /// Never contact upstream: serve what is stored, stale or not [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
+    pub offline: Option<bool>,
+    /// The command and its arguments, for example `cargo build`
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Flags of `verify`.
@@ -347,6 +361,12 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &FETCHING,
             &SERVING,
             &["store", "registry"],
+        ],
+        "run" => &[
+            &COMMON,
+            &UPSTREAM,
+            &FETCHING,
+            &["store", "registry", "listen", "offline", "full-index"],
         ],
         "warm" => &[
             &COMMON,

@@ -42,6 +42,7 @@ pub mod store;
 pub mod upstream;
 
 // Clients.
+pub mod intercept;
 pub mod server;
 
 // Projects and toolchains.

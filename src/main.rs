@@ -12,7 +12,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::FromArgMatches as _;
 use larder::{
     app,
-    cli::{self, Cli, Command, Gc, Serve},
+    cli::{self, Cli, Command, Gc, Run, Serve},
     commands::{self, CommandError},
     config,
     log::{self, LogWriter, Verbosity},
@@ -57,6 +57,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Completions { shell } => return commands::completions::run(*shell),
         Command::Man { command } => return commands::man::run(command),
         Command::Serve(flags) => ("serve", flags.clone(), None),
+        Command::Run(flags) => ("run", run_settings(flags), None),
         Command::Warm(flags) => ("warm", Serve::default(), flags.jobs),
         Command::Check(_) => ("check", Serve::default(), None),
         Command::Verify(_) => ("verify", Serve::default(), None),
@@ -75,6 +76,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     app::block_on(async {
         match command {
             Command::Serve(_) => commands::serve::run(&settings).await,
+            Command::Run(flags) => commands::run::run(&settings, &shared, flags).await,
             Command::Warm(flags) => commands::warm::run(&settings, &shared, flags).await,
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,
             Command::Verify(flags) => commands::verify::run(&settings, &shared, flags).await,
@@ -85,6 +87,14 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     })?
+}
+
+/// The flags of `run` that are settings.
+fn run_settings(flags: &Run) -> Serve {
+    Serve {
+        offline: flags.offline,
+        ..Serve::default()
+    }
 }
 
 /// The flags of `gc` that are settings.

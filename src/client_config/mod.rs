@@ -4,12 +4,15 @@
 //! |---|---|---|
 //! | cargo | `[source]` and `[registries]` tables for `config.toml` | [`cargo_settings`], [`registry_settings`] |
 //! | rustup | two environment variables | [`rustup_exports`] |
+//! | a command behind the intercepting proxy | environment variables | [`proxy_variables`] |
 //! | `podman build`, `docker build` | a network and build arguments | [`build_options`] |
 //!
 //! `larder client print` prints them, and the daemon's start page shows cargo's. Pure: no function here reads or
 //! writes a file. `base` is always the daemon's base address, ending in `/`.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _, path::Path};
+
+use hyper_util::client::proxy::matcher::Matcher;
 
 /// Cargo's settings for crates.io. Cargo needs both `sparse+` and the final slash (cargo, `sources/registry/mod.rs`).
 pub fn cargo_settings(base: &str) -> String {
@@ -37,6 +40,51 @@ pub fn rustup_variables(base: &str) -> [(&'static str, String); 2] {
         ("RUSTUP_DIST_SERVER", base.to_owned()),
         ("RUSTUP_UPDATE_ROOT", format!("{base}/rustup")),
     ]
+}
+
+/// The variables of a command that goes through larder's intercepting proxy at `proxy`, `http://HOST:PORT`. Cargo
+/// trusts the root certificates in `cargo_roots`. rustup, which uses rustls or OpenSSL, trusts those in `tls_roots`.
+/// Programs read the names in lower or in upper case, so both are set.
+pub fn proxy_variables(
+    proxy: &str,
+    cargo_roots: &Path,
+    tls_roots: &Path,
+    no_proxy: &str,
+) -> [(&'static str, OsString); 7] {
+    [
+        ("CARGO_HTTP_PROXY", proxy.into()),
+        ("CARGO_HTTP_CAINFO", cargo_roots.into()),
+        ("https_proxy", proxy.into()),
+        ("HTTPS_PROXY", proxy.into()),
+        ("SSL_CERT_FILE", tls_roots.into()),
+        ("no_proxy", no_proxy.into()),
+        ("NO_PROXY", no_proxy.into()),
+    ]
+}
+
+/// Hosts that clients reach without a proxy: those that the user's `given` list has, and loopback, but none of the
+/// intercepted `hosts`.
+pub fn no_proxy(given: &str, hosts: &BTreeSet<String>) -> String {
+    let is_intercepted = |entry: &str| {
+        let matcher = Matcher::builder()
+            .all("http://127.0.0.1:1")
+            .no(entry)
+            .build();
+        let mut hosts = hosts.iter();
+        hosts.any(|host| {
+            let uri = format!("https://{host}/").parse();
+            uri.is_ok_and(|uri| matcher.intercept(&uri).is_none())
+        })
+    };
+    let given = given.split(',').map(str::trim);
+    let entries = given.chain(["localhost", "127.0.0.1", "::1"]);
+    let mut kept: Vec<&str> = Vec::new();
+    for entry in entries.filter(|entry| !entry.is_empty()) {
+        if !kept.contains(&entry) && !is_intercepted(entry) {
+            kept.push(entry);
+        }
+    }
+    kept.join(",")
 }
 
 /// [`rustup_variables`] as shell exports. The quotes protect the brackets of an IPv6 address, which some shells expand.
@@ -67,6 +115,24 @@ pub fn build_options(base: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intercepted_hosts_are_taken_from_the_list_of_hosts_without_a_proxy() {
+        let check = |given: &str, hosts: &[&str], expected: &str| {
+            let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            assert_eq!(no_proxy(given, &hosts), expected, "{given}");
+        };
+        let index = ["index.example"];
+        check("", &index, "localhost,127.0.0.1,::1");
+        check(
+            "a.corp, 10.0.0.0/8",
+            &index,
+            "a.corp,10.0.0.0/8,localhost,127.0.0.1,::1",
+        );
+        check("example,.example,*", &index, "localhost,127.0.0.1,::1");
+        check("localhost", &["127.0.0.1"], "localhost,::1");
+        check("127.0.0.0/8", &["127.0.0.1"], "localhost,::1");
+    }
 
     #[test]
     fn rustup_exports_name_both_servers() {

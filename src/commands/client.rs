@@ -80,7 +80,7 @@ pub async fn run(
 }
 
 /// A daemon that listens on all addresses is reached on this machine through loopback.
-fn reachable(base: &str) -> String {
+pub(super) fn reachable(base: &str) -> String {
     base.replace("//0.0.0.0:", "//127.0.0.1:")
         .replace("//[::]:", "//[::1]:")
 }

@@ -23,6 +23,7 @@ pub mod man;
 mod progress;
 mod recalls;
 mod render;
+pub mod run;
 pub mod serve;
 pub mod status;
 pub mod verify;
@@ -36,6 +37,7 @@ use crate::{
     app::AppError,
     cli,
     config::{ConfigError, Settings},
+    intercept::{CertificateError, RootsError},
     plan::ToolchainOptions,
     store::StoreError,
 };
@@ -78,6 +80,12 @@ pub enum CommandError {
     /// stdout cannot be written to.
     #[error("cannot write to stdout: {0}")]
     Stdout(#[source] io::Error),
+    /// The intercepted hosts get no certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The root certificates that the user's settings name cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// A report that cannot be written as JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
@@ -98,6 +106,8 @@ impl CommandError {
             | Self::EvictionRuns
             | Self::Interrupted(_)
             | Self::Stdout(_)
+            | Self::Certificates(_)
+            | Self::Roots(_)
             | Self::Json(_)
             | Self::System(_) => ExitCode::FAILURE,
         }

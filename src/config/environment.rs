@@ -38,8 +38,21 @@ pub(super) struct Environment {
     pub(super) no_proxy: Option<OsString>,
     /// The variables that reqwest takes proxies from.
     pub(super) proxies: ProxyVariables,
+    /// Cargo's variables about HTTP.
+    pub(super) cargo_http: CargoHttp,
+    /// `SSL_CERT_FILE`, unless it is empty.
+    pub(super) ssl_cert_file: Option<PathBuf>,
     /// True unless `NO_COLOR` or `TERM=dumb` is set.
     pub(super) may_colour: bool,
+}
+
+/// Cargo's variables about HTTP, which stand above its settings files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CargoHttp {
+    /// `CARGO_HTTP_PROXY`.
+    pub proxy: Option<String>,
+    /// `CARGO_HTTP_CAINFO`: a file with root certificates, PEM.
+    pub roots: Option<PathBuf>,
 }
 
 impl Environment {
@@ -66,6 +79,11 @@ impl Environment {
                 all: proxy("ALL_PROXY"),
                 no_proxy: proxy("NO_PROXY").map_or_else(String::new, |(_, value)| value),
             },
+            cargo_http: CargoHttp {
+                proxy: nonempty("CARGO_HTTP_PROXY").and_then(|proxy| proxy.into_string().ok()),
+                roots: nonempty("CARGO_HTTP_CAINFO").map(PathBuf::from),
+            },
+            ssl_cert_file: nonempty("SSL_CERT_FILE").map(PathBuf::from),
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
                 && variable("TERM").as_deref() != Some(OsStr::new("dumb")),
         }

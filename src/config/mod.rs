@@ -30,6 +30,7 @@ use std::{
 use clap::ValueEnum;
 use url::{Host, Url};
 
+pub use environment::CargoHttp;
 pub use error::ConfigError;
 pub use place::Place;
 
@@ -124,6 +125,10 @@ pub struct Settings {
     pub no_proxy: OsString,
     /// The proxies of the environment.
     pub proxies: ProxyVariables,
+    /// Cargo's variables about HTTP.
+    pub cargo_http: CargoHttp,
+    /// `SSL_CERT_FILE`: the root certificates of programs that use OpenSSL or rustls.
+    pub ssl_cert_file: Option<PathBuf>,
     /// The environment permits colours.
     pub may_colour: bool,
 }
@@ -225,6 +230,8 @@ fn merge(
         cargo: environment.cargo.unwrap_or_else(|| "cargo".into()).into(),
         no_proxy: environment.no_proxy.unwrap_or_default(),
         proxies: environment.proxies,
+        cargo_http: environment.cargo_http,
+        ssl_cert_file: environment.ssl_cert_file,
         may_colour: environment.may_colour,
     })
 }

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+use url::Url;
+
 use super::{
     CrateFile, Dist, IndexEntry, Key, Location, Registries, Registry, RegistryConfig, Resource,
     dist,
@@ -18,6 +21,39 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
+    /// The addresses of the configured servers: indexes, dist server and update root. Resources are below them, or at
+    /// the download addresses that the indexes name.
+    pub fn addresses(&self) -> impl Iterator<Item = &Url> {
+        let indexes = self.registries.iter().map(|registry| registry.index());
+        indexes.chain(self.dist.addresses())
+    }
+
+    /// The resource at an address below a configured server.
+    pub fn at(&self, url: &Url) -> Option<Resource> {
+        for registry in self.registries.iter() {
+            if let Some(path) = path_below(registry.index(), url) {
+                let segments: Vec<_> = path.split('/').collect();
+                let found = match segments.as_slice() {
+                    ["config.json"] => Some(RegistryConfig::of(registry)),
+                    segments => IndexEntry::parse(registry, segments),
+                };
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        let [server, update_root] = self.dist.addresses();
+        let path = match (path_below(update_root, url), path_below(server, url)) {
+            (Some(path), _) => format!("rustup/{path}"),
+            (None, Some(path)) if path.starts_with("dist/") => path,
+            (None, _) => return None,
+        };
+        match path.as_str() {
+            "rustup/rustup-init.sh" => Some(dist::script(&self.dist)),
+            path => dist::parse(&self.dist, &path.split('/').collect::<Vec<_>>()),
+        }
+    }
+
     /// The resource whose entry has this key. `None` for an entry of a server that is not configured, and for an
     /// absence.
     pub(crate) fn entry_of(&self, key: &Key) -> Option<Resource> {
@@ -57,6 +93,18 @@ impl Upstreams {
         let mut registries = self.registries.iter();
         registries.find(|registry| registry.entry_folder() == entry_folder)
     }
+}
+
+/// The decoded path of `url` below `base`, if `url` is below it and has no query.
+fn path_below(base: &Url, url: &Url) -> Option<String> {
+    let is_same_origin = base.scheme() == url.scheme()
+        && base.host() == url.host()
+        && base.port_or_known_default() == url.port_or_known_default();
+    if !is_same_origin || url.query().is_some() {
+        return None;
+    }
+    let path = url.path().strip_prefix(base.path())?;
+    Some(percent_decode_str(path).decode_utf8().ok()?.into_owned())
 }
 
 #[cfg(test)]

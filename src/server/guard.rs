@@ -140,17 +140,11 @@ fn is_name(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(is_label)
 }
 
-/// Returns the authority that the client used, with port.
+/// Refuses methods other than GET and HEAD, and requests with a body.
 ///
 /// # Errors
 /// [`Refused`] if the request must not be answered.
-pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, Refused> {
-    let refuse = |status, reason: &str| {
-        Err(Refused {
-            status,
-            reason: reason.to_owned(),
-        })
-    };
+pub(super) fn check_method<B>(request: &Request<B>) -> Result<(), Refused> {
     if request.method() == Method::CONNECT {
         return refuse(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -169,6 +163,22 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
             "a request with a body is not served",
         );
     }
+    Ok(())
+}
+
+fn refuse<T>(status: StatusCode, reason: &str) -> Result<T, Refused> {
+    Err(Refused {
+        status,
+        reason: reason.to_owned(),
+    })
+}
+
+/// Returns the authority that the client used, with port.
+///
+/// # Errors
+/// [`Refused`] if the request must not be answered.
+pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, Refused> {
+    check_method(request)?;
     let is_h2 = request.version() == Version::HTTP_2;
     if !is_h2 && request.uri().authority().is_some() {
         return refuse(

@@ -79,6 +79,11 @@ impl Server {
                 log,
             )
         };
+        if guard::check_method(request).is_ok()
+            && let Some((url, resource)) = Box::pin(self.asked_by_interceptor(request)).await
+        {
+            return Box::pin(self.respond_with(&resource, &url, head)).await;
+        }
         let authority = match guard::check(request, &self.hosts) {
             Ok(authority) => authority,
             Err(refused) => {

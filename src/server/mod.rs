@@ -16,6 +16,9 @@
 //!     ├── config.json ─────> generated for the client's address
 //!     ├── rustup-init.sh ──> edited for plain http
 //!     └── /-/… ────────────> status: health, JSON, Prometheus
+//!
+//!   a request by upstream's address, from the intercepting proxy
+//!     └── upstream_address ─> cache::get
 //!     │
 //!   respond       status, headers; byte ranges and validators from `request`
 //!     │
@@ -43,7 +46,9 @@ mod request;
 mod respond;
 pub mod route;
 mod status;
+mod upstream_address;
 
 pub use accept::{listen, run};
 pub use connection::h2c::H2c;
 pub use handlers::Server;
+pub use upstream_address::ServedBody;

@@ -19,6 +19,8 @@
 //! chunk ([`Get::read_timeout`]). Concurrent requests to an origin wait for the same dial, and learn together if it
 //! fails: one time limit passes, not one per request.
 //!
+//! What larder does not answer itself passes through a [`Relay`] to the server that the client asked for.
+//!
 //! This module sends a request once. Retries, hashes, and what a reply means for the store are the cache's: it asks
 //! [`retry_delay`] and keeps the circuit breakers.
 
@@ -29,6 +31,7 @@ mod origins;
 mod pool;
 mod proxy;
 mod redirect;
+mod relay;
 mod request;
 mod response;
 mod retry;
@@ -53,6 +56,7 @@ pub use diagnostics::Diagnostics;
 pub use failure::{Failure, FailureKind};
 pub use origin::Origin;
 pub use proxy::ProxyVariables;
+pub use relay::{ByteStream, Relay, TunnelError};
 pub use request::{Get, RangeRequest};
 pub use response::{Coding, Reply, UpstreamBody};
 pub use retry::retry_delay;

@@ -152,6 +152,23 @@ impl ConnectionPool {
         }
     }
 
+    /// Sends a client's own request to `url` and waits for the response head, as long as it takes: the client has a time
+    /// limit of its own.
+    pub(super) async fn pass_on(
+        &self,
+        url: &Url,
+        method: reqwest::Method,
+        headers: reqwest::header::HeaderMap,
+        body: Option<reqwest::Body>,
+    ) -> Result<Response, Failure> {
+        let failed = |error| classify(&error).at(url);
+        let client = self.client(ClientProtocol::Negotiated).map_err(failed)?;
+        let mut request = reqwest::Request::new(method, url.clone());
+        *request.headers_mut() = headers;
+        *request.body_mut() = body;
+        client.execute(request).await.map_err(failed)
+    }
+
     fn client(&self, protocol: ClientProtocol) -> reqwest::Result<Client> {
         let mut clients = self.clients.lock();
         let place = match protocol {

@@ -44,6 +44,7 @@ mod promises;
 mod ready;
 mod recalls;
 mod resolve_offline;
+mod run;
 mod rustup_updates;
 mod rustup_verdict;
 mod scratch;

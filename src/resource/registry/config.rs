@@ -150,6 +150,22 @@ impl Registry {
     }
 }
 
+/// The template with its markers. One without any stands for the usual path (docs/client-behaviour.md C-06).
+pub(super) fn complete_template(template: &str) -> Cow<'_, str> {
+    const MARKERS: [&str; 5] = [
+        "{crate}",
+        "{version}",
+        "{prefix}",
+        "{lowerprefix}",
+        "{sha256-checksum}",
+    ];
+    if MARKERS.iter().any(|marker| template.contains(marker)) {
+        return template.into();
+    }
+    let base = template.trim_end_matches('/');
+    format!("{base}/{{crate}}/{{version}}/download").into()
+}
+
 /// Fills a download template as cargo does (docs/client-behaviour.md C-06): plain replacement without encoding, and a
 /// default path if no marker occurs.
 pub(super) fn fill_template(
@@ -158,20 +174,7 @@ pub(super) fn fill_template(
     version: &str,
     checksum: Option<Sha256>,
 ) -> String {
-    const MARKERS: [&str; 5] = [
-        "{crate}",
-        "{version}",
-        "{prefix}",
-        "{lowerprefix}",
-        "{sha256-checksum}",
-    ];
-    if !MARKERS.iter().any(|marker| template.contains(marker)) {
-        return format!(
-            "{}/{name}/{version}/download",
-            template.trim_end_matches('/')
-        );
-    }
-    template
+    complete_template(template)
         .replace("{crate}", name)
         .replace("{version}", version)
         .replace("{prefix}", &index_folder(name))

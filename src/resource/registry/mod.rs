@@ -23,6 +23,7 @@
 
 mod config;
 mod crate_file;
+mod download;
 #[cfg(test)]
 mod fixture;
 mod index_changes;
@@ -39,6 +40,7 @@ use crate::hash::Sha256;
 
 pub use config::{RegistryConfig, config_for_client};
 pub use crate_file::CrateFile;
+pub use download::{crate_at, download_address};
 pub use index_changes::{ListedState, RecalledVersions, RewrittenVersion};
 pub use index_entry::IndexEntry;
 pub use index_needs::{ListedVersion, NeededCrate, VersionNeeds};

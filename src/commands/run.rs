@@ -1,0 +1,289 @@
+//! `larder run`: one command whose cargo and rustup go through larder, and nothing else changes.
+//!
+//! ```text
+//!   a daemon on the same store? ── yes ──> it answers
+//!          └── no ──> a server in this process, which ends with the command
+//!   proxy on a free loopback port ──> environment: proxy, root certificates ──> the command ──> its exit code
+//! ```
+//!
+//! The only files are those with root certificates, in a temporary folder of this user alone. `crate::intercept` says
+//! what the proxy does. Signals go to the command; larder ends when it has ended.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs::Permissions,
+    io,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::PathBuf,
+    process::{ExitCode, ExitStatus},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use indicatif::HumanBytes;
+use tempfile::TempDir;
+use tokio::{process::Command, sync::watch, task::JoinHandle};
+use tracing::warn;
+use url::Url;
+
+use super::{CommandError, render::note, status::find_daemon};
+use crate::{
+    app::{self, App, AppMode, ForwardedSignals},
+    cargo_config::CargoConfig,
+    cli, client_config,
+    config::Settings,
+    intercept::{
+        Answers, Certificates, DaemonClient, Interceptor, Summary, Tally, TunnelPolicy, bundle,
+        intercepted_origins, serve,
+    },
+    resource::{Registry, RegistryConfig},
+    server,
+};
+
+/// Exit code of a command that cannot be started, as in shells.
+const NOT_STARTED: u8 = 126;
+/// Exit code of a command that does not exist, as in shells.
+const NOT_FOUND: u8 = 127;
+
+/// Runs the command.
+///
+/// # Errors
+/// The store, the proxy or the root certificates cannot be used. A command that fails is no error.
+pub async fn run(
+    settings: &Settings,
+    shared: &cli::GlobalFlags,
+    flags: cli::Run,
+) -> Result<ExitCode, CommandError> {
+    let Some((program, arguments)) = flags.command.split_first() else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut proxy = Proxy::start(settings).await?;
+    let mut signals = ForwardedSignals::new()?;
+    let mut command = Command::new(program);
+    command.args(arguments).envs(&proxy.variables);
+    let started = app::with_original_descriptor_limit(|| command.spawn());
+    let exit_code = match started {
+        Ok(mut child) => loop {
+            tokio::select! {
+                status = child.wait() => break exit_code(status?),
+                signal = signals.next() => signals.forward(signal, child.id()),
+            }
+        },
+        Err(error) => {
+            note(&format!(
+                "error: cannot run `{}`: {error}",
+                program.display()
+            ));
+            let is_absent = error.kind() == io::ErrorKind::NotFound;
+            ExitCode::from(if is_absent { NOT_FOUND } else { NOT_STARTED })
+        }
+    };
+    let summary = proxy.stop().await;
+    if shared.quiet == 0 {
+        note(&summary_line(summary));
+    }
+    Ok(exit_code)
+}
+
+/// The command's own code. A signal that ended it becomes a code as in shells.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn summary_line(summary: Summary) -> String {
+    let Summary {
+        hits,
+        fetched,
+        missing,
+        saved_bytes,
+    } = summary;
+    let hits = if hits == 1 {
+        "1 hit".to_owned()
+    } else {
+        format!("{hits} hits")
+    };
+    let saved = HumanBytes(saved_bytes).to_string();
+    format!("larder: {hits}, {fetched} fetched, {missing} missing, {saved} not downloaded")
+}
+
+/// The proxy of one command.
+struct Proxy {
+    interceptor: Arc<Interceptor>,
+    /// The server of this process, if no daemon answers.
+    app: Option<App>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    /// The environment of the command, besides the inherited one.
+    variables: BTreeMap<&'static str, OsString>,
+    /// Files with root certificates.
+    _folder: TempDir,
+}
+
+impl Proxy {
+    async fn start(settings: &Settings) -> Result<Self, CommandError> {
+        let local = App::build(settings, AppMode::Local)?;
+        let addresses: Vec<Url> = local.upstreams.addresses().cloned().collect();
+        let (answers, configs, app) = match daemon(settings, &local).await {
+            Some(daemon) => {
+                let configs = daemon.configs().to_vec();
+                (Answers::Daemon(daemon), configs, None)
+            }
+            None => {
+                let app = own_app(settings).await?;
+                let configs = own_configs(&app).await;
+                let server = app.server(settings, &[]);
+                (Answers::Server(Arc::new(server)), configs, Some(app))
+            }
+        };
+        let origins = intercepted_origins(&addresses, &configs);
+        let hosts: BTreeSet<_> = origins.iter().map(|origin| origin.host.clone()).collect();
+        let client = ClientEnvironment::read(settings);
+        let certificates = Certificates::issue(&hosts)?;
+        let folder = tempfile::Builder::new()
+            .prefix("larder-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()?;
+        let listener = server::listen(([127, 0, 0, 1], 0).into()).await?;
+        let address = listener.local_addr()?;
+        let authority_pem = certificates.authority_pem();
+        let write = |name: &str, file: Option<&PathBuf>| -> Result<PathBuf, CommandError> {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bundle(file.map(PathBuf::as_path), authority_pem)?)?;
+            Ok(path)
+        };
+        let tls_roots = write("tls-roots.pem", settings.ssl_cert_file.as_ref())?;
+        let cargo_roots = match &client.cargo_roots {
+            Some(file) => write("cargo-roots.pem", Some(file))?,
+            None => tls_roots.clone(),
+        };
+        let no_proxy = client_config::no_proxy(&settings.no_proxy.to_string_lossy(), &hosts);
+        let variables = client_config::proxy_variables(
+            &format!("http://{address}"),
+            &cargo_roots,
+            &tls_roots,
+            &no_proxy,
+        );
+        let interceptor = Arc::new(Interceptor {
+            origins,
+            certificates,
+            answers,
+            relay: local.relay(settings, client.cargo_proxy.as_deref())?,
+            tunnels: TunnelPolicy::All,
+            is_offline: settings.is_offline,
+            tally: Tally::default(),
+        });
+        let (stop, stopping) = watch::channel(false);
+        let serving = tokio::spawn(serve(interceptor.clone(), listener, stopping));
+        Ok(Self {
+            interceptor,
+            app,
+            stop,
+            serving,
+            variables: variables.into_iter().collect(),
+            _folder: folder,
+        })
+    }
+
+    /// Stops the proxy and writes what is still in memory.
+    async fn stop(&mut self) -> Summary {
+        let _ = self.stop.send(true);
+        let _ = (&mut self.serving).await;
+        if let Some(app) = &self.app {
+            app.cache.flush().await;
+            app.store.flush_uses(true).await;
+        }
+        self.interceptor.tally.summary()
+    }
+}
+
+/// The daemon that runs on the same store, if it can answer for this command.
+async fn daemon(settings: &Settings, local: &App) -> Option<DaemonClient> {
+    let is_https = |url: &Url| url.scheme() == "https";
+    if !local.upstreams.addresses().all(is_https) {
+        return None;
+    }
+    let running = find_daemon(settings, &local.store).await?;
+    // One that is online cannot serve this command as if it were not.
+    if running.status["offline"] != settings.is_offline {
+        return None;
+    }
+    let address = Url::parse(&super::client::reachable(&running.address)).ok()?;
+    let address: SocketAddr = address.socket_addrs(|| None).ok()?.pop()?;
+    DaemonClient::connect(address, local.upstreams.clone()).await
+}
+
+/// A cache of this process.
+async fn own_app(settings: &Settings) -> Result<App, CommandError> {
+    let app = App::build(settings, AppMode::Daemon)?;
+    match app.store.prepare() {
+        Ok(()) => {
+            if let Err(error) = app.remember_settings().await {
+                warn!(%error, "cannot store the settings for other commands");
+            }
+        }
+        Err(error) if settings.is_offline || error.is_read_only() => {
+            warn!(%error, "the store is read-only; serving what is stored, storing nothing");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(app)
+}
+
+/// The `config.json` of each registry, if it is stored or upstream sends it in time.
+async fn own_configs(app: &App) -> Vec<(Arc<Registry>, Bytes)> {
+    let configs = app.upstreams.registries.iter().map(async |registry| {
+        let config = RegistryConfig::of(registry);
+        let body = match app.cache.peek(&config).await {
+            None if !app.cache.is_offline() => app.cache.fetch_in_time(&config).await,
+            stored => stored,
+        };
+        Some((registry.clone(), body?))
+    });
+    let configs = futures_util::future::join_all(configs).await;
+    configs.into_iter().flatten().collect()
+}
+
+/// The settings of cargo that a proxy in its environment would replace.
+struct ClientEnvironment {
+    /// Root certificates for cargo, if it has others than the system's.
+    cargo_roots: Option<PathBuf>,
+    /// Cargo's own proxy.
+    cargo_proxy: Option<String>,
+}
+
+impl ClientEnvironment {
+    fn read(settings: &Settings) -> Self {
+        let folder = std::env::current_dir().unwrap_or_default();
+        let config = CargoConfig::with_home(&folder, settings.cargo_home.as_deref());
+        let roots = settings.cargo_http.roots.clone();
+        let proxy = settings.cargo_http.proxy.clone();
+        Self {
+            cargo_roots: roots.or_else(|| config.http_roots()),
+            cargo_proxy: proxy.or_else(|| config.http_proxy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_one_line() {
+        let summary = Summary {
+            hits: 214,
+            fetched: 3,
+            missing: 0,
+            saved_bytes: 38 << 20,
+        };
+        assert_eq!(
+            summary_line(summary),
+            "larder: 214 hits, 3 fetched, 0 missing, 38.00 MiB not downloaded"
+        );
+        assert!(summary_line(Summary::default()).starts_with("larder: 0 hits, 0 fetched"));
+    }
+}

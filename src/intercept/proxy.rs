@@ -1,0 +1,332 @@
+//! The proxy itself: accepts connections, and decides for each request who answers.
+
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+use url::Url;
+
+use super::{Answers, Certificates, InterceptedOrigin, ProxyBody, Tally};
+use crate::{
+    server::connection::{self, Limits, h2c::announces_body},
+    upstream::Relay,
+};
+
+/// Concurrent connections. Further clients wait in the listen queue.
+const MAX_PROXY_CONNECTIONS: usize = 1024;
+/// Time for the client's part of a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Delay after a failed accept, mostly for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time in which a client reads nothing of a tunnel. Long: a tunnel should not be noticed.
+const TUNNEL_STALL: Duration = Duration::from_secs(86_400);
+
+/// The hosts that clients may reach through the proxy besides the intercepted ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelPolicy {
+    /// Every host: the proxy belongs to one command.
+    All,
+    /// These hosts, each with a port or for port 443.
+    Only(Vec<String>),
+}
+
+impl TunnelPolicy {
+    /// True if clients may reach `host` at `port`.
+    fn permits(&self, host: &str, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(hosts) => hosts.iter().any(|allowed| {
+                let with_port = format!("{host}:{port}");
+                allowed.eq_ignore_ascii_case(&with_port)
+                    || port == 443 && (allowed == "*" || allowed.eq_ignore_ascii_case(host))
+            }),
+        }
+    }
+}
+
+/// A proxy that answers for upstream.
+#[derive(Debug)]
+pub struct Interceptor {
+    /// The origins that it answers for.
+    pub origins: BTreeSet<InterceptedOrigin>,
+    /// Certificates of their hosts.
+    pub certificates: Certificates,
+    /// Who has the resources.
+    pub answers: Answers,
+    /// Connections to all other hosts.
+    pub relay: Relay,
+    /// Which other hosts.
+    pub tunnels: TunnelPolicy,
+    /// True if no request may reach the intercepted hosts.
+    pub is_offline: bool,
+    /// What was answered.
+    pub tally: Tally,
+}
+
+/// Serves clients of the proxy until `stopping` becomes true or its sender is dropped.
+pub async fn serve(
+    interceptor: Arc<Interceptor>,
+    listener: TcpListener,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let permits = Arc::new(Semaphore::new(MAX_PROXY_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return,
+            accepted = async {
+                let permit = permits.clone().acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+        };
+        match accepted {
+            (Ok((stream, _)), permit) => {
+                let (interceptor, stopping) = (interceptor.clone(), stopping.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    interceptor.serve_connection(stream, stopping).await;
+                });
+            }
+            (Err(error), _) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Interceptor {
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, stopping: watch::Receiver<bool>) {
+        // A failure only costs latency.
+        let _ = stream.set_nodelay(true);
+        let service = {
+            let stopping = stopping.clone();
+            move |request: Request<Incoming>, _| {
+                let (interceptor, stopping) = (self.clone(), stopping.clone());
+                async move { interceptor.respond(request, stopping).await }
+            }
+        };
+        let limits = Limits {
+            write_stall: TUNNEL_STALL,
+            ..Limits::default()
+        };
+        if let Err(error) = connection::serve(stream, service, &limits, false, stopping).await {
+            debug!(%error, "connection of a proxy client ended early");
+        }
+    }
+
+    /// Answers a request to the proxy itself.
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        stopping: watch::Receiver<bool>,
+    ) -> Response<ProxyBody> {
+        if request.method() == Method::CONNECT {
+            return self.connect(request, stopping).await;
+        }
+        match Url::parse(&request.uri().to_string()) {
+            // Clients send requests for http addresses to a proxy as they are.
+            Ok(url) if url.scheme() == "http" && request.version() < http::Version::HTTP_2 => {
+                self.exchange(url, request).await
+            }
+            Ok(_) | Err(_) => text(
+                StatusCode::BAD_REQUEST,
+                "this is larder's proxy: it answers CONNECT, and requests for absolute addresses",
+            ),
+        }
+    }
+
+    /// Opens a connection through the proxy: one whose TLS ends here, or a tunnel.
+    async fn connect(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        stopping: watch::Receiver<bool>,
+    ) -> Response<ProxyBody> {
+        let authority = request.uri().authority().cloned();
+        let Some((host, port)) = authority.as_ref().and_then(|authority| {
+            let host = authority.host().to_ascii_lowercase();
+            Some((host, authority.port_u16()?))
+        }) else {
+            return text(StatusCode::BAD_REQUEST, "CONNECT needs a host with a port");
+        };
+        let origin = InterceptedOrigin {
+            is_https: true,
+            host,
+            port,
+        };
+        if self.origins.contains(&origin)
+            && let Some(acceptor) = self.certificates.acceptor(&origin.host).cloned()
+        {
+            tokio::spawn(async move {
+                if let Err(error) = self.intercept(request, origin, acceptor, stopping).await {
+                    debug!(%error, "an intercepted connection ended early");
+                }
+            });
+            return established();
+        }
+        if !self.tunnels.permits(&origin.host, port) {
+            return refused(&origin.host, port);
+        }
+        match self.relay.tunnel(&format!("{}:{port}", origin.host)).await {
+            Ok(mut server) => {
+                tokio::spawn(async move {
+                    let client = hyper::upgrade::on(request)
+                        .await
+                        .map_err(io::Error::other)?;
+                    let mut client = TokioIo::new(client);
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+                established()
+            }
+            Err(error) => text(StatusCode::BAD_GATEWAY, &error.to_string()),
+        }
+    }
+
+    /// Ends TLS for one connection and answers its requests.
+    async fn intercept(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        origin: InterceptedOrigin,
+        acceptor: TlsAcceptor,
+        stopping: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let client = hyper::upgrade::on(request)
+            .await
+            .map_err(io::Error::other)?;
+        let handshake = acceptor.accept(TokioIo::new(client));
+        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+        let service = move |request: Request<Incoming>, _| {
+            let (interceptor, origin) = (self.clone(), origin.clone());
+            async move {
+                match address(&request, &origin) {
+                    Some(url) => interceptor.exchange(url, request).await,
+                    None => text(
+                        StatusCode::MISDIRECTED_REQUEST,
+                        "this connection was made for another host",
+                    ),
+                }
+            }
+        };
+        let served = connection::serve(stream, service, &Limits::default(), false, stopping).await;
+        served.map_err(io::Error::other)
+    }
+
+    /// Answers a request for `url`.
+    async fn exchange(&self, url: Url, request: Request<Incoming>) -> Response<ProxyBody> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD)
+            && !announces_body(request.headers());
+        if is_read && self.is_intercepted(&url) {
+            let (parts, _) = request.into_parts();
+            let mut head = Request::new(());
+            *head.method_mut() = parts.method.clone();
+            *head.headers_mut() = parts.headers.clone();
+            match self.answers.get(&url, head).await {
+                Ok(Some(response)) => {
+                    let bytes = response.body().size_hint().exact();
+                    let (status, headers) = (response.status(), response.headers());
+                    self.tally.count(url.as_str(), status, headers, bytes);
+                    return response;
+                }
+                Ok(None) => {
+                    let request = Request::from_parts(parts, Empty::<Bytes>::new());
+                    return self.forward(&url, request).await;
+                }
+                Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+            }
+        }
+        self.forward(&url, request).await
+    }
+
+    fn is_intercepted(&self, url: &Url) -> bool {
+        InterceptedOrigin::of(url).is_some_and(|origin| self.origins.contains(&origin))
+    }
+
+    /// Passes a request on to the server that it is for.
+    async fn forward<B>(&self, url: &Url, request: Request<B>) -> Response<ProxyBody>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if self.is_offline && self.is_intercepted(url) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "larder runs offline");
+        }
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !self.tunnels.permits(host, port) {
+            return refused(host, port);
+        }
+        match self.relay.forward(url, request).await {
+            Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+            Err(failure) => text(StatusCode::BAD_GATEWAY, &failure.to_string()),
+        }
+    }
+}
+
+/// The address that a request on a connection to `origin` is for; `None` if it is for another host.
+fn address(request: &Request<Incoming>, origin: &InterceptedOrigin) -> Option<Url> {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let path = request.uri().path_and_query()?.as_str();
+    let url = Url::parse(&format!("https://{}{path}", authority.or(host)?)).ok()?;
+    (InterceptedOrigin::of(&url).as_ref() == Some(origin)).then_some(url)
+}
+
+fn established() -> Response<ProxyBody> {
+    Response::new(Empty::new().map_err(Into::into).boxed_unsync())
+}
+
+fn refused(host: &str, port: u16) -> Response<ProxyBody> {
+    let reason = format!(
+        "larder's proxy does not connect to {host}:{port}; to allow it, add `--tunnel {host}:{port}` to `larder serve`"
+    );
+    text(StatusCode::FORBIDDEN, &reason)
+}
+
+fn text(status: StatusCode, text: &str) -> Response<ProxyBody> {
+    let body = Full::new(Bytes::from(format!("larder: {text}\n")));
+    let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_lead_to_permitted_hosts_alone() {
+        let only = |hosts: &[&str]| {
+            TunnelPolicy::Only(hosts.iter().map(|host| (*host).to_owned()).collect())
+        };
+        for (policy, host, port, expected) in [
+            (TunnelPolicy::All, "a.example", 22, true),
+            (only(&[]), "a.example", 443, false),
+            (only(&["a.example"]), "a.example", 443, true),
+            (only(&["A.example"]), "a.example", 443, true),
+            (only(&["a.example"]), "a.example", 22, false),
+            (only(&["a.example"]), "b.a.example", 443, false),
+            (only(&["a.example:22"]), "a.example", 22, true),
+            (only(&["a.example:22"]), "a.example", 443, false),
+            (only(&["*"]), "b.example", 443, true),
+            (only(&["*"]), "b.example", 25, false),
+            (only(&["[::1]:8443"]), "[::1]", 8443, true),
+        ] {
+            assert_eq!(
+                policy.permits(host, port),
+                expected,
+                "{policy:?} {host}:{port}"
+            );
+        }
+    }
+}

@@ -1,0 +1,646 @@
+//! `larder run`: real cargo and rustup keep upstream's addresses, and get larder's copies.
+//!
+//! Unit tests cover the certificates and the addresses.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain};
+use tempfile::TempDir;
+
+use crate::dist::MINIMAL;
+use crate::fixture::site;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
+use testkit::process::{Run, run, signal, wait_until};
+use testkit::rustup::{Rustup, installed};
+use testkit::store::files;
+
+/// An https upstream with `left`, which depends on `right`; larder's store; and the upstream's authority as a file.
+struct World {
+    upstream: FakeUpstream,
+    site: Site,
+    folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let upstream = FakeUpstream::builder().tls().start();
+        publish_pair(&upstream);
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), upstream.ca_pem()).unwrap();
+        Self {
+            site: site(&upstream),
+            upstream,
+            folder,
+        }
+    }
+
+    fn ca_file(&self) -> String {
+        self.folder.path().join("ca.pem").display().to_string()
+    }
+
+    /// A cargo home whose crates.io is this upstream, and which trusts it.
+    fn home(&self) -> CargoHome {
+        let home = CargoHome::empty();
+        std::fs::create_dir_all(home.path()).unwrap();
+        let config = format!(
+            "[source.crates-io]\nreplace-with = \"fake\"\n[source.fake]\nregistry = \"sparse+{}\"\n\
+             [http]\ncainfo = \"{}\"\n",
+            self.upstream.url(),
+            self.ca_file()
+        );
+        std::fs::write(home.path().join("config.toml"), config).unwrap();
+        home
+    }
+
+    /// `larder run` with these flags, in the environment of `client` and in its place.
+    fn larder(&self, flags: &[&str], client: &Command) -> Command {
+        let mut larder = Command::new(env!("CARGO_BIN_EXE_larder"));
+        larder.env_clear();
+        for (name, value) in client.get_envs() {
+            larder.env(name, value.unwrap_or_default());
+        }
+        if let Some(folder) = client.get_current_dir() {
+            larder.current_dir(folder);
+        }
+        larder
+            .args(["run", "--ca-file", &self.ca_file(), "--index"])
+            .arg(self.upstream.url())
+            .arg("--store")
+            .arg(self.site.store())
+            .args(flags)
+            .arg("--")
+            .arg(client.get_program())
+            .args(client.get_args());
+        larder
+    }
+
+    /// Runs cargo through larder.
+    fn cargo(&self, flags: &[&str], home: &CargoHome, project: &Project, words: &[&str]) -> Run {
+        let mut cargo = home.command(project);
+        cargo.args(words);
+        run(self.larder(flags, &cargo))
+    }
+
+    fn serve(&self, flags: &[&str]) -> Larder<'_> {
+        let ca_file = self.ca_file();
+        let flags: Vec<_> = ["--ca-file", &ca_file]
+            .iter()
+            .chain(flags)
+            .copied()
+            .collect();
+        self.site.serve(&flags)
+    }
+
+    /// `sh -c SCRIPT` through larder.
+    fn shell(&self, script: &str) -> Command {
+        let mut shell = CargoHome::empty().command(&Project::empty());
+        shell.current_dir(self.folder.path());
+        let mut command = Command::new("/bin/sh");
+        for (name, value) in shell.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.current_dir(self.folder.path()).args(["-c", script]);
+        self.larder(&[], &command)
+    }
+}
+
+fn publish_pair(upstream: &FakeUpstream) {
+    upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
+    upstream.publish(
+        Crate::new("left", "1.0.0")
+            .dep("right", "^1")
+            .file("src/lib.rs", "pub fn two() -> u8 { right::one() + 1 }"),
+    );
+}
+
+fn project_on_left() -> Project {
+    let project = Project::empty().dep("left", "1");
+    project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
+    project
+}
+
+/// The summary: hits, fetched, missing, and the rest of the line.
+#[track_caller]
+fn summary(run: &Run) -> (u64, u64, u64, String) {
+    let line = run.stderr.lines().last().unwrap_or_default();
+    let parts: Vec<_> = line
+        .strip_prefix("larder: ")
+        .unwrap_or_else(|| panic!("{run:?}"))
+        .split(", ")
+        .collect();
+    let number = |part: &str| part.split(' ').next().unwrap().parse().unwrap();
+    (
+        number(parts[0]),
+        number(parts[1]),
+        number(parts[2]),
+        parts[3].to_owned(),
+    )
+}
+
+/// The compiler's work, as `cargo -v` reports it.
+#[track_caller]
+fn assert_all_fresh(run: &Run) {
+    run.assert_success()
+        .assert_says("Fresh left v1.0.0")
+        .assert_says("Fresh right v1.0.0");
+    assert!(!run.stderr.contains("Compiling"), "{}", run.stderr);
+}
+
+#[test]
+fn a_build_is_fetched_once_and_repeated_without_upstream() {
+    let world = World::new();
+    let cold = world.cargo(&[], &world.home(), &project_on_left(), &["build"]);
+    cold.assert_success();
+    assert_eq!(world.upstream.requests_for("/dl/"), 2, "left and right");
+    let (_, fetched, missing, _) = summary(&cold);
+    assert_eq!((fetched, missing), (4, 0), "{}", cold.stderr);
+
+    world.upstream.forget_requests();
+    let warm = world.cargo(
+        &["--max-age", "1h"],
+        &world.home(),
+        &project_on_left(),
+        &["build"],
+    );
+    warm.assert_success();
+    assert_eq!(
+        world.upstream.requests().len(),
+        0,
+        "{:?}",
+        world.upstream.requests()
+    );
+    let (hits, fetched, missing, saved) = summary(&warm);
+    assert_eq!(
+        (hits >= 4, fetched, missing),
+        (true, 0, 0),
+        "{}",
+        warm.stderr
+    );
+    assert!(!saved.starts_with("0 "), "{saved}");
+
+    world.upstream.stop();
+    for flags in [&["--offline"][..], &[]] {
+        let without = world.cargo(flags, &world.home(), &project_on_left(), &["build"]);
+        without.assert_success();
+        assert_eq!(summary(&without).2, 0, "{}", without.stderr);
+    }
+}
+
+#[test]
+fn many_requests_share_one_http2_connection() {
+    let world = World::new();
+    let mut project = Project::empty();
+    for number in 0..40 {
+        let name = format!("crate-{number}");
+        world.upstream.publish(Crate::new(&name, "1.0.0"));
+        project = project.dep(&name, "1");
+    }
+    let home = world
+        .home()
+        .variable("CARGO_HTTP_DEBUG", "true")
+        .variable("CARGO_LOG", "network=debug");
+    let fetched = world.cargo(&[], &home, &project, &["fetch"]);
+    fetched
+        .assert_success()
+        .assert_says("ALPN: server accepted h2");
+    assert_eq!(summary(&fetched).1, 80, "40 entries, 40 crates");
+}
+
+#[test]
+fn what_is_missing_offline_is_counted_and_named() {
+    let world = World::new();
+    let failed = world.cargo(
+        &["--offline"],
+        &world.home(),
+        &project_on_left(),
+        &["build"],
+    );
+    failed.assert_failure().assert_says("larder runs offline");
+    assert_eq!(summary(&failed).2, 1, "{}", failed.stderr);
+    assert_eq!(world.upstream.requests().len(), 0);
+}
+
+#[test]
+fn nothing_is_built_again_with_larder_or_without() {
+    let world = World::new();
+    for larder_first in [true, false] {
+        let (home, project) = (world.home(), project_on_left());
+        let direct = |words: &[&str]| home.run_plain(&project, words);
+        let through = |words: &[&str]| world.cargo(&[], &home, &project, words);
+        if larder_first {
+            through(&["build"]).assert_success();
+            assert_all_fresh(&direct(&["build", "-v"]));
+            assert_all_fresh(&direct(&["build", "-v", "--offline"]));
+        } else {
+            direct(&["build"]).assert_success();
+            assert_all_fresh(&through(&["build", "-v"]));
+        }
+        // The index is read again, and nothing changes.
+        through(&["update"]).assert_success();
+        direct(&["update"]).assert_success();
+        assert_all_fresh(&through(&["build", "-v"]));
+    }
+}
+
+#[test]
+fn larder_changes_no_file_outside_its_folders() {
+    let world = World::new();
+    let temporary = TempDir::new().unwrap();
+    let (home, project) = (world.home(), project_on_left());
+    world
+        .cargo(&[], &home, &project, &["build"])
+        .assert_success();
+    let home = home.variable("TMPDIR", temporary.path());
+    let places = [
+        home.path(),
+        project.folder().to_owned(),
+        world.folder.path().to_owned(),
+    ];
+    let before = places.each_ref().map(|place| files(place));
+    let mut command = home.command(&project);
+    // Reads the proxy's variables from a program that does not write.
+    command = {
+        let mut shell = Command::new("/bin/sh");
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell.current_dir(project.folder());
+        shell.args([
+            "-c",
+            "cat $CARGO_HTTP_CAINFO $SSL_CERT_FILE && find $TMPDIR -printf '%m %f\\n'",
+        ]);
+        shell
+    };
+    let ran = run(world.larder(&[], &command));
+    ran.assert_success();
+    assert!(ran.stdout.contains("BEGIN CERTIFICATE"));
+    assert!(!ran.stdout.contains("PRIVATE KEY"), "keys stay in memory");
+    assert!(ran.stdout.contains("700 larder-"), "{}", ran.stdout);
+    let after = places.each_ref().map(|place| files(place));
+    assert_eq!(before, after);
+    assert_eq!(files(temporary.path()), []);
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The paths below a cargo home, without the hashes that differ by upstream's port, and without cargo's own database.
+fn paths(home: &CargoHome) -> BTreeSet<String> {
+    let all = files(&home.path()).into_iter();
+    let paths = all.map(|(path, _)| {
+        path.strip_prefix(home.path())
+            .unwrap()
+            .display()
+            .to_string()
+    });
+    paths
+        .filter(|path| !path.contains(".global-cache"))
+        .collect()
+}
+
+#[test]
+fn cargo_keeps_the_same_files_as_without_larder() {
+    let world = World::new();
+    let (direct, through) = (world.home(), world.home());
+    direct
+        .run_plain(&project_on_left(), &["build"])
+        .assert_success();
+    world
+        .cargo(&[], &through, &project_on_left(), &["build"])
+        .assert_success();
+    assert_eq!(paths(&direct), paths(&through));
+}
+
+#[test]
+fn exit_codes_of_the_command_are_those_of_larder() {
+    let world = World::new();
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -TERM $$", 143),
+        ("kill -KILL $$", 137),
+    ] {
+        let ended = run(world.shell(script));
+        assert_eq!(ended.status.code(), Some(code), "{script}");
+        assert_eq!(summary(&ended).0, 0);
+    }
+    let absent = run(world.larder(&[], &Command::new("/no/such/program")));
+    assert_eq!(absent.status.code(), Some(127));
+    absent.assert_says("cannot run `/no/such/program`");
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let world = World::new();
+    for (name, code) in [("TERM", 3), ("INT", 4), ("HUP", 5), ("USR1", 6)] {
+        let script = "trap 'exit 3' TERM; trap 'exit 4' INT; trap 'exit 5' HUP; trap 'exit 6' USR1; \
+                      echo ready; while :; do sleep 0.05; done";
+        let mut larder = world.shell(script);
+        larder.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut larder = larder.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(larder.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "ready\n");
+        signal(larder.id(), name);
+        assert_eq!(larder.wait().unwrap().code(), Some(code), "{name}");
+    }
+}
+
+#[test]
+fn the_summary_can_be_switched_off() {
+    let world = World::new();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "true"]);
+    let quiet = run(world.larder(&["--quiet"], &shell));
+    quiet.assert_success();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn another_host_is_reached_through_an_unread_tunnel() {
+    let world = World::new();
+    let other = FakeUpstream::builder().tls().start();
+    other.publish(Crate::new("corp", "1.0.0"));
+    let home = world.home();
+    // Cargo trusts both upstreams. Larder does not know the second one.
+    let roots = format!("{}{}", world.upstream.ca_pem(), other.ca_pem());
+    std::fs::write(world.folder.path().join("ca.pem"), roots).unwrap();
+    let registry = format!("[registries.corp]\nindex = \"sparse+{}\"\n", other.url());
+    let config = home.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + &registry).unwrap();
+    let project = Project::empty()
+        .dep_line("corp = { version = \"1\", registry = \"corp\" }")
+        .dep("left", "1");
+    let built = world.cargo(&[], &home, &project, &["build"]);
+    built.assert_success();
+    assert_eq!(other.requests_for("/dl/corp"), 1);
+    assert_eq!(
+        summary(&built).1,
+        4,
+        "only what is crates.io's: {}",
+        built.stderr
+    );
+    let agent = other.requests()[0].header("user-agent").unwrap().to_owned();
+    assert!(agent.starts_with("cargo"), "{agent}");
+    other.stop();
+    let failed = world.cargo(&[], &world.home(), &project, &["build"]);
+    failed.assert_failure();
+}
+
+/// An HTTP proxy that opens tunnels and remembers the addresses.
+fn connect_proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let record = asked.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let record = record.clone();
+            std::thread::spawn(move || tunnel(client, &record));
+        }
+    });
+    (url, asked)
+}
+
+fn tunnel(mut client: TcpStream, record: &Mutex<Vec<String>>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let address = head.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();
+    record.lock().unwrap().push(address.clone());
+    let mut server = TcpStream::connect(address).ok()?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+    let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+    std::io::copy(&mut server, &mut client).ok()?;
+    Some(())
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_used_for_all_hosts() {
+    let world = World::new();
+    let other = FakeUpstream::builder().tls().start();
+    other.publish(Crate::new("corp", "1.0.0"));
+    let (proxy, asked) = connect_proxy();
+    let roots = format!("{}{}", world.upstream.ca_pem(), other.ca_pem());
+    std::fs::write(world.folder.path().join("ca.pem"), roots).unwrap();
+    let home = world.home().variable("HTTPS_PROXY", &proxy).variable(
+        "CARGO_REGISTRIES_CORP_INDEX",
+        format!("sparse+{}", other.url()),
+    );
+    let project = Project::empty()
+        .dep_line("corp = { version = \"1\", registry = \"corp\" }")
+        .dep("left", "1");
+    world
+        .cargo(&[], &home, &project, &["build"])
+        .assert_success();
+    let asked: BTreeSet<_> = asked.lock().unwrap().iter().cloned().collect();
+    let authority = |upstream: &FakeUpstream| {
+        upstream
+            .base_url()
+            .trim_start_matches("https://")
+            .trim_end_matches('/')
+            .to_owned()
+    };
+    assert_eq!(
+        asked,
+        [authority(&world.upstream), authority(&other)].into()
+    );
+}
+
+#[test]
+fn requests_to_an_api_on_the_same_host_reach_it_unchanged() {
+    let world = World::new();
+    let answer = r#"{"crates":[{"name":"left","description":"d","max_version":"1.0.0"}],"meta":{"total":1}}"#;
+    // The fake ignores the query.
+    let path = "/api/api/v1/crates";
+    world
+        .upstream
+        .serve_static(path, answer, "application/json");
+    let home = world
+        .home()
+        .variable(
+            "CARGO_REGISTRIES_CORP_INDEX",
+            format!("sparse+{}", world.upstream.url()),
+        )
+        .variable("CARGO_REGISTRIES_CORP_TOKEN", "secret");
+    let project = Project::empty();
+    let found = world.cargo(
+        &[],
+        &home,
+        &project,
+        &["search", "left", "--registry", "corp"],
+    );
+    found.assert_success();
+    assert!(
+        found.stdout.contains("left = \"1.0.0\""),
+        "{}",
+        found.stdout
+    );
+    // The fake refuses other methods than GET: its refusal must reach the user.
+    let refused = world.cargo(
+        &[],
+        &home,
+        &project,
+        &[
+            "publish",
+            "--registry",
+            "corp",
+            "--no-verify",
+            "--allow-dirty",
+        ],
+    );
+    refused.assert_failure().assert_says("405");
+    let requests = world.upstream.requests();
+    let publish = requests
+        .iter()
+        .find(|request| request.method == "PUT")
+        .unwrap();
+    assert_eq!(publish.path, "/api/api/v1/crates/new");
+    assert_eq!(publish.header("authorization"), Some("secret"));
+    assert!(publish.header("user-agent").unwrap().starts_with("cargo"));
+    let offline = world.cargo(
+        &["--offline"],
+        &home,
+        &project,
+        &["search", "left", "--registry", "corp"],
+    );
+    offline.assert_failure().assert_says("larder runs offline");
+}
+
+#[test]
+fn a_daemon_on_the_same_store_answers() {
+    let world = World::new();
+    let daemon = world.serve(&["--max-age", "1h"]);
+    world
+        .cargo(&[], &world.home(), &project_on_left(), &["build"])
+        .assert_success();
+    let answered: u64 = ["hit", "miss", "collapsed"]
+        .map(|name| daemon.request_count(name))
+        .iter()
+        .sum();
+    assert!(
+        answered >= 5,
+        "config, two entries, two crates: {}",
+        daemon.status()
+    );
+    for path in [
+        "/index/le/ft/left",
+        "/index/ri/gh/right",
+        "/dl/left",
+        "/dl/right",
+    ] {
+        assert_eq!(world.upstream.requests_for(path), 1, "{path}");
+    }
+    let before = daemon.request_count("hit");
+    world.upstream.stop();
+    let warm = world.cargo(&[], &world.home(), &project_on_left(), &["build"]);
+    warm.assert_success();
+    assert!(
+        daemon.request_count("hit") >= before + 4,
+        "{}",
+        daemon.status()
+    );
+    assert_eq!(summary(&warm).1, 0, "{}", warm.stderr);
+    // An online daemon does not answer for a command that must stay offline.
+    let hits = daemon.request_count("hit");
+    daemon.wait_until_idle();
+    world
+        .cargo(
+            &["--offline"],
+            &world.home(),
+            &project_on_left(),
+            &["build"],
+        )
+        .assert_success();
+    assert_eq!(daemon.request_count("hit"), hits);
+}
+
+#[test]
+fn rustup_installs_a_toolchain_and_repeats_it_without_upstream() {
+    let world = World::new();
+    world.upstream.release(&Toolchain::new("stable", "1.95.0"));
+    world
+        .upstream
+        .release_rustup(&Installer::new("1.29.0").program(std::fs::read(installed()).unwrap()));
+    let server = world.upstream.base_url().trim_end_matches('/').to_owned();
+    let install = |flags: &[&str]| {
+        let user = Rustup::without_toolchain().variable("SSL_CERT_FILE", world.ca_file());
+        let mut rustup = user.command("rustup", &server, &format!("{server}/rustup"));
+        rustup.args(MINIMAL);
+        let flags: Vec<_> = ["--dist-server", &server]
+            .iter()
+            .chain(flags)
+            .copied()
+            .collect();
+        let installed = run(world.larder(&flags, &rustup));
+        installed.assert_success();
+        assert_eq!(user.components(&format!("stable-{HOST}")).len(), 3);
+        installed
+    };
+    let cold = install(&[]);
+    assert_eq!(summary(&cold).2, 0, "{}", cold.stderr);
+    assert!(world.upstream.requests_for(".tar.") >= 3);
+    world.upstream.stop();
+    let warm = install(&["--offline"]);
+    let (hits, fetched, missing, _) = summary(&warm);
+    assert_eq!(
+        (hits >= 5, fetched, missing),
+        (true, 0, 0),
+        "{}",
+        warm.stderr
+    );
+}
+
+#[test]
+fn the_proxy_listens_on_loopback_and_ends_with_the_command() {
+    let world = World::new();
+    let script = "echo $https_proxy; sleep 60";
+    let mut larder = world.shell(script);
+    larder.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut larder = larder.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(larder.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim().strip_prefix("http://").unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    signal(larder.id(), "TERM");
+    larder.wait().unwrap();
+    let is_closed = || TcpStream::connect(address).is_err();
+    wait_until("the proxy ends with the command", is_closed);
+}
+
+/// A folder that `larder run` must not need.
+#[test]
+fn a_command_runs_from_a_folder_that_larder_knows_nothing_of() {
+    let world = World::new();
+    let mut shell = Command::new("/bin/sh");
+    shell.current_dir(Path::new("/")).args(["-c", "pwd"]);
+    let ran = run(world.larder(&[], &shell));
+    ran.assert_success();
+    assert_eq!(ran.stdout, "/\n");
+}
