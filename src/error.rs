@@ -142,10 +142,8 @@ impl Error {
             Self::Upstream { failure, .. } => failure_hint(&failure.kind),
             Self::Timeout { .. } => Some(CHECK_NETWORK.into()),
             Self::Store { full: true, .. } => Some("make room, or choose another `--store`".into()),
-            Self::Absent { .. }
-            | Self::Refused { .. }
-            | Self::Unlisted { .. }
-            | Self::Store { .. } => None,
+            Self::Store { .. } => Some("check the disk and the permissions of the store".into()),
+            Self::Absent { .. } | Self::Refused { .. } | Self::Unlisted { .. } => None,
             Self::Abandoned { .. } => Some("please report it, with the log".into()),
         }
     }

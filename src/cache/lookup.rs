@@ -12,6 +12,7 @@
 //! store's quarantine.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -68,14 +69,17 @@ pub(super) struct Lookup {
     pub(super) write_behind: WriteBehind,
     pub(super) invalidations: Arc<Invalidations>,
     pub(super) verified: VerifiedBlobs,
+    /// True if nothing can be fetched in place of a stored copy that cannot be read.
+    pub(super) is_offline: bool,
 }
 
 impl Lookup {
-    /// The entry under `key`; `None` if there is none or the stored one is damaged.
+    /// The entry under `key`; `None` if there is none, the stored one is damaged, or the disk fails to read it.
     ///
     /// # Errors
-    /// The store cannot be read. That is not the same as a missing entry: treating it so would send every request
-    /// upstream, and tell clients offline that the resource does not exist.
+    /// The disk fails and nothing can be fetched instead, or this process may not read the store. These are not the same
+    /// as a missing entry: clients offline would be told that it was never stored, and a store with wrong permissions
+    /// would send every request upstream.
     pub(super) async fn entry(
         &self,
         resource: &Resource,
@@ -97,7 +101,13 @@ impl Lookup {
                     warn!(%resource, error = %chain(&error), "the stored copy is damaged and counts as missing");
                     None
                 }
-                Err(error) => return Err(Error::store("read", resource, &error)),
+                Err(error) => {
+                    warn!(%resource, error = %chain(&error), "cannot read the stored copy");
+                    if self.is_offline || error.is_read_only() {
+                        return Err(Error::store("read", resource, &error));
+                    }
+                    None
+                }
             },
         };
         Ok(newest.map(|mut entry| {
@@ -171,8 +181,8 @@ impl Lookup {
         Some((blob, body))
     }
 
-    /// The body of a stored blob, after its hash has been checked if [`VerifiedBlobs`] wants that. Moves a damaged or
-    /// unreadable blob to the quarantine.
+    /// The body of a stored blob, after its hash has been checked if [`VerifiedBlobs`] wants that. Moves a damaged blob
+    /// to the quarantine. One that the disk fails to read stays: the next read may succeed.
     async fn verified_body(&self, sha256: Sha256, blob: &Blob) -> Option<Body> {
         let now = Instant::now();
         let may_serve = blob
@@ -181,7 +191,14 @@ impl Lookup {
         if may_serve && let Some(body) = blob_body(blob.clone()).await {
             return Some(body);
         }
-        if let Some(body) = Box::pin(hashed_body(sha256, blob)).await {
+        let hashed = Box::pin(hashed_body(sha256, blob)).await;
+        if let Err(error) = &hashed
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
+            warn!(blob = %sha256, %error, "cannot read the stored copy, which counts as missing");
+            return None;
+        }
+        if let Ok(Some(body)) = hashed {
             if let Some(identity) = blob.identity {
                 self.verified.insert(sha256, identity, Instant::now());
                 self.verified.mark_served(sha256, now);
@@ -216,20 +233,23 @@ pub(super) async fn blob_body(blob: Blob) -> Option<Body> {
 }
 
 /// The body of a blob, if its hash is `sha256`.
-async fn hashed_body(sha256: Sha256, blob: &Blob) -> Option<Body> {
+///
+/// # Errors
+/// `UnexpectedEof` if the file has become shorter, or the operating system's error.
+async fn hashed_body(sha256: Sha256, blob: &Blob) -> io::Result<Option<Body>> {
     let mut hasher = Hasher::default();
     let mut whole = None;
     let mut offset = 0;
     while offset < blob.len {
         let len = (blob.len - offset).min(MAX_WHOLE_BLOB_BYTES);
-        let chunk = blob.bytes.read_at(offset, usize::try_from(len).ok()?);
-        let chunk = chunk.await.ok()?;
+        let chunk_bytes = usize::try_from(len).map_err(io::Error::other)?;
+        let chunk = blob.bytes.read_at(offset, chunk_bytes).await?;
         hasher.update(&chunk);
         offset += len;
         whole = (len == blob.len).then_some(chunk);
     }
     let is_right = hasher.finish() == sha256;
-    is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole))
+    Ok(is_right.then(|| whole.map_or_else(|| Body::Blob(blob.clone()), Body::Whole)))
 }
 
 /// Returns whether a stored entry can be the resource. Only a record of an older release leaves that open: it does not
@@ -274,6 +294,7 @@ mod tests {
             store,
             invalidations,
             verified: VerifiedBlobs::default(),
+            is_offline: false,
         }
     }
 

@@ -179,6 +179,7 @@ impl Cache {
             ),
             invalidations,
             verified: VerifiedBlobs::default(),
+            is_offline: options.is_offline,
         });
         let admission = Arc::new(Admission {
             health,

@@ -25,6 +25,7 @@ mod crates;
 mod disk;
 mod dist;
 mod eviction;
+mod faults;
 mod fixture;
 mod gc;
 mod generations;

@@ -8,6 +8,7 @@
 //! | [`rustup`] | real rustup with empty homes |
 //! | [`http`] | a raw HTTP client that reports whether a body was complete |
 //! | [`process`] | runs a child process with a time limit, waits for conditions and addresses |
+//! | [`faults`] | failing writes, syncs, renames and reads below larder's store |
 //! | [`store`] | the paths of larder's store on disk |
 //! | [`paths`] | the paths that clients request |
 //!
@@ -15,6 +16,7 @@
 //! that cannot run must not pass.
 
 pub mod cargo;
+pub mod faults;
 pub mod http;
 pub mod larder;
 pub mod paths;
