@@ -137,6 +137,40 @@ mod tests {
         );
     }
 
+    /// Compares with the definition: the positions of a body that a range names.
+    #[test]
+    fn every_small_range_names_the_positions_that_rfc_9110_says() {
+        let ends = || (0..7).map(Some).chain([None, Some(u64::MAX)]);
+        for (total, first, last) in (0..6).flat_map(|total| {
+            ends().flat_map(move |first| ends().map(move |last| (total, first, last)))
+        }) {
+            let text = |end: Option<u64>| end.map_or_else(String::new, |end| end.to_string());
+            let range = format!("bytes={}-{}", text(first), text(last));
+            let is_named = |at: &u64| match (first, last) {
+                (Some(first), last) => *at >= first && last.is_none_or(|last| *at <= last),
+                (None, Some(suffix)) => *at >= total - suffix.min(total),
+                (None, None) => true,
+            };
+            let named: Vec<u64> = (0..total).filter(is_named).collect();
+            let is_valid = (first.is_some() || last.is_some())
+                && last.is_none_or(|last| first.is_none_or(|first| first <= last));
+            let expected = match named.as_slice() {
+                _ if !is_valid => ByteRange::Whole,
+                [] => ByteRange::Unsatisfiable { total },
+                [start, ..] => ByteRange::Part {
+                    start: *start,
+                    end: named[named.len() - 1] + 1,
+                    total,
+                },
+            };
+            assert_eq!(
+                byte_range(&ranged(&range, None), "e", Some(total)),
+                expected,
+                "{range} of {total}"
+            );
+        }
+    }
+
     #[test]
     fn if_none_match_uses_weak_comparison() {
         let matches = |value| request(&[(header::IF_NONE_MATCH, value)]).has_etag("\"x\"");

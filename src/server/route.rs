@@ -139,29 +139,32 @@ fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, NoRoute> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use url::Url;
 
     use super::*;
     use crate::resource::{
-        Registries,
+        Location, Registries,
         dist::{ArchiveFormat, Dist},
     };
 
-    #[track_caller]
-    fn check(path: &str, expected: Result<&str, NoRoute>) {
-        let corp = (
-            "corp".to_owned(),
-            Url::parse("https://corp.example/index/").unwrap(),
-        );
+    fn upstreams() -> Upstreams {
         let url = |text| Url::parse(text).unwrap();
-        let upstreams = Upstreams {
+        let corp = ("corp".to_owned(), url("https://corp.example/index/"));
+        Upstreams {
             registries: Registries::new(url("https://index.example/"), [corp]),
             dist: Dist::new(
                 url("https://dist.example/"),
                 url("https://dist.example/rustup/"),
                 ArchiveFormat::Upstream,
             ),
-        };
+        }
+    }
+
+    #[track_caller]
+    fn check(path: &str, expected: Result<&str, NoRoute>) {
+        let upstreams = upstreams();
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
@@ -281,5 +284,90 @@ mod tests {
             "/registry/corp/info/refs?service=git-upload-pack",
             Err(NoRoute::GitProtocol),
         );
+    }
+    /// Parts of paths that have a route, and of paths that look like it.
+    const PARTS: [&str; 32] = [
+        "se",
+        "rd",
+        "serde",
+        "SERDE",
+        "SeRde",
+        "1",
+        "2",
+        "3",
+        "a",
+        "l",
+        "log",
+        "my",
+        "-d",
+        "_d",
+        "my-dash",
+        "my_dash",
+        "registry",
+        "corp",
+        "crates-io",
+        "dist",
+        "rustup",
+        "archive",
+        "2026-04-16",
+        "channel-rust-stable.toml",
+        "channel-rust-stable.toml.sha256",
+        "release-stable.toml",
+        "rustc-1.95.0.tar.xz",
+        "x.sha256",
+        "..",
+        "%2e%2e",
+        "a%2fb",
+        "config.json",
+    ];
+
+    fn random_path(random: &mut fastrand::Rng) -> String {
+        let mut path = String::new();
+        for _ in 0..random.usize(1..=6) {
+            path.push('/');
+            path.push_str(random.choice(PARTS).unwrap());
+            if random.u8(..32) == 0 {
+                path.push(random.char(..));
+            }
+        }
+        path
+    }
+
+    /// The place in the store, and the resource that has it.
+    fn place(resource: &Resource) -> Option<(String, String)> {
+        match resource.location() {
+            Location::Entry(key) => Some((key.to_string(), resource.to_string())),
+            // The two halves share an entry.
+            Location::Pair(key, _) => Some((key.to_string(), key.to_string())),
+            Location::Blob(_) => None,
+            Location::ListedIn(listing) => place(&listing),
+        }
+    }
+
+    #[test]
+    fn every_path_leads_below_the_store_and_no_two_resources_share_a_place() {
+        let (upstreams, mut random) = (upstreams(), fastrand::Rng::with_seed(42));
+        let mut places = HashMap::new();
+        for _ in 0..200_000 {
+            let path = random_path(&mut random);
+            let found = [None, Some("x=1"), Some("registry=corp")].map(|query| {
+                let Ok(Route::Resource(resource)) = route(&path, query, &upstreams) else {
+                    return None;
+                };
+                place(&resource)
+            });
+            assert!(found[0] == found[1] && found[1] == found[2], "{path}");
+            let [Some((place, name)), _, _] = found else {
+                continue;
+            };
+            let is_safe = |part: &str| {
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+                !part.is_empty() && !part.starts_with('.') && part.chars().all(is_plain)
+            };
+            assert!(place.split('/').all(is_safe), "{path} leads to {place}");
+            let known = places.entry(place).or_insert_with(|| name.clone());
+            assert_eq!(*known, name, "{path}");
+        }
+        assert!(places.len() > 200, "{}", places.len());
     }
 }

@@ -29,6 +29,7 @@ mod faults;
 mod fixture;
 mod gc;
 mod generations;
+mod golden;
 mod help;
 mod index;
 mod index_prefetch;

@@ -382,3 +382,44 @@ fn a_hostile_client_changes_no_byte_that_another_client_gets() {
         assert!(verified.status.success(), "{verified:?}");
     }
 }
+
+#[test]
+fn warm_sends_no_more_requests_at_once_than_its_jobs_and_waits_as_upstream_asks() {
+    let upstream = FakeUpstream::builder()
+        .delay(Duration::from_millis(20))
+        .start();
+    let names: Vec<_> = (0..60).map(|number| format!("many{number}")).collect();
+    let mut lock = "version = 4\n".to_owned();
+    for name in &names {
+        let sum = upstream.publish(Crate::new(name, "1.0.0"));
+        lock.push_str(&format!(
+            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
+             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
+        ));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("Cargo.lock");
+    std::fs::write(&path, lock).unwrap();
+    upstream.fault_times(
+        &entry_path("many7"),
+        1,
+        Fault::RetryAfter(429, "1".to_owned()),
+    );
+    let site = site(&upstream);
+    let asked = Instant::now();
+    // Index entries and crates have permits of their own.
+    let warmed = site.command(&["warm", "--jobs", "4", path.to_str().unwrap()]);
+    assert!(warmed.status.success(), "{warmed:?}");
+    assert!(
+        upstream.peak_in_flight() <= 8,
+        "{}",
+        upstream.peak_in_flight()
+    );
+    assert!(upstream.connections() <= 8, "{}", upstream.connections());
+    assert_eq!(upstream.requests_for(&entry_path("many7")), 2);
+    assert!(
+        asked.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+}
