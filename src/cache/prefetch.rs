@@ -114,14 +114,16 @@ impl Prefetches {
         }
     }
 
-    /// Returns whether a crate that the entry lists is stored. True for an entry that lists none.
+    /// Returns whether a crate that the entry lists is stored. True for a resource that lists no crates.
     async fn has_crate(&self, resource: &Resource, entry: &Entry) -> bool {
         let Some(views) = resource.views() else {
             return true;
         };
-        let listed = views.checksums(&entry.body);
-        let stored = self.entries.lookup.store.contains(listed).await;
-        stored.is_ok_and(|stored| stored.contains(&true))
+        // Entries list the newest version last, and a newer version is more likely to be stored.
+        let mut listed = views.checksums(&entry.body);
+        listed.reverse();
+        let stored = self.entries.lookup.store.contains_any(listed).await;
+        stored.unwrap_or(false)
     }
 
     /// Fetches a blob, unless it is stored or being fetched. Returns when its bytes are verified.

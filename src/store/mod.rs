@@ -310,6 +310,17 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
+    /// Returns whether at least one of `hashes` is stored. Looks them up in their order, and stops at the first that is.
+    pub async fn contains_any(&self, hashes: Vec<Sha256>) -> Result<bool, StoreError> {
+        let paths: Vec<_> = hashes
+            .into_iter()
+            .map(|sha256| self.layout.blob(sha256))
+            .collect();
+        blocking(move || Ok(paths.iter().any(|path| is_nonempty_file(path))))
+            .await
+            .map_err(|source| StoreError::io(self.layout.blobs(), source))
+    }
+
     /// Returns whether each of `keys` has an entry. Their bodies are not read.
     pub async fn has_entries(&self, keys: Vec<Key>) -> Result<bool, StoreError> {
         let paths: Vec<_> = keys.iter().map(|key| self.layout.entry(key)).collect();
