@@ -202,6 +202,10 @@ impl Evictor {
                 return;
             }
         };
+        // Unfinished files of killed processes count in the size.
+        if let Err(error) = self.store.remove_leftovers().await {
+            warn!(error = %chain(&error), "cannot remove what dead processes left");
+        }
         let options = PassOptions {
             max_bytes,
             older_than: None,

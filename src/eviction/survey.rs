@@ -57,6 +57,15 @@ impl ReleaseKind {
     }
 }
 
+/// Returns whether a daemon's own clients explain the use of this file since a command started. Without this, a command
+/// that runs for long would hold everything that clients request meanwhile, and lift the limit.
+fn is_own(store: &Store, record: &FileRecord, started: u64) -> bool {
+    match record.file {
+        StoredFile::Blob(sha256) => store.has_used_since(sha256, started),
+        StoredFile::Entry(_) => false,
+    }
+}
+
 impl Survey {
     /// Reads the names, sizes and times of all files, and the bodies of all entries.
     ///
@@ -74,7 +83,8 @@ impl Survey {
         let mut items = with_listed(store, &records).await?;
         let running = store.oldest_running_command();
         for (item, record) in items.iter_mut().zip(&records) {
-            let is_of_running = running.is_some_and(|started| record.used >= started);
+            let is_of_running = running
+                .is_some_and(|started| record.used >= started && !is_own(store, record, started));
             item.hold = match &record.file {
                 StoredFile::Blob(sha256) if needs.has_blob(*sha256) => Some(Hold::Pinned),
                 StoredFile::Entry(key) if needs.has_entry(key) => Some(Hold::Pinned),

@@ -63,7 +63,21 @@ impl LastUses {
         uses.entry(sha256).or_default().used = used;
     }
 
-    /// Returns true if this process has used the blob since `time`, in milliseconds since 1970.
+    /// Notes that this process has stored a blob now. The file itself tells others.
+    pub(super) fn record_stored(&self, sha256: Sha256) {
+        let now = milliseconds(now());
+        let mut uses = self.0.lock();
+        if uses.len() >= MAX_REMEMBERED {
+            uses.clear();
+        }
+        let stored = BlobUse {
+            used: now,
+            appended: now,
+        };
+        uses.insert(sha256, stored);
+    }
+
+    /// Returns true if this process has used or stored the blob since `time`, in milliseconds since 1970.
     pub(super) fn is_used_since(&self, sha256: Sha256, time: u64) -> bool {
         let uses = self.0.lock();
         uses.get(&sha256).is_some_and(|blob| blob.used >= time)

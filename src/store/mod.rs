@@ -379,6 +379,9 @@ impl Store {
         })
         .await;
         self.blobs.forget_stats();
+        if put.is_ok() {
+            self.uses.record_stored(sha256);
+        }
         let bytes = put.as_ref().map_or(0, FileIdentity::len);
         self.growth.report(whole_blocks(bytes));
         put.map_err(|source| StoreError::io(at, source))

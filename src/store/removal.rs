@@ -24,7 +24,7 @@ use super::{
     last_use,
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
     space::disk_bytes,
-    staging::{is_process_alive, lock_folder},
+    staging::{is_process_alive, lock_folder, remove_dead_processes},
     verify::{self, StoredFile},
 };
 use crate::{
@@ -86,6 +86,25 @@ impl Store {
     /// since it was stored, as far as is known.
     pub(super) fn last_uses(&self) -> HashMap<Sha256, u64> {
         self.uses.merged_with(&self.layout.last_use())
+    }
+
+    /// Returns whether this process has stored or served the blob since `time`, in milliseconds since 1970.
+    pub fn has_used_since(&self, sha256: Sha256, time: u64) -> bool {
+        self.uses.is_used_since(sha256, time)
+    }
+
+    /// Removes what dead processes left in staging.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: the thread for it was refused.
+    pub async fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let staging = self.staging.clone();
+        blocking(move || {
+            remove_dead_processes(staging.folder());
+            Ok(())
+        })
+        .await
+        .map_err(|source| StoreError::io(self.layout.staging(), source))
     }
 
     /// Waits until this process has stored a file since the last call. For one caller.

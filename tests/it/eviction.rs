@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fake_upstream::{Crate, FakeUpstream};
+use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -143,6 +143,51 @@ fn a_daemon_under_load_stays_within_five_percent_of_its_limit() {
     let log = larder.stop();
     assert!(log.contains("removed unused files"), "{log}");
     assert!(!log.contains("ERROR") && !log.contains("damaged"), "{log}");
+}
+
+/// A command that has not ended keeps what it stored, since it registers its pins at its end.
+#[test]
+fn a_command_that_runs_for_long_does_not_lift_the_daemons_limit() {
+    let upstream = load();
+    publish(&upstream, &["early", "late"]);
+    let site = site(&upstream);
+    let project = project(&upstream, &["early", "late"]);
+    let gate = upstream.gate(&crate_path("late", "1.0.0"));
+    let warm = site.spawn(&["warm", &project.path().display().to_string()]);
+    gate.wait_for(1);
+    wait_until("the command has stored a crate", || {
+        is_stored(&site, &upstream, "early")
+    });
+    let daemons = [site.serve(&["--max-size", "6MB"])];
+    let largest = largest_use(&site, &upstream, &daemons);
+    assert!(largest < MAX * 105 / 100, "{largest}");
+    gate.open();
+    let warmed = warm.wait_with_output().unwrap();
+    assert!(warmed.status.success(), "{warmed:?}");
+    assert!(is_stored(&site, &upstream, "early") && is_stored(&site, &upstream, "late"));
+}
+
+#[test]
+fn a_daemon_with_a_limit_removes_what_killed_commands_left_before_it_evicts() {
+    let upstream = load();
+    upstream.publish(Crate::new("large", "1.0.0").padding(3_000_000));
+    upstream.fault(
+        &crate_path("large", "1.0.0"),
+        Fault::StallBodyAfter(2_500_000),
+    );
+    let site = site(&upstream);
+    let project = project(&upstream, &["large"]);
+    let daemons = [site.serve(&["--max-size", "6MB"])];
+    let mut warm = site.spawn(&["warm", &project.path().display().to_string()]);
+    wait_until("the command has part of a crate", || {
+        disk_use(&site.store().join("v1/staging")) > 2_000_000
+    });
+    warm.kill().unwrap();
+    warm.wait().unwrap();
+    let largest = largest_use(&site, &upstream, &daemons);
+    assert!(largest < MAX * 105 / 100, "{largest}");
+    assert!(disk_use(&site.store().join("v1/staging")) < 1_000_000);
+    assert!(disk_use(site.store()) > 4_000_000, "crates have the space");
 }
 
 #[test]
