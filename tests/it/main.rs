@@ -54,6 +54,7 @@ mod scripts;
 mod scrub;
 mod server;
 mod settings;
+mod soak;
 mod start;
 mod tidy;
 mod tiny_registry;

@@ -150,17 +150,18 @@ impl Http {
     /// Requests all paths at once on one HTTP/2 connection with prior knowledge. Replies are in the order of the paths.
     #[track_caller]
     pub fn get_h2(&self, paths: &[&str]) -> Vec<io::Result<Reply>> {
+        self.try_get_h2(paths)
+            .expect("the server accepts connections and speaks HTTP/2")
+    }
+
+    /// [`Http::get_h2`] that returns an error if there is no connection.
+    pub fn try_get_h2(&self, paths: &[&str]) -> io::Result<Vec<io::Result<Reply>>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build();
-        runtime.expect("a runtime can be made").block_on(async {
-            let stream = tokio::net::TcpStream::connect(self.address).await;
-            get_h2_on(
-                stream.expect("the server accepts connections"),
-                &self.address.to_string(),
-                paths,
-            )
-            .await
+            .build()?;
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(self.address).await?;
+            try_get_h2_on(stream, &self.address.to_string(), paths).await
         })
     }
 }
@@ -315,14 +316,28 @@ pub async fn get_h2_on<S>(stream: S, authority: &str, paths: &[&str]) -> Vec<io:
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    try_get_h2_on(stream, authority, paths)
+        .await
+        .expect("the server speaks HTTP/2")
+}
+
+/// [`get_h2_on`] that returns an error if the connection ends before the first request.
+async fn try_get_h2_on<S>(
+    stream: S,
+    authority: &str,
+    paths: &[&str],
+) -> io::Result<Vec<io::Result<Reply>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (client, connection) = h2::client::Builder::new()
         .initial_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .handshake::<_, bytes::Bytes>(stream)
         .await
-        .expect("the HTTP/2 preface can be sent");
+        .map_err(io::Error::other)?;
     let driver = tokio::spawn(connection);
-    let mut client = client.ready().await.expect("the server speaks HTTP/2");
+    let mut client = client.ready().await.map_err(io::Error::other)?;
     let mut responses = Vec::new();
     for path in paths {
         let request = http::Request::get(format!("http://{authority}{path}"))
@@ -380,5 +395,5 @@ where
         replies.push(Err(io::ErrorKind::ConnectionAborted.into()));
     }
     driver.abort();
-    replies
+    Ok(replies)
 }
