@@ -6,6 +6,7 @@
 mod behind;
 mod cold;
 mod crowd;
+mod eviction;
 mod hits;
 mod instructions;
 mod memory;
@@ -32,4 +33,5 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("others", others::run).footnote(others::not_installed),
     Benchmark::new("instructions", instructions::run).opt_in(),
     Benchmark::new("million", million::run).opt_in(),
+    Benchmark::new("eviction", eviction::run).opt_in(),
 ];
