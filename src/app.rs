@@ -165,6 +165,7 @@ impl App {
             keep_warm: None,
             scrub: None,
             eviction: None,
+            proxy: None,
         }
     }
 }

@@ -20,6 +20,8 @@ use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
 pub const PORT: u16 = 3263;
+/// The default port of the daemon's intercepting proxy.
+pub const PROXY_PORT: u16 = 3264;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -174,6 +176,18 @@ pub struct Serve {
     /// Time after which a warmed project whose folder is gone no longer keeps its files [default: 14d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub forget_after: Option<Duration>,
+    /// Run an intercepting proxy on this address, with or without a port: clients keep the registry's own addresses.
+    /// `larder client print proxy` prints what they need [default: no proxy; without an address: 127.0.0.1:3264]
+    #[arg(long, num_args = 0..=1, default_missing_value = "127.0.0.1:3264", value_name = "ADDR", require_equals = true, value_parser = parse_intercept)]
+    pub intercept: Option<SocketAddr>,
+    /// Host, with a port or for 443, that clients may reach through the proxy besides the intercepted ones; `*` for all
+    /// on port 443; repeatable [default: none]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub tunnel: Vec<String>,
+    /// Folder for the proxy's certificate authority and the file `roots.pem` for clients [default: larder/intercept in
+    /// the user's folder for state]
+    #[arg(long, value_name = "PATH")]
+    pub intercept_folder: Option<PathBuf>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
@@ -348,6 +362,8 @@ pub enum SettingsKind {
     Cargo,
     /// Variables for rustup, as shell exports: `eval "$(larder client print rustup)"`
     Rustup,
+    /// Variables for clients of `larder serve --intercept`, as shell exports: `eval "$(larder client print proxy)"`
+    Proxy,
     /// Options for `podman build` or `docker build`: `podman build $(larder client print build) .`
     Build,
 }
@@ -408,7 +424,7 @@ const FETCHING: [&str; 6] = [
     "max-entry",
     "memory",
 ];
-const SERVING: [&str; 10] = [
+const SERVING: [&str; 13] = [
     "listen",
     "offline",
     "full-index",
@@ -418,6 +434,9 @@ const SERVING: [&str; 10] = [
     "scrub-interval",
     "max-size",
     "forget-after",
+    "intercept",
+    "tunnel",
+    "intercept-folder",
     "h2c",
 ];
 
@@ -489,6 +508,18 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// The reason why the text is none.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, PORT)
+}
+
+/// The address of the intercepting proxy: as [`parse_listen`], with the default port [`PROXY_PORT`].
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_intercept(text: &str) -> Result<SocketAddr, String> {
+    parse_address(text, PROXY_PORT)
+}
+
+fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     let text = match text.strip_prefix("localhost") {
         Some(rest) => format!("127.0.0.1{rest}"),
         None => text.to_owned(),
@@ -501,9 +532,9 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     }
     let host = text.trim_start_matches('[').trim_end_matches(']');
     match host.parse::<IpAddr>() {
-        Ok(host) => Ok((host, PORT).into()),
+        Ok(host) => Ok((host, default_port).into()),
         Err(_) => Err(format!(
-            "an IP address such as 127.0.0.1:{PORT} is expected"
+            "an IP address such as 127.0.0.1:{default_port} is expected"
         )),
     }
 }

@@ -89,9 +89,16 @@ pub fn no_proxy(given: &str, hosts: &BTreeSet<String>) -> String {
 
 /// [`rustup_variables`] as shell exports. The quotes protect the brackets of an IPv6 address, which some shells expand.
 pub fn rustup_exports(base: &str) -> String {
-    rustup_variables(base)
-        .map(|(name, value)| format!("export {name}='{value}'\n"))
-        .concat()
+    exports(&rustup_variables(base))
+}
+
+/// Variables as shell exports.
+pub fn exports(variables: &[(&'static str, String)]) -> String {
+    let quoted = |value: &str| value.replace('\'', "'\\''");
+    let lines = variables.iter();
+    lines
+        .map(|(name, value)| format!("export {name}='{}'\n", quoted(value)))
+        .collect()
 }
 
 /// The build arguments of `contrib/container/app.Containerfile`.

@@ -1,6 +1,6 @@
 //! `larder client print`: prints the settings that make cargo, rustup or a container build use the running daemon.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
     cli::{self, ClientCommand, SettingsKind},
     client_config,
     config::Settings,
-    status_client,
+    status_client::{self, RunningDaemon},
 };
 
 /// Runs the command.
@@ -38,6 +38,9 @@ pub async fn run(
         // One with another store serves clients as well.
         None => status_client::find_any(configured(settings)).await,
     };
+    let proxy = daemon
+        .as_ref()
+        .and_then(|daemon| proxy_variables(settings, &app, daemon));
     let is_running = daemon.is_some();
     let base = match daemon {
         Some(daemon) => daemon.address,
@@ -55,6 +58,7 @@ pub async fn run(
             "running": is_running,
             "cargo": cargo,
             "rustup": client_config::rustup_variables(&base).into_iter().collect::<BTreeMap<_, _>>(),
+            "proxy": proxy.as_deref().map(|proxy| proxy.iter().cloned().collect::<BTreeMap<_, _>>()),
             "build": client_config::build_arguments(&base).into_iter().collect::<BTreeMap<_, _>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -71,12 +75,41 @@ pub async fn run(
             note("# for a shell, or its profile: eval \"$(larder client print rustup)\"");
             print(&client_config::rustup_exports(&base))?;
         }
+        SettingsKind::Proxy => {
+            note("# for a shell, or its profile: eval \"$(larder client print proxy)\"");
+            print(&client_config::exports(
+                &proxy.ok_or(CommandError::NoProxy)?,
+            ))?;
+        }
         SettingsKind::Build => {
             note("# for a build: podman build $(larder client print build) .");
             print(&client_config::build_options(&base))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The variables for clients of the daemon's intercepting proxy, if it has one.
+fn proxy_variables(
+    settings: &Settings,
+    app: &App,
+    daemon: &RunningDaemon,
+) -> Option<Vec<(&'static str, String)>> {
+    let proxy = &daemon.status["proxy"];
+    let address = reachable(&format!("{}/", proxy["address"].as_str()?));
+    let roots = Path::new(proxy["roots"].as_str()?);
+    let addresses = app.upstreams.addresses();
+    let hosts = addresses
+        .filter_map(|url| Some(url.host_str()?.to_owned()))
+        .collect();
+    let no_proxy = client_config::no_proxy(&settings.no_proxy.to_string_lossy(), &hosts);
+    let address = address.trim_end_matches('/');
+    let variables = client_config::proxy_variables(address, roots, roots, &no_proxy).into_iter();
+    Some(
+        variables
+            .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+            .collect(),
+    )
 }
 
 /// A daemon that listens on all addresses is reached on this machine through loopback.

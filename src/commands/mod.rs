@@ -25,6 +25,7 @@ mod recalls;
 mod render;
 pub mod run;
 pub mod serve;
+mod serve_proxy;
 pub mod status;
 pub mod verify;
 pub mod warm;
@@ -71,6 +72,12 @@ pub enum CommandError {
     /// Another process removes files from the store.
     #[error("another process is removing files from this store; try again later")]
     EvictionRuns,
+    /// `serve --intercept` has no place for its authority.
+    #[error("no home folder is known; name a folder with `--intercept-folder`")]
+    NoStateFolder,
+    /// `client print proxy` finds no daemon that intercepts.
+    #[error("no larder that intercepts is running; start it with `larder serve --intercept`")]
+    NoProxy,
     /// `client print` has no address to print.
     #[error("no address to listen on is configured")]
     NoAddress,
@@ -103,6 +110,8 @@ impl CommandError {
             | Self::Store(_)
             | Self::Listen { .. }
             | Self::NoAddress
+            | Self::NoStateFolder
+            | Self::NoProxy
             | Self::EvictionRuns
             | Self::Interrupted(_)
             | Self::Stdout(_)

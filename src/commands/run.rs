@@ -21,7 +21,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use indicatif::HumanBytes;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::watch, task::JoinHandle};
@@ -35,10 +34,9 @@ use crate::{
     cli, client_config,
     config::Settings,
     intercept::{
-        Answers, Certificates, DaemonClient, Interceptor, Summary, Tally, TunnelPolicy, bundle,
-        intercepted_origins, serve,
+        Answers, Certificates, DaemonClient, InterceptedHosts, Interceptor, Summary, Tally,
+        TunnelPolicy, bundle, intercepted_origins, known_configs, serve,
     },
-    resource::{Registry, RegistryConfig},
     server,
 };
 
@@ -134,9 +132,9 @@ impl Proxy {
             }
             None => {
                 let app = own_app(settings).await?;
-                let configs = own_configs(&app).await;
-                let server = app.server(settings, &[]);
-                (Answers::Server(Arc::new(server)), configs, Some(app))
+                let server = Arc::new(app.server(settings, &[]));
+                let configs = known_configs(&server).await;
+                (Answers::Server(server), configs, Some(app))
             }
         };
         let origins = intercepted_origins(&addresses, &configs);
@@ -168,8 +166,11 @@ impl Proxy {
             &no_proxy,
         );
         let interceptor = Arc::new(Interceptor {
-            origins,
-            certificates,
+            hosts: InterceptedHosts {
+                origins,
+                certificates,
+            }
+            .into(),
             answers,
             relay: local.relay(settings, client.cargo_proxy.as_deref())?,
             tunnels: TunnelPolicy::All,
@@ -231,20 +232,6 @@ async fn own_app(settings: &Settings) -> Result<App, CommandError> {
         Err(error) => return Err(error.into()),
     }
     Ok(app)
-}
-
-/// The `config.json` of each registry, if it is stored or upstream sends it in time.
-async fn own_configs(app: &App) -> Vec<(Arc<Registry>, Bytes)> {
-    let configs = app.upstreams.registries.iter().map(async |registry| {
-        let config = RegistryConfig::of(registry);
-        let body = match app.cache.peek(&config).await {
-            None if !app.cache.is_offline() => app.cache.fetch_in_time(&config).await,
-            stored => stored,
-        };
-        Some((registry.clone(), body?))
-    });
-    let configs = futures_util::future::join_all(configs).await;
-    configs.into_iter().flatten().collect()
 }
 
 /// The settings of cargo that a proxy in its environment would replace.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{CommandError, render::print};
+use super::{CommandError, render::print, serve_proxy::StandingProxy};
 use crate::{
     app::{App, AppMode, StopSignals},
     config::Settings,
@@ -34,6 +34,7 @@ use crate::{
 /// An address or the store cannot be used, or a second signal ended the command.
 pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let (listeners, addresses) = listen(&settings.listen).await?;
+    let proxy = StandingProxy::listen(settings).await?;
     settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
     let is_writable = prepare(settings, &app)?;
@@ -48,9 +49,6 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         announce(&app, &bases).await;
     }
     let mut signals = StopSignals::new()?;
-    for base in &bases {
-        print(&format!("listening on {base}\n"))?;
-    }
     let reach = if settings.is_offline {
         "offline"
     } else {
@@ -64,7 +62,18 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     }
     server.scrub = start_scrub(&app, settings);
     server.eviction = is_writable.then(|| start_evictor(&app, settings));
+    server.proxy = proxy.as_ref().map(StandingProxy::status);
     let server = Arc::new(server);
+    let (stop_proxy, proxy_stopping) = watch::channel(false);
+    if let Some(proxy) = proxy {
+        proxy.start(settings, &app, &server, proxy_stopping).await?;
+    }
+    for base in &bases {
+        print(&format!("listening on {base}\n"))?;
+    }
+    if let Some(proxy) = &server.proxy {
+        print(&format!("intercepting on {}/\n", proxy.address))?;
+    }
     let (stop, stopping) = oneshot::channel();
     let work = async {
         server::run(listeners, server, async { drop(stopping.await) }).await;
@@ -74,6 +83,7 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let second_signal = async {
         signals.next().await;
         let _ = stop.send(());
+        let _ = stop_proxy.send(true);
         signals.next().await;
     };
     tokio::select! {

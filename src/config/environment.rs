@@ -13,7 +13,7 @@ use super::{file::KEYS, given::Given, place::Place};
 use crate::upstream::ProxyVariables;
 
 /// Settings with any number of values, which a variable separates by commas.
-const LISTS: [&str; 3] = ["redirect-host", "listen", "allow-host"];
+const LISTS: [&str; 4] = ["redirect-host", "listen", "allow-host", "tunnel"];
 
 /// The variables and folders that larder reads.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Environment {
     pub(super) config_folder: Option<PathBuf>,
     /// The user's folder for caches, if a home folder is known.
     pub(super) cache_folder: Option<PathBuf>,
+    /// The user's folder for state, if a home folder is known.
+    pub(super) state_folder: Option<PathBuf>,
     /// The user's home folder.
     pub(super) home: Option<PathBuf>,
     /// `LARDER_CONFIG`, unless it is empty.
@@ -62,6 +64,7 @@ impl Environment {
         Self {
             config_folder: folders.as_ref().map(|folders| folders.config_dir()),
             cache_folder: folders.as_ref().map(|folders| folders.cache_dir()),
+            state_folder: folders.as_ref().and_then(|folders| folders.state_dir()),
             home: etcetera::home_dir().ok(),
             config: nonempty("LARDER_CONFIG").map(PathBuf::from),
             settings: KEYS

@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 25] = [
     "store",
     "max-age",
     "index",
@@ -38,6 +38,9 @@ pub(super) const KEYS: [&str; 22] = [
     "scrub-interval",
     "max-size",
     "forget-after",
+    "intercept",
+    "tunnel",
+    "intercept-folder",
     "h2c",
     "jobs",
 ];

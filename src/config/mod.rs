@@ -111,6 +111,8 @@ pub struct Settings {
     pub max_size: Option<u64>,
     /// Time after which the pin of a project that is gone is dropped.
     pub forget_after: Duration,
+    /// The intercepting proxy of the daemon.
+    pub intercept: InterceptSettings,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -131,6 +133,17 @@ pub struct Settings {
     pub ssl_cert_file: Option<PathBuf>,
     /// The environment permits colours.
     pub may_colour: bool,
+}
+
+/// Settings of the daemon's intercepting proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterceptSettings {
+    /// Its address; `None` for no proxy.
+    pub address: Option<SocketAddr>,
+    /// Hosts that clients may reach through it, besides the intercepted ones.
+    pub tunnels: Vec<String>,
+    /// Folder for its authority; `None` if no home folder is known.
+    pub folder: Option<PathBuf>,
 }
 
 /// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone. A fault in a setting that is not
@@ -223,6 +236,7 @@ fn merge(
         scrub_interval: scrub_interval.unwrap_or(DEFAULT_SCRUB_INTERVAL),
         max_size,
         forget_after: forget_after.unwrap_or(DEFAULT_FORGET_AFTER),
+        intercept: intercept_settings(serve, sources, &environment)?,
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         cargo_home: environment.cargo_home(),
@@ -233,6 +247,27 @@ fn merge(
         cargo_http: environment.cargo_http,
         ssl_cert_file: environment.ssl_cert_file,
         may_colour: environment.may_colour,
+    })
+}
+
+fn intercept_settings(
+    serve: &Serve,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<InterceptSettings, ConfigError> {
+    let folder = sources.one(
+        "intercept-folder",
+        serve.intercept_folder.clone(),
+        parse_path,
+    )?;
+    let usual = environment.state_folder.as_ref();
+    Ok(InterceptSettings {
+        address: sources.one("intercept", serve.intercept, cli::parse_intercept)?,
+        tunnels: sources.many("tunnel", &serve.tunnel, parse_text)?,
+        folder: match folder {
+            Some(folder) => Some(expand_home(&folder, environment)),
+            None => usual.map(|folder| folder.join("larder/intercept")),
+        },
     })
 }
 

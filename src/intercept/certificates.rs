@@ -6,12 +6,15 @@
 //! ```
 //!
 //! Clients must trust the authority, so what it could sign is what matters. Its certificate permits the intercepted
-//! hosts alone (RFC 5280, section 4.2.1.10), it ends soon, and no further certificate can ever be signed with it. A
-//! client that trusts it for longer than it should, risks nothing.
+//! hosts alone (RFC 5280, section 4.2.1.10), it ends soon, and no further certificate can ever be signed with it: a
+//! client that trusts it for longer than it should risks nothing. The authority of a daemon is the exception. It has to
+//! outlive the process, and is in `standing`.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    io,
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -27,6 +30,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::RootsError;
 use crate::clock::now;
 
 /// Time for which the certificates are valid. Longer than a shell stays open that was started with `larder run`.
@@ -40,6 +44,12 @@ pub enum CertificateError {
     /// A host name that cannot stand in a certificate, or no random numbers.
     #[error("cannot make a certificate: {0}")]
     Sign(#[from] rcgen::Error),
+    /// The folder of a standing authority cannot be used.
+    #[error("cannot write certificates in {}: {}", .0.display(), .1)]
+    File(PathBuf, io::Error),
+    /// The root certificates that the user's settings name cannot be read.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// TLS refuses the certificate.
     #[error("cannot use a certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -66,10 +76,19 @@ impl Certificates {
     /// # Errors
     /// [`CertificateError`].
     pub fn issue(hosts: &BTreeSet<String>) -> Result<Self, CertificateError> {
-        let begin = now() - CLOCK_TOLERANCE;
-        let authority = authority(hosts, begin)?;
+        let begin = now();
+        let authority = authority_of(KeyPair::generate()?, hosts, begin)?;
+        Self::signed_by(&authority, hosts, begin)
+    }
+
+    /// A certificate of this authority for each host.
+    pub(super) fn signed_by(
+        authority: &CertifiedIssuer<'_, KeyPair>,
+        hosts: &BTreeSet<String>,
+        begin: SystemTime,
+    ) -> Result<Self, CertificateError> {
         let acceptors = hosts.iter().map(|host| {
-            let (certificate, key) = host_certificate(host, begin, &authority)?;
+            let (certificate, key) = host_certificate(host, begin, authority)?;
             Ok((host.clone(), acceptor(certificate, key)?))
         });
         Ok(Self {
@@ -89,15 +108,16 @@ impl Certificates {
     }
 }
 
-fn authority(
+/// The authority with this key, for these hosts.
+pub(super) fn authority_of(
+    key: KeyPair,
     hosts: &BTreeSet<String>,
     begin: SystemTime,
 ) -> Result<CertifiedIssuer<'static, KeyPair>, CertificateError> {
-    let mut params = parameters("larder: authority of one run", begin);
+    let mut params = parameters("larder: authority for intercepted hosts", begin);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params.name_constraints = Some(constraints(hosts));
-    let key = KeyPair::generate()?;
     Ok(CertifiedIssuer::self_signed(params, key)?)
 }
 
@@ -159,7 +179,7 @@ fn parameters(name: &str, begin: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = begin.into();
+    params.not_before = (begin - CLOCK_TOLERANCE).into();
     params.not_after = (begin + VALID_FOR).into();
     params
 }
@@ -196,8 +216,7 @@ mod tests {
 
     /// True if a client that trusts `authority` accepts a certificate that it signed for `host`.
     fn accepts(authority: &CertifiedIssuer<'_, KeyPair>, host: &str, after: Duration) -> bool {
-        let begin = now() - CLOCK_TOLERANCE;
-        let (certificate, _) = host_certificate(host, begin, authority).unwrap();
+        let (certificate, _) = host_certificate(host, now(), authority).unwrap();
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
@@ -219,10 +238,14 @@ mod tests {
     #[track_caller]
     fn check(hosts: &[&str], accepted: &[&str], refused: &[&str]) {
         let hosts: BTreeSet<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let authority = authority(&hosts, now() - CLOCK_TOLERANCE).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let authority = authority_of(key, &hosts, now()).unwrap();
         for host in accepted {
             assert!(accepts(&authority, host, Duration::ZERO), "{host}");
-            assert!(!accepts(&authority, host, VALID_FOR), "{host} for ever");
+            assert!(
+                !accepts(&authority, host, VALID_FOR + CLOCK_TOLERANCE),
+                "{host} for ever"
+            );
         }
         for host in refused {
             assert!(!accepts(&authority, host, Duration::ZERO), "{host}");

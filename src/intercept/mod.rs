@@ -20,6 +20,7 @@
 //! | module | its job |
 //! |---|---|
 //! | [`certificates`] | an authority for the intercepted hosts, which can sign nothing else |
+//! | [`standing`] | the authority of a daemon, which outlives it |
 //! | [`trust`] | files of root certificates for clients |
 //! | [`proxy`] | accepts connections, decides, answers |
 //! | [`daemon`] | asks a running daemon |
@@ -31,6 +32,7 @@
 pub mod certificates;
 pub mod daemon;
 pub mod proxy;
+pub mod standing;
 pub mod tally;
 pub mod trust;
 
@@ -41,13 +43,14 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use url::Url;
 
 use crate::{
-    resource::{Registry, registry::download_address},
+    resource::{Registry, RegistryConfig, registry::download_address},
     server::Server,
 };
 
 pub use certificates::{CertificateError, Certificates};
 pub use daemon::{DaemonClient, DaemonError};
-pub use proxy::{Interceptor, TunnelPolicy, serve};
+pub use proxy::{InterceptedHosts, Interceptor, TunnelPolicy, serve};
+pub use standing::AuthorityFolder;
 pub use tally::{Summary, Tally};
 pub use trust::{RootsError, bundle};
 
@@ -93,6 +96,21 @@ impl Answers {
             }
         }
     }
+}
+
+/// The `config.json` of each registry, if it is stored or upstream sends it in time.
+pub async fn known_configs(server: &Server) -> Vec<(Arc<Registry>, bytes::Bytes)> {
+    let cache = &server.cache;
+    let configs = server.upstreams.registries.iter().map(async |registry| {
+        let config = RegistryConfig::of(registry);
+        let body = match cache.peek(&config).await {
+            None if !cache.is_offline() => cache.fetch_in_time(&config).await,
+            stored => stored,
+        };
+        Some((registry.clone(), body?))
+    });
+    let configs = futures_util::future::join_all(configs).await;
+    configs.into_iter().flatten().collect()
 }
 
 /// The hosts to intercept: those of `addresses`, and of the downloads of `configs`. Each is `host:port`.

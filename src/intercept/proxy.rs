@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
+use parking_lot::RwLock;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -54,13 +55,20 @@ impl TunnelPolicy {
     }
 }
 
+/// What a proxy answers for.
+#[derive(Clone, Debug)]
+pub struct InterceptedHosts {
+    /// Scheme, host and port.
+    pub origins: BTreeSet<InterceptedOrigin>,
+    /// Certificates of the hosts.
+    pub certificates: Certificates,
+}
+
 /// A proxy that answers for upstream.
 #[derive(Debug)]
 pub struct Interceptor {
-    /// The origins that it answers for.
-    pub origins: BTreeSet<InterceptedOrigin>,
-    /// Certificates of their hosts.
-    pub certificates: Certificates,
+    /// The hosts that it answers for.
+    pub hosts: RwLock<InterceptedHosts>,
     /// Who has the resources.
     pub answers: Answers,
     /// Connections to all other hosts.
@@ -164,9 +172,7 @@ impl Interceptor {
             host,
             port,
         };
-        if self.origins.contains(&origin)
-            && let Some(acceptor) = self.certificates.acceptor(&origin.host).cloned()
-        {
+        if let Some(acceptor) = self.acceptor(&origin) {
             tokio::spawn(async move {
                 if let Err(error) = self.intercept(request, origin, acceptor, stopping).await {
                     debug!(%error, "an intercepted connection ended early");
@@ -248,7 +254,15 @@ impl Interceptor {
     }
 
     fn is_intercepted(&self, url: &Url) -> bool {
-        InterceptedOrigin::of(url).is_some_and(|origin| self.origins.contains(&origin))
+        let origin = InterceptedOrigin::of(url);
+        origin.is_some_and(|origin| self.hosts.read().origins.contains(&origin))
+    }
+
+    /// Ends TLS for this origin, if the proxy answers for it.
+    fn acceptor(&self, origin: &InterceptedOrigin) -> Option<TlsAcceptor> {
+        let hosts = self.hosts.read();
+        let is_intercepted = hosts.origins.contains(origin);
+        is_intercepted.then(|| hosts.certificates.acceptor(&origin.host).cloned())?
     }
 
     /// Passes a request on to the server that it is for.

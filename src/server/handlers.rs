@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     access_log::AccessLog,
-    background::Background,
+    background::{Background, ProxyStatus},
     body::ClientBody,
     connection::h2c::H2c,
     guard::{self, Hosts},
@@ -49,6 +49,8 @@ pub struct Server {
     pub scrub: Option<watch::Receiver<ScrubState>>,
     /// Numbers about eviction; `None` for a store that cannot be written to.
     pub eviction: Option<watch::Receiver<EvictionStatus>>,
+    /// The intercepting proxy; `None` if there is none.
+    pub proxy: Option<ProxyStatus>,
 }
 
 impl Server {
@@ -63,6 +65,7 @@ impl Server {
             keep_warm: self.keep_warm(),
             scrub: self.scrub.as_ref().map(|state| state.borrow().clone()),
             eviction: self.eviction.as_ref().map(|status| *status.borrow()),
+            proxy: self.proxy.clone(),
         }
     }
 

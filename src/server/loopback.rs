@@ -31,6 +31,7 @@ impl LoopbackServer {
             keep_warm: None,
             scrub: None,
             eviction: None,
+            proxy: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

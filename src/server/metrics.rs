@@ -387,6 +387,7 @@ mod tests {
                 keep_warm: None,
                 scrub: None,
                 eviction: None,
+                proxy: None,
             },
         }
         .to_string();

@@ -49,6 +49,7 @@ mod status;
 mod upstream_address;
 
 pub use accept::{listen, run};
+pub use background::ProxyStatus;
 pub use connection::h2c::H2c;
 pub use handlers::Server;
 pub use upstream_address::ServedBody;

@@ -15,6 +15,7 @@ pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
         keep_warm,
         scrub,
         eviction,
+        proxy,
     } = background;
     let outages: Vec<_> = cache
         .outages()
@@ -50,6 +51,7 @@ pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
         "keep_warm": keep_warm.map(keep_warm_json),
         "scrub": scrub.map(|scrub| scrub_json(&scrub)),
         "eviction": eviction.map(eviction_json),
+        "proxy": proxy.map(|proxy| json!({ "address": proxy.address, "roots": proxy.roots })),
     });
     Bytes::from(format!("{status}\n"))
 }

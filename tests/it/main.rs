@@ -35,6 +35,7 @@ mod index;
 mod index_prefetch;
 mod install_prefetch;
 mod integrity;
+mod intercept;
 mod keep_warm;
 mod large;
 mod limits;

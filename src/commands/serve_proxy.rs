@@ -1,0 +1,142 @@
+//! The intercepting proxy of `larder serve --intercept`, beside the daemon's own addresses.
+//!
+//! It answers for the hosts whose `config.json` is known, so it looks again until each registry's is. It also replaces
+//! the authority in time (`crate::intercept::standing`).
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
+use tracing::warn;
+
+use super::CommandError;
+use crate::{
+    app::App,
+    config::Settings,
+    intercept::{
+        Answers, AuthorityFolder, CertificateError, InterceptedHosts, Interceptor, Tally,
+        TunnelPolicy, intercepted_origins, known_configs, serve,
+    },
+    server::{self, ProxyStatus, Server},
+};
+
+/// Time between two looks for the configs of registries, while one is unknown.
+const CONFIG_INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two looks for other hosts, and at the age of the authority.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A proxy that listens, and does not answer yet.
+pub(super) struct StandingProxy {
+    listener: TcpListener,
+    folder: AuthorityFolder,
+    address: SocketAddr,
+}
+
+impl StandingProxy {
+    /// Listens, if the settings ask for a proxy.
+    ///
+    /// # Errors
+    /// The address or the folder of the authority cannot be used.
+    pub(super) async fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
+        let Some(address) = settings.intercept.address else {
+            return Ok(None);
+        };
+        let listener = server::listen(address)
+            .await
+            .map_err(|source| CommandError::Listen { address, source })?;
+        let folder = settings
+            .intercept
+            .folder
+            .clone()
+            .ok_or(CommandError::NoStateFolder)?;
+        let folder = AuthorityFolder::open(folder.clone())
+            .map_err(|source| CertificateError::File(folder, source))?;
+        Ok(Some(Self {
+            address: listener.local_addr()?,
+            listener,
+            folder,
+        }))
+    }
+
+    /// What other commands need to know of it.
+    pub(super) fn status(&self) -> ProxyStatus {
+        ProxyStatus {
+            address: format!("http://{}", self.address),
+            roots: self.folder.roots(),
+        }
+    }
+
+    /// Starts to answer clients, until `stopping` becomes true.
+    ///
+    /// # Errors
+    /// No certificate can be made.
+    pub(super) async fn start(
+        self,
+        settings: &Settings,
+        app: &App,
+        server: &Arc<Server>,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<(), CommandError> {
+        let host_source = HostSource {
+            server: server.clone(),
+            folder: self.folder,
+            settings: settings.clone(),
+        };
+        let (hosts, is_complete) = host_source.hosts().await?;
+        let interceptor = Arc::new(Interceptor {
+            hosts: hosts.into(),
+            answers: Answers::Server(server.clone()),
+            relay: app.relay(settings, None)?,
+            tunnels: TunnelPolicy::Only(settings.intercept.tunnels.clone()),
+            is_offline: settings.is_offline,
+            tally: Tally::default(),
+        });
+        tokio::spawn(host_source.refresh(interceptor.clone(), is_complete));
+        tokio::spawn(serve(interceptor, self.listener, stopping));
+        Ok(())
+    }
+}
+
+/// Where the hosts to intercept, and their certificates, come from.
+struct HostSource {
+    server: Arc<Server>,
+    folder: AuthorityFolder,
+    settings: Settings,
+}
+
+impl HostSource {
+    /// The hosts, and whether those of all registries are among them.
+    async fn hosts(&self) -> Result<(InterceptedHosts, bool), CertificateError> {
+        let upstreams = &self.server.upstreams;
+        let configs = known_configs(&self.server).await;
+        let origins = intercepted_origins(upstreams.addresses(), &configs);
+        let names: BTreeSet<_> = origins.iter().map(|origin| origin.host.clone()).collect();
+        let roots = self.settings.ssl_cert_file.as_deref();
+        let certificates = self.folder.certificates(&names, roots)?;
+        let is_complete = configs.len() == upstreams.registries.iter().count();
+        Ok((
+            InterceptedHosts {
+                origins,
+                certificates,
+            },
+            is_complete,
+        ))
+    }
+
+    async fn refresh(self, interceptor: Arc<Interceptor>, mut is_complete: bool) {
+        loop {
+            let interval = if is_complete {
+                REFRESH_INTERVAL
+            } else {
+                CONFIG_INTERVAL
+            };
+            tokio::time::sleep(interval).await;
+            match self.hosts().await {
+                Ok((hosts, complete)) => {
+                    is_complete = complete;
+                    *interceptor.hosts.write() = hosts;
+                }
+                Err(error) => warn!(%error, "cannot renew the certificates of the proxy"),
+            }
+        }
+    }
+}
