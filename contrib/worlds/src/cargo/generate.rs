@@ -72,6 +72,8 @@ impl CargoWorld {
         story.fill(state, &targets);
         story.middle();
         story.harm(state);
+        story.gc();
+        story.add();
         let (events, has_edits) = (story.events, story.has_edits);
         let is_outside_home = dice.chance(25);
         let question = Question {
@@ -101,6 +103,8 @@ impl CargoWorld {
             lock_version: dice.chance(12).then(|| *dice.pick(&[2, 3])),
             is_corp_unknown: dice.chance(8),
             git_deps,
+            has_mirror: !is_script && !is_vendored && dice.chance(3),
+            joins_targets: dice.chance(50),
             max_age: (*dice.pick(&["0s", "0s", "60s", "1h"])).to_owned(),
             events,
             question,
@@ -337,6 +341,41 @@ impl Story<'_> {
         self.events.push(Event::Edit(edited));
         if self.dice.chance(25) {
             self.events.push(Event::Update);
+        }
+    }
+
+    /// `larder gc`, after which the store may be used again.
+    fn gc(&mut self) {
+        if !self.dice.chance(10) {
+            return;
+        }
+        let flags: &[&[&str]] = &[&["--max-size", "0"], &["--older-than", "0s"]];
+        let flags = self.dice.pick(flags);
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.events.push(Event::Gc { flags });
+        if self.dice.chance(25) {
+            self.online();
+        }
+    }
+
+    /// `cargo add`, offline or not.
+    fn add(&mut self) {
+        let has_package = self
+            .project
+            .packages
+            .iter()
+            .any(|package| package.folder.is_empty());
+        if self.is_script || !has_package || !self.dice.chance(8) {
+            return;
+        }
+        self.has_edits = true;
+        let (registry, package, _) = self.victim();
+        if registry == RegistryName::CratesIo {
+            let is_offline = self.dice.chance(60);
+            self.events.push(Event::Add {
+                package,
+                is_offline,
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::harm::Harm;
-use crate::project::Project;
+use crate::project::{Project, is_false};
 use crate::registry::{CrateSpec, Dep, RegistryName, list};
 
 /// The description of a world of cargo.
@@ -42,6 +42,12 @@ pub struct CargoWorld {
     /// The dependencies of the package in the git repository.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) git_deps: Vec<Dep>,
+    /// True if the project's settings replace crates.io by a mirror, past larder.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) has_mirror: bool,
+    /// True if targets on larder's command line are one list, `--target a,b`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) joins_targets: bool,
     /// `--max-age` of all commands.
     pub(crate) max_age: String,
     pub(crate) events: Vec<Event>,
@@ -91,6 +97,10 @@ pub(crate) enum Event {
     Update,
     /// A daemon starts, and stops when it is idle.
     Daemon,
+    /// `larder gc` with these flags.
+    Gc { flags: Vec<String> },
+    /// `cargo add` in the project, through larder.
+    Add { package: String, is_offline: bool },
     /// Folders of vendored crates are lost.
     LoseVendored { percent: u32, salt: u64 },
 }
@@ -164,6 +174,12 @@ impl fmt::Display for CargoWorld {
             let not = if is_followed { "" } else { "not " };
             writeln!(f, "lockfile-path is set, and {not}followed by cargo")?;
         }
+        if self.has_mirror {
+            writeln!(f, "the project's settings replace crates.io by a mirror")?;
+        }
+        if self.joins_targets {
+            writeln!(f, "larder is asked with --target a,b")?;
+        }
         if self.is_corp_unknown {
             writeln!(f, "larder does not know the registry corp")?;
         }
@@ -206,6 +222,18 @@ impl fmt::Display for Event {
             Self::DeleteLock => f.write_str("the lock file is deleted"),
             Self::Update => f.write_str("cargo update without larder"),
             Self::Daemon => f.write_str("larder serve for a moment"),
+            Self::Gc { flags } => write!(f, "larder gc {}", flags.join(" ")),
+            Self::Add {
+                package,
+                is_offline,
+            } => {
+                let offline = if *is_offline {
+                    ", which is offline"
+                } else {
+                    ""
+                };
+                write!(f, "cargo add {package} through larder{offline}")
+            }
             Self::LoseVendored { percent, .. } => {
                 write!(f, "{percent} % of the vendored folders are lost")
             }

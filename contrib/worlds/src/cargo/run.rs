@@ -38,7 +38,7 @@ impl CargoWorld {
         let outcome = compare(
             &verdict,
             &truth,
-            stage.is_warmed_for(&self.question),
+            !self.has_mirror && stage.is_warmed_for(&self.question),
             || self.question.truth != TruthBy::Fetch && !stage.fetch(&self.question).succeeds,
         );
         offline.kill();
@@ -337,7 +337,9 @@ impl<'w> Stage<'w> {
     }
 
     fn live(&mut self, event: &Event) {
-        self.warmed = None;
+        if !matches!(event, Event::Gc { .. }) {
+            self.warmed = None;
+        }
         match event {
             Event::Warm { targets } => self.warm(targets),
             Event::Fetch => self.fetch_through_larder(&self.project()),
@@ -372,6 +374,20 @@ impl<'w> Stage<'w> {
             Event::Edit(project) => self.write_project(project),
             Event::Daemon => {
                 let larder = self.serve(&[]);
+                larder.wait_until_idle();
+                larder.stop();
+            }
+            Event::Gc { flags } => {
+                let mut arguments = vec!["gc".to_owned(), "--config".to_owned(), self.settings()];
+                arguments.extend(flags.iter().cloned());
+                self.site.command(&arguments);
+            }
+            Event::Add {
+                package,
+                is_offline,
+            } => {
+                let larder = self.serve(if *is_offline { &["--offline"] } else { &[] });
+                self.cargo(&["add", package]);
                 larder.wait_until_idle();
                 larder.stop();
             }
@@ -412,6 +428,10 @@ impl<'w> Stage<'w> {
         let path = path.display().to_string();
         let mut all = vec![command.to_owned(), path, "--json".to_owned()];
         all.extend(["--config".to_owned(), self.settings()]);
+        let targets = match (self.world.joins_targets, targets.is_empty()) {
+            (true, false) => vec![targets.join(",")],
+            _ => targets.to_vec(),
+        };
         all.extend(
             targets
                 .iter()
@@ -445,6 +465,18 @@ impl<'w> Stage<'w> {
     /// Takes everything away that is beyond this machine: upstream and the git repository.
     fn end_of_the_story(&self) {
         self.both(FakeUpstream::stop);
+        if self.world.has_mirror {
+            let path = self.project().join(".cargo/config.toml");
+            let settings = fs::read_to_string(&path).unwrap_or_default();
+            // No such host exists, as on a plane.
+            write(
+                &path,
+                &format!(
+                    "{settings}[source.crates-io]\nreplace-with = \"mirror\"\n\
+                     [source.mirror]\nregistry = \"sparse+http://mirror.invalid/\"\n"
+                ),
+            );
+        }
         if self.git().exists() {
             let moved = fs::rename(self.git(), self.folder.path().join("git-elsewhere"));
             moved.expect("the temporary folder is writable");

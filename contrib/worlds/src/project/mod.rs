@@ -227,7 +227,7 @@ fn source(dep: &Dep, folder: &str, git: &str) -> String {
     clippy::trivially_copy_pass_by_ref,
     reason = "the signature that serde asks for"
 )]
-fn is_false(flag: &bool) -> bool {
+pub(crate) fn is_false(flag: &bool) -> bool {
     !flag
 }
 

@@ -2,7 +2,7 @@
 
 use fake_upstream::{HOST, WASM};
 
-use super::{Event, Place, Release, Removed, Request, RustupWorld, WORK_FOLDER};
+use super::{Event, PathToolchain, Place, Release, Removed, Request, RustupWorld, WORK_FOLDER};
 use crate::dice::Dice;
 use crate::harm::{Files, Harm, How};
 
@@ -62,7 +62,12 @@ impl RustupWorld {
             Some("version = \"12\"\ndefault_toolchain = \"stable\"\nprofile = \"default\"\n"),
         ];
         let settings = dice.pick(settings).map(str::to_owned);
-        let settings = place_settings(&request).or(settings);
+        let mut settings = place_settings(&request).or(settings);
+        if dice.chance(8) {
+            let host = *dice.pick(&[HOST, HOST, "aarch64-unknown-linux-gnu"]);
+            let text = settings.unwrap_or_else(|| "version = \"12\"\n".to_owned());
+            settings = Some(format!("default_host_triple = \"{host}\"\n{text}"));
+        }
         let installed = dice.chance(20).then(|| installable(dice, &releases));
         let mut story = Story {
             dice,
@@ -73,6 +78,7 @@ impl RustupWorld {
         story.fill(state);
         story.middle();
         story.harm(state);
+        story.gc();
         let events = story.events;
         let is_rot = |event: &Event| matches!(event, Event::Harm(harm) if harm.how == How::Flip);
         Self {
@@ -87,9 +93,13 @@ impl RustupWorld {
             events,
             is_by_proxy: match request.place {
                 Place::Command => false,
-                Place::Legacy | Place::Toml => dice.chance(30),
+                Place::Legacy | Place::Toml => request.path.is_some() || dice.chance(30),
                 Place::Default | Place::Override => true,
             },
+            has_host: !matches!(request.place, Place::Default | Place::Override)
+                && request.path.is_none()
+                && dice.chance(7),
+            joins_targets: dice.chance(30),
             request,
         }
     }
@@ -114,6 +124,7 @@ fn installable(dice: &mut Dice, releases: &[Release]) -> Request {
     let release = dice.pick(releases);
     Request {
         place: Place::Command,
+        path: None,
         channel: Some(if dice.chance(70) {
             release.channel.clone()
         } else {
@@ -199,6 +210,7 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
     let targets = [WASM, HOST, RARE_TARGET].map(str::to_owned);
     let mut request = Request {
         place,
+        path: None,
         channel: Some(channel),
         profile: [
             None,
@@ -233,6 +245,21 @@ fn request(dice: &mut Dice, releases: &[Release]) -> Request {
     if matches!(place, Place::Default | Place::Override) {
         request.components.clear();
         request.targets.clear();
+    }
+    if place == Place::Toml && dice.chance(6) {
+        request = Request {
+            place,
+            channel: None,
+            path: Some(*dice.pick(&[
+                PathToolchain::Absolute,
+                PathToolchain::Absolute,
+                PathToolchain::Relative,
+                PathToolchain::Missing,
+            ])),
+            profile: None,
+            components: Vec::new(),
+            targets: Vec::new(),
+        };
     }
     request
 }
@@ -298,13 +325,39 @@ impl Story<'_> {
         if matches!(request.place, Place::Default | Place::Override) {
             request.place = Place::Command;
         }
+        if request.path.take().is_some() {
+            request.channel = Some("stable".to_owned());
+        }
         request
+    }
+
+    /// `larder gc`, after which clients or `warm` may use the store again.
+    fn gc(&mut self) {
+        if !self.dice.chance(12) {
+            return;
+        }
+        let flags: &[&[&str]] = &[
+            &["--max-size", "0"],
+            &["--max-size", "0", "--keep-last-nightlies", "1"],
+            &["--keep-last-stables", "1"],
+            &["--older-than", "0s"],
+        ];
+        let flags = self.dice.pick(flags);
+        self.events.push(Event::Gc(
+            flags.iter().map(|&flag| flag.to_owned()).collect(),
+        ));
+        if self.dice.chance(25) {
+            self.online();
+        }
     }
 
     fn other(&mut self) -> Request {
         let mut other = request(self.dice, &self.releases.clone());
         if matches!(other.place, Place::Default | Place::Override) {
             other.place = Place::Command;
+        }
+        if other.path.take().is_some() {
+            other.channel = Some("stable".to_owned());
         }
         other
     }
@@ -322,6 +375,7 @@ impl Story<'_> {
             less.profile = Some("minimal".to_owned());
         }
         less.place = Place::Command;
+        less.path = None;
         less.channel.get_or_insert_with(|| "stable".to_owned());
         less
     }

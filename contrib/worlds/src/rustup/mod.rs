@@ -5,10 +5,11 @@ mod run;
 
 use std::fmt::{self, Write as _};
 
-use fake_upstream::Toolchain;
+use fake_upstream::{HOST, Toolchain};
 use serde::{Deserialize, Serialize};
 
 use crate::harm::Harm;
+use crate::project::is_false;
 use crate::registry::list;
 
 /// Stands for the user's project folder in settings.
@@ -42,6 +43,13 @@ pub struct RustupWorld {
     /// install` does.
     #[serde(default)]
     pub(crate) is_by_proxy: bool,
+    /// True if all commands of larder get `--host` with this machine's triple: then no home counts, and another user
+    /// gives the truth.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) has_host: bool,
+    /// True if targets on larder's command line are one list, `--target a,b`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) joins_targets: bool,
 }
 
 /// One release of a channel.
@@ -74,12 +82,36 @@ pub(crate) enum Place {
     Override,
 }
 
+/// A toolchain of the user's own, named by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PathToolchain {
+    /// It exists.
+    Absolute,
+    /// It exists, and its path starts at the project.
+    Relative,
+    /// It does not exist.
+    Missing,
+}
+
+impl PathToolchain {
+    fn text(self) -> String {
+        match self {
+            Self::Absolute => format!("{WORK_FOLDER}/own"),
+            Self::Relative => "own".to_owned(),
+            Self::Missing => format!("{WORK_FOLDER}/gone"),
+        }
+    }
+}
+
 /// A toolchain that a user wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) place: Place,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<String>,
+    /// The path in a toolchain file that names no channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<PathToolchain>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +145,8 @@ pub(crate) enum Event {
     Up,
     /// Files of the store are lost or damaged.
     Harm(Harm),
+    /// `larder gc` with these flags.
+    Gc(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +185,9 @@ impl Request {
                 let _ = writeln!(text, "{key} = \"{value}\"");
             }
         }
+        if let Some(path) = self.path {
+            let _ = writeln!(text, "path = \"{}\"", path.text());
+        }
         for (key, list) in [("components", &self.components), ("targets", &self.targets)] {
             if !list.is_empty() {
                 let _ = writeln!(text, "{key} = {}", serde_json::json!(list));
@@ -158,7 +195,7 @@ impl Request {
         }
         match (self.place, &self.channel) {
             (Place::Command | Place::Default | Place::Override, _) => None,
-            (Place::Legacy, Some(channel)) if text.lines().count() == 2 => {
+            (Place::Legacy, Some(channel)) if self.path.is_none() && text.lines().count() == 2 => {
                 Some(("rust-toolchain", format!("{channel}\n")))
             }
             (Place::Legacy, _) => Some(("rust-toolchain", text)),
@@ -218,6 +255,12 @@ impl fmt::Display for RustupWorld {
         for event in &self.events {
             writeln!(f, "  - {event}")?;
         }
+        if self.has_host {
+            writeln!(f, "larder is asked with --host {HOST}")?;
+        }
+        if self.joins_targets {
+            writeln!(f, "larder is asked with --target a,b")?;
+        }
         let verify = if self.verify { " --verify" } else { "" };
         let truth = if self.is_by_proxy {
             "rustc --version"
@@ -247,7 +290,12 @@ impl fmt::Display for Release {
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let channel = self.channel.as_deref().unwrap_or("no channel");
+        let channel = match self.path {
+            Some(PathToolchain::Absolute) => "a path",
+            Some(PathToolchain::Relative) => "a relative path",
+            Some(PathToolchain::Missing) => "a path to nothing",
+            None => self.channel.as_deref().unwrap_or("no channel"),
+        };
         let place = match self.place {
             Place::Command => "",
             Place::Legacy => " in rust-toolchain",
@@ -295,6 +343,7 @@ impl fmt::Display for Event {
             Self::Broken => f.write_str("upstream answers 500"),
             Self::Up => f.write_str("upstream works again"),
             Self::Harm(harm) => harm.fmt(f),
+            Self::Gc(flags) => write!(f, "larder gc {}", flags.join(" ")),
         }
     }
 }

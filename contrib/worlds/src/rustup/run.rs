@@ -29,15 +29,19 @@ impl RustupWorld {
         let truth = Truth::from(stage.truth(&offline));
         let was_warmed = stage.warmed.as_ref() == Some(&self.request);
         let outcome = compare(&verdict, &truth, was_warmed, || {
-            lacks_only_the_self_update(&verdict, &offline)
+            // A rustup of another version would ask for them, and `rustup toolchain install` instead of a proxy.
+            (lacks_only_rustup(&verdict, &offline)
+                && (!self.is_by_proxy || stage.install_fails(&stage.user, &offline)))
+                || (self.request.place == Place::Command
+                    && stage.install_fails(&stage.another_user(), &offline))
         });
         offline.kill();
         outcome
     }
 }
 
-/// True if a rustup of another version would fail, and nothing else is wrong: `check` answers for all versions.
-fn lacks_only_the_self_update(verdict: &Verdict, offline: &Larder<'_>) -> bool {
+/// True if `check` misses nothing but files of rustup itself that larder cannot serve.
+fn lacks_only_rustup(verdict: &Verdict, offline: &Larder<'_>) -> bool {
     let toolchains = verdict.document["toolchains"].as_array();
     let mut toolchains = toolchains.into_iter().flatten();
     let failed = verdict.document["failed"].as_array();
@@ -46,7 +50,8 @@ fn lacks_only_the_self_update(verdict: &Verdict, offline: &Larder<'_>) -> bool {
         && failed.all(|problem| {
             let what = problem["what"].as_str().unwrap_or_default();
             let path = what.split('`').nth(1).unwrap_or_default();
-            path.starts_with("rustup/archive/") && offline.get(&format!("/{path}")).status != 200
+            let path = path.strip_prefix("rustup/").unwrap_or(path);
+            offline.get(&format!("/rustup/{path}")).status != 200
         })
 }
 
@@ -110,13 +115,16 @@ impl<'w> Stage<'w> {
 
     fn larder(&self, command: &str, request: &Request, more: &[&str]) -> std::process::Output {
         let mut arguments = vec![command.to_owned(), "--json".to_owned()];
+        if self.world.has_host {
+            arguments.extend(["--host".to_owned(), HOST.to_owned()]);
+        }
         arguments.extend(self.shared(command == "warm"));
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         match request.file() {
             Some((name, text)) => {
                 let folder = self.folder_for(request);
                 let _ = std::fs::remove_dir_all(&folder);
-                write(&folder.join(name), &text);
+                write_file(&folder, name, &text);
                 arguments.push(folder.display().to_string());
             }
             None if matches!(request.place, Place::Default | Place::Override) => {
@@ -128,6 +136,10 @@ impl<'w> Stage<'w> {
             }
             None => {
                 let flags = ["--profile", "--component", "--target"];
+                let mut request = request.clone();
+                if self.world.joins_targets && !request.targets.is_empty() {
+                    request.targets = vec![request.targets.join(",")];
+                }
                 arguments.extend(request.flags("--toolchain", flags));
             }
         }
@@ -168,25 +180,30 @@ impl<'w> Stage<'w> {
     fn truth(&self, larder: &Larder<'_>) -> Run {
         let server = larder.url();
         let request = &self.world.request;
+        let another = self.world.has_host.then(|| self.another_user());
+        let user = another.as_ref().unwrap_or(&self.user);
         if !self.world.is_by_proxy {
-            return self.install(&self.user, request, server);
+            return self.install(user, request, server);
         }
-        let work = self.user.work_folder();
         if let Some((name, text)) = request.file() {
-            write(&work.join(name), &text);
+            write_file(&user.work_folder(), name, &text);
         }
         let server = server.trim_end_matches('/');
-        let mut command = self
-            .user
-            .command("rustc", server, &format!("{server}/rustup"));
+        let mut command = user.command("rustc", server, &format!("{server}/rustup"));
         command.arg("--version");
         testkit::process::run(command)
+    }
+
+    /// True if this user cannot install the toolchain by `rustup toolchain install`.
+    fn install_fails(&self, user: &Rustup, larder: &Larder<'_>) -> bool {
+        let run = self.install(user, &self.world.request, larder.url());
+        !run.status.success()
     }
 
     fn install(&self, user: &Rustup, request: &Request, server: &str) -> Run {
         let mut arguments = vec!["toolchain".to_owned(), "install".to_owned()];
         match request.file() {
-            Some((name, text)) => write(&user.work_folder().join(name), &text),
+            Some((name, text)) => write_file(&user.work_folder(), name, &text),
             None => arguments.extend(request.flags("", ["--profile", "-c", "-t"])),
         }
         self.rustup(user, &arguments, server)
@@ -199,7 +216,11 @@ impl<'w> Stage<'w> {
     }
 
     fn live(&mut self, event: &Event) {
-        self.warmed = None;
+        // Without `--keep-last-stables` and the like, it never removes what was warmed.
+        if !matches!(event, Event::Gc(flags) if !flags.iter().any(|flag| flag.starts_with("--keep")))
+        {
+            self.warmed = None;
+        }
         match event {
             Event::Warm(request) => {
                 let output = self.larder("warm", request, &[]);
@@ -237,6 +258,12 @@ impl<'w> Stage<'w> {
             Event::Harm(harm) => {
                 harm.apply(self.site.store());
             }
+            Event::Gc(flags) => {
+                let mut arguments = vec!["gc".to_owned()];
+                arguments.extend(self.shared(false));
+                arguments.extend(flags.iter().cloned());
+                self.site.command(&arguments);
+            }
         }
     }
 
@@ -253,5 +280,17 @@ impl<'w> Stage<'w> {
         for path in paths {
             self.upstream.remove_static(&path);
         }
+    }
+}
+
+/// Writes a toolchain file, and the toolchain beside it that it may name by path.
+fn write_file(folder: &Path, name: &str, text: &str) {
+    let text = text.replace(WORK_FOLDER, &folder.display().to_string());
+    write(&folder.join(name), &text);
+    if text.contains("path = ") {
+        let rustc = folder.join("own/bin/rustc");
+        write(&rustc, "");
+        std::fs::remove_file(&rustc).expect("it was just written");
+        std::fs::copy("/bin/true", &rustc).expect("the temporary folder is writable");
     }
 }
