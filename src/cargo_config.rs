@@ -168,6 +168,38 @@ impl CargoConfig {
         self.local("crates-io").is_some()
     }
 
+    /// The registry that takes the place of crates.io by settings that win over those of cargo's home, where larder's
+    /// settings stand, and the file that says so. None if it is larder by its name, or on this machine.
+    pub fn mirror(&self, cargo_home: Option<&Path>) -> Option<(&str, PathBuf)> {
+        let home = cargo_home.and_then(|home| home.canonicalize().ok());
+        let is_home = |file: &&ConfigFile| {
+            file.base.join(".cargo").canonicalize().ok() == home && home.is_some()
+        };
+        let mut nearer = self.0.iter().take_while(|file| !is_home(file));
+        let file = nearer.find(|file| {
+            let source = file.settings.get("source");
+            source.is_some_and(|source| {
+                let crates_io = source.get("crates-io");
+                crates_io.is_some_and(|crates_io| crates_io.get("replace-with").is_some())
+            })
+        })?;
+        let mut name = "crates-io";
+        for _ in 0..MAX_REPLACEMENTS {
+            match self.text(&["source", name, "replace-with"]) {
+                Some((next, _)) => name = next,
+                None => break,
+            }
+        }
+        let is_known =
+            name == "crates-io" || name.starts_with("larder") || self.local(name).is_some();
+        let index = self.text(&["source", name, "registry"]);
+        let index = index.or_else(|| self.text(&["registries", name, "index"]));
+        if is_known || index.is_some_and(|(index, _)| is_on_this_machine(index)) {
+            return None;
+        }
+        Some((name, file.base.join(".cargo")))
+    }
+
     /// The lock file that `resolver.lockfile-path` asks for. Whether cargo does as asked depends on its version.
     pub fn lockfile_path(&self) -> Option<PathBuf> {
         let (path, base) = self.text(&["resolver", "lockfile-path"])?;
@@ -246,6 +278,18 @@ impl CargoConfig {
             }
             PackageSource::Local | PackageSource::CratesIo => false,
         }
+    }
+}
+
+/// Tells if an index is reached without network.
+fn is_on_this_machine(index: &str) -> bool {
+    let url = index.strip_prefix("sparse+").unwrap_or(index);
+    match url::Url::parse(url).as_ref().map(url::Url::host) {
+        Ok(Some(url::Host::Domain(name))) => name == "localhost" || name.ends_with(".localhost"),
+        Ok(Some(url::Host::Ipv4(address))) => address.is_loopback(),
+        Ok(Some(url::Host::Ipv6(address))) => address.is_loopback(),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 
@@ -425,5 +469,40 @@ mod tests {
         check("sparse+https://corp.example/index/", Some("app/vendor"));
         check("registry+https://corp.example/index", None);
         check(CRATES_IO, None);
+    }
+
+    #[test]
+    fn project_s_settings_may_send_cargo_to_a_mirror_of_crates_io() {
+        let top = tempfile::tempdir().unwrap();
+        let home = top.path().join("home");
+        let app = home.join("app");
+        for folder in [home.join(".cargo"), app.join(".cargo")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let mirror = |in_home: &str, in_app: &str| {
+            fs::write(home.join(".cargo/config.toml"), in_home).unwrap();
+            fs::write(app.join(".cargo/config.toml"), in_app).unwrap();
+            let config = CargoConfig::of(&app);
+            let found = config.mirror(Some(&home.join(".cargo")));
+            found.map(|(name, folder)| format!("{name} {}", folder == app.join(".cargo")))
+        };
+        let replaced = |name: &str, index: &str| {
+            format!(
+                "[source.crates-io]\nreplace-with = '{name}'\n[registries.{name}]\nindex = '{index}'\n"
+            )
+        };
+        let far = replaced("far", "sparse+https://mirror.example/index/");
+        let larder = replaced("larder", "sparse+https://larder.example/index/");
+        let near = replaced("near", "sparse+http://127.0.0.1:3263/index/");
+        assert_eq!(mirror(&larder, &far).as_deref(), Some("far true"));
+        assert_eq!(mirror("", &far).as_deref(), Some("far true"));
+        assert_eq!(mirror(&far, ""), None, "larder's settings belong there");
+        assert_eq!(mirror(&far, &larder), None);
+        assert_eq!(mirror("", &near), None);
+        let vendored = "[source.crates-io]\nreplace-with = 'v'\n[source.v]\ndirectory = 'v'\n";
+        assert_eq!(mirror(&far, vendored), None);
+        let ring =
+            "[source.crates-io]\nreplace-with = 'a'\n[source.a]\nreplace-with = 'crates-io'\n";
+        assert_eq!(mirror("", ring), None);
     }
 }

@@ -76,6 +76,7 @@ pub(super) async fn readiness(
 ) -> Result<Readiness, StoreError> {
     let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
     plan.compare_locks(&inventory).await;
+    plan.find_mirrors(settings.cargo_home.clone()).await;
     if plan.has_unclear_locks()
         && let Ok(cargo) = LocalCargo::start(settings, app).await
     {

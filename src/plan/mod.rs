@@ -34,6 +34,7 @@ mod inventory;
 pub(crate) mod library;
 mod locks;
 mod manifest;
+mod mirrors;
 mod packages;
 mod reach;
 pub(crate) mod release;

@@ -356,3 +356,44 @@ fn lock_file_may_name_local_packages_that_no_manifest_leads_to() {
         assert_eq!(is_ready, fits, "{what}: {text}");
     }
 }
+
+#[test]
+fn project_whose_own_settings_name_a_mirror_of_crates_io_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let project = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    let home = CargoHome::empty();
+    let site =
+        site_with_cargo(&upstream).variable("CARGO_HOME", &home.path().display().to_string());
+    run_json(&site, &["warm"], &project);
+    let offline = site.serve(&["--offline"]);
+    let larder = format!(
+        "[source.crates-io]\nreplace-with = \"larder\"\n[registries.larder]\nindex = \"sparse+{}\"\n",
+        offline.url()
+    );
+    fs::create_dir_all(home.path()).unwrap();
+    fs::write(home.path().join("config.toml"), &larder).unwrap();
+    let mirror = "[source.crates-io]\nreplace-with = \"mirror\"\n\
+        [source.mirror]\nregistry = \"sparse+http://mirror.invalid/index/\"\n";
+    for (what, settings, expected) in [
+        ("none", "", true),
+        ("a mirror", mirror, false),
+        ("larder", &larder, true),
+    ] {
+        project.write(".cargo/config.toml", settings);
+        let (verdict, _) = run_json(&site, &["check"], &project);
+        assert_eq!(verdict["ready"], expected, "{what}: {verdict:#}");
+        let reason = verdict["projects"][0]["unknown"].to_string();
+        assert_eq!(
+            reason.contains("replace crates.io by `mirror`"),
+            !expected,
+            "{reason}"
+        );
+        let _ = fs::remove_dir_all(home.path().join("registry"));
+        let fetch = home.run_plain(&project, &["fetch", "--locked"]);
+        assert_eq!(fetch.status.success(), expected, "{what}: {fetch:?}");
+    }
+}
