@@ -1,10 +1,12 @@
 //! Pins of projects that are gone: a deleted folder needs nothing, but one on a disk that is not mounted does.
 //!
+//! A project may be warmed without a lock file. It is there as long as its manifest is.
+//!
 //! ```text
 //!  file missing ──> noted in `gone.json` ── there again: forgotten ── missing for `forget_after`: the pin is dropped
 //! ```
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::timeout};
@@ -84,13 +86,15 @@ pub(super) async fn living_pins(
     Ok((pins, gone, dropped))
 }
 
-/// The owners of pins whose file does not exist. Any other failure says nothing.
+/// The owners of pins whose file does not exist, nor the manifest of the project that might have this lock file. Any
+/// other failure says nothing.
 async fn missing_owners(pins: &[Pin]) -> Vec<Owner> {
     let owners: Vec<_> = pins.iter().map(|pin| pin.owner.clone()).collect();
     let is_missing = |owner: &Owner| match owner {
-        Owner::File(path) => {
-            std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        Owner::File(path) if path.ends_with("Cargo.lock") => {
+            is_absent(path) && is_absent(&path.with_file_name("Cargo.toml"))
         }
+        Owner::File(path) => is_absent(path),
         Owner::Toolchain(_) => false,
     };
     let looking = spawn_blocking(move || owners.into_iter().filter(is_missing).collect());
@@ -98,4 +102,8 @@ async fn missing_owners(pins: &[Pin]) -> Vec<Owner> {
         Ok(Ok(missing)) => missing,
         Ok(Err(_)) | Err(_) => Vec::new(),
     }
+}
+
+fn is_absent(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

@@ -146,12 +146,15 @@ fn status_does_not_speak_of_a_daemon_with_another_store() {
 }
 
 #[test]
-fn status_shows_projects_whose_lock_file_is_gone() {
+fn status_shows_projects_that_are_gone() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
     let project = warmed(&upstream, &site);
     let lock = project.folder().join("Cargo.lock");
     fs::remove_file(&lock).expect("the project is writable");
+    let text = stdout(&site.command(&["status"]));
+    assert!(text.contains("(1 package)"), "{text}");
+    fs::remove_file(project.folder().join("Cargo.toml")).expect("the project is writable");
     let text = stdout(&site.command(&["status"]));
     assert!(text.contains("(1 package; its file is gone)"), "{text}");
     let output = site.command(&["status", "--json"]);

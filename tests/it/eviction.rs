@@ -325,6 +325,31 @@ fn after_gc_an_offline_resolve_chooses_a_version_that_is_stored() {
 }
 
 #[test]
+fn a_project_without_lock_file_is_not_gone_as_long_as_its_manifest_is_there() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream, &["one"]);
+    let cargo = Path::new(env!("CARGO"));
+    let path = cargo.parent().unwrap().display().to_string();
+    let site = site(&upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &path);
+    let folder = project(&upstream, &["one"]);
+    let manifest = "[package]\nname = \"app\"\nversion = \"0.1.0\"\n[dependencies]\none = \"1\"\n";
+    fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+    fs::create_dir_all(folder.path().join("src")).unwrap();
+    fs::write(folder.path().join("src/lib.rs"), "").unwrap();
+    fs::remove_file(folder.path().join("Cargo.lock")).unwrap();
+    warm(&site, folder.path());
+    let gc = |flags: &[&str]| gc(&site, &[flags, &["--max-size", "1"]].concat());
+    let report = gc(&["--forget-after", "0s"]);
+    assert_eq!(report["gone"], serde_json::json!([]), "{report:#}");
+    assert!(removed(&report).is_empty(), "{report:#}");
+    assert!(!status(&site).contains(" is gone"));
+    fs::remove_file(folder.path().join("Cargo.toml")).unwrap();
+    assert!(!removed(&gc(&["--forget-after", "0s"])).is_empty());
+}
+
+#[test]
 fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() {
     let upstream = FakeUpstream::start();
     publish(&upstream, &["one"]);
