@@ -471,7 +471,8 @@ fn show_if_used(command: &str, arg: Arg) -> Arg {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("a duration such as 90s or 14d is expected ({error})")),
     }
 }
 

@@ -62,7 +62,7 @@ pub enum CommandError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An address that `serve` cannot listen on.
-    #[error("cannot listen on {address}: {source}{}", listen_hint(.source))]
+    #[error("cannot listen on {address}{}: {source}", listen_hint(.source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -132,7 +132,7 @@ fn one_clap_error(error: &clap::Error) -> String {
 
 fn listen_hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        "; is larder already running? choose another with `--listen`"
+        " (is larder already running? choose another with `--listen`)"
     } else {
         ""
     }

@@ -474,6 +474,63 @@ mod tests {
     }
 
     #[test]
+    fn defaults_in_the_help_are_those_that_are_used() {
+        use clap::CommandFactory as _;
+        let found = from_file("", GlobalFlags::default(), &Serve::default()).unwrap();
+        let mut cli = cli::Cli::command();
+        cli.build();
+        let documented = |command: &str, flag: &str| {
+            let command = cli.find_subcommand(command).unwrap();
+            let mut flags = command.get_arguments();
+            let flag = flags
+                .find(|argument| argument.get_long() == Some(flag))
+                .unwrap();
+            let help = flag
+                .get_long_help()
+                .or(flag.get_help())
+                .unwrap()
+                .to_string();
+            let (_, default) = help.rsplit_once("[default: ").unwrap();
+            default.split(']').next().unwrap().to_owned()
+        };
+        for (flag, used) in [
+            ("max-age", found.max_age),
+            ("upstream-timeout", found.upstream_timeout),
+            ("scrub-interval", found.scrub_interval),
+            ("forget-after", found.forget_after),
+        ] {
+            let default = cli::parse_duration(&documented("serve", flag)).unwrap();
+            assert_eq!(default, used, "{flag}");
+        }
+        let gc = cli::parse_duration(&documented("gc", "forget-after")).unwrap();
+        assert_eq!(gc, found.forget_after);
+        for (flag, used) in [
+            ("max-entry", found.max_entry >> 20),
+            ("memory", found.memory >> 20),
+            ("scrub-rate", found.scrub_rate >> 20),
+        ] {
+            assert_eq!(documented("serve", flag), used.to_string(), "{flag}");
+        }
+        for (flag, used) in [
+            ("offline", found.is_offline),
+            ("full-index", found.full_index),
+            ("keep-warm", found.keep_warm),
+        ] {
+            assert_eq!(documented("serve", flag), used.to_string(), "{flag}");
+        }
+        assert_eq!(documented("serve", "listen"), found.listen[0].to_string());
+        assert_eq!(documented("serve", "h2c"), "loopback");
+        assert_eq!(found.h2c, H2c::Loopback);
+        assert_eq!(
+            (documented("serve", "max-size").as_str(), found.max_size),
+            ("no limit", None)
+        );
+        assert_eq!(documented("warm", "jobs"), found.jobs.to_string());
+        assert_eq!(documented("serve", "ca-file"), "none");
+        assert_eq!((found.ca_file, found.redirect_hosts), (None, Vec::new()));
+    }
+
+    #[test]
     fn flag_beats_file_and_file_beats_default() {
         let text = "max-age = \"5m\"\noffline = true\nindex = \"sparse+http://127.0.0.1:1/i\"\n\
                     [registry.corp]\nindex = \"https://corp.example/index\"";

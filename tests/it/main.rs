@@ -44,6 +44,7 @@ mod metrics;
 mod mirror_files;
 mod outage;
 mod promises;
+mod readme;
 mod ready;
 mod recalls;
 mod resolve_offline;

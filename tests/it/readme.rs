@@ -1,0 +1,110 @@
+//! Statements of README.md and of the help that a machine can judge.
+
+use std::{fs, path::Path};
+
+use clap::{CommandFactory as _, Parser as _};
+use fake_upstream::FakeUpstream;
+use larder::cli::Cli;
+use tempfile::TempDir;
+
+use crate::fixture::{site, site_at};
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+}
+
+/// The contents of the code blocks in this language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("```{language}\n");
+    let parts = text.split(start.as_str()).skip(1);
+    parts.filter_map(|part| part.split("```").next()).collect()
+}
+
+/// The command lines of larder in code blocks, and in the text unless they have placeholders.
+fn larder_commands(readme: &str) -> Vec<Vec<String>> {
+    let lines = blocks(readme, "sh").into_iter().flat_map(str::lines);
+    let lines = lines.map(|line| line.split(" #").next().unwrap_or_default());
+    let in_text = readme.lines().filter(|line| !line.starts_with("| `"));
+    let in_text = in_text.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let in_text = in_text.filter(|code| !code.contains("COMMAND") && !code.contains("NAME"));
+    let all = lines.chain(in_text).map(str::trim);
+    all.filter(|line| line.starts_with("larder "))
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn every_command_of_larder_in_the_readme_is_accepted() {
+    let commands = larder_commands(&readme());
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands {
+        let parsed = Cli::try_parse_from(&command);
+        assert!(parsed.is_ok(), "{command:?}: {parsed:?}");
+    }
+}
+
+#[test]
+fn settings_for_cargo_in_the_readme_are_those_that_client_print_prints() {
+    let readme = readme();
+    let block = blocks(&readme, "toml")[0];
+    let upstream = FakeUpstream::start();
+    let output = site(&upstream).command(&["client", "print"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), block);
+}
+
+#[test]
+fn settings_of_larder_in_the_readme_are_accepted_and_serve_the_registry_where_it_says() {
+    let readme = readme();
+    let block = blocks(&readme, "toml")[1];
+    let folder = TempDir::new().unwrap();
+    let settings = folder.path().join("larder.toml");
+    fs::write(&settings, block).unwrap();
+    let upstream = FakeUpstream::start();
+    let site = site_at(&upstream.url());
+    let larder = site.serve(&["--offline", "--config", &settings.display().to_string()]);
+    let config = larder.get("/registry/corp/config.json");
+    assert_eq!(config.status, 200, "{}", config.text());
+}
+
+/// Settings that take any text, and the one that all tests give as a flag.
+const NOT_JUDGED: [&str; 5] = ["allow-host", "ca-file", "index", "redirect-host", "store"];
+
+#[test]
+fn every_setting_in_the_help_has_a_variable_and_a_key() {
+    let mut cli = Cli::command();
+    cli.build();
+    let upstream = FakeUpstream::start();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("larder.toml");
+    let mut found = 0;
+    for command in ["serve", "warm"] {
+        let arguments = cli.find_subcommand(command).unwrap().get_arguments();
+        let flags = arguments.filter_map(clap::Arg::get_long);
+        for flag in flags {
+            let is_setting = command == "serve" || flag == "jobs";
+            let is_of_run = ["config", "help", "json", "quiet", "verbose"].contains(&flag);
+            if !is_setting || is_of_run || NOT_JUDGED.contains(&flag) {
+                continue;
+            }
+            let name = format!("LARDER_{}", flag.replace('-', "_").to_uppercase());
+            let output = site(&upstream)
+                .variable(&name, "nonsense")
+                .command(&[command]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                output.status.code() == Some(2) && said.contains(&format!("variable {name}:")),
+                "{flag}: {output:?}"
+            );
+            fs::write(&file, format!("{flag} = \"nonsense\"\n")).unwrap();
+            let path = file.display().to_string();
+            let output = site(&upstream).command(&[command, "--config", &path]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                output.status.code() == Some(2) && said.contains(&format!("key `{flag}`:")),
+                "{flag}: {output:?}"
+            );
+            found += 1;
+        }
+    }
+    assert_eq!(found, 17);
+}
