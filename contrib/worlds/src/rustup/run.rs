@@ -31,7 +31,7 @@ impl RustupWorld {
         let outcome = compare(&verdict, &truth, was_warmed, || {
             // A rustup of another version would ask for them, and `rustup toolchain install` instead of a proxy.
             (lacks_only_rustup(&verdict, &offline)
-                && (!self.is_by_proxy || stage.install_fails(&stage.user, &offline)))
+                && (!lacks_newest_release(&verdict) || stage.install_fails(&stage.user, &offline)))
                 || (self.request.place == Place::Command
                     && stage.install_fails(&stage.another_user(), &offline))
         });
@@ -53,6 +53,13 @@ fn lacks_only_rustup(verdict: &Verdict, offline: &Larder<'_>) -> bool {
             let path = path.strip_prefix("rustup/").unwrap_or(path);
             offline.get(&format!("/rustup/{path}")).status != 200
         })
+}
+
+/// True if `check` misses the file that tells rustup's newest release, which only `rustup toolchain install` reads.
+fn lacks_newest_release(verdict: &Verdict) -> bool {
+    verdict.document["failed"]
+        .to_string()
+        .contains("release-stable.toml")
 }
 
 /// The world's server and folders.
