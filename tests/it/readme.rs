@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use clap::{CommandFactory as _, Parser as _};
-use fake_upstream::FakeUpstream;
+use fake_upstream::{FakeUpstream, Installer, Toolchain};
 use larder::cli::Cli;
 use tempfile::TempDir;
 
@@ -64,6 +64,52 @@ fn settings_of_larder_in_the_readme_are_accepted_and_serve_the_registry_where_it
     let larder = site.serve(&["--offline", "--config", &settings.display().to_string()]);
     let config = larder.get("/registry/corp/config.json");
     assert_eq!(config.status, 200, "{}", config.text());
+}
+
+#[test]
+fn readme_command_for_another_host_stores_its_toolchain_rustup_and_the_script() {
+    let readme = readme();
+    let line = readme
+        .lines()
+        .find_map(|line| line.strip_prefix("larder warm --toolchain 1.95.0 "));
+    let flags = line.unwrap().split(" #").next().unwrap().split_whitespace();
+    let flags: Vec<_> = ["--toolchain", "1.95.0"].into_iter().chain(flags).collect();
+    let host = "aarch64-unknown-linux-gnu";
+    assert!(flags.contains(&host), "{flags:?}");
+    let upstream = FakeUpstream::start();
+    let toolchain = Toolchain::new("stable", "1.95.0").host(host);
+    upstream.release(&toolchain);
+    let installer = Installer::new("1.29.0").host(host).program("a program");
+    upstream.release_rustup(&installer);
+    let site = site(&upstream);
+    let run = |command: &str| {
+        let server = ["--dist-server", upstream.base_url()];
+        site.command(&[&[command], &server[..], &flags].concat())
+    };
+    assert_eq!(run("check").status.code(), Some(1));
+    let warm = run("warm");
+    assert!(warm.status.success(), "{warm:?}");
+    let check = run("check");
+    assert!(check.status.success(), "{check:?}");
+    upstream.stop();
+    let larder = site.serve(&["--offline", "--dist-server", upstream.base_url()]);
+    let archives = [
+        "cargo",
+        "clippy-preview",
+        "rust-docs",
+        "rust-std",
+        "rustc",
+        "rustfmt-preview",
+    ];
+    let archives = archives.map(|package| toolchain.archive_path(package, host) + ".xz");
+    let more = [
+        "/rustup-init.sh".to_owned(),
+        installer.newest_path(),
+        installer.archive_path(),
+    ];
+    for path in archives.into_iter().chain(more) {
+        assert_eq!(larder.get(&path).status, 200, "{path}");
+    }
 }
 
 /// Settings that take any text, and the one that all tests give as a flag.
