@@ -31,6 +31,8 @@ pub struct LockedPackage {
     pub source: PackageSource,
     /// The sha256 of its `.crate`; `None` if the lock file does not state it.
     pub checksum: Option<Sha256>,
+    /// True if another package takes its place by `[replace]`: cargo reads its index entry, and does not download it.
+    pub is_replaced: bool,
 }
 
 /// The identity of a package. The source is part of it: two registries may have one name and version with different
@@ -85,6 +87,7 @@ impl PackageId {
             version: self.version,
             source: self.source,
             checksum,
+            is_replaced: false,
         }
     }
 }

@@ -61,22 +61,35 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
         text,
         packages: BTreeMap::new(),
         disputed: BTreeSet::new(),
+        replaced: BTreeSet::new(),
         invalid: Vec::new(),
     };
     for entry in raw.root.iter().chain(&raw.package) {
         let offset = entry.span().start;
         let entry = entry.get_ref();
-        match package(text, entry, &checksums)? {
-            Ok((id, checksum)) => collector.add(offset, id, checksum),
-            Err(reason) => collector.exclude(offset, &entry.label(), reason),
-        }
-        if let Some(replacement) = &entry.replace {
+        let is_replaced = entry.replace.as_ref().is_some_and(|replacement| {
             let offset = replacement.span().start;
             match replacement_package(replacement.get_ref(), &checksums) {
-                Ok(Some((id, checksum))) => collector.add(offset, id, checksum),
-                Ok(None) => {}
-                Err(reason) => collector.exclude(offset, replacement.get_ref(), reason),
+                Ok(found) => {
+                    if let Some((id, checksum)) = found {
+                        collector.add(offset, id, checksum);
+                    }
+                    true
+                }
+                Err(reason) => {
+                    collector.exclude(offset, replacement.get_ref(), reason);
+                    false
+                }
             }
+        });
+        match package(text, entry, &checksums)? {
+            Ok((id, checksum)) => {
+                if is_replaced {
+                    collector.replaced.insert(id.clone());
+                }
+                collector.add(offset, id, checksum);
+            }
+            Err(reason) => collector.exclude(offset, &entry.label(), reason),
         }
     }
     Ok(collector.finish())
@@ -88,6 +101,8 @@ struct PackageCollector<'a> {
     packages: BTreeMap<PackageId, Option<Sha256>>,
     /// Packages with two different checksums. Neither is more likely than the other.
     disputed: BTreeSet<PackageId>,
+    /// Packages whose place another one takes.
+    replaced: BTreeSet<PackageId>,
     invalid: Vec<InvalidEntry>,
 }
 
@@ -119,7 +134,12 @@ impl PackageCollector<'_> {
         let packages = self.packages.into_iter();
         let packages = packages.filter(|(id, _)| !self.disputed.contains(id));
         Lockfile {
-            packages: packages.map(|(id, checksum)| id.locked(checksum)).collect(),
+            packages: packages
+                .map(|(id, checksum)| LockedPackage {
+                    is_replaced: self.replaced.contains(&id),
+                    ..id.locked(checksum)
+                })
+                .collect(),
             invalid: self.invalid,
         }
     }
@@ -165,6 +185,7 @@ mod tests {
             version: version.parse().expect("a version"),
             source,
             checksum,
+            is_replaced: false,
         }
     }
 
@@ -235,14 +256,18 @@ mod tests {
         let lockfile = parse(&fixture("replace-and-patch.lock")).expect("readable");
         let git =
             "git+https://git.example/left?branch=fix#0123456789abcdef0123456789abcdef01234567";
+        let replaced = |name| LockedPackage {
+            is_replaced: true,
+            ..package(name, "1.0.0", PackageSource::CratesIo, None)
+        };
         assert_eq!(
             lockfile.packages,
             [
                 package("app", "0.1.0", PackageSource::Local, None),
-                package("left", "1.0.0", PackageSource::CratesIo, None),
+                replaced("left"),
                 package("left", "1.0.0", PackageSource::Git(git.to_owned()), None),
                 package("right", "1.0.0", PackageSource::Local, None),
-                package("right", "1.0.0", PackageSource::CratesIo, None),
+                replaced("right"),
             ]
         );
         assert_eq!(lockfile.invalid, []);

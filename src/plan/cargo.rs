@@ -95,7 +95,8 @@ impl Plan {
                 let missing = inventory.missing_packages(&project.packages.packages).await;
                 self.missing_before_cargo.extend(missing);
             }
-            match project.needed(scratch, targets, &lock_text).await {
+            let found = project.needed(scratch, targets, &lock_text, inventory);
+            match found.await {
                 Some(packages) => needed.extend(packages),
                 None => needed.extend(project.packages.ids()),
             }
@@ -152,6 +153,7 @@ impl ProjectPlan {
         scratch: &Scratch,
         targets: &[String],
         lock_text: &str,
+        inventory: &Inventory,
     ) -> Option<BTreeSet<(String, String)>> {
         let mut needed = Some(BTreeSet::new());
         for target in targets {
@@ -165,12 +167,40 @@ impl ProjectPlan {
                     }
                 }
                 Err(error) => {
+                    let stored = self.stored_if_enough(scratch, targets, lock_text, inventory);
+                    if let Some(stored) = stored.await {
+                        return Some(stored);
+                    }
                     self.no_answer(&error);
                     needed = None;
                 }
             }
         }
         needed
+    }
+
+    /// The stored packages, if they are all that builds for `targets` need. To list what they need, cargo also wants
+    /// the crates for this machine's own platform, which may not be stored.
+    async fn stored_if_enough(
+        &self,
+        scratch: &Scratch,
+        targets: &[String],
+        lock_text: &str,
+        inventory: &Inventory,
+    ) -> Option<BTreeSet<(String, String)>> {
+        let packages = &self.packages.packages;
+        if inventory.missing_packages(packages).await.is_empty() {
+            return None;
+        }
+        let fetched = scratch.fetch(self.for_cargo(), lock_text, targets).await;
+        fetched.ok()?;
+        let missing = inventory.missing_packages(packages).await;
+        Some(
+            self.packages
+                .ids()
+                .filter(|id| !missing.contains(id))
+                .collect(),
+        )
     }
 
     /// Records that cargo did not answer. If it did not even start, nothing is known about the project.

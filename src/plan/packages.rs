@@ -99,7 +99,7 @@ impl PackageSet {
             name: package.name,
             version: package.version.to_string(),
             checksum: package.checksum,
-            is_excluded: false,
+            is_excluded: package.is_replaced,
         });
     }
 
@@ -119,7 +119,7 @@ impl PackageSet {
     pub(super) fn exclude_all_but(&mut self, needed: &BTreeSet<(String, String)>) {
         for package in &mut self.packages {
             let id = (package.name.clone(), package.version.clone());
-            package.is_excluded = !needed.contains(&id);
+            package.is_excluded |= !needed.contains(&id);
         }
     }
 
@@ -132,7 +132,7 @@ impl PackageSet {
         let earlier = earlier.iter().filter(|package| package.is_excluded);
         let excluded: HashSet<_> = earlier.map(id).collect();
         for package in &mut self.packages {
-            package.is_excluded = excluded.contains(&id(package));
+            package.is_excluded |= excluded.contains(&id(package));
         }
     }
 }

@@ -240,6 +240,28 @@ impl Scratch {
         ))
     }
 
+    /// Lets cargo download all crates that a build for one of `targets` needs, into a home that is deleted. Unlike
+    /// [`Scratch::needed_for`], it needs no crates that only this machine's own platform uses.
+    ///
+    /// # Errors
+    /// [`ScratchError::Cargo`] if one of them cannot be downloaded, or the lock file does not fit the project.
+    pub async fn fetch(
+        &self,
+        project: CargoProject<'_>,
+        lock_text: &str,
+        targets: &[String],
+    ) -> Result<(), ScratchError> {
+        let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
+        let mut command = self.command(&overlay);
+        command.args(["fetch", "--locked"]);
+        for target in targets {
+            command.args(["--target", target]);
+        }
+        command.args(self.settings(project, &overlay));
+        self.run(command, LIST_NEEDS, project, &overlay).await?;
+        on_disk(project.path(), move || overlay.remove()).await
+    }
+
     /// Tells if this cargo keeps the project's lock file where `resolver.lockfile-path` asks for it, by an empty
     /// package in the project's place. Versions before 1.97 ignore the setting unless another setting allows it.
     ///
