@@ -28,8 +28,9 @@ fn larder_commands(readme: &str) -> Vec<Vec<String>> {
     let in_text = in_text.flat_map(|line| line.split('`').skip(1).step_by(2));
     let in_text = in_text.filter(|code| !code.contains("COMMAND") && !code.contains("NAME"));
     let all = lines.chain(in_text).map(str::trim);
-    // A line that ends so is the beginning of one.
-    all.filter(|line| line.starts_with("larder ") && !line.ends_with(" --"))
+    // The name alone, and the beginning of a line.
+    let is_mention = |line: &&str| ["larder run", "larder run --"].contains(line);
+    all.filter(|line| line.starts_with("larder ") && !is_mention(line))
         .map(|line| line.split_whitespace().map(str::to_owned).collect())
         .collect()
 }
