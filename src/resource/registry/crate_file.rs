@@ -292,4 +292,16 @@ mod tests {
             Unlisted
         );
     }
+
+    #[test]
+    fn of_two_lines_of_one_version_the_last_counts() {
+        let file = CrateFile::of(&registry(), "left", "1.0.0", None).unwrap();
+        let last = Sha256::of(b"last").to_string();
+        let lines = [line("left", "1.0.0", SUM), line("left", "1.0.0", &last)];
+        for spelling in ["\"vers\":", "\"vers\" : "] {
+            let entry = lines.join("\n").replace("\"vers\":", spelling);
+            let found = file.listed().unwrap().resolve(entry.as_bytes()).unwrap();
+            assert!(matches!(found.location(), Location::Blob(sum) if sum.to_string() == last));
+        }
+    }
 }

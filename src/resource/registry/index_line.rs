@@ -140,7 +140,7 @@ pub(super) fn quick_checksum_of_line(line: &[u8]) -> Option<Sha256> {
 }
 
 /// The hash that the entry lists for `version`. Versions are compared as text, build metadata included
-/// (docs/client-behaviour.md C-31).
+/// (docs/client-behaviour.md C-31). If it is listed twice, the last line counts, as for cargo (C-51).
 pub(super) fn checksum_of_version(body: &[u8], version: &str) -> Option<Sha256> {
     let read = |line: &[u8]| {
         let line = serde_json::from_slice::<IndexLine<'_>>(line).ok()?;
@@ -148,13 +148,13 @@ pub(super) fn checksum_of_version(body: &[u8], version: &str) -> Option<Sha256> 
     };
     let needle = format!("\"vers\":\"{version}\"");
     let text = std::str::from_utf8(body).unwrap_or_default();
-    let quick = text.find(&needle).and_then(|at| {
+    let quick = text.rfind(&needle).and_then(|at| {
         let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
         let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
         read(&body[start..end])
     });
     // The slow path is for other spellings, and for a needle found inside another field.
-    quick.or_else(|| index_lines(body).find_map(read))
+    quick.or_else(|| index_lines(body).filter_map(read).last())
 }
 
 /// The version in a line. The first `"vers"` in the text is the line's own: registries write it before the
