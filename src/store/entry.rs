@@ -164,7 +164,7 @@ impl Entry {
     }
 
     /// The first line of the record of `key`, with its newline.
-    pub(super) fn head_line(&self, key: &Key) -> Vec<u8> {
+    pub fn head_line(&self, key: &Key) -> Vec<u8> {
         let facts = HeadLine {
             head: &self.head,
             key: key.as_str(),
@@ -185,11 +185,7 @@ impl Entry {
     ///
     /// # Errors
     /// The first deviation from the format.
-    pub(super) fn parse(
-        mut record: Bytes,
-        checked: Checked,
-        key: &Key,
-    ) -> Result<Self, DamagedEntry> {
+    pub fn parse(mut record: Bytes, checked: Checked, key: &Key) -> Result<Self, DamagedEntry> {
         if !record.starts_with(MAGIC) {
             return Err(DamagedEntry::NoEntry);
         }
