@@ -136,8 +136,10 @@ fn is_name(host: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
+    // A label with a false encoding of Unicode (`xn--`) makes no URL, and `config.json` repeats the name in one.
+    let makes_url = url::Host::parse(host).is_ok();
     let host = host.strip_suffix('.').unwrap_or(host);
-    host.len() <= 253 && host.split('.').all(is_label)
+    makes_url && host.len() <= 253 && host.split('.').all(is_label)
 }
 
 /// Refuses methods other than GET and HEAD, and requests with a body.
@@ -301,6 +303,7 @@ mod tests {
             "localhost:",
             "localhost:+1",
             "localhost:1:2",
+            "xn--.localhost",
             "127.0.0.1:65536",
             "[::1",
             "[::g]",
