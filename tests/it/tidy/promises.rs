@@ -1,17 +1,25 @@
-//! Compares the test names in documents with the functions in the tree.
+//! Compares the test names in documents with the tests in the tree.
 
 use std::collections::HashSet;
 use std::fs;
 
 use super::source::{root, rust_files};
 
-/// The names of all functions in Rust files.
-fn functions() -> HashSet<String> {
+/// The names of all tests in Rust files.
+fn tests() -> HashSet<String> {
     let mut names = HashSet::new();
     for (_, text) in rust_files("") {
-        for (_, rest) in text.lines().filter_map(|line| line.split_once("fn ")) {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            names.insert(rest[..end.unwrap_or(rest.len())].to_owned());
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            is_test |= line == "#[test]" || line.starts_with("#[tokio::test");
+            if let Some((_, rest)) = line.split_once("fn ")
+                && !line.starts_with("//")
+            {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                if std::mem::take(&mut is_test) {
+                    names.insert(rest[..end.unwrap_or(rest.len())].to_owned());
+                }
+            }
         }
     }
     names
@@ -42,15 +50,15 @@ fn test_names(cell: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn tests_named_in_promises_and_limits_exist() {
-    let functions = functions();
+    let tests = tests();
     for document in ["docs/promises.md", "docs/limits.md"] {
         let rows = rows(document);
-        let named = rows.iter().flat_map(|(_, tests)| test_names(tests));
+        let named = rows.iter().flat_map(|(_, cell)| test_names(cell));
         let named: HashSet<_> = named.collect();
         assert!(named.len() > 3, "{document} names {} tests", named.len());
         let missing: Vec<_> = named
             .into_iter()
-            .filter(|name| !functions.contains(*name))
+            .filter(|name| !tests.contains(*name))
             .collect();
         assert!(missing.is_empty(), "{document}: no such test: {missing:?}");
     }
