@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use fake_upstream::{Crate, FakeUpstream, Fault, Toolchain};
+use fake_upstream::{Crate, FakeUpstream, Fault, Installer, Toolchain};
 use testkit::larder::Site;
 use testkit::paths::{download, entry};
 
@@ -16,6 +16,11 @@ pub fn serve(larder: &Path, say: &mut dyn FnMut(&str)) {
     upstream.fault("/dl/broken", Fault::Status(500));
     let toolchain = Toolchain::new("stable", "1.95.0").date("2026-04-16");
     upstream.release(&toolchain);
+    upstream.release_rustup(&Installer::new("1.29.0"));
+    // No sidecar and no manifest proves it.
+    let unproven = "/dist/2026-04-16/channel-rust-stable-date.txt";
+    upstream.serve_static(unproven, "2026-04-16", "text/plain");
+    upstream.fault(&format!("{unproven}.sha256"), Fault::Status(404));
     let program = larder.to_string_lossy();
     let site =
         Site::new(&program, &upstream.url()).variable("LARDER_DIST_SERVER", upstream.base_url());
@@ -31,6 +36,8 @@ pub fn serve(larder: &Path, say: &mut dyn FnMut(&str)) {
         ("sidecar", format!("{manifest}.sha256")),
         ("archive", archive),
         ("script", "/rustup-init.sh".to_owned()),
+        ("rustup-release", "/rustup/release-stable.toml".to_owned()),
+        ("unproven", unproven.to_owned()),
         ("home", "/".to_owned()),
         ("health", "/-/health".to_owned()),
         ("ready", "/-/ready".to_owned()),
