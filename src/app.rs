@@ -26,7 +26,7 @@ use crate::{
     config::Settings,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
-    server::{Server, guard::Hosts},
+    server::{ConnectionLimits, Connections, Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
     upstream::{Relay, SetupError, Upstream, UpstreamOptions},
@@ -34,6 +34,11 @@ use crate::{
 
 /// Time that worker threads get to end at exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
+/// Concurrent requests over HTTP/1.1 to one upstream.
+const DEFAULT_UPSTREAM_CONNECTIONS: usize = 100;
+/// One part in this many of the files that the process may open is for HTTP/1.1 connections to one upstream, and one
+/// for stored files that stay open.
+const SHARE_OF_FILES: usize = 8;
 /// Bodies written at a time by the daemon. Few: creating files competes with the clients for the processor.
 const DAEMON_WRITERS: usize = 2;
 /// Bodies written at a time by `warm`, which waits for all of them.
@@ -93,7 +98,8 @@ impl App {
             AppMode::Daemon | AppMode::Warm => Store::open(&settings.store)?,
             AppMode::Local => Store::open_to_read(&settings.store)?,
         };
-        let store = Arc::new(store.with_memory(MemoryBudget::new(settings.memory)));
+        let store = store.with_memory(MemoryBudget::new(settings.memory));
+        let store = Arc::new(store.with_open_files(share_of_open_files()));
         let upstreams = Upstreams {
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
             dist: Dist::new(
@@ -156,11 +162,22 @@ impl App {
 
     /// The HTTP server for clients that reach it at `addresses`.
     pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
+        let limits = &settings.limits;
+        let wanted = limits.max_connections;
+        let limits = ConnectionLimits::new(wanted, limits.max_connections_per_peer, open_files());
+        if wanted.is_some_and(|wanted| wanted as usize > limits.total) {
+            let max = limits.total;
+            tracing::warn!(
+                max,
+                "lowered `max-connections`: the process may open too few files (see `ulimit -n`)"
+            );
+        }
         Server {
             cache: self.cache.clone(),
             upstreams: self.upstreams.clone(),
             hosts: Hosts::new(addresses, &settings.allow_hosts)
                 .with_machine(&rustix::system::uname().nodename().to_string_lossy()),
+            connections: Arc::new(Connections::new(limits)),
             h2c: settings.h2c,
             keep_warm: None,
             scrub: None,
@@ -187,6 +204,11 @@ fn upstream_options(settings: &Settings, is_offline: bool) -> UpstreamOptions {
         ca_file: settings.ca_file.clone().filter(|_| !is_offline),
         redirect_hosts: settings.redirect_hosts.clone(),
         proxies: settings.proxies.clone(),
+        http1_requests: match settings.limits.upstream_connections {
+            Some(requests) => requests as usize,
+            None => DEFAULT_UPSTREAM_CONNECTIONS.min(share_of_open_files()),
+        },
+        rate: settings.limits.upstream_rate,
     }
 }
 
@@ -229,6 +251,12 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
 
 /// The soft limit of open files that this process was started with.
 static ORIGINAL_DESCRIPTOR_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
+
+/// The files that one part of larder may keep open besides the connections of clients.
+fn share_of_open_files() -> usize {
+    let files = open_files().map(|files| usize::try_from(files).unwrap_or(usize::MAX));
+    files.map_or(usize::MAX, |files| files / SHARE_OF_FILES)
+}
 
 /// Raises the soft limit of open files to the hard limit: the usual soft limit is for programs that use `select`.
 fn raise_descriptor_limit() {

@@ -84,6 +84,12 @@ pub struct GlobalFlags {
     /// Memory that arriving bodies may take together, in MB; at least that of one `--max-entry` [default: 64]
     #[arg(long, value_name = "MB", global = true)]
     pub memory: Option<u32>,
+    /// Concurrent requests to one upstream that speaks only HTTP/1.1 [default: 100, less where few files may be open]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), global = true)]
+    pub upstream_connections: Option<u32>,
+    /// Requests a second to upstream; 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", global = true)]
+    pub upstream_rate: Option<u32>,
     /// Print one JSON document to stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -160,6 +166,13 @@ pub struct Serve {
     /// `host.docker.internal`; these are always accepted]
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub allow_host: Vec<String>,
+    /// Connections of clients; at the limit, the longest idle one closes for a new one [default: 1024, or half of the
+    /// files that the process may open]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+    /// Connections of clients from one address [default: half of `--max-connections`, and no limit on this machine]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_peer: Option<u32>,
     /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     pub keep_warm: Option<bool>,
@@ -416,19 +429,23 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
 
 const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
 const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
-const FETCHING: [&str; 6] = [
+const FETCHING: [&str; 8] = [
     "max-age",
     "ca-file",
     "redirect-host",
     "upstream-timeout",
     "max-entry",
     "memory",
+    "upstream-connections",
+    "upstream-rate",
 ];
-const SERVING: [&str; 13] = [
+const SERVING: [&str; 15] = [
     "listen",
     "offline",
     "full-index",
     "allow-host",
+    "max-connections",
+    "max-connections-per-peer",
     "keep-warm",
     "scrub-rate",
     "scrub-interval",

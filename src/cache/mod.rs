@@ -485,6 +485,8 @@ mod tests {
             ca_file: None,
             redirect_hosts: Vec::new(),
             proxies: Default::default(),
+            http1_requests: 100,
+            rate: None,
         };
         let options = CacheOptions {
             is_offline: false,

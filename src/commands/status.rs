@@ -317,8 +317,27 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
             field("since")
         );
     }
+    push_limits(text, &status["connections"]);
     push_keep_warm(text, &status["keep_warm"]);
     push_eviction(text, &status["eviction"]);
+}
+
+/// One line about the limits that have ended or refused connections of clients.
+fn push_limits(text: &mut String, connections: &Value) {
+    let limited = connections["limited"].as_object().into_iter().flatten();
+    let counts = limited.filter(|(_, count)| **count != 0);
+    let counts: Vec<_> = counts
+        .map(|(limit, count)| format!("{limit} {count}"))
+        .collect();
+    if !counts.is_empty() {
+        let _ = writeln!(
+            text,
+            "limits    {} of {} connections open; since the start: {}",
+            connections["open"],
+            connections["max"],
+            counts.join(", ")
+        );
+    }
 }
 
 /// One line about the last removal of unused files.
@@ -375,6 +394,7 @@ mod tests {
                 "pid": 7,
                 "offline": false,
                 "outages": [{ "state": "down", "upstream": "h:1", "since": "now", "cause": "refused" }],
+                "connections": { "open": 2, "max": 9, "limited": { "a": 0, "b": 3, "c": 1 } },
                 "keep_warm": { "last_pass": "today", "pins": 2, "fetched": 5, "not_ready": 1 },
             }),
         };
@@ -402,6 +422,7 @@ mod tests {
              quarantine 1 damaged file, 1.00 KiB\n\
              gone      /p/Cargo.lock is gone; its files are still kept\n\
              daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n\
+             limits    2 of 9 connections open; since the start: b 3, c 1\n\
              keep-warm looked at 2 projects and toolchains at today; fetched 5 since the start; 1 are not ready, see the log\n"
         );
         let text = text(Path::new("/s"), statistics, &[], &space, None);

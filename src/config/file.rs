@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 29] = [
     "store",
     "max-age",
     "index",
@@ -29,10 +29,14 @@ pub(super) const KEYS: [&str; 25] = [
     "upstream-timeout",
     "max-entry",
     "memory",
+    "upstream-connections",
+    "upstream-rate",
     "listen",
     "offline",
     "full-index",
     "allow-host",
+    "max-connections",
+    "max-connections-per-peer",
     "keep-warm",
     "scrub-rate",
     "scrub-interval",

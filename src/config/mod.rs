@@ -15,6 +15,8 @@ mod environment;
 mod error;
 mod file;
 mod given;
+mod limits;
+mod parse;
 mod place;
 mod source;
 mod spelling;
@@ -27,11 +29,11 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
 use url::{Host, Url};
 
 pub use environment::CargoHttp;
 pub use error::ConfigError;
+pub use limits::LimitSettings;
 pub use place::Place;
 
 use crate::{
@@ -47,6 +49,7 @@ use crate::{
 use environment::Environment;
 use file::SettingsFile;
 use given::Given;
+use parse::{parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text};
 use source::Sources;
 
 /// Default cap of the time that an index entry is served without revalidation.
@@ -93,6 +96,8 @@ pub struct Settings {
     pub max_entry: u64,
     /// Memory that arriving bodies may take together, in bytes.
     pub memory: u64,
+    /// Limits of connections and requests.
+    pub limits: LimitSettings,
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
     /// Never contact upstream.
@@ -224,6 +229,7 @@ fn merge(
         upstream_timeout: upstream_timeout.unwrap_or(DEFAULT_UPSTREAM_TIMEOUT),
         max_entry,
         memory: memory.max(max_entry),
+        limits: limits::merge_limits(shared, serve, sources)?,
         listen: match sources.many("listen", &serve.listen, cli::parse_listen)? {
             none if none.is_empty() => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))],
             addresses => addresses,
@@ -326,43 +332,6 @@ impl From<cli::H2cListeners> for H2c {
             cli::H2cListeners::Off => Self::Off,
         }
     }
-}
-
-fn parse_text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
-fn parse_path(text: &str) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(text))
-}
-
-fn parse_number(text: &str) -> Result<u32, String> {
-    text.parse()
-        .map_err(|_| format!("a number from 0 to {} is expected", u32::MAX))
-}
-
-fn parse_entry_limit(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(limit @ 1..=64) => Ok(limit),
-        Ok(_) | Err(_) => Err("a number from 1 to 64 is expected".to_owned()),
-    }
-}
-
-fn parse_jobs(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(jobs @ 1..) => Ok(jobs),
-        Ok(0) | Err(_) => Err(format!("a number from 1 to {} is expected", u16::MAX)),
-    }
-}
-
-/// One of the words that a flag takes.
-fn parse_choice<T: ValueEnum>(text: &str) -> Result<T, String> {
-    T::from_str(text, true).map_err(|_| {
-        let values = T::value_variants().iter();
-        let values =
-            values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
-        format!("expected one of {}", values.collect::<Vec<_>>().join(", "))
-    })
 }
 
 /// The path with the user's home folder for a leading `~`, which a shell expands only at the beginning of a word.

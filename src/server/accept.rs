@@ -1,31 +1,43 @@
-//! Accepts connections, limits their number, and drains them on shutdown.
+//! Accepts connections, within the limits of [`Connections`], and drains them on shutdown.
 //!
-//! Each listener has an accept loop. All loops share one set of permits, one per connection. A loop takes its permit
-//! before it accepts, so further clients wait in the system's listen queue.
+//! Each listener has an accept loop. A burst of clients that are all busy waits in the system's listen queue for
+//! [`WAIT_FOR_PLACE`]; if none of the others ends by then, new ones are refused until one does. If the system has no
+//! descriptor for a new connection, an idle one closes.
 
 use std::{io, sync::Arc, time::Duration};
 
 use http::Request;
+use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
+    time::{Instant, sleep},
 };
 use tracing::{debug, info, warn};
 
 use super::{
-    connection::{self, Limits, Protocol},
+    client_limits::ClientLimit,
+    connection::{self, ConnectionError, Limits, Protocol},
+    connections::{AllInUse, ConnectionPlace, Connections},
     handlers::Server,
+    refusal::refuse,
     request::RequestHead,
 };
 
-/// Concurrent connections. Further clients wait in the listen queue.
-const MAX_CONNECTIONS: usize = 4096;
 /// Time for requests in flight after shutdown began. Container engines kill after ten seconds, and pending writes must
 /// reach the disk before that. Cargo repeats a transfer that was cut.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
-/// Delay after a failed accept, mostly for lack of file descriptors.
+/// Delay after a failed accept.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The same where only another connection must close first.
+const DESCRIPTOR_RETRY_DELAY: Duration = Duration::from_millis(2);
+/// Time that a new connection waits while all others are in use. Most requests end within milliseconds.
+const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
+/// Interval at which it looks for a place.
+const PLACE_INTERVAL: Duration = Duration::from_millis(5);
+/// Refusals that are being sent. Further connections are closed without an answer.
+const MAX_REFUSALS: usize = 16;
 
 /// Opens a listener.
 ///
@@ -42,27 +54,28 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopping) = watch::channel(false);
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = server.connections.clone();
     let mut acceptors = JoinSet::new();
-    let listening = listeners.len();
     for listener in listeners {
-        acceptors.spawn(accept(
-            listener,
-            server.clone(),
-            permits.clone(),
-            stopping.clone(),
-        ));
+        let acceptor = Acceptor {
+            upgrade: server.h2c.is_on(&listener),
+            server: server.clone(),
+            connections: connections.clone(),
+            tasks: JoinSet::new(),
+            refusals: JoinSet::new(),
+            is_full: false,
+        };
+        acceptors.spawn(acceptor.run(listener, stopping.clone()));
     }
     drop(stopping);
     shutdown.await;
-    // Each accept loop has a permit for its next connection.
-    let connections = (MAX_CONNECTIONS - permits.available_permits()).saturating_sub(listening);
     info!(
-        connections,
+        connections = connections.open(),
         "stopping: requests in flight have {} to finish; a second signal ends them at once",
         humantime::format_duration(SHUTDOWN_GRACE)
     );
     let _ = stop.send(true);
+    connections.stop();
     // An accept loop ends when its connections have ended.
     let drain = async { while acceptors.join_next().await.is_some() {} };
     if tokio::time::timeout(SHUTDOWN_GRACE, drain).await.is_err() {
@@ -70,58 +83,125 @@ pub async fn run(
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// The accept loop of one listener.
+struct Acceptor {
     server: Arc<Server>,
-    permits: Arc<Semaphore>,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let upgrade = server.h2c.is_on(&listener);
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|stop| *stop) => break,
-            accepted = async {
-                let permit = permits.clone().acquire_owned().await;
-                (listener.accept().await, permit)
-            } => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        match accepted {
-            (Ok((stream, _)), permit) => {
-                let (server, stopping) = (server.clone(), stopping.clone());
-                connections.spawn(async move {
-                    let _permit = permit;
-                    serve_connection(stream, server, upgrade, stopping).await;
-                });
+    connections: Arc<Connections>,
+    upgrade: bool,
+    tasks: JoinSet<()>,
+    refusals: JoinSet<()>,
+    /// The last connection waited in vain for a place.
+    is_full: bool,
+}
+
+impl Acceptor {
+    async fn run(mut self, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => break,
+                accepted = listener.accept() => accepted,
+                Some(_) = self.tasks.join_next() => continue,
+                Some(_) = self.refusals.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, peer)) => match self.admit(peer.ip()).await {
+                    Ok(place) => self.serve(stream, place),
+                    Err(refused) => self.refuse(stream, refused),
+                },
+                Err(error) => self.recover(&error).await,
             }
-            (Err(error), _) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+        }
+        drop(listener);
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Takes a place, and waits for one if all are in use. Only the first of several waits: while no place becomes
+    /// free, the others would wait for nothing.
+    async fn admit(&mut self, peer: std::net::IpAddr) -> Result<ConnectionPlace, AllInUse> {
+        let deadline = Instant::now() + WAIT_FOR_PLACE;
+        loop {
+            match self.connections.admit(peer) {
+                Ok(place) => {
+                    self.is_full = false;
+                    return Ok(place);
+                }
+                // Clients of other addresses do not wait for this one's.
+                Err(refused) if refused.limit != ClientLimit::MaxConnections => {
+                    return Err(refused);
+                }
+                Err(refused) if self.is_full || Instant::now() >= deadline => {
+                    self.is_full = true;
+                    return Err(refused);
+                }
+                Err(_) => sleep(PLACE_INTERVAL).await,
             }
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+
+    fn serve(&mut self, stream: TcpStream, place: ConnectionPlace) {
+        let (id, server, upgrade) = (place.id, self.server.clone(), self.upgrade);
+        let task = self
+            .tasks
+            .spawn(serve_connection(stream, server, upgrade, place));
+        self.connections.started(id, task);
+    }
+
+    fn refuse(&mut self, stream: TcpStream, refused: AllInUse) {
+        self.connections.refuse(&refused);
+        while self.refusals.try_join_next().is_some() {}
+        if self.refusals.len() < MAX_REFUSALS {
+            self.refusals
+                .spawn(async move { refuse(stream, &refused.reason).await });
+        }
+    }
+
+    /// Makes the next accept possible after a failed one.
+    async fn recover(&self, error: &io::Error) {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                let now = std::time::Instant::now();
+                let counters = &self.connections.counters;
+                if let Some(count) = counters.count_and_log(ClientLimit::OpenFiles, now) {
+                    warn!(count, %error, "cannot accept connections (see `ulimit -n`); closing idle ones");
+                }
+                self.connections.abort_longest_quiet();
+                sleep(DESCRIPTOR_RETRY_DELAY).await;
+            }
+            // The client has given up.
+            Some(Errno::CONNABORTED | Errno::CONNRESET) => debug!(%error, "a client left at once"),
+            Some(_) | None => {
+                warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
 }
 
 async fn serve_connection(
     stream: TcpStream,
     server: Arc<Server>,
     upgrade: bool,
-    stopping: watch::Receiver<bool>,
+    place: ConnectionPlace,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
+    let counters = server.connections.clone();
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
         let server = server.clone();
         async move { server.respond(RequestHead(request.map(drop))).await }
     };
-    if let Err(error) =
-        connection::serve(stream, service, &Limits::default(), upgrade, stopping).await
-    {
+    let (activity, stopping) = (place.activity.clone(), place.stopping.clone());
+    let limits = Limits::default();
+    let served = connection::serve(stream, service, &limits, upgrade, activity, stopping).await;
+    if let Err(error) = served {
+        let limit = match error {
+            ConnectionError::RequestTimeout => Some(ClientLimit::RequestTimeout),
+            ConnectionError::WriteTimeout => Some(ClientLimit::WriteTimeout),
+            ConnectionError::Socket(_) | ConnectionError::Http(_) => None,
+        };
+        limit.inspect(|limit| counters.counters.count(*limit));
         debug!(%error, "connection ended early");
     }
 }

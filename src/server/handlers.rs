@@ -14,6 +14,7 @@ use super::{
     background::{Background, ProxyStatus},
     body::ClientBody,
     connection::h2c::H2c,
+    connections::Connections,
     guard::{self, Hosts},
     metrics,
     request::RequestHead,
@@ -41,6 +42,8 @@ pub struct Server {
     pub upstreams: Upstreams,
     /// Host names that clients may use.
     pub hosts: Hosts,
+    /// Open connections.
+    pub connections: Arc<Connections>,
     /// Listeners that accept `Upgrade: h2c`.
     pub h2c: H2c,
     /// Status of keep-warm; `None` if it is switched off.
@@ -139,11 +142,15 @@ impl Server {
                 "ok".to_owned(),
                 AccessLog::new(path.to_owned()),
             ),
-            Route::Status => json(status::json(&self.cache, self.background())),
+            Route::Status => json(status::json(
+                &self.cache,
+                &self.connections,
+                self.background(),
+            )),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache, self.background()),
+                status::prometheus(&self.cache, &self.connections, self.background()),
                 &head,
                 AccessLog::new(path.to_owned()),
             ),

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{H2c, Server, guard::Hosts, listen, run};
+use super::{ConnectionLimits, Connections, H2c, Server, guard::Hosts, listen, run};
 use crate::{cache::Cache, resource::Upstreams};
 
 /// A running server. Dropping it without [`LoopbackServer::stop`] stops it as well, without waiting for its end.
@@ -27,6 +27,7 @@ impl LoopbackServer {
             cache,
             upstreams,
             hosts: Hosts::new(&[address], &[]),
+            connections: Arc::new(Connections::new(ConnectionLimits::default())),
             h2c: H2c::On,
             keep_warm: None,
             scrub: None,

@@ -61,6 +61,11 @@ pub(super) struct Snapshot<'a> {
     pub(super) withdrawn: usize,
     /// Versions that upstream has taken back, by kind.
     pub(super) recalled: &'a BTreeMap<&'static str, u64>,
+    /// Open connections, and how many there may be.
+    pub(super) connections: usize,
+    pub(super) max_connections: usize,
+    /// How often each limit towards clients took effect.
+    pub(super) limited: Vec<(&'static str, u64)>,
     /// Numbers of the tasks behind.
     pub(super) background: &'a Background,
 }
@@ -130,6 +135,16 @@ impl Snapshot<'_> {
             "kind",
             self.samples(Family::Asked),
         )
+    }
+
+    fn write_connections(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let help = "Open connections of clients.";
+        gauge(out, "connections", help, self.connections as u64)?;
+        let help = "Connections of clients that there may be.";
+        gauge(out, "max_connections", help, self.max_connections as u64)?;
+        let help = "Connections and requests that a limit ended or refused.";
+        let limited = self.limited.iter().copied();
+        family(out, "limited_total", "counter", help, "limit", limited)
     }
 
     fn write_gauges(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,6 +223,7 @@ impl Display for Snapshot<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_counters(out)?;
         self.write_gauges(out)?;
+        self.write_connections(out)?;
         if let Some(state) = &self.background.scrub {
             write_scrub(out, state)?;
         }
@@ -383,6 +399,9 @@ mod tests {
             unreachable: &unreachable,
             withdrawn: 0,
             recalled: &BTreeMap::from([("yanked", 5)]),
+            connections: 5,
+            max_connections: 1024,
+            limited: vec![("max-connections", 6)],
             background: &Background {
                 keep_warm: None,
                 scrub: None,
@@ -435,6 +454,8 @@ mod tests {
                 "larder_entries_waiting 4",
                 "larder_outages 0",
                 "larder_recalled_versions{kind=\"yanked\"} 5",
+                "larder_connections 5",
+                "larder_limited_total{limit=\"max-connections\"} 6",
             ],
         );
     }

@@ -5,7 +5,7 @@
 //! ```text
 //!   client
 //!     │ TCP
-//!   accept        takes a permit, spawns a task per connection
+//!   accept        takes a place in connections, spawns a task per connection
 //!     │
 //!   connection    HTTP/1.1, h2c or HTTP/2; time limits for stalled clients
 //!     │ request head (bodies are refused)
@@ -37,11 +37,14 @@ mod accept;
 mod access_log;
 mod background;
 mod body;
+mod client_limits;
 pub mod connection;
+mod connections;
 pub mod guard;
 mod handlers;
 pub mod loopback;
 mod metrics;
+mod refusal;
 mod request;
 mod respond;
 pub mod route;
@@ -51,5 +54,6 @@ mod upstream_address;
 pub use accept::{listen, run};
 pub use background::ProxyStatus;
 pub use connection::h2c::H2c;
+pub use connections::{ConnectionLimits, Connections};
 pub use handlers::Server;
 pub use upstream_address::ServedBody;

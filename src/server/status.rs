@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{background::Background, metrics};
+use super::{background::Background, connections::Connections, metrics};
 use crate::{cache::Cache, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
 
-/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, and the tasks
-/// behind.
-pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
+/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, connections, and
+/// the tasks behind.
+pub(super) fn json(cache: &Cache, connections: &Connections, background: Background) -> Bytes {
     let Background {
         keep_warm,
         scrub,
@@ -48,6 +48,7 @@ pub(super) fn json(cache: &Cache, background: Background) -> Bytes {
         "requests": cache.counters(),
         "fetching": cache.in_flight(),
         "storing": cache.pending_writes(),
+        "connections": connections_json(connections),
         "keep_warm": keep_warm.map(keep_warm_json),
         "scrub": scrub.map(|scrub| scrub_json(&scrub)),
         "eviction": eviction.map(eviction_json),
@@ -63,6 +64,14 @@ fn recalled_versions(cache: &Cache) -> BTreeMap<&'static str, u64> {
         *counts.entry(recall.kind.as_str()).or_default() += 1;
     }
     counts
+}
+
+fn connections_json(connections: &Connections) -> serde_json::Value {
+    json!({
+        "open": connections.open(),
+        "max": connections.limits().total,
+        "limited": BTreeMap::from_iter(connections.counters.totals()),
+    })
 }
 
 fn scrub_json(state: &ScrubState) -> serde_json::Value {
@@ -111,7 +120,11 @@ fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
 }
 
 /// `/-/metrics`: the same in Prometheus's text format.
-pub(super) fn prometheus(cache: &Cache, background: Background) -> Bytes {
+pub(super) fn prometheus(
+    cache: &Cache,
+    connections: &Connections,
+    background: Background,
+) -> Bytes {
     let outages = cache.outages();
     // A set, because http and https of one host have the same text.
     let down: BTreeSet<_> = outages
@@ -128,6 +141,9 @@ pub(super) fn prometheus(cache: &Cache, background: Background) -> Bytes {
         unreachable: &down,
         withdrawn: cache.withdrawn().len(),
         recalled: &recalled_versions(cache),
+        connections: connections.open(),
+        max_connections: connections.limits().total,
+        limited: connections.counters.totals().collect(),
         background: &background,
     };
     Bytes::from(snapshot.to_string())

@@ -179,10 +179,7 @@ impl Store {
             entries: MemoryCache::new(512, ENTRY_CAPACITY, |entry| {
                 entry.body.len() as u64 + ENTRY_OVERHEAD_BYTES
             }),
-            blobs: MemoryCache::new(128, BLOB_CAPACITY, |blob| match blob.bytes.in_memory() {
-                Some(bytes) => bytes.len() as u64,
-                None => OPEN_FILE_BYTES,
-            }),
+            blobs: blob_cache(BLOB_CAPACITY),
             buffers: Arc::default(),
             pinned: Arc::default(),
             recalls: KnownRecalls::default(),
@@ -223,6 +220,13 @@ impl Store {
             .await
             .map_err(|source| StoreError::io(at, source))
     }
+}
+
+fn blob_cache(capacity: Capacity) -> MemoryCache<Blob> {
+    MemoryCache::new(128, capacity, |blob| match blob.bytes.in_memory() {
+        Some(bytes) => bytes.len() as u64,
+        None => OPEN_FILE_BYTES,
+    })
 }
 
 /// Blobs.
@@ -345,6 +349,20 @@ impl Store {
     #[must_use]
     pub fn with_memory(self, memory: MemoryBudget) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same store, with at most `files` small blobs kept open between requests.
+    #[must_use]
+    pub fn with_open_files(self, files: usize) -> Self {
+        let most = (files as u64).saturating_mul(OPEN_FILE_BYTES);
+        let capacity = Capacity {
+            idle: BLOB_CAPACITY.idle.min(most),
+            burst: BLOB_CAPACITY.burst.min(most),
+        };
+        Self {
+            blobs: blob_cache(capacity),
+            ..self
+        }
     }
 
     /// The memory for arriving bodies.

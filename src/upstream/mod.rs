@@ -33,6 +33,7 @@ mod proxy;
 mod redirect;
 mod relay;
 mod request;
+mod request_limits;
 mod response;
 mod retry;
 
@@ -49,6 +50,7 @@ use url::Url;
 use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
 use pool::{ClientProtocol, ConnectionPool};
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
+use request_limits::{Http1Permit, RequestLimits};
 
 use crate::files::{self, MAX_CERTIFICATES_BYTES};
 
@@ -72,6 +74,10 @@ pub struct UpstreamOptions {
     pub redirect_hosts: Vec<String>,
     /// Proxies of the environment, for error texts.
     pub proxies: ProxyVariables,
+    /// Concurrent requests over HTTP/1.1 to one origin, at least one.
+    pub http1_requests: usize,
+    /// Requests a second to all origins; `None` or 0 for no limit.
+    pub rate: Option<u32>,
 }
 
 /// Why there can be no client.
@@ -113,6 +119,13 @@ pub struct Upstream {
     redirects: RedirectPolicy,
     pool: ConnectionPool,
     origins: Origins,
+    limits: RequestLimits,
+}
+
+/// A response head, and the permit that its body needs over HTTP/1.1.
+struct SentRequest {
+    response: Response,
+    permit: Option<Http1Permit>,
 }
 
 impl fmt::Debug for Upstream {
@@ -155,6 +168,7 @@ impl Upstream {
             redirects: RedirectPolicy::new(configured, options.redirect_hosts.clone()),
             pool,
             origins: Origins::default(),
+            limits: RequestLimits::new(options.http1_requests, options.rate),
             options,
         })
     }
@@ -180,9 +194,9 @@ impl Upstream {
         let mut url = get.url.clone();
         let mut visited = HashSet::new();
         loop {
-            let response = self.send(get, &url).await?;
+            let SentRequest { response, permit } = self.send(get, &url).await?;
             let Some(next) = redirect_target(&url, &response) else {
-                return response::parse_response(get, &url, response).await;
+                return response::parse_response(get, &url, response, permit).await;
             };
             let refuse = |foreign| {
                 let to = Origin::from(&next);
@@ -199,17 +213,21 @@ impl Upstream {
     }
 
     /// Sends one request over the protocol that suits it, and waits for the response head.
-    async fn send(&self, get: &Get, url: &Url) -> Result<Response, Failure> {
-        if get.range.is_some() {
-            return self.pool.send(ClientProtocol::Http1Only, get, url).await;
-        }
+    async fn send(&self, get: &Get, url: &Url) -> Result<SentRequest, Failure> {
+        self.limits.wait_for_turn().await;
         let origin = Origin::from(url);
+        if get.range.is_some() {
+            let permit = Some(self.limits.http1_permit(&origin, get).await);
+            let sent = self.pool.send(ClientProtocol::Http1Only, get, url).await;
+            return sent.map(|response| SentRequest { response, permit });
+        }
         if url.scheme() == "https" {
             match self.origins.http_version(&origin) {
                 version @ (HttpVersion::Unknown | HttpVersion::Http2) => {
                     let sent = self.send_over_http2(get, url, &origin, version).await?;
                     if let Some(response) = sent {
-                        return Ok(response);
+                        let permit = None;
+                        return Ok(SentRequest { response, permit });
                     }
                 }
                 HttpVersion::Http1 | HttpVersion::Http2Unanswered => {}
@@ -271,12 +289,12 @@ impl Upstream {
         get: &Get,
         url: &Url,
         origin: &Origin,
-    ) -> Result<Response, Failure> {
+    ) -> Result<SentRequest, Failure> {
         let mut watcher = self.origins.watch(origin, 0);
         // Waits outside the read timeout: a lack of permits is not upstream's silence.
-        let _permit = tokio::select! {
+        let permit = tokio::select! {
             biased;
-            permit = self.pool.http1_permit() => permit,
+            permit = self.limits.http1_permit(origin, get) => permit,
             failure = first_failed_dial(&mut watcher) => return Err(failure),
         };
         let sent = self.pool.send(ClientProtocol::Negotiated, get, url).await;
@@ -301,7 +319,13 @@ impl Upstream {
                 }
             }
         }
-        sent
+        let sent = sent?;
+        // Over HTTP/2, bodies share a connection.
+        let permit = (sent.version() < Version::HTTP_2).then_some(permit);
+        Ok(SentRequest {
+            response: sent,
+            permit,
+        })
     }
 }
 
@@ -345,6 +369,8 @@ mod tests {
             ca_file: ca_file.map(Path::to_owned),
             redirect_hosts: Vec::new(),
             proxies: ProxyVariables::default(),
+            http1_requests: 100,
+            rate: None,
         };
         Upstream::new(options, configured.iter().copied()).unwrap()
     }

@@ -25,7 +25,6 @@ use std::{
 
 use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Response};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::{
@@ -39,8 +38,6 @@ use super::{
 pub(super) const MAX_HTTP2_CONNECTIONS: usize = 3;
 /// Requests in flight on one HTTP/2 connection before the next slot is used.
 const REQUESTS_PER_CONNECTION: usize = 100;
-/// Requests in flight over HTTP/1.1, each on a connection of its own.
-const MAX_HTTP1_REQUESTS: usize = 100;
 /// Flow-control window of one HTTP/2 stream in bytes: what upstream may send within one round trip. With 2 MB a body
 /// came with 34 MB/s at 40 ms and 11 MB/s at 150 ms, with 8 MB with 81 and 28.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -58,7 +55,6 @@ pub(super) struct ConnectionPool {
     clients: Mutex<Clients>,
     /// Requests in flight by slot, over all origins.
     in_flight: [AtomicUsize; MAX_HTTP2_CONNECTIONS],
-    http1_permits: Semaphore,
 }
 
 /// Each client is built on its first use.
@@ -97,7 +93,6 @@ impl ConnectionPool {
                 ..Clients::default()
             }),
             in_flight: Default::default(),
-            http1_permits: Semaphore::new(MAX_HTTP1_REQUESTS),
         })
     }
 
@@ -120,11 +115,6 @@ impl ConnectionPool {
         let in_flight = &self.in_flight[index];
         in_flight.fetch_add(1, Ordering::Relaxed);
         ConnectionSlot { index, in_flight }
-    }
-
-    /// Waits until fewer than [`MAX_HTTP1_REQUESTS`] requests are in flight.
-    pub(super) async fn http1_permit(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.http1_permits.acquire().await
     }
 
     /// Sends `get` to `url` and waits for the response head, without following redirects.

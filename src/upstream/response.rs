@@ -21,6 +21,7 @@ use super::{
     failure::{Failure, FailureKind, root_cause},
     origin::Origin,
     request::Get,
+    request_limits::Http1Permit,
 };
 use crate::{clock::now, duration::two_units, validators::Validators};
 
@@ -57,6 +58,8 @@ pub struct UpstreamBody {
     content_length: Option<u64>,
     /// True if the response's own body is an error text and not part of the resource.
     is_at_end: bool,
+    /// Held until the body is read or dropped.
+    _permit: Option<Http1Permit>,
 }
 
 /// Compression of a body.
@@ -73,6 +76,7 @@ pub(super) async fn parse_response(
     get: &Get,
     url: &Url,
     response: Response,
+    permit: Option<Http1Permit>,
 ) -> Result<Reply, Failure> {
     let headers = response.headers();
     let text = |name| text(headers, name);
@@ -80,7 +84,7 @@ pub(super) async fn parse_response(
         304 if !get.validators.is_empty() => Ok(Reply::NotModified {
             max_age: text(header::CACHE_CONTROL).and_then(parse_max_age),
         }),
-        200 | 206 => UpstreamBody::parse(get, response)
+        200 | 206 => UpstreamBody::parse(get, response, permit)
             .map(|body| Reply::Body(Box::new(body)))
             .map_err(|kind| kind.at(url)),
         // The earlier attempt broke after the last byte. The caller still checks the hash.
@@ -113,7 +117,11 @@ async fn failed(kind: FailureKind, url: &Url, response: Response) -> Failure {
 
 impl UpstreamBody {
     /// Parses the head of a 200 or 206 response.
-    fn parse(get: &Get, response: Response) -> Result<Self, FailureKind> {
+    fn parse(
+        get: &Get,
+        response: Response,
+        permit: Option<Http1Permit>,
+    ) -> Result<Self, FailureKind> {
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let headers = response.headers();
         let text = |name| text(headers, name);
@@ -166,6 +174,7 @@ impl UpstreamBody {
             received_bytes: 0,
             content_length,
             is_at_end: false,
+            _permit: permit,
             response,
         })
     }
@@ -183,6 +192,7 @@ impl UpstreamBody {
             received_bytes: 0,
             content_length: None,
             is_at_end: true,
+            _permit: None,
             response,
         }
     }

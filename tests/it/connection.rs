@@ -271,7 +271,8 @@ impl Builder {
                 let (limits, stopping) = (self.limits.clone(), stopping.clone());
                 tokio::spawn(async move {
                     let service = service_of(site);
-                    let ended = serve(io, service, &limits, self.upgrade, stopping).await;
+                    let activity = Arc::default();
+                    let ended = serve(io, service, &limits, self.upgrade, activity, stopping).await;
                     // The test may have finished.
                     endings.send(ended).ok();
                 });
@@ -922,8 +923,10 @@ async fn slow_reader_that_makes_progress_is_kept() {
     let site = Server::with(short()).site();
     let stop = watch::Sender::new(false);
     let (limits, stopping) = (short(), stop.subscribe());
-    let served =
-        tokio::spawn(async move { serve(far, service_of(site), &limits, true, stopping).await });
+    let served = tokio::spawn(async move {
+        let service = service_of(site);
+        serve(far, service, &limits, true, Arc::default(), stopping).await
+    });
     let mut client = Raw::new(near);
     client.send(CLOSE.replace("/hello", "/size/80000")).await;
     client.head().await;

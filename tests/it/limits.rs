@@ -6,14 +6,20 @@
 )]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
-use testkit::larder::Site;
+use crate::fixture::site;
+use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
+use testkit::process::wait_until;
 
 /// A larder whose user may have `threads` threads. It lives in `folder`. The system counts the threads of all processes
 /// of `user`, so each test has a user that runs nothing else.
@@ -85,4 +91,227 @@ fn daemon_without_threads_says_so_and_ends() {
         );
         assert!(!text.contains("panicked"), "{text}");
     }
+}
+
+/// Opens connections on which nothing is sent.
+fn idle_connections(larder: &Larder<'_>, count: usize) -> Vec<TcpStream> {
+    let address = larder.http().address();
+    (0..count)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect()
+}
+
+/// A larder that has `left` stored.
+fn larder_with_left<'site>(site: &'site Site, arguments: &[&str]) -> Larder<'site> {
+    let larder = site.serve(arguments);
+    assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    larder.wait_until_idle();
+    larder
+}
+
+#[test]
+fn idle_connections_do_not_delay_first_requests_where_few_files_may_be_open() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream).shell_prelude("ulimit -n 64");
+    let larder = larder_with_left(&site, &[]);
+    let idle = idle_connections(&larder, 150);
+    for _ in 0..10 {
+        let start = Instant::now();
+        let reply = larder.get(&download("left", "1.0.0"));
+        assert!(reply.complete && reply.body == upstream.body("left", "1.0.0"));
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}\n{}", larder.log());
+    }
+    assert!(
+        larder
+            .get("/-/metrics")
+            .text()
+            .contains("larder_max_connections 32\n")
+    );
+    drop(idle);
+}
+
+/// Reads to the end of the connection.
+fn rest(stream: &mut TcpStream) -> String {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).unwrap();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Requests `path` and reads the head of the answer, not the body.
+fn stalled_download(larder: &Larder<'_>, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(larder.http().address()).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn longest_idle_connection_closes_for_a_new_one_and_busy_ones_stay() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("large", "1.0.0").padding(20_000_000));
+    let site = site(&upstream);
+    let larder = larder_with_left(&site, &["--max-connections", "3"]);
+    assert!(larder.get(&download("large", "1.0.0")).complete);
+    larder.wait_until_idle();
+
+    let mut busy = stalled_download(&larder, &download("large", "1.0.0"));
+    let mut idle = idle_connections(&larder, 1);
+    wait_until("the idle connection waits", || {
+        larder.status()["connections"]["open"] == 3
+    });
+    let closed_before = larder.status()["connections"]["limited"]["closed-idle"].clone();
+    // With HTTP/2, the connection that is idle for longest then learns it by GOAWAY; with none, it is closed.
+    let mut kept = larder.http().connect().unwrap();
+    assert_eq!(kept.get("/-/health", &[]).unwrap().status, 200);
+    let mut another = larder.http().connect().unwrap();
+    assert_eq!(another.get("/-/health", &[]).unwrap().status, 200);
+    assert_eq!(rest(&mut idle[0]), "");
+    let closed = larder.status()["connections"]["limited"]["closed-idle"].clone();
+    assert!(closed.as_u64() > closed_before.as_u64(), "{closed}");
+    let body = upstream.body("large", "1.0.0");
+    let mut text = vec![0; body.len()];
+    busy.read_exact(&mut text).unwrap();
+    assert!(
+        larder
+            .log()
+            .contains("closed idle connections for new ones")
+    );
+}
+
+#[test]
+fn connection_beyond_the_limit_is_refused_with_its_name_while_all_are_busy() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("large", "1.0.0").padding(20_000_000));
+    let site = site(&upstream);
+    let larder = larder_with_left(&site, &["--max-connections", "2"]);
+    assert!(larder.get(&download("large", "1.0.0")).complete);
+    larder.wait_until_idle();
+    let busy: Vec<_> = (0..2)
+        .map(|_| stalled_download(&larder, &download("large", "1.0.0")))
+        .collect();
+    for _ in 0..5 {
+        let reply = larder.get("/-/health");
+        assert_eq!(reply.status, 503);
+        let text = reply.text();
+        assert_eq!(
+            text,
+            "all 2 connections are in use (setting `max-connections`)\n"
+        );
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
+    let mut h2 = TcpStream::connect(larder.http().address()).unwrap();
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .unwrap();
+    let goaway = rest(&mut h2);
+    assert!(goaway.contains("setting `max-connections`"), "{goaway}");
+    drop(busy);
+    wait_until("there is a place again", || {
+        larder.get("/-/health").status == 200
+    });
+    let refused = larder.status()["connections"]["limited"]["max-connections"].clone();
+    assert!(refused.as_u64() >= Some(6), "{refused}");
+    let log = larder.stop();
+    assert_eq!(log.matches("refused new connections").count(), 1, "{log}");
+}
+
+#[test]
+fn one_peer_cannot_take_the_connections_of_others() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("large", "1.0.0").padding(20_000_000));
+    let site = site(&upstream);
+    let larder = larder_with_left(&site, &["--max-connections-per-peer", "2"]);
+    assert!(larder.get(&download("large", "1.0.0")).complete);
+    larder.wait_until_idle();
+    let mut busy: Vec<_> = (0..2)
+        .map(|_| stalled_download(&larder, &download("large", "1.0.0")))
+        .collect();
+    let reply = larder.get("/-/health");
+    assert_eq!(reply.status, 503);
+    assert_eq!(
+        reply.text(),
+        "all 2 connections of this address are in use (setting `max-connections-per-peer`)\n"
+    );
+    // Another address of this machine.
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut other = runtime
+        .block_on(other.connect(larder.http().address()))
+        .unwrap()
+        .into_std()
+        .unwrap();
+    other.set_nonblocking(false).unwrap();
+    other
+        .write_all(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    assert!(rest(&mut other).starts_with("HTTP/1.1 200 "));
+    busy.pop();
+    wait_until("there is a place again", || {
+        larder.get("/-/health").status == 200
+    });
+    assert!(
+        larder
+            .get("/-/metrics")
+            .text()
+            .contains("larder_limited_total{limit=\"max-connections-per-peer\"} ")
+    );
+}
+
+#[test]
+fn requests_over_http1_to_one_upstream_are_limited() {
+    let upstream = FakeUpstream::builder()
+        .delay(Duration::from_millis(30))
+        .start();
+    let names: Vec<_> = (0..12).map(|n| format!("left{n}")).collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0").padding(300_000));
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&["--upstream-connections", "4"]);
+    std::thread::scope(|scope| {
+        for name in &names {
+            let larder = &larder;
+            scope.spawn(move || {
+                assert_eq!(larder.get(&entry(name)).status, 200);
+                assert!(larder.get(&download(name, "1.0.0")).complete);
+            });
+        }
+    });
+    assert_eq!(upstream.peak_in_flight(), 4);
+}
+
+#[test]
+fn requests_to_upstream_keep_to_the_rate() {
+    let upstream = FakeUpstream::start();
+    let names: Vec<_> = (0..30).map(|n| format!("left{n}")).collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&["--upstream-rate", "10"]);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let larder = &larder;
+            scope.spawn(move || assert_eq!(larder.get(&entry(name)).status, 200));
+        }
+    });
+    // Thirty requests, of which ten may go at once.
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1_900), "{took:?}");
 }

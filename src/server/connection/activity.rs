@@ -1,26 +1,36 @@
 //! Counters of one connection: requests, bytes written, chunks that wait for the client.
 //!
-//! The request path only increments atomics. [`super::drive`] takes a [`Sample`] a few times per limit, and
-//! [`super::idle`] decides from consecutive samples. This costs no timer per request.
+//! The request path only changes atomics. [`super::drive`] takes a [`Sample`] a few times per limit, and
+//! [`super::idle`] decides from consecutive samples. This costs no timer per request. The server asks [`Activity::quiet`]
+//! when it needs the place of a connection for another one.
 //!
 //! ```text
-//!   RequestGuard, TrackedBody ──┐
-//!   BoundedStream ──────────────┴─> Activity ── sample ──> IdleDetector
+//!   RequestGuard, TrackedBody ──┐              ┌─ sample ──> IdleDetector
+//!   BoundedStream ──────────────┴─> Activity ──┴─ quiet ───> Connections
 //! ```
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use super::limits::ConnectionError;
 
 /// Counters of one connection.
-#[derive(Debug, Default)]
-pub(super) struct Activity {
+#[derive(Debug)]
+pub struct Activity {
+    created: Instant,
+    /// When the last request ended, or 0. In microseconds since `created`.
+    last_request_ended: AtomicU64,
+    /// When bytes were last written, or 0. In microseconds since `created`.
+    last_written: AtomicU64,
+    /// All bytes that the client has sent are read.
+    pub(in super::super) waits_for_client: AtomicBool,
     /// Bytes written to the socket.
     pub(super) bytes_written: AtomicU64,
     /// A write is blocked because the client does not read.
@@ -45,7 +55,60 @@ pub(super) struct Sample {
     pub(super) chunks_buffered: usize,
 }
 
+/// A connection that does nothing, and since when. The order is that in which such connections are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quiet {
+    /// No request is in flight, and all that the client has sent is read.
+    Idle(Instant),
+    /// The client does not read an answer.
+    Stalled(Instant),
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            created: Instant::now(),
+            last_request_ended: AtomicU64::new(0),
+            last_written: AtomicU64::new(0),
+            waits_for_client: AtomicBool::new(false),
+            bytes_written: AtomicU64::new(0),
+            write_blocked: AtomicBool::new(false),
+            write_timed_out: AtomicBool::new(false),
+            started: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            chunks_buffered: AtomicUsize::new(0),
+        }
+    }
+}
+
 impl Activity {
+    /// Tells if the connection does nothing; `None` if it is in use, or if its client may have sent a request that is
+    /// not read yet.
+    pub fn quiet(&self) -> Option<Quiet> {
+        let sample = self.sample(true);
+        let since = |moment: &AtomicU64| {
+            self.created + Duration::from_micros(moment.load(Ordering::Relaxed))
+        };
+        if sample.open == 0 && !sample.write_blocked {
+            let is_idle = self.waits_for_client.load(Ordering::Acquire);
+            return is_idle.then(|| Quiet::Idle(since(&self.last_request_ended)));
+        }
+        let is_stalled = sample.write_blocked || sample.chunks_buffered > 0;
+        is_stalled.then(|| Quiet::Stalled(since(&self.last_written)))
+    }
+
+    /// Counts bytes that the client's socket took.
+    pub(super) fn count_written(&self, bytes: usize) {
+        self.bytes_written
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.last_written.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Microseconds since the connection was accepted.
+    fn now(&self) -> u64 {
+        u64::try_from(self.created.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn sample(&self, opened: bool) -> Sample {
         // Read in this order, `open` can be too high and never too low.
         let finished = self.finished.load(Ordering::Acquire);
@@ -104,6 +167,8 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.set_buffered(false);
+        let ended = &self.activity.last_request_ended;
+        ended.store(self.activity.now(), Ordering::Relaxed);
         self.activity.finished.fetch_add(1, Ordering::Release);
     }
 }

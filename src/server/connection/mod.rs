@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - `stream` wraps the socket: it replays sniffed bytes and times out blocked writes.
-//! - `drive` polls hyper's connection. It applies [`Limits`] with the counters of `activity` and the detector of
+//! - `drive` polls hyper's connection. It applies [`Limits`] with the counters of [`Activity`] and the detector of
 //!   `idle`.
 //! - [`h2c`] has the rules of the upgrade and the byte stream that an upgraded connection must begin with.
 //!
@@ -29,6 +29,7 @@ mod sniff;
 mod stream;
 
 use std::error::Error;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -36,6 +37,7 @@ use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+pub use activity::{Activity, Quiet};
 use http1::serve_http1;
 use http2::serve_http2;
 pub use limits::{ConnectionError, Limits};
@@ -47,9 +49,9 @@ use stream::BoundedStream;
 ///
 /// `service` answers every request. A body that yields an error aborts its answer: with RST_STREAM in HTTP/2, by
 /// closing the connection before the announced length in HTTP/1. `upgrade` allows `Upgrade: h2c`; without it, such
-/// requests get an ordinary answer. When `stopping` becomes true or its sender is dropped, requests in flight finish
-/// and the connection ends. The caller bounds that time: it may drop this future at any point. The caller also sets
-/// TCP_NODELAY.
+/// requests get an ordinary answer. `activity` belongs to this connection alone. When `stopping` becomes true or its
+/// sender is dropped, requests in flight finish and the connection ends. The caller bounds that time: it may drop this
+/// future at any point. The caller also sets TCP_NODELAY.
 ///
 /// # Errors
 /// [`ConnectionError`] if a limit or a fault ended the connection. A client that closes between requests is no error.
@@ -58,6 +60,7 @@ pub async fn serve<I, S, F, B>(
     service: S,
     limits: &Limits,
     upgrade: bool,
+    activity: Arc<Activity>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError>
 where
@@ -67,7 +70,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut stream = BoundedStream::new(io, limits.write_stall);
+    let mut stream = BoundedStream::new(io, limits.write_stall, activity);
     let Some(protocol) = sniff(&mut stream, limits, &mut stopping).await? else {
         return Ok(());
     };

@@ -37,7 +37,7 @@ pub(super) async fn sniff<I: AsyncRead + Unpin>(
     let protocol = loop {
         tokio::select! {
             biased;
-            read = stream.io.read_buf(&mut first) => match read {
+            read = stream.read_buf(&mut first) => match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => if let Some(protocol) = protocol_of(&first) {
                     break protocol;

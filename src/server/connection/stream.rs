@@ -1,7 +1,7 @@
 //! The socket of a client, with a time limit for blocked writes.
 //!
 //! [`BoundedStream`] also replays bytes that were read too early: the sniffed ones, and those that hyper read behind an
-//! upgrade request. It reports writes to the connection's [`Activity`].
+//! upgrade request. It reports reads and writes to the connection's [`Activity`].
 
 use std::io;
 use std::pin::Pin;
@@ -31,14 +31,14 @@ pub(super) struct BoundedStream<I> {
 }
 
 impl<I> BoundedStream<I> {
-    pub(super) fn new(io: I, write_stall: Duration) -> Self {
+    pub(super) fn new(io: I, write_stall: Duration, activity: Arc<Activity>) -> Self {
         Self {
             io,
             unread: Bytes::new(),
             write_stall,
             timer: None,
             is_waiting: false,
-            activity: Arc::default(),
+            activity,
         }
     }
 
@@ -54,9 +54,7 @@ impl<I> BoundedStream<I> {
                 self.activity.write_blocked.store(false, Ordering::Relaxed);
             }
             if let Ok(size) = written {
-                self.activity
-                    .bytes_written
-                    .fetch_add(size as u64, Ordering::Relaxed);
+                self.activity.count_written(size);
             }
             return Poll::Ready(written);
         }
@@ -83,7 +81,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            let read = Pin::new(&mut self.io).poll_read(cx, buf);
+            let waits = &self.activity.waits_for_client;
+            waits.store(read.is_pending(), Ordering::Release);
+            return read;
         }
         let size = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread.split_to(size));
