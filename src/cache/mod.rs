@@ -432,6 +432,11 @@ impl Cache {
         self.breakers().is_offline()
     }
 
+    /// The reason why the store is not written to any more, if its folder was replaced.
+    pub fn store_problem(&self) -> Option<String> {
+        self.0.entries.lookup.store.problem()
+    }
+
     fn breakers(&self) -> &CircuitBreakers {
         &self.0.entries.admission.health.breakers
     }

@@ -297,6 +297,9 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
         "daemon    {address}, process {}{reach}",
         status["pid"]
     );
+    if let Some(problem) = status["store_problem"].as_str() {
+        let _ = writeln!(text, "warning   the daemon writes nothing: {problem}");
+    }
     for outage in status["outages"].as_array().into_iter().flatten() {
         let field = |name: &str| outage[name].as_str().unwrap_or_default();
         let _ = writeln!(
@@ -393,6 +396,7 @@ mod tests {
             status: json!({
                 "pid": 7,
                 "offline": false,
+                "store_problem": "it is gone",
                 "outages": [{ "state": "down", "upstream": "h:1", "since": "now", "cause": "refused" }],
                 "connections": { "open": 2, "max": 9, "limited": { "a": 0, "b": 3, "c": 1 } },
                 "keep_warm": { "last_pass": "today", "pins": 2, "fetched": 5, "not_ready": 1 },
@@ -421,7 +425,8 @@ mod tests {
             "store     /s\nsize      2.00 KiB of 4.00 KiB\nentries   3, 1.00 KiB\nfiles     0, 0 B\nprojects  1\n          toolchain stable  (1 component)\n\
              quarantine 1 damaged file, 1.00 KiB\n\
              gone      /p/Cargo.lock is gone; its files are still kept\n\
-             daemon    http://127.0.0.1:3263/, process 7\ndown      h:1 since now: refused\n\
+             daemon    http://127.0.0.1:3263/, process 7\n\
+             warning   the daemon writes nothing: it is gone\ndown      h:1 since now: refused\n\
              limits    2 of 9 connections open; since the start: b 3, c 1\n\
              keep-warm looked at 2 projects and toolchains at today; fetched 5 since the start; 1 are not ready, see the log\n"
         );

@@ -42,6 +42,7 @@ pub(super) fn json(cache: &Cache, connections: &Connections, background: Backgro
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "offline": cache.is_offline(),
+        "store_problem": cache.store_problem(),
         "outages": outages,
         "withdrawn": withdrawn,
         "recalls": recalled_versions(cache),

@@ -27,8 +27,12 @@ impl Store {
             key: key.to_string(),
             source,
         };
-        let (at, name) = (path.clone(), key.clone());
-        let read = blocking(move || read_entry(&path, &name));
+        let (at, name, staging) = (path.clone(), key.clone(), self.staging.clone());
+        // An entry of a folder that others may write to could name any crate.
+        let read = blocking(move || match staging.is_trusted() {
+            true => read_entry(&path, &name),
+            false => Ok(None),
+        });
         match read.await {
             Ok(None) => Ok(None),
             Ok(Some((fingerprint, Ok(entry)))) => {
@@ -105,8 +109,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.layout.entry(key);
         let (at, name) = (path.clone(), key.clone());
-        let cached = self.entries.get(&path);
+        let (cached, layout) = (self.entries.get(&path), self.layout.clone());
         let changed = blocking(move || {
+            layout.check_root()?;
             let _lock = path.parent().and_then(lock_folder);
             let applies = match cached {
                 // The usual case, which saves reading the file.
@@ -138,7 +143,9 @@ impl Store {
             .into_iter()
             .map(|(key, since)| (self.layout.entry(&key), since))
             .collect();
+        let layout = self.layout.clone();
         let changed = blocking(move || {
+            layout.check_root()?;
             entries.iter().try_for_each(|(path, since)| {
                 let change = change_checked(path, |checked| {
                     let invalidated = checked.invalidated_before(*since);

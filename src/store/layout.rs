@@ -11,12 +11,13 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::process::geteuid;
 use walkdir::WalkDir;
 
-use super::error::UnusableFolder;
+use super::{error::UnusableFolder, root::Root};
 use crate::{hash::Sha256, resource::Key};
 
 /// The folder of the current format. A change of format takes another name and never converts existing files.
@@ -39,14 +40,30 @@ pub(super) struct StoreLayout {
     folder: PathBuf,
     /// The folder of the current format below it.
     top: PathBuf,
+    root: Arc<Root>,
 }
 
 impl StoreLayout {
     pub(super) fn new(folder: &Path) -> Self {
+        let top = folder.join(FORMAT_VERSION);
         Self {
+            root: Arc::new(Root::new(folder, &top)),
             folder: folder.to_owned(),
-            top: folder.join(FORMAT_VERSION),
+            top,
         }
+    }
+
+    /// Checks that the store may be written to, because its folder is the one that was opened or one made anew.
+    ///
+    /// # Errors
+    /// `ReadOnlyFilesystem` if the folder was replaced by one that is not trusted.
+    pub(super) fn check_root(&self) -> io::Result<()> {
+        self.root.check(|| self.check_ownership())
+    }
+
+    /// The reason why [`StoreLayout::check_root`] last refused the folder.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.root.problem()
     }
 
     pub(super) fn folder(&self) -> &Path {

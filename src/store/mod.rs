@@ -16,6 +16,7 @@
 //!   has the same bytes in every process, so the last writer may win. A writer that must not replace a newer entry
 //!   compares and renames under a lock of the entry's folder.
 //! - Disposable: deleting the folder costs time and downloads, nothing else, also while larder runs.
+//! - Guarded: if the folder is replaced by a link, or by one that others may write to, nothing is written there.
 //! - Constant start: opening a store scans nothing but `staging`.
 //!
 //! # Layout on disk
@@ -45,7 +46,7 @@
 //! `staging` writes files safely; `layout` knows paths and permissions; `entries` reads and replaces entries, whose
 //! format is in `entry`; `spool` stores a body during its download; `verify` rehashes files; `quarantine` has damaged
 //! ones; `last_use`, `space`, `growth` and `removal` serve eviction; `memory` caches what was read; `blob` and
-//! `buffers` read large files in chunks.
+//! `buffers` read large files in chunks; `root` notices a replaced folder.
 
 mod announce;
 mod blob;
@@ -66,6 +67,7 @@ mod pins;
 mod quarantine;
 mod recalls;
 mod removal;
+mod root;
 mod scrub_state;
 mod space;
 mod spool;
@@ -158,6 +160,8 @@ impl Store {
         let layout = StoreLayout::new(folder);
         let checked = layout.check_ownership();
         checked.map_err(|source| StoreError::unusable(folder, source))?;
+        // Notes which folder it is. A fault is found again by the first write.
+        drop(layout.check_root());
         Ok(Self::new(layout, false))
     }
 
@@ -206,6 +210,13 @@ impl Store {
             Ok(())
         };
         prepare().map_err(|source| StoreError::unusable(self.layout.folder(), source))
+    }
+
+    /// The reason why nothing is written any more, if the folder was replaced by one that is not trusted.
+    pub fn problem(&self) -> Option<String> {
+        // `Err` leaves the reason behind.
+        drop(self.layout.check_root());
+        self.layout.problem()
     }
 
     /// Writes a small file, whole or not at all.

@@ -28,6 +28,7 @@ pub(super) fn move_away(
         Ok(seen.is_none_or(|seen| seen.is_same_file(&found)))
     };
     let moved = || -> io::Result<Option<PathBuf>> {
+        layout.check_root()?;
         if !is_seen(path)? {
             return Ok(None);
         }

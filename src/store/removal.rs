@@ -198,6 +198,7 @@ impl Store {
     ) -> Result<Vec<Removal>, StoreError> {
         let (layout, uses) = (self.layout.clone(), self.uses.clone());
         let removed = blocking(move || {
+            layout.check_root()?;
             let remove = |record: &FileRecord| match record.file {
                 StoredFile::Blob(sha256) if uses.is_used_since(sha256, since) => {
                     Ok(Removal::Changed)
@@ -267,11 +268,14 @@ impl Store {
     /// [`StoreError::Io`].
     pub async fn remove_pin(&self, owner: &Owner) -> Result<bool, StoreError> {
         let path = self.layout.pin(&owner.to_string());
-        let at = path.clone();
-        let removed = blocking(move || match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        let (at, layout) = (path.clone(), self.layout.clone());
+        let removed = blocking(move || {
+            layout.check_root()?;
+            match fs::remove_file(&path) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
         });
         removed.await.map_err(|source| StoreError::io(at, source))
     }
@@ -307,8 +311,9 @@ impl Store {
         is_dry_run: bool,
     ) -> Result<(u64, u64), StoreError> {
         let folder = self.layout.quarantine();
-        let at = folder.clone();
+        let (at, layout) = (folder.clone(), self.layout.clone());
         let pruned = blocking(move || {
+            layout.check_root()?;
             let oldest = seconds(now()).saturating_sub(max_age.as_secs());
             let files = WalkDir::new(&folder).into_iter().flatten();
             let files = files.filter(|found| !found.file_type().is_dir());

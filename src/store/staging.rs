@@ -77,12 +77,14 @@ impl Staging {
     /// This process's folder. Created if need be.
     ///
     /// # Errors
-    /// `PermissionDenied` if the store was opened to read another user's.
+    /// `PermissionDenied` if the store was opened to read another user's; `ReadOnlyFilesystem` if its folder was
+    /// replaced.
     pub(super) fn process_dir(&self) -> io::Result<Arc<ProcessDir>> {
         if self.is_read_only {
             let why = "the store belongs to another user, so it is only read";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
+        self.layout.check_root()?;
         let mut process_dir = self.process_dir.lock();
         if let Some(process_dir) = &*process_dir {
             return Ok(process_dir.clone());
@@ -93,6 +95,11 @@ impl Staging {
         Ok(created)
     }
 
+    /// Returns whether entries may be read. A store that was opened to read another user's is what that user made it.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_read_only || self.layout.check_root().is_ok()
+    }
+
     /// This process's folder, if there is one.
     pub(super) fn own_folder(&self) -> Option<PathBuf> {
         let process_dir = self.process_dir.lock();
@@ -101,6 +108,13 @@ impl Staging {
 
     /// A new file in this process's folder, with mode 0600. Removed when dropped.
     pub(super) fn file(&self) -> io::Result<NamedTempFile> {
+        let created = self.create_file()?;
+        // Deleted by hand, or with the whole store. It is of use to other programs only.
+        drop(self.layout.write_cachedir_tag());
+        Ok(created)
+    }
+
+    fn create_file(&self) -> io::Result<NamedTempFile> {
         match NamedTempFile::new_in(&self.process_dir()?.folder) {
             // The user may delete the store at any time, also while this process runs.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -132,6 +146,7 @@ impl Staging {
     ) -> io::Result<()> {
         let staged = self.staged(parts, modified)?;
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.layout.check_root()?;
         if !folder.exists() {
             self.make_folder(folder)?;
         }
@@ -172,6 +187,7 @@ impl Staging {
         reason = "the one place that publishes files"
     )]
     fn rename(&self, staged: TempPath, path: &Path) -> io::Result<()> {
+        self.layout.check_root()?;
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let published = match staged.persist(path) {
             // The file system or a user has made a folder of this name.

@@ -121,6 +121,55 @@ fn a_burst_of_404_for_stored_entries_counts_as_a_broken_upstream() {
     assert_eq!(statuses, [404, 404, 200, 200, 200, 200]);
 }
 
+/// A censor, a broken CDN, a mirror that moved away. See docs/client-behaviour.md C-11.
+#[test]
+fn warmed_project_builds_and_resolves_while_upstream_disclaims_everything_directly_or_by_redirect()
+{
+    let elsewhere = FakeUpstream::start();
+    for (what, fault) in [
+        ("410", Fault::Status(410)),
+        ("451", Fault::Status(451)),
+        ("redirect to a 404", Fault::Redirect("/gone".to_owned())),
+        (
+            "redirect to a 404 of another host",
+            Fault::Redirect(format!("{}gone", elsewhere.base_url())),
+        ),
+        (
+            "redirect to a host that may not be followed",
+            Fault::Redirect("http://elsewhere.example/".to_owned()),
+        ),
+    ] {
+        let upstream = FakeUpstream::start();
+        let site = site(&upstream);
+        let names = ["first", "second", "third", "fourth", "fifth"];
+        let project = names.iter().fold(Project::empty(), |project, name| {
+            upstream.publish(Crate::new(name, "1.0.0"));
+            project.dep(name, "1")
+        });
+        CargoHome::empty()
+            .run(&project, &["generate-lockfile"], &upstream.url())
+            .assert_success();
+        let output = site.command(&["warm", &project.folder().display().to_string()]);
+        assert!(output.status.success(), "{what}: {output:?}");
+        upstream.fault("", fault);
+        upstream.fault("/gone", Fault::Status(404));
+        for max_age in ["0s", "60s"] {
+            let other_host = elsewhere.base_url().trim_start_matches("http://");
+            let other_host = other_host.trim_end_matches('/');
+            let larder = site.serve(&["--max-age", max_age, "--redirect-host", other_host]);
+            CargoHome::empty()
+                .run(&project, &["build", "--locked"], larder.url())
+                .assert_success();
+            std::fs::remove_file(project.folder().join("Cargo.lock")).unwrap();
+            CargoHome::empty()
+                .run(&project, &["build"], larder.url())
+                .assert_success();
+            let log = larder.stop();
+            assert!(log.contains("upstream"), "{what}: it says nothing\n{log}");
+        }
+    }
+}
+
 /// `cargo publish` asks for the new crate's entry once a second. See docs/client-behaviour.md C-11.
 #[test]
 fn a_crate_is_found_within_three_seconds_of_its_publication_although_it_was_asked_for_before() {

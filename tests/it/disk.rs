@@ -452,3 +452,60 @@ fn store_files_are_private_to_their_owner_with_any_umask() {
 fn owner(path: &Path) -> u32 {
     fs::metadata(path).unwrap().uid()
 }
+
+#[test]
+fn store_replaced_by_a_link_to_an_open_folder_is_not_written_to() {
+    let upstream = FakeUpstream::start();
+    for name in ["left", "right", "third"] {
+        upstream.publish(Crate::new(name, "1.0.0").padding(100_000));
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    assert!(larder.get(&download("left", "1.0.0")).complete);
+    larder.wait_until_idle();
+
+    let parent = site.store().parent().unwrap().to_owned();
+    let (away, other) = (parent.join("away"), parent.join("other"));
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::rename(site.store(), &away).unwrap();
+    symlink(&other, site.store()).unwrap();
+    for name in ["left", "right"] {
+        assert_eq!(larder.get(&entry(name)).status, 200);
+        let reply = larder.get(&download(name, "1.0.0"));
+        assert!(reply.complete && reply.body == upstream.body(name, "1.0.0"));
+    }
+    larder.wait_until_idle();
+    let found: Vec<_> = fs::read_dir(&other).unwrap().collect();
+    assert!(found.is_empty(), "{found:?}");
+    larder.wait_for_log("was replaced by a link to another folder");
+    let problem = larder.status()["store_problem"].to_string();
+    assert!(problem.contains("was replaced by a link"), "{problem}");
+
+    // Back in its place, it is used again.
+    fs::remove_file(site.store()).unwrap();
+    fs::rename(&away, site.store()).unwrap();
+    assert!(larder.get(&download("third", "1.0.0")).complete);
+    larder.wait_until_idle();
+    assert_eq!(larder.status()["store_problem"], serde_json::Value::Null);
+    let sum = upstream.checksum("third", "1.0.0");
+    assert!(blob_path(&site, &sum).exists());
+    larder.stop();
+    let found: Vec<_> = fs::read_dir(&other).unwrap().collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn cachedir_tag_is_made_again_when_it_is_gone() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let tag = site.store().join("CACHEDIR.TAG");
+    let before = fs::read(&tag).unwrap();
+    fs::remove_file(&tag).unwrap();
+    assert!(larder.get(&download("left", "1.0.0")).complete);
+    larder.wait_until_idle();
+    assert_eq!(fs::read(&tag).unwrap(), before);
+}
