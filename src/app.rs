@@ -164,7 +164,12 @@ impl App {
     pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
         let limits = &settings.limits;
         let wanted = limits.max_connections;
-        let limits = ConnectionLimits::new(wanted, limits.max_connections_per_peer, open_files());
+        let limits = ConnectionLimits::new(
+            wanted,
+            limits.max_connections_per_peer,
+            limits.max_requests,
+            open_files(),
+        );
         if wanted.is_some_and(|wanted| wanted as usize > limits.total) {
             let max = limits.total;
             tracing::warn!(
@@ -251,6 +256,11 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
 
 /// The soft limit of open files that this process was started with.
 static ORIGINAL_DESCRIPTOR_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
+
+/// The number of files that this process may open; `None` for no limit.
+fn open_files() -> Option<u64> {
+    process::getrlimit(process::Resource::Nofile).current
+}
 
 /// The files that one part of larder may keep open besides the connections of clients.
 fn share_of_open_files() -> usize {

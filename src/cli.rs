@@ -173,6 +173,9 @@ pub struct Serve {
     /// Connections of clients from one address [default: half of `--max-connections`, and no limit on this machine]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_peer: Option<u32>,
+    /// Requests of clients in flight; further ones wait for up to ten seconds [default: 2048]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_requests: Option<u32>,
     /// Fetch what warmed projects need after their lock file or toolchain file has changed [default: true]
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     pub keep_warm: Option<bool>,
@@ -439,13 +442,14 @@ const FETCHING: [&str; 8] = [
     "upstream-connections",
     "upstream-rate",
 ];
-const SERVING: [&str; 15] = [
+const SERVING: [&str; 16] = [
     "listen",
     "offline",
     "full-index",
     "allow-host",
     "max-connections",
     "max-connections-per-peer",
+    "max-requests",
     "keep-warm",
     "scrub-rate",
     "scrub-interval",

@@ -39,7 +39,8 @@ impl Body {
         }
     }
 
-    /// Reads the next piece of `start..end`, of any convenient size; `None` at the end of the body.
+    /// Reads the next piece of `start..end`, of at most `max` bytes unless the body is in memory; `None` at the end of
+    /// the body.
     ///
     /// The byte before `end` is delivered only after the whole body has been verified. So a bad body never looks
     /// complete, and neither does a range of it.
@@ -47,7 +48,7 @@ impl Body {
     /// # Errors
     /// The body turned out bad, its transfer broke off, or the disk failed. The caller must close the connection before
     /// the end of the body.
-    pub async fn piece(&mut self, start: u64, end: u64) -> io::Result<Option<Bytes>> {
+    pub async fn piece(&mut self, start: u64, end: u64, max: u64) -> io::Result<Option<Bytes>> {
         let (ready, bytes): (u64, Arc<dyn ReadAt>) = match self {
             Self::Whole(bytes) => {
                 let end = usize::try_from(end.min(bytes.len() as u64)).map_err(io::Error::other)?;
@@ -60,7 +61,7 @@ impl Body {
                 arriving.spool.clone(),
             ),
         };
-        let end = end.min(ready).min(start + CHUNK_BYTES as u64);
+        let end = end.min(ready).min(start + max.min(CHUNK_BYTES as u64));
         if start >= end {
             return Ok(None);
         }

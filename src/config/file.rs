@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 29] = [
+pub(super) const KEYS: [&str; 30] = [
     "store",
     "max-age",
     "index",
@@ -37,6 +37,7 @@ pub(super) const KEYS: [&str; 29] = [
     "allow-host",
     "max-connections",
     "max-connections-per-peer",
+    "max-requests",
     "keep-warm",
     "scrub-rate",
     "scrub-interval",

@@ -14,6 +14,8 @@ pub struct LimitSettings {
     pub max_connections: Option<u32>,
     /// Connections from one address.
     pub max_connections_per_peer: Option<u32>,
+    /// Requests of clients in flight.
+    pub max_requests: Option<u32>,
     /// Concurrent requests over HTTP/1.1 to one upstream.
     pub upstream_connections: Option<u32>,
     /// Requests a second to upstream; 0 for no limit.
@@ -33,6 +35,7 @@ pub(super) fn merge_limits(
             "max-connections-per-peer",
             serve.max_connections_per_peer,
         )?,
+        max_requests: positive("max-requests", serve.max_requests)?,
         upstream_connections: positive("upstream-connections", shared.upstream_connections)?,
         upstream_rate: sources.one("upstream-rate", shared.upstream_rate, parse_number)?,
     })

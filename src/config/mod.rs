@@ -198,10 +198,7 @@ fn merge(
     let max_age = sources.one("max-age", shared.max_age, cli::parse_duration)?;
     let flag = shared.upstream_timeout;
     let upstream_timeout = sources.one("upstream-timeout", flag, cli::parse_duration)?;
-    let max_entry = sources.one("max-entry", shared.max_entry, parse_entry_limit)?;
-    let max_entry = u64::from(max_entry.unwrap_or(DEFAULT_MAX_ENTRY_MB)) << 20;
-    let memory = sources.one("memory", shared.memory, parse_number)?;
-    let memory = u64::from(memory.unwrap_or(DEFAULT_MEMORY_MB)) << 20;
+    let (max_entry, memory) = memory_limits(shared, sources)?;
     let flag = shared.toolchain_format;
     let toolchain_format: Option<cli::ToolchainFormat> =
         sources.one("toolchain-format", flag, parse_choice)?;
@@ -228,7 +225,7 @@ fn merge(
         redirect_hosts: sources.many("redirect-host", &shared.redirect_host, parse_text)?,
         upstream_timeout: upstream_timeout.unwrap_or(DEFAULT_UPSTREAM_TIMEOUT),
         max_entry,
-        memory: memory.max(max_entry),
+        memory,
         limits: limits::merge_limits(shared, serve, sources)?,
         listen: match sources.many("listen", &serve.listen, cli::parse_listen)? {
             none if none.is_empty() => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))],
@@ -275,6 +272,15 @@ fn intercept_settings(
             None => usual.map(|folder| folder.join("larder/intercept")),
         },
     })
+}
+
+/// The size limit of one entry, and the memory for arriving bodies, which has space for one, in bytes.
+fn memory_limits(shared: &GlobalFlags, sources: &Sources) -> Result<(u64, u64), ConfigError> {
+    let max_entry = sources.one("max-entry", shared.max_entry, parse_entry_limit)?;
+    let max_entry = u64::from(max_entry.unwrap_or(DEFAULT_MAX_ENTRY_MB)) << 20;
+    let memory = sources.one("memory", shared.memory, parse_number)?;
+    let memory = u64::from(memory.unwrap_or(DEFAULT_MEMORY_MB)) << 20;
+    Ok((max_entry, memory.max(max_entry)))
 }
 
 impl Settings {

@@ -128,7 +128,9 @@ impl Interceptor {
             write_stall: TUNNEL_STALL,
             ..Limits::default()
         };
-        if let Err(error) = connection::serve(stream, service, &limits, false, stopping).await {
+        if let Err(error) =
+            connection::serve(stream, service, &limits, false, Arc::default(), stopping).await
+        {
             debug!(%error, "connection of a proxy client ended early");
         }
     }
@@ -223,7 +225,13 @@ impl Interceptor {
                 }
             }
         };
-        let served = connection::serve(stream, service, &Limits::default(), false, stopping).await;
+        // `cargo publish` sends crates.
+        let limits = Limits {
+            http2_free_bytes: u64::MAX,
+            ..Limits::default()
+        };
+        let served =
+            connection::serve(stream, service, &limits, false, Arc::default(), stopping).await;
         served.map_err(io::Error::other)
     }
 

@@ -187,7 +187,7 @@ async fn serve_connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let counters = server.connections.clone();
+    let connections = server.connections.clone();
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
         let server = server.clone();
         async move { server.respond(RequestHead(request.map(drop))).await }
@@ -199,9 +199,16 @@ async fn serve_connection(
         let limit = match error {
             ConnectionError::RequestTimeout => Some(ClientLimit::RequestTimeout),
             ConnectionError::WriteTimeout => Some(ClientLimit::WriteTimeout),
+            ConnectionError::Abuse(abuse) => {
+                connections.report_abuse(abuse);
+                None
+            }
+            ConnectionError::Http(ref cause) if cause.is_parse_too_large() => {
+                Some(ClientLimit::RequestHead)
+            }
             ConnectionError::Socket(_) | ConnectionError::Http(_) => None,
         };
-        limit.inspect(|limit| counters.counters.count(*limit));
+        limit.inspect(|limit| connections.counters.count(*limit));
         debug!(%error, "connection ended early");
     }
 }

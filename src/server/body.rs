@@ -14,7 +14,9 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::body::{Frame, SizeHint};
 
-use super::access_log::AccessLog;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{access_log::AccessLog, answer_memory::AnswerMemory};
 use crate::cache::Body;
 
 /// A response body. It writes its access-log record when it is dropped, however the transfer ended.
@@ -26,9 +28,16 @@ pub(super) struct ClientBody {
     /// Error to return at the next poll: see [`Self::abort`].
     pending_error: Option<io::Error>,
     log: AccessLog,
+    /// The right of the request to be in flight.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ClientBody {
+    /// Holds the permit of the request until the body is dropped.
+    pub(super) fn hold(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.permit = permit;
+    }
+
     pub(super) fn empty(log: AccessLog) -> Self {
         Self {
             chunks: None,
@@ -37,30 +46,46 @@ impl ClientBody {
             sent: 0,
             pending_error: None,
             log,
+            permit: None,
         }
     }
 
-    pub(super) fn body(body: Body, start: u64, end: Option<u64>, log: AccessLog) -> Self {
+    /// A body that is in memory.
+    pub(super) fn whole(bytes: Bytes, log: AccessLog) -> Self {
+        Self {
+            chunks: None,
+            remaining: Some(bytes.len() as u64),
+            buffer: Some(bytes),
+            sent: 0,
+            pending_error: None,
+            log,
+            permit: None,
+        }
+    }
+
+    /// The part `start..end` of a body; without an end, the rest of it.
+    pub(super) fn body(
+        body: Body,
+        start: u64,
+        end: Option<u64>,
+        memory: &AnswerMemory,
+        log: AccessLog,
+    ) -> Self {
         let remaining = end.map(|end| end - start);
         if let (Body::Whole(bytes), Some(end)) = (&body, end)
             && let (Ok(from), Ok(to)) = (usize::try_from(start), usize::try_from(end))
         {
-            return Self {
-                chunks: None,
-                buffer: Some(bytes.slice(from..to)),
-                remaining,
-                sent: 0,
-                pending_error: None,
-                log,
-            };
+            return Self::whole(bytes.slice(from..to), log);
         }
         let end = end.unwrap_or(u64::MAX);
-        let chunks = stream::unfold((body, start), move |(mut body, at)| async move {
-            let chunk = body.piece(at, end).await.transpose()?;
+        let source = (body, start, memory.clone());
+        let chunks = stream::unfold(source, move |(mut body, at, memory)| async move {
+            let chunk = body.piece(at, end, memory.next_piece()).await.transpose()?;
             let next = chunk
                 .as_ref()
                 .map_or(u64::MAX, |chunk| at + chunk.len() as u64);
-            Some((chunk, (body, next)))
+            let chunk = chunk.map(|chunk| memory.count(chunk));
+            Some((chunk, (body, next, memory)))
         });
         Self {
             chunks: Some(Box::pin(chunks)),
@@ -69,6 +94,7 @@ impl ClientBody {
             sent: 0,
             pending_error: None,
             log,
+            permit: None,
         }
     }
 }

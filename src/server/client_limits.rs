@@ -23,23 +23,32 @@ pub(super) enum ClientLimit {
     MaxConnections,
     /// A connection was refused: its peer has too many, and all are in use.
     MaxConnectionsPerPeer,
+    /// A request was refused: too many are in flight.
+    MaxRequests,
     /// A connection could not be accepted for lack of file descriptors.
     OpenFiles,
     /// A connection was closed because no complete request arrived in time, or because it was idle for too long.
     RequestTimeout,
     /// A connection was closed because its client did not read an answer.
     WriteTimeout,
+    /// A connection was closed because its client misused HTTP/2.
+    Http2Abuse,
+    /// A request was refused because its head is too large: in bytes, in header fields or in its address.
+    RequestHead,
 }
 
 impl ClientLimit {
     /// All limits, in the order of the counters.
-    pub(super) const EVERY: [Self; 6] = [
+    pub(super) const EVERY: [Self; 9] = [
         Self::ClosedIdle,
         Self::MaxConnections,
         Self::MaxConnectionsPerPeer,
+        Self::MaxRequests,
         Self::OpenFiles,
         Self::RequestTimeout,
         Self::WriteTimeout,
+        Self::Http2Abuse,
+        Self::RequestHead,
     ];
 
     /// The name in `/-/status.json` and in the metrics.
@@ -48,9 +57,12 @@ impl ClientLimit {
             Self::ClosedIdle => "closed-idle",
             Self::MaxConnections => "max-connections",
             Self::MaxConnectionsPerPeer => "max-connections-per-peer",
+            Self::MaxRequests => "max-requests",
             Self::OpenFiles => "open-files",
             Self::RequestTimeout => "request-timeout",
             Self::WriteTimeout => "write-timeout",
+            Self::Http2Abuse => "http2-abuse",
+            Self::RequestHead => "request-head",
         }
     }
 }

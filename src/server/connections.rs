@@ -21,16 +21,25 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::AbortHandle, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
+    answer_memory::AnswerMemory,
     client_limits::{ClientLimit, LimitCounters},
-    connection::{Activity, Quiet},
+    connection::{Abuse, Activity, Quiet},
 };
 
 /// Default number of connections. Cargo opens one or two for a command, rustup one for each download.
 const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+/// Default number of requests in flight.
+const DEFAULT_MAX_REQUESTS: u32 = 2048;
+/// Time that a request waits while too many are in flight, and the interval at which it looks for stalled clients.
+const WAIT_FOR_REQUESTS: [Duration; 2] = [Duration::from_secs(10), Duration::from_millis(500)];
 /// Time after which a connection whose client reads nothing may close for a new one. Cargo gives up after 30 s without
 /// a byte (docs/client-behaviour.md, C-16), and a client on a slow link reads something every few seconds.
 const STALL_BEFORE_CLOSE: Duration = Duration::from_secs(10);
@@ -48,6 +57,8 @@ pub struct ConnectionLimits {
     pub per_peer: usize,
     /// True if `per_peer` also limits loopback peers, among them containers behind a proxy on this machine.
     pub limits_loopback: bool,
+    /// Requests in flight in total.
+    pub requests: u32,
 }
 
 impl ConnectionLimits {
@@ -55,7 +66,12 @@ impl ConnectionLimits {
     ///
     /// By default half of the files are for connections, and one peer, unless it is on this machine, may have half of
     /// the connections.
-    pub fn new(total: Option<u32>, per_peer: Option<u32>, open_files: Option<u64>) -> Self {
+    pub fn new(
+        total: Option<u32>,
+        per_peer: Option<u32>,
+        requests: Option<u32>,
+        open_files: Option<u64>,
+    ) -> Self {
         let files = open_files.unwrap_or(u64::MAX);
         let reserved = MIN_RESERVED_FILES.min(files / 2);
         let (default, most) = (whole(files / 2), whole(files - reserved));
@@ -66,6 +82,7 @@ impl ConnectionLimits {
             total,
             per_peer: per_peer.map_or(total.div_ceil(2), |limit| limit as usize),
             limits_loopback: per_peer.is_some(),
+            requests: requests.unwrap_or(DEFAULT_MAX_REQUESTS),
         }
     }
 
@@ -80,7 +97,7 @@ impl ConnectionLimits {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self::new(None, None, None)
+        Self::new(None, None, None, None)
     }
 }
 
@@ -93,6 +110,9 @@ fn whole(number: u64) -> usize {
 pub struct Connections {
     limits: ConnectionLimits,
     table: Mutex<Table>,
+    requests: Arc<Semaphore>,
+    /// Memory of the answers to all connections.
+    pub(super) answers: AnswerMemory,
     pub(super) counters: LimitCounters,
 }
 
@@ -117,7 +137,7 @@ struct OpenConnection {
     closing_since: Option<Instant>,
 }
 
-/// A refusal for a new connection.
+/// A refusal for a new connection or request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AllInUse {
     pub(super) limit: ClientLimit,
@@ -141,6 +161,8 @@ impl Connections {
         Self {
             limits,
             table: Mutex::default(),
+            requests: Arc::new(Semaphore::new(limits.requests as usize)),
+            answers: AnswerMemory::default(),
             counters: LimitCounters::default(),
         }
     }
@@ -208,6 +230,33 @@ impl Connections {
         })
     }
 
+    /// The right of one request to be in flight, until dropped. Waits for it, and closes connections whose clients read
+    /// nothing meanwhile.
+    ///
+    /// # Errors
+    /// The limit, if all stay in use.
+    pub(super) async fn admit_request(&self) -> Result<OwnedSemaphorePermit, AllInUse> {
+        if let Ok(permit) = self.requests.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let [longest, interval] = WAIT_FOR_REQUESTS;
+        let deadline = Instant::now() + longest;
+        loop {
+            let permit = timeout(interval, self.requests.clone().acquire_owned());
+            // The semaphore is never closed.
+            if let Ok(Ok(permit)) = permit.await {
+                return Ok(permit);
+            }
+            self.abort_longest_stalled();
+            if Instant::now() >= deadline {
+                let max = self.limits.requests as usize;
+                let refused = Self::all_in_use(ClientLimit::MaxRequests, max, "requests in flight");
+                self.refuse(&refused);
+                return Err(refused);
+            }
+        }
+    }
+
     fn all_in_use(limit: ClientLimit, number: usize, whose: &str) -> AllInUse {
         let reason = format!(
             "all {number} {whose} are in use (setting `{}`)",
@@ -220,7 +269,16 @@ impl Connections {
     pub(super) fn refuse(&self, refused: &AllInUse) {
         let now = std::time::Instant::now();
         if let Some(count) = self.counters.count_and_log(refused.limit, now) {
-            warn!(count, reason = %refused.reason, "refused new connections");
+            warn!(count, reason = %refused.reason, "refused connections or requests");
+        }
+    }
+
+    /// Counts a connection that ended because of its client's misuse of HTTP/2, and logs it.
+    pub(super) fn report_abuse(&self, reason: Abuse) {
+        let now = std::time::Instant::now();
+        let counters = &self.counters;
+        if let Some(count) = counters.count_and_log(ClientLimit::Http2Abuse, now) {
+            warn!(count, %reason, "closed connections that misused HTTP/2");
         }
     }
 
@@ -254,6 +312,19 @@ impl Connections {
         self.counters.count(ClientLimit::ClosedIdle);
         table.start_closing(id, now);
         table.abort_longest_closing()
+    }
+
+    /// Ends the connection whose client has read nothing for the longest time, unless that is short.
+    fn abort_longest_stalled(&self) {
+        let now = Instant::now();
+        let mut table = self.table.lock();
+        let is_stalled =
+            |it: &OpenConnection| matches!(it.activity.quiet(), Some(Quiet::Stalled(_)));
+        if let Some(id) = table.longest_quiet(now, is_stalled) {
+            self.counters.count(ClientLimit::WriteTimeout);
+            table.start_closing(id, now);
+            table.abort_longest_closing();
+        }
     }
 
     /// Names the task that serves the connection `id`, so that it can be ended.
@@ -363,7 +434,7 @@ mod tests {
 
     #[test]
     fn limits_leave_files_for_the_store_and_for_upstream() {
-        let total = |total, files| ConnectionLimits::new(total, None, files).total;
+        let total = |total, files| ConnectionLimits::new(total, None, None, files).total;
         assert_eq!(total(None, None), DEFAULT_MAX_CONNECTIONS);
         assert_eq!(total(None, Some(1 << 20)), DEFAULT_MAX_CONNECTIONS);
         assert_eq!(total(None, Some(256)), 128);
@@ -377,7 +448,7 @@ mod tests {
     #[test]
     fn limit_for_one_peer_spares_this_machine_unless_it_is_set() {
         let of = |per_peer, address: &str| {
-            let limits = ConnectionLimits::new(Some(100), per_peer, None);
+            let limits = ConnectionLimits::new(Some(100), per_peer, None, None);
             limits.of_peer(peer_of(address.parse().unwrap()))
         };
         for local in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"] {
@@ -399,7 +470,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_place_of_a_connection_is_free_again_when_it_ends_or_begins_to_close() {
-        let connections = Arc::new(Connections::new(ConnectionLimits::new(Some(2), None, None)));
+        let connections = Arc::new(Connections::new(ConnectionLimits::new(
+            Some(2),
+            None,
+            None,
+            None,
+        )));
         let admit = || connections.admit([127, 0, 0, 1].into());
         let waits = |place: &ConnectionPlace| {
             place

@@ -1,12 +1,13 @@
 //! Refuses requests that larder must not answer, before any routing.
 //!
-//! Four attacks or mistakes end here:
+//! Five attacks or mistakes end here:
 //!
 //! - DNS rebinding: a web page resolves its own name to a loopback address. [`Hosts`] does not list that name.
 //! - Use as a proxy: `CONNECT` and absolute request targets would let clients choose where larder connects.
 //! - Request smuggling: larder serves `GET` and `HEAD` without bodies and refuses everything else.
 //! - Ambiguous authority: no `Host`, two of them, or one that differs from `:authority`. `config.json` repeats the
 //!   authority, so only valid host names and ports get past this module.
+//! - Heads larger than any client needs. HTTP/1.1 and HTTP/2 bound the bytes of a head before.
 //!
 //! The module is pure: a request head and the allow list in, the authority or a refusal out.
 
@@ -15,6 +16,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use http::{Method, Request, StatusCode, Version, header};
 
 use super::connection::h2c::announces_body;
+
+/// Bytes of the path and query of a request. The longest ones that clients use are below 300.
+const MAX_TARGET_BYTES: usize = 8 << 10;
+/// Header fields of a request, as many as hyper takes over HTTP/1.1. Cargo and rustup send up to ten.
+const MAX_HEADER_FIELDS: usize = 100;
 
 /// Names that container engines and virtual machines give to their host. Public name servers cannot assign them.
 const HOSTS_OF_CONTAINERS: [&str; 7] = [
@@ -45,6 +51,14 @@ pub struct Refused {
     pub status: StatusCode,
     /// Reason, as shown to the client.
     pub reason: String,
+}
+
+impl Refused {
+    /// True if the head of the request exceeds a limit.
+    pub fn is_too_large(&self) -> bool {
+        let status = self.status;
+        status == StatusCode::URI_TOO_LONG || status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    }
 }
 
 impl Hosts {
@@ -142,11 +156,20 @@ fn is_name(host: &str) -> bool {
     makes_url && host.len() <= 253 && host.split('.').all(is_label)
 }
 
-/// Refuses methods other than GET and HEAD, and requests with a body.
+/// Refuses heads that are too large, methods other than GET and HEAD, and requests with a body.
 ///
 /// # Errors
 /// [`Refused`] if the request must not be answered.
-pub(super) fn check_method<B>(request: &Request<B>) -> Result<(), Refused> {
+pub(super) fn check_head<B>(request: &Request<B>) -> Result<(), Refused> {
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+        let reason = format!("the address has more than {MAX_TARGET_BYTES} bytes");
+        return refuse(StatusCode::URI_TOO_LONG, &reason);
+    }
+    if request.headers().len() > MAX_HEADER_FIELDS {
+        let reason = format!("the request has more than {MAX_HEADER_FIELDS} header fields");
+        return refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &reason);
+    }
     if request.method() == Method::CONNECT {
         return refuse(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -180,7 +203,7 @@ fn refuse<T>(status: StatusCode, reason: &str) -> Result<T, Refused> {
 /// # Errors
 /// [`Refused`] if the request must not be answered.
 pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, Refused> {
-    check_method(request)?;
+    check_head(request)?;
     let is_h2 = request.version() == Version::HTTP_2;
     if !is_h2 && request.uri().authority().is_some() {
         return refuse(

@@ -13,6 +13,7 @@ use super::{
     access_log::AccessLog,
     background::{Background, ProxyStatus},
     body::ClientBody,
+    client_limits::ClientLimit,
     connection::h2c::H2c,
     connections::Connections,
     guard::{self, Hosts},
@@ -32,6 +33,15 @@ use crate::{
     },
     verify::ScrubState,
 };
+
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+fn status_of(none: &NoRoute) -> StatusCode {
+    match none {
+        NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
+        NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
+    }
+}
 
 /// The state that all requests share.
 #[derive(Debug)]
@@ -72,20 +82,34 @@ impl Server {
         }
     }
 
-    /// Answers a request.
+    /// Answers a request, if not too many are in flight.
     pub(super) async fn respond(&self, head: RequestHead) -> Response<ClientBody> {
+        // The pages about the daemon answer when it is busiest.
+        let permit = match head.0.uri().path().starts_with("/-/") {
+            true => None,
+            false => match self.connections.admit_request().await {
+                Ok(permit) => Some(permit),
+                Err(refused) => {
+                    let path = head.0.uri().path().escape_debug().to_string();
+                    let log = AccessLog::new(path).error(refused.reason.clone());
+                    let reason = Bytes::from(refused.reason + "\n");
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    return respond::text(status, PLAIN_TEXT, reason, &head, log);
+                }
+            },
+        };
+        let mut response = self.answer(head).await;
+        response.body_mut().hold(permit);
+        response
+    }
+
+    async fn answer(&self, head: RequestHead) -> Response<ClientBody> {
         let request = &head.0;
         let path = request.uri().path();
         let plain_text = |status, body: String, log| {
-            respond::text(
-                status,
-                "text/plain; charset=utf-8",
-                Bytes::from(body + "\n"),
-                &head,
-                log,
-            )
+            respond::text(status, PLAIN_TEXT, Bytes::from(body + "\n"), &head, log)
         };
-        if guard::check_method(request).is_ok()
+        if guard::check_head(request).is_ok()
             && let Some((url, resource)) = Box::pin(self.asked_by_interceptor(request)).await
         {
             return Box::pin(self.respond_with(&resource, &url, head)).await;
@@ -93,6 +117,9 @@ impl Server {
         let authority = match guard::check(request, &self.hosts) {
             Ok(authority) => authority,
             Err(refused) => {
+                if refused.is_too_large() {
+                    self.connections.counters.count(ClientLimit::RequestHead);
+                }
                 let log =
                     AccessLog::new(path.escape_debug().to_string()).error(refused.reason.clone());
                 return plain_text(refused.status, refused.reason, log);
@@ -101,12 +128,8 @@ impl Server {
         let route = match route(path, request.uri().query(), &self.upstreams) {
             Ok(route) => route,
             Err(none) => {
-                let status = match none {
-                    NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
-                    NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
-                };
                 let log = AccessLog::new(path.escape_debug().to_string()).error(none.to_string());
-                return plain_text(status, none.to_string(), log);
+                return plain_text(status_of(&none), none.to_string(), log);
             }
         };
         let json = |body: Bytes| {
@@ -122,7 +145,10 @@ impl Server {
             Route::Resource(resource) => {
                 let log = AccessLog::new(&resource);
                 match self.cache.get(&resource).await {
-                    Ok(answer) => respond::answer(answer, &resource.policy(), head, log),
+                    Ok(answer) => {
+                        let memory = &self.connections.answers;
+                        respond::answer(answer, &resource.policy(), head, memory, log)
+                    }
                     Err(error) => respond::error(&error, resource.policy().audience, &head, log),
                 }
             }

@@ -35,6 +35,7 @@
 
 mod accept;
 mod access_log;
+mod answer_memory;
 mod background;
 mod body;
 mod client_limits;

@@ -23,11 +23,12 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     access_log::AccessLog,
+    answer_memory::AnswerMemory,
     body::ClientBody,
     request::{ByteRange, RequestHead, byte_range},
 };
 use crate::{
-    cache::{Answer, Body, OFFLINE_VIEW_AFTER, Outcome},
+    cache::{Answer, OFFLINE_VIEW_AFTER, Outcome},
     error::Error,
     resource::{Audience, Freshness, Policy},
     upstream::FailureKind,
@@ -45,6 +46,7 @@ pub(super) fn answer(
     answer: Answer,
     policy: &Policy,
     head: RequestHead,
+    memory: &AnswerMemory,
     log: AccessLog,
 ) -> Response<ClientBody> {
     let mut etag = [b'"'; 66];
@@ -112,7 +114,7 @@ pub(super) fn answer(
     respond(
         status,
         headers,
-        ClientBody::body(answer.body, start, end, log),
+        ClientBody::body(answer.body, start, end, memory, log),
     )
 }
 
@@ -141,8 +143,7 @@ pub(super) fn text(
     if head.is_head() {
         return response.map(|()| ClientBody::empty(log));
     }
-    let len = body.len() as u64;
-    response.map(|()| ClientBody::body(Body::Whole(body), 0, Some(len), log))
+    response.map(|()| ClientBody::whole(body, log))
 }
 
 /// The response for a resource that the cache could not return.

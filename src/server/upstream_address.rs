@@ -56,7 +56,10 @@ impl Server {
         }
         let log = AccessLog::new(resource);
         match self.cache.get(resource).await {
-            Ok(answer) => respond::answer(answer, &resource.policy(), head, log),
+            Ok(answer) => {
+                let memory = &self.connections.answers;
+                respond::answer(answer, &resource.policy(), head, memory, log)
+            }
             Err(error) => respond::error(&error, resource.policy().audience, &head, log),
         }
     }

@@ -305,6 +305,7 @@ fn assert_ended(ended: &Ended, expected: &str) {
         Ok(()) => "ok",
         Err(ConnectionError::RequestTimeout) => "silent",
         Err(ConnectionError::WriteTimeout) => "stalled",
+        Err(ConnectionError::Abuse(_)) => "abuse",
         Err(ConnectionError::Socket(_)) => "socket",
         Err(ConnectionError::Http(_)) => "http",
     };
@@ -426,6 +427,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Raw<I> {
     }
 
     /// Reads the whole answer on a stream without granting any window. Asserts that its status is 200.
+    /// All frames until the server has sent nothing for a while, or has closed the connection.
+    async fn frames_until_quiet(&mut self) -> Vec<RawFrame> {
+        let mut frames = Vec::new();
+        while let Ok(Some(frame)) = timeout(Duration::from_millis(300), self.frame()).await {
+            frames.push(frame);
+        }
+        frames
+    }
+
     async fn h2_answer(&mut self, stream: u32) -> Bytes {
         let head = self.frame_of(HEADERS).await;
         assert_eq!((head.stream, head.payload[0]), (stream, STATUS_200));
@@ -1192,14 +1202,14 @@ async fn frame_floods_end_the_connection() {
         batch.collect()
     };
     let (_, ended) = flood(&mut server, rapid_reset).await;
-    assert_ended(&ended, "http");
+    assert_ended(&ended, "abuse");
 
     let continuation = |round: u32| match round {
         0 => frame(HEADERS, END_STREAM, 1, &header_block("/hello")),
         _ => frame(CONTINUATION, 0, 1, b"\0\x01a\x01b"),
     };
     let (_, ended) = flood(&mut server, continuation).await;
-    assert_ended(&ended, "http");
+    assert_ended(&ended, "abuse");
 }
 
 #[tokio::test]
@@ -1240,6 +1250,138 @@ async fn ping_flood_without_reading_ends_the_connection() {
         () = flooding => unreachable!("it pends"),
         ended = server.ended() => assert!(ended.is_err(), "{ended:?}"),
     }
+}
+
+/// Sends `frames` again and again, and reads what comes back. Returns how the server ended the connection, and the
+/// bytes that it took until then.
+async fn flood_and_read(server: &mut Server, frames: &[u8]) -> (Ended, usize) {
+    let mut client = server.connect().await;
+    client.send(h2_opening()).await;
+    let (mut reader, mut writer) = client.io.into_split();
+    let reading = tokio::spawn(async move {
+        let mut taken = vec![0; 64 << 10];
+        while reader.read(&mut taken).await.is_ok_and(|size| size > 0) {}
+    });
+    let mut sent = 0;
+    let flooding = async {
+        while sent < 200 << 20 {
+            if writer.write_all(frames).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            sent += frames.len();
+        }
+    };
+    let ended = tokio::select! {
+        () = flooding => panic!("200 MB of frames were taken"),
+        ended = server.ended() => ended,
+    };
+    reading.abort();
+    (ended, sent)
+}
+
+#[tokio::test]
+async fn floods_of_control_frames_end_the_connection_although_its_client_reads() {
+    let mut server = Server::start().await;
+    for (what, frames) in [
+        ("PING", frame(PING, 0, 0, b"12345678")),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[])),
+        (
+            "SETTINGS with a value",
+            frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]),
+        ),
+        ("SETTINGS acknowledgements", frame(SETTINGS, ACK, 0, &[])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+        ("unknown frames", frame(0x7f, 0, 0, b"")),
+    ] {
+        let (ended, sent) = flood_and_read(&mut server, &frames.repeat(100)).await;
+        assert!(ended.is_err(), "{what}: {ended:?}");
+        // What the socket's buffers took is not read any more.
+        assert!(sent < 16 << 20, "{what}: {sent} bytes");
+    }
+    assert_eq!(*server.site.received.borrow(), 0);
+}
+
+/// CVE-2023-44487 ("rapid reset"), with requests that the server has begun to answer.
+#[tokio::test]
+async fn client_that_cancels_hundreds_of_requests_in_a_row_is_dropped() {
+    let mut server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(h2_opening()).await;
+    let site = Arc::clone(&server.site);
+    let cancelling = async {
+        for batch in 0..100 {
+            let streams: Vec<u32> = (0..50).map(|each| (batch * 50 + each) * 2 + 1).collect();
+            let requests: Vec<u8> = streams.iter().flat_map(|id| h2_get(*id, "/gate")).collect();
+            let resets: Vec<u8> = streams
+                .iter()
+                .flat_map(|id| frame(RST_STREAM, 0, *id, &[0, 0, 0, 8]))
+                .collect();
+            if client.io.write_all(&requests).await.is_err() {
+                break;
+            }
+            site.received((batch as usize + 1) * 50).await;
+            if client.io.write_all(&resets).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        () = cancelling => unreachable!("it pends"),
+        ended = server.ended() => ended,
+    };
+    assert_ended(&ended, "abuse");
+    let received = *server.site.received.borrow();
+    assert!(
+        (257..=400).contains(&received),
+        "{received} requests were begun"
+    );
+}
+
+#[tokio::test]
+async fn client_that_cancels_a_batch_of_requests_is_served_afterwards() {
+    let server = Server::start().await;
+    let client = h2_client(&server).await;
+    for round in 1..=5 {
+        let waiting: Vec<_> = (0..100)
+            .map(|_| tokio::spawn(h2_fetch_owned(client.clone(), "/gate")))
+            .collect();
+        server.site.received(round * 200 - 100).await;
+        for one in &waiting {
+            one.abort();
+        }
+        for _ in 0..100 {
+            assert_eq!(h2_fetch(&client, "/hello").await.unwrap().1, 6);
+        }
+    }
+}
+
+async fn h2_fetch_owned(client: h2::client::SendRequest<Bytes>, path: &'static str) {
+    h2_fetch(&client, path).await.ok();
+}
+
+#[tokio::test]
+async fn header_bomb_of_references_to_one_large_field_is_refused() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    client.send(h2_opening()).await;
+    // A field of 3 kB that enters the dynamic table, then 4,000 references to it: 12 MB from 7 kB.
+    let value = [b'a'; 3000];
+    let field = [&[0x40, 1, b'x', 0x7f, 0xb9, 0x16][..], &value].concat();
+    let block = [header_block("/hello"), field, vec![0xbe; 4000]].concat();
+    client
+        .send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block))
+        .await;
+    client.send(h2_get(3, "/hello")).await;
+    let frames = within(client.frames_until_quiet()).await;
+    let answered = |stream| {
+        frames
+            .iter()
+            .any(|frame| frame.stream == stream && frame.kind == DATA)
+    };
+    assert!(!answered(1), "{frames:?}");
+    assert!(*server.site.received.borrow() <= 1);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ fn body_that_does_not_fit_on_disk_frees_its_space_and_continues_in_memory() {
 }
 
 /// The process's peak resident memory in bytes.
-fn peak_memory(larder: &Larder<'_>) -> u64 {
+pub(crate) fn peak_memory(larder: &Larder<'_>) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", larder.process_id())).unwrap();
     let peak = status
         .lines()

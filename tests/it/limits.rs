@@ -12,10 +12,11 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fake_upstream::{Crate, FakeUpstream};
+use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
+use crate::disk::peak_memory;
 use crate::fixture::site;
 use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
@@ -222,7 +223,11 @@ fn connection_beyond_the_limit_is_refused_with_its_name_while_all_are_busy() {
     let refused = larder.status()["connections"]["limited"]["max-connections"].clone();
     assert!(refused.as_u64() >= Some(6), "{refused}");
     let log = larder.stop();
-    assert_eq!(log.matches("refused new connections").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("refused connections or requests").count(),
+        1,
+        "{log}"
+    );
 }
 
 #[test]
@@ -314,4 +319,121 @@ fn requests_to_upstream_keep_to_the_rate() {
     // Thirty requests, of which ten may go at once.
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(1_900), "{took:?}");
+}
+
+#[test]
+fn heads_beyond_the_limits_are_refused_with_the_limit() {
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let long = format!("/{}", "a".repeat(8 << 10));
+    let reply = larder.get(&long);
+    assert_eq!(reply.status, 414);
+    assert_eq!(reply.text(), "the address has more than 8192 bytes\n");
+    let reply = &larder.http().get_h2(&[&long])[0];
+    let reply = reply.as_ref().unwrap();
+    assert_eq!(
+        (reply.status, reply.text().as_str()),
+        (414, "the address has more than 8192 bytes\n")
+    );
+
+    let fields: Vec<_> = (0..101).map(|n| format!("x-{n}")).collect();
+    let fields: Vec<_> = fields.iter().map(|name| (name.as_str(), "1")).collect();
+    assert_eq!(larder.get_with("/-/health", &fields).status, 431);
+    assert_eq!(larder.get_with("/-/health", &fields[..90]).status, 200);
+    let large = [("x-large", "a".repeat(70_000))];
+    let large: Vec<_> = large
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    assert_eq!(larder.get_with("/-/health", &large).status, 431);
+    // Connections that hyper refuses are counted when they end.
+    wait_until("all four are counted", || {
+        larder.status()["connections"]["limited"]["request-head"] == 4
+    });
+}
+
+/// Opens an HTTP/2 connection, requests `path` on many streams, and reads nothing.
+fn stalled_streams(larder: &Larder<'_>, path: &str, streams: u32) -> TcpStream {
+    let mut client = TcpStream::connect(larder.http().address()).unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let literal = |index: u8, value: &str| [&[index, value.len() as u8], value.as_bytes()].concat();
+    // `:method: GET` and `:scheme: http` by index, the authority and the path as literals.
+    let block = [
+        &[0x82, 0x86][..],
+        &literal(1, "localhost"),
+        &literal(4, path),
+    ]
+    .concat();
+    for stream in 0..streams {
+        bytes.extend([0, 0, block.len() as u8, 1, 5]);
+        bytes.extend((stream * 2 + 1).to_be_bytes());
+        bytes.extend(&block);
+    }
+    client.write_all(&bytes).unwrap();
+    client
+}
+
+#[test]
+fn clients_that_read_nothing_take_little_memory_and_make_way_for_others() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("large", "1.0.0").padding(2_000_000));
+    let site = site(&upstream);
+    let larder = larder_with_left(&site, &["--max-requests", "1000"]);
+    assert!(larder.get(&download("large", "1.0.0")).complete);
+    larder.wait_until_idle();
+    let before = peak_memory(&larder);
+    let path = download("large", "1.0.0");
+    let stalled: Vec<_> = (0..12)
+        .map(|_| stalled_streams(&larder, &path, 100))
+        .collect();
+    // All permits are taken by now or very soon; the stalled clients lose theirs after ten seconds.
+    std::thread::sleep(Duration::from_secs(1));
+    let start = Instant::now();
+    let mut replies = 0;
+    while start.elapsed() < Duration::from_secs(25) {
+        let reply = larder.get(&download("left", "1.0.0"));
+        if reply.status == 200 {
+            replies += 1;
+            break;
+        }
+        assert_eq!(reply.status, 503);
+        assert_eq!(
+            reply.text(),
+            "all 1000 requests in flight are in use (setting `max-requests`)\n"
+        );
+    }
+    assert_eq!(replies, 1, "{:?}", start.elapsed());
+    let taken = peak_memory(&larder) - before;
+    // With pieces of 256 kB it is 256 MB.
+    assert!(taken < 140 << 20, "{taken} bytes");
+    drop(stalled);
+}
+
+#[test]
+fn request_beyond_the_limit_waits_and_is_then_refused_with_its_name() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    upstream.publish(Crate::new("slow", "1.0.0").padding(2_000_000));
+    let site = site(&upstream);
+    let larder = larder_with_left(&site, &["--max-requests", "2"]);
+    let drip = Fault::Drip {
+        bytes_per_second: 20_000,
+    };
+    upstream.fault(&crate_path("slow", "1.0.0"), drip);
+    // Their clients take what there is, so neither connection may close.
+    let busy = [0, 1].map(|_| stalled_download(&larder, &download("slow", "1.0.0")));
+    assert_eq!(larder.get("/-/health").status, 200);
+    let start = Instant::now();
+    let reply = larder.get(&download("left", "1.0.0"));
+    assert_eq!(reply.status, 503);
+    assert_eq!(
+        reply.text(),
+        "all 2 requests in flight are in use (setting `max-requests`)\n"
+    );
+    assert!(start.elapsed() >= Duration::from_secs(10));
+    drop(busy);
+    assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
+    assert_eq!(larder.status()["connections"]["limited"]["max-requests"], 1);
 }

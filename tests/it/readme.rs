@@ -154,5 +154,5 @@ fn every_setting_in_the_help_has_a_variable_and_a_key() {
             found += 1;
         }
     }
-    assert_eq!(found, 17);
+    assert_eq!(found, 22);
 }

@@ -288,7 +288,7 @@ async fn exchange(data: &[u8]) {
         response
     };
     let limits = Limits::default();
-    let serving = serve(server, answer, &limits, true, stopping);
+    let serving = serve(server, answer, &limits, true, Arc::default(), stopping);
     let talking = async {
         // Fails if the server has closed.
         let _ = client.write_all(data).await;

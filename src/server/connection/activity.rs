@@ -19,7 +19,17 @@ use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::limits::ConnectionError;
+#[cfg(doc)]
+use super::limits::Limits;
+use super::limits::{Abuse, ConnectionError};
+
+/// Bytes that an HTTP/2 client may send for each request: the largest head, and some frames that control the stream.
+const HTTP2_BYTES_PER_REQUEST: u64 = 32 << 10;
+/// A client may send one byte for so many that it receives. Updates of windows take far less.
+const HTTP2_RECEIVED_PER_BYTE: u64 = 8;
+/// Requests that an HTTP/2 client may cancel, besides as many as it lets finish. A client that cancels a batch of
+/// downloads reaches some dozens, "rapid reset" (CVE-2023-44487) thousands.
+const HTTP2_MAX_CANCELLED: u64 = 256;
 
 /// Counters of one connection.
 #[derive(Debug)]
@@ -37,6 +47,12 @@ pub struct Activity {
     pub(super) write_blocked: AtomicBool,
     /// A write was blocked for too long and failed.
     pub(super) write_timed_out: AtomicBool,
+    /// [`Limits::http2_free_bytes`], or `u64::MAX` until the connection speaks HTTP/2.
+    pub(super) http2_free_bytes: AtomicU64,
+    /// Bytes read from the socket.
+    bytes_read: AtomicU64,
+    /// Requests whose answer was dropped before its end.
+    cancelled: AtomicU64,
     /// Requests received, and requests whose answer hyper has taken completely or dropped.
     started: AtomicU64,
     finished: AtomicU64,
@@ -74,6 +90,9 @@ impl Default for Activity {
             bytes_written: AtomicU64::new(0),
             write_blocked: AtomicBool::new(false),
             write_timed_out: AtomicBool::new(false),
+            http2_free_bytes: AtomicU64::new(u64::MAX),
+            bytes_read: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
             started: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             chunks_buffered: AtomicUsize::new(0),
@@ -104,6 +123,32 @@ impl Activity {
         self.last_written.store(self.now(), Ordering::Relaxed);
     }
 
+    /// Counts bytes that the client has sent. Returns how it misuses HTTP/2, if it does.
+    ///
+    /// A client that floods the connection with PING, SETTINGS or empty frames sends much and asks for little. h2 bounds
+    /// the memory that such frames take and not the processor time.
+    pub(super) fn count_read(&self, bytes: usize) -> Option<Abuse> {
+        let read = self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        self.abuse(read)
+    }
+
+    fn abuse(&self, read: u64) -> Option<Abuse> {
+        let free = self.http2_free_bytes.load(Ordering::Relaxed);
+        if free == u64::MAX {
+            return None;
+        }
+        let requests = self.started.load(Ordering::Relaxed);
+        let written = self.bytes_written.load(Ordering::Relaxed);
+        let most = free + requests * HTTP2_BYTES_PER_REQUEST + written / HTTP2_RECEIVED_PER_BYTE;
+        if read > most {
+            return Some(Abuse::Flood);
+        }
+        let cancelled = self.cancelled.load(Ordering::Relaxed);
+        let finished = self.finished.load(Ordering::Relaxed);
+        let kept = finished.saturating_sub(cancelled);
+        (cancelled > kept + HTTP2_MAX_CANCELLED).then_some(Abuse::Resets)
+    }
+
     /// Microseconds since the connection was accepted.
     fn now(&self) -> u64 {
         u64::try_from(self.created.elapsed().as_micros()).unwrap_or(u64::MAX)
@@ -126,9 +171,12 @@ impl Activity {
     /// Replaces hyper's error by the timeout that caused it, if one did.
     pub(super) fn explain(&self, cause: hyper::Error) -> ConnectionError {
         if self.write_timed_out.load(Ordering::Relaxed) {
-            ConnectionError::WriteTimeout
-        } else {
-            ConnectionError::Http(cause)
+            return ConnectionError::WriteTimeout;
+        }
+        let found = self.abuse(self.bytes_read.load(Ordering::Relaxed));
+        match found.or_else(|| Abuse::refused_by_h2(&cause)) {
+            Some(abuse) => ConnectionError::Abuse(abuse),
+            None => ConnectionError::Http(cause),
         }
     }
 }
@@ -138,6 +186,8 @@ impl Activity {
 pub(super) struct RequestGuard {
     activity: Arc<Activity>,
     is_buffered: bool,
+    /// The answer has no body, or all of it was taken.
+    is_complete: bool,
 }
 
 impl RequestGuard {
@@ -146,6 +196,7 @@ impl RequestGuard {
         Self {
             activity: Arc::clone(activity),
             is_buffered: false,
+            is_complete: false,
         }
     }
 
@@ -167,6 +218,9 @@ impl RequestGuard {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.set_buffered(false);
+        if !self.is_complete {
+            self.activity.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
         let ended = &self.activity.last_request_ended;
         ended.store(self.activity.now(), Ordering::Relaxed);
         self.activity.finished.fetch_add(1, Ordering::Release);
@@ -182,7 +236,7 @@ pin_project! {
     }
 }
 
-impl<B> TrackedBody<B> {
+impl<B: Body> TrackedBody<B> {
     pub(super) fn empty() -> Self {
         Self {
             body: None,
@@ -190,7 +244,8 @@ impl<B> TrackedBody<B> {
         }
     }
 
-    pub(super) fn new(body: B, guard: RequestGuard) -> Self {
+    pub(super) fn new(body: B, mut guard: RequestGuard) -> Self {
+        guard.is_complete = body.is_end_stream();
         Self {
             body: Some(body),
             guard: Some(guard),
@@ -207,15 +262,16 @@ impl<B: Body> Body for TrackedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
-        let Some(body) = this.body.as_pin_mut() else {
+        let Some(mut body) = this.body.as_pin_mut() else {
             return Poll::Ready(None);
         };
         if let Some(guard) = this.guard {
             guard.set_buffered(false);
         }
-        let frame = ready!(body.poll_frame(cx));
-        if let (Some(guard), Some(Ok(_))) = (this.guard, &frame) {
-            guard.set_buffered(true);
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        if let Some(guard) = this.guard {
+            guard.set_buffered(matches!(frame, Some(Ok(_))));
+            guard.is_complete = frame.is_none() || body.is_end_stream();
         }
         Poll::Ready(frame)
     }

@@ -125,7 +125,7 @@ async fn reclaim_stream<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     Ok(stream)
 }
 
-fn switching_protocols<B>() -> Response<TrackedBody<B>> {
+fn switching_protocols<B: Body>() -> Response<TrackedBody<B>> {
     let mut response = Response::new(TrackedBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

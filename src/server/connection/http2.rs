@@ -1,7 +1,8 @@
 //! HTTP/2, from the client's preface on.
 //!
 //! hyper and h2 bound none of the ways in which a client can stand still. Their defaults also allow more memory per
-//! client than larder's clients need, so every buffer and counter is set here.
+//! client than larder's clients need, so every buffer and counter is set here. h2 bounds CONTINUATION frames and resets
+//! of streams that are not accepted yet; [`super::activity`] bounds what it accepts.
 //!
 //! No pings are sent. A client that reads slowly through deep buffers would answer them late and be disconnected
 //! although it makes progress. The idle detector notices dead clients without them.
@@ -10,7 +11,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -60,6 +61,8 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = Arc::clone(&stream.activity);
+    let free_bytes = &activity.http2_free_bytes;
+    free_bytes.store(limits.http2_free_bytes, Ordering::Relaxed);
     let opened = Arc::new(AtomicBool::new(false));
     let hyper_service = service_fn(|request: Request<Incoming>| {
         let guard = RequestGuard::begin(&activity);

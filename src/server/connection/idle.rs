@@ -6,7 +6,7 @@
 //! ```text
 //!   state of the client                                         verdict
 //!   HTTP/2 not opened within `first_bytes`                      RequestTimeout
-//!   a chunk waits for it, no progress for `write_stall`         WriteTimeout
+//!   chunks wait for it, too little progress for `write_stall`   WriteTimeout
 //!   no request in flight, nothing blocked, for `request_head`   Idle
 //!   the same while draining, for the drain time                 Drained
 //!   anything else: waiting for larder, reading, or active       Alive
@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::activity::Sample;
 use super::limits::Limits;
 
-/// Bytes written that count as progress. More than the acknowledgements of a stalled client's pings within a minute,
-/// less than any transfer.
+/// Bytes written that count as progress, for each answer that waits for the client. More than the acknowledgements of a
+/// stalled client's pings within a minute, less than any transfer. Without the factor, a client that reads a little of
+/// one answer could hold hundreds of others.
 const PROGRESS_BYTES: u64 = 1024;
 
 /// Compares consecutive samples of a connection.
@@ -85,7 +86,8 @@ impl IdleDetector {
             self.started = sample.started;
             self.last_request_at = now;
         }
-        if sample.bytes_written >= self.bytes_written + PROGRESS_BYTES {
+        let waiting = sample.chunks_buffered.max(1) as u64;
+        if sample.bytes_written >= self.bytes_written + PROGRESS_BYTES * waiting {
             self.bytes_written = sample.bytes_written;
             self.last_progress_at = now;
         }
@@ -185,6 +187,15 @@ mod tests {
             ..unread
         };
         check("takes a little", slow, alive);
+        let slow_of_many = |second| Sample {
+            chunks_buffered: 100,
+            ..slow(second)
+        };
+        check(
+            "takes a little of many",
+            slow_of_many,
+            (60, Verdict::WriteTimeout),
+        );
         let late = |second| if second < 100 { busy } else { unread };
         check(
             "takes nothing of a late answer",

@@ -32,6 +32,9 @@ pub struct Limits {
     pub drain: Duration,
     /// Concurrent requests on one HTTP/2 connection. libcurl uses at most 100 of any offer; other clients use more.
     pub h2_streams: u32,
+    /// Bytes that an HTTP/2 client may send besides those for its requests and for what it receives. More is a flood.
+    /// `u64::MAX` for a service that takes bodies, and for no limit of cancelled requests.
+    pub http2_free_bytes: u64,
 }
 
 impl Default for Limits {
@@ -42,6 +45,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(60),
             drain: Duration::from_secs(1),
             h2_streams: 256,
+            http2_free_bytes: 256 << 10,
         }
     }
 }
@@ -56,9 +60,43 @@ pub enum ConnectionError {
     WriteTimeout,
     /// The socket failed before the protocol was known.
     Socket(io::Error),
+    /// The client misused HTTP/2.
+    Abuse(Abuse),
     /// The client disconnected within an exchange or broke the protocol, or an answer's body failed.
     Http(hyper::Error),
 }
+
+/// A misuse of HTTP/2 that costs much and asks for little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// Many bytes for few requests: a flood of PING, SETTINGS or other frames.
+    Flood,
+    /// Many requests that are cancelled at once ("rapid reset").
+    Resets,
+    /// Resets, CONTINUATION frames, header lists or small frames beyond h2's own limits.
+    RefusedByH2,
+}
+
+impl Abuse {
+    /// The reason why h2 ended the connection, if that was an excess.
+    pub(super) fn refused_by_h2(error: &hyper::Error) -> Option<Self> {
+        let error = error.source()?.downcast_ref::<h2::Error>()?;
+        let is_excess = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && !error.is_remote();
+        is_excess.then_some(Self::RefusedByH2)
+    }
+}
+
+impl fmt::Display for Abuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flood => "it sent many bytes and asked for little",
+            Self::Resets => "it cancelled too many requests",
+            Self::RefusedByH2 => "it exceeded a limit of the protocol's implementation",
+        })
+    }
+}
+
+impl Error for Abuse {}
 
 impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,6 +104,7 @@ impl fmt::Display for ConnectionError {
             Self::RequestTimeout => f.write_str("the client sent no complete request in time"),
             Self::WriteTimeout => f.write_str("the client stopped reading an answer"),
             Self::Socket(_) => f.write_str("the socket failed"),
+            Self::Abuse(_) => f.write_str("the client misused HTTP/2"),
             Self::Http(_) => f.write_str("the exchange failed"),
         }
     }
@@ -76,6 +115,7 @@ impl Error for ConnectionError {
         match self {
             Self::RequestTimeout | Self::WriteTimeout => None,
             Self::Socket(cause) => Some(cause),
+            Self::Abuse(cause) => Some(cause),
             Self::Http(cause) => Some(cause),
         }
     }

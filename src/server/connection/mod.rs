@@ -40,7 +40,7 @@ use tokio::sync::watch;
 pub use activity::{Activity, Quiet};
 use http1::serve_http1;
 use http2::serve_http2;
-pub use limits::{ConnectionError, Limits};
+pub use limits::{Abuse, ConnectionError, Limits};
 pub use sniff::Protocol;
 use sniff::sniff;
 use stream::BoundedStream;

@@ -81,10 +81,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
+            let before = buf.filled().len();
             let read = Pin::new(&mut self.io).poll_read(cx, buf);
-            let waits = &self.activity.waits_for_client;
+            let activity = &self.activity;
+            let waits = &activity.waits_for_client;
             waits.store(read.is_pending(), Ordering::Release);
-            return read;
+            return match activity.count_read(buf.filled().len() - before) {
+                Some(abuse) => Poll::Ready(Err(io::Error::other(abuse))),
+                None => read,
+            };
         }
         let size = self.unread.len().min(buf.remaining());
         buf.put_slice(&self.unread.split_to(size));
