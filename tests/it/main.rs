@@ -25,6 +25,7 @@ mod crates;
 mod disk;
 mod dist;
 mod eviction;
+#[cfg(target_os = "linux")]
 mod faults;
 mod fixture;
 mod gc;
