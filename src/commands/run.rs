@@ -34,8 +34,8 @@ use crate::{
     cli, client_config,
     config::Settings,
     intercept::{
-        Answers, Certificates, DaemonClient, InterceptedHosts, Interceptor, Summary, Tally,
-        TunnelPolicy, bundle, intercepted_origins, known_configs, serve,
+        Answers, Certificates, DaemonClient, InterceptedHosts, Interceptor, ProxyPassword, Summary,
+        Tally, TunnelPolicy, bundle, intercepted_origins, known_configs, serve,
     },
     server,
 };
@@ -159,8 +159,9 @@ impl Proxy {
             None => tls_roots.clone(),
         };
         let no_proxy = client_config::no_proxy(&settings.no_proxy.to_string_lossy(), &hosts);
+        let password = ProxyPassword::generate()?;
         let variables = client_config::proxy_variables(
-            &format!("http://{address}"),
+            &format!("http://{}@{address}", password.user_info()),
             &cargo_roots,
             &tls_roots,
             &no_proxy,
@@ -175,6 +176,7 @@ impl Proxy {
             relay: local.relay(settings, client.cargo_proxy.as_deref())?,
             tunnels: TunnelPolicy::All,
             is_offline: settings.is_offline,
+            password: Some(password),
             tally: Tally::default(),
         });
         let (stop, stopping) = watch::channel(false);

@@ -88,6 +88,7 @@ impl StandingProxy {
             relay: app.relay(settings, None)?,
             tunnels: TunnelPolicy::Only(settings.intercept.tunnels.clone()),
             is_offline: settings.is_offline,
+            password: None,
             tally: Tally::default(),
         });
         tokio::spawn(host_source.refresh(interceptor.clone(), is_complete));

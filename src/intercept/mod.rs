@@ -22,6 +22,7 @@
 //! | [`certificates`] | an authority for the intercepted hosts, which can sign nothing else |
 //! | [`standing`] | the authority of a daemon, which outlives it |
 //! | [`trust`] | files of root certificates for clients |
+//! | [`password`] | keeps other users out of the proxy of one command |
 //! | [`proxy`] | accepts connections, decides, answers |
 //! | [`daemon`] | asks a running daemon |
 //! | [`tally`] | counts answers |
@@ -31,6 +32,7 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod password;
 pub mod proxy;
 pub mod standing;
 pub mod tally;
@@ -49,6 +51,7 @@ use crate::{
 
 pub use certificates::{CertificateError, Certificates};
 pub use daemon::{DaemonClient, DaemonError};
+pub use password::ProxyPassword;
 pub use proxy::{InterceptedHosts, Interceptor, TunnelPolicy, serve};
 pub use standing::AuthorityFolder;
 pub use tally::{Summary, Tally};

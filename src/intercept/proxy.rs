@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 use url::Url;
 
-use super::{Answers, Certificates, InterceptedOrigin, ProxyBody, Tally};
+use super::{Answers, Certificates, InterceptedOrigin, ProxyBody, ProxyPassword, Tally};
 use crate::{
     server::connection::{self, Limits, h2c::announces_body},
     upstream::Relay,
@@ -77,6 +77,8 @@ pub struct Interceptor {
     pub tunnels: TunnelPolicy,
     /// True if no request may reach the intercepted hosts.
     pub is_offline: bool,
+    /// The password that clients need; `None` if the proxy is for all who reach it.
+    pub password: Option<ProxyPassword>,
     /// What was answered.
     pub tally: Tally,
 }
@@ -141,6 +143,10 @@ impl Interceptor {
         request: Request<Incoming>,
         stopping: watch::Receiver<bool>,
     ) -> Response<ProxyBody> {
+        let has_password = |password: &ProxyPassword| password.is_in(request.headers());
+        if !self.password.as_ref().is_none_or(has_password) {
+            return unauthenticated();
+        }
         if request.method() == Method::CONNECT {
             return self.connect(request, stopping).await;
         }
@@ -313,6 +319,16 @@ fn refused(host: &str, port: u16) -> Response<ProxyBody> {
         "larder's proxy does not connect to {host}:{port}; to allow it, add `--tunnel {host}:{port}` to `larder serve`"
     );
     text(StatusCode::FORBIDDEN, &reason)
+}
+
+fn unauthenticated() -> Response<ProxyBody> {
+    let reason = "this proxy belongs to one command, which has its password";
+    let mut response = text(StatusCode::PROXY_AUTHENTICATION_REQUIRED, reason);
+    let challenge = HeaderValue::from_static("Basic realm=\"larder\"");
+    response
+        .headers_mut()
+        .insert(header::PROXY_AUTHENTICATE, challenge);
+    response
 }
 
 fn text(status: StatusCode, text: &str) -> Response<ProxyBody> {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain};
 use tempfile::TempDir;
 
@@ -318,6 +319,33 @@ fn cargo_keeps_the_same_files_as_without_larder() {
 }
 
 #[test]
+fn programs_of_crates_are_installed_and_described() {
+    let world = World::new();
+    let tool = Crate::new("tool", "1.0.0").dep("left", "1");
+    world
+        .upstream
+        .publish(tool.file("src/main.rs", "fn main() { println!(\"{}\", left::two()) }"));
+    let (home, project) = (world.home(), Project::empty());
+    world
+        .cargo(&[], &home, &project, &["install", "tool"])
+        .assert_success();
+    let said = run(Command::new(home.path().join("bin/tool")));
+    assert_eq!(said.stdout, "2\n");
+    let home = home.variable(
+        "CARGO_REGISTRIES_CORP_INDEX",
+        format!("sparse+{}", world.upstream.url()),
+    );
+    let info = world.cargo(
+        &["--offline"],
+        &home,
+        &project,
+        &["info", "tool", "--registry", "corp"],
+    );
+    info.assert_success();
+    assert!(info.stdout.contains("version: 1.0.0"), "{}", info.stdout);
+}
+
+#[test]
 fn exit_codes_of_the_command_are_those_of_larder() {
     let world = World::new();
     for (script, code) in [
@@ -606,7 +634,7 @@ fn rustup_installs_a_toolchain_and_repeats_it_without_upstream() {
 }
 
 #[test]
-fn the_proxy_listens_on_loopback_and_ends_with_the_command() {
+fn the_proxy_is_for_its_command_alone_and_ends_with_it() {
     let world = World::new();
     let script = "echo $https_proxy; sleep 60";
     let mut larder = world.shell(script);
@@ -616,17 +644,42 @@ fn the_proxy_listens_on_loopback_and_ends_with_the_command() {
     BufReader::new(larder.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let address = line.trim().strip_prefix("http://").unwrap();
-    let mut client = TcpStream::connect(address).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let (user_info, address) = line.trim().rsplit_once('@').unwrap();
+    let digits = BASE64_STANDARD.encode(user_info.trim_start_matches("http://"));
+    let host = "127.0.0.1:1";
+    for (head, expected) in [
+        (
+            format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            407,
+        ),
+        (
+            format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            407,
+        ),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 407),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nHost: localhost\r\nProxy-Authorization: Basic {digits}\r\n\r\n"
+            ),
+            400,
+        ),
+        (
+            format!(
+                "CONNECT {host} HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Basic {digits}\r\n\r\n"
+            ),
+            502,
+        ),
+    ] {
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        client.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert_eq!(answer, format!("HTTP/1.1 {expected}"), "{head}");
+    }
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     signal(larder.id(), "TERM");
     larder.wait().unwrap();
