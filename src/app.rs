@@ -20,15 +20,17 @@ use std::{
 
 use rustix::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 use crate::{
-    cache::{Cache, CacheOptions},
+    cache::{Cache, CacheOptions, Demand},
     config::Settings,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{ConnectionLimits, Connections, Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
+    trust::AdvisoryDatabase,
     upstream::{Relay, SetupError, Upstream, UpstreamOptions},
 };
 
@@ -101,6 +103,7 @@ impl App {
         let store = store.with_memory(MemoryBudget::new(settings.memory));
         let store = Arc::new(store.with_open_files(share_of_open_files()));
         let upstreams = Upstreams {
+            advisories: settings.advisories.clone().map(Box::new),
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
             dist: Dist::new(
                 settings.dist_server.clone(),
@@ -112,8 +115,9 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = cache_options(settings, mode);
         let upstream_options = upstream_options(settings, options.is_offline);
-        let upstream = Upstream::new(upstream_options, upstreams.addresses())?;
-        let cache = Cache::new(store.clone(), upstream, options);
+        let addresses = upstreams.addresses().chain(upstreams.advisories.as_deref());
+        let upstream = Upstream::new(upstream_options, addresses)?;
+        let cache = Cache::new(store.clone(), upstream, options, settings.trust.clone());
         Ok(Self {
             store,
             upstreams,
@@ -135,6 +139,19 @@ impl App {
             self.store.put_index(folder, address.as_str()).await?;
         }
         Ok(())
+    }
+
+    /// Fetches the advisory database, if the settings name an address and it is due, and reads what is stored. A failure
+    /// is logged. Returns the database; `None` if none is stored.
+    pub async fn refresh_advisories(&self) -> Option<Arc<AdvisoryDatabase>> {
+        let archive = self.upstreams.advisory_archive();
+        if self.upstreams.advisories.is_some()
+            && !self.cache.is_offline()
+            && let Err(error) = self.cache.ensure(&archive, Demand::Fresh).await
+        {
+            warn!(%error, "cannot fetch the advisory database; the stored one is used");
+        }
+        self.cache.load_advisories(&archive).await
     }
 
     /// Checks that the archive format of the settings is the one that a running daemon serves.

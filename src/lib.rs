@@ -39,6 +39,7 @@ pub mod cache;
 pub mod prefetch;
 pub mod resource;
 pub mod store;
+pub mod trust;
 pub mod upstream;
 
 // Clients.

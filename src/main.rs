@@ -64,6 +64,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Gc(flags) => ("gc", gc_settings(flags), None),
         Command::Forget(_) => ("forget", Serve::default(), None),
         Command::Status(_) => ("status", Serve::default(), None),
+        Command::Advisories(_) => ("advisories", Serve::default(), None),
         Command::Client(_) => ("client", Serve::default(), None),
     };
     let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
@@ -83,6 +84,9 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Gc(flags) => commands::gc::run(&settings, &shared, flags).await,
             Command::Forget(flags) => commands::forget::run(&settings, &shared, flags).await,
             Command::Status(flags) => commands::status::run(&settings, &shared, flags).await,
+            Command::Advisories(flags) => {
+                commands::advisories::run(&settings, &shared, flags).await
+            }
             Command::Client(flags) => commands::client::run(&settings, &shared, flags).await,
             Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }

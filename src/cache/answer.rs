@@ -3,6 +3,7 @@
 //! - A prefetched entry answers the first client that asks for it, even if its freshness lifetime is zero.
 //! - While upstream is unreachable, an index entry offers only crates that are stored, so that a resolver chooses
 //!   those.
+//! - An index entry offers only versions that the user's settings allow.
 //! - A manifest and its sidecar always belong together, though rustup asks for them one after the other.
 //! - While upstream is unreachable, a manifest is the newest one whose archives are stored.
 //! - A blob is served while it is still arriving.
@@ -22,6 +23,7 @@ use super::{
     flight::Until,
     generations::{Generations, ServeOrder},
     prefetched::Prefetched,
+    trust::Trust,
 };
 use crate::{
     clock::now,
@@ -73,6 +75,7 @@ impl Answer {
 /// Makes answers.
 #[derive(Debug)]
 pub(super) struct Responder {
+    pub(super) trust: Trust,
     pub(super) entries: Entries,
     pub(super) blobs: Blobs,
     pub(super) generations: Arc<Generations>,
@@ -100,6 +103,7 @@ impl Responder {
             self.take_prefetched(&key);
         }
         let entry = self.complete_release(resource, entry).await;
+        let entry = self.trust.view(resource, entry).await;
         if self.must_offer_stored_only(resource)
             && let Some(views) = resource.views()
         {

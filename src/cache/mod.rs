@@ -97,8 +97,10 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Location, Resource},
-    store::{Recall, Store},
+    store::{Entry, Recall, Store, StoreError},
+    trust::{AdvisoryDatabase, TrustPolicy},
     upstream::{Origin, Upstream},
+    validators::Validators,
 };
 use absence::Absences;
 use admission::Admission;
@@ -119,7 +121,7 @@ use prefetched::Prefetched;
 use probe::UpstreamHealth;
 use resolve::{Resolved, resolve};
 use state_log::StateLog;
-use trust::refuse_rewritten;
+use trust::Trust;
 use verified::VerifiedBlobs;
 use write_behind::{Update, WriteBehind};
 
@@ -137,6 +139,7 @@ struct CacheParts {
     flights: Flights,
     generations: Arc<Generations>,
     responder: Responder,
+    trust: Trust,
     prefetches: Prefetches,
     events: Arc<Events>,
     counters: Arc<Counters>,
@@ -154,20 +157,18 @@ pub struct Ensured {
 }
 
 impl Cache {
-    /// A cache over `store` and `upstream`.
-    pub fn new(store: Arc<Store>, upstream: Upstream, options: CacheOptions) -> Self {
+    /// A cache over `store` and `upstream`. Clients get what `policy` allows.
+    pub fn new(
+        store: Arc<Store>,
+        upstream: Upstream,
+        options: CacheOptions,
+        policy: TrustPolicy,
+    ) -> Self {
         let events = Arc::<Events>::default();
         let counters = Arc::<Counters>::default();
         let flights = Flights::default();
         let invalidations = Arc::<Invalidations>::default();
-        let health = Arc::new(UpstreamHealth {
-            upstream: Arc::new(upstream),
-            breakers: CircuitBreakers::new(options.is_offline),
-            state_log: options.has_clients.then(StateLog::default),
-            counters: counters.clone(),
-            memory: store.memory().clone(),
-            max_entry_bytes: options.max_entry_bytes,
-        });
+        let health = health(upstream, &store, options, counters.clone());
         let absences = Absences::new(health.clone(), store.clone());
         let lookup = Arc::new(Lookup {
             store: store.clone(),
@@ -211,7 +212,9 @@ impl Cache {
             prefetched: prefetched.clone(),
             counters: counters.clone(),
         };
+        let trust = Trust::new(policy, entries.clone());
         let responder = Responder {
+            trust: trust.clone(),
             entries: entries.clone(),
             blobs: blobs.clone(),
             generations: generations.clone(),
@@ -226,6 +229,7 @@ impl Cache {
             flights,
             generations,
             responder,
+            trust,
             prefetches,
             events,
             counters,
@@ -258,6 +262,7 @@ impl Cache {
             entries,
             generations,
             responder,
+            trust,
             ..
         } = &*self.0;
         let Resolved {
@@ -271,7 +276,8 @@ impl Cache {
             // Boxed: a hit would otherwise carry the size of this future.
             StoreLocation::Half(key, half) => Box::pin(responder.half(&resource, key, half)).await,
             StoreLocation::Blob(sha256) => {
-                refuse_rewritten(&entries.lookup.store, &resource, sha256)?;
+                // Boxed: a hit would otherwise carry the size of this future.
+                Box::pin(trust.check_download(&resource, sha256)).await?;
                 if let Some(generation) = generation {
                     self.0
                         .events
@@ -295,6 +301,7 @@ impl Cache {
             entries,
             blobs,
             generations,
+            trust,
             ..
         } = &*self.0;
         let Resolved {
@@ -318,7 +325,7 @@ impl Cache {
                 })
             }
             StoreLocation::Blob(sha256) => {
-                refuse_rewritten(&entries.lookup.store, &resource, sha256)?;
+                trust.check_locked(&resource, sha256)?;
                 let (outcome, blob) = blobs.ensure(&resource, sha256, demand).await?;
                 Ok(Ensured {
                     outcome,
@@ -422,6 +429,35 @@ impl Cache {
         self.0.entries.admission.absences.withdrawn()
     }
 
+    /// Checks that a lock file may have this crate. Never asks upstream.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn check_locked(&self, resource: &Resource) -> Result<(), Error> {
+        match resource.location() {
+            Location::Blob(sha256) => self.0.trust.check_locked(resource, sha256),
+            Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => Ok(()),
+        }
+    }
+
+    /// Reads the stored advisory database, which clients' requests are judged by from then on. Returns it, or `None` if
+    /// none is stored that can be read. Never asks upstream.
+    pub async fn load_advisories(&self, archive: &Resource) -> Option<Arc<AdvisoryDatabase>> {
+        self.0.trust.load_advisories(archive).await
+    }
+
+    /// Stores `body` as an entry that upstream has sent now, without asking upstream.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub async fn import(&self, resource: &Resource, body: Bytes) -> Result<(), StoreError> {
+        let Location::Entry(key) = resource.location() else {
+            return Ok(());
+        };
+        let entry = Entry::new(body, Validators::default(), None, now());
+        self.0.entries.lookup.store.put_entry(&key, &entry).await
+    }
+
     /// What upstream has taken back, the oldest first.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.0.entries.lookup.store.recalls()
@@ -463,6 +499,22 @@ impl Cache {
     }
 }
 
+fn health(
+    upstream: Upstream,
+    store: &Store,
+    options: CacheOptions,
+    counters: Arc<Counters>,
+) -> Arc<UpstreamHealth> {
+    Arc::new(UpstreamHealth {
+        upstream: Arc::new(upstream),
+        breakers: CircuitBreakers::new(options.is_offline),
+        state_log: options.has_clients.then(StateLog::default),
+        counters,
+        memory: store.memory().clone(),
+        max_entry_bytes: options.max_entry_bytes,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -475,11 +527,8 @@ mod tests {
         *,
     };
     use crate::{
-        hash::Sha256,
         resource::{IndexEntry, Key, Registries},
-        store::Entry,
         upstream::UpstreamOptions,
-        validators::Validators,
     };
 
     /// A cache whose upstream refuses connections, and an index entry.
@@ -509,7 +558,8 @@ mod tests {
         let Location::Entry(key) = resource.location() else {
             panic!("an index entry is stored as an entry");
         };
-        (Cache::new(store, upstream, options), resource, key)
+        let cache = Cache::new(store, upstream, options, TrustPolicy::default());
+        (cache, resource, key)
     }
 
     fn entry(body: &'static str, fetched: SystemTime) -> Entry {

@@ -4,6 +4,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use super::{
     CommandError,
+    advisories::{self, TouchedPackage},
     local_cargo::LocalCargo,
     paths_or_current,
     render::{by_cause, counted, note, print, print_json},
@@ -18,7 +19,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Runs the command. Its exit code is 1 if anything is missing.
+/// Runs the command. Its exit code is 1 if anything is missing or, with `--advisories`, malicious or vulnerable.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -44,12 +45,31 @@ pub async fn run(
             Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
         }
     }
+    let database = app.refresh_advisories().await;
+    let touched = match (flags.lists_advisories, database) {
+        (false, _) => None,
+        (true, None) => return Err(CommandError::NoAdvisories),
+        (true, Some(database)) => {
+            let projects = plan.projects.iter();
+            let projects = projects.map(|project| {
+                let path = project.path().display().to_string();
+                (path, project.packages.packages.as_slice())
+            });
+            Some(advisories::touched(&database, settings, projects))
+        }
+    };
     let readiness = readiness(settings, &app, plan, flags.verify).await?;
+    let is_well = !touched.iter().flatten().any(TouchedPackage::is_fault);
     if shared.json {
-        print_json(&readiness)?;
+        let mut document = serde_json::to_value(&readiness)?;
+        if let Some(touched) = &touched {
+            document["advisories"] = serde_json::to_value(touched)?;
+        }
+        print_json(&document)?;
     } else {
         let all = shared.verbose > 0;
         print(&text(&readiness, all))?;
+        advisories::print_touched(touched.as_deref().unwrap_or_default())?;
         for line in by_cause(&readiness.failed, all) {
             note(&format!("error: {line}"));
         }
@@ -57,7 +77,7 @@ pub async fn run(
             note(&format!("hint: {hint}"));
         }
     }
-    Ok(if readiness.ready {
+    Ok(if readiness.ready && is_well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

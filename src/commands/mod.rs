@@ -13,6 +13,7 @@
 //!
 //! A new command is a variant of [`crate::cli::Command`], a file here, and a line in `main.rs`.
 
+pub mod advisories;
 pub mod check;
 pub mod client;
 pub mod completions;
@@ -78,6 +79,19 @@ pub enum CommandError {
     /// `client print proxy` finds no daemon that intercepts.
     #[error("no larder that intercepts is running; start it with `larder serve --intercept`")]
     NoProxy,
+    /// A file or folder that cannot be imported.
+    #[error("cannot import {}: {source}", .path.display())]
+    Import {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No advisory database is stored.
+    #[error(
+        "no advisory database is stored; name its address with `--advisory-db` and run `larder warm`, or use `larder advisories import`"
+    )]
+    NoAdvisories,
     /// `client print` has no address to print.
     #[error("no address to listen on is configured")]
     NoAddress,
@@ -109,6 +123,8 @@ impl CommandError {
             Self::App(_)
             | Self::Store(_)
             | Self::Listen { .. }
+            | Self::Import { .. }
+            | Self::NoAdvisories
             | Self::NoAddress
             | Self::NoStateFolder
             | Self::NoProxy

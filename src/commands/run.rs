@@ -222,6 +222,8 @@ async fn daemon(settings: &Settings, local: &App) -> Option<DaemonClient> {
 /// A cache of this process.
 async fn own_app(settings: &Settings) -> Result<App, CommandError> {
     let app = App::build(settings, AppMode::Daemon)?;
+    let archive = app.upstreams.advisory_archive();
+    app.cache.load_advisories(&archive).await;
     match app.store.prepare() {
         Ok(()) => {
             if let Err(error) = app.remember_settings().await {

@@ -9,11 +9,12 @@
 //! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A
 //! second signal ends the process at once.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
     sync::{Notify, oneshot, watch},
+    time::sleep,
 };
 use tracing::{info, warn};
 
@@ -27,6 +28,9 @@ use crate::{
     store::Announcement,
     verify::{Repairer, Scrub, ScrubOptions, ScrubState},
 };
+
+/// Time between two looks at the advisory database. Another process may import one.
+const ADVISORIES_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 ///
@@ -56,6 +60,11 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
+    // What is stored counts from the first request on.
+    let archive = app.upstreams.advisory_archive();
+    app.cache.load_advisories(&archive).await;
+    let app = Arc::new(app);
+    tokio::spawn(keep_advisories(app.clone()));
     let mut server = app.server(settings, &addresses);
     if is_writable {
         server.keep_warm = start_prefetching(&app, settings);
@@ -158,6 +167,14 @@ fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<K
     let status = keeper.status();
     tokio::spawn(keeper.run(clients_resumed));
     Some(status)
+}
+
+/// Keeps the advisory database new, and reads it again when it has changed.
+async fn keep_advisories(app: Arc<App>) {
+    loop {
+        app.refresh_advisories().await;
+        sleep(ADVISORIES_INTERVAL).await;
+    }
 }
 
 /// Starts the evictor. Returns its numbers.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     CommandError,
+    advisories::AdvisoryStatus,
     gc::{gone_line, limit_line},
     recalls,
     render::{counted, note, print, print_json},
@@ -48,15 +49,19 @@ pub async fn run(
         max_size: max_size(settings, daemon.as_ref()),
         gone: eviction::gone_pins(&app.store, &pins, settings.forget_after).await,
     };
+    let database = app.refresh_advisories().await;
+    let advisories = database.map(|database| AdvisoryStatus::of(&database, settings, &pins));
     let recalls = app.store.recalls();
     let recalls = recalls::reports(&recalls, &pins);
     if shared.json {
         let mut document = document(&settings.store, statistics, &pins, &space, daemon);
         document["recalls"] = serde_json::to_value(&recalls)?;
+        document["advisories"] = serde_json::to_value(&advisories)?;
         print_json(&document)?;
     } else {
         let mut text = text(&settings.store, statistics, &pins, &space, daemon.as_ref());
         text += &recalls::lines(&recalls);
+        text += &advisories.map_or(String::new(), |advisories| advisories.line());
         text += &scrub.map_or(String::new(), |scrub| scrub_line(&scrub));
         print(&text)?;
     }

@@ -57,6 +57,10 @@ pub async fn run(
     let mut signals = StopSignals::new()?;
     tokio::spawn(flush_uses(app.store.clone()));
     let work = async {
+        if !is_dry_run {
+            // Versions that it calls malicious are not fetched.
+            app.refresh_advisories().await;
+        }
         let plan = plan(settings, flags, &app).await?;
         let warm = warm::warm(
             &app.cache,
@@ -81,6 +85,7 @@ pub async fn run(
     if !is_dry_run {
         // Asks upstream nothing, and judges what is on the disk.
         let local = App::build(settings, AppMode::Local)?;
+        local.refresh_advisories().await;
         let readiness = check::readiness(settings, &local, plan, false).await?;
         report.not_ready = not_ready(&readiness);
     }

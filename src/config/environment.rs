@@ -13,7 +13,14 @@ use super::{file::KEYS, given::Given, place::Place};
 use crate::upstream::ProxyVariables;
 
 /// Settings with any number of values, which a variable separates by commas.
-const LISTS: [&str; 4] = ["redirect-host", "listen", "allow-host", "tunnel"];
+const LISTS: [&str; 6] = [
+    "redirect-host",
+    "listen",
+    "allow-host",
+    "tunnel",
+    "deny",
+    "allow-advisory",
+];
 
 /// The variables and folders that larder reads.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 30] = [
+pub(super) const KEYS: [&str; 34] = [
     "store",
     "max-age",
     "index",
@@ -48,19 +48,32 @@ pub(super) const KEYS: [&str; 30] = [
     "intercept-folder",
     "h2c",
     "jobs",
+    "min-age",
+    "deny",
+    "advisory-db",
+    "allow-advisory",
 ];
 /// The tables of further registries.
 const REGISTRY_TABLES: &str = "registry";
-/// The one key of such a table.
-const REGISTRY_KEYS: [&str; 1] = ["index"];
+/// The keys of such a table.
+const REGISTRY_KEYS: [&str; 2] = ["index", "min-age"];
 
 /// The contents of a settings file.
 #[derive(Debug, Default)]
 pub(super) struct SettingsFile {
     /// Values by key.
     pub(super) values: BTreeMap<&'static str, Given>,
-    /// Addresses of the indexes of registries besides crates.io, by the registry's name.
-    pub(super) registries: BTreeMap<String, Given>,
+    /// Registries besides crates.io, by name.
+    pub(super) registries: BTreeMap<String, RegistryTable>,
+}
+
+/// The table of one registry.
+#[derive(Debug)]
+pub(super) struct RegistryTable {
+    /// The address of its index.
+    pub(super) index: Given,
+    /// The age that its versions must have.
+    pub(super) min_age: Option<Given>,
 }
 
 impl SettingsFile {
@@ -153,7 +166,10 @@ impl Reader<'_> {
         }
     }
 
-    fn registries(&self, tables: &DeTable<'_>) -> Result<BTreeMap<String, Given>, ConfigError> {
+    fn registries(
+        &self,
+        tables: &DeTable<'_>,
+    ) -> Result<BTreeMap<String, RegistryTable>, ConfigError> {
         let mut registries = BTreeMap::new();
         for (name, table) in tables {
             let line = self.line(name.span().start);
@@ -164,27 +180,34 @@ impl Reader<'_> {
         Ok(registries)
     }
 
-    /// The index of one registry.
+    /// The table of one registry.
     fn registry(
         &self,
         name: &str,
         line: usize,
         table: &Spanned<DeValue<'_>>,
-    ) -> Result<Given, ConfigError> {
-        let title = format!("registry.{name}.index");
-        let mut index = None;
+    ) -> Result<RegistryTable, ConfigError> {
+        let (mut index, mut min_age) = (None, None);
         if let DeValue::Table(table) = table.get_ref() {
             for (key, value) in table {
                 let line = self.line(key.span().start);
-                self.known(key.get_ref(), line, &REGISTRY_KEYS)?;
-                index = Some(self.given(&title, line, value.get_ref()));
+                let key = self.known(key.get_ref(), line, &REGISTRY_KEYS)?;
+                let title = format!("registry.{name}.{key}");
+                let given = self.given(&title, line, value.get_ref());
+                match key {
+                    "index" => index = Some(given),
+                    _ => min_age = Some(given),
+                }
             }
         }
-        index.ok_or_else(|| ConfigError::Syntax {
-            path: PathBuf::from(self.path),
-            line: Some(line),
-            message: format!("registry `{name}` has no `index`"),
-        })
+        match index {
+            Some(index) => Ok(RegistryTable { index, min_age }),
+            None => Err(ConfigError::Syntax {
+                path: PathBuf::from(self.path),
+                line: Some(line),
+                message: format!("registry `{name}` has no `index`"),
+            }),
+        }
     }
 }
 

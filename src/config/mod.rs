@@ -44,11 +44,11 @@ use crate::{
         registry::CRATES_IO,
     },
     server::H2c,
+    trust::{InvalidRule, TrustPolicy},
     upstream::ProxyVariables,
 };
 use environment::Environment;
-use file::SettingsFile;
-use given::Given;
+use file::{RegistryTable, SettingsFile};
 use parse::{parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text};
 use source::Sources;
 
@@ -122,6 +122,10 @@ pub struct Settings {
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
     pub jobs: u16,
+    /// The versions that clients must not get.
+    pub trust: TrustPolicy,
+    /// Address of the archive of the advisory database.
+    pub advisories: Option<Url>,
     /// Cargo's program.
     pub cargo: PathBuf,
     /// The user's cargo home, which need not exist; `None` if no home folder is known.
@@ -181,20 +185,7 @@ fn merge(
     sources: &Sources,
     environment: Environment,
 ) -> Result<Settings, ConfigError> {
-    let dist_server = sources.text("dist-server", shared.dist_server.as_deref(), base_url)?;
-    let dist_server = match dist_server {
-        Some(server) => server,
-        None => usual_url("dist-server", DEFAULT_DIST_SERVER)?,
-    };
-    let update_root = sources.text("update-root", shared.update_root.as_deref(), base_url)?;
-    let update_root = match update_root {
-        Some(root) => root,
-        None => usual_url("update-root", &format!("{dist_server}rustup/"))?,
-    };
-    let index = match sources.text("index", shared.index.as_deref(), index_url)? {
-        Some(index) => index,
-        None => usual_url("index", tame_index::CRATES_IO_HTTP_INDEX)?,
-    };
+    let (index, dist_server, update_root) = addresses(shared, sources)?;
     let max_age = sources.one("max-age", shared.max_age, cli::parse_duration)?;
     let flag = shared.upstream_timeout;
     let upstream_timeout = sources.one("upstream-timeout", flag, cli::parse_duration)?;
@@ -242,6 +233,8 @@ fn merge(
         intercept: intercept_settings(serve, sources, &environment)?,
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
+        trust: trust_policy(shared, sources)?,
+        advisories: sources.text("advisory-db", shared.advisory_db.as_deref(), file_url)?,
         cargo_home: environment.cargo_home(),
         rustup_settings: environment.rustup_settings(),
         cargo: environment.cargo.unwrap_or_else(|| "cargo".into()).into(),
@@ -281,6 +274,25 @@ fn memory_limits(shared: &GlobalFlags, sources: &Sources) -> Result<(u64, u64), 
     let memory = sources.one("memory", shared.memory, parse_number)?;
     let memory = u64::from(memory.unwrap_or(DEFAULT_MEMORY_MB)) << 20;
     Ok((max_entry, memory.max(max_entry)))
+}
+
+/// The addresses of crates.io's index, of toolchains and of rustup itself.
+fn addresses(shared: &GlobalFlags, sources: &Sources) -> Result<(Url, Url, Url), ConfigError> {
+    let dist_server = sources.text("dist-server", shared.dist_server.as_deref(), base_url)?;
+    let dist_server = match dist_server {
+        Some(server) => server,
+        None => usual_url("dist-server", DEFAULT_DIST_SERVER)?,
+    };
+    let update_root = sources.text("update-root", shared.update_root.as_deref(), base_url)?;
+    let update_root = match update_root {
+        Some(root) => root,
+        None => usual_url("update-root", &format!("{dist_server}rustup/"))?,
+    };
+    let index = match sources.text("index", shared.index.as_deref(), index_url)? {
+        Some(index) => index,
+        None => usual_url("index", tame_index::CRATES_IO_HTTP_INDEX)?,
+    };
+    Ok((index, dist_server, update_root))
 }
 
 impl Settings {
@@ -369,9 +381,11 @@ fn store_folder(
     Ok(std::path::absolute(&folder).unwrap_or(folder))
 }
 
-fn registries(given: &BTreeMap<String, Given>) -> Result<BTreeMap<String, Url>, ConfigError> {
+fn registries(
+    given: &BTreeMap<String, RegistryTable>,
+) -> Result<BTreeMap<String, Url>, ConfigError> {
     let mut registries = BTreeMap::new();
-    for (name, index) in given {
+    for (name, RegistryTable { index, .. }) in given {
         if !Registry::is_valid_name(name) || name == CRATES_IO {
             return Err(ConfigError::Value {
                 place: index.place.clone(),
@@ -385,9 +399,38 @@ fn registries(given: &BTreeMap<String, Given>) -> Result<BTreeMap<String, Url>, 
     Ok(registries)
 }
 
+/// The rules about versions that clients must not get.
+fn trust_policy(shared: &GlobalFlags, sources: &Sources) -> Result<TrustPolicy, ConfigError> {
+    let min_age = sources.one("min-age", shared.min_age, cli::parse_duration)?;
+    let rule = |text: &str| text.parse().map_err(|error: InvalidRule| error.to_string());
+    let mut min_age_of = BTreeMap::new();
+    for (name, table) in &sources.file.registries {
+        if let Some(given) = &table.min_age {
+            let own = sources.if_used("registry", given.parse(cli::parse_duration))?;
+            min_age_of.extend(own.into_iter().map(|age| (name.clone(), age)));
+        }
+    }
+    let allowed = sources.many("allow-advisory", &shared.allow_advisory, parse_text)?;
+    Ok(TrustPolicy {
+        min_age: min_age.unwrap_or_default(),
+        min_age_of,
+        deny: sources.many_texts("deny", &shared.deny, rule)?,
+        allow_advisories: allowed.into_iter().collect(),
+    })
+}
+
 /// The base address of an index. `sparse+` is cargo's prefix for the protocol and not part of the address.
 fn index_url(text: &str) -> Result<Url, String> {
     base_url(text.strip_prefix("sparse+").unwrap_or(text))
+}
+
+/// The address of one file.
+fn file_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" if url.host().is_some() => Ok(url),
+        _ => Err("it must be an http or https address".to_owned()),
+    }
 }
 
 /// An address that paths are appended to, with the final slash that this needs.

@@ -63,6 +63,23 @@ impl Sources {
         }
     }
 
+    /// A setting with any number of values whose flags are texts.
+    pub(super) fn many_texts<T>(
+        &self,
+        key: &'static str,
+        flags: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let flags = (!flags.is_empty()).then(|| Given {
+            texts: Ok(flags.to_vec()),
+            place: Place::Flag(key),
+        });
+        match flags.as_ref().or(self.given(key)) {
+            Some(given) => self.if_used(key, given.parse(parse)),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// A faulty value of a setting that the command does not use counts as not given.
     pub(super) fn if_used<T: Default>(
         &self,

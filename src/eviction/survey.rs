@@ -66,6 +66,11 @@ fn is_own(store: &Store, record: &FileRecord, started: u64) -> bool {
     }
 }
 
+/// Returns whether an entry is small and needed by everything of its kind.
+fn is_configuration(key: &Key) -> bool {
+    key.as_str().ends_with("/config.json") || key.as_str().starts_with("advisories/")
+}
+
 impl Survey {
     /// Reads the names, sizes and times of all files, and the bodies of all entries.
     ///
@@ -88,9 +93,7 @@ impl Survey {
             item.hold = match &record.file {
                 StoredFile::Blob(sha256) if needs.has_blob(*sha256) => Some(Hold::Pinned),
                 StoredFile::Entry(key) if needs.has_entry(key) => Some(Hold::Pinned),
-                StoredFile::Entry(key) if key.as_str().ends_with("/config.json") => {
-                    Some(Hold::Configuration)
-                }
+                StoredFile::Entry(key) if is_configuration(key) => Some(Hold::Configuration),
                 StoredFile::Blob(_) | StoredFile::Entry(_) if is_of_running => Some(Hold::Running),
                 StoredFile::Blob(_) | StoredFile::Entry(_) => None,
             };

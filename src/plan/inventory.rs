@@ -27,7 +27,7 @@ use crate::{
     files::{self, MAX_LOCK_FILE_BYTES},
     hash::Sha256,
     lockfile::{self, LockNode},
-    resource::{IndexEntry, Registry, Resource, Upstreams, VersionNeeds},
+    resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams, VersionNeeds},
     store::{Pin, PinnedCrate, Store, StoreError},
     toolchain::{DistFile, Install},
 };
@@ -170,6 +170,12 @@ impl Inventory {
         }
         if package.is_excluded {
             return None;
+        }
+        let file = CrateFile::of(registry, &package.name, &package.version, Some(listed));
+        if let Some(file) = file
+            && let Err(error) = self.cache.check_locked(&file)
+        {
+            return Some(Problem::of_error(format_args!("crate `{title}`"), &error));
         }
         let crate_title = format!("crate `{title}`");
         self.blob(listed).await.missing(crate_title)

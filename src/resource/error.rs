@@ -2,6 +2,8 @@
 
 use std::str::Utf8Error;
 
+use crate::trust::DatabaseError;
+
 /// A body that cannot be the resource. `Display` is a phrase that fits after "the answer".
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidBody {
@@ -43,6 +45,9 @@ pub enum InvalidBody {
     /// A page for people in place of a file.
     #[error("is a web page")]
     WebPage,
+    /// Not the archive of an advisory database.
+    #[error("is no advisory database: {0}")]
+    Advisories(#[source] DatabaseError),
     /// The bootstrap script does not begin with an interpreter.
     #[error("is not a shell script")]
     NotScript,

@@ -25,6 +25,7 @@
 //! | archive | blob | as its path | dist server or update root | [`Listed`] in a manifest or sidecar |
 //! | `release-stable.toml` | entry | `max-age` | update root | [`Releases`] |
 //! | `rustup-init.sh` | entry | `max-age` | update root | |
+//! | [`AdvisoryArchive`] | entry | an hour | as the settings say | |
 //!
 //! **Entry, pair, blob.** An entry is a small record with its body, stored under a [`Key`]. A pair is an entry that
 //! holds a file and its `.sha256` sidecar, always of one generation. A blob is a body that is stored under its own
@@ -36,6 +37,7 @@
 //!
 //! This module is pure: no input or output, no clock, no HTTP.
 
+mod advisories;
 pub mod dist;
 mod error;
 mod key;
@@ -55,6 +57,7 @@ use url::Url;
 
 use crate::hash::Sha256;
 
+pub use advisories::AdvisoryArchive;
 pub use dist::Dist;
 pub use error::{InvalidBody, LineProblem, LocateError, TemplateError, TemplateProblem, Unlisted};
 pub use key::Key;
@@ -170,6 +173,15 @@ pub trait CrateVersion: Send + Sync {
 
     /// The version.
     fn version(&self) -> &str;
+
+    /// The index entry that lists it.
+    fn entry(&self) -> Resource;
+
+    /// Returns whether the body of the index entry lists the version.
+    fn is_listed(&self, listing: &[u8]) -> bool;
+
+    /// When it was published, if the body of the index entry says so.
+    fn published(&self, listing: &[u8]) -> Option<SystemTime>;
 }
 
 /// A resource of which upstream publishes no hash. Its body is stored as a blob, and its entry lists the blob.
@@ -244,6 +256,16 @@ pub trait Retention: Send + Sync {
 pub trait Views: Send + Sync {
     /// The body for clients; `None` if it is the stored one.
     fn client_view(&self, _body: &Bytes) -> Option<Bytes> {
+        None
+    }
+
+    /// The body in which the versions that `hides` returns true for are marked as yanked; `None` if there are none. It
+    /// gets a version and the time of its publication, if known.
+    fn hiding_view(
+        &self,
+        _body: &Bytes,
+        _hides: &dyn Fn(&str, Option<SystemTime>) -> bool,
+    ) -> Option<Bytes> {
         None
     }
 

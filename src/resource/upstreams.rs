@@ -6,8 +6,8 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{
-    CrateFile, Dist, IndexEntry, Key, Location, Registries, Registry, RegistryConfig, Resource,
-    dist,
+    AdvisoryArchive, CrateFile, Dist, IndexEntry, Key, Location, Registries, Registry,
+    RegistryConfig, Resource, advisories, dist,
 };
 use crate::hash::Sha256;
 
@@ -18,6 +18,8 @@ pub struct Upstreams {
     pub registries: Registries,
     /// The two trees that rustup's resources come from.
     pub dist: Arc<Dist>,
+    /// Address of the archive of the advisory database, if one is configured.
+    pub advisories: Option<Box<Url>>,
 }
 
 impl Upstreams {
@@ -54,12 +56,18 @@ impl Upstreams {
         }
     }
 
+    /// The advisory database.
+    pub fn advisory_archive(&self) -> Resource {
+        AdvisoryArchive::of(self.advisories.as_deref())
+    }
+
     /// The resource whose entry has this key. `None` for an entry of a server that is not configured, and for an
     /// absence.
     pub(crate) fn entry_of(&self, key: &Key) -> Option<Resource> {
         let segments: Vec<_> = key.as_str().split('/').collect();
         let resource = match segments.as_slice() {
             ["rustup", path @ ..] => dist::parse(&self.dist, path),
+            [advisories::FOLDER, _] => Some(self.advisory_archive()),
             [folder, path @ ..] => {
                 let registry = self.registry_of(folder)?;
                 match path {
@@ -109,8 +117,6 @@ fn path_below(base: &Url, url: &Url) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use url::Url;
-
     use super::*;
     use crate::resource::dist::ArchiveFormat;
 
@@ -119,6 +125,7 @@ mod tests {
         let url = |text| Url::parse(text).unwrap();
         let other = ("other".to_owned(), url("http://o.example/"));
         let upstreams = Upstreams {
+            advisories: None,
             registries: Registries::new(url("http://127.0.0.1:9/"), [other]),
             dist: Dist::new(
                 url("http://d.example/"),

@@ -153,6 +153,7 @@ mod tests {
         let url = |text| Url::parse(text).unwrap();
         let corp = ("corp".to_owned(), url("https://corp.example/index/"));
         Upstreams {
+            advisories: None,
             registries: Registries::new(url("https://index.example/"), [corp]),
             dist: Dist::new(
                 url("https://dist.example/"),

@@ -14,6 +14,7 @@
 )]
 
 mod absence;
+mod advisories;
 mod behind;
 mod bootstrap;
 mod cargo;
@@ -63,6 +64,7 @@ mod tidy;
 mod tiny_registry;
 mod token_registry;
 mod toolchain;
+mod trust;
 mod upstream;
 mod vendored;
 mod verify;

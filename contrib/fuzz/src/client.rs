@@ -26,6 +26,7 @@ static UPSTREAMS: LazyLock<Upstreams> = LazyLock::new(|| {
     let url = |text| Url::parse(text).expect("a valid URL");
     let corp = ("corp".to_owned(), url("https://corp.example/index/"));
     Upstreams {
+        advisories: None,
         registries: Registries::new(url("https://index.example/"), [corp]),
         dist: Dist::new(
             url("https://dist.example/"),

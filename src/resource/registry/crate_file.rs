@@ -8,7 +8,11 @@
 //!  crates/serde/1.0.1/download                without: the index entry lists the hash
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use url::Url;
 
@@ -80,10 +84,7 @@ impl Kind for CrateFile {
     fn location(&self) -> Location {
         match self.checksum {
             Some(sum) => Location::Blob(sum),
-            None => Location::ListedIn(Arc::new(
-                IndexEntry::new(&self.registry, &self.name)
-                    .expect("`CrateFile::of` has checked the name"),
-            )),
+            None => Location::ListedIn(self.entry()),
         }
     }
 
@@ -127,6 +128,21 @@ impl CrateVersion for CrateFile {
 
     fn version(&self) -> &str {
         &self.version
+    }
+
+    fn entry(&self) -> Resource {
+        Arc::new(
+            IndexEntry::new(&self.registry, &self.name)
+                .expect("`CrateFile::of` has checked the name"),
+        )
+    }
+
+    fn is_listed(&self, listing: &[u8]) -> bool {
+        IndexEntry::checksum(listing, &self.version).is_some()
+    }
+
+    fn published(&self, listing: &[u8]) -> Option<SystemTime> {
+        IndexEntry::published(listing, &self.version)
     }
 }
 

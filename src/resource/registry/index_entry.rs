@@ -1,7 +1,7 @@
 //! [`IndexEntry`]: the index file of one crate, which lists its versions.
 //!
 //! Cargo resolves by index entries alone, level by level: it asks for an entry, reads the dependencies of the version
-//! that it chooses, and asks for their entries next (docs/client-behaviour.md C-20, C-21). Three features follow from
+//! that it chooses, and asks for their entries next (docs/client-behaviour.md C-20, C-21). Four features follow from
 //! that, all computed from the body:
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //!        ├─ prefetch hints   `left` will be asked for next, so fetch it now
 //!        ├─ invalidations    a version of `app` from today may need a `left` from today:
 //!        │                   a copy of `left` checked yesterday no longer fits (C-29)
+//!        ├─ hiding view      versions that the user's settings forbid are marked as yanked
 //!        └─ offline view     versions that are neither stored nor offered by a pin are marked as yanked
 //! ```
 //!
@@ -33,7 +34,8 @@ use super::{
     index_folder,
     index_line::{
         LineDependencies, LineVersion, check_line, checksum_of_line, checksum_of_version,
-        index_lines, package_of_line, quick_publication_time, version_of_line, with_yanked,
+        index_lines, package_of_line, publication_time, quick_publication_time, version_of_line,
+        with_yanked,
     },
     is_crate_name, is_index_folder_of, write_registry_suffix,
 };
@@ -84,6 +86,12 @@ impl IndexEntry {
     /// The hash that the body of an entry lists for `version`. Versions are compared as text.
     pub fn checksum(body: &[u8], version: &str) -> Option<Sha256> {
         checksum_of_version(body, version)
+    }
+
+    /// When `version` was published, if the body of an entry says so.
+    pub(super) fn published(body: &[u8], version: &str) -> Option<SystemTime> {
+        let is_it = |line: &&[u8]| version_of_line(line).is_some_and(|found| found == version);
+        publication_time(index_lines(body).find(is_it)?)
     }
 
     /// The crate's name, as its publisher spelled it, and the version with this hash, if the body of an entry lists it.
@@ -333,6 +341,27 @@ impl Dependencies for IndexEntry {
 }
 
 impl Views for IndexEntry {
+    fn hiding_view(
+        &self,
+        body: &Bytes,
+        hides: &dyn Fn(&str, Option<SystemTime>) -> bool,
+    ) -> Option<Bytes> {
+        let is_hidden = |line: &[u8]| {
+            version_of_line(line).is_some_and(|version| hides(&version, publication_time(line)))
+        };
+        let first = index_lines(body).position(is_hidden)?;
+        let mut view = Vec::with_capacity(body.len() + 64);
+        for (at, line) in index_lines(body).enumerate() {
+            let hidden = (at == first || at > first && is_hidden(line)).then(|| with_yanked(line));
+            match hidden.flatten() {
+                Some(yanked) => view.extend_from_slice(&yanked),
+                None => view.extend_from_slice(line),
+            }
+            view.push(b'\n');
+        }
+        Some(Bytes::from(view))
+    }
+
     fn checksums(&self, body: &[u8]) -> Vec<Sha256> {
         index_lines(body).filter_map(checksum_of_line).collect()
     }

@@ -169,6 +169,16 @@ pub(super) fn quick_publication_time(line: &[u8]) -> Option<SystemTime> {
     humantime::parse_rfc3339(quoted_after(b"\"pubtime\":\"", line)?).ok()
 }
 
+/// The publication time in a line, if it has one.
+pub(super) fn publication_time(line: &[u8]) -> Option<SystemTime> {
+    quick_publication_time(line).or_else(|| {
+        // Many registries have no such field, and parsing each line takes long.
+        memchr::memmem::find(line, b"\"pubtime\"")?;
+        let line = serde_json::from_slice::<LineDependencies<'_>>(line).ok()?;
+        humantime::parse_rfc3339(&line.pubtime?).ok()
+    })
+}
+
 /// The text between `field` and the next quotation mark.
 fn quoted_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
     let rest = &line[memchr::memmem::find(line, field)? + field.len()..];

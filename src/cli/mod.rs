@@ -9,19 +9,15 @@
 //!
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
-use std::{
-    ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
+mod parse;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use parse::{
+    PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_size, parse_switch,
 };
 
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-
-/// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
-pub const PORT: u16 = 3263;
-/// The default port of the daemon's intercepting proxy.
-pub const PROXY_PORT: u16 = 3264;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -90,6 +86,21 @@ pub struct GlobalFlags {
     /// Requests a second to upstream; 0 for no limit [default: 0]
     #[arg(long, value_name = "N", global = true)]
     pub upstream_rate: Option<u32>,
+    /// Age that a version must have before clients get it, such as `7d`; until then it seems yanked. Versions that a
+    /// warmed project's lock file names are served at any age [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, global = true)]
+    pub min_age: Option<Duration>,
+    /// Crate that clients must not get: NAME, NAME@VERSION for one version, or NAME@REQUIREMENT; repeatable
+    /// [default: none]
+    #[arg(long, value_name = "CRATE", global = true)]
+    pub deny: Vec<String>,
+    /// Address of the archive (tar.gz) of the RustSec advisory database; versions that it calls malicious are refused
+    /// [default: none]
+    #[arg(long, value_name = "URL", global = true)]
+    pub advisory_db: Option<String>,
+    /// Id of an advisory that is not to be counted, nor to forbid a version; repeatable [default: none]
+    #[arg(long, value_name = "ID", value_delimiter = ',', global = true)]
+    pub allow_advisory: Vec<String>,
     /// Print one JSON document to stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -129,6 +140,8 @@ pub enum Command {
     Forget(Forget),
     /// Show what is stored and whether a daemon is running
     Status(Status),
+    /// Import the RustSec advisory database
+    Advisories(Advisories),
     /// Print settings for cargo, rustup and container builds
     Client(Client),
     /// Print a completion script for a shell
@@ -342,6 +355,10 @@ pub struct Check {
     /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
     #[arg(long)]
     pub verify: bool,
+    /// List the packages that RustSec advisories are about, by the stored database. Malicious and vulnerable ones count
+    /// as not ready
+    #[arg(long = "advisories")]
+    pub lists_advisories: bool,
     /// Check only crates that a build for this target needs, and its standard library for the toolchains named;
     /// repeatable [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
@@ -349,6 +366,24 @@ pub struct Check {
     /// Toolchains.
     #[command(flatten)]
     pub toolchains: Toolchains,
+}
+
+/// Flags of `advisories`.
+#[derive(Debug, Args)]
+pub struct Advisories {
+    /// The command.
+    #[command(subcommand)]
+    pub command: AdvisoriesCommand,
+}
+
+/// Commands below `advisories`.
+#[derive(Debug, Subcommand)]
+pub enum AdvisoriesCommand {
+    /// Store the database from a folder or an archive, as for a machine without network
+    Import {
+        /// Clone of the database's repository, or its archive (tar.gz)
+        path: PathBuf,
+    },
 }
 
 /// Flags of `client`.
@@ -391,6 +426,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &COMMON,
             &UPSTREAM,
             &FETCHING,
+            &TRUST,
             &SERVING,
             &["store", "registry"],
         ],
@@ -398,15 +434,17 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &COMMON,
             &UPSTREAM,
             &FETCHING,
+            &TRUST,
             &["store", "registry", "listen", "offline", "full-index"],
         ],
         "warm" => &[
             &COMMON,
             &UPSTREAM,
             &FETCHING,
+            &TRUST,
             &["json", "store", "registry", "jobs"],
         ],
-        "check" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
+        "check" => &[&COMMON, &UPSTREAM, &TRUST, &["json", "store", "registry"]],
         "verify" => &[
             &COMMON,
             &UPSTREAM,
@@ -422,8 +460,17 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
         "client" | "print" => &[&COMMON, &["json", "store", "registry", "listen"]],
         "status" => &[
             &COMMON,
-            &["json", "store", "listen", "max-size", "forget-after"],
+            &[
+                "json",
+                "store",
+                "listen",
+                "max-size",
+                "forget-after",
+                "advisory-db",
+                "allow-advisory",
+            ],
         ],
+        "advisories" | "import" => &[&COMMON, &["json", "store", "advisory-db"]],
         "larder" => &[&COMMON, &["json", "store"]],
         _ => &[],
     };
@@ -442,6 +489,7 @@ const FETCHING: [&str; 8] = [
     "upstream-connections",
     "upstream-rate",
 ];
+const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
 const SERVING: [&str; 16] = [
     "listen",
     "offline",
@@ -485,141 +533,9 @@ fn show_if_used(command: &str, arg: Arg) -> Arg {
     arg.hide(!is_used)
 }
 
-/// A duration such as `90s` or `5m`. A number without a unit is in seconds.
-///
-/// # Errors
-/// The reason why the text is none.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text)
-            .map_err(|error| format!("a duration such as 90s or 14d is expected ({error})")),
-    }
-}
-
-/// A number of bytes such as `500MB` or `20GiB`. `kB`, `MB`, `GB` and `TB` are powers of 1000, `KiB` and so on of 1024;
-/// the `B` may be left out of both.
-///
-/// # Errors
-/// The reason why the text is none.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || "a size such as 500MB or 20GiB is expected".to_owned();
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let unit = unit.trim().to_ascii_lowercase();
-    let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let factor: u64 = match unit {
-        "" => 1,
-        "k" => 1_000,
-        "m" => 1_000_000,
-        "g" => 1_000_000_000,
-        "t" => 1_000_000_000_000,
-        "ki" => 1 << 10,
-        "mi" => 1 << 20,
-        "gi" => 1 << 30,
-        "ti" => 1 << 40,
-        _ => return Err(wrong()),
-    };
-    Ok((number * factor as f64) as u64)
-}
-
-/// An address to listen on. Without a port it has [`PORT`], a port alone is on loopback, and `localhost` is 127.0.0.1.
-///
-/// # Errors
-/// The reason why the text is none.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    parse_address(text, PORT)
-}
-
-/// The address of the intercepting proxy: as [`parse_listen`], with the default port [`PROXY_PORT`].
-///
-/// # Errors
-/// The reason why the text is none.
-pub fn parse_intercept(text: &str) -> Result<SocketAddr, String> {
-    parse_address(text, PROXY_PORT)
-}
-
-fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
-    let text = match text.strip_prefix("localhost") {
-        Some(rest) => format!("127.0.0.1{rest}"),
-        None => text.to_owned(),
-    };
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    if let Ok(port) = text.parse() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    let host = text.trim_start_matches('[').trim_end_matches(']');
-    match host.parse::<IpAddr>() {
-        Ok(host) => Ok((host, default_port).into()),
-        Err(_) => Err(format!(
-            "an IP address such as 127.0.0.1:{default_port} is expected"
-        )),
-    }
-}
-
-/// True or false, in one of the usual words.
-///
-/// # Errors
-/// The reason why the text is none.
-pub fn parse_switch(text: &str) -> Result<bool, String> {
-    match text.to_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err("true or false is expected".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_need_no_port_and_ports_no_address() {
-        for (text, expected) in [
-            ("0.0.0.0", "0.0.0.0:3263"),
-            ("::1", "[::1]:3263"),
-            ("[::1]", "[::1]:3263"),
-            ("localhost", "127.0.0.1:3263"),
-            ("localhost:80", "127.0.0.1:80"),
-            ("80", "127.0.0.1:80"),
-            ("127.0.0.2:80", "127.0.0.2:80"),
-        ] {
-            assert_eq!(parse_listen(text), Ok(expected.parse().unwrap()), "{text}");
-        }
-        assert!(parse_listen("here").is_err());
-        assert!(parse_listen("").is_err());
-    }
-
-    #[test]
-    fn number_without_a_unit_is_in_seconds() {
-        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert!(parse_duration("soon").is_err());
-    }
-
-    #[test]
-    fn sizes_have_decimal_and_binary_units() {
-        for (text, expected) in [
-            ("0", 0),
-            ("1234", 1_234),
-            ("500MB", 500_000_000),
-            ("500 mb", 500_000_000),
-            ("1.5G", 1_500_000_000),
-            ("20GiB", 20 << 30),
-            ("2k", 2_000),
-            ("2KiB", 2_048),
-            ("1Ti", 1 << 40),
-        ] {
-            assert_eq!(parse_size(text), Ok(expected), "{text}");
-        }
-        for text in ["", "GB", "-1", "1x", "1..2", "lots"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn command_line_is_consistent() {
