@@ -1,6 +1,9 @@
 //! Applies the pure rules of [`super::decide`] to the present: clock, circuit breakers and negative cache.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 use url::Url;
@@ -51,7 +54,7 @@ impl Admission {
         decide(
             &resource.policy(),
             stored,
-            self.negative.get(flight_key, now),
+            self.negative.get(flight_key, Instant::now()),
             demand,
             now,
             self.reach(resource),
@@ -134,7 +137,8 @@ impl Admission {
             NegativeAnswer::Absent
         };
         let lifetime = resource.policy().negative_ttl.min(self.max_age);
-        self.negative.insert(flight_key, answer, now() + lifetime);
+        let expires = Instant::now() + lifetime;
+        self.negative.insert(flight_key, answer, expires);
     }
 
     /// Remembers that upstream refuses `resource`, and tells the user why.
@@ -142,7 +146,7 @@ impl Admission {
         warn!(%resource, code, "upstream refuses access; larder cannot send a token");
         let answer = NegativeAnswer::Denied(code);
         self.negative
-            .insert(flight_key, answer, now() + REFUSAL_LIFETIME);
+            .insert(flight_key, answer, Instant::now() + REFUSAL_LIFETIME);
     }
 }
 
