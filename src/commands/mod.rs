@@ -49,7 +49,7 @@ use crate::{
 pub enum CommandError {
     /// Arguments that clap refuses.
     #[error("{}", one_clap_error(.0))]
-    Usage(#[from] clap::Error),
+    Usage(clap::Error),
     /// `man` was asked for the page of an unknown command.
     #[error("there is no command `{0}`")]
     NoSuchCommand(String),
@@ -136,6 +136,13 @@ impl CommandError {
             | Self::Json(_)
             | Self::System(_) => ExitCode::FAILURE,
         }
+    }
+}
+
+// Written by hand, so that the error is no source: it would be printed twice.
+impl From<clap::Error> for CommandError {
+    fn from(error: clap::Error) -> Self {
+        Self::Usage(error)
     }
 }
 

@@ -407,6 +407,11 @@ fn usage_errors_exit_with_2_and_leave_stdout_empty() {
             stderr(&output).starts_with("error: "),
             "{arguments:?}: {output:?}"
         );
+        assert_eq!(
+            stderr(&output).matches("error: ").count(),
+            1,
+            "{arguments:?}: {output:?}"
+        );
     }
 }
 
