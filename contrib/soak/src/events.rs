@@ -22,6 +22,8 @@ const CALM_INTERVAL: Duration = Duration::from_secs(25);
 const RECOVERY_TIME: Duration = Duration::from_secs(60);
 /// Time for which a calm daemon is left alone before it is sampled.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
+/// Time for which larder remembers that upstream does not have a file: the daemon's `max-age`, and a little more.
+const ABSENCE_LIFETIME: Duration = Duration::from_millis(1_200);
 /// Random paths of a calm check.
 const CALM_PATHS: usize = 40;
 /// Crates of the warmed project.
@@ -197,7 +199,8 @@ impl<'a> Driver<'a> {
             .nth(self.rng.usize(0..names.len()))
             .expect("there are crates");
         if self.rng.u32(0..3) == 0 {
-            let version = &versions[self.rng.usize(0..versions.len())];
+            // One version stays, so that cargo can resolve every project.
+            let version = &versions[self.rng.usize(1..versions.len())];
             self.run.truth.yank(name, version);
             self.run.tally.event("events: yanks");
         } else {
@@ -327,6 +330,7 @@ impl<'a> Driver<'a> {
         // A command may wait long for an answer that a fault has swallowed.
         self.kill_commands();
         let begin = Instant::now();
+        std::thread::sleep(ABSENCE_LIFETIME);
         self.must_serve_all(begin);
         let project = random_project(&run.truth, &mut self.rng);
         match cargo_fetch(&run.truth, &project, &self.url()) {
