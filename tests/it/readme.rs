@@ -121,9 +121,12 @@ fn readme_command_for_another_host_stores_its_toolchain_rustup_and_the_script() 
 }
 
 /// Settings that take any text, and the one that all tests give as a flag.
-const NOT_JUDGED: [&str; 7] = [
+const NOT_JUDGED: [&str; 10] = [
+    "advisory-db",
+    "allow-advisory",
     "allow-host",
     "ca-file",
+    "deny",
     "index",
     "intercept-folder",
     "redirect-host",
