@@ -34,7 +34,7 @@ pub async fn run(
     let paths = paths_or_current(flags.path, &toolchains);
     let mut plan = plan::plan(paths, toolchains, &app.upstreams.registries).await;
     if plan.needs_cargo(&flags.target) {
-        match LocalCargo::start(settings, &app).await {
+        match LocalCargo::start(settings, &app) {
             Ok(cargo) => {
                 let registries = &app.upstreams.registries;
                 let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
@@ -98,7 +98,7 @@ pub(super) async fn readiness(
     plan.compare_locks(&inventory).await;
     plan.find_mirrors(settings.cargo_home.clone()).await;
     if plan.has_unclear_locks()
-        && let Ok(cargo) = LocalCargo::start(settings, app).await
+        && let Ok(cargo) = LocalCargo::start(settings, app)
     {
         plan.ask_about_unclear_locks(&cargo.scratch).await;
         cargo.stop().await;

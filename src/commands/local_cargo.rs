@@ -15,9 +15,9 @@ impl LocalCargo {
     ///
     /// # Errors
     /// The store has no scratch folder, or no port can be opened.
-    pub(super) async fn start(settings: &Settings, app: &App) -> Result<Self, CommandError> {
+    pub(super) fn start(settings: &Settings, app: &App) -> Result<Self, CommandError> {
         let folder = app.store.scratch()?;
-        let server = LoopbackServer::start(app.cache.clone(), app.upstreams.clone()).await?;
+        let server = LoopbackServer::start(app.cache.clone(), app.upstreams.clone())?;
         let scratch = Scratch {
             cargo: settings.cargo.clone(),
             cargo_home: settings.cargo_home.clone(),

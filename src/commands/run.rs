@@ -145,7 +145,7 @@ impl Proxy {
             .prefix("larder-")
             .permissions(Permissions::from_mode(0o700))
             .tempdir()?;
-        let listener = server::listen(([127, 0, 0, 1], 0).into()).await?;
+        let listener = server::listen(([127, 0, 0, 1], 0).into())?;
         let address = listener.local_addr()?;
         let authority_pem = certificates.authority_pem();
         let write = |name: &str, file: Option<&PathBuf>| -> Result<PathBuf, CommandError> {

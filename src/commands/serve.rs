@@ -37,8 +37,8 @@ const ADVISORIES_INTERVAL: Duration = Duration::from_secs(60);
 /// # Errors
 /// An address or the store cannot be used, or a second signal ended the command.
 pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
-    let (listeners, addresses) = listen(&settings.listen).await?;
-    let proxy = StandingProxy::listen(settings).await?;
+    let (listeners, addresses) = listen(&settings.listen)?;
+    let proxy = StandingProxy::listen(settings)?;
     settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
     let is_writable = prepare(settings, &app)?;
@@ -122,14 +122,11 @@ fn prepare(settings: &Settings, app: &App) -> Result<bool, CommandError> {
 }
 
 /// Opens all listeners, and tells the addresses that they got: a configured port 0 becomes a free one.
-async fn listen(
-    configured: &[SocketAddr],
-) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), CommandError> {
+fn listen(configured: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), CommandError> {
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for &address in configured {
-        let listener = server::listen(address)
-            .await
-            .map_err(|source| CommandError::Listen { address, source })?;
+        let listener =
+            server::listen(address).map_err(|source| CommandError::Listen { address, source })?;
         addresses.push(listener.local_addr()?);
         listeners.push(listener);
     }

@@ -36,13 +36,12 @@ impl StandingProxy {
     ///
     /// # Errors
     /// The address or the folder of the authority cannot be used.
-    pub(super) async fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
+    pub(super) fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
         let Some(address) = settings.intercept.address else {
             return Ok(None);
         };
-        let listener = server::listen(address)
-            .await
-            .map_err(|source| CommandError::Listen { address, source })?;
+        let listener =
+            server::listen(address).map_err(|source| CommandError::Listen { address, source })?;
         let folder = settings
             .intercept
             .folder

@@ -202,7 +202,7 @@ async fn plan(settings: &Settings, flags: cli::Warm, app: &App) -> Result<Plan, 
     if flags.dry_run {
         plan.skip_unlocked();
     } else if plan.needs_cargo(&flags.target) {
-        match LocalCargo::start(settings, app).await {
+        match LocalCargo::start(settings, app) {
             Ok(cargo) => {
                 let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
                 plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)

@@ -9,7 +9,7 @@ use std::{io, sync::Arc, time::Duration};
 use http::Request;
 use rustix::io::Errno;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep},
@@ -28,6 +28,10 @@ use super::{
 /// Time for requests in flight after shutdown began. Container engines kill after ten seconds, and pending writes must
 /// reach the disk before that. Cargo repeats a transfer that was cut.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+/// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`). The usual 128 are
+/// too few for a burst: the system drops what does not fit, clients try again after 1, 3, 7 s and so on, and a request
+/// that was dropped so may come after the time limit for first bytes.
+const LISTEN_QUEUE: u32 = 4096;
 /// Delay after a failed accept.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The same where only another connection must close first.
@@ -43,8 +47,15 @@ const MAX_REFUSALS: usize = 16;
 ///
 /// # Errors
 /// The system's error.
-pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        std::net::SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        std::net::SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A daemon that restarts finds connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// Serves until `shutdown` resolves, then waits up to eight seconds for requests in flight.

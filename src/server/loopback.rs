@@ -20,8 +20,8 @@ impl LoopbackServer {
     ///
     /// # Errors
     /// If no port can be opened.
-    pub async fn start(cache: Cache, upstreams: Upstreams) -> io::Result<Self> {
-        let listener = listen(([127, 0, 0, 1], 0).into()).await?;
+    pub fn start(cache: Cache, upstreams: Upstreams) -> io::Result<Self> {
+        let listener = listen(([127, 0, 0, 1], 0).into())?;
         let address = listener.local_addr()?;
         let server = Server {
             cache,

@@ -437,3 +437,25 @@ fn request_beyond_the_limit_waits_and_is_then_refused_with_its_name() {
     assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
     assert_eq!(larder.status()["connections"]["limited"]["max-requests"], 1);
 }
+
+#[test]
+fn burst_of_clients_waits_in_the_listen_queue_while_the_daemon_is_held_up() {
+    const CLIENTS: usize = 1200;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let upstream = FakeUpstream::start();
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-connections", "1500"]);
+    larder.signal("STOP");
+    let address = larder.http().address();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok())
+        .collect();
+    larder.signal("CONT");
+    assert_eq!(clients.len(), CLIENTS);
+    assert_eq!(larder.get("/-/health").status, 200);
+}
