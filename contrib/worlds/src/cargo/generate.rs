@@ -370,7 +370,9 @@ impl Story<'_> {
         }
         self.has_edits = true;
         let (registry, package, _) = self.victim();
-        if registry == RegistryName::CratesIo {
+        // A package that needs one crate by two names cannot be built, though its crates can be fetched.
+        let is_known = self.project.deps().any(|dep| dep.package == package);
+        if registry == RegistryName::CratesIo && !is_known {
             let is_offline = self.dice.chance(60);
             self.events.push(Event::Add {
                 package,
