@@ -13,6 +13,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
@@ -25,15 +26,18 @@ use tracing::warn;
 use crate::{
     cache::{Cache, CacheOptions, Demand},
     config::Settings,
+    files,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{ConnectionLimits, Connections, Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
-    trust::AdvisoryDatabase,
+    trust::{AdvisoryDatabase, SigningKeys, TrustPolicy},
     upstream::{Relay, SetupError, Upstream, UpstreamOptions},
 };
 
+/// Size limit of a file with signing keys, in bytes.
+const MAX_KEY_BYTES: u64 = 1 << 20;
 /// Time that worker threads get to end at exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 /// Concurrent requests over HTTP/1.1 to one upstream.
@@ -77,6 +81,14 @@ pub enum AppError {
     /// The client for upstream cannot be made.
     #[error(transparent)]
     Upstream(#[from] SetupError),
+    /// The file with signing keys cannot be used.
+    #[error("cannot use the signing key {}: {why}", .path.display())]
+    SigningKey {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The settings name another archive format than the running daemon serves.
     #[error(
         "the running daemon of this store serves toolchains as `{served}`, not as `{wanted}`; to change that, restart it \
@@ -117,7 +129,7 @@ impl App {
         let upstream_options = upstream_options(settings, options.is_offline);
         let addresses = upstreams.addresses().chain(upstreams.advisories.as_deref());
         let upstream = Upstream::new(upstream_options, addresses)?;
-        let cache = Cache::new(store.clone(), upstream, options, settings.trust.clone());
+        let cache = Cache::new(store.clone(), upstream, options, policy(settings, mode)?);
         Ok(Self {
             store,
             upstreams,
@@ -207,6 +219,30 @@ impl App {
             proxy: None,
         }
     }
+}
+
+/// The rules, with the keys that sign toolchain manifests. A command that never goes upstream needs none.
+fn policy(settings: &Settings, mode: AppMode) -> Result<TrustPolicy, AppError> {
+    let rules = settings.trust.clone();
+    if !settings.verify_signatures || mode == AppMode::Local {
+        return Ok(rules);
+    }
+    let keys = match &settings.signing_key {
+        None => SigningKeys::of_rust(),
+        Some(path) => {
+            let unusable = |why: String| AppError::SigningKey {
+                path: path.clone(),
+                why,
+            };
+            let text = files::read_named(path, MAX_KEY_BYTES).and_then(files::text);
+            let text = text.map_err(|error| unusable(error.to_string()))?;
+            SigningKeys::parse(&text).map_err(|error| unusable(error.to_string()))?
+        }
+    };
+    Ok(TrustPolicy {
+        signing_keys: Some(keys),
+        ..rules
+    })
 }
 
 /// The archive format of toolchain manifests: of the settings, else the one that the store remembers.

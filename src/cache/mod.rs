@@ -167,28 +167,24 @@ impl Cache {
         let events = Arc::<Events>::default();
         let counters = Arc::<Counters>::default();
         let flights = Flights::default();
-        let invalidations = Arc::<Invalidations>::default();
         let health = health(upstream, &store, options, counters.clone());
         let absences = Absences::new(health.clone(), store.clone());
-        let lookup = Arc::new(Lookup {
-            store: store.clone(),
-            write_behind: WriteBehind::new(
-                store,
-                invalidations.clone(),
-                options.writers,
-                options.has_clients,
-            ),
-            invalidations,
-            verified: VerifiedBlobs::default(),
-            is_offline: options.is_offline,
-        });
+        let lookup = lookup(store, options);
         let admission = Arc::new(Admission {
             health,
             negative: NegativeCache::default(),
             absences,
             max_age: options.max_age,
         });
-        let fetcher = EntryFetcher::new(lookup.clone(), admission.clone(), events.clone(), options);
+        let policy = Arc::new(policy);
+        let (of_fetcher, of_events) = (admission.clone(), events.clone());
+        let fetcher = EntryFetcher::new(
+            lookup.clone(),
+            of_fetcher,
+            of_events,
+            options,
+            policy.clone(),
+        );
         let entries = Entries {
             lookup: lookup.clone(),
             admission,
@@ -497,6 +493,22 @@ impl Cache {
         self.0.entries.lookup.write_behind.flush_all().await;
         self.0.flights.wait_stored().await;
     }
+}
+
+fn lookup(store: Arc<Store>, options: CacheOptions) -> Arc<Lookup> {
+    let invalidations = Arc::<Invalidations>::default();
+    Arc::new(Lookup {
+        store: store.clone(),
+        write_behind: WriteBehind::new(
+            store,
+            invalidations.clone(),
+            options.writers,
+            options.has_clients,
+        ),
+        invalidations,
+        verified: VerifiedBlobs::default(),
+        is_offline: options.is_offline,
+    })
 }
 
 fn health(

@@ -94,6 +94,7 @@ impl UpstreamHealth {
                         max_bytes: self.max_entry_bytes,
                         memory: &self.memory.reservation(),
                         read_timeout: HEAD_TIMEOUT,
+                        keys: None,
                         started: now(),
                     };
                     request.send(&self.upstream).await?;

@@ -50,9 +50,9 @@ struct LoadedAdvisories {
 
 impl Trust {
     /// The rules of `policy`. No advisories are known yet.
-    pub(super) fn new(policy: TrustPolicy, entries: Entries) -> Self {
+    pub(super) fn new(policy: Arc<TrustPolicy>, entries: Entries) -> Self {
         Self {
-            policy: Arc::new(policy),
+            policy,
             entries,
             advisories: Arc::default(),
         }

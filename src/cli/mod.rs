@@ -101,6 +101,12 @@ pub struct GlobalFlags {
     /// Id of an advisory that is not to be counted, nor to forbid a version; repeatable [default: none]
     #[arg(long, value_name = "ID", value_delimiter = ',', global = true)]
     pub allow_advisory: Vec<String>,
+    /// Accept only toolchain manifests that Rust's release key has signed [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = parse_switch, global = true)]
+    pub verify_signatures: Option<bool>,
+    /// File with the public keys for `--verify-signatures`, ASCII-armored, RSA [default: Rust's release key]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub signing_key: Option<PathBuf>,
     /// Print one JSON document to stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -479,7 +485,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
 
 const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
 const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
-const FETCHING: [&str; 8] = [
+const FETCHING: [&str; 10] = [
     "max-age",
     "ca-file",
     "redirect-host",
@@ -488,6 +494,8 @@ const FETCHING: [&str; 8] = [
     "memory",
     "upstream-connections",
     "upstream-rate",
+    "verify-signatures",
+    "signing-key",
 ];
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
 const SERVING: [&str; 16] = [

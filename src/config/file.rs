@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 36] = [
     "store",
     "max-age",
     "index",
@@ -52,6 +52,8 @@ pub(super) const KEYS: [&str; 34] = [
     "deny",
     "advisory-db",
     "allow-advisory",
+    "verify-signatures",
+    "signing-key",
 ];
 /// The tables of further registries.
 const REGISTRY_TABLES: &str = "registry";

@@ -124,6 +124,10 @@ pub struct Settings {
     pub jobs: u16,
     /// The versions that clients must not get.
     pub trust: TrustPolicy,
+    /// Toolchain manifests must be signed.
+    pub verify_signatures: bool,
+    /// File with the keys that sign them; `None` for Rust's.
+    pub signing_key: Option<PathBuf>,
     /// Address of the archive of the advisory database.
     pub advisories: Option<Url>,
     /// Cargo's program.
@@ -204,6 +208,9 @@ fn merge(
     let forget_after = sources.one("forget-after", serve.forget_after, cli::parse_duration)?;
     let h2c: Option<cli::H2cListeners> = sources.one("h2c", serve.h2c, parse_choice)?;
     let jobs = sources.one("jobs", jobs, parse_jobs)?;
+    let flag = shared.verify_signatures;
+    let verify_signatures = sources.one("verify-signatures", flag, cli::parse_switch)?;
+    let signing_key = sources.one("signing-key", shared.signing_key.clone(), parse_path)?;
     Ok(Settings {
         store: store_folder(shared, sources, &environment)?,
         max_age: max_age.unwrap_or(DEFAULT_MAX_AGE),
@@ -234,6 +241,8 @@ fn merge(
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         trust: trust_policy(shared, sources)?,
+        verify_signatures: verify_signatures.unwrap_or(false),
+        signing_key: signing_key.map(|path| expand_home(&path, &environment)),
         advisories: sources.text("advisory-db", shared.advisory_db.as_deref(), file_url)?,
         cargo_home: environment.cargo_home(),
         rustup_settings: environment.rustup_settings(),
@@ -416,6 +425,7 @@ fn trust_policy(shared: &GlobalFlags, sources: &Sources) -> Result<TrustPolicy, 
         min_age_of,
         deny: sources.many_texts("deny", &shared.deny, rule)?,
         allow_advisories: allowed.into_iter().collect(),
+        signing_keys: None,
     })
 }
 

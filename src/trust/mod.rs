@@ -13,6 +13,7 @@
 
 mod advisories;
 mod deny;
+mod openpgp;
 mod ranges;
 
 use std::{
@@ -25,6 +26,7 @@ pub use advisories::{
     Advisory, AdvisoryDatabase, AdvisoryKind, DatabaseError, pack as pack_advisories,
 };
 pub use deny::{DenyRule, InvalidRule};
+pub use openpgp::{OpenPgpError, SigningKeys};
 use semver::Version;
 
 /// The rules.
@@ -38,6 +40,8 @@ pub struct TrustPolicy {
     pub deny: Vec<DenyRule>,
     /// Ids of advisories that forbid nothing.
     pub allow_advisories: BTreeSet<String>,
+    /// Keys of which one must have signed each toolchain manifest; `None` if signatures do not matter.
+    pub signing_keys: Option<SigningKeys>,
 }
 
 /// Why a client must not get a version.

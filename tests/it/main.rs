@@ -58,6 +58,7 @@ mod scripts;
 mod scrub;
 mod server;
 mod settings;
+mod signatures;
 mod soak;
 mod start;
 mod tidy;

@@ -35,6 +35,7 @@ use crate::{
     memory_budget::Reservation,
     resource::{Key, Resource, Source},
     store::{Checked, Entry, StoreError},
+    trust::TrustPolicy,
     upstream::{Failure, FailureKind},
     validators::Validators,
 };
@@ -51,6 +52,7 @@ pub(in super::super) struct EntryFetcher {
     /// Entries have permits of their own, so that large downloads do not delay them.
     permits: Semaphore,
     options: CacheOptions,
+    policy: Arc<TrustPolicy>,
 }
 
 /// One fetch of an entry.
@@ -82,6 +84,7 @@ impl EntryFetcher {
         admission: Arc<Admission>,
         events: Arc<Events>,
         options: CacheOptions,
+        policy: Arc<TrustPolicy>,
     ) -> Self {
         Self {
             lookup,
@@ -89,6 +92,7 @@ impl EntryFetcher {
             events,
             permits: Semaphore::new(MAX_ENTRY_REQUESTS),
             options,
+            policy,
         }
     }
 
@@ -328,6 +332,7 @@ impl EntryFetcher {
                 Some(_) => self.options.upstream_timeout,
                 None => HEAD_TIMEOUT,
             },
+            keys: self.policy.signing_keys.as_ref(),
             started,
         };
         let upstream = &self.admission.health.upstream;

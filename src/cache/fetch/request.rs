@@ -1,6 +1,6 @@
 //! One request for an entry: a conditional GET whose body is decoded, bounded and validated in memory.
 //!
-//! A pair takes two requests. The sidecar comes first, because it holds the hash of the manifest. If the stored
+//! A pair takes two requests, and with `verify-signatures` a third one for the manifest's signature. The sidecar comes first, because it holds the hash of the manifest. If the stored
 //! manifest has that hash, the second request is not needed. If upstream publishes a release between the two, the
 //! hashes differ, and the next attempt gets both files of the new generation.
 
@@ -17,11 +17,12 @@ use crate::{
     memory_budget::Reservation,
     resource::{Location, Resource},
     store::Entry,
+    trust::SigningKeys,
     upstream::{Failure, FailureKind, Get, Reply, Upstream},
     validators::Validators,
 };
 
-/// Size limit of a sidecar, in bytes. It holds a hash and a file name.
+/// Size limit of a sidecar, in bytes. It holds a hash and a file name, or a signature.
 const MAX_SIDECAR_BYTES: usize = 4096;
 
 /// A good answer about an entry.
@@ -46,6 +47,8 @@ pub(in super::super) struct EntryRequest<'a> {
     pub(in super::super) max_bytes: u64,
     /// The body's share of the memory for arriving bodies.
     pub(in super::super) memory: &'a Reservation,
+    /// Keys of which one must have signed a manifest; `None` if signatures do not matter.
+    pub(in super::super) keys: Option<&'a SigningKeys>,
     /// The time of the request, which becomes the entry's check time.
     pub(in super::super) started: SystemTime,
 }
@@ -75,6 +78,7 @@ impl EntryRequest<'_> {
                     .max_age
                     .map(|age| age.as_secs())
                     .or(entry.head.max_age);
+                self.check_signature(upstream, &entry).await?;
                 Ok(EntryReply::Body(entry.with_sidecar(sidecar.text)))
             }
             EntryReply::Body(entry) => Err(FailureKind::WrongHash {
@@ -84,6 +88,28 @@ impl EntryRequest<'_> {
             .at(self.url)),
             EntryReply::NotModified(_) => Err(unexpected_304(self.url)),
         }
+    }
+
+    /// Checks the signature of a manifest, which upstream has at the manifest's address plus `.asc`.
+    async fn check_signature(&self, upstream: &Upstream, manifest: &Entry) -> Result<(), Failure> {
+        let Some(keys) = self.keys else {
+            return Ok(());
+        };
+        let text = get_beside(upstream, self.url, "asc", self.read_timeout).await;
+        let (text, _) = text.map_err(|failure| {
+            if !matches!(failure.kind, FailureKind::Absent { .. }) {
+                return failure;
+            }
+            let why = "has no signature beside it, which the setting `verify-signatures` wants";
+            FailureKind::Unsupported {
+                why: why.to_owned(),
+            }
+            .at(self.url)
+        })?;
+        keys.verify(&text, &manifest.body).map_err(|error| {
+            let why = format!("has a signature that does not prove it: {error}");
+            FailureKind::Unrecognised { why }.at(self.url)
+        })
     }
 
     fn limit(&self) -> BodyLimit {
@@ -147,13 +173,38 @@ pub(in super::super) async fn get_sidecar(
     url: &Url,
     read_timeout: Duration,
 ) -> Result<SidecarReply, Failure> {
-    let mut sidecar_url = url.clone();
-    sidecar_url.set_path(&format!("{}.sha256", url.path()));
-    let get = plain_get(sidecar_url, read_timeout);
+    let (text, max_age) = get_beside(upstream, url, "sha256", read_timeout).await?;
     let unrecognised = || {
         let why = "is no sidecar: it does not begin with a sha256".to_owned();
         FailureKind::Unrecognised { why }.at(url)
     };
+    let sha256 = text
+        .get(..64)
+        .and_then(Sha256::parse)
+        .ok_or_else(unrecognised)?;
+    Ok(SidecarReply {
+        text,
+        sha256,
+        max_age,
+    })
+}
+
+/// Gets a small text beside the file at `url`, with upstream's `max-age`.
+async fn get_beside(
+    upstream: &Upstream,
+    url: &Url,
+    extension: &str,
+    read_timeout: Duration,
+) -> Result<(String, Option<Duration>), Failure> {
+    let mut beside = url.clone();
+    beside.set_path(&format!("{}.{extension}", url.path()));
+    let unrecognised = || {
+        let why = format!(
+            "has no text of up to {MAX_SIDECAR_BYTES} bytes beside it, with `.{extension}`"
+        );
+        FailureKind::Unrecognised { why }.at(url)
+    };
+    let get = plain_get(beside, read_timeout);
     let Reply::Body(mut incoming) = upstream.get(&get).await? else {
         return Err(unrecognised());
     };
@@ -165,15 +216,7 @@ pub(in super::super) async fn get_sidecar(
         }
     }
     let text = String::from_utf8(text).map_err(|_| unrecognised())?;
-    let sha256 = text
-        .get(..64)
-        .and_then(Sha256::parse)
-        .ok_or_else(unrecognised)?;
-    Ok(SidecarReply {
-        text,
-        sha256,
-        max_age: incoming.max_age,
-    })
+    Ok((text, incoming.max_age))
 }
 
 /// An unconditional request for a whole body, without compression.
