@@ -29,7 +29,7 @@ use crate::{
     files,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
-    server::{ConnectionLimits, Connections, Server, guard::Hosts},
+    server::{ConnectionLimits, Connections, Home, Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
     trust::{AdvisoryDatabase, SigningKeys, TrustPolicy},
@@ -217,6 +217,7 @@ impl App {
             scrub: None,
             eviction: None,
             proxy: None,
+            home: Some(Home::new(self.store.clone())),
         }
     }
 }

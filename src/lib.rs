@@ -44,6 +44,7 @@ pub mod upstream;
 
 // Clients.
 pub mod intercept;
+pub mod page;
 pub mod server;
 
 // Projects and toolchains.

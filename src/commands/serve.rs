@@ -83,6 +83,12 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     if let Some(proxy) = &server.proxy {
         print(&format!("intercepting on {}/\n", proxy.address))?;
     }
+    let page = server.clone();
+    tokio::spawn(async move {
+        if let Some(home) = &page.home {
+            home.record_minutes(&page.cache).await;
+        }
+    });
     let (stop, stopping) = oneshot::channel();
     let work = async {
         server::run(listeners, server, async { drop(stopping.await) }).await;

@@ -17,6 +17,7 @@ use super::{
     connection::h2c::H2c,
     connections::Connections,
     guard::{self, Hosts},
+    home::{self, Home},
     metrics,
     request::RequestHead,
     respond,
@@ -64,6 +65,8 @@ pub struct Server {
     pub eviction: Option<watch::Receiver<EvictionStatus>>,
     /// The intercepting proxy; `None` if there is none.
     pub proxy: Option<ProxyStatus>,
+    /// What the page for browsers shows besides; `None` for a server that has no page.
+    pub home: Option<Home>,
 }
 
 impl Server {
@@ -158,11 +161,8 @@ impl Server {
                 let log = AccessLog::new(path.to_owned());
                 Box::pin(self.script(authority, &head, log)).await
             }
-            Route::Home => plain_text(
-                StatusCode::OK,
-                status::home_page(authority),
-                AccessLog::new(path.to_owned()),
-            ),
+            Route::Home => Box::pin(self.start_page(authority, &head)).await,
+            Route::Style => respond::style(&head, AccessLog::new(path.to_owned())),
             Route::Health | Route::Ready => plain_text(
                 StatusCode::OK,
                 "ok".to_owned(),
@@ -181,6 +181,25 @@ impl Server {
                 AccessLog::new(path.to_owned()),
             ),
         }
+    }
+
+    /// The page at `/`: HTML for browsers, else the settings as text.
+    async fn start_page(&self, authority: &str, head: &RequestHead) -> Response<ClientBody> {
+        let uri = head.0.uri();
+        let log = AccessLog::new(uri.path().to_owned());
+        let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
+            let text = Bytes::from(status::home_page(authority) + "\n");
+            return respond::text(StatusCode::OK, "text/plain; charset=utf-8", text, head, log);
+        };
+        let background = self.background();
+        let page = home.page(
+            &self.cache,
+            &self.upstreams,
+            &background,
+            authority,
+            uri.query(),
+        );
+        respond::page(page.await.html(), head, log)
     }
 
     /// Generates `config.json`. Cargo reads upstream's `api` from it, so the first request of a cold store waits for

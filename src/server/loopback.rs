@@ -33,6 +33,7 @@ impl LoopbackServer {
             scrub: None,
             eviction: None,
             proxy: None,
+            home: None,
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

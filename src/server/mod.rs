@@ -15,6 +15,7 @@
 //!     ├── a resource ──────> cache::get ──> Answer or Error
 //!     ├── config.json ─────> generated for the client's address
 //!     ├── rustup-init.sh ──> edited for plain http
+//!     ├── / ───────────────> home: a page for browsers
 //!     └── /-/… ────────────> status: health, JSON, Prometheus
 //!
 //!   a request by upstream's address, from the intercepting proxy
@@ -43,6 +44,7 @@ pub mod connection;
 mod connections;
 pub mod guard;
 mod handlers;
+mod home;
 pub mod loopback;
 mod metrics;
 mod refusal;
@@ -57,4 +59,5 @@ pub use background::ProxyStatus;
 pub use connection::h2c::H2c;
 pub use connections::{ConnectionLimits, Connections};
 pub use handlers::Server;
+pub use home::Home;
 pub use upstream_address::ServedBody;

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     cache::{Answer, OFFLINE_VIEW_AFTER, Outcome},
     error::Error,
+    page::{CONTENT_SECURITY_POLICY, STYLE},
     resource::{Audience, Freshness, Policy},
     upstream::FailureKind,
 };
@@ -144,6 +145,34 @@ pub(super) fn text(
         return response.map(|()| ClientBody::empty(log));
     }
     response.map(|()| ClientBody::whole(body, log))
+}
+
+/// The start page as HTML.
+pub(super) fn page(html: String, head: &RequestHead, log: AccessLog) -> Response<ClientBody> {
+    let mut response = text(
+        StatusCode::OK,
+        "text/html; charset=utf-8",
+        Bytes::from(html),
+        head,
+        log,
+    );
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+/// The style sheet of the start page.
+pub(super) fn style(head: &RequestHead, log: AccessLog) -> Response<ClientBody> {
+    let body = Bytes::from_static(STYLE.as_bytes());
+    text(StatusCode::OK, "text/css; charset=utf-8", body, head, log)
 }
 
 /// The response for a resource that the cache could not return.

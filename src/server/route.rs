@@ -1,7 +1,7 @@
 //! Maps a path to a [`Route`].
 //!
 //! ```text
-//!   /                                      Home
+//!   /  /-/style.css                        Home, and its style sheet
 //!   /-/health  ready  status.json  metrics monitoring
 //!   /config.json  /se/rd/serde  /crates/…  the registry of crates.io
 //!   /registry/NAME/…                       another registry, the same paths below it
@@ -24,6 +24,8 @@ use crate::resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams, dist
 pub enum Route {
     /// A page for people who open the address in a browser.
     Home,
+    /// The style sheet of that page.
+    Style,
     /// The generated `config.json` of a registry.
     Config(Arc<Registry>),
     /// `rustup-init.sh`, edited.
@@ -66,6 +68,7 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match segments.as_slice() {
         [""] => Ok(Route::Home),
+        ["-", "style.css"] => Ok(Route::Style),
         ["-", "health"] => Ok(Route::Health),
         ["-", "ready"] => Ok(Route::Ready),
         ["-", "status.json"] => Ok(Route::Status),
@@ -173,6 +176,7 @@ mod tests {
             Route::Config(registry) => format!("config of {}", registry.name()),
             Route::Resource(resource) => resource.to_string(),
             other @ (Route::Home
+            | Route::Style
             | Route::Script
             | Route::Health
             | Route::Ready
@@ -187,6 +191,8 @@ mod tests {
     #[test]
     fn every_documented_path_has_a_route() {
         check("/", Ok("Home"));
+        check("/?crate=serde", Ok("Home"));
+        check("/-/style.css", Ok("Style"));
         check("/config.json", Ok("config of crates-io"));
         check("/se/rd/serde", Ok("index entry of `serde`"));
         check("/3/l/log", Ok("index entry of `log`"));

@@ -45,6 +45,7 @@ mod messages;
 mod metrics;
 mod mirror_files;
 mod outage;
+mod page;
 mod promises;
 mod readme;
 mod ready;

@@ -164,6 +164,15 @@ pub(super) fn version_of_line(line: &[u8]) -> Option<Cow<'_, str>> {
     quick.or_else(|| Some(serde_json::from_slice::<LineVersion<'_>>(line).ok()?.vers))
 }
 
+/// The versions that an index entry lists, with their checksums, in its order: the newest is last.
+pub fn listed_checksums(body: &[u8]) -> Vec<(String, Sha256)> {
+    let versions = index_lines(body).filter_map(|line| {
+        let version = version_of_line(line)?.into_owned();
+        Some((version, checksum_of_line(line)?))
+    });
+    versions.collect()
+}
+
 /// The publication time in a line, without parsing it. `None` means that the caller must parse the line.
 pub(super) fn quick_publication_time(line: &[u8]) -> Option<SystemTime> {
     humantime::parse_rfc3339(quoted_after(b"\"pubtime\":\"", line)?).ok()

@@ -43,6 +43,7 @@ pub use crate_file::CrateFile;
 pub use download::{crate_at, download_address};
 pub use index_changes::{ListedState, RecalledVersions, RewrittenVersion};
 pub use index_entry::IndexEntry;
+pub use index_line::listed_checksums;
 pub use index_needs::{ListedVersion, NeededCrate, VersionNeeds};
 
 /// The name of crates.io in the store, in paths and in the log.
