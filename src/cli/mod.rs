@@ -148,7 +148,7 @@ pub enum Command {
     Status(Status),
     /// Import the RustSec advisory database
     Advisories(Advisories),
-    /// Print settings for cargo, rustup and container builds
+    /// Print settings for cargo, rustup and container builds, or switch clients to larder and back
     Client(Client),
     /// Print a completion script for a shell
     Completions {
@@ -409,6 +409,32 @@ pub enum ClientCommand {
         #[arg(value_enum, default_value_t)]
         of: SettingsKind,
     },
+    /// Make cargo or rustup use larder: edits cargo's config.toml, or writes rustup's variables to a file
+    Apply(ClientTarget),
+    /// Take back what `larder client apply` did, unless the file was edited meanwhile
+    Undo(ClientTarget),
+}
+
+/// What `client apply` and `client undo` work on.
+#[derive(Clone, Debug, Args)]
+pub struct ClientTarget {
+    /// The client
+    #[arg(value_enum, default_value_t)]
+    pub client: ClientKind,
+    /// Edit cargo's settings of one project, below PATH/.cargo, instead of those of the user [default: the user's
+    /// cargo home; without PATH: .]
+    #[arg(long, num_args = 0..=1, default_missing_value = ".", value_name = "PATH", require_equals = true)]
+    pub project: Option<PathBuf>,
+}
+
+/// Clients whose settings are files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ClientKind {
+    /// config.toml in cargo's home or in a project
+    #[default]
+    Cargo,
+    /// A file with rustup's variables in larder's folder for settings; your shell's profile must read it
+    Rustup,
 }
 
 /// Kinds of settings that `client print` prints.
@@ -463,7 +489,9 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &["json", "store", "registry", "max-size", "forget-after"],
         ],
         "forget" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
-        "client" | "print" => &[&COMMON, &["json", "store", "registry", "listen"]],
+        "client" | "print" | "apply" | "undo" => {
+            &[&COMMON, &["json", "store", "registry", "listen"]]
+        }
         "status" => &[
             &COMMON,
             &[

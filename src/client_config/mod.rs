@@ -7,8 +7,12 @@
 //! | a command behind the intercepting proxy | environment variables | [`proxy_variables`] |
 //! | `podman build`, `docker build` | a network and build arguments | [`build_options`] |
 //!
-//! `larder client print` prints them, and the daemon's start page shows cargo's. Pure: no function here reads or
-//! writes a file. `base` is always the daemon's base address, ending in `/`.
+//! `larder client print` prints them, and the daemon's start page shows cargo's. `larder client apply` and `undo` put
+//! them into files: [`edit`] changes cargo's settings as text, [`applied`] writes files, keeps backups and restores
+//! them. `base` is always the daemon's base address, ending in `/`.
+
+pub mod applied;
+pub mod edit;
 
 use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _, path::Path};
 
@@ -90,6 +94,20 @@ pub fn no_proxy(given: &str, hosts: &BTreeSet<String>) -> String {
 /// [`rustup_variables`] as shell exports. The quotes protect the brackets of an IPv6 address, which some shells expand.
 pub fn rustup_exports(base: &str) -> String {
     exports(&rustup_variables(base))
+}
+
+/// The file that `larder client apply rustup` writes, for shells to read.
+pub fn rustup_file(base: &str) -> String {
+    let exports = rustup_exports(base);
+    format!(
+        "# Written by `larder client apply rustup`; `larder client undo rustup` removes it.\n{exports}"
+    )
+}
+
+/// The line for a shell's profile that reads `file` if it is there.
+pub fn source_line(file: &Path) -> String {
+    let file = file.display().to_string().replace('\'', "'\\''");
+    format!("[ ! -f '{file}' ] || . '{file}'")
 }
 
 /// Variables as shell exports.

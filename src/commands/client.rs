@@ -1,20 +1,21 @@
 //! `larder client print`: prints the settings that make cargo, rustup or a container build use the running daemon.
+//! `apply` and `undo` are in `client_change.rs`.
 
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
 
 use super::{
-    CommandError,
+    CommandError, client_change,
+    client_settings::{cargo_settings, daemon_or_configured, reachable},
     render::{note, print, print_json},
-    status::{configured, find_daemon},
 };
 use crate::{
     app::{App, AppMode},
     cli::{self, ClientCommand, SettingsKind},
     client_config,
     config::Settings,
-    status_client::{self, RunningDaemon},
+    status_client::RunningDaemon,
 };
 
 /// Runs the command.
@@ -26,31 +27,27 @@ pub async fn run(
     shared: &cli::GlobalFlags,
     flags: cli::Client,
 ) -> Result<ExitCode, CommandError> {
-    let ClientCommand::Print { of } = flags.command;
+    let of = match flags.command {
+        ClientCommand::Print { of } => of,
+        ClientCommand::Apply(target) => {
+            return client_change::apply(settings, shared, target).await;
+        }
+        ClientCommand::Undo(target) => return client_change::undo(settings, shared, target),
+    };
     let note = |text: &str| {
         if shared.quiet == 0 {
             note(text);
         }
     };
     let app = App::build(settings, AppMode::Local)?;
-    let daemon = match find_daemon(settings, &app.store).await {
-        Some(daemon) => Some(daemon),
-        // One with another store serves clients as well.
-        None => status_client::find_any(configured(settings)).await,
-    };
+    let (base, daemon) = daemon_or_configured(settings, &app).await?;
     let proxy = daemon
         .as_ref()
         .and_then(|daemon| proxy_variables(settings, &app, daemon));
     let is_running = daemon.is_some();
-    let base = match daemon {
-        Some(daemon) => daemon.address,
-        None => {
-            note("note: no larder is running now; this is where `larder serve` will listen");
-            let address = settings.listen.first().ok_or(CommandError::NoAddress)?;
-            format!("http://{address}/")
-        }
-    };
-    let base = reachable(&base);
+    if !is_running {
+        note("note: no larder is running now; this is where `larder serve` will listen");
+    }
     let cargo = cargo_settings(settings, &base);
     if shared.json {
         print_json(&json!({
@@ -110,32 +107,4 @@ fn proxy_variables(
             .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
             .collect(),
     )
-}
-
-/// A daemon that listens on all addresses is reached on this machine through loopback.
-pub(super) fn reachable(base: &str) -> String {
-    base.replace("//0.0.0.0:", "//127.0.0.1:")
-        .replace("//[::]:", "//[::1]:")
-}
-
-/// Cargo's settings for crates.io and for every other configured registry.
-fn cargo_settings(settings: &Settings, base: &str) -> String {
-    let mut text = client_config::cargo_settings(base);
-    for (name, index) in &settings.registries {
-        text += "\n";
-        text += &client_config::registry_settings(base, name, index.as_str());
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_stand_for_all_become_loopback() {
-        assert_eq!(reachable("http://0.0.0.0:1/"), "http://127.0.0.1:1/");
-        assert_eq!(reachable("http://[::]:1/"), "http://[::1]:1/");
-        assert_eq!(reachable("http://10.0.0.1:1/"), "http://10.0.0.1:1/");
-    }
 }

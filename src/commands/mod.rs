@@ -16,6 +16,9 @@
 pub mod advisories;
 pub mod check;
 pub mod client;
+mod client_change;
+mod client_error;
+mod client_settings;
 pub mod completions;
 pub mod forget;
 pub mod gc;
@@ -33,6 +36,7 @@ pub mod warm;
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
+pub use client_error::ClientChangeError;
 pub use render::print_error;
 
 use crate::{
@@ -95,6 +99,9 @@ pub enum CommandError {
     /// `client print` has no address to print.
     #[error("no address to listen on is configured")]
     NoAddress,
+    /// A client's settings cannot be changed.
+    #[error(transparent)]
+    ClientChange(#[from] ClientChangeError),
     /// A signal ended the command before its work was done.
     #[error("{0}")]
     Interrupted(&'static str),
@@ -128,6 +135,7 @@ impl CommandError {
             | Self::NoAddress
             | Self::NoStateFolder
             | Self::NoProxy
+            | Self::ClientChange(_)
             | Self::EvictionRuns
             | Self::Interrupted(_)
             | Self::Stdout(_)

@@ -214,7 +214,7 @@ async fn daemon(settings: &Settings, local: &App) -> Option<DaemonClient> {
     if running.status["offline"] != settings.is_offline {
         return None;
     }
-    let address = Url::parse(&super::client::reachable(&running.address)).ok()?;
+    let address = Url::parse(&super::client_settings::reachable(&running.address)).ok()?;
     let address: SocketAddr = address.socket_addrs(|| None).ok()?.pop()?;
     DaemonClient::connect(address, local.upstreams.clone()).await
 }

@@ -118,6 +118,8 @@ pub struct Settings {
     pub forget_after: Duration,
     /// The intercepting proxy of the daemon.
     pub intercept: InterceptSettings,
+    /// Where `larder client apply` keeps backups and rustup's variables.
+    pub client: ClientFolders,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -157,6 +159,15 @@ pub struct InterceptSettings {
     pub tunnels: Vec<String>,
     /// Folder for its authority; `None` if no home folder is known.
     pub folder: Option<PathBuf>,
+}
+
+/// Folders for `larder client apply`; `None` if no home folder is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFolders {
+    /// For backups of clients' settings: `larder/client` in the user's folder for state.
+    pub backups: Option<PathBuf>,
+    /// For a file with rustup's variables: `larder` in the user's folder for settings.
+    pub settings: Option<PathBuf>,
 }
 
 /// Merges flags, variables and the settings file. `jobs` is a flag of `warm` alone. A fault in a setting that is not
@@ -238,6 +249,7 @@ fn merge(
         max_size,
         forget_after: forget_after.unwrap_or(DEFAULT_FORGET_AFTER),
         intercept: intercept_settings(serve, sources, &environment)?,
+        client: client_folders(&environment),
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         trust: trust_policy(shared, sources)?,
@@ -302,6 +314,15 @@ fn addresses(shared: &GlobalFlags, sources: &Sources) -> Result<(Url, Url, Url),
         None => usual_url("index", tame_index::CRATES_IO_HTTP_INDEX)?,
     };
     Ok((index, dist_server, update_root))
+}
+
+fn client_folders(environment: &Environment) -> ClientFolders {
+    let state = environment.state_folder.as_ref();
+    let config = environment.config_folder.as_ref();
+    ClientFolders {
+        backups: state.map(|folder| folder.join("larder/client")),
+        settings: config.map(|folder| folder.join("larder")),
+    }
 }
 
 impl Settings {

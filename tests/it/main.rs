@@ -19,6 +19,7 @@ mod behind;
 mod bootstrap;
 mod cargo;
 mod cli;
+mod client;
 mod connection;
 mod container;
 mod crash;
