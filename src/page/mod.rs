@@ -187,7 +187,8 @@ impl Page {
                 @for outage in self.outages.iter().filter(|_| !self.is_offline) {
                     p {
                         strong { (outage.upstream) " is " (if outage.is_down { "down" } else { "slow" }) "." }
-                        " Since " (time(outage.since)) ": " (outage.cause) ". larder serves what is stored, and tries again."
+                        " Since " (time(outage.since)) ": " (outage.cause)
+                        ". larder serves what is stored, and tries again."
                     }
                 }
                 @if self.fetching > 0 {
@@ -216,7 +217,8 @@ impl Page {
                     (number("on disk", &HumanBytes(stored.bytes).to_string()))
                     @if let Some(max) = stored.max_bytes {
                         div.number {
-                            meter min="0" max=(max) high=(max / 10 * 9) value=(stored.bytes) aria-label="Store against its limit" {}
+                            meter min="0" max=(max) high=(max / 10 * 9) value=(stored.bytes)
+                                aria-label="Store against its limit" {}
                             span { "of " (HumanBytes(max)) }
                         }
                     }
@@ -230,7 +232,8 @@ impl Page {
             section aria-label="Requests over time" {
                 h2 { "Requests" }
                 p.legend {
-                    span.hits { "from the store" } span.misses { "fetched" } span.stale { "stale" } span.failed { "failed" }
+                    span.hits { "from the store" } span.misses { "fetched" }
+                    span.stale { "stale" } span.failed { "failed" }
                 }
                 div.plots {
                     (plot::bars("the last hour", &self.minutes.last_hour(), 1))
@@ -259,7 +262,9 @@ impl Page {
                     p { "None yet. " code { "larder warm PATH" } " fetches what the projects below PATH need." }
                 } @else {
                     table {
-                        thead { tr { th scope="col" { "project" } th scope="col" { "files" } th scope="col" { "stored" } } }
+                        thead { tr {
+                            th scope="col" { "project" } th scope="col" { "files" } th scope="col" { "stored" }
+                        } }
                         tbody {
                             @for project in &self.projects {
                                 tr {

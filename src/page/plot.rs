@@ -23,14 +23,16 @@ pub(super) fn bars(what: &str, bars: &[AnsweredRequests], minutes: usize) -> Mar
     );
     let width = WIDTH / bars.len().max(1);
     let minutes = format!("{minutes} minute{}", if minutes == 1 { "" } else { "s" });
+    let label = format!("Requests in {what}, in bars of {minutes}: {summary}");
     html! {
         figure {
             figcaption { "In " (what) ": " (summary) }
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ "Requests in " (what) ", in bars of " (minutes) ": " (summary) } preserveAspectRatio="none" {
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) preserveAspectRatio="none" {
                 line.axis x1="0" x2=(WIDTH) y1=(HEIGHT) y2=(HEIGHT) {}
                 @for (index, bar) in bars.iter().enumerate() {
                     @for (class, from, to) in stack(*bar, highest) {
-                        rect.(class) x=(index * width + 1) width=(width.saturating_sub(2)) y=(HEIGHT - to) height=(to - from) {}
+                        rect.(class) x=(index * width + 1) width=(width.saturating_sub(2))
+                            y=(HEIGHT - to) height=(to - from) {}
                     }
                 }
             }

@@ -142,8 +142,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Sends a client's own request to `url` and waits for the response head, as long as it takes: the client has a time
-    /// limit of its own.
+    /// Sends a client's own request to `url` and waits for the response head, as long as it takes: the client has a
+    /// time limit of its own.
     pub(super) async fn pass_on(
         &self,
         url: &Url,
