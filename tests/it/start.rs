@@ -47,7 +47,7 @@ fn port_in_use_is_named_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let parts = [
-        &*format!("cannot listen on {address}: "),
+        &*format!("cannot listen on {address} ("),
         "in use",
         "`--listen`",
     ];
