@@ -153,8 +153,8 @@ impl App {
         Ok(())
     }
 
-    /// Fetches the advisory database, if the settings name an address and it is due, and reads what is stored. A failure
-    /// is logged. Returns the database; `None` if none is stored.
+    /// Fetches the advisory database, if the settings name an address and it is due, and reads what is stored. A
+    /// failure is logged. Returns the database; `None` if none is stored.
     pub async fn refresh_advisories(&self) -> Option<Arc<AdvisoryDatabase>> {
         let archive = self.upstreams.advisory_archive();
         if self.upstreams.advisories.is_some()

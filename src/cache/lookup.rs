@@ -77,9 +77,9 @@ impl Lookup {
     /// The entry under `key`; `None` if there is none, the stored one is damaged, or the disk fails to read it.
     ///
     /// # Errors
-    /// The disk fails and nothing can be fetched instead, or this process may not read the store. These are not the same
-    /// as a missing entry: clients offline would be told that it was never stored, and a store with wrong permissions
-    /// would send every request upstream.
+    /// The disk fails and nothing can be fetched instead, or this process may not read the store. These are not the
+    /// same as a missing entry: clients offline would be told that it was never stored, and a store with wrong
+    /// permissions would send every request upstream.
     pub(super) async fn entry(
         &self,
         resource: &Resource,

@@ -28,8 +28,8 @@
 //! 2. [`mod@resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a
 //!    checksum in its request is looked up in its index entry first.
 //! 3. [`mod@lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh
-//!    copy is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is unreachable,
-//!    stale copies are served (`stale-if-error`, RFC 5861).
+//!    copy is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is
+//!    unreachable, stale copies are served (`stale-if-error`, RFC 5861).
 //! 4. A fetch is a [`flight`]: a detached task that every request for the same resource joins. [`fetch`] makes the
 //!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
@@ -454,7 +454,7 @@ impl Cache {
         self.0.entries.lookup.store.put_entry(&key, &entry).await
     }
 
-    /// What upstream has taken back, the oldest first.
+    /// The recalls: versions that upstream has taken back, the oldest first.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.0.entries.lookup.store.recalls()
     }

@@ -144,7 +144,7 @@ impl Lookup {
         })
     }
 
-    /// What is stored of each of these releases. Reading a manifest takes milliseconds, so a thread for blocking work
+    /// The stored part of each of these releases. Reading a manifest takes milliseconds, so a thread for blocking work
     /// does it.
     async fn stored_releases(
         &self,

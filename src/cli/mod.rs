@@ -415,7 +415,7 @@ pub enum ClientCommand {
     Undo(ClientTarget),
 }
 
-/// What `client apply` and `client undo` work on.
+/// The settings that `client apply` and `client undo` work on.
 #[derive(Clone, Debug, Args)]
 pub struct ClientTarget {
     /// The client

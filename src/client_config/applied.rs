@@ -37,13 +37,13 @@ pub struct ClientFile {
     pub path: PathBuf,
     /// Its bytes; `None` if there is no file.
     pub now: Option<Vec<u8>>,
-    /// What larder wrote, and what it found.
+    /// The text that larder wrote, and the text that it found.
     pub backup: Option<Backup>,
     /// The folder of the backup.
     pub backup_folder: PathBuf,
 }
 
-/// What an edit replaced.
+/// The text that an edit replaced.
 #[derive(Clone, Debug)]
 pub struct Backup {
     /// The bytes before; `None` if there was no file.

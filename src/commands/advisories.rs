@@ -106,7 +106,7 @@ impl TouchedPackage {
     }
 }
 
-/// What the advisories say about the packages of these projects, sorted by kind, crate and version.
+/// The statements of the advisories about the packages of these projects, sorted by kind, crate and version.
 pub(super) fn touched<'a>(
     database: &AdvisoryDatabase,
     settings: &Settings,
@@ -169,7 +169,7 @@ pub(super) fn print_touched(touched: &[TouchedPackage]) -> Result<(), CommandErr
     print(&text)
 }
 
-/// What `larder status` says about advisories.
+/// The lines of `larder status` about advisories.
 #[derive(Debug, Serialize)]
 pub(super) struct AdvisoryStatus {
     /// Number of advisories in the stored database.

@@ -198,7 +198,7 @@ fn shown(setting: &Setting) -> String {
     format!("{} = {:?}", setting.key(), setting.value)
 }
 
-/// What the user does next.
+/// The user's next step.
 fn next_steps(
     target: &Target,
     flags: &ClientTarget,

@@ -1,4 +1,4 @@
-//! What `larder status` says about versions that upstream has taken back.
+//! The part of `larder status` about versions that upstream has taken back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

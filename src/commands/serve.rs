@@ -60,7 +60,7 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
-    // What is stored counts from the first request on.
+    // The stored files count from the first request on.
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
     let app = Arc::new(app);

@@ -56,7 +56,7 @@ impl StandingProxy {
         }))
     }
 
-    /// What other commands need to know of it.
+    /// Its address and root certificates, for other commands.
     pub(super) fn status(&self) -> ProxyStatus {
         ProxyStatus {
             address: format!("http://{}", self.address),

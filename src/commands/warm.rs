@@ -152,7 +152,8 @@ fn would_fetch_line(thing: &WouldFetch) -> String {
     }
 }
 
-/// What is not ready although everything was done that `warm` can do, each with its first reason.
+/// The projects and toolchains that are not ready although everything was done that `warm` can do, each with its first
+/// reason.
 fn not_ready(readiness: &Readiness) -> Vec<Problem> {
     let first = |what: String, missing: &[Problem], unknown: &[String]| {
         let mut all = missing

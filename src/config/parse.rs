@@ -1,4 +1,5 @@
-//! Parsers of single values, as variables and the settings file give them. Those that flags share are in [`crate::cli`].
+//! Parsers of single values, as variables and the settings file give them. Those that flags share are in
+//! [`crate::cli`].
 
 use std::path::PathBuf;
 

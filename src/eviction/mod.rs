@@ -220,8 +220,8 @@ async fn survey_and_remove(
     Ok(true)
 }
 
-/// Returns false if the limits of a pass whose report needs no names ask for nothing of a store that takes `total` bytes:
-/// a survey reads all entries.
+/// Returns false if the limits of a pass whose report needs no names ask for nothing of a store that takes `total`
+/// bytes: a survey reads all entries.
 fn is_survey_due(total: u64, options: PassOptions) -> bool {
     let is_too_large = options.max_bytes.is_some_and(|max| total > max);
     let has_other_rule = options.older_than.is_some() || options.keep != KeepReleases::default();

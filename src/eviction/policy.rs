@@ -47,7 +47,7 @@ pub enum Reason {
     Age,
     /// It belongs to a release that is older than those to keep.
     OldRelease,
-    /// Nothing that it lists stays stored, so it would promise what cannot be had.
+    /// It lists no file that stays stored, so it would promise what cannot be had.
     ListsNothing,
 }
 

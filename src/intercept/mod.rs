@@ -62,7 +62,7 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of any answer of the proxy.
 pub(crate) type ProxyBody = UnsyncBoxBody<bytes::Bytes, BodyError>;
 
-/// Who answers requests for upstream's resources.
+/// The server that answers requests for upstream's resources.
 #[derive(Debug)]
 pub enum Answers {
     /// The server of this process.

@@ -1,8 +1,8 @@
 //! The password of a proxy that belongs to one command.
 //!
-//! All users of a machine reach its loopback addresses. Without a password, others could use the proxy while the command
-//! runs, and with it the user's own proxy and the name and password for that. Clients take user name and password from
-//! the proxy's address in their environment.
+//! All users of a machine reach its loopback addresses. Without a password, others could use the proxy while the
+//! command runs, and with it the user's own proxy and the name and password for that. Clients take user name and
+//! password from the proxy's address in their environment.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header};
@@ -36,7 +36,7 @@ impl ProxyPassword {
         Ok(Self(digits.collect()))
     }
 
-    /// What stands before `@` in the proxy's address.
+    /// The part before `@` in the proxy's address.
     pub fn user_info(&self) -> String {
         format!("{USER}:{}", self.0)
     }

@@ -55,7 +55,7 @@ impl TunnelPolicy {
     }
 }
 
-/// What a proxy answers for.
+/// The hosts that a proxy answers for.
 #[derive(Clone, Debug)]
 pub struct InterceptedHosts {
     /// Scheme, host and port.
@@ -69,17 +69,17 @@ pub struct InterceptedHosts {
 pub struct Interceptor {
     /// The hosts that it answers for.
     pub hosts: RwLock<InterceptedHosts>,
-    /// Who has the resources.
+    /// The server that has the resources.
     pub answers: Answers,
     /// Connections to all other hosts.
     pub relay: Relay,
-    /// Which other hosts.
+    /// The other hosts.
     pub tunnels: TunnelPolicy,
     /// True if no request may reach the intercepted hosts.
     pub is_offline: bool,
     /// The password that clients need; `None` if the proxy is for all who reach it.
     pub password: Option<ProxyPassword>,
-    /// What was answered.
+    /// Counts of the answers.
     pub tally: Tally,
 }
 

@@ -22,7 +22,7 @@ pub struct Tally {
     missing: Mutex<BTreeSet<String>>,
 }
 
-/// What an intercepting proxy has answered so far.
+/// Counts of an intercepting proxy's answers so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Requests that were answered from the store, whether upstream confirmed the copy or not.

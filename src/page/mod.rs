@@ -15,7 +15,7 @@ pub use history::{AnsweredRequests, History, Minutes};
 
 use crate::client_config;
 
-/// What a browser may load for the page: its style sheet, and an icon that is part of the page.
+/// The things that a browser may load for the page: its style sheet, and an icon that is part of the page.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; \
                                            base-uri 'none'; frame-ancestors 'none'";
 
@@ -46,13 +46,13 @@ pub struct Page {
     pub total: AnsweredRequests,
     /// Number of fetches under way.
     pub fetching: usize,
-    /// What is stored; `None` if it cannot be counted.
+    /// Numbers of stored files; `None` if it cannot be counted.
     pub stored: Option<Stored>,
     /// Warmed projects and toolchains.
     pub projects: Vec<ProjectLine>,
-    /// What needs attention, a line each.
+    /// Matters that need attention, a line each.
     pub trouble: Vec<String>,
-    /// What the search looked for, and what it found.
+    /// The search and its result.
     pub search: Option<CrateSearch>,
 }
 
@@ -69,7 +69,7 @@ pub struct OutageLine {
     pub cause: String,
 }
 
-/// What the store has.
+/// Numbers of stored files.
 #[derive(Debug)]
 pub struct Stored {
     /// Number of crates and archives.

@@ -11,8 +11,8 @@
 //! (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`): members with all features and dev-dependencies;
 //! crates with the features asked of them, without dev-dependencies; conditions on targets ignored; `name?/feature`
 //! makes `name` part of the lock file like `name/feature`. The lock file fits if every dependency on the way is locked
-//! in a version that its requirement accepts, and nothing else is locked. Cargo ignores locked packages of the user's own
-//! that no manifest leads to, and dependencies on them (`EncodableResolve::into_resolve` in
+//! in a version that its requirement accepts, and nothing else is locked. Cargo ignores locked packages of the user's
+//! own that no manifest leads to, and dependencies on them (`EncodableResolve::into_resolve` in
 //! `src/cargo/core/resolver/encode.rs`).
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,4 +1,4 @@
-//! Which dependencies do the features of one package switch on?
+//! The dependencies that the features of one package switch on.
 //!
 //! This follows cargo's resolver (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`), which ignores
 //! conditions on targets. `name?/feature` makes `name` part of a lock file like `name/feature`.

@@ -1,4 +1,4 @@
-//! Which index entries may cargo's resolver ask for, beyond those of the lock files?
+//! The index entries that cargo's resolver may ask for, beyond those of the lock files.
 //!
 //! A lock file names what one project needs. When a user runs `cargo add` or `cargo update` offline, cargo resolves the
 //! stored versions anew, for all platforms and perhaps with other features. So it asks for entries that no lock file
@@ -78,7 +78,7 @@ pub(crate) struct ResolverReach {
     registries: Registries,
     planned: BTreeMap<CrateName, BTreeSet<Version>>,
     chosen: BTreeMap<VersionId, ChosenVersion>,
-    /// What each version led to.
+    /// The entries that each version led to.
     questions: BTreeMap<VersionId, BTreeSet<Question>>,
     asked: BTreeSet<Question>,
     answers: BTreeMap<Question, VersionId>,

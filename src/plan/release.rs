@@ -8,8 +8,8 @@
 //!           └─ the manifest of the day before, at most 21 incomplete ones
 //! ```
 //!
-//! [`resolve`] follows rustup's `install_into` in `dist/mod.rs`, also for an installed toolchain. It needs manifests, and a [`ManifestSource`]
-//! says where they come from: upstream for `warm`, the store alone for `check`.
+//! [`resolve`] follows rustup's `install_into` in `dist/mod.rs`, also for an installed toolchain. It needs manifests,
+//! and a [`ManifestSource`] says where they come from: upstream for `warm`, the store alone for `check`.
 
 use std::{fmt, sync::Arc};
 

@@ -226,7 +226,7 @@ pub trait Retention: Send + Sync {
     /// A resource that every working upstream of this one has. While it cannot be had, "not found" means nothing.
     fn witness(&self) -> Resource;
 
-    /// What `new` takes back of `old`.
+    /// The versions of `old` that `new` takes back.
     fn recalled_versions(&self, _old: &[u8], _new: &[u8]) -> RecalledVersions {
         RecalledVersions::default()
     }
@@ -243,7 +243,7 @@ pub trait Retention: Send + Sync {
         None
     }
 
-    /// What `body` says about `version`; `None` if it does not list it.
+    /// The state of `version` in `body`; `None` if it does not list it.
     fn listed_state(&self, _body: &[u8], _version: &str) -> Option<ListedState> {
         None
     }

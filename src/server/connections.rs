@@ -43,7 +43,8 @@ const WAIT_FOR_REQUESTS: [Duration; 2] = [Duration::from_secs(10), Duration::fro
 /// Time after which a connection whose client reads nothing may close for a new one. Cargo gives up after 30 s without
 /// a byte (docs/client-behaviour.md, C-16), and a client on a slow link reads something every few seconds.
 const STALL_BEFORE_CLOSE: Duration = Duration::from_secs(10);
-/// Time after which an idle connection may close for a new one. Before that, its client's next request may be in transit.
+/// Time after which an idle connection may close for a new one. Before that, its client's next request may be in
+/// transit.
 const IDLE_BEFORE_CLOSE: Duration = Duration::from_millis(100);
 /// Connections that may be closing besides the limit.
 const MAX_CLOSING: usize = 16;

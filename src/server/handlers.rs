@@ -65,7 +65,7 @@ pub struct Server {
     pub eviction: Option<watch::Receiver<EvictionStatus>>,
     /// The intercepting proxy; `None` if there is none.
     pub proxy: Option<ProxyStatus>,
-    /// What the page for browsers shows besides; `None` for a server that has no page.
+    /// The data of the page for browsers; `None` for a server that has no page.
     pub home: Option<Home>,
 }
 

@@ -1,4 +1,4 @@
-//! What the start page shows: gathered from the cache and the store when a browser asks for it.
+//! The data of the start page: gathered from the cache and the store when a browser asks for it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,7 +25,7 @@ use crate::{
 /// Time for which a count of the store's files is shown again: it reads every folder of the store.
 const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// What the page needs besides the cache.
+/// The data of the page besides the cache's.
 #[derive(Debug)]
 pub struct Home {
     store: Arc<Store>,
@@ -160,8 +160,8 @@ impl Drop for Counting<'_> {
     }
 }
 
-/// What needs attention: entries and versions that upstream has taken back and a project needs, damaged files, projects
-/// that could not be kept ready, and a limit that pins exceed.
+/// Matters that need attention: entries and versions that upstream has taken back and a project needs, damaged files,
+/// projects that could not be kept ready, and a limit that pins exceed.
 fn trouble(cache: &Cache, background: &Background, pins: &[Pin]) -> Vec<String> {
     let mut lines = Vec::new();
     for (resource, _) in cache.withdrawn() {
@@ -247,7 +247,7 @@ async fn stored_versions(
     stored.collect()
 }
 
-/// What each pin needs, and what of it is not stored.
+/// The files that each pin needs, and those of them that are not stored.
 async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
     let mut hashes: BTreeSet<_> = pins
         .iter()

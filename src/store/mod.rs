@@ -325,7 +325,8 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
     }
 
-    /// Returns whether at least one of `hashes` is stored. Looks them up in their order, and stops at the first that is.
+    /// Returns whether at least one of `hashes` is stored. Looks them up in their order, and stops at the first that
+    /// is.
     pub async fn contains_any(&self, hashes: Vec<Sha256>) -> Result<bool, StoreError> {
         let paths: Vec<_> = hashes
             .into_iter()
@@ -444,7 +445,7 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.pins(), source))
     }
 
-    /// What upstream has taken back, the oldest first. A file that cannot be read counts as none.
+    /// Versions that upstream has taken back, the oldest first. A file that cannot be read counts as none.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.recalls.get(&self.layout.recalls())
     }

@@ -1,5 +1,5 @@
-//! What pins say about single crates, in memory: those they offer to resolvers although they are not stored, and the
-//! versions that their lock files lock.
+//! The statements of pins about single crates, in memory: those they offer to resolvers although they are not stored,
+//! and the versions that their lock files lock.
 //!
 //! A client's request for an index entry or a crate needs that, and reading all pins for each request would take too
 //! long. [`PinnedCrates`] reads them again when the folder of pins has changed: every new pin is renamed into it.

@@ -1,4 +1,4 @@
-//! What upstream has taken back, in `recalls.json`: versions that it removed or yanked, and checksums that it changed.
+//! Recalls, in `recalls.json`: versions that it removed or yanked, and checksums that it changed.
 //!
 //! ```text
 //!  changed entry ── a version is gone, yanked, or has another checksum ──> recorded once
@@ -34,14 +34,14 @@ pub struct Recall {
     pub name: String,
     /// The version.
     pub version: String,
-    /// What has happened to it.
+    /// The change.
     #[serde(flatten)]
     pub kind: RecallKind,
     /// When larder saw it, in seconds since 1970.
     pub since: u64,
 }
 
-/// What upstream did to a version.
+/// A change of upstream to a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum RecallKind {

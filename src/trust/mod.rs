@@ -1,4 +1,4 @@
-//! Which versions clients must not get: the rules of the user's settings.
+//! The versions that clients must not get: the rules of the user's settings.
 //!
 //! ```text
 //!  setting      applies to                                   except

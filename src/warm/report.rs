@@ -36,7 +36,7 @@ pub struct WarmReport {
     pub failed: Vec<Problem>,
     /// Packages and toolchains that larder does not cover.
     pub skipped: Vec<Problem>,
-    /// What a dry run would fetch; `None` in other runs.
+    /// Files that a dry run would fetch; `None` in other runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_fetch: Option<Vec<WouldFetch>>,
     /// Projects and toolchains that `check` would not call ready after this run.

@@ -72,7 +72,7 @@ enum TaskResult {
     Library(Vec<Owner>, Obtained, Result<PackageSet, Problem>),
     /// The failures among other files that rustup asks for.
     RustupFiles(Vec<Problem>),
-    /// What a dry run would fetch of these files.
+    /// Those of these files that a dry run would fetch.
     MissingRustupFiles(Vec<WouldFetch>),
 }
 

@@ -69,8 +69,8 @@ impl ToolchainFetcher {
         self.mode != WarmMode::Check || archive.fetched == Some(false)
     }
 
-    /// What a dry run would fetch of the files that rustup asks for besides manifests and archives. The program that it
-    /// updates itself to is known only if the newest release is stored.
+    /// Those that a dry run would fetch of the files that rustup asks for besides manifests and archives. The program
+    /// that it updates itself to is known only if the newest release is stored.
     pub(super) async fn missing_rustup_files(
         &self,
         mut files: Vec<Resource>,

@@ -75,7 +75,7 @@ fn kinds() -> [Kind; 5] {
     ]
 }
 
-/// What upstream has at a path of larder.
+/// The body that upstream has at a path of larder.
 fn truth(upstream: &FakeUpstream, path: &str) -> Vec<u8> {
     let mut parts = path.split('/').skip(1);
     match (parts.next(), parts.next()) {

@@ -76,7 +76,7 @@ impl World {
         run(shell)
     }
 
-    /// What `larder client print proxy` prints.
+    /// The output of `larder client print proxy`.
     #[track_caller]
     fn settings(&self) -> String {
         let printed = self.site.command(&["client", "print", "proxy"]);

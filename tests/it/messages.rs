@@ -1,4 +1,4 @@
-//! What commands say about faults: one line for each cause, however many things it hits, and only hints that are true.
+//! Messages about faults: one line for each cause, however many things it hits, and only hints that are true.
 
 use std::fs;
 use std::path::Path;

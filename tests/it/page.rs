@@ -13,7 +13,7 @@ use testkit::paths::entry;
 use testkit::process::wait_until;
 use testkit::store::blob_path;
 
-/// What Chromium sends.
+/// The header that Chromium sends.
 const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
 /// A site with a warmed project that needs `left` and `right`.
@@ -53,7 +53,7 @@ fn browsers_get_a_page_under_a_strict_policy_and_programs_get_text() {
         policy.starts_with("default-src 'none'; style-src 'self';"),
         "{policy}"
     );
-    // Nothing that the policy would forbid: no script, no style of its own.
+    // The page has nothing that the policy would forbid: no script, no style of its own.
     let html = reply.text();
     assert!(
         !html.contains("<script") && !html.contains("style="),
@@ -179,6 +179,6 @@ fn chromium_shows_the_page_without_a_complaint() {
         String::from_utf8_lossy(&shown.stderr),
     );
     assert!(dom.contains("<td>crates-io</td>"), "{dom}\n{messages}");
-    // What a page's console would show, a broken policy and a missing file included.
+    // Lines that a page's console would show, a broken policy and a missing file included.
     assert!(!messages.contains("CONSOLE"), "{messages}");
 }

@@ -37,7 +37,7 @@ fn run_json(site: &Site, command: &[&str], project: &Project) -> (Value, i32) {
     (document, output.status.code().unwrap_or(-1))
 }
 
-/// What `check` says, and what `cargo fetch --locked` proves.
+/// The verdict of `check`, and the proof of `cargo fetch --locked`.
 #[track_caller]
 fn verdict_and_truth(site: &Site, offline: &Larder<'_>, project: &Project) -> (bool, bool, String) {
     let (verdict, code) = run_json(site, &["check"], project);

@@ -1,4 +1,4 @@
-//! What clients send.
+//! Fuzz targets for the bytes that clients send.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,7 +227,7 @@ fn string(bytes: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(len)
 }
 
-/// What an opening yields for `bytes` in pieces of this size, and whether it counted as open.
+/// The result of an opening for `bytes` in pieces of this size, and whether it counted as open.
 fn opened(bytes: &[u8], insert: &[u8], piece: usize) -> (Result<Vec<u8>, ErrorKind>, bool) {
     let is_open = Arc::new(AtomicBool::new(false));
     let mut opening = Opening::new(

@@ -1,4 +1,4 @@
-//! What lies on the disk: the user's files, and the store's.
+//! Fuzz targets for files on the disk: the user's files, and the store's.
 
 use std::path::Path;
 use std::sync::LazyLock;

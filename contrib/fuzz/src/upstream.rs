@@ -1,4 +1,4 @@
-//! What upstream sends.
+//! Fuzz targets for the bytes that upstream sends.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -31,7 +31,7 @@ fn left() -> Resource {
 /// An accepted entry lists the checksums that a plain JSON parser reads, and its offline view is an accepted entry of
 /// the same versions, in which only offered ones can be chosen.
 ///
-/// What is kept of one entry when another replaces it makes an accepted entry.
+/// The lines that are kept of one entry when another replaces it make an accepted entry.
 pub(crate) fn index_entry(data: &[u8]) {
     let entry = left();
     let (old, new) = halves(data);
@@ -99,8 +99,8 @@ fn values(body: &[u8]) -> impl Iterator<Item = Value> {
     lines.filter_map(|line| serde_json::from_slice(line.trim_ascii()).ok())
 }
 
-/// Version and checksum in all lines that are JSON. Unlike cargo, larder does not check fields that it does not need, so
-/// lines that cargo skips may be among them.
+/// Version and checksum in all lines that are JSON. Unlike cargo, larder does not check fields that it does not need,
+/// so lines that cargo skips may be among them.
 fn plain_checksums(body: &[u8]) -> Vec<(String, Sha256)> {
     #[derive(serde::Deserialize)]
     struct Line {

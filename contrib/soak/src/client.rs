@@ -8,7 +8,7 @@ use testkit::http::{Connection, Http};
 use crate::tally::Tally;
 use crate::truth::{Truth, Verdict};
 
-/// What a client of a run needs.
+/// The state that a client of a run needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load<'a> {
     pub(crate) truth: &'a Truth,

@@ -32,7 +32,7 @@ const LARGEST: usize = 400_000;
 const PHASE: Duration = Duration::from_millis(1_500);
 const CLIENTS: u64 = 4;
 
-/// What to run.
+/// Options of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Times that the disk is filled and freed.

@@ -34,7 +34,7 @@ const REQUESTED_AFTER: usize = 40;
 /// Slow enough that a kill can interrupt a transfer.
 const BANDWIDTH: u64 = 30_000_000;
 
-/// What to run.
+/// Options of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Number of rounds, each with a kill of all processes.

@@ -44,6 +44,6 @@ mod watch;
 pub struct Report {
     /// Figures, for people.
     pub table: String,
-    /// What was wrong; empty after a good run.
+    /// Findings; empty after a good run.
     pub findings: Vec<String>,
 }

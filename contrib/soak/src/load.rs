@@ -35,7 +35,7 @@ const HTTP1_CLIENTS: u64 = 4;
 /// Time that a raw client waits for the next byte: above larder's own limit for a client.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// What to run.
+/// Options of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Length of the run; the last calm check comes after it.
@@ -44,7 +44,7 @@ pub struct Options {
     pub seed: u64,
     /// The daemon's `max-size` in megabytes. The registry is more than twice as large.
     pub max_size: u64,
-    /// Whether the daemon is killed and restarted during the run.
+    /// True if the daemon is killed and restarted during the run.
     pub has_restarts: bool,
 }
 

@@ -9,7 +9,7 @@ use testkit::rustup::Rustup;
 
 use crate::truth::Truth;
 
-/// What cargo says when a registry gave it wrong bytes. All else that fails is a refusal.
+/// Cargo's messages when a registry gave it wrong bytes. All else that fails is a refusal.
 const CARGO_SAYS_WRONG: [&str; 4] = [
     "failed to verify the checksum",
     "checksum for",
@@ -81,7 +81,7 @@ pub(crate) fn lock_file(upstream: &FakeUpstream, names: &[String]) -> String {
     text
 }
 
-/// What rustup says when a server gave it wrong bytes.
+/// rustup's messages when a server gave it wrong bytes.
 const RUSTUP_SAYS_WRONG: [&str; 3] = ["checksum failed", "checksum mismatch", "corrupt"];
 
 /// Returns whether rustup is installed.

@@ -5,8 +5,8 @@
 //!                                                    └── passes, or fails with the chosen error
 //! ```
 //!
-//! The built larder is not changed: faults.c is compiled by the test, starts larder, and decides about its system calls.
-//! Linux only.
+//! The built larder is not changed: faults.c is compiled by the test, starts larder, and decides about its system
+//! calls. Linux only.
 
 use std::fs;
 use std::path::PathBuf;

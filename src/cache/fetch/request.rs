@@ -1,8 +1,9 @@
 //! One request for an entry: a conditional GET whose body is decoded, bounded and validated in memory.
 //!
-//! A pair takes two requests, and with `verify-signatures` a third one for the manifest's signature. The sidecar comes first, because it holds the hash of the manifest. If the stored
-//! manifest has that hash, the second request is not needed. If upstream publishes a release between the two, the
-//! hashes differ, and the next attempt gets both files of the new generation.
+//! A pair takes two requests, and with `verify-signatures` a third one for the manifest's signature. The sidecar comes
+//! first, because it holds the hash of the manifest. If the stored manifest has that hash, the second request is not
+//! needed. If upstream publishes a release between the two, the hashes differ, and the next attempt gets both files of
+//! the new generation.
 
 use std::time::{Duration, SystemTime};
 

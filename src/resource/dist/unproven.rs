@@ -17,7 +17,7 @@ use crate::{
     resource::{Freshness, InvalidBody, Key, Kind, Location, Measured, Policy, Source},
 };
 
-/// What larder knows of a file that upstream does not prove.
+/// The facts that larder knows of a file that upstream does not prove.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnprovenFile {
     pub(super) file: DistPath,

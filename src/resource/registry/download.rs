@@ -23,7 +23,7 @@ use crate::{hash::Sha256, resource::Resource};
 /// Longest address that is compared with a template, in bytes.
 const MAX_ADDRESS: usize = 1024;
 
-/// What is known of a crate while its address is read from left to right.
+/// The known parts of a crate while its address is read from left to right.
 #[derive(Clone, Debug, Default)]
 struct AddressFields<'a> {
     name: Option<&'a str>,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::index_line::{check_line, index_lines, version_of_line, with_yanked};
 use crate::hash::Sha256;
 
-/// What a new body of an index entry takes back. Each list is sorted by the text of the version.
+/// The versions that a new body of an index entry takes back. Each list is sorted by the text of the version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecalledVersions {
     /// Versions that it does not list.
@@ -37,7 +37,7 @@ pub struct RewrittenVersion {
     pub now: Sha256,
 }
 
-/// What a line says about its version.
+/// The state of its version in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedState {
     /// The checksum; `None` if a newer schema has none.
@@ -77,7 +77,7 @@ pub(super) fn listed_state(body: &[u8], name: &str, version: &str) -> Option<Lis
         .find_map(|line| Some(state_of_line(line, name)?.1))
 }
 
-/// What `new` takes back of `old`; both describe the crate `name`.
+/// The versions of `old` that `new` takes back; both describe the crate `name`.
 pub(super) fn recalled_versions(old: &[u8], new: &[u8], name: &str) -> RecalledVersions {
     let old_lines: HashSet<_> = index_lines(old).collect();
     let new_lines: HashSet<_> = index_lines(new).collect();

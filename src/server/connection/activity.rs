@@ -1,8 +1,8 @@
 //! Counters of one connection: requests, bytes written, chunks that wait for the client.
 //!
 //! The request path only changes atomics. [`super::drive`] takes a [`Sample`] a few times per limit, and
-//! [`super::idle`] decides from consecutive samples. This costs no timer per request. The server asks [`Activity::quiet`]
-//! when it needs the place of a connection for another one.
+//! [`super::idle`] decides from consecutive samples. This costs no timer per request. The server asks
+//! [`Activity::quiet`] when it needs the place of a connection for another one.
 //!
 //! ```text
 //!   RequestGuard, TrackedBody ──┐              ┌─ sample ──> IdleDetector
@@ -125,8 +125,8 @@ impl Activity {
 
     /// Counts bytes that the client has sent. Returns how it misuses HTTP/2, if it does.
     ///
-    /// A client that floods the connection with PING, SETTINGS or empty frames sends much and asks for little. h2 bounds
-    /// the memory that such frames take and not the processor time.
+    /// A client that floods the connection with PING, SETTINGS or empty frames sends much and asks for little. h2
+    /// bounds the memory that such frames take and not the processor time.
     pub(super) fn count_read(&self, bytes: usize) -> Option<Abuse> {
         let read = self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         self.abuse(read)

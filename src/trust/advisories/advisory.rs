@@ -21,7 +21,7 @@ pub struct Advisory {
     pub package: String,
     /// Its first heading.
     pub title: String,
-    /// What it says about the versions.
+    /// The versions that it is about.
     pub kind: AdvisoryKind,
     /// A page about it.
     pub url: Option<String>,
@@ -31,7 +31,7 @@ pub struct Advisory {
     unaffected: Vec<VersionReq>,
 }
 
-/// What an advisory says about versions.
+/// The versions that an advisory is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdvisoryKind {
@@ -41,7 +41,7 @@ pub enum AdvisoryKind {
     Vulnerability,
     /// They are unsound, without a known way to exploit that.
     Unsound,
-    /// Nobody maintains the crate.
+    /// The crate is no longer maintained.
     Unmaintained,
     /// Another remark.
     Notice,

@@ -7,8 +7,8 @@
 //!  signed bytes = file, then the packet from its version to its hashed subpackets, then 4, 255 and their length
 //! ```
 //!
-//! The mathematics is ring's, which larder has for TLS. Other keys and signatures are refused. A file of keys is trusted
-//! as a whole: the bindings of its subkeys, its names and its dates are not looked at.
+//! The mathematics is ring's, which larder has for TLS. Other keys and signatures are refused. A file of keys is
+//! trusted as a whole: the bindings of its subkeys, its names and its dates are not looked at.
 
 mod armor;
 mod error;

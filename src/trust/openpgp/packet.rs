@@ -25,7 +25,7 @@ pub(super) struct PublicKey {
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     pub(super) is_sha512: bool,
-    /// What is signed after the file.
+    /// The signed bytes after the file.
     pub(super) trailer: Vec<u8>,
     /// The signature itself, without leading zeros.
     pub(super) number: Vec<u8>,
