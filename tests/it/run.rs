@@ -366,9 +366,14 @@ fn exit_codes_of_the_command_are_those_of_larder() {
 #[test]
 fn signals_reach_the_command() {
     let world = World::new();
-    for (name, code) in [("TERM", 3), ("INT", 4), ("HUP", 5), ("USR1", 6)] {
-        // Below `nohup`, which the tests may run in, no shell can trap it.
-        if name == "HUP" && hangup_is_ignored() {
+    for (name, number, code) in [
+        ("TERM", 15, 3),
+        ("INT", 2, 4),
+        ("HUP", 1, 5),
+        ("USR1", 10, 6),
+    ] {
+        // No shell can trap it if the tests run below `nohup` or in the background of a script.
+        if is_ignored(number) {
             continue;
         }
         let script = "trap 'exit 3' TERM; trap 'exit 4' INT; trap 'exit 5' HUP; trap 'exit 6' USR1; \
@@ -386,12 +391,12 @@ fn signals_reach_the_command() {
     }
 }
 
-/// Returns whether this process was started with SIGHUP, signal 1, ignored.
-fn hangup_is_ignored() -> bool {
+/// Returns whether this process was started with the signal of this number ignored.
+fn is_ignored(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask & 1 == 1)
+    ignored.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
 }
 
 #[test]
