@@ -153,6 +153,26 @@ impl App {
         Ok(())
     }
 
+    /// Prepares the store for a server, and stores the settings for other commands. Returns whether the store can be
+    /// written to: what is stored can be served without that.
+    ///
+    /// # Errors
+    /// The store cannot be used.
+    pub async fn prepare_to_serve(&self, settings: &Settings) -> Result<bool, StoreError> {
+        match self.store.prepare() {
+            Ok(()) => {}
+            Err(error) if settings.is_offline || error.is_read_only() => {
+                warn!(%error, "the store is read-only; serving what is stored, storing nothing");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        if let Err(error) = self.remember_settings().await {
+            warn!(%error, "cannot store the settings for other commands");
+        }
+        Ok(true)
+    }
+
     /// Fetches the advisory database, if the settings name an address and it is due, and reads what is stored. A
     /// failure is logged. Returns the database; `None` if none is stored.
     pub async fn refresh_advisories(&self) -> Option<Arc<AdvisoryDatabase>> {
@@ -201,7 +221,7 @@ impl App {
         );
         if wanted.is_some_and(|wanted| wanted as usize > limits.total) {
             let max = limits.total;
-            tracing::warn!(
+            warn!(
                 max,
                 "lowered `max-connections`: the process may open too few files (see `ulimit -n`)"
             );
@@ -324,8 +344,7 @@ fn share_of_open_files() -> usize {
 
 /// Raises the soft limit of open files to the hard limit: the usual soft limit is for programs that use `select`.
 fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit};
-    let limit = getrlimit(Resource::Nofile);
+    let limit = process::getrlimit(process::Resource::Nofile);
     // A later call finds the raised limit.
     ORIGINAL_DESCRIPTOR_LIMIT.get_or_init(|| limit.current);
     set_descriptor_limit(limit.maximum);
@@ -342,10 +361,9 @@ pub fn with_original_descriptor_limit<T>(start: impl FnOnce() -> T) -> T {
 }
 
 fn set_descriptor_limit(current: Option<u64>) {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
+    let mut limit = process::getrlimit(process::Resource::Nofile);
     limit.current = current;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+    if let Err(error) = process::setrlimit(process::Resource::Nofile, limit) {
         tracing::debug!(%error, "cannot set the limit of open files");
     }
 }

@@ -24,7 +24,6 @@ use std::{
 use indicatif::HumanBytes;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::watch, task::JoinHandle};
-use tracing::warn;
 use url::Url;
 
 use super::{CommandError, render::note, status::find_daemon};
@@ -224,17 +223,7 @@ async fn own_app(settings: &Settings) -> Result<App, CommandError> {
     let app = App::build(settings, AppMode::Daemon)?;
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
-    match app.store.prepare() {
-        Ok(()) => {
-            if let Err(error) = app.remember_settings().await {
-                warn!(%error, "cannot store the settings for other commands");
-            }
-        }
-        Err(error) if settings.is_offline || error.is_read_only() => {
-            warn!(%error, "the store is read-only; serving what is stored, storing nothing");
-        }
-        Err(error) => return Err(error.into()),
-    }
+    app.prepare_to_serve(settings).await?;
     Ok(app)
 }
 

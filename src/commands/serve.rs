@@ -41,10 +41,7 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let proxy = StandingProxy::listen(settings)?;
     settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
-    let is_writable = prepare(settings, &app)?;
-    if is_writable && let Err(error) = app.remember_settings().await {
-        warn!(%error, "cannot store the settings for other commands");
-    }
+    let is_writable = app.prepare_to_serve(settings).await?;
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))
@@ -109,21 +106,6 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
         () = second_signal => Err(CommandError::Interrupted(
             "stopped at once; what was not written yet is fetched again when it is needed",
         )),
-    }
-}
-
-/// Prepares the store. Returns whether it can be written to: what is stored can be served without that.
-///
-/// # Errors
-/// The store cannot be used.
-fn prepare(settings: &Settings, app: &App) -> Result<bool, CommandError> {
-    match app.store.prepare() {
-        Ok(()) => Ok(true),
-        Err(error) if settings.is_offline || error.is_read_only() => {
-            warn!(%error, "the store is read-only; serving what is stored, storing nothing");
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
