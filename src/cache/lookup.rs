@@ -181,6 +181,15 @@ impl Lookup {
         Some((blob, body))
     }
 
+    /// The versions of a crate that pins lock. `name` is in lower case. A failure is logged and counts as none.
+    pub(super) async fn locked(&self, registry: &str, name: &str) -> Vec<String> {
+        let locked = self.store.locked(registry, name).await;
+        locked.unwrap_or_else(|error| {
+            warn!(error = %chain(&error), "cannot read which crates the warmed projects need");
+            Vec::new()
+        })
+    }
+
     /// The body of a stored blob, after its hash has been checked if [`VerifiedBlobs`] wants that. Moves a damaged blob
     /// to the quarantine. One that the disk fails to read stays: the next read may succeed.
     async fn verified_body(&self, sha256: Sha256, blob: &Blob) -> Option<Body> {

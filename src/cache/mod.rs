@@ -272,8 +272,10 @@ impl Cache {
             // Boxed: a hit would otherwise carry the size of this future.
             StoreLocation::Half(key, half) => Box::pin(responder.half(&resource, key, half)).await,
             StoreLocation::Blob(sha256) => {
-                // Boxed: a hit would otherwise carry the size of this future.
-                Box::pin(trust.check_download(&resource, sha256)).await?;
+                trust.check_locked(&resource, sha256)?;
+                if trust.has_min_age(&resource) {
+                    Box::pin(trust.check_age(&resource)).await?;
+                }
                 if let Some(generation) = generation {
                     self.0
                         .events

@@ -25,10 +25,10 @@ use super::{
 };
 use crate::{
     clock::now,
-    error::{Error, chain},
+    error::Error,
     hash::Sha256,
     resource::{CrateVersion, Location, Resource, registry::CRATES_IO},
-    store::{Entry, EntryHead, RecallKind},
+    store::{Entry, RecallKind},
     trust::{AdvisoryDatabase, Objection, TrustPolicy},
 };
 
@@ -48,6 +48,15 @@ struct LoadedAdvisories {
     database: Arc<AdvisoryDatabase>,
 }
 
+/// The rules that may apply to versions of one index entry.
+struct EntryRules<'a> {
+    registry: &'a str,
+    name: &'a str,
+    has_min_age: bool,
+    /// The advisories, if one is about the crate.
+    database: Option<Arc<AdvisoryDatabase>>,
+}
+
 impl Trust {
     /// The rules of `policy`. No advisories are known yet.
     pub(super) fn new(policy: Arc<TrustPolicy>, entries: Entries) -> Self {
@@ -58,23 +67,21 @@ impl Trust {
         }
     }
 
-    /// Checks that a client may download these bytes.
+    /// Returns whether a client may download this only if it is old enough.
+    pub(super) fn has_min_age(&self, resource: &Resource) -> bool {
+        let version = resource.crate_version();
+        version.is_some_and(|version| self.policy.min_age(version.registry()).is_some())
+    }
+
+    /// Checks that a version is old enough for a client, or that a pin locks it.
     ///
     /// # Errors
     /// [`Error::Refused`].
-    pub(super) async fn check_download(
-        &self,
-        resource: &Resource,
-        sha256: Sha256,
-    ) -> Result<(), Error> {
+    pub(super) async fn check_age(&self, resource: &Resource) -> Result<(), Error> {
         let Some(version) = resource.crate_version() else {
             return Ok(());
         };
-        self.check_version(resource, version, sha256)?;
-        if self.policy.min_age(version.registry()).is_none() {
-            return Ok(());
-        }
-        let Some(objection) = Box::pin(self.objection_to_age(version)).await else {
+        let Some(objection) = self.objection_to_age(version).await else {
             return Ok(());
         };
         if self.is_locked(version).await {
@@ -84,23 +91,15 @@ impl Trust {
         Err(refused(resource, &objection))
     }
 
-    /// Checks that these bytes may be fetched for a lock file that names them.
+    /// Checks that these bytes may be fetched for a lock file that names them. A client may download them if
+    /// [`Trust::check_age`] allows it as well.
     ///
     /// # Errors
     /// [`Error::Refused`].
     pub(super) fn check_locked(&self, resource: &Resource, sha256: Sha256) -> Result<(), Error> {
-        match resource.crate_version() {
-            None => Ok(()),
-            Some(version) => self.check_version(resource, version, sha256),
-        }
-    }
-
-    fn check_version(
-        &self,
-        resource: &Resource,
-        version: &dyn CrateVersion,
-        sha256: Sha256,
-    ) -> Result<(), Error> {
+        let Some(version) = resource.crate_version() else {
+            return Ok(());
+        };
         self.refuse_rewritten(resource, version, sha256)?;
         let database = self.database(version.registry());
         if !self.policy.has_rules() && database.is_none() {
@@ -222,44 +221,52 @@ impl Trust {
     }
 
     async fn is_locked(&self, version: &dyn CrateVersion) -> bool {
-        let locked = self.locked(version.registry(), &version.name()).await;
+        let lookup = &self.entries.lookup;
+        let locked = lookup.locked(version.registry(), &version.name()).await;
         locked.iter().any(|locked| locked == version.version())
-    }
-
-    /// The versions of a crate that pins lock.
-    async fn locked(&self, registry: &str, name: &str) -> Vec<String> {
-        let locked = self.entries.lookup.store.locked(registry, name).await;
-        locked.unwrap_or_else(|error| {
-            warn!(error = %chain(&error), "cannot read which crates the warmed projects need");
-            Vec::new()
-        })
     }
 
     /// The entry in which versions that clients must not get are marked as yanked.
     pub(super) async fn view(&self, resource: &Resource, entry: Entry) -> Entry {
-        match Box::pin(self.hiding_view(resource, &entry.body)).await {
+        let Some(rules) = self.rules_for(resource) else {
+            return entry;
+        };
+        // Boxed: most requests find no rules, and a hit would otherwise carry the size of this future.
+        match Box::pin(self.hiding_view(resource, &entry.body, rules)).await {
             None => entry,
-            Some(body) => Entry {
-                head: EntryHead {
-                    sha256: Sha256::of(&body),
-                    ..entry.head
-                },
-                body,
-                ..entry
-            },
+            Some(body) => entry.with_body(body),
         }
     }
 
-    async fn hiding_view(&self, resource: &Resource, body: &Bytes) -> Option<Bytes> {
+    /// The rules that may apply to versions of this entry; `None` if none does.
+    fn rules_for<'a>(&self, resource: &'a Resource) -> Option<EntryRules<'a>> {
         let (registry, name) = resource.retention()?.package()?;
         let database = self.database(registry);
         let database = database.filter(|database| !database.about(name).is_empty());
         let has_min_age = self.policy.min_age(registry).is_some();
-        if !has_min_age && database.is_none() && !self.policy.may_object_to(name) {
-            return None;
-        }
+        let applies = has_min_age || database.is_some() || self.policy.may_object_to(name);
+        applies.then_some(EntryRules {
+            registry,
+            name,
+            has_min_age,
+            database,
+        })
+    }
+
+    async fn hiding_view(
+        &self,
+        resource: &Resource,
+        body: &Bytes,
+        rules: EntryRules<'_>,
+    ) -> Option<Bytes> {
+        let EntryRules {
+            registry,
+            name,
+            has_min_age,
+            database,
+        } = rules;
         let locked = match has_min_age {
-            true => self.locked(registry, name).await,
+            true => self.entries.lookup.locked(registry, name).await,
             false => Vec::new(),
         };
         let now = now();

@@ -156,6 +156,14 @@ impl Entry {
         }
     }
 
+    /// The same entry with another body, and its hash.
+    #[must_use]
+    pub fn with_body(mut self, body: Bytes) -> Self {
+        self.head.sha256 = Sha256::of(&body);
+        self.body = body;
+        self
+    }
+
     /// Adds the sidecar that belongs to the body.
     #[must_use]
     pub fn with_sidecar(mut self, sidecar: String) -> Self {

@@ -27,9 +27,8 @@ use super::{
 use crate::{
     clock::seconds,
     error::chain,
-    hash::Sha256,
     resource::{RecalledVersions, Retention, RewrittenVersion},
-    store::{Entry, EntryHead, Recall, RecallKind},
+    store::{Entry, Recall, RecallKind},
     upstream::{Failure, FailureKind},
     validators::Validators,
 };
@@ -95,7 +94,10 @@ impl EntryFetcher {
                 self.count(Counter::EntriesRecalled);
             }
         }
-        let locked = self.locked(retention).await;
+        let locked = match retention.package() {
+            Some((registry, name)) => self.lookup.locked(registry, name).await,
+            None => Vec::new(),
+        };
         self.record(
             fetch, retention, &fresh, &recalled, &locked, &known, started,
         )
@@ -103,14 +105,7 @@ impl EntryFetcher {
         let kept = retention.with_kept_versions(&stored.body, &fresh.body, &recalled, &locked);
         Ok(EntryReply::Body(match kept {
             None => fresh,
-            Some(body) => Entry {
-                head: EntryHead {
-                    sha256: Sha256::of(&body),
-                    ..fresh.head
-                },
-                body,
-                ..fresh
-            },
+            Some(body) => fresh.with_body(body),
         }))
     }
 
@@ -122,18 +117,6 @@ impl EntryFetcher {
         let all = self.lookup.store.recalls();
         let own = all.iter().filter(|recall| recall.is_about(registry, name));
         own.cloned().collect()
-    }
-
-    /// The versions of this crate that pins lock.
-    async fn locked(&self, retention: &dyn Retention) -> Vec<String> {
-        let Some((registry, name)) = retention.package() else {
-            return Vec::new();
-        };
-        let locked = self.lookup.store.locked(registry, name).await;
-        locked.unwrap_or_else(|error| {
-            warn!(error = %chain(&error), "cannot read which crates the warmed projects need");
-            Vec::new()
-        })
     }
 
     /// Records the recalls in `fresh`, drops those that it takes back, and logs what is new.
