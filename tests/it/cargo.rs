@@ -9,7 +9,7 @@ use std::time::Duration;
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path, index_path};
 use tempfile::TempDir;
 
-use crate::fixture::{site, site_at};
+use crate::fixture::{project_on_left, publish_pair, site, site_at};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::wait_until;
@@ -19,22 +19,6 @@ use testkit::store::{crates_io_folder, files, without_place};
 const ALWAYS_STALE: [&str; 2] = ["--max-age", "0s"];
 /// larder never revalidates.
 const ALWAYS_FRESH: [&str; 2] = ["--max-age", "1h"];
-
-/// Publishes `left`, which depends on `right`. A build needs both.
-fn publish_pair(upstream: &FakeUpstream) {
-    upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
-    upstream.publish(
-        Crate::new("left", "1.0.0")
-            .dep("right", "^1")
-            .file("src/lib.rs", "pub fn two() -> u8 { right::one() + 1 }"),
-    );
-}
-
-fn project_on_left() -> Project {
-    let project = Project::empty().dep("left", "1");
-    project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
-    project
-}
 
 /// A site with the store of `from`, as if it had been filled from the index at `index`: moves the registry's folder.
 fn moved(from: Site, index: &str) -> Site {

@@ -275,19 +275,24 @@ fn a_failed_read_is_answered_from_upstream_or_named_and_loses_nothing() {
 }
 
 /// Each byte of a small file in turn would take long: the first, the last and some in between.
+/// Requests one file of each kind, and stops the daemon once they are stored.
+fn store_one_of_each_kind(larder: Larder<'_>, upstream: &FakeUpstream) {
+    for Kind {
+        paths: [path, _], ..
+    } in kinds()
+    {
+        assert!(ask(&larder, upstream, &path, "no fault"), "{path}");
+    }
+    larder.wait_until_idle();
+    larder.stop();
+}
+
 #[test]
 fn rot_of_any_kind_of_file_is_fetched_again_and_refused_offline() {
     let upstream = upstream();
     let site = site(&upstream);
     let larder = serve(&site, &upstream, &[]);
-    for Kind {
-        paths: [before, _], ..
-    } in kinds()
-    {
-        assert!(ask(&larder, &upstream, &before, "no fault"), "{before}");
-    }
-    larder.wait_until_idle();
-    larder.stop();
+    store_one_of_each_kind(larder, &upstream);
     let kept = stored(&site);
     for part in [0, 1, 37, 50, 99, 100] {
         for (path, content) in &kept {
@@ -391,14 +396,7 @@ fn a_start_lists_and_reads_nothing_that_is_stored() {
     let upstream = upstream();
     let (faults, site) = Faults::of(site(&upstream));
     let larder = serve(&site, &upstream, &[]);
-    for Kind {
-        paths: [path, _], ..
-    } in kinds()
-    {
-        assert!(ask(&larder, &upstream, &path, "no fault"), "{path}");
-    }
-    larder.wait_until_idle();
-    larder.stop();
+    store_one_of_each_kind(larder, &upstream);
     let start = faults.operations().len();
     let larder = serve(
         &site,

@@ -1,7 +1,12 @@
 //! The larder under test.
 
-use fake_upstream::FakeUpstream;
+use fake_upstream::{Crate, FakeUpstream};
+use tempfile::TempDir;
+use testkit::cargo::Project;
 use testkit::larder::Site;
+
+/// The file with the authority of [`tls_upstream`].
+pub(crate) const CA_FILE: &str = "ca.pem";
 
 /// A larder with an empty store in front of this upstream.
 #[track_caller]
@@ -13,4 +18,29 @@ pub(crate) fn site(upstream: &FakeUpstream) -> Site {
 #[track_caller]
 pub(crate) fn site_at(index: &str) -> Site {
     Site::new(env!("CARGO_BIN_EXE_larder"), index)
+}
+
+/// An https upstream, and a folder that has its authority as [`CA_FILE`].
+pub(crate) fn tls_upstream() -> (FakeUpstream, TempDir) {
+    let upstream = FakeUpstream::builder().tls().start();
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join(CA_FILE), upstream.ca_pem()).unwrap();
+    (upstream, folder)
+}
+
+/// Publishes `left`, which depends on `right`. A build needs both.
+pub(crate) fn publish_pair(upstream: &FakeUpstream) {
+    upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
+    upstream.publish(
+        Crate::new("left", "1.0.0")
+            .dep("right", "^1")
+            .file("src/lib.rs", "pub fn two() -> u8 { right::one() + 1 }"),
+    );
+}
+
+/// A project whose build calls `left`.
+pub(crate) fn project_on_left() -> Project {
+    let project = Project::empty().dep("left", "1");
+    project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
+    project
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fake_upstream::{Crate, FakeUpstream};
 use tempfile::TempDir;
 
-use crate::fixture::site;
+use crate::fixture::{CA_FILE, site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::{Run, run};
@@ -26,10 +26,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let upstream = FakeUpstream::builder().tls().start();
+        let (upstream, folder) = tls_upstream();
         upstream.publish(Crate::new("left", "1.0.0"));
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), upstream.ca_pem()).unwrap();
         Self {
             site: site(&upstream),
             upstream,
@@ -42,7 +40,7 @@ impl World {
     }
 
     fn serve(&self, flags: &[&str]) -> Larder<'_> {
-        let ca_file = self.folder.path().join("ca.pem").display().to_string();
+        let ca_file = self.folder.path().join(CA_FILE).display().to_string();
         let authority = self.authority().display().to_string();
         let own = [
             "--ca-file",
@@ -171,7 +169,7 @@ fn other_hosts_are_refused_unless_the_settings_name_them() {
 #[test]
 fn a_daemon_without_the_proxy_has_no_variables_for_it() {
     let world = World::new();
-    let ca_file = world.folder.path().join("ca.pem").display().to_string();
+    let ca_file = world.folder.path().join(CA_FILE).display().to_string();
     let _daemon = world.site.serve(&["--ca-file", &ca_file]);
     let printed = world.site.command(&["client", "print", "proxy"]);
     assert_eq!(printed.status.code(), Some(1));

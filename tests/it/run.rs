@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain};
 use tempfile::TempDir;
 
 use crate::dist::MINIMAL;
-use crate::fixture::site;
+use crate::fixture::{CA_FILE, project_on_left, publish_pair, site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::{Run, run, signal, wait_until};
@@ -31,10 +31,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let upstream = FakeUpstream::builder().tls().start();
+        let (upstream, folder) = tls_upstream();
         publish_pair(&upstream);
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), upstream.ca_pem()).unwrap();
         Self {
             site: site(&upstream),
             upstream,
@@ -43,7 +41,7 @@ impl World {
     }
 
     fn ca_file(&self) -> String {
-        self.folder.path().join("ca.pem").display().to_string()
+        self.folder.path().join(CA_FILE).display().to_string()
     }
 
     /// A cargo home whose crates.io is this upstream, and which trusts it.
@@ -112,19 +110,15 @@ impl World {
     }
 }
 
-fn publish_pair(upstream: &FakeUpstream) {
-    upstream.publish(Crate::new("right", "1.0.0").file("src/lib.rs", "pub fn one() -> u8 { 1 }"));
-    upstream.publish(
-        Crate::new("left", "1.0.0")
-            .dep("right", "^1")
-            .file("src/lib.rs", "pub fn two() -> u8 { right::one() + 1 }"),
-    );
-}
-
-fn project_on_left() -> Project {
-    let project = Project::empty().dep("left", "1");
-    project.write("src/lib.rs", "pub fn three() -> u8 { left::two() + 1 }");
-    project
+/// Starts a command. Returns it with its first line on stdout, newline included.
+fn started(mut command: Command) -> (Child, String) {
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (child, line)
 }
 
 /// The summary: hits, fetched, missing, and the rest of the line.
@@ -378,13 +372,7 @@ fn signals_reach_the_command() {
         }
         let script = "trap 'exit 3' TERM; trap 'exit 4' INT; trap 'exit 5' HUP; trap 'exit 6' USR1; \
                       echo ready; while :; do sleep 0.05; done";
-        let mut larder = world.shell(script);
-        larder.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut larder = larder.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(larder.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let (mut larder, line) = started(world.shell(script));
         assert_eq!(line, "ready\n");
         signal(larder.id(), name);
         assert_eq!(larder.wait().unwrap().code(), Some(code), "{name}");
@@ -417,7 +405,7 @@ fn another_host_is_reached_through_an_unread_tunnel() {
     let home = world.home();
     // Cargo trusts both upstreams. Larder does not know the second one.
     let roots = format!("{}{}", world.upstream.ca_pem(), other.ca_pem());
-    std::fs::write(world.folder.path().join("ca.pem"), roots).unwrap();
+    std::fs::write(world.folder.path().join(CA_FILE), roots).unwrap();
     let registry = format!("[registries.corp]\nindex = \"sparse+{}\"\n", other.url());
     let config = home.path().join("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -481,7 +469,7 @@ fn the_proxy_of_the_environment_is_used_for_all_hosts() {
     other.publish(Crate::new("corp", "1.0.0"));
     let (proxy, asked) = connect_proxy();
     let roots = format!("{}{}", world.upstream.ca_pem(), other.ca_pem());
-    std::fs::write(world.folder.path().join("ca.pem"), roots).unwrap();
+    std::fs::write(world.folder.path().join(CA_FILE), roots).unwrap();
     let home = world.home().variable("HTTPS_PROXY", &proxy).variable(
         "CARGO_REGISTRIES_CORP_INDEX",
         format!("sparse+{}", other.url()),
@@ -654,13 +642,7 @@ fn rustup_installs_a_toolchain_and_repeats_it_without_upstream() {
 fn the_proxy_is_for_its_command_alone_and_ends_with_it() {
     let world = World::new();
     let script = "echo $https_proxy; sleep 60";
-    let mut larder = world.shell(script);
-    larder.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut larder = larder.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(larder.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let (mut larder, line) = started(world.shell(script));
     let (user_info, address) = line.trim().rsplit_once('@').unwrap();
     let digits = BASE64_STANDARD.encode(user_info.trim_start_matches("http://"));
     let host = "127.0.0.1:1";
