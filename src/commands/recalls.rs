@@ -1,7 +1,7 @@
 //! The part of `larder status` about versions that upstream has taken back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     time::{Duration, SystemTime},
 };
@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::render::counted;
-use crate::store::{Pin, Recall, RecallKind};
+use crate::store::{Pin, Recall, RecallKind, locking_owners};
 
 /// A recall, with the projects that it concerns.
 #[derive(Debug, Serialize)]
@@ -22,25 +22,11 @@ pub(super) struct RecallReport<'a> {
 
 /// The recalls, each with the pins that lock its version.
 pub(super) fn reports<'a>(recalls: &'a [Recall], pins: &[Pin]) -> Vec<RecallReport<'a>> {
-    let mut owners: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
-    for pin in pins.iter().filter(|_| !recalls.is_empty()) {
-        for package in &pin.packages {
-            let name = package.name.to_ascii_lowercase();
-            let id = (package.registry.as_str(), name, package.version.as_str());
-            owners.entry(id).or_default().insert(pin.owner.to_string());
-        }
-    }
-    let reports = recalls.iter().map(|recall| {
-        let id = (
-            recall.registry.as_str(),
-            recall.name.clone(),
-            recall.version.as_str(),
-        );
-        RecallReport {
-            recall,
-            locked_by: owners.get(&id).cloned().unwrap_or_default(),
-        }
-    });
+    let owners = locking_owners(recalls, pins);
+    let reports = recalls
+        .iter()
+        .zip(owners)
+        .map(|(recall, locked_by)| RecallReport { recall, locked_by });
     reports.collect()
 }
 
@@ -79,6 +65,8 @@ pub(super) fn lines(reports: &[RecallReport<'_>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         hash::Sha256,

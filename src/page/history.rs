@@ -29,7 +29,8 @@ impl AnsweredRequests {
         self.hits + self.misses + self.stale + self.failed
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// The sums of each kind.
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             hits: self.hits + other.hits,
             misses: self.misses + other.misses,

@@ -10,13 +10,9 @@ const HEIGHT: u64 = 120;
 /// A plot of `bars` of `minutes` each, the newest last, with its numbers in words for people who cannot see it.
 pub(super) fn bars(what: &str, bars: &[AnsweredRequests], minutes: usize) -> Markup {
     let highest = bars.iter().map(|bar| bar.sum()).max().unwrap_or(0);
-    let mut sum = AnsweredRequests::default();
-    for bar in bars {
-        sum.hits += bar.hits;
-        sum.misses += bar.misses;
-        sum.stale += bar.stale;
-        sum.failed += bar.failed;
-    }
+    let sum = bars
+        .iter()
+        .fold(AnsweredRequests::default(), |sum, bar| sum.plus(*bar));
     let summary = format!(
         "{} from the store, {} fetched, {} stale, {} failed",
         sum.hits, sum.misses, sum.stale, sum.failed

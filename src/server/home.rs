@@ -19,7 +19,7 @@ use crate::{
         StoredVersion,
     },
     resource::{IndexEntry, Registry, Upstreams, registry::listed_checksums},
-    store::{Owner, Pin, RecallKind, Statistics, Store},
+    store::{Owner, Pin, RecallKind, Statistics, Store, locking_owners},
 };
 
 /// Time for which a count of the store's files is shown again: it reads every folder of the store.
@@ -196,18 +196,10 @@ fn trouble(cache: &Cache, background: &Background, pins: &[Pin]) -> Vec<String> 
 
 /// A line for each version that upstream has taken back and a project locks, or whose checksum has changed.
 fn recall_lines(cache: &Cache, pins: &[Pin]) -> Vec<String> {
-    let locked: BTreeSet<_> = pins
-        .iter()
-        .flat_map(|pin| &pin.packages)
-        .map(|package| {
-            let name = package.name.to_ascii_lowercase();
-            (package.registry.as_str(), name, package.version.as_str())
-        })
-        .collect();
     let recalls = cache.recalls();
-    let lines = recalls.iter().filter_map(|recall| {
-        let (registry, name, version) = (&recall.registry, &recall.name, &recall.version);
-        let is_locked = locked.contains(&(registry.as_str(), name.clone(), version.as_str()));
+    let owners = locking_owners(&recalls, pins);
+    let lines = recalls.iter().zip(owners).filter_map(|(recall, owners)| {
+        let is_locked = !owners.is_empty();
         let what = match recall.kind {
             RecallKind::Checksum { .. } => "has another checksum upstream, which is refused",
             RecallKind::Removed if is_locked => {
@@ -216,7 +208,7 @@ fn recall_lines(cache: &Cache, pins: &[Pin]) -> Vec<String> {
             RecallKind::Yanked if is_locked => "was yanked upstream, and a warmed project locks it",
             RecallKind::Removed | RecallKind::Yanked => return None,
         };
-        Some(format!("{name} {version} {what}."))
+        Some(format!("{} {} {what}.", recall.name, recall.version))
     });
     lines.collect()
 }

@@ -61,7 +61,6 @@ mod integrity;
 mod last_use;
 mod layout;
 mod memory;
-
 mod pinned_crates;
 mod pins;
 mod quarantine;
@@ -90,7 +89,7 @@ pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
-pub use recalls::{Recall, RecallKind};
+pub use recalls::{Recall, RecallKind, locking_owners};
 pub use removal::{EvictionLock, FileRecord, Removal};
 pub use scrub_state::{ScrubState, ScrubTotals};
 pub use space::{Space, SpaceCounter, Statistics};
@@ -316,10 +315,7 @@ impl Store {
 
     /// Returns whether each of `hashes` is stored, in the same order.
     pub async fn contains(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
-        let paths: Vec<_> = hashes
-            .into_iter()
-            .map(|sha256| self.layout.blob(sha256))
-            .collect();
+        let paths = self.blob_paths(hashes);
         blocking(move || Ok(paths.iter().map(|path| is_nonempty_file(path)).collect()))
             .await
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
@@ -328,13 +324,15 @@ impl Store {
     /// Returns whether at least one of `hashes` is stored. Looks them up in their order, and stops at the first that
     /// is.
     pub async fn contains_any(&self, hashes: Vec<Sha256>) -> Result<bool, StoreError> {
-        let paths: Vec<_> = hashes
-            .into_iter()
-            .map(|sha256| self.layout.blob(sha256))
-            .collect();
+        let paths = self.blob_paths(hashes);
         blocking(move || Ok(paths.iter().any(|path| is_nonempty_file(path))))
             .await
             .map_err(|source| StoreError::io(self.layout.blobs(), source))
+    }
+
+    fn blob_paths(&self, hashes: Vec<Sha256>) -> Vec<PathBuf> {
+        let hashes = hashes.into_iter();
+        hashes.map(|sha256| self.layout.blob(sha256)).collect()
     }
 
     /// Returns whether each of `keys` has an entry. Their bodies are not read.
@@ -348,10 +346,7 @@ impl Store {
     /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file
     /// counts as not stored.
     pub async fn sizes(&self, hashes: Vec<Sha256>) -> Result<Vec<Option<u64>>, StoreError> {
-        let paths: Vec<_> = hashes
-            .into_iter()
-            .map(|sha256| self.layout.blob(sha256))
-            .collect();
+        let paths = self.blob_paths(hashes);
         blocking(move || Ok(paths.iter().map(|path| file_size(path)).collect()))
             .await
             .map_err(|source| StoreError::io(self.layout.blobs(), source))

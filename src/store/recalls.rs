@@ -1,4 +1,4 @@
-//! Recalls, in `recalls.json`: versions that it removed or yanked, and checksums that it changed.
+//! Recalls, in `recalls.json`: versions that upstream removed or yanked, and checksums that it changed.
 //!
 //! ```text
 //!  changed entry ── a version is gone, yanked, or has another checksum ──> recorded once
@@ -8,7 +8,12 @@
 //! The file is disposable: it tells people, and a changed checksum is refused without it, because the stored entry has
 //! the first one. At most [`MAX_RECALLS`] are kept, the latest. A process changes the file under a lock of its folder.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     identity::FileIdentity,
+    pins::Pin,
     staging::{Staging, lock_folder},
 };
 use crate::{files, hash::Sha256};
@@ -86,6 +92,27 @@ impl Recall {
     pub fn is_about(&self, registry: &str, name: &str) -> bool {
         self.registry == registry && self.name == name
     }
+}
+
+/// For each of `recalls`, in the same order, the owners of the pins that lock its version.
+pub fn locking_owners(recalls: &[Recall], pins: &[Pin]) -> Vec<BTreeSet<String>> {
+    if recalls.is_empty() {
+        return Vec::new();
+    }
+    let mut owners: HashMap<_, BTreeSet<String>> = HashMap::new();
+    for pin in pins {
+        for package in &pin.packages {
+            let name = package.name.to_ascii_lowercase();
+            let id = (package.registry.as_str(), name, package.version.as_str());
+            owners.entry(id).or_default().insert(pin.owner.to_string());
+        }
+    }
+    let locking = recalls.iter().map(|recall| {
+        let name = recall.name.clone();
+        let id = (recall.registry.as_str(), name, recall.version.as_str());
+        owners.get(&id).cloned().unwrap_or_default()
+    });
+    locking.collect()
 }
 
 /// The recalls as of the last read, with the state of the file then.
