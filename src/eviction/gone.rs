@@ -88,7 +88,7 @@ pub(super) async fn living_pins(
 
 /// The owners of pins whose file does not exist, nor the manifest of the project that might have this lock file. Any
 /// other failure says nothing.
-async fn missing_owners(pins: &[Pin]) -> Vec<Owner> {
+pub async fn missing_owners(pins: &[Pin]) -> Vec<Owner> {
     let owners: Vec<_> = pins.iter().map(|pin| pin.owner.clone()).collect();
     let is_missing = |owner: &Owner| match owner {
         Owner::File(path) if path.ends_with("Cargo.lock") => {

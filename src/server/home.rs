@@ -13,13 +13,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{background::Background, request::RequestHead};
 use crate::{
     cache::{Cache, Counter},
+    eviction::missing_owners,
     hash::Sha256,
     page::{
         AnsweredRequests, CrateSearch, History, OutageLine, Page, ProjectLine, Stored,
         StoredVersion,
     },
     resource::{IndexEntry, Registry, Upstreams, registry::listed_checksums},
-    store::{Owner, Pin, RecallKind, Statistics, Store, locking_owners},
+    store::{Pin, RecallKind, Statistics, Store, locking_owners},
 };
 
 /// Time for which a count of the store's files is shown again: it reads every folder of the store.
@@ -241,6 +242,7 @@ async fn stored_versions(
 
 /// The files that each pin needs, and those of them that are not stored.
 async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
+    let gone = missing_owners(&pins).await;
     let mut hashes: BTreeSet<_> = pins
         .iter()
         .flat_map(|pin| pin.archives.iter().copied())
@@ -271,7 +273,7 @@ async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
         ProjectLine {
             needed: packages.len() + pin.archives.len(),
             missing: missing.collect(),
-            is_gone: matches!(&pin.owner, Owner::File(path) if !path.exists()),
+            is_gone: gone.contains(&pin.owner),
             owner: pin.owner.to_string(),
         }
     });

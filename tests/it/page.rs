@@ -102,6 +102,18 @@ fn the_page_shows_requests_stored_files_projects_and_what_they_miss() {
 }
 
 #[test]
+fn a_project_is_gone_when_its_manifest_is_gone_as_well_as_its_lock_file() {
+    let upstream = FakeUpstream::start();
+    let (site, project) = warmed(&upstream);
+    let larder = site.serve(&[]);
+    // `larder warm` also takes projects without a lock file.
+    fs::remove_file(project.folder().join("Cargo.lock")).unwrap();
+    assert!(!page(&larder, "/").contains("is gone"));
+    fs::remove_file(project.folder().join("Cargo.toml")).unwrap();
+    assert!(page(&larder, "/").contains("its file is gone"));
+}
+
+#[test]
 fn a_search_lists_stored_versions_and_the_projects_that_need_them() {
     let upstream = FakeUpstream::start();
     let (site, project) = warmed(&upstream);
