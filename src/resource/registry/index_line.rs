@@ -9,9 +9,12 @@
 //! and parses the line as JSON only if it may matter. The quick look relies on spelling that registries use
 //! (`"vers":"1.0.1"` without spaces). If a line is written otherwise, the slow path reads it, with the same result.
 
-use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
+use std::{borrow::Cow, fmt, time::SystemTime};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::{hash::Sha256, resource::LineProblem};
@@ -194,10 +197,86 @@ fn quoted_after<'a>(field: &[u8], line: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
 
-/// The line with `yanked` set and every other value unchanged; `None` if the line is no JSON object.
+/// The line with `yanked` set and every other value unchanged; `None` if the line is no JSON object. A field that is
+/// there twice stays so: cargo skips such a line, and must not understand it for that.
 pub(super) fn with_yanked(line: &[u8]) -> Option<Vec<u8>> {
-    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(line).ok()?;
+    let LineFields(mut fields) = serde_json::from_slice(line).ok()?;
     let yes: &RawValue = serde_json::from_str("true").ok()?;
-    fields.insert("yanked", yes);
-    serde_json::to_vec(&fields).ok()
+    let before = fields.len();
+    fields.retain(|(name, _)| name.0 != "yanked");
+    let count = (before - fields.len()).max(1);
+    let yanked = (FieldName(Cow::Borrowed("yanked")), yes);
+    fields.extend(std::iter::repeat_n(yanked, count));
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    serde_json::to_vec(&LineFields(fields)).ok()
+}
+
+/// The fields of a JSON object.
+struct LineFields<'a>(Vec<(FieldName<'a>, &'a RawValue)>);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(transparent)]
+struct FieldName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for LineFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AllFields;
+
+        impl<'de> Visitor<'de> for AllFields {
+            type Value = LineFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(LineFields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(AllFields)
+    }
+}
+
+impl Serialize for LineFields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_yanked(line: &str, expected: Option<&str>) {
+        let yanked = with_yanked(line.as_bytes()).map(|line| String::from_utf8(line).unwrap());
+        assert_eq!(yanked.as_deref(), expected);
+    }
+
+    #[test]
+    fn yanking_changes_no_other_value_and_joins_no_fields() {
+        check_yanked(
+            r#"{"vers":"1.0.0","yanked":false,"x":1.50}"#,
+            Some(r#"{"vers":"1.0.0","x":1.50,"yanked":true}"#),
+        );
+        check_yanked(
+            r#"{"vers":"1.0.0"}"#,
+            Some(r#"{"vers":"1.0.0","yanked":true}"#),
+        );
+        // Cargo skips lines that have a field twice.
+        check_yanked(
+            r#"{"cksum":"a","cksum":"b","yanked":false,"yanked":false}"#,
+            Some(r#"{"cksum":"a","cksum":"b","yanked":true,"yanked":true}"#),
+        );
+        check_yanked(
+            r#"{"na\u006de":"left"}"#,
+            Some(r#"{"name":"left","yanked":true}"#),
+        );
+        check_yanked("[1]", None);
+    }
 }
