@@ -20,8 +20,11 @@ use std::{
 };
 
 use rustix::process;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::warn;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+use tracing::{info, warn};
 
 use crate::{
     cache::{Cache, CacheOptions, Demand},
@@ -47,6 +50,8 @@ const DEFAULT_UPSTREAM_CONNECTIONS: usize = 100;
 const SHARE_OF_FILES: usize = 8;
 /// Bodies written at a time by the daemon. Few: creating files competes with the clients for the processor.
 const DAEMON_WRITERS: usize = 2;
+/// Time between two attempts to prepare a store whose disk is full.
+const FULL_DISK_INTERVAL: Duration = Duration::from_secs(2);
 /// Bodies written at a time by `warm`, which waits for all of them.
 const WARM_WRITERS: usize = 64;
 
@@ -70,6 +75,17 @@ pub enum AppMode {
     Warm,
     /// Reads the store and never contacts upstream.
     Local,
+}
+
+/// How a server may use the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreAccess {
+    /// It reads and writes.
+    Writable,
+    /// Its disk is full. Writing succeeds once there is space.
+    Full,
+    /// It only reads.
+    ReadOnly,
 }
 
 /// A part that cannot be built.
@@ -153,24 +169,45 @@ impl App {
         Ok(())
     }
 
-    /// Prepares the store for a server, and stores the settings for other commands. Returns whether the store can be
-    /// written to: what is stored can be served without that.
+    /// Prepares the store for a server, and stores the settings for other commands. Returns how the server may use the
+    /// store: what is stored can be served without writing.
     ///
     /// # Errors
     /// The store cannot be used.
-    pub async fn prepare_to_serve(&self, settings: &Settings) -> Result<bool, StoreError> {
+    pub async fn prepare_to_serve(&self, settings: &Settings) -> Result<StoreAccess, StoreError> {
         match self.store.prepare() {
             Ok(()) => {}
+            Err(error) if error.is_full() => {
+                let store = settings.store.display();
+                warn!(
+                    %store,
+                    "the disk of the store is full; serving what is stored, and passing on the rest without storing it; \
+                     free some space, and larder stores again without a restart"
+                );
+                return Ok(StoreAccess::Full);
+            }
             Err(error) if settings.is_offline || error.is_read_only() => {
                 warn!(%error, "the store is read-only; serving what is stored, storing nothing");
-                return Ok(false);
+                return Ok(StoreAccess::ReadOnly);
             }
             Err(error) => return Err(error),
         }
         if let Err(error) = self.remember_settings().await {
             warn!(%error, "cannot store the settings for other commands");
         }
-        Ok(true)
+        Ok(StoreAccess::Writable)
+    }
+
+    /// Waits until the full disk of a store has space again, and prepares the store then. Files can be stored from the
+    /// first free byte on, without this.
+    pub async fn prepare_once_there_is_space(&self) {
+        loop {
+            sleep(FULL_DISK_INTERVAL).await;
+            if self.store.prepare().is_ok() && self.remember_settings().await.is_ok() {
+                info!("the disk of the store has space again");
+                return;
+            }
+        }
     }
 
     /// Fetches the advisory database, if the settings name an address and it is due, and reads what is stored. A

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{CommandError, render::print, serve_proxy::StandingProxy};
 use crate::{
-    app::{App, AppMode, StopSignals},
+    app::{App, AppMode, StopSignals, StoreAccess},
     config::Settings,
     eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
@@ -41,12 +41,13 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let proxy = StandingProxy::listen(settings)?;
     settings.refuse_own_addresses(&addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
-    let is_writable = app.prepare_to_serve(settings).await?;
+    let access = app.prepare_to_serve(settings).await?;
+    let may_write = access != StoreAccess::ReadOnly;
     let bases: Vec<_> = addresses
         .iter()
         .map(|address| format!("http://{address}/"))
         .collect();
-    if is_writable {
+    if access == StoreAccess::Writable {
         announce(&app, &bases).await;
     }
     let mut signals = StopSignals::new()?;
@@ -61,13 +62,20 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
     let app = Arc::new(app);
+    if access == StoreAccess::Full {
+        let (app, bases) = (app.clone(), bases.clone());
+        tokio::spawn(async move {
+            app.prepare_once_there_is_space().await;
+            announce(&app, &bases).await;
+        });
+    }
     tokio::spawn(keep_advisories(app.clone()));
     let mut server = app.server(settings, &addresses);
-    if is_writable {
+    if may_write {
         server.keep_warm = start_prefetching(&app, settings);
     }
     server.scrub = start_scrub(&app, settings);
-    server.eviction = is_writable.then(|| start_evictor(&app, settings));
+    server.eviction = may_write.then(|| start_evictor(&app, settings));
     server.proxy = proxy.as_ref().map(StandingProxy::status);
     let server = Arc::new(server);
     let (stop_proxy, proxy_stopping) = watch::channel(false);

@@ -203,8 +203,9 @@ impl Store {
             make_folder(self.staging.folder())?;
             // `open` checked nothing if there was no folder yet.
             self.layout.check_ownership()?;
-            self.layout.write_cachedir_tag()?;
+            // First of all: on a full disk this makes space for the rest.
             remove_dead_processes(self.staging.folder());
+            self.layout.write_cachedir_tag()?;
             self.staging.process_dir()?;
             Ok(())
         };

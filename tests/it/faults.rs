@@ -18,6 +18,7 @@ use crate::fixture::site;
 use testkit::faults::{Faults, Operation};
 use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
+use testkit::process::wait_until;
 use testkit::store::files;
 
 const ENOSPC: i32 = 28;
@@ -217,6 +218,53 @@ fn a_failed_sync_of_a_folder_counts_as_not_stored() {
     }
 }
 
+#[test]
+fn serve_on_a_full_disk_serves_what_is_stored_and_stores_again_once_there_is_space() {
+    let upstream = upstream();
+    let (faults, site) = Faults::of(site(&upstream));
+    store_one_of_each_kind(serve(&site, &upstream, &[]), &upstream);
+    let kept = stored(&site);
+
+    for operation in [Operation::Create, Operation::Write] {
+        faults.begin(operation, ENOSPC, "");
+        let larder = serve(&site, &upstream, &[]);
+        for Kind { name: kind, paths } in kinds() {
+            for path in &paths {
+                let is_right = ask(&larder, &upstream, path, "full disk");
+                assert!(is_right, "{operation:?}: {kind} is not served");
+            }
+        }
+        larder.wait_until_idle();
+        let log = larder.stop();
+        assert_eq!(stored(&site), kept, "{operation:?}");
+        let first = log.lines().next().unwrap_or_default();
+        let is_told = operation == Operation::Write
+            || (first.contains("the disk of the store is full") && first.contains("free some"));
+        assert!(is_told, "{log}");
+    }
+
+    faults.begin(Operation::Create, ENOSPC, "");
+    let larder = serve(&site, &upstream, &[]);
+    assert!(ask(&larder, &upstream, &entry("during"), "full disk"));
+    faults.end();
+    larder.wait_for_log("the disk of the store has space again");
+    wait_until("other commands find the daemon", || {
+        let status = site.command(&["status", "--json"]);
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        status.contains(larder.url())
+    });
+    for Kind { paths, .. } in kinds() {
+        assert!(ask(&larder, &upstream, &paths[1], "after a full disk"));
+    }
+    larder.wait_until_idle();
+    larder.stop();
+    let larder = serve(&site, &upstream, &["--offline"]);
+    for Kind { name: kind, paths } in kinds() {
+        let is_stored = ask(&larder, &upstream, &paths[1], "after a full disk");
+        assert!(is_stored, "{kind} is not stored");
+    }
+}
+
 /// A stored file that cannot be read is fetched again. Offline, the client is told why, and the file stays: the next
 /// read may succeed.
 #[test]
@@ -274,7 +322,6 @@ fn a_failed_read_is_answered_from_upstream_or_named_and_loses_nothing() {
     }
 }
 
-/// Each byte of a small file in turn would take long: the first, the last and some in between.
 /// Requests one file of each kind, and stops the daemon once they are stored.
 fn store_one_of_each_kind(larder: Larder<'_>, upstream: &FakeUpstream) {
     for Kind {
@@ -287,6 +334,7 @@ fn store_one_of_each_kind(larder: Larder<'_>, upstream: &FakeUpstream) {
     larder.stop();
 }
 
+/// Each byte of a small file in turn would take long: the first, the last and some in between.
 #[test]
 fn rot_of_any_kind_of_file_is_fetched_again_and_refused_offline() {
     let upstream = upstream();

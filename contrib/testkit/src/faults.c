@@ -31,6 +31,8 @@ struct operation {
     const char *name;
     // The argument that is the new path; -1 for calls whose first argument is a descriptor.
     int path;
+    // The argument with flags, if the call counts only with O_CREAT among them; 0 for all other calls.
+    int flags;
 };
 
 static const struct operation OPERATIONS[] = {
@@ -51,6 +53,14 @@ static const struct operation OPERATIONS[] = {
     {__NR_renameat, "rename", 3},
 #endif
     {__NR_renameat2, "rename", 3},
+#ifdef __NR_mkdir
+    {__NR_mkdir, "create", 0},
+#endif
+    {__NR_mkdirat, "create", 1},
+#ifdef __NR_open
+    {__NR_open, "create", 0, 1},
+#endif
+    {__NR_openat, "create", 1, 2},
 };
 #define COUNT (sizeof OPERATIONS / sizeof OPERATIONS[0])
 
@@ -142,7 +152,8 @@ static void supervise(int listener, const char *control, const char *log, const 
         char path[4096];
         path_of(call, operation, path, sizeof path);
         int fault = 0;
-        if (strncmp(path, folder, strlen(folder)) == 0) {
+        int counts = !operation->flags || (call->data.args[operation->flags] & O_CREAT);
+        if (counts && strncmp(path, folder, strlen(folder)) == 0) {
             dprintf(record, "%s %s\n", operation->name, path);
             fault = fault_of(control, operation->name, path);
         }

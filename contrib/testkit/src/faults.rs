@@ -1,8 +1,8 @@
 //! Faults of the file system below the store, which begin and end while larder runs, and a record of its calls.
 //!
 //! ```text
-//!   larder ── write, sync, rename, read, list ──> kernel ── asks ──> faults.c ── reads ──> control, appends to log
-//!                                                    └── passes, or fails with the chosen error
+//!   larder ── read, write, rename, ... ──> kernel ── asks ──> faults.c ── reads ──> control, appends to log
+//!                                             └── passes, or fails with the chosen error
 //! ```
 //!
 //! The built larder is not changed: faults.c is compiled by the test, starts larder, and decides about its system
@@ -46,6 +46,8 @@ pub enum Operation {
     Rename,
     /// Listing a folder.
     List,
+    /// Creating a folder, or opening a file that is created if it does not exist.
+    Create,
 }
 
 impl Operation {
@@ -56,6 +58,7 @@ impl Operation {
             Self::Sync => "sync",
             Self::Rename => "rename",
             Self::List => "list",
+            Self::Create => "create",
         }
     }
 }
