@@ -55,7 +55,9 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let is_daemon = matches!(command, Command::Serve(_));
     let (name, serve, jobs) = match &command {
         Command::Completions { shell } => return commands::completions::run(*shell),
-        Command::Man { command } => return commands::man::run(command),
+        Command::Man { command, folder } => {
+            return commands::man::run(command, folder.as_deref());
+        }
         Command::Serve(flags) => ("serve", flags.clone(), None),
         Command::Run(flags) => ("run", run_settings(flags), None),
         Command::Warm(flags) => ("warm", Serve::default(), flags.jobs),

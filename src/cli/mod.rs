@@ -159,6 +159,9 @@ pub enum Command {
     Man {
         /// The command, for example `warm` or `client print`
         command: Vec<String>,
+        /// Write the pages of larder and of all commands to this folder, for a package
+        #[arg(long, value_name = "PATH", conflicts_with = "command")]
+        folder: Option<PathBuf>,
     },
 }
 
@@ -404,6 +407,9 @@ pub struct Client {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Print the settings that make a client use the running daemon
+    ///
+    /// A shell takes the variables with `eval "$(larder client print rustup)"`, and a container build the options with
+    /// `podman build $(larder client print build) .`
     Print {
         /// The client
         #[arg(value_enum, default_value_t)]
@@ -443,11 +449,11 @@ pub enum SettingsKind {
     /// TOML for cargo's config.toml
     #[default]
     Cargo,
-    /// Variables for rustup, as shell exports: `eval "$(larder client print rustup)"`
+    /// Variables for rustup, as shell exports
     Rustup,
-    /// Variables for clients of `larder serve --intercept`, as shell exports: `eval "$(larder client print proxy)"`
+    /// Variables for clients of `larder serve --intercept`, as shell exports
     Proxy,
-    /// Options for `podman build` or `docker build`: `podman build $(larder client print build) .`
+    /// Options for `podman build` or `docker build`
     Build,
 }
 

@@ -91,6 +91,14 @@ pub enum CommandError {
         /// Why not.
         source: io::Error,
     },
+    /// `man --folder` cannot write.
+    #[error("cannot write {}: {source}", .path.display())]
+    ManualFolder {
+        /// The folder, or a page in it.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// No advisory database is stored.
     #[error(
         "no advisory database is stored; name its address with `--advisory-db` and run `larder warm`, or use `larder advisories import`"
@@ -131,6 +139,7 @@ impl CommandError {
             | Self::Store(_)
             | Self::Listen { .. }
             | Self::Import { .. }
+            | Self::ManualFolder { .. }
             | Self::NoAdvisories
             | Self::NoAddress
             | Self::NoStateFolder

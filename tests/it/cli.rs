@@ -451,8 +451,8 @@ fn completions_and_manual_go_to_stdout() {
     let site = site(&upstream);
     for (arguments, expected) in [
         (&["completions", "bash"][..], "_larder"),
-        (&["man"], ".TH larder"),
-        (&["man", "client", "print"], ".TH larder"),
+        (&["man"], ".TH \"LARDER\""),
+        (&["man", "client", "print"], ".TH \"LARDER-CLIENT-PRINT\""),
     ] {
         let output = site.command(arguments);
         assert!(output.status.success(), "{output:?}");

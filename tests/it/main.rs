@@ -60,6 +60,7 @@ mod scripts;
 mod scrub;
 mod server;
 mod settings;
+mod shells;
 mod signatures;
 mod soak;
 mod start;
