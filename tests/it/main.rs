@@ -60,6 +60,7 @@ mod scripts;
 mod scrub;
 mod server;
 mod settings;
+mod settings_reference;
 mod shells;
 mod signatures;
 mod soak;
