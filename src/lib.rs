@@ -66,6 +66,7 @@ pub mod cli;
 pub mod client_config;
 pub mod commands;
 pub mod config;
+pub mod service_manager;
 pub mod status_client;
 
 // Shared by all.

@@ -70,6 +70,11 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Client(_) => ("client", Serve::default(), None),
     };
     let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
+    let sockets = if is_daemon {
+        commands::serve::take_sockets()?
+    } else {
+        Vec::new()
+    };
     let verbosity = Verbosity {
         is_daemon,
         steps: i16::from(shared.verbose) - i16::from(shared.quiet),
@@ -78,7 +83,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let _log: Option<LogWriter> = log::start(verbosity, settings.may_colour);
     app::block_on(async {
         match command {
-            Command::Serve(_) => commands::serve::run(&settings).await,
+            Command::Serve(_) => commands::serve::run(&settings, sockets).await,
             Command::Run(flags) => commands::run::run(&settings, &shared, flags).await,
             Command::Warm(flags) => commands::warm::run(&settings, &shared, flags).await,
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,

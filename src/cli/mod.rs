@@ -168,7 +168,8 @@ pub enum Command {
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
-    /// Address to listen on, with or without a port; repeatable; port 0 takes a free one [default: 127.0.0.1:3263]
+    /// Address to listen on, with or without a port; repeatable; port 0 takes a free one. Sockets that a service manager
+    /// passes are used instead [default: 127.0.0.1:3263]
     #[arg(
         long,
         value_name = "ADDR",
@@ -176,6 +177,10 @@ pub struct Serve {
         value_parser = parse_listen,
     )]
     pub listen: Vec<SocketAddr>,
+    /// Exit after this time without a request, such as `30m`; 0 for never. Has an effect only if the service manager has
+    /// passed the sockets: it starts the daemon again at the next connection [default: 0]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub idle_exit: Option<Duration>,
     /// Never contact upstream: serve what is stored, stale or not [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub offline: Option<bool>,
@@ -532,8 +537,9 @@ const FETCHING: [&str; 10] = [
     "signing-key",
 ];
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
-const SERVING: [&str; 16] = [
+const SERVING: [&str; 17] = [
     "listen",
+    "idle-exit",
     "offline",
     "full-index",
     "allow-host",

@@ -30,6 +30,7 @@ mod render;
 pub mod run;
 pub mod serve;
 mod serve_proxy;
+mod serve_sockets;
 pub mod status;
 pub mod verify;
 pub mod warm;
@@ -74,6 +75,23 @@ pub enum CommandError {
         /// The system's error.
         source: io::Error,
     },
+    /// Another larder listens on that address.
+    #[error(
+        "cannot listen on {address}: another larder serves there, as process {pid}; use it, stop it (`kill {pid}`, or \
+         `systemctl --user stop larder.socket larder` for a service), or choose another address with `--listen`"
+    )]
+    LarderListens {
+        /// The address.
+        address: SocketAddr,
+        /// The process of the other one.
+        pid: u64,
+    },
+    /// Sockets that the service manager has passed.
+    #[error(
+        "cannot use the sockets that the service manager has passed: {0}; a socket unit for larder has TCP addresses \
+         in `ListenStream=`, and `Accept=no`"
+    )]
+    PassedSocket(#[source] io::Error),
     /// Another process removes files from the store.
     #[error("another process is removing files from this store; try again later")]
     EvictionRuns,
@@ -138,6 +156,8 @@ impl CommandError {
             Self::App(_)
             | Self::Store(_)
             | Self::Listen { .. }
+            | Self::LarderListens { .. }
+            | Self::PassedSocket(_)
             | Self::Import { .. }
             | Self::ManualFolder { .. }
             | Self::NoAdvisories
@@ -172,7 +192,7 @@ fn one_clap_error(error: &clap::Error) -> String {
 
 fn listen_hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        " (is larder already running? choose another with `--listen`)"
+        " (another program uses it; choose another with `--listen`)"
     } else {
         ""
     }
@@ -230,7 +250,7 @@ mod tests {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             source: io::ErrorKind::AddrInUse.into(),
         };
-        assert!(taken.to_string().contains("is larder already running?"));
+        assert!(taken.to_string().contains("another program uses it"));
         assert_eq!(taken.exit_code(), ExitCode::FAILURE);
         let usage = clap::Error::raw(clap::error::ErrorKind::InvalidValue, "no such thing\n");
         let usage = CommandError::from(usage);

@@ -7,24 +7,26 @@
 //! ```
 //!
 //! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A
-//! second signal ends the process at once.
+//! second signal ends the process at once. With sockets of a service manager it also ends after `idle-exit`.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
     sync::{Notify, oneshot, watch},
     time::sleep,
 };
 use tracing::{info, warn};
 
-use super::{CommandError, render::print, serve_proxy::StandingProxy};
+use super::{
+    CommandError, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
+};
 use crate::{
     app::{App, AppMode, StopSignals, StoreAccess},
     config::Settings,
     eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
-    server,
+    server::{self, Server},
+    service_manager,
     store::Announcement,
     verify::{Repairer, Scrub, ScrubOptions, ScrubState},
 };
@@ -32,24 +34,29 @@ use crate::{
 /// Time between two looks at the advisory database. Another process may import one.
 const ADVISORIES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs the command.
+/// Takes the sockets that the service manager has passed. To be called before the process has threads.
+///
+/// # Errors
+/// A socket cannot be used.
+pub fn take_sockets() -> Result<Vec<std::net::TcpListener>, CommandError> {
+    service_manager::take_sockets().map_err(CommandError::PassedSocket)
+}
+
+/// Runs the command, on the sockets that [`take_sockets`] returned or else on its own.
 ///
 /// # Errors
 /// An address or the store cannot be used, or a second signal ended the command.
-pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
-    let (listeners, addresses) = listen(&settings.listen)?;
-    let proxy = StandingProxy::listen(settings)?;
-    settings.refuse_own_addresses(&addresses)?;
+pub async fn run(
+    settings: &Settings,
+    passed: Vec<std::net::TcpListener>,
+) -> Result<ExitCode, CommandError> {
+    let mut sockets = ServingSockets::open(settings, passed).await?;
+    let proxy = StandingProxy::listen(settings).await?;
+    settings.refuse_own_addresses(&sockets.addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
     let access = app.prepare_to_serve(settings).await?;
-    let may_write = access != StoreAccess::ReadOnly;
-    let bases: Vec<_> = addresses
-        .iter()
-        .map(|address| format!("http://{address}/"))
-        .collect();
-    if access == StoreAccess::Writable {
-        announce(&app, &bases).await;
-    }
+    let addresses = sockets.addresses.iter();
+    let bases: Vec<_> = addresses.map(|at| format!("http://{at}/")).collect();
     let mut signals = StopSignals::new()?;
     let reach = if settings.is_offline {
         "offline"
@@ -62,22 +69,9 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
     let app = Arc::new(app);
-    if access == StoreAccess::Full {
-        let (app, bases) = (app.clone(), bases.clone());
-        tokio::spawn(async move {
-            app.prepare_once_there_is_space().await;
-            announce(&app, &bases).await;
-        });
-    }
-    tokio::spawn(keep_advisories(app.clone()));
-    let mut server = app.server(settings, &addresses);
-    if may_write {
-        server.keep_warm = start_prefetching(&app, settings);
-    }
-    server.scrub = start_scrub(&app, settings);
-    server.eviction = may_write.then(|| start_evictor(&app, settings));
-    server.proxy = proxy.as_ref().map(StandingProxy::status);
-    let server = Arc::new(server);
+    announce(&app, access, &bases).await;
+    let may_write = access != StoreAccess::ReadOnly;
+    let server = start_server(settings, &app, &sockets, proxy.as_ref(), may_write);
     let (stop_proxy, proxy_stopping) = watch::channel(false);
     if let Some(proxy) = proxy {
         proxy.start(settings, &app, &server, proxy_stopping).await?;
@@ -88,20 +82,20 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     if let Some(proxy) = &server.proxy {
         print(&format!("intercepting on {}/\n", proxy.address))?;
     }
-    let page = server.clone();
-    tokio::spawn(async move {
-        if let Some(home) = &page.home {
-            home.record_minutes(&page.cache).await;
-        }
-    });
+    service_manager::notify_ready(&format!("listening on {}", bases.join(", ")));
+    let listeners = std::mem::take(&mut sockets.listeners);
     let (stop, stopping) = oneshot::channel();
     let work = async {
-        server::run(listeners, server, async { drop(stopping.await) }).await;
+        server::run(listeners, server.clone(), async { drop(stopping.await) }).await;
         app.cache.flush().await;
         app.store.flush_uses(true).await;
     };
     let second_signal = async {
-        signals.next().await;
+        tokio::select! {
+            () = signals.next() => {}
+            () = sockets.idle_exit(settings, &server) => {}
+        }
+        service_manager::notify_stopping();
         let _ = stop.send(());
         let _ = stop_proxy.send(true);
         signals.next().await;
@@ -117,20 +111,49 @@ pub async fn run(settings: &Settings) -> Result<ExitCode, CommandError> {
     }
 }
 
-/// Opens all listeners, and tells the addresses that they got: a configured port 0 becomes a free one.
-fn listen(configured: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), CommandError> {
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for &address in configured {
-        let listener =
-            server::listen(address).map_err(|source| CommandError::Listen { address, source })?;
-        addresses.push(listener.local_addr()?);
-        listeners.push(listener);
+/// The server, with the tasks that work beside it started.
+fn start_server(
+    settings: &Settings,
+    app: &Arc<App>,
+    sockets: &ServingSockets,
+    proxy: Option<&StandingProxy>,
+    may_write: bool,
+) -> Arc<Server> {
+    tokio::spawn(keep_advisories(app.clone()));
+    let mut server = app.server(settings, &sockets.addresses);
+    if may_write {
+        server.keep_warm = start_prefetching(app, settings);
     }
-    Ok((listeners, addresses))
+    server.scrub = start_scrub(app, settings);
+    server.eviction = may_write.then(|| start_evictor(app, settings));
+    server.proxy = proxy.map(StandingProxy::status);
+    let server = Arc::new(server);
+    let page = server.clone();
+    tokio::spawn(async move {
+        if let Some(home) = &page.home {
+            home.record_minutes(&page.cache).await;
+        }
+    });
+    server
 }
 
-/// Writes the addresses into the store, where `status` and `client print` look for a daemon.
-async fn announce(app: &App, bases: &[String]) {
+/// Writes the addresses into the store, where `status` and `client print` look for a daemon; on a full disk as soon as
+/// there is space.
+async fn announce(app: &Arc<App>, access: StoreAccess, bases: &[String]) {
+    match access {
+        StoreAccess::ReadOnly => {}
+        StoreAccess::Writable => announce_now(app, bases).await,
+        StoreAccess::Full => {
+            let (app, bases) = (app.clone(), bases.to_owned());
+            tokio::spawn(async move {
+                app.prepare_once_there_is_space().await;
+                announce_now(&app, &bases).await;
+            });
+        }
+    }
+}
+
+async fn announce_now(app: &App, bases: &[String]) {
     let announcement = Announcement {
         pid: std::process::id(),
         addresses: bases.to_vec(),

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tracing::warn;
 
-use super::CommandError;
+use super::{CommandError, serve_sockets::listen_at};
 use crate::{
     app::App,
     config::Settings,
@@ -16,7 +16,7 @@ use crate::{
         Answers, AuthorityFolder, CertificateError, InterceptedHosts, Interceptor, Tally,
         TunnelPolicy, intercepted_origins, known_configs, serve,
     },
-    server::{self, ProxyStatus, Server},
+    server::{ProxyStatus, Server},
 };
 
 /// Time between two looks for the configs of registries, while one is unknown.
@@ -36,12 +36,11 @@ impl StandingProxy {
     ///
     /// # Errors
     /// The address or the folder of the authority cannot be used.
-    pub(super) fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
+    pub(super) async fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
         let Some(address) = settings.intercept.address else {
             return Ok(None);
         };
-        let listener =
-            server::listen(address).map_err(|source| CommandError::Listen { address, source })?;
+        let listener = listen_at(address).await?;
         let folder = settings
             .intercept
             .folder

@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 36] = [
+pub(super) const KEYS: [&str; 37] = [
     "store",
     "max-age",
     "index",
@@ -32,6 +32,7 @@ pub(super) const KEYS: [&str; 36] = [
     "upstream-connections",
     "upstream-rate",
     "listen",
+    "idle-exit",
     "offline",
     "full-index",
     "allow-host",

@@ -18,6 +18,7 @@ mod given;
 mod limits;
 mod parse;
 mod place;
+mod serving;
 mod source;
 mod spelling;
 
@@ -35,6 +36,7 @@ pub use environment::CargoHttp;
 pub use error::ConfigError;
 pub use limits::LimitSettings;
 pub use place::Place;
+pub use serving::ServingSettings;
 
 use crate::{
     cli::{self, GlobalFlags, PORT, Serve},
@@ -100,6 +102,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// How clients are served.
+    pub serving: ServingSettings,
     /// Never contact upstream.
     pub is_offline: bool,
     /// Serve entries unchanged while upstream is unreachable.
@@ -240,6 +244,7 @@ fn merge(
             none if none.is_empty() => vec![SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))],
             addresses => addresses,
         },
+        serving: serving::merge_serving(serve, sources)?,
         is_offline: offline.unwrap_or(false),
         full_index: full_index.unwrap_or(false),
         allow_hosts: sources.many("allow-host", &serve.allow_host, parse_text)?,

@@ -112,6 +112,7 @@ fn whole(number: u64) -> usize {
 #[derive(Debug)]
 pub struct Connections {
     limits: ConnectionLimits,
+    created: Instant,
     table: Mutex<Table>,
     requests: Arc<Semaphore>,
     /// Memory of the answers to all connections.
@@ -128,6 +129,8 @@ struct Table {
     closing: usize,
     /// The server has begun to stop.
     is_stopping: bool,
+    /// When a connection last began or ended.
+    last_change: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -163,6 +166,7 @@ impl Connections {
     pub fn new(limits: ConnectionLimits) -> Self {
         Self {
             limits,
+            created: Instant::now(),
             table: Mutex::default(),
             requests: Arc::new(Semaphore::new(limits.requests as usize)),
             answers: AnswerMemory::default(),
@@ -178,6 +182,19 @@ impl Connections {
     /// Number of connections, closing ones included.
     pub(super) fn open(&self) -> usize {
         self.table.lock().open.len()
+    }
+
+    /// Since when no client wants anything; `None` while a request is in flight or may be in transit.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let table = self.table.lock();
+        let mut since = table.last_change.unwrap_or(self.created);
+        for connection in table.open.values() {
+            match connection.activity.quiet()? {
+                Quiet::Idle(last) => since = since.max(last),
+                Quiet::Stalled(_) => return None,
+            }
+        }
+        Some(since)
     }
 
     /// Takes a place for a new connection from `address`. Closes a quiet one if there is none left.
@@ -213,6 +230,7 @@ impl Connections {
         let (stop, stopping) = watch::channel(table.is_stopping);
         let id = table.next_id;
         table.next_id += 1;
+        table.last_change = Some(now);
         *table.by_peer.entry(peer).or_default() += 1;
         let activity = Arc::<Activity>::default();
         table.open.insert(
@@ -398,6 +416,7 @@ impl Table {
         let Some(connection) = self.open.remove(&id) else {
             return;
         };
+        self.last_change = Some(Instant::now());
         if connection.closing_since.is_some() {
             self.closing -= 1;
         } else {
@@ -488,6 +507,7 @@ mod tests {
                 .store(true, std::sync::atomic::Ordering::Release);
         };
         let (first, second) = (admit().unwrap(), admit().unwrap());
+        assert_eq!(connections.idle_since(), None);
         // Their first bytes may not be read yet.
         assert_eq!(admit().unwrap_err().limit, ClientLimit::MaxConnections);
         waits(&first);
@@ -502,5 +522,11 @@ mod tests {
         let fourth = admit().unwrap();
         connections.stop();
         assert!(*third.stopping.borrow() && *fourth.stopping.borrow());
+        waits(&third);
+        assert_eq!(connections.idle_since(), None);
+        drop(fourth);
+        let ended = Instant::now();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(connections.idle_since(), Some(ended));
     }
 }

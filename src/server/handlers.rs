@@ -3,11 +3,11 @@
 //! Each handler ends in a function of `respond` and passes on the [`AccessLog`] record of the request. Handlers of rare
 //! routes are boxed, so that the future of a cache hit stays small.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     access_log::AccessLog,
@@ -35,6 +35,8 @@ use crate::{
     verify::ScrubState,
 };
 
+/// Time between two looks whether a busy daemon has become idle.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 fn status_of(none: &NoRoute) -> StatusCode {
@@ -82,6 +84,19 @@ impl Server {
             scrub: self.scrub.as_ref().map(|state| state.borrow().clone()),
             eviction: self.eviction.as_ref().map(|status| *status.borrow()),
             proxy: self.proxy.clone(),
+        }
+    }
+
+    /// Waits until no client has wanted anything for `longest`, and nothing is being fetched or written.
+    pub async fn idle_for(&self, longest: Duration) {
+        loop {
+            let is_working = self.cache.in_flight() > 0 || self.cache.pending_writes() > 0;
+            let idle = self.connections.idle_since().map(|since| since.elapsed());
+            match idle.filter(|_| !is_working) {
+                Some(idle) if idle >= longest => return,
+                Some(idle) => sleep(longest - idle).await,
+                None => sleep(longest.min(BUSY_INTERVAL)).await,
+            }
         }
     }
 

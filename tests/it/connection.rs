@@ -1061,6 +1061,29 @@ async fn stopping_lets_an_upgraded_transfer_finish() {
 }
 
 #[tokio::test]
+async fn last_answer_before_the_end_is_not_lost_to_a_client_that_still_sends() {
+    let mut server = Server::start().await;
+    let mut client = server.connect().await;
+    let opening = [h2_opening(), h2_get(1, "/gate")].concat();
+    client.send(opening).await;
+    server.site.received(1).await;
+    server.stop();
+    let ping = client.frame_of(PING).await;
+    client.send(frame(PING, ACK, 0, &ping.payload)).await;
+    server.site.gate.add_permits(1);
+    // The server has answered and is at its end. A closed socket would answer these frames with a reset.
+    for _ in 0..3 {
+        sleep(Duration::from_millis(30)).await;
+        let more = 10_u32.to_be_bytes();
+        client.send(frame(WINDOW_UPDATE, 0, 0, &more)).await;
+    }
+    assert_eq!(client.h2_answer(1).await.len(), 12);
+    client.frames().await;
+    drop(client);
+    assert_ended(&server.ended().await, "ok");
+}
+
+#[tokio::test]
 async fn stopping_in_the_middle_of_an_upgrade_still_answers_its_request() {
     let mut server = Server::start().await;
     let mut client = upgraded(&server, "/hello").await;

@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -114,10 +115,40 @@ impl Site {
     pub fn serve_at(&self, listen: &str, arguments: &[&str]) -> Larder<'_> {
         let mut command = self.program(OsStr::new("serve"), &self.index);
         command.args(["--listen", listen]).args(arguments);
+        command.stdin(Stdio::null());
+        self.start(command)
+    }
+
+    /// Starts `larder serve` as systemd does with socket activation: this listening socket is descriptor 3.
+    #[track_caller]
+    pub fn serve_on(&self, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Larder<'_> {
+        self.start(self.command_on(socket, arguments))
+    }
+
+    /// [`Site::serve_on`] for a daemon that does not get as far as serving.
+    #[track_caller]
+    pub fn fail_on(&self, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Output {
+        let output = self.command_on(socket, arguments).output();
+        output.expect("larder can be started")
+    }
+
+    fn command_on(&self, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Command {
+        let inner = self.program(OsStr::new("serve"), &self.index);
+        let mut command = Command::new("/bin/sh");
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        command.args(["-c", script]).arg(inner.get_program());
+        command.args(inner.get_args()).args(arguments).env_clear();
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.stdin(socket.into());
+        command.current_dir(self.folder.path());
         command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    }
+
+    #[track_caller]
+    fn start(&self, mut command: Command) -> Larder<'_> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
         let mut process = command.spawn().expect("larder can be started");
         let stdout = process.stdout.take().expect("stdout is a pipe");

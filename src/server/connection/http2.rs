@@ -79,6 +79,7 @@ where
         .initial_connection_window_size(HTTP2_RECEIVE_WINDOW_BYTES)
         .max_pending_accept_reset_streams(HTTP2_MAX_PENDING_RESETS)
         .max_local_error_reset_streams(HTTP2_MAX_LOCAL_RESETS);
+    let stream = stream.linger(limits.drain);
     let io = TokioIo::new(Opening::new(stream, headers_frame, Arc::clone(&opened)));
     let connection = pin!(builder.serve_connection(io, hyper_service));
     drive(

@@ -2,6 +2,10 @@
 //!
 //! [`BoundedStream`] also replays bytes that were read too early: the sniffed ones, and those that hyper read behind an
 //! upgrade request. It reports reads and writes to the connection's [`Activity`].
+//!
+//! A socket that is closed with unread bytes resets its connection, and the client loses what it has not read yet. An
+//! HTTP/2 client sends WINDOW_UPDATE for the last bytes of an answer. [`BoundedStream::linger`] therefore reads on after
+//! the end, until the client closes.
 
 use std::io;
 use std::pin::Pin;
@@ -27,8 +31,15 @@ pub(super) struct BoundedStream<I> {
     timer: Option<Pin<Box<Sleep>>>,
     /// A write is blocked and `timer` runs.
     is_waiting: bool,
+    /// Longest time to wait, after the end of writing, until the client closes.
+    linger: Duration,
+    /// Runs since the end of writing.
+    linger_timer: Option<Pin<Box<Sleep>>>,
     pub(super) activity: Arc<Activity>,
 }
+
+/// Bytes that are read at a time after the end.
+const DISCARDED_BYTES: usize = 1 << 10;
 
 impl<I> BoundedStream<I> {
     pub(super) fn new(io: I, write_stall: Duration, activity: Arc<Activity>) -> Self {
@@ -38,7 +49,17 @@ impl<I> BoundedStream<I> {
             write_stall,
             timer: None,
             is_waiting: false,
+            linger: Duration::ZERO,
+            linger_timer: None,
             activity,
+        }
+    }
+
+    /// Waits up to `longest` at the end until the client has closed too.
+    pub(super) fn linger(self, longest: Duration) -> Self {
+        Self {
+            linger: longest,
+            ..self
         }
     }
 
@@ -101,7 +122,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for BoundedStream<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for BoundedStream<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BoundedStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,6 +150,26 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for BoundedStream<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        if self.linger_timer.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            if self.linger.is_zero() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let deadline = Instant::now() + self.linger;
+        let timer = self
+            .linger_timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut bytes = [0; DISCARDED_BYTES];
+            let mut discarded = ReadBuf::new(&mut bytes);
+            let read = ready!(self.as_mut().poll_read(cx, &mut discarded));
+            if read.is_err() || discarded.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
