@@ -97,8 +97,8 @@ pub enum Error {
         resource: String,
         /// Text of the store's error.
         cause: String,
-        /// True if the disk is full.
-        full: bool,
+        /// The reason, as far as the user can act on it.
+        problem: StoreProblem,
     },
     /// The fetch ended without a result, which is a bug.
     #[error("cannot fetch {resource}: the fetch ended without a result, which is a bug in larder")]
@@ -108,20 +108,38 @@ pub enum Error {
     },
 }
 
+/// Why the store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreProblem {
+    /// The disk is full.
+    Full,
+    /// The limit of the store's size leaves no space.
+    Limit,
+    /// Anything else.
+    Other,
+}
+
 impl Error {
     /// The store failed to `verb` the resource. The text omits paths, since clients see it.
     pub(crate) fn store(verb: &'static str, resource: impl ToString, error: &StoreError) -> Self {
         let cause = match error {
-            StoreError::Full(_) | StoreError::Damaged { .. } | StoreError::Unusable { .. } => {
-                error.to_string()
-            }
+            StoreError::Full(_)
+            | StoreError::Limit(_)
+            | StoreError::Damaged { .. }
+            | StoreError::Unusable { .. } => error.to_string(),
             StoreError::Io { source, .. } => source.to_string(),
         };
         Self::Store {
             verb,
             resource: resource.to_string(),
             cause,
-            full: error.is_full(),
+            problem: match error {
+                StoreError::Full(_) => StoreProblem::Full,
+                StoreError::Limit(_) => StoreProblem::Limit,
+                StoreError::Damaged { .. }
+                | StoreError::Unusable { .. }
+                | StoreError::Io { .. } => StoreProblem::Other,
+            },
         }
     }
 
@@ -141,8 +159,14 @@ impl Error {
             }
             Self::Upstream { failure, .. } => failure_hint(&failure.kind),
             Self::Timeout { .. } => Some(CHECK_NETWORK.into()),
-            Self::Store { full: true, .. } => Some("make room, or choose another `--store`".into()),
-            Self::Store { .. } => Some("check the disk and the permissions of the store".into()),
+            Self::Store { problem, .. } => match problem {
+                StoreProblem::Full => Some("make room, or choose another `--store`".into()),
+                // The text says what to do.
+                StoreProblem::Limit => None,
+                StoreProblem::Other => {
+                    Some("check the disk and the permissions of the store".into())
+                }
+            },
             Self::Absent { .. } | Self::Refused { .. } | Self::Unlisted { .. } => None,
             Self::Abandoned { .. } => Some("please report it, with the log".into()),
         }

@@ -417,6 +417,7 @@ mod tests {
                 total: 2048,
                 quarantine: 1024,
                 quarantine_files: 1,
+                staging: 0,
             },
             max_size: Some(4096),
             gone: vec![GonePin {

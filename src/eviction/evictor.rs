@@ -4,11 +4,12 @@
 //!  95 % of the limit ──> pass ──> 90 %
 //!  ^ counted when this process has stored something, every second while the store changes, every five otherwise
 //!
-//!  while a pass runs: this process stores no blobs, but waits a second at most
+//!  bodies that arrive claim their space first: what waits for it lowers both marks by its size
+//!  while nothing is free: this process stores no small blobs, but waits a second at most
 //! ```
 //!
-//! The margin is for what arrives while a pass runs, also by other processes. If pins alone exceed the limit, nothing
-//! pinned is removed and nothing waits.
+//! The margin is for what other processes store meanwhile. If what cannot be removed takes more than 90 % of the limit,
+//! nothing of it is removed, and nothing waits.
 
 use std::{
     sync::Arc,
@@ -26,7 +27,7 @@ use crate::{
     clock::now,
     error::chain,
     resource::Upstreams,
-    store::{Space, SpaceCounter, Store, StoreError},
+    store::{Space, SpaceCounter, SpaceLimit, SpaceNeed, Store, StoreError},
 };
 
 /// Part of the limit, in percent, from which a pass runs.
@@ -43,8 +44,14 @@ const MIN_INTERVAL: Duration = Duration::from_millis(20);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(3600);
 /// Time between two writes of last uses.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
-/// Time after which a pass that freed nothing is repeated.
-const FUTILE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two counts while bodies or writes wait for space.
+const WAITING_INTERVAL: Duration = Duration::from_millis(50);
+/// Time after which a pass that freed nothing is repeated, because unfinished bodies take the space.
+const FUTILE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which the limit is lifted, because what cannot be removed takes all of it.
+const LIFTED_INTERVAL: Duration = Duration::from_secs(10);
+/// A body of more than one part in this many of the limit is not stored: it would displace too much.
+const LARGEST_PARTS: u64 = 2;
 
 /// Settings of the evictor.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +92,25 @@ pub struct Evictor {
     kept_house: Option<Instant>,
     /// When the next pass may run, after one that freed nothing.
     not_before: Option<Instant>,
-    /// True while there is no room, and the next count is due at once.
+    /// The end of the time for which the limit is lifted.
+    lifted_until: Option<Instant>,
+    /// Space of what pins need, in bytes, as of the last pass.
+    pinned: u64,
+    /// True while something waits for space, and the next count is due soon.
     is_waiting: bool,
+}
+
+/// The result of trying to run a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PassResult {
+    /// It removed something, or there was nothing to remove.
+    Done,
+    /// It removed too little.
+    Futile,
+    /// Another process runs one.
+    NotRun,
+    /// The store cannot be read or changed.
+    Failed,
 }
 
 impl Evictor {
@@ -104,6 +128,8 @@ impl Evictor {
             flushed: Instant::now(),
             kept_house: None,
             not_before: None,
+            lifted_until: None,
+            pinned: 0,
             is_waiting: false,
         }
     }
@@ -135,45 +161,62 @@ impl Evictor {
             let space = self.status.borrow().space;
             let is_unchanged = space == std::mem::replace(&mut last, space);
             let interval = match (self.is_waiting, is_unchanged) {
-                (true, _) => MIN_INTERVAL,
+                (true, _) => WAITING_INTERVAL,
                 (false, true) => IDLE_INTERVAL,
                 (false, false) => ACTIVE_INTERVAL,
             };
             sleep(MIN_INTERVAL).await;
-            let _ = timeout(interval, self.store.stored_something()).await;
+            let _ = timeout(interval, self.store.size_changed()).await;
         }
     }
 
-    /// Counts the store's size, and evicts if it is close to the limit. Blobs are not stored meanwhile.
+    /// Counts the store's size, grants space to what waits for it, and evicts if too little is left.
     async fn count(&mut self, counter: SpaceCounter) -> Result<SpaceCounter, StoreError> {
-        let (counter, space) = counter.count().await?;
-        self.show(space);
         let max = self.options.max_bytes.unwrap_or(u64::MAX);
-        let room = |space: Space| percent(max, START_PERCENT).saturating_sub(space.total);
-        let is_futile = |at: Option<Instant>| at.is_some_and(|at| at > Instant::now());
-        self.is_waiting = false;
-        if room(space) > 0 || is_futile(self.not_before) {
-            let is_limited = room(space) > 0;
-            let allowed = if is_limited { room(space) } else { u64::MAX };
-            self.store.allow_growth(allowed);
+        let (counter, need) = self.grant(counter).await?;
+        self.is_waiting = is_missing(need);
+        if !is_missing(need) || self.not_before.is_some_and(is_ahead) {
             return Ok(counter);
         }
-        self.store.allow_growth(0);
-        self.evict(Some(percent(max, TARGET_PERCENT))).await;
-        let (counter, space) = counter.count().await?;
-        self.show(space);
-        if is_futile(self.not_before) {
-            self.store.allow_growth(u64::MAX);
-        } else {
-            // Another process removes files, or stores some.
-            self.is_waiting = room(space) == 0;
-            self.store.allow_growth(room(space));
+        let target = percent(max, TARGET_PERCENT).saturating_sub(need.waiting);
+        let result = self.evict(Some(target)).await;
+        let (counter, need) = self.grant(counter).await?;
+        self.is_waiting = is_missing(need);
+        let space = self.status.borrow().space.unwrap_or_default();
+        let must_stay = space.total.saturating_sub(space.staging);
+        let pause = match result {
+            PassResult::Futile if must_stay > percent(max, TARGET_PERCENT) => Some(LIFTED_INTERVAL),
+            PassResult::Failed => Some(LIFTED_INTERVAL),
+            PassResult::Done | PassResult::Futile | PassResult::NotRun => None,
+        };
+        self.lifted_until = pause.map(|pause| Instant::now() + pause);
+        self.not_before = match result {
+            PassResult::Futile | PassResult::Failed => {
+                Some(Instant::now() + pause.unwrap_or(FUTILE_INTERVAL))
+            }
+            PassResult::Done | PassResult::NotRun => None,
+        };
+        match self.lifted_until {
+            Some(_) => Ok(self.grant(counter).await?.0),
+            None => Ok(counter),
         }
-        Ok(counter)
     }
 
-    fn show(&self, space: Space) {
+    /// Counts the store, and grants what the limit allows.
+    async fn grant(&self, counter: SpaceCounter) -> Result<(SpaceCounter, SpaceNeed), StoreError> {
+        let is_lifted = self.lifted_until.is_some_and(is_ahead);
+        let limit = self.options.max_bytes.filter(|_| !is_lifted);
+        let limit = limit.map(|max| {
+            let usable = percent(max, START_PERCENT);
+            SpaceLimit {
+                max,
+                usable,
+                largest: (max / LARGEST_PARTS).min(usable.saturating_sub(self.pinned)),
+            }
+        });
+        let (counter, space, need) = self.store.grant_space(counter, limit).await?;
         self.status.send_modify(|status| status.space = Some(space));
+        Ok((counter, need))
     }
 
     /// Drops pins of projects that are gone, and old files of the quarantine.
@@ -191,15 +234,14 @@ impl Evictor {
     }
 
     /// Runs a pass, unless another process runs one.
-    async fn evict(&mut self, max_bytes: Option<u64>) {
+    async fn evict(&mut self, max_bytes: Option<u64>) -> PassResult {
         // Another process evicts; its result counts as much.
         let _lock = match self.store.lock_for_eviction() {
             Ok(Some(lock)) => lock,
-            Ok(None) => return,
+            Ok(None) => return PassResult::NotRun,
             Err(error) => {
                 warn!(error = %chain(&error), "cannot remove unused files");
-                self.not_before = Some(Instant::now() + FUTILE_INTERVAL);
-                return;
+                return PassResult::Failed;
             }
         };
         // Unfinished files of killed processes count in the size.
@@ -218,14 +260,17 @@ impl Evictor {
             Ok(report) => self.record(&report),
             Err(error) => {
                 warn!(error = %chain(&error), "cannot remove unused files");
-                self.not_before = Some(Instant::now() + FUTILE_INTERVAL);
+                PassResult::Failed
             }
         }
     }
 
-    fn record(&mut self, report: &PassReport) {
+    fn record(&mut self, report: &PassReport) -> PassResult {
         let (files, bytes) = (report.removed.len() as u64, report.removed_bytes());
         let max = self.options.max_bytes;
+        if files > 0 || report.pinned > 0 {
+            self.pinned = report.pinned;
+        }
         let pins_exceed = max
             .filter(|max| report.pinned > *max)
             .map(|_| report.pinned);
@@ -250,9 +295,20 @@ impl Evictor {
             );
         }
         // The next pass deals with files that other processes stored meanwhile.
-        let is_futile = files == 0 && report.max_size.is_some_and(|max| report.size_after > max);
-        self.not_before = is_futile.then(|| Instant::now() + FUTILE_INTERVAL);
+        match report.max_size {
+            Some(max) if files == 0 && report.size_after > max => PassResult::Futile,
+            Some(_) | None => PassResult::Done,
+        }
     }
+}
+
+/// Returns whether something waits for space.
+fn is_missing(need: SpaceNeed) -> bool {
+    need.is_full || need.waiting > 0
+}
+
+fn is_ahead(at: Instant) -> bool {
+    at > Instant::now()
 }
 
 fn percent(of: u64, percent: u64) -> u64 {

@@ -1,11 +1,11 @@
 //! Errors of the store.
 //!
-//! Callers react to three cases. [`StoreError::Damaged`]: fetch the entry again. [`StoreError::Full`]: go on without
-//! storing. Everything else: report it.
+//! Callers react to three cases. [`StoreError::Damaged`]: fetch the entry again. [`StoreError::Full`] and
+//! [`StoreError::Limit`]: go on without storing. Everything else: report it.
 
 use std::{io, path::PathBuf};
 
-use super::entry::DamagedEntry;
+use super::{entry::DamagedEntry, growth::NoSpace};
 
 /// Error of a store operation.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The disk, the quota or the file size limit is exhausted.
     #[error("no space left in the store")]
     Full(#[source] io::Error),
+    /// The limit of the store's size leaves no space for a body.
+    #[error(transparent)]
+    Limit(NoSpace),
     /// A stored entry differs from what was written.
     #[error("`{key}` is damaged: {source}")]
     Damaged {
@@ -70,7 +73,10 @@ pub enum UnusableFolder {
 impl StoreError {
     /// Classifies an operating system error about `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        if is_full(&source) {
+        let cause = source.get_ref().and_then(|cause| cause.downcast_ref());
+        if let Some(no_space) = cause {
+            Self::Limit(*no_space)
+        } else if is_full(&source) {
             Self::Full(source)
         } else {
             Self::Io {
@@ -102,7 +108,7 @@ impl StoreError {
                 folder,
                 source: UnusableFolder::Io(source),
             } => is_read_only(source) && folder.is_dir(),
-            Self::Full(_) | Self::Damaged { .. } | Self::Unusable { .. } => false,
+            Self::Full(_) | Self::Limit(_) | Self::Damaged { .. } | Self::Unusable { .. } => false,
         }
     }
 

@@ -28,6 +28,7 @@
 //! STORE/v1/blobs/ab/cdef...                       a blob
 //! STORE/v1/staging/PROCESS/lock                   locked while that process lives
 //! STORE/v1/staging/PROCESS/...                    files that are being written
+//! STORE/v1/staging/PROCESS/reserved               its length is the space that arriving bodies will take
 //! STORE/v1/staging/PROCESS/daemon.json            addresses of that process, if it is a daemon
 //! STORE/v1/indexes/NAME-HASH                      the address of the index that these entries come from
 //! STORE/v1/projects/HASH.json                     a pin: what a project or toolchain needs
@@ -45,7 +46,7 @@
 //!
 //! `staging` writes files safely; `layout` knows paths and permissions; `entries` reads and replaces entries, whose
 //! format is in `entry`; `spool` stores a body during its download; `verify` rehashes files; `quarantine` has damaged
-//! ones; `last_use`, `space`, `growth` and `removal` serve eviction; `memory` caches what was read; `blob` and
+//! ones; `last_use`, `space`, `growth`, `limit` and `removal` serve eviction; `memory` caches what was read; `blob` and
 //! `buffers` read large files in chunks; `root` notices a replaced folder.
 
 mod announce;
@@ -60,6 +61,7 @@ mod identity;
 mod integrity;
 mod last_use;
 mod layout;
+mod limit;
 mod memory;
 mod pinned_crates;
 mod pins;
@@ -87,6 +89,7 @@ pub use blob::{Blob, ReadAt};
 pub use buffers::CHUNK_BYTES;
 pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
+pub use growth::{NoSpace, SpaceLimit, SpaceNeed};
 pub use identity::FileIdentity;
 pub use pins::{Owner, Pin, PinnedCrate};
 pub use recalls::{Recall, RecallKind, locking_owners};
@@ -146,7 +149,7 @@ pub struct Store {
     recalls: KnownRecalls,
     memory: MemoryBudget,
     uses: Arc<LastUses>,
-    growth: Growth,
+    growth: Arc<Growth>,
 }
 
 impl Store {
@@ -188,7 +191,7 @@ impl Store {
             recalls: KnownRecalls::default(),
             memory: MemoryBudget::new(DEFAULT_MEMORY_BYTES),
             uses: Arc::default(),
-            growth: Growth::default(),
+            growth: Arc::default(),
             layout,
         }
     }
@@ -384,6 +387,7 @@ impl Store {
             self.staging.clone(),
             self.buffers.clone(),
             self.memory.reservation(),
+            self.growth.claim(),
         )
     }
 
@@ -394,11 +398,13 @@ impl Store {
         spool: Arc<Spool>,
         sha256: Sha256,
     ) -> Result<FileIdentity, StoreError> {
-        self.growth.wait_for_space().await;
+        if spool.claimed_bytes() == 0 {
+            self.growth.wait_for_space().await;
+        }
         let path = self.layout.blob(sha256);
-        let (staging, at) = (self.staging.clone(), path.clone());
+        let (staging, at, spooled) = (self.staging.clone(), path.clone(), spool.clone());
         let put = blocking(move || {
-            let (file, staged) = spool.take_file()?;
+            let (file, staged) = spooled.take_file()?;
             file.sync_all()?;
             staging.publish(staged, &path)?;
             Ok(FileIdentity::of(&file.metadata()?))
@@ -408,8 +414,12 @@ impl Store {
         if put.is_ok() {
             self.uses.record_stored(sha256);
         }
-        let bytes = put.as_ref().map_or(0, FileIdentity::len);
-        self.growth.report(whole_blocks(bytes));
+        let bytes = put
+            .as_ref()
+            .map_or(0, |file| whole_blocks(FileIdentity::len(file)));
+        self.growth
+            .report(bytes.saturating_sub(spool.claimed_bytes()));
+        spool.end_claim();
         put.map_err(|source| StoreError::io(at, source))
     }
 }

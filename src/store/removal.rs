@@ -67,7 +67,7 @@ pub enum Removal {
 #[derive(Debug)]
 pub struct EvictionLock(#[expect(dead_code, reason = "locked for as long as it is open")] File);
 
-/// Last uses and growth.
+/// Last uses.
 impl Store {
     /// Appends what this process has used to the file of last uses. With `is_last`, everything; otherwise blobs in
     /// constant use are appended every ten minutes.
@@ -105,17 +105,6 @@ impl Store {
         })
         .await
         .map_err(|source| StoreError::io(self.layout.staging(), source))
-    }
-
-    /// Waits until this process has stored a file since the last call. For one caller.
-    pub async fn stored_something(&self) {
-        self.growth.wait().await;
-    }
-
-    /// Lets this process store so many bytes before its writes of blobs wait, for a second at most. `u64::MAX` stands
-    /// for no limit.
-    pub fn allow_growth(&self, bytes: u64) {
-        self.growth.allow(bytes);
     }
 }
 

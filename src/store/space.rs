@@ -40,6 +40,8 @@ pub struct Space {
     pub quarantine: u64,
     /// Number of files in the quarantine.
     pub quarantine_files: u64,
+    /// Those that are being written, with the space that is reserved for them.
+    pub staging: u64,
 }
 
 /// Counts the space of one store.
@@ -132,15 +134,17 @@ impl SpaceCounter {
         .map_err(|source| StoreError::io(top, source))
     }
 
-    fn count_now(&mut self) -> Space {
+    pub(super) fn count_now(&mut self) -> Space {
         let top = self.layout.top().to_owned();
         let (_, total) = self.folder(&top);
         let quarantine = self.layout.quarantine();
         let (quarantine_files, quarantine) = self.folder(&quarantine);
+        let (_, staging) = self.folder(&self.layout.staging());
         Space {
             total,
             quarantine,
             quarantine_files,
+            staging,
         }
     }
 

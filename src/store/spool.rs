@@ -6,8 +6,10 @@
 //! ```text
 //!  Small (memory) ── above 128 kB ──> File (staging) ── put_blob ──> blob
 //!      │                                 │
-//!      └── the disk takes no more ─> InMemory (within the memory budget): clients are served, nothing is stored
+//!      └── no space, or no write ──> InMemory (within the memory budget): clients are served, nothing is stored
 //! ```
+//!
+//! A large body claims its space on disk first: see `growth`.
 //!
 //! Creating a file costs more than all other work on a small body, so a small body stays in memory until it is
 //! verified.
@@ -18,6 +20,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -29,7 +32,8 @@ use super::{
     blob::{FileReader, ReadAt},
     blocking::in_place,
     buffers::BufferPool,
-    error::{is_full, is_read_only},
+    error::{StoreError, is_full, is_read_only},
+    growth::{NoSpace, SpaceClaim},
     staging::Staging,
 };
 use crate::memory_budget::Reservation;
@@ -41,6 +45,11 @@ const RESERVE_FROM_BYTES: u64 = 4 << 20;
 /// Largest body in bytes that stays in memory while it is downloaded.
 const MAX_SMALL_BYTES: u64 = 128 << 10;
 
+/// Longest time that a body waits for space if it can stay in memory instead.
+const MAX_MEMORY_WAIT: Duration = Duration::from_secs(1);
+/// Longest time that any other body waits for space. Cargo gives up after 30 s without a byte.
+const MAX_LARGE_WAIT: Duration = Duration::from_secs(15);
+
 /// A body that is being downloaded.
 pub struct Spool {
     staging: Arc<Staging>,
@@ -48,16 +57,43 @@ pub struct Spool {
     storage: Mutex<Storage>,
     /// Counts the body while the disk takes no more.
     memory: Reservation,
+    /// Counts the body on disk.
+    claim: SpaceClaim,
 }
 
 /// Place of the body so far.
 enum Storage {
     /// In memory, because it is small.
     Small(Vec<u8>),
-    /// In memory, because the disk takes no more: it is full, or read-only.
-    InMemory(Vec<u8>, io::ErrorKind),
+    /// In memory, because the disk takes no more.
+    InMemory(Vec<u8>, Cause),
     /// In a staging file. [`Spool::take_file`] takes the path out.
     File(FileReader, Option<TempPath>),
+}
+
+/// The reason why the disk takes no more.
+#[derive(Clone, Copy)]
+enum Cause {
+    /// It is full, or read-only.
+    Disk(io::ErrorKind),
+    /// The limit of the store's size.
+    Limit(NoSpace),
+}
+
+impl Cause {
+    fn of(error: &io::Error) -> Self {
+        let limit = error.get_ref().and_then(|cause| cause.downcast_ref());
+        limit.map_or(Self::Disk(error.kind()), |limit| Self::Limit(*limit))
+    }
+}
+
+impl From<Cause> for io::Error {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Disk(kind) => kind.into(),
+            Cause::Limit(no_space) => no_space.into(),
+        }
+    }
 }
 
 impl fmt::Debug for Spool {
@@ -71,13 +107,62 @@ impl Spool {
         staging: Arc<Staging>,
         buffers: Arc<BufferPool>,
         memory: Reservation,
+        claim: SpaceClaim,
     ) -> Self {
         Self {
             staging,
             buffers,
             storage: Mutex::new(Storage::Small(Vec::new())),
             memory,
+            claim,
         }
+    }
+
+    /// Returns whether a body of `bytes` bytes may be written without [`Spool::make_space`].
+    pub fn has_space(&self, bytes: u64) -> bool {
+        bytes <= MAX_SMALL_BYTES || !self.is_for_disk() || self.claim.has(bytes)
+    }
+
+    /// Waits until the store's limit allows a body of `bytes` bytes. If that takes long, the body stays in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::Limit`]: it is too large for memory too.
+    pub async fn make_space(&self, bytes: u64) -> Result<(), StoreError> {
+        let fits_in_memory = bytes <= MAX_MEMORY_BYTES;
+        let patience = if fits_in_memory {
+            MAX_MEMORY_WAIT
+        } else {
+            MAX_LARGE_WAIT
+        };
+        let Err(no_space) = self.claim.reserve(bytes, patience).await else {
+            return Ok(());
+        };
+        if !fits_in_memory || self.memory.grow(bytes).is_err() {
+            return Err(StoreError::Limit(no_space));
+        }
+        let storage = &mut *self.storage.lock();
+        // A file moves to memory when the next chunk is written.
+        if let Storage::Small(body) = storage {
+            *storage = Storage::InMemory(std::mem::take(body), Cause::Limit(no_space));
+        }
+        Ok(())
+    }
+
+    fn is_for_disk(&self) -> bool {
+        match &*self.storage.lock() {
+            Storage::Small(_) | Storage::File(..) => true,
+            Storage::InMemory(..) => false,
+        }
+    }
+
+    /// Bytes on disk that were claimed before they were written.
+    pub(super) fn claimed_bytes(&self) -> u64 {
+        self.claim.written()
+    }
+
+    /// Returns the claimed space that was not used.
+    pub(super) fn end_claim(&self) {
+        self.claim.end();
     }
 
     /// Appends `chunk`, which begins at `offset`. Copies into the page cache and therefore hardly blocks, except once
@@ -87,16 +172,14 @@ impl Spool {
     /// The operating system's error. A full disk is one only for bodies above 64 MB, and for those that the memory for
     /// arriving bodies does not suffice for.
     pub fn write(&self, offset: u64, chunk: &[u8]) -> io::Result<()> {
-        if let Some(file) = self.append(offset, chunk)? {
+        if let Some((file, cause)) = self.append(offset, chunk)? {
             let len = usize::try_from(offset).map_err(io::Error::other)?;
             // The lock is free meanwhile, so clients go on reading from the file.
             let body = in_place(move || read_back(&file, len, chunk.len()))?;
-            let file = std::mem::replace(
-                &mut *self.storage.lock(),
-                Storage::InMemory(body, io::ErrorKind::StorageFull),
-            );
+            let file = std::mem::replace(&mut *self.storage.lock(), Storage::InMemory(body, cause));
             // Closing a large deleted file frees its blocks, which takes time.
             in_place(move || drop(file));
+            self.claim.end();
             self.append(offset, chunk)?;
         }
         Ok(())
@@ -104,24 +187,22 @@ impl Spool {
 
     /// Appends `chunk`. If the disk is full and the body fits in memory, appends nothing and returns the file: the
     /// caller must move the bytes before `offset` to memory and call again.
-    fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<Arc<File>>> {
+    fn append(&self, offset: u64, chunk: &[u8]) -> io::Result<Option<(Arc<File>, Cause)>> {
         let mut storage = self.storage.lock();
         let end = offset + chunk.len() as u64;
         if matches!(*storage, Storage::Small(_)) && end > MAX_SMALL_BYTES {
             self.move_to_file(&mut storage)?;
         }
         match &mut *storage {
-            Storage::File(reader, _) => match reader.file.write_all_at(chunk, offset) {
+            Storage::File(reader, _) => match self.write_to(&reader.file, chunk, offset) {
                 Ok(()) => Ok(None),
                 Err(error) if is_full(&error) && end <= MAX_MEMORY_BYTES => {
                     self.grow_memory(end)?;
-                    Ok(Some(reader.file.clone()))
+                    Ok(Some((reader.file.clone(), Cause::of(&error))))
                 }
                 Err(error) => Err(error),
             },
-            Storage::InMemory(..) if end > MAX_MEMORY_BYTES => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            Storage::InMemory(_, cause) if end > MAX_MEMORY_BYTES => Err((*cause).into()),
             Storage::InMemory(body, _) => {
                 self.grow_memory(end)?;
                 reserve_for_large(body, end);
@@ -129,6 +210,12 @@ impl Spool {
             }
             Storage::Small(body) => overwrite_end(body, offset, chunk).map(|()| None),
         }
+    }
+
+    fn write_to(&self, file: &File, chunk: &[u8], offset: u64) -> io::Result<()> {
+        let len = chunk.len() as u64;
+        self.claim.write(offset + len, len)?;
+        file.write_all_at(chunk, offset)
     }
 
     fn grow_memory(&self, bytes: u64) -> io::Result<()> {
@@ -141,14 +228,16 @@ impl Spool {
         let Storage::Small(body) = storage else {
             return Ok(());
         };
-        match self.stage(body) {
+        let len = body.len() as u64;
+        let claimed = self.claim.write(len, len).map_err(io::Error::from);
+        match claimed.and_then(|()| self.stage(body)) {
             Ok((file, path)) => {
                 let buffers = self.buffers.clone();
                 *storage = Storage::File(FileReader { file, buffers }, Some(path));
                 Ok(())
             }
             Err(error) if is_full(&error) || is_read_only(&error) => {
-                *storage = Storage::InMemory(std::mem::take(body), error.kind());
+                *storage = Storage::InMemory(std::mem::take(body), Cause::of(&error));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -172,7 +261,7 @@ impl Spool {
         let mut storage = self.storage.lock();
         self.move_to_file(&mut storage)?;
         match &*storage {
-            Storage::File(reader, _) => reader.file.write_all_at(chunk, offset),
+            Storage::File(reader, _) => self.write_to(&reader.file, chunk, offset),
             Storage::Small(_) | Storage::InMemory(..) => Err(io::ErrorKind::StorageFull.into()),
         }
     }
@@ -187,7 +276,10 @@ impl Spool {
                 body.clear();
                 Ok(())
             }
-            Storage::File(reader, _) => reader.file.set_len(0),
+            Storage::File(reader, _) => {
+                self.claim.clear();
+                reader.file.set_len(0)
+            }
         }
     }
 

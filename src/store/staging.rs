@@ -39,6 +39,9 @@ use crate::files::{open_nofollow, open_to_lock};
 /// Age from which a folder without a lock file is removed. A younger one may belong to a process that is just starting.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
+/// The file in a process's folder whose length is the space that arriving bodies will take.
+const RESERVED_FILE: &str = "reserved";
+
 /// The staging folder of a store, and this process's folder in it.
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -104,6 +107,32 @@ impl Staging {
     pub(super) fn own_folder(&self) -> Option<PathBuf> {
         let process_dir = self.process_dir.lock();
         process_dir.as_ref().map(|own| own.path().to_owned())
+    }
+
+    /// The length that [`Staging::set_reserved`] has set, in bytes.
+    pub(super) fn reserved(&self) -> u64 {
+        let file = self.own_folder().map(|own| own.join(RESERVED_FILE));
+        file.and_then(|file| fs::symlink_metadata(file).ok())
+            .map_or(0, |found| found.len())
+    }
+
+    /// Tells other processes that the bodies that arrive here will take so many bytes. A failure is not reported: what
+    /// it costs is the precision of their counts.
+    pub(super) fn set_reserved(&self, bytes: u64) {
+        let Some(file) = self.own_folder().map(|own| own.join(RESERVED_FILE)) else {
+            return;
+        };
+        if bytes == 0 {
+            let _ = fs::remove_file(file);
+            return;
+        }
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(file);
+        let _ = opened.and_then(|file| file.set_len(bytes));
     }
 
     /// A new file in this process's folder, with mode 0600. Removed when dropped.

@@ -49,9 +49,11 @@ fn status(site: &Site) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The space of all files below the store, in lengths or blocks, whichever is larger.
-fn disk_use(store: &Path) -> u64 {
+/// The space of all files below the store, in lengths or blocks, whichever is larger. A file that only reserves space
+/// takes none.
+pub(crate) fn disk_use(store: &Path) -> u64 {
     let files = walkdir::WalkDir::new(store).into_iter().flatten();
+    let files = files.filter(|file| file.file_name() != "reserved");
     let sizes = files.filter_map(|file| file.metadata().ok());
     let sizes = sizes.filter(|found| found.is_file());
     sizes

@@ -25,6 +25,7 @@ mod container;
 mod crash;
 mod crates;
 mod disk;
+mod disk_limit;
 mod dist;
 mod eviction;
 #[cfg(target_os = "linux")]

@@ -79,8 +79,7 @@ impl Peaks {
 }
 
 impl Peaks {
-    /// Says how large the store was at most, and whether that was too much. Bodies that are arriving are not counted
-    /// against the limit: they are as many as clients request at once.
+    /// Says how large the store was at most, unfinished bodies included, and whether that was too much.
     pub(crate) fn judge_disk(&self, max_size: u64) -> (String, Option<String>) {
         let DiskUse { total, staged } = *self.disk.lock().expect("no holder of this lock panics");
         let percent = |bytes: u64| bytes as f64 * 100.0 / max_size as f64;
@@ -92,17 +91,17 @@ impl Peaks {
             percent(staged),
         );
         let finding = format!("the store took {total} of {max_size} bytes, {staged} unfinished");
-        let finished = total.saturating_sub(staged);
-        (line, (finished * 100 > max_size * 105).then_some(finding))
+        (line, (total * 100 > max_size * 105).then_some(finding))
     }
 }
 
-/// The space of all files below a store, each with its length or its blocks, whichever is larger.
+/// The space of all files below a store, each with its length or its blocks, whichever is larger. A file that only
+/// reserves space takes none.
 fn disk_use(store: &Path) -> DiskUse {
     let mut space = DiskUse::default();
     for found in walkdir::WalkDir::new(store).into_iter().flatten() {
         let Ok(file) = found.metadata() else { continue };
-        if file.is_file() {
+        if file.is_file() && found.file_name() != "reserved" {
             let bytes = file.len().max(file.blocks() * 512);
             space.total += bytes;
             let mut parts = found.path().iter();

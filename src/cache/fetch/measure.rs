@@ -4,7 +4,7 @@
 //! lists this blob. Clients wait for the whole file, because nothing but its end tells that it is complete. For the
 //! same reason an attempt that breaks off is not resumed.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -59,6 +59,11 @@ pub(super) async fn send(
     Ok(EntryReply::Body(entry))
 }
 
+fn unstorable(error: &dyn Error) -> FailureKind {
+    let why = format!("cannot be written to the store: {error}");
+    FailureKind::Unsupported { why }
+}
+
 /// Writes the body to the spool, and returns its hash.
 async fn receive(
     incoming: &mut UpstreamBody,
@@ -71,6 +76,11 @@ async fn receive(
         bytes: request.resource.policy().max_bytes,
         setting: None,
     };
+    let total = incoming.total.unwrap_or(0);
+    if !spool.has_space(total) {
+        let made = spool.make_space(total).await;
+        made.map_err(|error| unstorable(&error).at(url))?;
+    }
     let mut hasher = Hasher::default();
     let mut written: u64 = 0;
     let mut append = |chunk: &[u8]| {
@@ -84,10 +94,8 @@ async fn receive(
             })?;
         }
         limit.check(written + chunk.len() as u64, url)?;
-        spool.write(written, chunk).map_err(|error| {
-            let why = format!("cannot be written to the store: {error}");
-            FailureKind::Unsupported { why }.at(url)
-        })?;
+        let put = spool.write(written, chunk);
+        put.map_err(|error| unstorable(&error).at(url))?;
         hasher.update(chunk);
         written += chunk.len() as u64;
         Ok(())

@@ -41,6 +41,8 @@ const MAX_WITHHELD_BYTES: u64 = 16 << 20;
 /// Bytes after which clients are notified again. Each notification wakes every client of the transfer, which for small
 /// chunks costs more than copying the bytes.
 const NOTIFY_BYTES: u64 = 256 << 10;
+/// Space that a body without an announced size claims ahead of its bytes.
+const SPACE_STEP_BYTES: u64 = 1 << 20;
 /// Time after which clients are notified of fewer bytes.
 const NOTIFY_AFTER: Duration = Duration::from_millis(10);
 
@@ -63,6 +65,9 @@ enum StreamEnd {
     Body,
     /// At the start of a range that another connection downloads.
     Range,
+    /// At the head: a body of so many bytes has to wait for space in the store. An unread response would take memory, so
+    /// it is dropped.
+    NoSpace(u64),
 }
 
 /// A blob's transfer.
@@ -139,11 +144,13 @@ impl Transfer {
     ) -> Result<(), TransferError> {
         loop {
             self.consume_ranges(progress).await;
-            let is_complete = self.written > 0 && self.total == Some(self.written);
-            if is_complete
-                || self.stream(upstream, downloader, url, progress).await? == StreamEnd::Body
-            {
+            if self.written > 0 && self.total == Some(self.written) {
                 break;
+            }
+            match self.stream(upstream, downloader, url, progress).await? {
+                StreamEnd::Body => break,
+                StreamEnd::Range => {}
+                StreamEnd::NoSpace(bytes) => self.make_space(bytes).await?,
             }
         }
         let got = self.hasher.clone().finish();
@@ -172,6 +179,9 @@ impl Transfer {
             return Err(unexpected_304(url).into());
         };
         self.accept_head(&incoming, url)?;
+        if let Some(total) = incoming.total.filter(|total| !self.spool.has_space(*total)) {
+            return Ok(StreamEnd::NoSpace(total));
+        }
         if self.written == 0 {
             self.ranges.cancel_all().await;
             self.ranges = downloader.start(&incoming, url, &self.spool);
@@ -182,6 +192,10 @@ impl Transfer {
         while let Some(chunk) = incoming.chunk().await? {
             if self.written + chunk.len() as u64 >= self.next_range {
                 self.next_range = self.ranges.next_range_start(self.next_range).await;
+            }
+            let end = self.written + chunk.len() as u64;
+            if incoming.total.is_none() && !self.spool.has_space(end) {
+                self.make_space(end + SPACE_STEP_BYTES).await?;
             }
             decoder.decode(&chunk, url, limit, |chunk| self.append(chunk, url))?;
             self.notify(progress);
@@ -195,6 +209,11 @@ impl Transfer {
             return Err(FailureKind::Broken { cause }.at(url).into());
         }
         Ok(StreamEnd::Body)
+    }
+
+    async fn make_space(&self, bytes: u64) -> Result<(), TransferError> {
+        let made = self.spool.make_space(bytes).await;
+        made.map_err(TransferError::Store)
     }
 
     /// Checks the announced size and notes how much of the response is known already.
