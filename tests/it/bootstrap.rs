@@ -1,4 +1,4 @@
-//! The bootstrap command of README.md on a machine without rustup, with curl only and with wget only.
+//! The bootstrap command of docs/guides/toolchains.md on a machine without rustup, with curl only and with wget only.
 //!
 //! Unit tests cover the edits that larder makes to the script.
 
@@ -61,10 +61,11 @@ fn check_bootstrap_with(tool: &str, fetch: &str) {
 
 /// See docs/client-behaviour.md R-13.
 #[test]
-fn readme_command_with_curl_installs_rustup_and_a_toolchain() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+fn documented_command_with_curl_installs_rustup_and_a_toolchain() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/toolchains.md");
+    let guide = std::fs::read_to_string(guide);
     let fetch = "curl -sSf";
-    assert!(readme.unwrap().contains(&format!(
+    assert!(guide.unwrap().contains(&format!(
         "{fetch} http://127.0.0.1:3263/rustup-init.sh | sh\n"
     )));
     check_bootstrap_with("curl", fetch);
@@ -72,7 +73,7 @@ fn readme_command_with_curl_installs_rustup_and_a_toolchain() {
 
 /// See docs/client-behaviour.md R-14.
 #[test]
-fn readme_command_with_wget_installs_rustup_and_a_toolchain() {
+fn documented_command_with_wget_installs_rustup_and_a_toolchain() {
     check_bootstrap_with("wget", "wget -qO-");
 }
 

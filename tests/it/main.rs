@@ -34,6 +34,7 @@ mod fixture;
 mod gc;
 mod generations;
 mod golden;
+mod guides;
 mod help;
 mod index;
 mod index_prefetch;

@@ -1,4 +1,4 @@
-//! Statements of README.md and of the help that a machine can judge.
+//! Statements of README.md, docs and the help that a machine can judge. `guides` runs the commands.
 
 use std::{
     fs,
@@ -15,55 +15,115 @@ use testkit::larder::Site;
 
 use crate::fixture::{site, site_at};
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+/// The text of a document.
+#[track_caller]
+fn read(document: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap()
+}
+
+/// The documents for users.
+fn documents() -> Vec<String> {
+    let docs = ["docs", "docs/guides", "contrib/container"].map(|folder| {
+        let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let documents = names.filter(|name| name.ends_with(".md"));
+        documents
+            .map(|name| format!("{folder}/{name}"))
+            .collect::<Vec<_>>()
+    });
+    [docs.concat(), vec!["README.md".to_owned()]].concat()
 }
 
 /// The contents of the code blocks in this language.
-fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+pub(crate) fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let start = format!("```{language}\n");
     let parts = text.split(start.as_str()).skip(1);
     parts.filter_map(|part| part.split("```").next()).collect()
 }
 
 /// The command lines of larder in code blocks, and in the text unless they have placeholders.
-fn larder_commands(readme: &str) -> Vec<Vec<String>> {
-    let lines = blocks(readme, "sh").into_iter().flat_map(str::lines);
-    let lines = lines.map(|line| line.split(" #").next().unwrap_or_default());
-    let in_text = readme.lines().filter(|line| !line.starts_with("| `"));
-    let in_text = in_text.flat_map(|line| line.split('`').skip(1).step_by(2));
-    let in_text = in_text.filter(|code| !code.contains("COMMAND") && !code.contains("NAME"));
-    let all = lines.chain(in_text).map(str::trim);
+fn larder_commands(document: &str) -> Vec<Vec<String>> {
+    let lines = blocks(document, "sh").into_iter().flat_map(str::lines);
+    let lines = lines.flat_map(|line| line.split(" #").next().unwrap_or_default().split(" || "));
+    let is_prose = |line: &&str| !line.starts_with("| `") && !line.starts_with("    ");
+    let prose: Vec<_> = document.lines().filter(is_prose).collect();
+    // A command may go on in the next line.
+    let prose = prose.join("\n");
+    let in_text = prose.split("\n\n").filter(|part| !part.starts_with("```"));
+    let in_text: Vec<_> = in_text
+        .flat_map(|part| part.split('`').skip(1).step_by(2))
+        .map(|code| code.replace('\n', " "))
+        .collect();
+    let placeholders = ["COMMAND", "NAME", "CMD", "TRIPLE", "DIR", "..."];
+    let in_text = in_text
+        .iter()
+        .filter(|code| !placeholders.iter().any(|word| code.contains(word)));
+    let all = lines.chain(in_text.map(String::as_str)).map(str::trim);
     // The name alone, and the beginning of a line.
-    let is_mention = |line: &&str| ["larder run", "larder run --"].contains(line);
+    let is_mention =
+        |line: &&str| ["larder run", "larder run --", "larder run --offline"].contains(line);
     all.filter(|line| line.starts_with("larder ") && !is_mention(line))
-        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .map(|line| {
+            // Without what only the shell reads.
+            let command = line.split(['&', '>']).next().unwrap_or_default();
+            let words = command.split_whitespace();
+            words
+                .map(|word| word.trim_matches('\'').to_owned())
+                .collect()
+        })
         .collect()
 }
 
 #[test]
-fn every_command_of_larder_in_the_readme_is_accepted() {
-    let commands = larder_commands(&readme());
-    assert!(commands.len() > 15, "{commands:?}");
-    for command in commands {
-        let parsed = Cli::try_parse_from(&command);
-        assert!(parsed.is_ok(), "{command:?}: {parsed:?}");
+fn every_command_of_larder_in_the_documents_is_accepted() {
+    let mut found = 0;
+    for document in documents() {
+        for command in larder_commands(&read(&document)) {
+            let parsed = Cli::try_parse_from(&command);
+            assert!(parsed.is_ok(), "{document}: {command:?}: {parsed:?}");
+            found += 1;
+        }
+    }
+    assert!(found > 60, "{found}");
+}
+
+/// The files that a document links to, relative to its folder.
+#[test]
+fn links_of_the_documents_lead_to_files_and_headings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in documents() {
+        let text = read(&document);
+        let folder = root.join(&document);
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = folder.parent().unwrap().join(path);
+            assert!(path.exists(), "{document}: {link}");
+            if !heading.is_empty() {
+                let target = fs::read_to_string(&path).unwrap();
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                let anchor = |line: &str| line.trim_matches(['#', ' ']).to_lowercase();
+                let found = headings.any(|line| anchor(line).replace(' ', "-") == heading);
+                assert!(found, "{document}: {link}");
+            }
+        }
     }
 }
 
 #[test]
-fn settings_for_cargo_in_the_readme_are_those_that_client_print_prints() {
-    let readme = readme();
-    let block = blocks(&readme, "toml")[0];
+fn settings_for_cargo_in_the_guide_are_those_that_client_print_prints() {
+    let guide = read("docs/guides/laptop.md");
+    let block = blocks(&guide, "toml")[0];
     let upstream = FakeUpstream::start();
     let output = site(&upstream).command(&["client", "print"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), block);
 }
 
 #[test]
-fn settings_of_larder_in_the_readme_are_accepted_and_serve_the_registry_where_it_says() {
-    let readme = readme();
-    let block = blocks(&readme, "toml")[1];
+fn settings_of_larder_in_the_reference_are_accepted_and_serve_the_registry_where_it_says() {
+    let reference = read("docs/settings.md");
+    let block = blocks(&reference, "toml")[0];
     let folder = TempDir::new().unwrap();
     let settings = folder.path().join("larder.toml");
     fs::write(&settings, block).unwrap();
@@ -75,9 +135,9 @@ fn settings_of_larder_in_the_readme_are_accepted_and_serve_the_registry_where_it
 }
 
 #[test]
-fn readme_command_for_another_host_stores_its_toolchain_rustup_and_the_script() {
-    let readme = readme();
-    let line = readme
+fn command_for_another_host_stores_its_toolchain_rustup_and_the_script() {
+    let guide = read("docs/guides/toolchains.md");
+    let line = guide
         .lines()
         .find_map(|line| line.strip_prefix("larder warm --toolchain 1.95.0 "));
     let flags = line.unwrap().split(" #").next().unwrap().split_whitespace();

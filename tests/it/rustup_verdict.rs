@@ -245,7 +245,7 @@ fn targets_may_be_given_as_a_list() {
     .assert_success();
 }
 
-/// Runs the README's bootstrap command with a `PATH` without rustup.
+/// Runs the documented bootstrap command with a `PATH` without rustup.
 #[track_caller]
 fn bootstrap(larder: &Larder<'_>) -> (Rustup, Run) {
     let user = Rustup::without_toolchain();
