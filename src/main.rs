@@ -68,6 +68,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Status(_) => ("status", Serve::default(), None),
         Command::Advisories(_) => ("advisories", Serve::default(), None),
         Command::Client(_) => ("client", Serve::default(), None),
+        Command::Service(_) => ("service", Serve::default(), None),
     };
     let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
     let sockets = if is_daemon {
@@ -95,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
                 commands::advisories::run(&settings, &shared, flags).await
             }
             Command::Client(flags) => commands::client::run(&settings, &shared, flags).await,
+            Command::Service(flags) => commands::service::run(&settings, &shared, flags).await,
             Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         }
     })?

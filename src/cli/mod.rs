@@ -10,12 +10,15 @@
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
 mod parse;
+mod service;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use parse::{
     PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_size, parse_switch,
 };
+
+pub use service::{Service, ServiceCommand, ServiceInstall, ServiceUninstall};
 
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -150,6 +153,8 @@ pub enum Command {
     Advisories(Advisories),
     /// Print settings for cargo, rustup and container builds, or switch clients to larder and back
     Client(Client),
+    /// Install larder as a service that the first connection starts
+    Service(Service),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -503,6 +508,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
         "client" | "print" | "apply" | "undo" => {
             &[&COMMON, &["json", "store", "registry", "listen"]]
         }
+        "service" => &[&COMMON, &["json", "store", "listen"]],
         "status" => &[
             &COMMON,
             &[
@@ -563,15 +569,17 @@ pub fn command() -> clap::Command {
     let globals = command.get_arguments().filter(|arg| arg.is_global_set());
     let globals: Vec<Arg> = globals.cloned().collect();
     let command = command.mut_args(|arg| show_if_used("larder", arg));
-    command.mut_subcommands(|inner| with_globals(inner, &globals))
+    command.mut_subcommands(|inner| with_globals(inner, None, &globals))
 }
 
 /// Adds the global flags, which clap would otherwise copy from the command above.
-fn with_globals(command: clap::Command, globals: &[Arg]) -> clap::Command {
-    let name = command.get_name().to_owned();
+fn with_globals(command: clap::Command, above: Option<&str>, globals: &[Arg]) -> clap::Command {
+    // The commands below `service` have names of others.
+    let name = above.unwrap_or(command.get_name()).to_owned();
     let own = globals.iter().map(|arg| show_if_used(&name, arg.clone()));
     let command = command.args(own);
-    command.mut_subcommands(|inner| with_globals(inner, globals))
+    let above = (name == "service").then_some(&*name);
+    command.mut_subcommands(|inner| with_globals(inner, above, globals))
 }
 
 fn show_if_used(command: &str, arg: Arg) -> Arg {

@@ -31,6 +31,8 @@ pub mod run;
 pub mod serve;
 mod serve_proxy;
 mod serve_sockets;
+pub mod service;
+mod service_error;
 pub mod status;
 pub mod verify;
 pub mod warm;
@@ -39,6 +41,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 pub use client_error::ClientChangeError;
 pub use render::print_error;
+pub use service_error::ServiceError;
 
 use crate::{
     app::AppError,
@@ -128,6 +131,9 @@ pub enum CommandError {
     /// A client's settings cannot be changed.
     #[error(transparent)]
     ClientChange(#[from] ClientChangeError),
+    /// The service cannot be installed or removed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// A signal ended the command before its work was done.
     #[error("{0}")]
     Interrupted(&'static str),
@@ -165,6 +171,7 @@ impl CommandError {
             | Self::NoStateFolder
             | Self::NoProxy
             | Self::ClientChange(_)
+            | Self::Service(_)
             | Self::EvictionRuns
             | Self::Interrupted(_)
             | Self::Stdout(_)

@@ -36,7 +36,7 @@ pub use environment::CargoHttp;
 pub use error::ConfigError;
 pub use limits::LimitSettings;
 pub use place::Place;
-pub use serving::ServingSettings;
+pub use serving::{ServiceFolders, ServingSettings};
 
 use crate::{
     cli::{self, GlobalFlags, PORT, Serve},
@@ -124,6 +124,8 @@ pub struct Settings {
     pub intercept: InterceptSettings,
     /// Where `larder client apply` keeps backups and rustup's variables.
     pub client: ClientFolders,
+    /// Where `larder service` writes.
+    pub service: ServiceFolders,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -188,6 +190,7 @@ pub fn settings(
     let mut environment = Environment::read();
     let named = shared.config.clone().or(environment.config.take());
     let named = named.map(|path| expand_home(&path, &environment));
+    environment.config.clone_from(&named);
     let folder = environment.config_folder.as_deref();
     let sources = Sources {
         file: SettingsFile::load(named.as_deref(), folder)?,
@@ -226,8 +229,10 @@ fn merge(
     let flag = shared.verify_signatures;
     let verify_signatures = sources.one("verify-signatures", flag, cli::parse_switch)?;
     let signing_key = sources.one("signing-key", shared.signing_key.clone(), parse_path)?;
+    let store = store_folder(shared, sources, &environment)?;
     Ok(Settings {
-        store: store_folder(shared, sources, &environment)?,
+        service: serving::service_folders(&environment, &store),
+        store,
         max_age: max_age.unwrap_or(DEFAULT_MAX_AGE),
         index,
         registries: sources.if_used("registry", registries(&sources.file.registries))?,

@@ -1,8 +1,11 @@
 //! How the daemon serves its clients: settings of `serve` that concern them all.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{ConfigError, source::Sources};
+use super::{ConfigError, environment::Environment, source::Sources};
 use crate::cli::{Serve, parse_duration};
 
 /// Settings about the daemon's clients.
@@ -10,6 +13,40 @@ use crate::cli::{Serve, parse_duration};
 pub struct ServingSettings {
     /// Time without a request after which the daemon exits, if a service manager holds its sockets; `None` for never.
     pub idle_exit: Option<Duration>,
+}
+
+/// What `larder service` needs besides the other settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFolders {
+    /// The folder in which the user's service manager looks for files; `None` if no home folder is known.
+    pub files: Option<PathBuf>,
+    /// For a copy of what was written: `larder/service` in the user's folder for state.
+    pub backups: Option<PathBuf>,
+    /// The settings file that the user named.
+    pub config: Option<PathBuf>,
+    /// The store, if it is not the usual one.
+    pub store: Option<PathBuf>,
+}
+
+/// Finds these folders.
+pub(super) fn service_folders(environment: &Environment, store: &Path) -> ServiceFolders {
+    let named = environment.config.as_ref();
+    let files = if cfg!(target_os = "macos") {
+        let home = environment.home.as_ref();
+        home.map(|home| home.join("Library/LaunchAgents"))
+    } else {
+        let config = environment.config_folder.as_ref();
+        config.map(|folder| folder.join("systemd/user"))
+    };
+    let usual = environment.cache_folder.as_ref();
+    let is_usual = usual.is_some_and(|folder| folder.join("larder") == store);
+    let state = environment.state_folder.as_ref();
+    ServiceFolders {
+        files,
+        backups: state.map(|folder| folder.join("larder/service")),
+        config: named.map(|path| std::path::absolute(path).unwrap_or(path.clone())),
+        store: (!is_usual).then(|| store.to_owned()),
+    }
 }
 
 /// Merges these settings.

@@ -61,6 +61,7 @@ mod scratch;
 mod scripts;
 mod scrub;
 mod server;
+mod service;
 mod settings;
 mod settings_reference;
 mod shells;

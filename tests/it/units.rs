@@ -3,34 +3,38 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Verifies the units of a folder, with `program` replaced by the built larder: the unit of a missing program is faulty.
+/// Lets systemd judge the units in a folder.
 #[track_caller]
 #[expect(clippy::print_stderr, reason = "says that nothing was tested")]
-fn verify(folder: &str, program: &str, of_user: bool) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let units = tempfile::tempdir().unwrap();
+pub(crate) fn judge(units: &Path, of_user: bool) {
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no"]);
+    let runtime = tempfile::tempdir().unwrap();
     if of_user {
-        command.arg("--user").env("XDG_RUNTIME_DIR", units.path());
+        command.arg("--user").env("XDG_RUNTIME_DIR", runtime.path());
     }
-    for name in ["larder.service", "larder.socket"] {
-        let text = std::fs::read_to_string(source.join(name)).unwrap();
-        assert_eq!(text.contains(program), name.ends_with("service"));
-        let path = units.path().join(name);
-        std::fs::write(&path, text.replace(program, env!("CARGO_BIN_EXE_larder"))).unwrap();
-        command.arg(path);
-    }
+    command.args(["larder.service", "larder.socket"].map(|name| units.join(name)));
     match command.output() {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(
-                output.status.success() && said.is_empty(),
-                "{folder}: {said}"
-            );
+            assert!(output.status.success() && said.is_empty(), "{said}");
         }
-        Err(error) => eprintln!("not tested: systemd-analyze cannot be run: {error}"),
+        Err(error) => eprintln!("NOT TESTED: systemd-analyze cannot be run: {error}"),
     }
+}
+
+/// Judges the units of a folder, with `program` replaced by the built larder: the unit of a missing program is faulty.
+#[track_caller]
+fn verify(folder: &str, program: &str, of_user: bool) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let units = tempfile::tempdir().unwrap();
+    for name in ["larder.service", "larder.socket"] {
+        let text = std::fs::read_to_string(source.join(name)).unwrap();
+        assert_eq!(text.contains(program), name.ends_with("service"));
+        let text = text.replace(program, env!("CARGO_BIN_EXE_larder"));
+        std::fs::write(units.path().join(name), text).unwrap();
+    }
+    judge(units.path(), of_user);
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //! A daemon that ends closes only its copies of the sockets, so no connection is refused in between. The protocol is
 //! that of `sd_listen_fds(3)` and `sd_notify(3)`; without its variables, nothing here has an effect.
 
+pub mod units;
+
 use std::{io, net::TcpListener};
 
 use listenfd::ListenFd;
