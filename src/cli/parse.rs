@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 /// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
 pub const PORT: u16 = 3263;
 /// The default port of the daemon's intercepting proxy.
@@ -98,6 +100,23 @@ pub fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// The base address of a server, such as `http://builder.example:3263`. The result ends in `/`.
+///
+/// # Errors
+/// The reason why the text is none.
+pub(super) fn parse_base_url(text: &str) -> Result<Url, String> {
+    let wrong = || "an address such as http://builder.example:3263 is expected".to_owned();
+    let mut url = Url::parse(text).map_err(|_| wrong())?;
+    let is_plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    if !matches!(url.scheme(), "http" | "https") || !is_plain {
+        return Err(wrong());
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +136,18 @@ mod tests {
         }
         assert!(parse_listen("here").is_err());
         assert!(parse_listen("").is_err());
+    }
+
+    #[test]
+    fn address_of_a_server_ends_in_a_slash() {
+        let parsed = |text: &str| parse_base_url(text).map(|url| url.to_string());
+        let expected = Ok("http://builder.example:3263/".to_owned());
+        assert_eq!(parsed("http://builder.example:3263"), expected);
+        let expected = Ok("https://h/larder/".to_owned());
+        assert_eq!(parsed("https://h/larder"), expected);
+        for text in ["builder:3263", "ftp://h/", "http://h/?a", "http://u@h/", ""] {
+            assert!(parse_base_url(text).is_err(), "{text}");
+        }
     }
 
     #[test]

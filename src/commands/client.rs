@@ -4,10 +4,11 @@
 use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
+use url::Url;
 
 use super::{
     CommandError, client_change,
-    client_settings::{cargo_settings, daemon_or_configured, reachable},
+    client_settings::{cargo_settings, daemon_or_configured, reachable, shared_address},
     render::{note, print, print_json},
 };
 use crate::{
@@ -27,8 +28,8 @@ pub async fn run(
     shared: &cli::GlobalFlags,
     flags: cli::Client,
 ) -> Result<ExitCode, CommandError> {
-    let of = match flags.command {
-        ClientCommand::Print { of } => of,
+    let (of, named) = match flags.command {
+        ClientCommand::Print { of, address } => (of, address),
         ClientCommand::Apply(target) => {
             return client_change::apply(settings, shared, target).await;
         }
@@ -40,13 +41,26 @@ pub async fn run(
         }
     };
     let app = App::build(settings, AppMode::Local)?;
-    let (base, daemon) = daemon_or_configured(settings, &app).await?;
-    let proxy = daemon
-        .as_ref()
-        .and_then(|daemon| proxy_variables(settings, &app, daemon));
+    let (listening, daemon) = daemon_or_configured(settings, &app).await?;
+    let local = reachable(&listening);
+    let base = match &named {
+        Some(named) => named.to_string(),
+        None => shared_address(&listening).await,
+    };
+    // A build on the host's network reaches loopback, whose address never changes.
+    let build_base = named.as_ref().map_or(&local, |_| &base);
+    let proxy = match &daemon {
+        Some(daemon) => proxy_variables(settings, &app, daemon, named.as_ref()).await,
+        None => None,
+    };
     let is_running = daemon.is_some();
-    if !is_running {
+    if !is_running && named.is_none() {
         note("note: no larder is running now; this is where `larder serve` will listen");
+    }
+    if named.is_none() && base != local && of != SettingsKind::Build {
+        note(&format!(
+            "# larder listens on all addresses: clients on other machines reach it so, those on this one also at {local}"
+        ));
     }
     let cargo = cargo_settings(settings, &base);
     if shared.json {
@@ -56,7 +70,7 @@ pub async fn run(
             "cargo": cargo,
             "rustup": client_config::rustup_variables(&base).into_iter().collect::<BTreeMap<_, _>>(),
             "proxy": proxy.as_deref().map(|proxy| proxy.iter().cloned().collect::<BTreeMap<_, _>>()),
-            "build": client_config::build_arguments(&base).into_iter().collect::<BTreeMap<_, _>>(),
+            "build": client_config::build_arguments(build_base).into_iter().collect::<BTreeMap<_, _>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -80,20 +94,25 @@ pub async fn run(
         }
         SettingsKind::Build => {
             note("# for a build: podman build $(larder client print build) .");
-            print(&client_config::build_options(&base))?;
+            print(&client_config::build_options(build_base))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The variables for clients of the daemon's intercepting proxy, if it has one.
-fn proxy_variables(
+async fn proxy_variables(
     settings: &Settings,
     app: &App,
     daemon: &RunningDaemon,
+    named: Option<&Url>,
 ) -> Option<Vec<(&'static str, String)>> {
     let proxy = &daemon.status["proxy"];
-    let address = reachable(&format!("{}/", proxy["address"].as_str()?));
+    let listening = Url::parse(&format!("{}/", proxy["address"].as_str()?)).ok()?;
+    let address = match named.and_then(Url::host_str) {
+        Some(host) => format!("http://{host}:{}", listening.port_or_known_default()?),
+        None => shared_address(listening.as_str()).await,
+    };
     let roots = Path::new(proxy["roots"].as_str()?);
     let addresses = app.upstreams.addresses();
     let hosts = addresses

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{
     CommandError,
     client_error::ClientChangeError,
-    client_settings::{cargo_settings, daemon_or_configured},
+    client_settings::{cargo_settings, daemon_or_configured, reachable},
     render::{note, print, print_json},
 };
 use crate::{
@@ -136,6 +136,7 @@ pub(super) async fn apply(
     let target = Target::new(settings, &flags)?;
     let app = App::build(settings, AppMode::Local)?;
     let (base, daemon) = daemon_or_configured(settings, &app).await?;
+    let base = reachable(&base);
     let file = target.open()?;
     let is_as_written = file.is_as_written();
     let before = match &file.backup {
