@@ -34,6 +34,8 @@ pub struct CargoConfig(Vec<ConfigFile>);
 
 #[derive(Debug)]
 struct ConfigFile {
+    /// The file.
+    path: PathBuf,
     /// The folder that relative paths start from: the one with the `.cargo` folder.
     base: PathBuf,
     settings: toml::Table,
@@ -106,14 +108,74 @@ struct VendoredChecksums {
 impl ConfigFile {
     /// The settings in a `.cargo` folder, or in cargo's home.
     fn read(folder: &Path) -> Option<Self> {
-        // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
-        let paths = ["config", "config.toml"].map(|name| folder.join(name));
-        let mut paths = paths.iter();
-        let text = paths.find_map(|path| files::read_text(path, MAX_SETTINGS_BYTES).ok())?;
+        let (path, text) = read_config(folder)?;
         Some(Self {
+            path,
             base: folder.parent()?.to_owned(),
             settings: toml::from_str(&text).ok()?,
         })
+    }
+}
+
+/// The settings file in a `.cargo` folder, or in cargo's home, and its text.
+fn read_config(folder: &Path) -> Option<(PathBuf, String)> {
+    // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
+    let paths = ["config", "config.toml"].map(|name| folder.join(name));
+    paths.into_iter().find_map(|path| {
+        let text = files::read_text(&path, MAX_SETTINGS_BYTES).ok()?;
+        Some((path, text))
+    })
+}
+
+/// The source of crates.io's packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CratesIoSource {
+    /// crates.io itself.
+    CratesIo,
+    /// A folder on this machine.
+    Folder {
+        /// The file with `replace-with`.
+        file: PathBuf,
+    },
+    /// Another registry.
+    Registry(ReplacingRegistry),
+    /// A name that nothing defines, so that cargo fails.
+    Undefined {
+        /// The name.
+        name: String,
+        /// The file with `replace-with`.
+        file: PathBuf,
+    },
+}
+
+/// A registry that replaces crates.io.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplacingRegistry {
+    /// Its name in the settings.
+    pub name: String,
+    /// The address of its index as the settings have it, `sparse+` included.
+    pub index: String,
+    /// The file with `replace-with`.
+    pub file: PathBuf,
+    /// The file or the variable with the address.
+    pub index_place: SettingPlace,
+}
+
+/// The place of a setting of cargo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingPlace {
+    /// A settings file.
+    File(PathBuf),
+    /// An environment variable, by its name.
+    Variable(String),
+}
+
+impl std::fmt::Display for SettingPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "the variable {name}"),
+        }
     }
 }
 
@@ -150,6 +212,99 @@ impl CargoConfig {
         Some(proxy.to_owned())
     }
 
+    /// [`CargoConfig::http_proxy`], and the file that sets it.
+    pub fn http_proxy_with_file(&self) -> Option<(String, PathBuf)> {
+        let (proxy, file) = self.text_with_file(&["http", "proxy"])?;
+        Some((proxy.to_owned(), file.path.clone()))
+    }
+
+    /// The file that sets `net.offline`, if cargo shall not use the network.
+    pub fn offline_file(&self) -> Option<PathBuf> {
+        let mut set = self.0.iter().filter_map(|file| {
+            let offline = file.settings.get("net")?.get("offline")?.as_bool()?;
+            Some((offline, file.path.clone()))
+        });
+        set.next()
+            .filter(|(offline, _)| *offline)
+            .map(|(_, file)| file)
+    }
+
+    /// The source of crates.io's packages. `variable` reads the environment: `CARGO_REGISTRIES_NAME_INDEX` wins over
+    /// the files.
+    pub fn crates_io_source(&self, variable: impl Fn(&str) -> Option<String>) -> CratesIoSource {
+        let Some((_, file)) = self.text_with_file(&["source", "crates-io", "replace-with"]) else {
+            return CratesIoSource::CratesIo;
+        };
+        let file = file.path.clone();
+        let name = self.last_replacement("crates-io");
+        if name == "crates-io" {
+            return CratesIoSource::CratesIo;
+        }
+        if self.local(name).is_some() {
+            return CratesIoSource::Folder { file };
+        }
+        let source = self.text_with_file(&["source", name, "registry"]);
+        let from_variable = || {
+            let name = name.to_uppercase().replace('-', "_");
+            let name = format!("CARGO_REGISTRIES_{name}_INDEX");
+            Some((variable(&name)?, SettingPlace::Variable(name)))
+        };
+        let from_file = |(index, file): (&str, &ConfigFile)| {
+            (index.to_owned(), SettingPlace::File(file.path.clone()))
+        };
+        let registry = || self.text_with_file(&["registries", name, "index"]);
+        let found = source.map(from_file).or_else(from_variable);
+        let found = found.or_else(|| registry().map(from_file));
+        let name = name.to_owned();
+        match found {
+            Some((index, index_place)) => CratesIoSource::Registry(ReplacingRegistry {
+                name,
+                index,
+                file,
+                index_place,
+            }),
+            None => CratesIoSource::Undefined { name, file },
+        }
+    }
+
+    /// The name that takes the place of crates.io in each file that replaces it, the file that wins first.
+    pub fn crates_io_replacements(&self) -> Vec<(String, PathBuf)> {
+        let files = self.0.iter().filter_map(|file| {
+            let crates_io = file.settings.get("source")?.get("crates-io")?;
+            let name = crates_io.get("replace-with")?.as_str()?;
+            Some((name.to_owned(), file.path.clone()))
+        });
+        files.collect()
+    }
+
+    /// Tells if another source takes the place of this one.
+    pub fn is_replaced(&self, source: &PackageSource) -> bool {
+        let is_replaced = |name: &str| self.text(&["source", name, "replace-with"]).is_some();
+        match source {
+            PackageSource::Local => false,
+            PackageSource::CratesIo => is_replaced("crates-io"),
+            PackageSource::Registry(_) | PackageSource::Git(_) => {
+                let names = self.source_names();
+                let mut names = names.iter().filter(|name| self.is_source(name, source));
+                names.any(|name| is_replaced(name))
+            }
+        }
+    }
+
+    /// The settings files for work in `folder` that are not TOML, which cargo refuses, each with the reason. Blocking.
+    pub fn invalid_files(folder: &Path, home: Option<&Path>) -> Vec<(PathBuf, String)> {
+        let folder = std::path::absolute(folder).unwrap_or_default();
+        let folders = folder.ancestors().map(|base| base.join(".cargo"));
+        let mut folders: Vec<_> = folders.chain(home.map(Path::to_owned)).collect();
+        folders.dedup();
+        let files = folders.into_iter().filter_map(|folder| {
+            let (path, text) = read_config(&folder)?;
+            let error = toml::from_str::<toml::Table>(&text).err()?;
+            Some((path, error.message().to_owned()))
+        });
+        files.collect()
+    }
+
     /// The folders that serve as sources by the settings of this folder and of those above.
     pub fn source_folders(&self) -> Vec<PathBuf> {
         let names = self.source_names().into_iter();
@@ -183,13 +338,7 @@ impl CargoConfig {
                 crates_io.is_some_and(|crates_io| crates_io.get("replace-with").is_some())
             })
         })?;
-        let mut name = "crates-io";
-        for _ in 0..MAX_REPLACEMENTS {
-            match self.text(&["source", name, "replace-with"]) {
-                Some((next, _)) => name = next,
-                None => break,
-            }
-        }
+        let name = self.last_replacement("crates-io");
         let is_known =
             name == "crates-io" || name.starts_with("larder") || self.local(name).is_some();
         let index = self.text(&["source", name, "registry"]);
@@ -206,15 +355,33 @@ impl CargoConfig {
         Some(base.join(path))
     }
 
+    /// The last source in the chain of those that replace the source of this name.
+    fn last_replacement<'a>(&'a self, name: &'a str) -> &'a str {
+        let mut name = name;
+        for _ in 0..MAX_REPLACEMENTS {
+            match self.text(&["source", name, "replace-with"]) {
+                Some((next, _)) => name = next,
+                None => break,
+            }
+        }
+        name
+    }
+
     /// The value at `keys` in the nearest file that has it, and that file's base folder.
     fn text(&self, keys: &[&str]) -> Option<(&str, &Path)> {
+        let (value, file) = self.text_with_file(keys)?;
+        Some((value, file.base.as_path()))
+    }
+
+    /// The value at `keys` in the nearest file that has it, and that file.
+    fn text_with_file(&self, keys: &[&str]) -> Option<(&str, &ConfigFile)> {
         self.0.iter().find_map(|file| {
             let (last, tables) = keys.split_last()?;
             let mut table = &file.settings;
             for key in tables {
                 table = table.get(*key)?.as_table()?;
             }
-            Some((table.get(*last)?.as_str()?, file.base.as_path()))
+            Some((table.get(*last)?.as_str()?, file))
         })
     }
 
@@ -454,6 +621,62 @@ mod tests {
             "[source.crates-io]\nreplace-with = 'a'\n[source.a]\nreplace-with = 'crates-io'\n";
         check(&[("app", ring)], CRATES_IO, None);
         check(&[("app", "not toml")], CRATES_IO, None);
+    }
+
+    #[test]
+    fn source_of_crates_io_names_the_registry_its_address_and_the_places_of_both() {
+        let top = tempfile::tempdir().unwrap();
+        let app = top.path().join("app");
+        for folder in [top.path().join(".cargo"), app.join(".cargo")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let (outer, inner) = (
+            top.path().join(".cargo/config.toml"),
+            app.join(".cargo/config.toml"),
+        );
+        let source = |in_outer: &str, in_inner: &str, variable: Option<&str>| {
+            fs::write(&outer, in_outer).unwrap();
+            fs::write(&inner, in_inner).unwrap();
+            let variable = |name: &str| {
+                let is_asked = name == "CARGO_REGISTRIES_MY_LARDER_INDEX";
+                Some(variable?.to_owned()).filter(|_| is_asked)
+            };
+            CargoConfig::of(&app).crates_io_source(variable)
+        };
+        let replaced = "[source.crates-io]\nreplace-with = 'my-larder'\n";
+        let index = "[registries.my-larder]\nindex = 'sparse+http://a/'\n";
+        let registry = |index: &str, index_place| {
+            CratesIoSource::Registry(ReplacingRegistry {
+                name: "my-larder".to_owned(),
+                index: index.to_owned(),
+                file: inner.clone(),
+                index_place,
+            })
+        };
+        assert_eq!(source(index, "", None), CratesIoSource::CratesIo);
+        let in_outer = SettingPlace::File(outer.clone());
+        let expected = registry("sparse+http://a/", in_outer);
+        assert_eq!(source(index, replaced, None), expected);
+        let name = "CARGO_REGISTRIES_MY_LARDER_INDEX".to_owned();
+        let expected = registry("sparse+http://b/", SettingPlace::Variable(name));
+        let variable = Some("sparse+http://b/");
+        assert_eq!(source(index, replaced, variable), expected);
+        assert_eq!(source("", replaced, variable), expected);
+        let table = format!("{replaced}[source.my-larder]\nregistry = 'sparse+http://c/'\n");
+        let expected = registry("sparse+http://c/", SettingPlace::File(inner.clone()));
+        assert_eq!(source(index, &table, variable), expected);
+        let (name, file) = ("my-larder".to_owned(), inner.clone());
+        let expected = CratesIoSource::Undefined { name, file };
+        assert_eq!(source("", replaced, None), expected);
+        let vendored = format!("{replaced}[source.my-larder]\ndirectory = 'v'\n");
+        let expected = CratesIoSource::Folder {
+            file: inner.clone(),
+        };
+        assert_eq!(source("", &vendored, None), expected);
+        source("not toml", replaced, None);
+        let invalid = CargoConfig::invalid_files(&app, None);
+        assert_eq!(invalid.len(), 1, "{invalid:?}");
+        assert_eq!(invalid[0].0, outer);
     }
 
     #[test]

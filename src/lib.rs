@@ -66,6 +66,7 @@ pub mod cli;
 pub mod client_config;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod service_manager;
 pub mod status_client;
 

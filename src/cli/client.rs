@@ -35,6 +35,13 @@ pub enum ClientCommand {
     Apply(ClientTarget),
     /// Take back what `larder client apply` did, unless the file was edited meanwhile
     Undo(ClientTarget),
+    /// Find out why cargo or rustup does not reach larder, with requests that take the way of theirs. Exit code 1 if
+    /// something is wrong
+    Doctor {
+        /// The client, which then must use larder [default: both, and one may do without]
+        #[arg(value_enum)]
+        of: Option<ClientKind>,
+    },
 }
 
 /// The settings that `client apply` and `client undo` work on.

@@ -445,7 +445,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &["json", "store", "registry", "max-size", "forget-after"],
         ],
         "forget" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
-        "client" | "print" | "apply" | "undo" => {
+        "client" | "print" | "apply" | "undo" | "doctor" => {
             &[&COMMON, &["json", "store", "registry", "listen"]]
         }
         "service" => &[&COMMON, &["json", "store", "listen"]],

@@ -9,6 +9,7 @@ use url::Url;
 use super::{
     CommandError, client_change,
     client_settings::{cargo_settings, daemon_or_configured, reachable, shared_address},
+    doctor,
     render::{note, print, print_json},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub async fn run(
         ClientCommand::Apply(target) => {
             return client_change::apply(settings, shared, target).await;
         }
+        ClientCommand::Doctor { of } => return doctor::run(settings, shared, of).await,
         ClientCommand::Undo(target) => return client_change::undo(settings, shared, target),
     };
     let note = |text: &str| {

@@ -49,6 +49,8 @@ pub(super) struct Environment {
     pub(super) proxies: ProxyVariables,
     /// Cargo's variables about HTTP.
     pub(super) cargo_http: CargoHttp,
+    /// The variables by which cargo and rustup find servers and proxies.
+    pub(super) client_variables: ClientVariables,
     /// `SSL_CERT_FILE`, unless it is empty.
     pub(super) ssl_cert_file: Option<PathBuf>,
     /// True unless `NO_COLOR` or `TERM=dumb` is set.
@@ -62,6 +64,57 @@ pub struct CargoHttp {
     pub proxy: Option<String>,
     /// `CARGO_HTTP_CAINFO`: a file with root certificates, PEM.
     pub roots: Option<PathBuf>,
+}
+
+/// Variables by which cargo and rustup find servers and proxies, as `larder client doctor` judges them.
+const CLIENT_VARIABLES: [&str; 13] = [
+    "CARGO_HTTP_PROXY",
+    "CARGO_HTTP_CAINFO",
+    "CARGO_NET_OFFLINE",
+    "RUSTUP_DIST_SERVER",
+    "RUSTUP_DIST_ROOT",
+    "RUSTUP_UPDATE_ROOT",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
+
+/// [`CLIENT_VARIABLES`] that are set, also to nothing, and cargo's `CARGO_REGISTRIES_NAME_INDEX`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientVariables(BTreeMap<String, String>);
+
+impl ClientVariables {
+    /// The value of a variable, which may be empty. Only the client variables are known.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads variables"
+    )]
+    fn read() -> Self {
+        let is_wanted = |name: &str| {
+            CLIENT_VARIABLES.contains(&name)
+                || name.starts_with("CARGO_REGISTRIES_") && name.ends_with("_INDEX")
+        };
+        let all = env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            Some((name, value.into_string().ok()?))
+        });
+        Self(all.filter(|(name, _)| is_wanted(name)).collect())
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for ClientVariables {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self(owned.into())
+    }
 }
 
 impl Environment {
@@ -93,6 +146,7 @@ impl Environment {
                 proxy: nonempty("CARGO_HTTP_PROXY").and_then(|proxy| proxy.into_string().ok()),
                 roots: nonempty("CARGO_HTTP_CAINFO").map(PathBuf::from),
             },
+            client_variables: ClientVariables::read(),
             ssl_cert_file: nonempty("SSL_CERT_FILE").map(PathBuf::from),
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
                 && variable("TERM").as_deref() != Some(OsStr::new("dumb")),

@@ -32,7 +32,7 @@ use std::{
 
 use url::{Host, Url};
 
-pub use environment::CargoHttp;
+pub use environment::{CargoHttp, ClientVariables};
 pub use error::ConfigError;
 pub use limits::LimitSettings;
 pub use place::Place;
@@ -150,6 +150,8 @@ pub struct Settings {
     pub proxies: ProxyVariables,
     /// Cargo's variables about HTTP.
     pub cargo_http: CargoHttp,
+    /// The variables by which cargo and rustup find servers and proxies.
+    pub client_variables: ClientVariables,
     /// `SSL_CERT_FILE`: the root certificates of programs that use OpenSSL or rustls.
     pub ssl_cert_file: Option<PathBuf>,
     /// The environment permits colours.
@@ -272,6 +274,7 @@ fn merge(
         no_proxy: environment.no_proxy.unwrap_or_default(),
         proxies: environment.proxies,
         cargo_http: environment.cargo_http,
+        client_variables: environment.client_variables,
         ssl_cert_file: environment.ssl_cert_file,
         may_colour: environment.may_colour,
     })

@@ -27,6 +27,7 @@ mod crates;
 mod disk;
 mod disk_limit;
 mod dist;
+mod doctor;
 mod eviction;
 #[cfg(target_os = "linux")]
 mod faults;
