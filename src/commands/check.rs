@@ -5,6 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use super::{
     CommandError,
     advisories::{self, TouchedPackage},
+    client_use::ClientUse,
     local_cargo::LocalCargo,
     paths_or_current,
     render::{by_cause, counted, note, print, print_json},
@@ -73,8 +74,11 @@ pub async fn run(
         for line in by_cause(&readiness.failed, all) {
             note(&format!("error: {line}"));
         }
-        if let Some(hint) = hint(&readiness).filter(|_| shared.quiet == 0) {
-            note(&format!("hint: {hint}"));
+        if shared.quiet == 0 {
+            let hint = hint(&readiness).or_else(|| next_step(settings, &readiness));
+            if let Some(hint) = hint {
+                note(&format!("hint: {hint}"));
+            }
         }
     }
     Ok(if readiness.ready && is_well {
@@ -104,6 +108,16 @@ pub(super) async fn readiness(
         cargo.stop().await;
     }
     check::check(&app.cache, &app.store, &app.upstreams, plan, verify).await
+}
+
+/// The user's next step once everything is ready: without it, no client would ask larder.
+pub(super) fn next_step(settings: &Settings, readiness: &Readiness) -> Option<&'static str> {
+    let projects = readiness.projects.iter();
+    let projects = projects.filter(|project| project.packages > 0);
+    let projects = projects.map(|project| project.path.as_path());
+    let has_toolchains = !readiness.toolchains.is_empty();
+    let is_ready = readiness.ready;
+    is_ready.then(|| ClientUse::read(settings, projects, has_toolchains).next_step())?
 }
 
 /// The part that `larder warm` can play in getting ready. What it cannot do is said with each missing thing.

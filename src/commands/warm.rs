@@ -82,12 +82,14 @@ pub async fn run(
     if let Some(shown) = shown {
         let _ = shown.await;
     }
+    let mut next_step = None;
     if !is_dry_run {
         // Asks upstream nothing, and judges what is on the disk.
         let local = App::build(settings, AppMode::Local)?;
         local.refresh_advisories().await;
         let readiness = check::readiness(settings, &local, plan, false).await?;
         report.not_ready = not_ready(&readiness);
+        next_step = check::next_step(settings, &readiness);
     }
     if shared.json {
         print_json(&report)?;
@@ -98,6 +100,9 @@ pub async fn run(
     note_problems(&report, shared.verbose > 0);
     if shared.quiet == 0 {
         note(&summary(&report, is_dry_run));
+        if let Some(next_step) = next_step.filter(|_| !shared.json) {
+            note(&format!("hint: {next_step}"));
+        }
     }
     Ok(if report.failed.is_empty() && report.not_ready.is_empty() {
         ExitCode::SUCCESS

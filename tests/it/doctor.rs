@@ -1,5 +1,5 @@
 //! `larder client doctor` against faults made on purpose: real cargo and rustup fail, the doctor names the cause, and its
-//! remedy makes them work. 
+//! remedy makes them work. Also the hint at the end of `warm` and `check`, which names the next step.
 
 use std::{
     fs,
@@ -523,6 +523,43 @@ fn settings_of_rustup_that_no_shell_has_read_are_found() {
         problems[0].1.contains("this shell has not read it"),
         "{problems:?}"
     );
+}
+
+#[test]
+fn warm_and_check_name_the_next_step_once_and_only_if_cargo_goes_past_larder() {
+    let world = World::new();
+    let folder = world.project.folder().display().to_string();
+    let stderr = |variables: Variables<'_>, arguments: &[&str]| {
+        let output = world.larder(variables, arguments);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let hints = |text: &str| text.matches("hint: cargo does not use larder yet").count();
+    world.cargo(&[], &["--version"]).assert_success();
+    let lock = world.home.run(
+        &world.project,
+        &["generate-lockfile"],
+        &world.upstream.url(),
+    );
+    lock.assert_success();
+    let not_ready = stderr(&[], &["check", &folder]);
+    assert_eq!(hints(&not_ready), 0, "{not_ready}");
+    for command in ["warm", "check"] {
+        let text = stderr(&[], &[command, &folder]);
+        assert_eq!(hints(&text), 1, "{text}");
+        for flag in ["--quiet", "--json"] {
+            let text = stderr(&[], &[command, flag, &folder]);
+            assert_eq!(hints(&text), 0, "{command} {flag}: {text}");
+        }
+        let inside = [("CARGO_HTTP_PROXY", "http://larder:password@127.0.0.1:9")];
+        assert_eq!(hints(&stderr(&inside, &[command, &folder])), 0);
+    }
+    let dry = stderr(&[], &["warm", "--dry-run", &folder]);
+    assert_eq!(hints(&dry), 0, "{dry}");
+    world.write_index("sparse+http://127.0.0.1:3263/");
+    for command in ["warm", "check"] {
+        let text = stderr(&[], &[command, &folder]);
+        assert_eq!(hints(&text), 0, "{text}");
+    }
 }
 
 #[test]
