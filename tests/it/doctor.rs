@@ -82,6 +82,12 @@ impl World {
     fn fails(&self, variables: Variables<'_>, error: &str, check: &str, part: &str) {
         let cargo = self.cargo(variables, &["update"]);
         cargo.assert_failure().assert_says(error);
+        let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
+        let guide = fs::read_to_string(guide).unwrap();
+        assert!(
+            guide.contains(error),
+            "docs/troubleshooting.md has no {error}"
+        );
         let problems = self.problems(variables);
         let [(found, text)] = problems.as_slice() else {
             panic!("{variables:?}: {problems:?}");
@@ -205,7 +211,7 @@ fn doctor_corrects_addresses_that_cargo_refuses() {
     world.works(&[]);
     let settings = world.home.path().join("config.toml");
     fs::write(&settings, "[source.crates-io]\nreplace-with = 'larder'\n").unwrap();
-    let error = "could not find a configured source with the name `larder`";
+    let error = "could not find a configured source with the name";
     world.fails(&[], error, "settings", "`larder client apply cargo`");
     fs::write(&settings, "[source.crates-io\n").unwrap();
     world.cargo(&[], &["update"]).assert_failure();
