@@ -22,7 +22,7 @@ use testkit::process::{announced_url, free_address, run};
 use testkit::rustup::Rustup;
 
 /// Beginnings of lines that are not run here.
-const NOT_RUN: [&str; 9] = [
+const NOT_RUN: [&str; 10] = [
     // These take minutes.
     "cargo install ",
     "cargo test  ",
@@ -30,6 +30,8 @@ const NOT_RUN: [&str; 9] = [
     // The tests of `container` run the steps of the files.
     "podman ",
     "cargo run ",
+    // The tests of `service` run these, with a `systemctl` of their own.
+    "larder service ",
     // The tests of `bootstrap` run it.
     "curl ",
     // Tests listen on loopback only.
