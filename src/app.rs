@@ -32,7 +32,7 @@ use crate::{
     files,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
-    server::{ConnectionLimits, Connections, Home, Server, guard::Hosts},
+    server::{BackgroundTasks, ConnectionLimits, Connections, Home, Server, guard::Hosts},
     store::{Store, StoreError},
     threads,
     trust::{AdvisoryDatabase, SigningKeys, TrustPolicy},
@@ -270,11 +270,8 @@ impl App {
                 .with_machine(&rustix::system::uname().nodename().to_string_lossy()),
             connections: Arc::new(Connections::new(limits)),
             h2c: settings.h2c,
-            keep_warm: None,
-            scrub: None,
-            eviction: None,
-            proxy: None,
-            home: Some(Home::new(self.store.clone())),
+            tasks: BackgroundTasks::default(),
+            home: Some(Arc::new(Home::new(self.store.clone()))),
         }
     }
 }

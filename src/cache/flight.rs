@@ -59,6 +59,17 @@ pub(super) enum Progress {
     Done(Result<FetchResult, Error>),
 }
 
+/// A crate or archive that is arriving from upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DownloadProgress {
+    /// The resource, in words.
+    pub what: String,
+    /// Number of bytes that have arrived.
+    pub received: u64,
+    /// Size in bytes, if upstream announced it.
+    pub total: Option<u64>,
+}
+
 /// The result of a flight.
 #[derive(Clone, Debug)]
 pub(super) struct FetchResult {
@@ -148,6 +159,27 @@ impl Flights {
         self.0.lock().len()
     }
 
+    /// The flights of blobs that are not verified yet.
+    pub(super) fn downloads(&self) -> Vec<DownloadProgress> {
+        let flights = self.0.lock();
+        let downloads = flights.iter().filter_map(|(flight_key, progress)| {
+            let FlightKey::Blob(_, what) = flight_key else {
+                return None;
+            };
+            let (received, total) = match &*progress.borrow() {
+                Progress::Asking => (0, None),
+                Progress::Arriving { ready, total, .. } => (*ready, *total),
+                Progress::Verified(_) | Progress::Done(_) => return None,
+            };
+            Some(DownloadProgress {
+                what: what.clone(),
+                received,
+                total,
+            })
+        });
+        downloads.collect()
+    }
+
     /// Waits until every body that is verified by now has been stored. Does not wait for fetches that are still
     /// arriving.
     pub(super) async fn wait_stored(&self) {
@@ -216,6 +248,32 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn downloads_are_blobs_that_are_still_arriving() {
+        let flights = Flights::default();
+        let (end, wait) = oneshot::channel::<()>();
+        let key = Key::of_path("crates-io/le/ft/left").unwrap();
+        flights.join(FlightKey::Entry(key), |_| std::future::pending());
+        flights.join(flight_key(), |progress| async move {
+            let _ = wait.await;
+            let _ = progress.send(Progress::Done(Err(Error::Absent {
+                resource: "x".into(),
+            })));
+            std::future::pending().await
+        });
+        let expected = DownloadProgress {
+            what: "x".to_owned(),
+            received: 0,
+            total: None,
+        };
+        assert_eq!(flights.downloads(), [expected]);
+        end.send(()).unwrap();
+        while !flights.downloads().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(flights.len(), 2);
+    }
 
     fn flight_key() -> FlightKey {
         FlightKey::Blob(Sha256::of(b"x"), "x".to_owned())

@@ -88,6 +88,7 @@ pub use breaker::{OFFLINE_VIEW_AFTER, Outage};
 pub use counters::Counter;
 pub use decide::{Demand, Outcome, PREFETCH_LIFETIME, Reach, StaleReason};
 pub use events::CacheEvent;
+pub use flight::DownloadProgress;
 pub use options::CacheOptions;
 pub(crate) use prefetch::PREFETCHED_BLOBS_IN_FLIGHT;
 pub use prefetch::{BURST_WINDOW, PrefetchedEntry};
@@ -478,6 +479,11 @@ impl Cache {
     /// The counters above zero.
     pub fn counters(&self) -> BTreeMap<Counter, u64> {
         self.0.counters.snapshot()
+    }
+
+    /// Crates and archives that are arriving from upstream.
+    pub fn downloads(&self) -> Vec<DownloadProgress> {
+        self.0.flights.downloads()
     }
 
     /// Number of fetches under way.

@@ -79,7 +79,7 @@ pub async fn run(
     for base in &bases {
         print(&format!("listening on {base}\n"))?;
     }
-    if let Some(proxy) = &server.proxy {
+    if let Some(proxy) = &server.tasks.proxy {
         print(&format!("intercepting on {}/\n", proxy.address))?;
     }
     service_manager::notify_ready(&format!("listening on {}", bases.join(", ")));
@@ -122,11 +122,11 @@ fn start_server(
     tokio::spawn(keep_advisories(app.clone()));
     let mut server = app.server(settings, &sockets.addresses);
     if may_write {
-        server.keep_warm = start_prefetching(app, settings);
+        server.tasks.keep_warm = start_prefetching(app, settings);
     }
-    server.scrub = start_scrub(app, settings);
-    server.eviction = may_write.then(|| start_evictor(app, settings));
-    server.proxy = proxy.map(StandingProxy::status);
+    server.tasks.scrub = start_scrub(app, settings);
+    server.tasks.eviction = may_write.then(|| start_evictor(app, settings));
+    server.tasks.proxy = proxy.map(StandingProxy::status);
     let server = Arc::new(server);
     let page = server.clone();
     tokio::spawn(async move {

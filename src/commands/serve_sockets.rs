@@ -56,7 +56,7 @@ impl ServingSockets {
         let Some(longest) = settings.serving.idle_exit else {
             return std::future::pending().await;
         };
-        let obstacle = match (self.is_passed, &server.proxy) {
+        let obstacle = match (self.is_passed, &server.tasks.proxy) {
             (false, _) => {
                 "no service manager has passed sockets, so nothing would start larder again"
             }

@@ -32,7 +32,7 @@ pub(super) fn bars(what: &str, bars: &[AnsweredRequests], minutes: usize) -> Mar
                     }
                 }
             }
-            @if highest > 0 { p.scale { "highest bar: " (highest) " requests in " (minutes) } }
+            @if highest > 0 { p.scale { "highest bar: " (highest) (if highest == 1 { " request in " } else { " requests in " }) (minutes) } }
         }
     }
 }

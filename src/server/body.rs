@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use hyper::body::{Frame, SizeHint};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -61,6 +61,17 @@ impl ClientBody {
             log,
             permit: None,
         }
+    }
+
+    /// A body without a length, which may end at any time.
+    pub(super) fn endless(
+        chunks: impl Stream<Item = Bytes> + Send + 'static,
+        log: AccessLog,
+    ) -> Self {
+        let mut body = Self::empty(log);
+        body.chunks = Some(Box::pin(chunks.map(Ok)));
+        body.remaining = None;
+        body
     }
 
     /// The part `start..end` of a body; without an end, the rest of it.

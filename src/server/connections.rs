@@ -197,6 +197,11 @@ impl Connections {
         Some(since)
     }
 
+    /// Returns whether the server has begun to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.table.lock().is_stopping
+    }
+
     /// Takes a place for a new connection from `address`. Closes a quiet one if there is none left.
     ///
     /// # Errors

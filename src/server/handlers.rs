@@ -7,18 +7,18 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     access_log::AccessLog,
-    background::{Background, ProxyStatus},
+    background::BackgroundTasks,
     body::ClientBody,
     client_limits::ClientLimit,
     connection::h2c::H2c,
     connections::Connections,
     guard::{self, Hosts},
     home::{self, Home},
-    metrics,
+    live, metrics,
     request::RequestHead,
     respond,
     route::{NoRoute, Route, route},
@@ -26,18 +26,27 @@ use super::{
 };
 use crate::{
     cache::{Cache, Demand},
-    eviction::EvictionStatus,
-    prefetch::KeepWarmStatus,
+    page,
     resource::{
         Registry, RegistryConfig, Upstreams, dist,
         registry::{CRATES_IO, config_for_client},
     },
-    verify::ScrubState,
 };
 
 /// Time between two looks whether a busy daemon has become idle.
 const BUSY_INTERVAL: Duration = Duration::from_secs(1);
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// A file that the page loads.
+fn page_file(
+    content_type: &'static str,
+    text: &'static str,
+    head: &RequestHead,
+) -> Response<ClientBody> {
+    let log = AccessLog::new(head.0.uri().path().to_owned());
+    let body = Bytes::from_static(text.as_bytes());
+    respond::text(StatusCode::OK, content_type, body, head, log)
+}
 
 fn status_of(none: &NoRoute) -> StatusCode {
     match none {
@@ -59,34 +68,13 @@ pub struct Server {
     pub connections: Arc<Connections>,
     /// Listeners that accept `Upgrade: h2c`.
     pub h2c: H2c,
-    /// Status of keep-warm; `None` if it is switched off.
-    pub keep_warm: Option<watch::Receiver<KeepWarmStatus>>,
-    /// State of the scrub; `None` if it is switched off.
-    pub scrub: Option<watch::Receiver<ScrubState>>,
-    /// Numbers about eviction; `None` for a store that cannot be written to.
-    pub eviction: Option<watch::Receiver<EvictionStatus>>,
-    /// The intercepting proxy; `None` if there is none.
-    pub proxy: Option<ProxyStatus>,
+    /// The tasks behind.
+    pub tasks: BackgroundTasks,
     /// The data of the page for browsers; `None` for a server that has no page.
-    pub home: Option<Home>,
+    pub home: Option<Arc<Home>>,
 }
 
 impl Server {
-    /// Totals of keep-warm so far; `None` if it is switched off.
-    pub(super) fn keep_warm(&self) -> Option<KeepWarmStatus> {
-        self.keep_warm.as_ref().map(|status| *status.borrow())
-    }
-
-    /// The numbers of the tasks behind.
-    fn background(&self) -> Background {
-        Background {
-            keep_warm: self.keep_warm(),
-            scrub: self.scrub.as_ref().map(|state| state.borrow().clone()),
-            eviction: self.eviction.as_ref().map(|status| *status.borrow()),
-            proxy: self.proxy.clone(),
-        }
-    }
-
     /// Waits until no client has wanted anything for `longest`, and nothing is being fetched or written.
     pub async fn idle_for(&self, longest: Duration) {
         loop {
@@ -177,7 +165,9 @@ impl Server {
                 Box::pin(self.script(authority, &head, log)).await
             }
             Route::Home => Box::pin(self.start_page(authority, &head)).await,
-            Route::Style => respond::style(&head, AccessLog::new(path.to_owned())),
+            Route::Style => page_file("text/css; charset=utf-8", page::STYLE, &head),
+            Route::PageScript => page_file("text/javascript; charset=utf-8", page::SCRIPT, &head),
+            Route::Events => self.events(&head),
             Route::Health | Route::Ready => plain_text(
                 StatusCode::OK,
                 "ok".to_owned(),
@@ -186,12 +176,12 @@ impl Server {
             Route::Status => json(status::json(
                 &self.cache,
                 &self.connections,
-                self.background(),
+                self.tasks.numbers(),
             )),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache, &self.connections, self.background()),
+                status::prometheus(&self.cache, &self.connections, self.tasks.numbers()),
                 &head,
                 AccessLog::new(path.to_owned()),
             ),
@@ -206,7 +196,7 @@ impl Server {
             let text = Bytes::from(status::home_page(authority) + "\n");
             return respond::text(StatusCode::OK, "text/plain; charset=utf-8", text, head, log);
         };
-        let background = self.background();
+        let background = self.tasks.numbers();
         let page = home.page(
             &self.cache,
             &self.upstreams,
@@ -215,6 +205,23 @@ impl Server {
             uri.query(),
         );
         respond::page(page.await.html(), head, log)
+    }
+
+    /// The changes of that page.
+    fn events(&self, head: &RequestHead) -> Response<ClientBody> {
+        let log = AccessLog::new(page::EVENTS_PATH.to_owned());
+        let Some(home) = &self.home else {
+            let body = Bytes::from_static(b"this server has no page\n");
+            return respond::text(StatusCode::NOT_FOUND, PLAIN_TEXT, body, head, log);
+        };
+        let (cache, tasks) = (self.cache.clone(), self.tasks.clone());
+        match live::changes(home, cache, tasks, &self.connections) {
+            Some(changes) => respond::events(changes, head, log),
+            None => {
+                let body = Bytes::from_static(b"too many browsers show the page\n");
+                respond::text(StatusCode::SERVICE_UNAVAILABLE, PLAIN_TEXT, body, head, log)
+            }
+        }
     }
 
     /// Generates `config.json`. Cargo reads upstream's `api` from it, so the first request of a cold store waits for

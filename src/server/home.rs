@@ -8,16 +8,19 @@ use std::{
 
 use http::header;
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::{background::Background, request::RequestHead};
 use crate::{
-    cache::{Cache, Counter},
+    cache::{Cache, Counter, DownloadProgress},
     eviction::missing_owners,
     hash::Sha256,
     page::{
-        AnsweredRequests, CrateSearch, History, OutageLine, Page, ProjectLine, Stored,
-        StoredVersion,
+        AnsweredRequests, CrateSearch, DownloadLine, History, Now, OutageLine, Overview, Page,
+        ProjectLine, Stored, StoredVersion,
     },
     resource::{IndexEntry, Registry, Upstreams, registry::listed_checksums},
     store::{Pin, RecallKind, Statistics, Store, locking_owners},
@@ -26,12 +29,17 @@ use crate::{
 /// Time for which a count of the store's files is shown again: it reads every folder of the store.
 const COUNT_LIFETIME: Duration = Duration::from_secs(60);
 
+/// Browsers that get the changes of the page at a time.
+const MAX_VIEWERS: usize = 32;
+
 /// The data of the page besides the cache's.
 #[derive(Debug)]
 pub struct Home {
     store: Arc<Store>,
     history: History,
     counted: Mutex<Counted>,
+    /// Browsers that may get the changes of the page.
+    pub(super) viewers: Arc<Semaphore>,
 }
 
 /// The last count of the store's files.
@@ -49,6 +57,7 @@ impl Home {
             store,
             history: History::default(),
             counted: Mutex::default(),
+            viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
         }
     }
 
@@ -92,12 +101,20 @@ impl Home {
         authority: &str,
         query: Option<&str>,
     ) -> Page {
-        let pins = self.store.pins().await.unwrap_or_default();
-        let total = answers(cache);
-        let outages = cache.outages().into_iter();
-        let max_bytes = background.eviction.and_then(|status| status.max_bytes);
+        let pins = self.pins().await;
         Page {
             authority: authority.to_owned(),
+            now: self.now(cache, background).await,
+            search: self.search(cache, upstreams, query, &pins).await,
+            overview: self.overview(cache, background, pins).await,
+        }
+    }
+
+    /// The parts of the page that change each second.
+    pub(super) async fn now(&self, cache: &Cache, background: &Background) -> Now {
+        let outages = cache.outages().into_iter();
+        let max_bytes = background.eviction.and_then(|status| status.max_bytes);
+        Now {
             is_offline: cache.is_offline(),
             outages: outages
                 .map(|(origin, outage)| OutageLine {
@@ -107,8 +124,8 @@ impl Home {
                     cause: outage.failure.to_string(),
                 })
                 .collect(),
-            minutes: self.history.minutes(total),
-            total,
+            total: answers(cache),
+            downloads: cache.downloads().into_iter().map(download_line).collect(),
             fetching: cache.in_flight(),
             stored: self.statistics().await.map(|found| Stored {
                 blobs: found.blobs,
@@ -116,10 +133,26 @@ impl Home {
                 bytes: found.entry_bytes + found.blob_bytes,
                 max_bytes,
             }),
+        }
+    }
+
+    /// The parts of the page that change slowly.
+    pub(super) async fn overview(
+        &self,
+        cache: &Cache,
+        background: &Background,
+        pins: Vec<Pin>,
+    ) -> Overview {
+        Overview {
+            minutes: self.history.minutes(answers(cache)),
             trouble: trouble(cache, background, &pins),
-            search: self.search(cache, upstreams, query, &pins).await,
             projects: projects(&self.store, pins).await,
         }
+    }
+
+    /// All pins of the store.
+    pub(super) async fn pins(&self) -> Vec<Pin> {
+        self.store.pins().await.unwrap_or_default()
     }
 
     /// The stored versions of the crate that `query` names.
@@ -278,6 +311,14 @@ async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
         }
     });
     projects.collect()
+}
+
+fn download_line(download: DownloadProgress) -> DownloadLine {
+    DownloadLine {
+        what: download.what,
+        received: download.received,
+        total: download.total,
+    }
 }
 
 /// How requests were answered since the daemon started.

@@ -4,7 +4,9 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{ConnectionLimits, Connections, H2c, Server, guard::Hosts, listen, run};
+use super::{
+    BackgroundTasks, ConnectionLimits, Connections, H2c, Server, guard::Hosts, listen, run,
+};
 use crate::{cache::Cache, resource::Upstreams};
 
 /// A running server. Dropping it without [`LoopbackServer::stop`] stops it as well, without waiting for its end.
@@ -29,10 +31,7 @@ impl LoopbackServer {
             hosts: Hosts::new(&[address], &[]),
             connections: Arc::new(Connections::new(ConnectionLimits::default())),
             h2c: H2c::On,
-            keep_warm: None,
-            scrub: None,
-            eviction: None,
-            proxy: None,
+            tasks: BackgroundTasks::default(),
             home: None,
         };
         let (stop, stopped) = oneshot::channel();

@@ -45,6 +45,7 @@ mod connections;
 pub mod guard;
 mod handlers;
 mod home;
+mod live;
 pub mod loopback;
 mod metrics;
 mod refusal;
@@ -55,7 +56,7 @@ mod status;
 mod upstream_address;
 
 pub use accept::{listen, run};
-pub use background::ProxyStatus;
+pub use background::{BackgroundTasks, ProxyStatus};
 pub use connection::h2c::H2c;
 pub use connections::{ConnectionLimits, Connections};
 pub use handlers::Server;

@@ -19,6 +19,7 @@
 //! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     cache::{Answer, OFFLINE_VIEW_AFTER, Outcome},
     error::Error,
-    page::{CONTENT_SECURITY_POLICY, STYLE},
+    page::CONTENT_SECURITY_POLICY,
     resource::{Audience, Freshness, Policy},
     upstream::FailureKind,
 };
@@ -169,10 +170,24 @@ pub(super) fn page(html: String, head: &RequestHead, log: AccessLog) -> Response
     response
 }
 
-/// The style sheet of the start page.
-pub(super) fn style(head: &RequestHead, log: AccessLog) -> Response<ClientBody> {
-    let body = Bytes::from_static(STYLE.as_bytes());
-    text(StatusCode::OK, "text/css; charset=utf-8", body, head, log)
+/// A stream of server-sent events, which ends when the browser leaves the page or the server stops.
+pub(super) fn events(
+    events: impl Stream<Item = String> + Send + 'static,
+    head: &RequestHead,
+    log: AccessLog,
+) -> Response<ClientBody> {
+    let log = log.status(StatusCode::OK.as_u16());
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if head.is_head() {
+        return response.map(|()| ClientBody::empty(log));
+    }
+    response.map(|()| ClientBody::endless(events.map(Bytes::from), log))
 }
 
 /// The response for a resource that the cache could not return.

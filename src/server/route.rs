@@ -1,7 +1,7 @@
 //! Maps a path to a [`Route`].
 //!
 //! ```text
-//!   /  /-/style.css                        Home, and its style sheet
+//!   /  /-/style.css  live.js  events       Home; its style sheet, script and events
 //!   /-/health  ready  status.json  metrics monitoring
 //!   /config.json  /se/rd/serde  /crates/…  the registry of crates.io
 //!   /registry/NAME/…                       another registry, the same paths below it
@@ -26,6 +26,10 @@ pub enum Route {
     Home,
     /// The style sheet of that page.
     Style,
+    /// The script of that page.
+    PageScript,
+    /// The changes of that page.
+    Events,
     /// The generated `config.json` of a registry.
     Config(Arc<Registry>),
     /// `rustup-init.sh`, edited.
@@ -69,6 +73,8 @@ pub fn route(path: &str, query: Option<&str>, upstreams: &Upstreams) -> Result<R
     match segments.as_slice() {
         [""] => Ok(Route::Home),
         ["-", "style.css"] => Ok(Route::Style),
+        ["-", "live.js"] => Ok(Route::PageScript),
+        ["-", "events"] => Ok(Route::Events),
         ["-", "health"] => Ok(Route::Health),
         ["-", "ready"] => Ok(Route::Ready),
         ["-", "status.json"] => Ok(Route::Status),
@@ -177,6 +183,8 @@ mod tests {
             Route::Resource(resource) => resource.to_string(),
             other @ (Route::Home
             | Route::Style
+            | Route::PageScript
+            | Route::Events
             | Route::Script
             | Route::Health
             | Route::Ready
@@ -193,6 +201,8 @@ mod tests {
         check("/", Ok("Home"));
         check("/?crate=serde", Ok("Home"));
         check("/-/style.css", Ok("Style"));
+        check("/-/live.js", Ok("PageScript"));
+        check("/-/events", Ok("Events"));
         check("/config.json", Ok("config of crates-io"));
         check("/se/rd/serde", Ok("index entry of `serde`"));
         check("/3/l/log", Ok("index entry of `log`"));

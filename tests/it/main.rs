@@ -50,6 +50,7 @@ mod metrics;
 mod mirror_files;
 mod outage;
 mod page;
+mod page_in_chromium;
 mod promises;
 mod readme;
 mod ready;

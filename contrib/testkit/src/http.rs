@@ -125,6 +125,22 @@ impl Http {
         asked.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
     }
 
+    /// A POST of JSON.
+    #[track_caller]
+    pub fn post(&self, path: &str, json: &str) -> Reply {
+        let asked = self.connect().and_then(|mut connection| {
+            let length = json.len().to_string();
+            let headers = [
+                ("content-type", "application/json"),
+                ("content-length", &length),
+            ];
+            connection.send("POST", path, &headers)?;
+            connection.stream.get_mut().write_all(json.as_bytes())?;
+            connection.receive()
+        });
+        asked.unwrap_or_else(|error| panic!("no answer to POST {path}: {error}"))
+    }
+
     /// `count` GETs at the same moment, each on a connection of its own that was opened before.
     #[track_caller]
     pub fn get_at_once(&self, count: usize, path: &str) -> Vec<Reply> {

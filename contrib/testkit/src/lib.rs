@@ -6,6 +6,7 @@
 //! | [`larder`] | [`larder::Site`] (a store, an index URL, variables) and [`larder::Larder`] (a running daemon) |
 //! | [`cargo`] | real cargo with an empty home, and small projects for it |
 //! | [`rustup`] | real rustup with empty homes |
+//! | [`browser`] | Chromium without a window |
 //! | [`http`] | a raw HTTP client that reports whether a body was complete |
 //! | [`process`] | runs a child process with a time limit, waits for conditions and addresses |
 //! | [`faults`] | failing writes, syncs, renames and reads below larder's store |
@@ -15,6 +16,7 @@
 //! The origin is the crate `fake-upstream`. All helpers panic with a report when a precondition fails, because a test
 //! that cannot run must not pass.
 
+pub mod browser;
 pub mod cargo;
 pub mod faults;
 pub mod http;
