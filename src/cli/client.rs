@@ -39,7 +39,7 @@ pub enum ClientCommand {
     /// something is wrong
     Doctor {
         /// The client, which then must use larder [default: both, and one may do without]
-        #[arg(value_enum)]
+        #[arg(value_enum, value_name = "CLIENT")]
         of: Option<ClientKind>,
     },
 }

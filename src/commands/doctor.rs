@@ -121,11 +121,17 @@ async fn findings(settings: &Settings, named: Option<ClientKind>) -> Vec<Finding
     let routes = servers.flatten().filter_map(|server| server.route.as_ref());
     let cargo_route = cargo.as_ref().and_then(|facts| facts.route.as_ref());
     let routes: Vec<_> = cargo_route.into_iter().chain(routes).collect();
+    let proxies = [
+        cargo.as_ref().and_then(|facts| facts.larder_proxy.as_ref()),
+        rustup
+            .as_ref()
+            .and_then(|facts| facts.larder_proxy.as_ref()),
+    ];
     let daemon = DaemonFacts {
         is_on_own_store: true,
         store: settings.store.display().to_string(),
         store_error,
-        is_wanted: !routes.is_empty(),
+        is_wanted: !routes.is_empty() || proxies.iter().any(Option::is_some),
         daemon: used_daemon(&routes, running.as_ref()),
     };
     let daemon = DaemonFacts {

@@ -15,7 +15,7 @@ pub struct DaemonFacts {
     pub store: String,
     /// The reason why this user cannot use that store.
     pub store_error: Option<String>,
-    /// True if a client looks for larder, so that a missing daemon is reported there.
+    /// True if a client looks for larder or for its proxy, so that what is missing is reported there.
     pub is_wanted: bool,
 }
 
