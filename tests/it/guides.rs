@@ -190,6 +190,11 @@ impl User {
         }
     }
 
+    /// The number of lines that were run.
+    pub(crate) fn lines_run(&self) -> usize {
+        self.lines_run
+    }
+
     /// Runs all blocks of a document. Returns the number of lines that were run.
     #[track_caller]
     fn follow(mut self, document: &str) -> usize {

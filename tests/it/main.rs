@@ -49,6 +49,7 @@ mod messages;
 mod metrics;
 mod mirror_files;
 mod outage;
+mod packages;
 mod page;
 mod page_in_chromium;
 mod promises;

@@ -25,7 +25,7 @@ const COMPLETIONS: [(&str, &str); 6] = [
 
 /// The output of a program, or nothing if it is not installed.
 #[track_caller]
-fn output(command: &mut Command) -> Option<Output> {
+pub(crate) fn output(command: &mut Command) -> Option<Output> {
     match command.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("NOT TESTED: {command:?} is not installed");
