@@ -32,7 +32,9 @@ use crate::{
     files,
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
-    server::{BackgroundTasks, ConnectionLimits, Connections, Home, Server, guard::Hosts},
+    server::{
+        AccessLogFile, BackgroundTasks, ConnectionLimits, Connections, Home, Server, guard::Hosts,
+    },
     store::{Store, StoreError},
     threads,
     trust::{AdvisoryDatabase, SigningKeys, TrustPolicy},
@@ -104,6 +106,14 @@ pub enum AppError {
         path: PathBuf,
         /// Why not.
         why: String,
+    },
+    /// The access log cannot be written.
+    #[error("cannot open the access log {}: {source}", .path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// The settings name another archive format than the running daemon serves.
     #[error(
@@ -246,7 +256,7 @@ impl App {
         Ok(Relay::new(&options, proxy)?)
     }
 
-    /// The HTTP server for clients that reach it at `addresses`.
+    /// The HTTP server for clients that reach it at `addresses`, without an access log.
     pub fn server(&self, settings: &Settings, addresses: &[SocketAddr]) -> Server {
         let limits = &settings.limits;
         let wanted = limits.max_connections;
@@ -272,8 +282,24 @@ impl App {
             h2c: settings.h2c,
             tasks: BackgroundTasks::default(),
             home: Some(Arc::new(Home::new(self.store.clone()))),
+            traffic: Arc::default(),
         }
     }
+}
+
+/// Opens the access log of the settings.
+///
+/// # Errors
+/// [`AppError::AccessLog`].
+pub fn open_access_log(settings: &Settings) -> Result<Option<AccessLogFile>, AppError> {
+    let Some(options) = &settings.access_log else {
+        return Ok(None);
+    };
+    let opened = AccessLogFile::open(options);
+    opened.map(Some).map_err(|source| AppError::AccessLog {
+        path: options.path.clone(),
+        source,
+    })
 }
 
 /// The rules, with the keys that sign toolchain manifests. A command that never goes upstream needs none.

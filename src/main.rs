@@ -15,7 +15,7 @@ use larder::{
     cli::{self, Cli, Command, Gc, Run, Serve},
     commands::{self, CommandError},
     config,
-    log::{self, LogWriter, Verbosity},
+    log::{self, LineWriter, Verbosity},
 };
 
 /// The system's allocator keeps what a burst allocated: 70 MB after a cold fetch of 860 packages, five times what is
@@ -81,7 +81,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         steps: i16::from(shared.verbose) - i16::from(shared.quiet),
     };
     // Dropped last: writes the lines that are still buffered.
-    let _log: Option<LogWriter> = log::start(verbosity, settings.may_colour);
+    let _log: Option<LineWriter> = log::start(verbosity, settings.log_format, settings.may_colour);
     app::block_on(async {
         match command {
             Command::Serve(_) => commands::serve::run(&settings, sockets).await,

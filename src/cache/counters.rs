@@ -145,6 +145,11 @@ impl Counters {
         self.0[counter as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One counter.
+    pub(super) fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize].load(Ordering::Relaxed)
+    }
+
     /// The counters above zero.
     pub(super) fn snapshot(&self) -> BTreeMap<Counter, u64> {
         Counter::ALL

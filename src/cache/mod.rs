@@ -528,7 +528,7 @@ fn health(
     Arc::new(UpstreamHealth {
         upstream: Arc::new(upstream),
         breakers: CircuitBreakers::new(options.is_offline),
-        state_log: options.has_clients.then(StateLog::default),
+        state_log: options.has_clients.then(|| StateLog::new(counters.clone())),
         counters,
         memory: store.memory().clone(),
         max_entry_bytes: options.max_entry_bytes,

@@ -9,12 +9,14 @@
 //!
 //! Help texts give every default. `tests/it/help` holds a snapshot of each.
 
+mod choices;
 mod client;
 mod parse;
 mod service;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName};
 pub use client::{Client, ClientCommand, ClientKind, ClientTarget, SettingsKind};
 pub use parse::{
     PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_size, parse_switch,
@@ -238,6 +240,18 @@ pub struct Serve {
     /// the user's folder for state]
     #[arg(long, value_name = "PATH")]
     pub intercept_folder: Option<PathBuf>,
+    /// Format of the log on stderr [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormatName>,
+    /// File that gets a line for each request; a file that is moved away is begun anew [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// Format of the access log [default: combined]
+    #[arg(long, value_name = "FORMAT")]
+    pub access_log_format: Option<AccessLogFormatName>,
+    /// Size from which the access log becomes FILE.1, and another begins; 0 for no limit [default: 100MB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub access_log_size: Option<u64>,
     /// Addresses on which cargo's upgrade to HTTP/2 is accepted [default: loopback]
     #[arg(long, value_name = "WHERE")]
     pub h2c: Option<H2cListeners>,
@@ -305,17 +319,6 @@ pub struct Status {
     /// part of its file's path, such as a date
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
     pub why: Option<Vec<String>>,
-}
-
-/// Listeners for `--h2c`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum H2cListeners {
-    /// Loopback addresses only
-    Loopback,
-    /// All addresses
-    On,
-    /// No address
-    Off,
 }
 
 /// Flags of `warm`.
@@ -483,7 +486,11 @@ const FETCHING: [&str; 10] = [
     "signing-key",
 ];
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
-const SERVING: [&str; 17] = [
+const SERVING: [&str; 21] = [
+    "log-format",
+    "access-log",
+    "access-log-format",
+    "access-log-size",
     "listen",
     "idle-exit",
     "offline",

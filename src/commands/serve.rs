@@ -21,11 +21,11 @@ use super::{
     CommandError, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
 };
 use crate::{
-    app::{App, AppMode, StopSignals, StoreAccess},
+    app::{self, App, AppMode, StopSignals, StoreAccess},
     config::Settings,
     eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
-    server::{self, Server},
+    server::{self, AccessLogFile, Server, Traffic},
     service_manager,
     store::Announcement,
     verify::{Repairer, Scrub, ScrubOptions, ScrubState},
@@ -52,6 +52,7 @@ pub async fn run(
 ) -> Result<ExitCode, CommandError> {
     let mut sockets = ServingSockets::open(settings, passed).await?;
     let proxy = StandingProxy::listen(settings).await?;
+    let access_log = app::open_access_log(settings)?;
     settings.refuse_own_addresses(&sockets.addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
     let access = app.prepare_to_serve(settings).await?;
@@ -71,7 +72,14 @@ pub async fn run(
     let app = Arc::new(app);
     announce(&app, access, &bases).await;
     let may_write = access != StoreAccess::ReadOnly;
-    let server = start_server(settings, &app, &sockets, proxy.as_ref(), may_write);
+    let server = start_server(
+        settings,
+        &app,
+        &sockets,
+        proxy.as_ref(),
+        access_log,
+        may_write,
+    );
     let (stop_proxy, proxy_stopping) = watch::channel(false);
     if let Some(proxy) = proxy {
         proxy.start(settings, &app, &server, proxy_stopping).await?;
@@ -117,10 +125,12 @@ fn start_server(
     app: &Arc<App>,
     sockets: &ServingSockets,
     proxy: Option<&StandingProxy>,
+    access_log: Option<AccessLogFile>,
     may_write: bool,
 ) -> Arc<Server> {
     tokio::spawn(keep_advisories(app.clone()));
     let mut server = app.server(settings, &sockets.addresses);
+    server.traffic = Arc::new(Traffic::new(access_log));
     if may_write {
         server.tasks.keep_warm = start_prefetching(app, settings);
     }

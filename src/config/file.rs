@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 37] = [
+pub(super) const KEYS: [&str; 41] = [
     "store",
     "max-age",
     "index",
@@ -47,6 +47,10 @@ pub(super) const KEYS: [&str; 37] = [
     "intercept",
     "tunnel",
     "intercept-folder",
+    "log-format",
+    "access-log",
+    "access-log-format",
+    "access-log-size",
     "h2c",
     "jobs",
     "min-age",

@@ -40,12 +40,13 @@ pub use serving::{ServiceFolders, ServingSettings};
 
 use crate::{
     cli::{self, GlobalFlags, PORT, Serve},
+    log::LogFormat,
     resource::{
         Registry,
         dist::{ArchiveFormat, DEFAULT_DIST_SERVER},
         registry::CRATES_IO,
     },
-    server::H2c,
+    server::{AccessLogFormat, AccessLogOptions, H2c},
     trust::{InvalidRule, TrustPolicy},
     upstream::ProxyVariables,
 };
@@ -68,6 +69,8 @@ const DEFAULT_SCRUB_RATE: u64 = 4 << 20;
 const DEFAULT_SCRUB_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
 /// Default time after which the pin of a project that is gone is dropped.
 const DEFAULT_FORGET_AFTER: Duration = Duration::from_secs(14 * 86_400);
+/// Default size limit of the access log.
+const DEFAULT_ACCESS_LOG_BYTES: u64 = 100_000_000;
 /// Default number of parallel fetches of `warm`.
 const DEFAULT_JOBS: u16 = 64;
 
@@ -126,6 +129,10 @@ pub struct Settings {
     pub client: ClientFolders,
     /// Where `larder service` writes.
     pub service: ServiceFolders,
+    /// Format of the log.
+    pub log_format: LogFormat,
+    /// The access log; `None` for none.
+    pub access_log: Option<AccessLogOptions>,
     /// Listeners that accept the upgrade to HTTP/2.
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
@@ -262,6 +269,8 @@ fn merge(
         forget_after: forget_after.unwrap_or(DEFAULT_FORGET_AFTER),
         intercept: intercept_settings(serve, sources, &environment)?,
         client: client_folders(&environment),
+        log_format: log_format(serve, sources)?,
+        access_log: access_log(serve, sources, &environment)?,
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
         trust: trust_policy(shared, sources)?,
@@ -299,6 +308,35 @@ fn intercept_settings(
             None => usual.map(|folder| folder.join("larder/intercept")),
         },
     })
+}
+
+fn log_format(serve: &Serve, sources: &Sources) -> Result<LogFormat, ConfigError> {
+    let format: Option<cli::LogFormatName> =
+        sources.one("log-format", serve.log_format, parse_choice)?;
+    Ok(match format {
+        Some(cli::LogFormatName::Json) => LogFormat::Json,
+        Some(cli::LogFormatName::Text) | None => LogFormat::Text,
+    })
+}
+
+fn access_log(
+    serve: &Serve,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<Option<AccessLogOptions>, ConfigError> {
+    let path = sources.one("access-log", serve.access_log.clone(), parse_path)?;
+    let flag = serve.access_log_format;
+    let format: Option<cli::AccessLogFormatName> =
+        sources.one("access-log-format", flag, parse_choice)?;
+    let max_bytes = sources.one("access-log-size", serve.access_log_size, cli::parse_size)?;
+    Ok(path.map(|path| AccessLogOptions {
+        path: expand_home(&path, environment),
+        format: match format {
+            Some(cli::AccessLogFormatName::Json) => AccessLogFormat::Json,
+            Some(cli::AccessLogFormatName::Combined) | None => AccessLogFormat::Combined,
+        },
+        max_bytes: max_bytes.unwrap_or(DEFAULT_ACCESS_LOG_BYTES),
+    }))
 }
 
 /// The size limit of one entry, and the memory for arriving bodies, which has space for one, in bytes.

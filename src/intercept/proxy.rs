@@ -19,7 +19,10 @@ use url::Url;
 
 use super::{Answers, Certificates, InterceptedOrigin, ProxyBody, ProxyPassword, Tally};
 use crate::{
-    server::connection::{self, Limits, h2c::announces_body},
+    server::{
+        ClientAddress,
+        connection::{self, Limits, h2c::announces_body},
+    },
     upstream::Relay,
 };
 
@@ -100,11 +103,12 @@ pub async fn serve(
             } => accepted,
         };
         match accepted {
-            (Ok((stream, _)), permit) => {
+            (Ok((stream, peer)), permit) => {
                 let (interceptor, stopping) = (interceptor.clone(), stopping.clone());
                 tokio::spawn(async move {
                     let _permit = permit;
-                    interceptor.serve_connection(stream, stopping).await;
+                    let client = ClientAddress(peer.ip().to_canonical());
+                    interceptor.serve_connection(stream, client, stopping).await;
                 });
             }
             (Err(error), _) => {
@@ -116,12 +120,18 @@ pub async fn serve(
 }
 
 impl Interceptor {
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream, stopping: watch::Receiver<bool>) {
+    async fn serve_connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: ClientAddress,
+        stopping: watch::Receiver<bool>,
+    ) {
         // A failure only costs latency.
         let _ = stream.set_nodelay(true);
         let service = {
             let stopping = stopping.clone();
-            move |request: Request<Incoming>, _| {
+            move |mut request: Request<Incoming>, _| {
+                request.extensions_mut().insert(client);
                 let (interceptor, stopping) = (self.clone(), stopping.clone());
                 async move { interceptor.respond(request, stopping).await }
             }
@@ -214,12 +224,14 @@ impl Interceptor {
         acceptor: TlsAcceptor,
         stopping: watch::Receiver<bool>,
     ) -> io::Result<()> {
-        let client = hyper::upgrade::on(request)
+        let client = request.extensions().get::<ClientAddress>().copied();
+        let upgraded = hyper::upgrade::on(request)
             .await
             .map_err(io::Error::other)?;
-        let handshake = acceptor.accept(TokioIo::new(client));
+        let handshake = acceptor.accept(TokioIo::new(upgraded));
         let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
-        let service = move |request: Request<Incoming>, _| {
+        let service = move |mut request: Request<Incoming>, _| {
+            client.map(|client| request.extensions_mut().insert(client));
             let (interceptor, origin) = (self.clone(), origin.clone());
             async move {
                 match address(&request, &origin) {
@@ -250,6 +262,8 @@ impl Interceptor {
             let mut head = Request::new(());
             *head.method_mut() = parts.method.clone();
             *head.headers_mut() = parts.headers.clone();
+            let client = parts.extensions.get::<ClientAddress>().copied();
+            client.map(|client| head.extensions_mut().insert(client));
             match self.answers.get(&url, head).await {
                 Ok(Some(response)) => {
                     let bytes = response.body().size_hint().exact();

@@ -22,7 +22,8 @@ use super::{
     connections::{AllInUse, ConnectionPlace, Connections},
     handlers::Server,
     refusal::refuse,
-    request::RequestHead,
+    request::{RequestHead, RequestOrigin},
+    traffic::ClientTraffic,
 };
 
 /// Time for requests in flight after shutdown began. Container engines kill after ten seconds, and pending writes must
@@ -66,6 +67,7 @@ pub async fn run(
 ) {
     let (stop, stopping) = watch::channel(false);
     let connections = server.connections.clone();
+    let traffic = server.traffic.clone();
     let mut acceptors = JoinSet::new();
     for listener in listeners {
         let acceptor = Acceptor {
@@ -79,7 +81,10 @@ pub async fn run(
         acceptors.spawn(acceptor.run(listener, stopping.clone()));
     }
     drop(stopping);
-    shutdown.await;
+    tokio::select! {
+        () = shutdown => {}
+        () = traffic.report_bursts() => {}
+    }
     info!(
         connections = connections.open(),
         "stopping: requests in flight have {} to finish; a second signal ends them at once",
@@ -92,6 +97,7 @@ pub async fn run(
     if tokio::time::timeout(SHUTDOWN_GRACE, drain).await.is_err() {
         warn!(grace = %humantime::format_duration(SHUTDOWN_GRACE), "aborting requests that did not finish in time");
     }
+    traffic.finish();
 }
 
 /// The accept loop of one listener.
@@ -117,7 +123,7 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => match self.admit(peer.ip()).await {
-                    Ok(place) => self.serve(stream, place),
+                    Ok(place) => self.serve(stream, peer.ip(), place),
                     Err(refused) => self.refuse(stream, refused),
                 },
                 Err(error) => self.recover(&error).await,
@@ -150,11 +156,12 @@ impl Acceptor {
         }
     }
 
-    fn serve(&mut self, stream: TcpStream, place: ConnectionPlace) {
+    fn serve(&mut self, stream: TcpStream, peer: std::net::IpAddr, place: ConnectionPlace) {
         let (id, server, upgrade) = (place.id, self.server.clone(), self.upgrade);
+        let client = self.server.traffic.client(peer.to_canonical());
         let task = self
             .tasks
-            .spawn(serve_connection(stream, server, upgrade, place));
+            .spawn(serve_connection(stream, server, client, upgrade, place));
         self.connections.started(id, task);
     }
 
@@ -192,6 +199,7 @@ impl Acceptor {
 async fn serve_connection(
     stream: TcpStream,
     server: Arc<Server>,
+    client: Arc<ClientTraffic>,
     upgrade: bool,
     place: ConnectionPlace,
 ) {
@@ -200,8 +208,9 @@ async fn serve_connection(
     }
     let connections = server.connections.clone();
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
+        let head = RequestHead(request.map(drop), RequestOrigin::now(client.clone()));
         let server = server.clone();
-        async move { server.respond(RequestHead(request.map(drop))).await }
+        async move { server.respond(head).await }
     };
     let (activity, stopping) = (place.activity.clone(), place.stopping.clone());
     let limits = Limits::default();

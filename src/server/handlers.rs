@@ -23,6 +23,7 @@ use super::{
     respond,
     route::{NoRoute, Route, route},
     status,
+    traffic::Traffic,
 };
 use crate::{
     cache::{Cache, Demand},
@@ -43,7 +44,7 @@ fn page_file(
     text: &'static str,
     head: &RequestHead,
 ) -> Response<ClientBody> {
-    let log = AccessLog::new(head.0.uri().path().to_owned());
+    let log = AccessLog::new(head.0.uri().path().to_owned(), head);
     let body = Bytes::from_static(text.as_bytes());
     respond::text(StatusCode::OK, content_type, body, head, log)
 }
@@ -53,6 +54,21 @@ fn status_of(none: &NoRoute) -> StatusCode {
         NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
         NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
     }
+}
+
+/// The response to a request that `guard` or `route` refuses. Refusals with one status count as one cause in the log:
+/// clients choose the rest of the text.
+fn refusal(status: StatusCode, reason: &str, head: &RequestHead) -> Response<ClientBody> {
+    let path = head.0.uri().path().escape_debug().to_string();
+    let text = format!("refused a request for `{path}`: {reason}");
+    let log = AccessLog::new(path, head).error(text, status.as_str().to_owned());
+    respond::text(
+        status,
+        PLAIN_TEXT,
+        Bytes::from(format!("{reason}\n")),
+        head,
+        log,
+    )
 }
 
 /// The state that all requests share.
@@ -72,6 +88,8 @@ pub struct Server {
     pub tasks: BackgroundTasks,
     /// The data of the page for browsers; `None` for a server that has no page.
     pub home: Option<Arc<Home>>,
+    /// Clients and their requests.
+    pub traffic: Arc<Traffic>,
 }
 
 impl Server {
@@ -97,7 +115,8 @@ impl Server {
                 Ok(permit) => Some(permit),
                 Err(refused) => {
                     let path = head.0.uri().path().escape_debug().to_string();
-                    let log = AccessLog::new(path).error(refused.reason.clone());
+                    let limit = refused.limit.as_str().to_owned();
+                    let log = AccessLog::new(path, &head).error(refused.reason.clone(), limit);
                     let reason = Bytes::from(refused.reason + "\n");
                     let status = StatusCode::SERVICE_UNAVAILABLE;
                     return respond::text(status, PLAIN_TEXT, reason, &head, log);
@@ -112,9 +131,6 @@ impl Server {
     async fn answer(&self, head: RequestHead) -> Response<ClientBody> {
         let request = &head.0;
         let path = request.uri().path();
-        let plain_text = |status, body: String, log| {
-            respond::text(status, PLAIN_TEXT, Bytes::from(body + "\n"), &head, log)
-        };
         if guard::check_head(request).is_ok()
             && let Some((url, resource)) = Box::pin(self.asked_by_interceptor(request)).await
         {
@@ -126,16 +142,13 @@ impl Server {
                 if refused.is_too_large() {
                     self.connections.counters.count(ClientLimit::RequestHead);
                 }
-                let log =
-                    AccessLog::new(path.escape_debug().to_string()).error(refused.reason.clone());
-                return plain_text(refused.status, refused.reason, log);
+                return refusal(refused.status, &refused.reason, &head);
             }
         };
         let route = match route(path, request.uri().query(), &self.upstreams) {
             Ok(route) => route,
             Err(none) => {
-                let log = AccessLog::new(path.escape_debug().to_string()).error(none.to_string());
-                return plain_text(status_of(&none), none.to_string(), log);
+                return refusal(status_of(&none), &none.to_string(), &head);
             }
         };
         let json = |body: Bytes| {
@@ -144,12 +157,12 @@ impl Server {
                 "application/json",
                 body,
                 &head,
-                AccessLog::new(path.to_owned()),
+                AccessLog::new(path.to_owned(), &head),
             )
         };
         match route {
             Route::Resource(resource) => {
-                let log = AccessLog::new(&resource);
+                let log = AccessLog::new(&resource, &head);
                 match self.cache.get(&resource).await {
                     Ok(answer) => {
                         let memory = &self.connections.answers;
@@ -161,18 +174,17 @@ impl Server {
             // Always 200: cargo sends no validator and treats 304 as an error (docs/client-behaviour.md, C-04).
             Route::Config(registry) => json(Box::pin(self.config(&registry, authority)).await),
             Route::Script => {
-                let log = AccessLog::new(path.to_owned());
+                let log = AccessLog::new(path.to_owned(), &head);
                 Box::pin(self.script(authority, &head, log)).await
             }
             Route::Home => Box::pin(self.start_page(authority, &head)).await,
             Route::Style => page_file("text/css; charset=utf-8", page::STYLE, &head),
             Route::PageScript => page_file("text/javascript; charset=utf-8", page::SCRIPT, &head),
             Route::Events => self.events(&head),
-            Route::Health | Route::Ready => plain_text(
-                StatusCode::OK,
-                "ok".to_owned(),
-                AccessLog::new(path.to_owned()),
-            ),
+            Route::Health | Route::Ready => {
+                let log = AccessLog::new(path.to_owned(), &head);
+                respond::text(StatusCode::OK, PLAIN_TEXT, Bytes::from("ok\n"), &head, log)
+            }
             Route::Status => json(status::json(
                 &self.cache,
                 &self.connections,
@@ -181,9 +193,14 @@ impl Server {
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(&self.cache, &self.connections, self.tasks.numbers()),
+                status::prometheus(
+                    &self.cache,
+                    &self.connections,
+                    self.tasks.numbers(),
+                    &self.traffic,
+                ),
                 &head,
-                AccessLog::new(path.to_owned()),
+                AccessLog::new(path.to_owned(), &head),
             ),
         }
     }
@@ -191,7 +208,7 @@ impl Server {
     /// The page at `/`: HTML for browsers, else the settings as text.
     async fn start_page(&self, authority: &str, head: &RequestHead) -> Response<ClientBody> {
         let uri = head.0.uri();
-        let log = AccessLog::new(uri.path().to_owned());
+        let log = AccessLog::new(uri.path().to_owned(), head);
         let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
             let text = Bytes::from(status::home_page(authority) + "\n");
             return respond::text(StatusCode::OK, "text/plain; charset=utf-8", text, head, log);
@@ -209,7 +226,7 @@ impl Server {
 
     /// The changes of that page.
     fn events(&self, head: &RequestHead) -> Response<ClientBody> {
-        let log = AccessLog::new(page::EVENTS_PATH.to_owned());
+        let log = AccessLog::new(page::EVENTS_PATH.to_owned(), head);
         let Some(home) = &self.home else {
             let body = Bytes::from_static(b"this server has no page\n");
             return respond::text(StatusCode::NOT_FOUND, PLAIN_TEXT, body, head, log);

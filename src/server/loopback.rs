@@ -33,6 +33,7 @@ impl LoopbackServer {
             h2c: H2c::On,
             tasks: BackgroundTasks::default(),
             home: None,
+            traffic: Arc::default(),
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

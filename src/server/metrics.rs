@@ -64,6 +64,8 @@ pub(super) struct Snapshot<'a> {
     /// Open connections, and how many there may be.
     pub(super) connections: usize,
     pub(super) max_connections: usize,
+    /// Lines of the access log that were lost; `None` without one.
+    pub(super) access_log_lost: Option<u64>,
     /// How often each limit towards clients took effect.
     pub(super) limited: Vec<(&'static str, u64)>,
     /// Numbers of the tasks behind.
@@ -144,7 +146,13 @@ impl Snapshot<'_> {
         gauge(out, "max_connections", help, self.max_connections as u64)?;
         let help = "Connections and requests that a limit ended or refused.";
         let limited = self.limited.iter().copied();
-        family(out, "limited_total", "counter", help, "limit", limited)
+        family(out, "limited_total", "counter", help, "limit", limited)?;
+        if let Some(lost) = self.access_log_lost {
+            let name = "access_log_lost_lines_total";
+            preamble(out, name, "counter", "Lines that the access log lacks.")?;
+            writeln!(out, "larder_{name} {lost}")?;
+        }
+        Ok(())
     }
 
     fn write_gauges(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -401,6 +409,7 @@ mod tests {
             recalled: &BTreeMap::from([("yanked", 5)]),
             connections: 5,
             max_connections: 1024,
+            access_log_lost: Some(7),
             limited: vec![("max-connections", 6)],
             background: &Background {
                 keep_warm: None,
@@ -455,6 +464,7 @@ mod tests {
                 "larder_outages 0",
                 "larder_recalled_versions{kind=\"yanked\"} 5",
                 "larder_connections 5",
+                "larder_access_log_lost_lines_total 7",
                 "larder_limited_total{limit=\"max-connections\"} 6",
             ],
         );

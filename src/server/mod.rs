@@ -36,9 +36,11 @@
 
 mod accept;
 mod access_log;
+mod access_log_file;
 mod answer_memory;
 mod background;
 mod body;
+mod bursts;
 mod client_limits;
 pub mod connection;
 mod connections;
@@ -53,12 +55,15 @@ mod request;
 mod respond;
 pub mod route;
 mod status;
+mod traffic;
 mod upstream_address;
 
 pub use accept::{listen, run};
+pub use access_log_file::{AccessLogFile, AccessLogFormat, AccessLogOptions};
 pub use background::{BackgroundTasks, ProxyStatus};
 pub use connection::h2c::H2c;
 pub use connections::{ConnectionLimits, Connections};
 pub use handlers::Server;
 pub use home::Home;
+pub use traffic::{ClientAddress, Traffic};
 pub use upstream_address::ServedBody;

@@ -4,11 +4,32 @@
 //! `If-Range` by the strong one. It serves single ranges, which rustup uses to resume downloads
 //! (docs/client-behaviour.md, R-04).
 
+use std::{sync::Arc, time::Instant};
+
 use http::{HeaderName, Method, Request, header};
 
-/// A request without its body, which larder never reads.
+use super::traffic::ClientTraffic;
+
+/// A request without its body, which larder never reads, and where it comes from.
 #[derive(Debug)]
-pub(super) struct RequestHead(pub(super) Request<()>);
+pub(super) struct RequestHead(pub(super) Request<()>, pub(super) RequestOrigin);
+
+/// The client of a request, and when the request began.
+#[derive(Debug)]
+pub(super) struct RequestOrigin {
+    pub(super) client: Arc<ClientTraffic>,
+    pub(super) began: Instant,
+}
+
+impl RequestOrigin {
+    /// A request of `client` that begins now.
+    pub(super) fn now(client: Arc<ClientTraffic>) -> Self {
+        Self {
+            client,
+            began: Instant::now(),
+        }
+    }
+}
 
 impl RequestHead {
     pub(super) fn is_head(&self) -> bool {
@@ -87,7 +108,9 @@ mod tests {
             let value = HeaderValue::from_str(value).unwrap();
             request.headers_mut().append(name, value);
         }
-        RequestHead(request)
+        let traffic = Arc::<crate::server::traffic::Traffic>::default();
+        let client = traffic.client(std::net::Ipv4Addr::LOCALHOST.into());
+        RequestHead(request, RequestOrigin::now(client))
     }
 
     fn ranged(range: &str, if_range: Option<&str>) -> RequestHead {

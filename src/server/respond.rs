@@ -23,7 +23,7 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    access_log::AccessLog,
+    access_log::{AccessLog, RequestOutcome},
     answer_memory::AnswerMemory,
     body::ClientBody,
     request::{ByteRange, RequestHead, byte_range},
@@ -71,7 +71,7 @@ pub(super) fn answer(
     let (control, status) = cache_fields(&answer, policy);
     set(header::CACHE_CONTROL, control);
     set(CACHE_STATUS, status);
-    let log = log.outcome(answer.outcome.as_str());
+    let log = log.outcome(RequestOutcome::Answered(answer.outcome));
     let respond = |status: StatusCode, headers, body| {
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -81,11 +81,7 @@ pub(super) fn answer(
 
     if is_unchanged {
         let status = StatusCode::NOT_MODIFIED;
-        return respond(
-            status,
-            headers,
-            ClientBody::empty(log.status(status.as_u16())),
-        );
+        return respond(status, headers, ClientBody::empty(log.status(status)));
     }
     set(header::CONTENT_TYPE, policy.content_type);
     set(header::ACCEPT_RANGES, "bytes");
@@ -105,7 +101,7 @@ pub(super) fn answer(
             (StatusCode::RANGE_NOT_SATISFIABLE, 0, Some(0))
         }
     };
-    let log = log.status(status.as_u16());
+    let log = log.status(status);
     if is_head || end == Some(start) {
         if let Some(end) = end {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - start));
@@ -128,7 +124,7 @@ pub(super) fn text(
     head: &RequestHead,
     log: AccessLog,
 ) -> Response<ClientBody> {
-    let log = log.status(status.as_u16());
+    let log = log.status(status);
     let mut response = Response::new(());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -176,7 +172,7 @@ pub(super) fn events(
     head: &RequestHead,
     log: AccessLog,
 ) -> Response<ClientBody> {
-    let log = log.status(StatusCode::OK.as_u16());
+    let log = log.status(StatusCode::OK);
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(
@@ -202,7 +198,9 @@ pub(super) fn error(
         Audience::Rustup => status_for_rustup(error),
     };
     let body = Bytes::from(format!("{}\n", error.for_client()));
-    let log = log.outcome(outcome_of(error)).error(error.to_string());
+    let log = log
+        .outcome(outcome_of(error))
+        .error(error.to_string(), error.cause());
     let mut response = text(status, "text/plain; charset=utf-8", body, head, log);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response
@@ -274,7 +272,8 @@ pub(super) fn script_error(
     let body = Bytes::from(format!(
         "#!/bin/sh\nprintf '%s\\n' 'larder: {quoted}' >&2\nexit 1\n"
     ));
-    let log = log.outcome("failed").error(error.to_owned());
+    let log = log.outcome(RequestOutcome::Failed);
+    let log = log.error(error.to_owned(), error.to_owned());
     text(
         StatusCode::SERVICE_UNAVAILABLE,
         "text/x-shellscript",
@@ -284,16 +283,16 @@ pub(super) fn script_error(
     )
 }
 
-fn outcome_of(error: &Error) -> &'static str {
+fn outcome_of(error: &Error) -> RequestOutcome {
     match error {
-        Error::Absent { .. } | Error::Unlisted { .. } => "absent",
-        Error::Refused { .. } => "refused",
-        Error::Offline { .. } => "missing-offline",
-        Error::Down { .. } | Error::Outdated { .. } => "missing-down",
+        Error::Absent { .. } | Error::Unlisted { .. } => RequestOutcome::Absent,
+        Error::Refused { .. } => RequestOutcome::Refused,
+        Error::Offline { .. } => RequestOutcome::MissingOffline,
+        Error::Down { .. } | Error::Outdated { .. } => RequestOutcome::MissingDown,
         Error::Upstream { .. }
         | Error::Timeout { .. }
         | Error::Store { .. }
-        | Error::Abandoned { .. } => "failed",
+        | Error::Abandoned { .. } => RequestOutcome::Failed,
     }
 }
 

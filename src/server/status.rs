@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{background::Background, connections::Connections, metrics};
+use super::{
+    access_log_file::AccessLogFile, background::Background, connections::Connections, metrics,
+    traffic::Traffic,
+};
 use crate::{cache::Cache, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
 
 /// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, connections, and
@@ -125,6 +128,7 @@ pub(super) fn prometheus(
     cache: &Cache,
     connections: &Connections,
     background: Background,
+    traffic: &Traffic,
 ) -> Bytes {
     let outages = cache.outages();
     // A set, because http and https of one host have the same text.
@@ -144,6 +148,7 @@ pub(super) fn prometheus(
         recalled: &recalled_versions(cache),
         connections: connections.open(),
         max_connections: connections.limits().total,
+        access_log_lost: traffic.access_log.as_ref().map(AccessLogFile::lost),
         limited: connections.counters.totals().collect(),
         background: &background,
     };

@@ -9,13 +9,20 @@
 //! one difference: `config.json` is upstream's, because its download address is intercepted as well. Only addresses
 //! of configured servers and of the downloads that their indexes name are answered: no client chooses an upstream.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use url::Url;
 
 use super::{
-    access_log::AccessLog, body::ClientBody, handlers::Server, request::RequestHead, respond,
+    access_log::AccessLog,
+    body::ClientBody,
+    handlers::Server,
+    request::{RequestHead, RequestOrigin},
+    respond,
+    traffic::ClientAddress,
 };
 use crate::{
     cache::Cache,
@@ -26,10 +33,15 @@ use crate::{
 pub type ServedBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl Server {
-    /// Answers a GET or HEAD for an address of upstream. `None` if larder has no such resource.
+    /// Answers a GET or HEAD for an address of upstream. `None` if larder has no such resource. The request may have the
+    /// extension [`ClientAddress`].
     pub async fn respond_at(&self, url: &Url, head: Request<()>) -> Option<Response<ServedBody>> {
         let resource = resource_at(url, &self.upstreams, &self.cache).await?;
-        let response = self.respond_with(&resource, url, RequestHead(head)).await;
+        let client = head.extensions().get::<ClientAddress>();
+        let client = client.map_or(Ipv4Addr::LOCALHOST.into(), |client| client.0);
+        let origin = RequestOrigin::now(self.traffic.client(client));
+        let head = RequestHead(head, origin);
+        let response = self.respond_with(&resource, url, head).await;
         Some(response.map(BodyExt::boxed_unsync))
     }
 
@@ -54,7 +66,7 @@ impl Server {
             // Every command that reads the index begins with this request (docs/client-behaviour.md, C-04).
             self.cache.begin_command();
         }
-        let log = AccessLog::new(resource);
+        let log = AccessLog::new(resource, &head);
         match self.cache.get(resource).await {
             Ok(answer) => {
                 let memory = &self.connections.answers;

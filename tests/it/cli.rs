@@ -264,7 +264,7 @@ fn printed_settings_cover_additional_registries() {
     fs::write(&config, text).expect("the temporary folder is writable");
     let config = config.display().to_string();
     let site = site(&public);
-    let larder = site.serve(&["--config", &config]);
+    let larder = site.serve(&["-v", "--config", &config]);
     let printed = site.command(&["client", "print", "--config", &config]);
     assert!(printed.status.success(), "{printed:?}");
 

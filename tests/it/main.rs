@@ -45,6 +45,7 @@ mod intercept;
 mod keep_warm;
 mod large;
 mod limits;
+mod logs;
 mod messages;
 mod metrics;
 mod mirror_files;

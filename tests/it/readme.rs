@@ -181,7 +181,8 @@ fn command_for_another_host_stores_its_toolchain_rustup_and_the_script() {
 }
 
 /// Settings that take any text, and the one that all tests give as a flag.
-const NOT_JUDGED: [&str; 11] = [
+const NOT_JUDGED: [&str; 12] = [
+    "access-log",
     "advisory-db",
     "allow-advisory",
     "allow-host",
