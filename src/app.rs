@@ -33,7 +33,8 @@ use crate::{
     memory_budget::MemoryBudget,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{
-        AccessLogFile, BackgroundTasks, ConnectionLimits, Connections, Home, Server, guard::Hosts,
+        AccessLogFile, BackgroundTasks, ConnectionLimits, Connections, Home, PublicAddress, Server,
+        guard::Hosts,
     },
     store::{Store, StoreError},
     threads,
@@ -276,8 +277,12 @@ impl App {
         Server {
             cache: self.cache.clone(),
             upstreams: self.upstreams.clone(),
-            hosts: Hosts::new(addresses, &settings.allow_hosts)
+            hosts: Hosts::new(addresses, &settings.host_names())
                 .with_machine(&rustix::system::uname().nodename().to_string_lossy()),
+            public: PublicAddress {
+                url: settings.serving.public_url.clone(),
+                trusted: settings.serving.trusted_proxies.clone(),
+            },
             connections: Arc::new(Connections::new(limits)),
             h2c: settings.h2c,
             tasks: BackgroundTasks::default(),

@@ -19,12 +19,13 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName};
 pub use client::{Client, ClientCommand, ClientKind, ClientTarget, SettingsKind};
 pub use parse::{
-    PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_size, parse_switch,
+    PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_network, parse_size,
+    parse_switch,
 };
-
 pub use service::{Service, ServiceCommand, ServiceInstall, ServiceUninstall};
 
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 /// Keeps Rust builds going: on a flight, in a container, in CI, during an outage.
 ///
@@ -190,6 +191,14 @@ pub struct Serve {
     /// passed the sockets: it starts the daemon again at the next connection [default: 0]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
+    /// Address by which all clients reach this daemon, such as that of a proxy that ends TLS; it is written into
+    /// `config.json` [default: the address that each client uses]
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Proxy whose `X-Forwarded-For`, `-Proto` and `-Host` or `Forwarded` headers are believed, as an address or a network
+    /// such as `10.0.0.0/8`; repeatable [default: none]
+    #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = parse_network)]
+    pub trusted_proxy: Vec<IpNet>,
     /// Never contact upstream: serve what is stored, stale or not [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub offline: Option<bool>,
@@ -448,9 +457,10 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &["json", "store", "registry", "max-size", "forget-after"],
         ],
         "forget" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
-        "client" | "print" | "apply" | "undo" | "doctor" => {
-            &[&COMMON, &["json", "store", "registry", "listen"]]
-        }
+        "client" | "print" | "apply" | "undo" | "doctor" => &[
+            &COMMON,
+            &["json", "store", "registry", "listen", "public-url"],
+        ],
         "service" => &[&COMMON, &["json", "store", "listen"]],
         "status" => &[
             &COMMON,
@@ -486,13 +496,15 @@ const FETCHING: [&str; 10] = [
     "signing-key",
 ];
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
-const SERVING: [&str; 21] = [
+const SERVING: [&str; 23] = [
     "log-format",
     "access-log",
     "access-log-format",
     "access-log-size",
     "listen",
     "idle-exit",
+    "public-url",
+    "trusted-proxy",
     "offline",
     "full-index",
     "allow-host",

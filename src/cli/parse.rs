@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use url::Url;
 
 /// The daemon's default port. It must never change: cargo recompiles everything when a registry's address changes.
@@ -58,6 +59,18 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// The reason why the text is none.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     parse_address(text, PORT)
+}
+
+/// A network, or one address.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    let address = text
+        .parse::<IpAddr>()
+        .map(|one| IpNet::from(one.to_canonical()));
+    let network = address.or_else(|_| text.parse::<IpNet>());
+    network.map_err(|_| "an address or a network such as `10.0.0.0/8` is expected".to_owned())
 }
 
 /// The address of the intercepting proxy: as [`parse_listen`], with the default port [`PROXY_PORT`].

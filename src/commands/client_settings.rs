@@ -18,8 +18,8 @@ use crate::{
     status_client::{self, RunningDaemon},
 };
 
-/// The base address where the daemon listens, which may stand for all addresses, and the daemon if one is running: the
-/// one on this store, else another at a configured address.
+/// The setting `public-url`, else the base address where the daemon listens, which may stand for all addresses; and the
+/// daemon if one is running: the one on this store, else another at a configured address.
 ///
 /// # Errors
 /// No address is configured.
@@ -39,7 +39,8 @@ pub(super) async fn daemon_or_configured(
             format!("http://{address}/")
         }
     };
-    Ok((base, daemon))
+    let public = settings.serving.public_url.as_ref();
+    Ok((public.map_or(base, ToString::to_string), daemon))
 }
 
 /// Time limit for looking up this machine's name.

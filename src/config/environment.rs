@@ -13,7 +13,8 @@ use super::{file::KEYS, given::Given, place::Place};
 use crate::upstream::ProxyVariables;
 
 /// Settings with any number of values, which a variable separates by commas.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
+    "trusted-proxy",
     "redirect-host",
     "listen",
     "allow-host",

@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 41] = [
+pub(super) const KEYS: [&str; 43] = [
     "store",
     "max-age",
     "index",
@@ -33,6 +33,8 @@ pub(super) const KEYS: [&str; 41] = [
     "upstream-rate",
     "listen",
     "idle-exit",
+    "public-url",
+    "trusted-proxy",
     "offline",
     "full-index",
     "allow-host",

@@ -52,7 +52,9 @@ use crate::{
 };
 use environment::Environment;
 use file::{RegistryTable, SettingsFile};
-use parse::{parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text};
+use parse::{
+    base_url, parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text,
+};
 use source::Sources;
 
 /// Default cap of the time that an index entry is served without revalidation.
@@ -377,6 +379,13 @@ fn client_folders(environment: &Environment) -> ClientFolders {
 }
 
 impl Settings {
+    /// The host names that clients may use: those of `allow-host` and that of `public-url`.
+    pub fn host_names(&self) -> Vec<String> {
+        let public = self.serving.public_url.as_ref();
+        let public = public.and_then(Url::host_str).map(str::to_owned);
+        self.allow_hosts.iter().cloned().chain(public).collect()
+    }
+
     /// Refuses an upstream that is one of the addresses listened on: each request would wait for itself.
     ///
     /// # Errors
@@ -513,21 +522,6 @@ fn file_url(text: &str) -> Result<Url, String> {
         "http" | "https" if url.host().is_some() => Ok(url),
         _ => Err("it must be an http or https address".to_owned()),
     }
-}
-
-/// An address that paths are appended to, with the final slash that this needs.
-fn base_url(text: &str) -> Result<Url, String> {
-    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("it must be an http or https address".to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("it must not have a query or a fragment".to_owned());
-    }
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
-    }
-    Ok(url)
 }
 
 /// The default of an address.

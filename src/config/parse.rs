@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use url::Url;
 
 pub(super) fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
@@ -47,4 +48,19 @@ pub(super) fn parse_positive(text: &str) -> Result<u32, String> {
         Ok(number @ 1..) => Ok(number),
         Ok(0) | Err(_) => Err(format!("a number from 1 to {} is expected", u32::MAX)),
     }
+}
+
+/// An address that paths are appended to, with the final slash that this needs.
+pub(super) fn base_url(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("it must be an http or https address".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must not have a query or a fragment".to_owned());
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
 }

@@ -5,14 +5,21 @@ use std::{
     time::Duration,
 };
 
-use super::{ConfigError, environment::Environment, source::Sources};
-use crate::cli::{Serve, parse_duration};
+use ipnet::IpNet;
+use url::Url;
+
+use super::{ConfigError, environment::Environment, parse::base_url, source::Sources};
+use crate::cli::{Serve, parse_duration, parse_network};
 
 /// Settings about the daemon's clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServingSettings {
     /// Time without a request after which the daemon exits, if a service manager holds its sockets; `None` for never.
     pub idle_exit: Option<Duration>,
+    /// The address that clients use, ending in `/`; `None` for the one that each client used.
+    pub public_url: Option<Url>,
+    /// Proxies whose `X-Forwarded-*` and `Forwarded` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// What `larder service` needs besides the other settings.
@@ -55,7 +62,11 @@ pub(super) fn merge_serving(
     sources: &Sources,
 ) -> Result<ServingSettings, ConfigError> {
     let idle_exit = sources.one("idle-exit", serve.idle_exit, parse_duration)?;
+    let public_url = sources.text("public-url", serve.public_url.as_deref(), base_url)?;
+    let trusted = sources.many("trusted-proxy", &serve.trusted_proxy, parse_network)?;
     Ok(ServingSettings {
         idle_exit: idle_exit.filter(|time| !time.is_zero()),
+        public_url,
+        trusted_proxies: trusted,
     })
 }

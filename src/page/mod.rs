@@ -53,8 +53,8 @@ const RELOAD_SECONDS: u32 = 60;
 /// Everything that the page shows.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Host and port by which the client reached the daemon.
-    pub authority: String,
+    /// Address by which the client reached the daemon, ending in `/`.
+    pub base: String,
     /// The state of the daemon at this moment.
     pub now: Now,
     /// The last day, and the state of the projects.
@@ -88,7 +88,7 @@ pub struct StoredVersion {
 impl Page {
     /// The page as an HTML document.
     pub fn html(&self) -> String {
-        let base = format!("http://{}/", self.authority);
+        let base = &self.base;
         let markup = html! {
             (DOCTYPE)
             html lang="en" {

@@ -4,7 +4,7 @@
 //! [`WAIT_FOR_PLACE`]; if none of the others ends by then, new ones are refused until one does. If the system has no
 //! descriptor for a new connection, an idle one closes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use rustix::io::Errno;
@@ -135,7 +135,7 @@ impl Acceptor {
 
     /// Takes a place, and waits for one if all are in use. Only the first of several waits: while no place becomes
     /// free, the others would wait for nothing.
-    async fn admit(&mut self, peer: std::net::IpAddr) -> Result<ConnectionPlace, AllInUse> {
+    async fn admit(&mut self, peer: IpAddr) -> Result<ConnectionPlace, AllInUse> {
         let deadline = Instant::now() + WAIT_FOR_PLACE;
         loop {
             match self.connections.admit(peer) {
@@ -156,12 +156,12 @@ impl Acceptor {
         }
     }
 
-    fn serve(&mut self, stream: TcpStream, peer: std::net::IpAddr, place: ConnectionPlace) {
+    fn serve(&mut self, stream: TcpStream, peer: IpAddr, place: ConnectionPlace) {
         let (id, server, upgrade) = (place.id, self.server.clone(), self.upgrade);
         let client = self.server.traffic.client(peer.to_canonical());
-        let task = self
-            .tasks
-            .spawn(serve_connection(stream, server, client, upgrade, place));
+        let task = self.tasks.spawn(serve_connection(
+            stream, peer, server, client, upgrade, place,
+        ));
         self.connections.started(id, task);
     }
 
@@ -198,6 +198,7 @@ impl Acceptor {
 
 async fn serve_connection(
     stream: TcpStream,
+    peer: IpAddr,
     server: Arc<Server>,
     client: Arc<ClientTraffic>,
     upgrade: bool,
@@ -208,9 +209,13 @@ async fn serve_connection(
     }
     let connections = server.connections.clone();
     let service = move |request: Request<hyper::body::Incoming>, _: Protocol| {
-        let head = RequestHead(request.map(drop), RequestOrigin::now(client.clone()));
+        let client = match server.public.client(peer, request.headers()) {
+            Some(behind_proxy) => server.traffic.client(behind_proxy),
+            None => client.clone(),
+        };
         let server = server.clone();
-        async move { server.respond(head).await }
+        let head = RequestHead(request.map(drop), RequestOrigin::now(client));
+        async move { server.respond(head, peer).await }
     };
     let (activity, stopping) = (place.activity.clone(), place.stopping.clone());
     let limits = Limits::default();

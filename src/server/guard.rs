@@ -225,8 +225,17 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
         (Some(authority), _, None) | (None, Some(authority), None) => authority,
         (None, None, None) => return refuse(StatusCode::BAD_REQUEST, "no `Host`"),
     };
+    check_authority(authority, hosts)?;
+    Ok(authority)
+}
+
+/// Refuses an authority that is no host name with a port, or that is not allowed here.
+///
+/// # Errors
+/// [`Refused`].
+pub(super) fn check_authority(authority: &str, hosts: &Hosts) -> Result<(), Refused> {
     if hosts.exact.iter().any(|exact| exact == authority) {
-        return Ok(authority);
+        return Ok(());
     }
     let Ok(parsed) = authority.parse::<http::uri::Authority>() else {
         return refuse(StatusCode::BAD_REQUEST, "`Host` cannot be read");
@@ -247,7 +256,7 @@ pub fn check<'a, B>(request: &'a Request<B>, hosts: &Hosts) -> Result<&'a str, R
             reason,
         });
     }
-    Ok(authority)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Each handler ends in a function of `respond` and passes on the [`AccessLog`] record of the request. Handlers of rare
 //! routes are boxed, so that the future of a cache hit stays small.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -19,6 +19,7 @@ use super::{
     guard::{self, Hosts},
     home::{self, Home},
     live, metrics,
+    public_address::PublicAddress,
     request::RequestHead,
     respond,
     route::{NoRoute, Route, route},
@@ -80,6 +81,8 @@ pub struct Server {
     pub upstreams: Upstreams,
     /// Host names that clients may use.
     pub hosts: Hosts,
+    /// Where clients behind a proxy reach larder.
+    pub public: PublicAddress,
     /// Open connections.
     pub connections: Arc<Connections>,
     /// Listeners that accept `Upgrade: h2c`.
@@ -106,8 +109,8 @@ impl Server {
         }
     }
 
-    /// Answers a request, if not too many are in flight.
-    pub(super) async fn respond(&self, head: RequestHead) -> Response<ClientBody> {
+    /// Answers a request from `peer`, if not too many are in flight.
+    pub(super) async fn respond(&self, head: RequestHead, peer: IpAddr) -> Response<ClientBody> {
         // The pages about the daemon answer when it is busiest.
         let permit = match head.0.uri().path().starts_with("/-/") {
             true => None,
@@ -123,12 +126,12 @@ impl Server {
                 }
             },
         };
-        let mut response = self.answer(head).await;
+        let mut response = self.answer(head, peer).await;
         response.body_mut().hold(permit);
         response
     }
 
-    async fn answer(&self, head: RequestHead) -> Response<ClientBody> {
+    async fn answer(&self, head: RequestHead, peer: IpAddr) -> Response<ClientBody> {
         let request = &head.0;
         let path = request.uri().path();
         if guard::check_head(request).is_ok()
@@ -136,8 +139,8 @@ impl Server {
         {
             return Box::pin(self.respond_with(&resource, &url, head)).await;
         }
-        let authority = match guard::check(request, &self.hosts) {
-            Ok(authority) => authority,
+        let base = match self.public.base(request, peer, &self.hosts) {
+            Ok(base) => base,
             Err(refused) => {
                 if refused.is_too_large() {
                     self.connections.counters.count(ClientLimit::RequestHead);
@@ -172,12 +175,14 @@ impl Server {
                 }
             }
             // Always 200: cargo sends no validator and treats 304 as an error (docs/client-behaviour.md, C-04).
-            Route::Config(registry) => json(Box::pin(self.config(&registry, authority)).await),
+            Route::Config(registry) => {
+                json(Box::pin(self.config(&registry, &base.address())).await)
+            }
             Route::Script => {
                 let log = AccessLog::new(path.to_owned(), &head);
-                Box::pin(self.script(authority, &head, log)).await
+                Box::pin(self.script(&base.address(), &head, log)).await
             }
-            Route::Home => Box::pin(self.start_page(authority, &head)).await,
+            Route::Home => Box::pin(self.start_page(&base.address(), &head)).await,
             Route::Style => page_file("text/css; charset=utf-8", page::STYLE, &head),
             Route::PageScript => page_file("text/javascript; charset=utf-8", page::SCRIPT, &head),
             Route::Events => self.events(&head),
@@ -206,21 +211,15 @@ impl Server {
     }
 
     /// The page at `/`: HTML for browsers, else the settings as text.
-    async fn start_page(&self, authority: &str, head: &RequestHead) -> Response<ClientBody> {
+    async fn start_page(&self, base: &str, head: &RequestHead) -> Response<ClientBody> {
         let uri = head.0.uri();
         let log = AccessLog::new(uri.path().to_owned(), head);
         let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
-            let text = Bytes::from(status::home_page(authority) + "\n");
+            let text = Bytes::from(status::home_page(base) + "\n");
             return respond::text(StatusCode::OK, "text/plain; charset=utf-8", text, head, log);
         };
         let background = self.tasks.numbers();
-        let page = home.page(
-            &self.cache,
-            &self.upstreams,
-            &background,
-            authority,
-            uri.query(),
-        );
+        let page = home.page(&self.cache, &self.upstreams, &background, base, uri.query());
         respond::page(page.await.html(), head, log)
     }
 
@@ -244,7 +243,7 @@ impl Server {
     /// Generates `config.json`. Cargo reads upstream's `api` from it, so the first request of a cold store waits for
     /// upstream's, as long as a client with a stale copy would. Later requests use the stored copy, which is renewed in
     /// the background: the connection is then open before cargo's first index request.
-    async fn config(&self, registry: &Arc<Registry>, authority: &str) -> Bytes {
+    async fn config(&self, registry: &Arc<Registry>, base: &str) -> Bytes {
         // Every command that reads the index begins with this request (docs/client-behaviour.md, C-04).
         self.cache.begin_command();
         let upstream = RegistryConfig::of(registry);
@@ -258,28 +257,20 @@ impl Server {
             (stored, true) => stored,
         };
         let base = match registry.name() {
-            CRATES_IO => format!("http://{authority}/"),
-            name => format!("http://{authority}/registry/{name}/"),
+            CRATES_IO => base.to_owned(),
+            name => format!("{base}registry/{name}/"),
         };
         config_for_client(&base, known.as_deref(), self.cache.is_offline())
     }
 
     /// Upstream's `rustup-init.sh`, edited to work over plain http with this address (docs/client-behaviour.md, R-13).
-    async fn script(
-        &self,
-        authority: &str,
-        head: &RequestHead,
-        log: AccessLog,
-    ) -> Response<ClientBody> {
+    async fn script(&self, base: &str, head: &RequestHead, log: AccessLog) -> Response<ClientBody> {
         let script = dist::script(&self.upstreams.dist);
         let served = match self.cache.ensure(&script, Demand::Fresh).await {
-            Ok(ensured) => dist::script_for_client(
-                &ensured.entry.unwrap_or_default(),
-                &format!("http://{authority}/"),
-            )
-            .map_err(|cause| {
-                format!("cannot make upstream's rustup-init.sh work over http: {cause}")
-            }),
+            Ok(ensured) => dist::script_for_client(&ensured.entry.unwrap_or_default(), base)
+                .map_err(|cause| {
+                    format!("cannot make upstream's rustup-init.sh work over http: {cause}")
+                }),
             Err(error) => Err(error.for_client()),
         };
         match served {

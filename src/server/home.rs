@@ -92,18 +92,18 @@ impl Home {
         Some(statistics)
     }
 
-    /// The page, with a search if `query` has one. `authority` is the host and port that the client used.
+    /// The page, with a search if `query` has one. `base` is the address that the client used, ending in `/`.
     pub(super) async fn page(
         &self,
         cache: &Cache,
         upstreams: &Upstreams,
         background: &Background,
-        authority: &str,
+        base: &str,
         query: Option<&str>,
     ) -> Page {
         let pins = self.pins().await;
         Page {
-            authority: authority.to_owned(),
+            base: base.to_owned(),
             now: self.now(cache, background).await,
             search: self.search(cache, upstreams, query, &pins).await,
             overview: self.overview(cache, background, pins).await,

@@ -5,7 +5,8 @@ use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    BackgroundTasks, ConnectionLimits, Connections, H2c, Server, guard::Hosts, listen, run,
+    BackgroundTasks, ConnectionLimits, Connections, H2c, PublicAddress, Server, guard::Hosts,
+    listen, run,
 };
 use crate::{cache::Cache, resource::Upstreams};
 
@@ -29,6 +30,7 @@ impl LoopbackServer {
             cache,
             upstreams,
             hosts: Hosts::new(&[address], &[]),
+            public: PublicAddress::default(),
             connections: Arc::new(Connections::new(ConnectionLimits::default())),
             h2c: H2c::On,
             tasks: BackgroundTasks::default(),

@@ -155,8 +155,8 @@ pub(super) fn prometheus(
     Bytes::from(snapshot.to_string())
 }
 /// `/`: how to configure cargo for this server.
-pub(super) fn home_page(authority: &str) -> String {
-    let settings = crate::client_config::cargo_settings(&format!("http://{authority}/"));
+pub(super) fn home_page(base: &str) -> String {
+    let settings = crate::client_config::cargo_settings(base);
     format!(
         "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\n\
          Status: /-/status.json, for Prometheus: /-/metrics",

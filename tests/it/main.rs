@@ -54,6 +54,7 @@ mod packages;
 mod page;
 mod page_in_chromium;
 mod promises;
+mod public_address;
 mod readme;
 mod ready;
 mod recalls;

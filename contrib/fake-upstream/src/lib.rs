@@ -34,6 +34,7 @@ mod package;
 mod reply;
 mod server;
 mod state;
+mod terminator;
 mod tls;
 mod wire;
 mod xz;
@@ -53,6 +54,7 @@ pub use installer::{Installer, bootstrap_script};
 pub use lock::{Project, from_lock};
 pub use package::{Crate, index_path, sha256};
 pub use state::Request;
+pub use terminator::TlsTerminator;
 
 use gate::Hold;
 use server::{Order, Server};
