@@ -283,6 +283,7 @@ impl App {
                 url: settings.serving.public_url.clone(),
                 trusted: settings.serving.trusted_proxies.clone(),
             },
+            redirects_on_trouble: settings.serving.redirects_on_trouble,
             connections: Arc::new(Connections::new(limits)),
             h2c: settings.h2c,
             tasks: BackgroundTasks::default(),

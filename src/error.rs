@@ -150,6 +150,28 @@ impl Error {
         }
     }
 
+    /// Returns whether upstream may have the resource for a client that asks it: the trouble is larder's own, or that of
+    /// its way to upstream.
+    pub fn is_own_trouble(&self) -> bool {
+        match self {
+            Self::Down { .. }
+            | Self::Timeout { .. }
+            | Self::Outdated { .. }
+            | Self::Store { .. }
+            | Self::Abandoned { .. } => true,
+            Self::Upstream { failure, .. } => matches!(
+                failure.kind,
+                FailureKind::Unreachable { .. }
+                    | FailureKind::Silent { .. }
+                    | FailureKind::NoMemory(_)
+            ),
+            Self::Offline { .. }
+            | Self::Absent { .. }
+            | Self::Refused { .. }
+            | Self::Unlisted { .. } => false,
+        }
+    }
+
     /// One thing that a client's user can do about it while larder goes on running.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         match self {

@@ -51,6 +51,7 @@ mod blobs;
 mod body;
 mod bounded;
 mod breaker;
+mod bypass;
 mod counters;
 pub mod decide;
 mod entries;

@@ -27,7 +27,7 @@ use crate::{
     clock::now,
     error::Error,
     hash::Sha256,
-    resource::{CrateVersion, Location, Resource, registry::CRATES_IO},
+    resource::{Audience, CrateVersion, Location, Resource, registry::CRATES_IO},
     store::{Entry, RecallKind},
     trust::{AdvisoryDatabase, Objection, TrustPolicy},
 };
@@ -65,6 +65,26 @@ impl Trust {
             entries,
             advisories: Arc::default(),
         }
+    }
+
+    /// Returns whether a client may get this from upstream itself: no rule can be about it.
+    pub(super) fn permits_bypass(&self, resource: &Resource) -> bool {
+        if resource.policy().audience == Audience::Rustup {
+            return self.policy.signing_keys.is_none();
+        }
+        let recalls = self.entries.lookup.store.recalls();
+        let is_recalled = match resource.crate_version() {
+            Some(version) => recalls.iter().any(|recall| {
+                recall.registry == version.registry()
+                    && recall.name == version.name()
+                    && recall.version == version.version()
+            }),
+            // An entry with the new checksum would be believed.
+            None => recalls
+                .iter()
+                .any(|recall| matches!(recall.kind, RecallKind::Checksum { .. })),
+        };
+        !is_recalled && !self.policy.has_rules() && self.advisories.read().is_none()
     }
 
     /// Returns whether a client may download this only if it is old enough.

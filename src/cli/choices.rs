@@ -30,3 +30,12 @@ pub enum H2cListeners {
     /// No address
     Off,
 }
+
+/// Answers for `--on-trouble`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnTrouble {
+    /// An error that names the trouble
+    Error,
+    /// A redirect to upstream's own address, which the client must reach itself
+    Redirect,
+}

@@ -16,7 +16,7 @@ mod service;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName};
+pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName, OnTrouble};
 pub use client::{Client, ClientCommand, ClientKind, ClientTarget, SettingsKind};
 pub use parse::{
     PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_network, parse_size,
@@ -199,6 +199,10 @@ pub struct Serve {
     /// such as `10.0.0.0/8`; repeatable [default: none]
     #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxy: Vec<IpNet>,
+    /// Answer for what larder cannot serve because of its own trouble, such as a full disk or a broken way to upstream;
+    /// never a redirect offline, or where `--min-age`, `--deny`, advisories or signatures may forbid it [default: error]
+    #[arg(long, value_name = "ANSWER")]
+    pub on_trouble: Option<OnTrouble>,
     /// Never contact upstream: serve what is stored, stale or not [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, value_parser = parse_switch)]
     pub offline: Option<bool>,
@@ -496,7 +500,7 @@ const FETCHING: [&str; 10] = [
     "signing-key",
 ];
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
-const SERVING: [&str; 23] = [
+const SERVING: [&str; 24] = [
     "log-format",
     "access-log",
     "access-log-format",
@@ -505,6 +509,7 @@ const SERVING: [&str; 23] = [
     "idle-exit",
     "public-url",
     "trusted-proxy",
+    "on-trouble",
     "offline",
     "full-index",
     "allow-host",

@@ -17,7 +17,7 @@ use super::{ConfigError, given::Given, place::Place, spelling::closest};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 43] = [
+pub(super) const KEYS: [&str; 44] = [
     "store",
     "max-age",
     "index",
@@ -35,6 +35,7 @@ pub(super) const KEYS: [&str; 43] = [
     "idle-exit",
     "public-url",
     "trusted-proxy",
+    "on-trouble",
     "offline",
     "full-index",
     "allow-host",

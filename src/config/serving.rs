@@ -8,8 +8,13 @@ use std::{
 use ipnet::IpNet;
 use url::Url;
 
-use super::{ConfigError, environment::Environment, parse::base_url, source::Sources};
-use crate::cli::{Serve, parse_duration, parse_network};
+use super::{
+    ConfigError,
+    environment::Environment,
+    parse::{base_url, parse_choice},
+    source::Sources,
+};
+use crate::cli::{OnTrouble, Serve, parse_duration, parse_network};
 
 /// Settings about the daemon's clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub struct ServingSettings {
     pub idle_exit: Option<Duration>,
     /// The address that clients use, ending in `/`; `None` for the one that each client used.
     pub public_url: Option<Url>,
+    /// Sends clients to upstream for what larder cannot serve because of its own trouble.
+    pub redirects_on_trouble: bool,
     /// Proxies whose `X-Forwarded-*` and `Forwarded` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -63,10 +70,12 @@ pub(super) fn merge_serving(
 ) -> Result<ServingSettings, ConfigError> {
     let idle_exit = sources.one("idle-exit", serve.idle_exit, parse_duration)?;
     let public_url = sources.text("public-url", serve.public_url.as_deref(), base_url)?;
+    let on_trouble = sources.one("on-trouble", serve.on_trouble, parse_choice)?;
     let trusted = sources.many("trusted-proxy", &serve.trusted_proxy, parse_network)?;
     Ok(ServingSettings {
         idle_exit: idle_exit.filter(|time| !time.is_zero()),
         public_url,
+        redirects_on_trouble: on_trouble == Some(OnTrouble::Redirect),
         trusted_proxies: trusted,
     })
 }

@@ -112,7 +112,7 @@ impl Page {
                         p #lost role="alert" hidden { "The daemon does not answer. The page shows its last state." }
                         @for part in self.now.parts().iter().chain(&self.overview.parts()) { (part.element()) }
                         (self.search())
-                        (settings(&base))
+                        (settings(base))
                     }
                     footer {
                         p {

@@ -53,6 +53,8 @@ pub(super) enum RequestOutcome {
     MissingOffline,
     /// It is not stored, and upstream is out of reach.
     MissingDown,
+    /// The client is sent to upstream, because larder is in trouble.
+    Redirected,
     /// Another error.
     Failed,
     /// The transfer failed after the head was sent.
@@ -91,6 +93,7 @@ impl RequestOutcome {
             Self::Refused => "refused",
             Self::MissingOffline => "missing-offline",
             Self::MissingDown => "missing-down",
+            Self::Redirected => "redirected",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
         }
@@ -112,6 +115,7 @@ impl RequestOutcome {
             Self::Refused
             | Self::MissingOffline
             | Self::MissingDown
+            | Self::Redirected
             | Self::Failed
             | Self::Aborted => AnswerKind::Failed,
         })
@@ -128,6 +132,7 @@ impl RequestOutcome {
             Self::Refused
             | Self::MissingOffline
             | Self::MissingDown
+            | Self::Redirected
             | Self::Failed
             | Self::Aborted => LogLine::Warning,
         }

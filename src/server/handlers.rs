@@ -28,9 +28,10 @@ use super::{
 };
 use crate::{
     cache::{Cache, Demand},
+    error::Error,
     page,
     resource::{
-        Registry, RegistryConfig, Upstreams, dist,
+        Registry, RegistryConfig, Resource, Upstreams, dist,
         registry::{CRATES_IO, config_for_client},
     },
 };
@@ -83,6 +84,8 @@ pub struct Server {
     pub hosts: Hosts,
     /// Where clients behind a proxy reach larder.
     pub public: PublicAddress,
+    /// Sends clients to upstream for what larder cannot serve because of its own trouble.
+    pub redirects_on_trouble: bool,
     /// Open connections.
     pub connections: Arc<Connections>,
     /// Listeners that accept `Upgrade: h2c`.
@@ -171,7 +174,7 @@ impl Server {
                         let memory = &self.connections.answers;
                         respond::answer(answer, &resource.policy(), head, memory, log)
                     }
-                    Err(error) => respond::error(&error, resource.policy().audience, &head, log),
+                    Err(error) => Box::pin(self.failed(&resource, &error, &head, log)).await,
                 }
             }
             // Always 200: cargo sends no validator and treats 304 as an error (docs/client-behaviour.md, C-04).
@@ -208,6 +211,25 @@ impl Server {
                 AccessLog::new(path.to_owned(), &head),
             ),
         }
+    }
+
+    /// The answer for a resource that larder cannot serve: upstream's address, if the settings say so, else the error.
+    async fn failed(
+        &self,
+        resource: &Resource,
+        error: &Error,
+        head: &RequestHead,
+        log: AccessLog,
+    ) -> Response<ClientBody> {
+        // Advisories that are not loaded yet may forbid it.
+        if self.redirects_on_trouble
+            && error.is_own_trouble()
+            && self.upstreams.advisories.is_none()
+            && let Some(url) = self.cache.address_past_larder(resource).await
+        {
+            return respond::redirect(&url, error, head, log);
+        }
+        respond::error(error, resource.policy().audience, head, log)
     }
 
     /// The page at `/`: HTML for browsers, else the settings as text.

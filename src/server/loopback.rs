@@ -31,6 +31,7 @@ impl LoopbackServer {
             upstreams,
             hosts: Hosts::new(&[address], &[]),
             public: PublicAddress::default(),
+            redirects_on_trouble: false,
             connections: Arc::new(Connections::new(ConnectionLimits::default())),
             h2c: H2c::On,
             tasks: BackgroundTasks::default(),

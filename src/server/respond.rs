@@ -21,6 +21,7 @@
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use url::Url;
 
 use super::{
     access_log::{AccessLog, RequestOutcome},
@@ -210,6 +211,25 @@ pub(super) fn error(
     response
 }
 
+/// A redirect to upstream, for a resource that larder cannot serve because of `error`. Cargo and rustup follow it.
+pub(super) fn redirect(
+    url: &Url,
+    error: &Error,
+    head: &RequestHead,
+    log: AccessLog,
+) -> Response<ClientBody> {
+    let body = Bytes::from(format!("{error}; ask {url}\n"));
+    let log = log
+        .outcome(RequestOutcome::Redirected)
+        .error(error.to_string(), error.cause());
+    let status = StatusCode::TEMPORARY_REDIRECT;
+    let mut response = text(status, "text/plain; charset=utf-8", body, head, log);
+    if let Ok(location) = HeaderValue::from_str(url.as_str()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 /// The status for cargo. 404, 410 and 451 mean that the crate does not exist; cargo retries on 5xx and 429; any other
 /// status fails at once and shows the body. (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs`
 /// and `maybe_spurious` in `util/network/retry.rs`.)
@@ -363,7 +383,7 @@ mod tests {
             }),
             404
         );
-        let url = url::Url::parse("https://a.example/").unwrap();
+        let url = Url::parse("https://a.example/").unwrap();
         let failure = FailureKind::Denied { code: 403 }.at(&url);
         assert_eq!(
             status_for_rustup(&Error::Upstream {
@@ -383,7 +403,7 @@ mod tests {
             failure,
             tried: 1,
         };
-        let url = || url::Url::parse("https://a.example/").unwrap();
+        let url = || Url::parse("https://a.example/").unwrap();
         assert_eq!(
             status_for_cargo(&Error::Absent {
                 resource: resource()

@@ -39,7 +39,7 @@ fn cargo_builds_over_https_through_a_trusted_proxy_whose_client_is_logged() {
     let upstream = FakeUpstream::start();
     publish_pair(&upstream);
     let site = site(&upstream);
-    let larder = site.serve(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1"]);
+    let larder = site.serve(&["-v", "--trusted-proxy", "10.0.0.0/8,127.0.0.1"]);
     let proxy = TlsTerminator::start(address(&larder), CLIENT);
     build(&proxy, &upstream);
     let log = larder.stop();
@@ -49,7 +49,7 @@ fn cargo_builds_over_https_through_a_trusted_proxy_whose_client_is_logged() {
         .collect();
     assert_eq!(downloads.len(), 2, "cargo went past the proxy: {log}");
     for line in downloads {
-        assert!(line.contains(&format!(" client={CLIENT}")), "{line}");
+        assert!(line.contains(&format!("client={CLIENT} ")), "{line}");
     }
 }
 
@@ -57,7 +57,7 @@ fn cargo_builds_over_https_through_a_trusted_proxy_whose_client_is_logged() {
 fn headers_of_others_change_nothing() {
     let upstream = FakeUpstream::start();
     let site = site(&upstream);
-    let larder = site.serve(&["--trusted-proxy", "10.0.0.0/8"]);
+    let larder = site.serve(&["-v", "--trusted-proxy", "10.0.0.0/8"]);
     let headers = [
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "localhost:1"),
