@@ -667,7 +667,11 @@ fn fifty_clients_of_a_large_component_need_little_memory_and_a_slow_one_delays_n
         larder.wait_until_idle();
         assert!(body_equals(&mut slowest, part), "{state}: the slowest");
         let peak = peak_memory(&larder);
-        assert!(peak < 64 << 10, "{state}: {peak} kB, at first {before} kB");
+        // The program's own pages count at first: 36 MB in a debug build.
+        assert!(
+            peak - before < 40 << 10,
+            "{state}: {peak} kB, at first {before} kB"
+        );
     };
     check("arriving", &[], &body);
     // Memory depends on the number of clients, not on the length of the range.

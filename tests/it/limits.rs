@@ -21,6 +21,7 @@ use crate::fixture::site;
 use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
 use testkit::process::wait_until;
+use testkit::store::blob_path;
 
 /// A larder whose user may have `threads` threads. It lives in `folder`. The system counts the threads of all processes
 /// of `user`, so each test has a user that runs nothing else.
@@ -238,7 +239,9 @@ fn one_peer_cannot_take_the_connections_of_others() {
     let site = site(&upstream);
     let larder = larder_with_left(&site, &["--max-connections-per-peer", "2"]);
     assert!(larder.get(&download("large", "1.0.0")).complete);
-    larder.wait_until_idle();
+    // Polls of the status would take the places of this address.
+    let stored = blob_path(&site, &upstream.checksum("large", "1.0.0"));
+    wait_until("the crate is stored", || stored.exists());
     let mut busy: Vec<_> = (0..2)
         .map(|_| stalled_download(&larder, &download("large", "1.0.0")))
         .collect();
