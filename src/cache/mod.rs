@@ -68,6 +68,7 @@ mod options;
 mod prefetch;
 mod prefetched;
 mod probe;
+mod readiness;
 mod resolve;
 mod state_log;
 mod trust;

@@ -35,6 +35,28 @@ pub(super) enum AnswerKind {
     Failed,
 }
 
+impl AnswerKind {
+    /// Every kind, in the order of declaration.
+    pub(super) const ALL_KINDS: [Self; 5] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Stale,
+        Self::Absent,
+        Self::Failed,
+    ];
+
+    /// The name in the metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The requests of one client since its last report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClientBurst {
@@ -43,7 +65,7 @@ pub(super) struct ClientBurst {
     /// When the last answer ended.
     pub(super) ended: Instant,
     /// Number of requests by [`AnswerKind`].
-    counts: [u64; 5],
+    counts: [u64; AnswerKind::ALL_KINDS.len()],
     /// Bytes of bodies that were sent.
     pub(super) bytes: u64,
 }
@@ -53,7 +75,7 @@ impl ClientBurst {
         Self {
             began,
             ended: began,
-            counts: [0; 5],
+            counts: [0; AnswerKind::ALL_KINDS.len()],
             bytes: 0,
         }
     }

@@ -20,6 +20,7 @@ use super::{
     home::{self, Home},
     live, metrics,
     public_address::PublicAddress,
+    ready::readiness,
     request::RequestHead,
     respond,
     route::{NoRoute, Route, route},
@@ -189,7 +190,8 @@ impl Server {
             Route::Style => page_file("text/css; charset=utf-8", page::STYLE, &head),
             Route::PageScript => page_file("text/javascript; charset=utf-8", page::SCRIPT, &head),
             Route::Events => self.events(&head),
-            Route::Health | Route::Ready => {
+            Route::Ready => Box::pin(self.ready(&head)).await,
+            Route::Health => {
                 let log = AccessLog::new(path.to_owned(), &head);
                 respond::text(StatusCode::OK, PLAIN_TEXT, Bytes::from("ok\n"), &head, log)
             }
@@ -243,6 +245,14 @@ impl Server {
         let background = self.tasks.numbers();
         let page = home.page(&self.cache, &self.upstreams, &background, base, uri.query());
         respond::page(page.await.html(), head, log)
+    }
+
+    /// Whether clients should be sent here.
+    async fn ready(&self, head: &RequestHead) -> Response<ClientBody> {
+        let failure = self.cache.store_failure().await;
+        let (status, text) = readiness(self.connections.is_stopping(), failure.as_deref());
+        let log = AccessLog::new(head.0.uri().path().to_owned(), head);
+        respond::text(status, PLAIN_TEXT, Bytes::from(text), head, log)
     }
 
     /// The changes of that page.

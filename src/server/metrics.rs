@@ -15,7 +15,10 @@ use std::{
     fmt::{self, Display, Write as _},
 };
 
-use super::background::Background;
+use super::{
+    background::Background,
+    latency::{AnswerTotals, BOUNDS},
+};
 use crate::{
     cache::Counter, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState,
 };
@@ -64,6 +67,8 @@ pub(super) struct Snapshot<'a> {
     /// Open connections, and how many there may be.
     pub(super) connections: usize,
     pub(super) max_connections: usize,
+    /// Answers by kind.
+    pub(super) answers: Vec<AnswerTotals>,
     /// Lines of the access log that were lost; `None` without one.
     pub(super) access_log_lost: Option<u64>,
     /// How often each limit towards clients took effect.
@@ -139,6 +144,42 @@ impl Snapshot<'_> {
         )
     }
 
+    /// Bytes and durations of answers.
+    fn write_answers(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        family(
+            out,
+            "sent_bytes_total",
+            "counter",
+            "Bytes of bodies that were sent to clients, by the kind of answer.",
+            "answer",
+            self.answers
+                .iter()
+                .map(|answer| (answer.kind, answer.bytes)),
+        )?;
+        let name = "request_duration_seconds";
+        let help = "Time from a request for a resource to the end of the answer.";
+        preamble(out, name, "histogram", help)?;
+        for answer in &self.answers {
+            let AnswerTotals {
+                kind, count, took, ..
+            } = answer;
+            for ((bound, _), within) in BOUNDS.iter().zip(&answer.within) {
+                writeln!(
+                    out,
+                    "larder_{name}_bucket{{answer=\"{kind}\",le=\"{bound}\"}} {within}"
+                )?;
+            }
+            writeln!(
+                out,
+                "larder_{name}_bucket{{answer=\"{kind}\",le=\"+Inf\"}} {count}"
+            )?;
+            let seconds = took.as_secs_f64();
+            writeln!(out, "larder_{name}_sum{{answer=\"{kind}\"}} {seconds}")?;
+            writeln!(out, "larder_{name}_count{{answer=\"{kind}\"}} {count}")?;
+        }
+        Ok(())
+    }
+
     fn write_connections(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let help = "Open connections of clients.";
         gauge(out, "connections", help, self.connections as u64)?;
@@ -173,7 +214,7 @@ impl Snapshot<'_> {
         )?;
         family(
             out,
-            "read_ahead_wasted_total",
+            "read_ahead_unused",
             "gauge",
             "Prefetched resources that no client has requested so far.",
             "kind",
@@ -230,6 +271,7 @@ impl Snapshot<'_> {
 impl Display for Snapshot<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_counters(out)?;
+        self.write_answers(out)?;
         self.write_gauges(out)?;
         self.write_connections(out)?;
         if let Some(state) = &self.background.scrub {
@@ -409,6 +451,7 @@ mod tests {
             recalled: &BTreeMap::from([("yanked", 5)]),
             connections: 5,
             max_connections: 1024,
+            answers: Vec::new(),
             access_log_lost: Some(7),
             limited: vec![("max-connections", 6)],
             background: &Background {
@@ -436,8 +479,8 @@ mod tests {
             &[
                 "larder_read_ahead_fetched_total{kind=\"index\"} 9",
                 "larder_read_ahead_asked_total{kind=\"index\"} 7",
-                "larder_read_ahead_wasted_total{kind=\"index\"} 2",
-                "larder_read_ahead_wasted_total{kind=\"blob\"} 0",
+                "larder_read_ahead_unused{kind=\"index\"} 2",
+                "larder_read_ahead_unused{kind=\"blob\"} 0",
             ],
         );
     }

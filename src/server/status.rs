@@ -148,6 +148,7 @@ pub(super) fn prometheus(
         recalled: &recalled_versions(cache),
         connections: connections.open(),
         max_connections: connections.limits().total,
+        answers: traffic.latencies.totals(),
         access_log_lost: traffic.access_log.as_ref().map(AccessLogFile::lost),
         limited: connections.counters.totals().collect(),
         background: &background,

@@ -12,6 +12,7 @@ use tracing::info;
 use super::{
     access_log_file::AccessLogFile,
     bursts::{AnswerKind, ClientBurst},
+    latency::Latencies,
 };
 
 /// The address of a client whose requests come through another part of this process: an extension of the request.
@@ -22,6 +23,8 @@ pub struct ClientAddress(pub IpAddr);
 #[derive(Debug, Default)]
 pub struct Traffic {
     clients: Mutex<HashMap<IpAddr, Arc<ClientTraffic>>>,
+    /// Answers since the start.
+    pub(super) latencies: Latencies,
     /// A client has begun a burst.
     begun: Notify,
     /// `None` without an access log.
@@ -111,6 +114,8 @@ impl Traffic {
 impl ClientTraffic {
     /// Counts a request for a resource.
     pub(super) fn count(&self, kind: AnswerKind, bytes: u64, began: Instant, ended: Instant) {
+        let took = ended.saturating_duration_since(began);
+        self.traffic.latencies.add(kind, took, bytes);
         let mut burst = self.burst.lock();
         let is_first = burst.is_none();
         let current = burst.get_or_insert_with(|| ClientBurst::new(began));

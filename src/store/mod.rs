@@ -66,6 +66,7 @@ mod memory;
 mod pinned_crates;
 mod pins;
 mod quarantine;
+mod readable;
 mod recalls;
 mod removal;
 mod root;

@@ -49,6 +49,7 @@ mod logs;
 mod messages;
 mod metrics;
 mod mirror_files;
+mod monitoring;
 mod on_trouble;
 mod outage;
 mod packages;

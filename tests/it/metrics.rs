@@ -45,12 +45,21 @@ impl Metrics {
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type has a kind");
                 assert_eq!(name, current, "the type must follow its help");
-                assert!(["counter", "gauge"].contains(&kind), "{line}");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert_eq!(metrics.kinds.insert(name.to_owned(), kind.to_owned()), None);
             } else {
                 let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
                 let name = sample.split('{').next().unwrap_or(sample);
-                assert_eq!(name, current, "samples must follow their type: {line}");
+                let of_histogram = ["_bucket", "_sum", "_count"].into_iter();
+                let suffixes = of_histogram.filter(|_| metrics.kinds[current] == "histogram");
+                let family = suffixes
+                    .filter_map(|suffix| name.strip_suffix(suffix))
+                    .next();
+                assert_eq!(
+                    family.unwrap_or(name),
+                    current,
+                    "samples must follow their type: {line}"
+                );
                 if let Some(labels) = sample.strip_prefix(name).filter(|l| !l.is_empty()) {
                     assert!(
                         labels.starts_with('{')
@@ -58,6 +67,10 @@ impl Metrics {
                             && labels.ends_with("\"}"),
                         "{line}"
                     );
+                }
+                if sample.contains("_sum{") {
+                    assert!(value.parse::<f64>().is_ok(), "{line}");
+                    continue;
                 }
                 let value = value.parse().expect("a count");
                 assert_eq!(
@@ -112,7 +125,12 @@ fn counters_match_the_requests() {
         ("larder_requests_total{outcome=\"absent\"}", 1),
         ("larder_read_ahead_fetched_total{kind=\"index\"}", 2),
         ("larder_read_ahead_asked_total{kind=\"index\"}", 1),
-        ("larder_read_ahead_wasted_total{kind=\"index\"}", 1),
+        ("larder_read_ahead_unused{kind=\"index\"}", 1),
+        ("larder_request_duration_seconds_count{answer=\"hit\"}", 4),
+        (
+            "larder_request_duration_seconds_bucket{answer=\"miss\",le=\"+Inf\"}",
+            2,
+        ),
         ("larder_fetches_in_flight", 0),
         ("larder_outages", 0),
         ("larder_offline", 0),
