@@ -332,6 +332,9 @@ pub struct Status {
     /// part of its file's path, such as a date
     #[arg(long, num_args = 2, value_names = ["NAME", "VERSION"])]
     pub why: Option<Vec<String>>,
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long, conflicts_with = "why")]
+    pub watch: bool,
 }
 
 /// Flags of `warm`.

@@ -38,6 +38,7 @@ mod service_error;
 pub mod status;
 pub mod verify;
 pub mod warm;
+mod watch;
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 

@@ -37,9 +37,14 @@ struct Versioned<'a, T> {
 
 /// Writes one JSON document to stdout, on one line. `document` must be an object.
 pub(super) fn print_json(document: &impl Serialize) -> Result<(), CommandError> {
+    print(&json_line(document)?)
+}
+
+/// One JSON document as a line. `document` must be an object.
+pub(super) fn json_line(document: &impl Serialize) -> Result<String, CommandError> {
     let schema = SCHEMA;
     let text = serde_json::to_string(&Versioned { schema, document })?;
-    print(&format!("{text}\n"))
+    Ok(text + "\n")
 }
 
 /// Writes a line for people to stderr. A closed stderr is ignored.

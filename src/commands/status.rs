@@ -16,7 +16,8 @@ use super::{
     advisories::AdvisoryStatus,
     gc::{gone_line, limit_line},
     recalls,
-    render::{counted, note, print, print_json},
+    render::{counted, json_line, note, print, print_json},
+    watch::watch,
 };
 use crate::{
     app::{App, AppMode},
@@ -40,6 +41,16 @@ pub async fn run(
     if let Some([name, version]) = flags.why.as_deref() {
         return why(settings, shared, &app, name, version).await;
     }
+    let report = async || report(settings, shared.json, &app).await;
+    match flags.watch {
+        true => watch(report).await?,
+        false => print(&report().await?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The status as text or as a JSON document.
+async fn report(settings: &Settings, is_json: bool, app: &App) -> Result<String, CommandError> {
     let statistics = app.store.statistics().await?;
     let pins = app.store.pins().await?;
     let scrub = app.store.scrub_state();
@@ -53,19 +64,18 @@ pub async fn run(
     let advisories = database.map(|database| AdvisoryStatus::of(&database, settings, &pins));
     let recalls = app.store.recalls();
     let recalls = recalls::reports(&recalls, &pins);
-    if shared.json {
+    if is_json {
         let mut document = document(&settings.store, statistics, &pins, &space, daemon);
         document["recalls"] = serde_json::to_value(&recalls)?;
         document["advisories"] = serde_json::to_value(&advisories)?;
-        print_json(&document)?;
+        json_line(&document)
     } else {
         let mut text = text(&settings.store, statistics, &pins, &space, daemon.as_ref());
         text += &recalls::lines(&recalls);
         text += &advisories.map_or(String::new(), |advisories| advisories.line());
         text += &scrub.map_or(String::new(), |scrub| scrub_line(&scrub));
-        print(&text)?;
+        Ok(text)
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Disk space, and projects that will soon keep nothing.
@@ -302,6 +312,7 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
         "daemon    {address}, process {}{reach}",
         status["pid"]
     );
+    push_requests(text, status);
     if let Some(problem) = status["store_problem"].as_str() {
         let _ = writeln!(text, "warning   the daemon writes nothing: {problem}");
     }
@@ -328,6 +339,33 @@ fn push_daemon(text: &mut String, daemon: &RunningDaemon) {
     push_limits(text, &status["connections"]);
     push_keep_warm(text, &status["keep_warm"]);
     push_eviction(text, &status["eviction"]);
+}
+
+/// How requests were answered since the daemon started, and what is on the way.
+fn push_requests(text: &mut String, status: &Value) {
+    let sum = |names: &[&str]| -> u64 {
+        let counts = names.iter().map(|name| status["requests"][name].as_u64());
+        counts.flatten().sum()
+    };
+    let hits = sum(&["hit", "revalidated", "stale-while-revalidate"]);
+    let fetched = sum(&["miss", "collapsed"]);
+    let stale = sum(&[
+        "stale-offline",
+        "stale-down",
+        "stale-failed",
+        "stale-absent",
+    ]);
+    let failed = sum(&["refused", "failed"]);
+    if hits + fetched + stale + failed > 0 {
+        let _ = writeln!(
+            text,
+            "requests  {hits} from the store, {fetched} fetched, {stale} stale, {failed} failed, since the start"
+        );
+    }
+    if let Some(fetching @ 1..) = status["fetching"].as_u64() {
+        let files = counted(usize::try_from(fetching).unwrap_or(usize::MAX), "file");
+        let _ = writeln!(text, "fetching  {files} from upstream");
+    }
 }
 
 /// One line about the limits that have ended or refused connections of clients.

@@ -230,3 +230,29 @@ fn access_log_that_cannot_be_opened_is_an_error_at_the_start() {
         "{said}"
     );
 }
+
+#[test]
+fn status_that_watches_repeats_itself_until_ctrl_c() {
+    use std::io::{BufRead as _, BufReader};
+    let upstream = FakeUpstream::start();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    for path in [entry("left"), entry("left"), entry("right")] {
+        assert_eq!(larder.get(&path).status, 200);
+    }
+    let mut status = site.spawn(&["status", "--watch"]);
+    let mut lines = BufReader::new(status.stdout.take().unwrap()).lines();
+    let mut stores = 0;
+    let mut has_requests = false;
+    while stores < 2 {
+        let line = lines.next().unwrap().unwrap();
+        assert!(!line.contains('\x1b'), "no terminal: {line:?}");
+        stores += u32::from(line.starts_with("store     "));
+        has_requests |=
+            line.starts_with("requests  ") && line.contains(" fetched, 0 stale, 0 failed");
+    }
+    assert!(has_requests);
+    testkit::process::signal(status.id(), "INT");
+    assert!(status.wait().unwrap().success());
+}
