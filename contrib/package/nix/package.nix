@@ -15,6 +15,7 @@ rustPlatform.buildRustPackage {
     fileset = lib.fileset.unions [
       (root + "/Cargo.toml")
       (root + "/Cargo.lock")
+      (root + "/.cargo")
       (root + "/src")
       (root + "/contrib")
     ];
