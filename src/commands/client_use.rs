@@ -1,4 +1,4 @@
-//! Whether the user's clients use larder, as far as settings tell without a request; and the next step if they do not.
+//! Judges from settings alone whether the user's clients use larder, and names the next step if they do not.
 
 use std::path::Path;
 

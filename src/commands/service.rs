@@ -115,7 +115,7 @@ impl<'a> Installation<'a> {
             .into());
         }
         for (file, text) in self.files.iter().zip(&texts) {
-            // What was there before is not restored: it was another service for the same program.
+            // An older service file of the same program is not restored.
             file.write(None, text.as_bytes()).map_err(at(&file.path))?;
         }
         let ran = self.run_all(&orders).await?;

@@ -29,7 +29,7 @@ pub struct ServingSettings {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// What `larder service` needs besides the other settings.
+/// The settings that `larder service` needs besides the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceFolders {
     /// The folder in which the user's service manager looks for files; `None` if no home folder is known.

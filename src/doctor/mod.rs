@@ -61,7 +61,7 @@ pub struct Finding {
     pub verdict: FindingVerdict,
     /// The state, with the file or variable that causes it.
     pub what: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: Option<String>,
 }
 

@@ -49,7 +49,7 @@ struct Variable {
     name: &'static str,
     /// The path of its right value below larder's address.
     path: &'static str,
-    /// What rustup does where it is wrong.
+    /// The behaviour of rustup if the variable is wrong.
     lacks: &'static str,
 }
 

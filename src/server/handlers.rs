@@ -247,7 +247,7 @@ impl Server {
         respond::page(page.await.html(), head, log)
     }
 
-    /// Whether clients should be sent here.
+    /// Answers whether a load balancer should send clients to this daemon.
     async fn ready(&self, head: &RequestHead) -> Response<ClientBody> {
         let failure = self.cache.store_failure().await;
         let (status, text) = readiness(self.connections.is_stopping(), failure.as_deref());

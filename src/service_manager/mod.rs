@@ -1,4 +1,4 @@
-//! What the daemon and a service manager such as systemd give each other: listening sockets, and news.
+//! The exchange with a service manager such as systemd: it passes listening sockets, and gets notifications.
 //!
 //! ```text
 //!   systemd    holds the sockets ── a connection comes ──> starts the daemon, passes the sockets

@@ -9,7 +9,7 @@
 //!                     └─ waits ──> evictor: counts the store, grants what fits, in order; evicts for the rest
 //! ```
 //!
-//! What is granted and not written yet counts like what is stored. `limit` tells other processes of it.
+//! Space that is granted and not written yet counts like stored files. `limit` tells other processes of it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -83,7 +83,7 @@ pub struct SpaceLimit {
     pub largest: u64,
 }
 
-/// What claims need after a count. All values are in bytes.
+/// The space that claims need after a count. All values are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceNeed {
     /// Granted, and not written yet.

@@ -1319,7 +1319,7 @@ async fn floods_of_control_frames_end_the_connection_although_its_client_reads()
     ] {
         let (ended, sent) = flood_and_read(&mut server, &frames.repeat(100)).await;
         assert!(ended.is_err(), "{what}: {ended:?}");
-        // What the socket's buffers took is not read any more.
+        // The client reads no more than the socket's buffers took.
         assert!(sent < 16 << 20, "{what}: {sent} bytes");
     }
     assert_eq!(*server.site.received.borrow(), 0);

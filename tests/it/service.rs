@@ -270,6 +270,6 @@ fn a_failing_order_is_named_with_systemds_reason() {
     );
     let parts = ["`systemctl --user enable --now larder.socket` failed: Job failed."];
     said(&desk.run(&["install"]), 1, &parts);
-    // What was written can be removed.
+    // `uninstall` can remove the files that were written.
     said(&desk.run(&["uninstall"]), 0, &["removed "]);
 }
