@@ -1,4 +1,4 @@
-//! `larder check`: which projects could be built, and which toolchains installed, from the store alone.
+//! `larder check`: which projects could be built, and which toolchains and crates installed, from the store alone.
 //!
 //! ```text
 //!  Plan ─> Inventory: is each index entry, crate, manifest and archive stored? ─> Readiness
@@ -15,9 +15,10 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     cache::Cache,
+    crate_spec::CrateUse,
     plan::{
-        Agreement, BlobState, Inventory, PackageSet, Plan, Problem, ProjectPlan, ToolchainPlan,
-        release, self_updates,
+        Agreement, BlobState, Inventory, NamedCrate, PackageSet, Plan, Problem, ProjectPlan,
+        ToolchainPlan, release, self_updates,
     },
     resource::{Upstreams, dist},
     store::{Owner, Store, StoreError},
@@ -27,10 +28,12 @@ use crate::{
 /// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// True if all projects and toolchains are ready, and nothing failed.
+    /// True if all projects, crates and toolchains are ready, and nothing failed.
     pub ready: bool,
     /// One for each project.
     pub projects: Vec<ProjectReadiness>,
+    /// One for each crate that the user named.
+    pub crates: Vec<CrateReadiness>,
     /// One for each toolchain file and each toolchain that the user named.
     pub toolchains: Vec<ToolchainReadiness>,
     /// Paths that cannot be read, and missing files that belong to no single project.
@@ -50,6 +53,28 @@ pub struct ProjectReadiness {
     #[serde(serialize_with = "as_texts")]
     pub missing: Vec<Problem>,
     /// Reasons why it cannot be told whether the project is ready. Then it counts as not ready.
+    pub unknown: Vec<String>,
+}
+
+/// The result for one crate that the user named.
+#[derive(Clone, Debug, Serialize)]
+pub struct CrateReadiness {
+    /// The crate, as `NAME[@VERSION]`.
+    pub name: String,
+    /// The version that `cargo install` would choose; `None` if there is none, or for a dependency.
+    pub version: Option<String>,
+    /// True if it was checked as a dependency, not for `cargo install --locked`.
+    pub with_dependencies: bool,
+    /// True if its archive has a lock file. Without one, `cargo install` resolves.
+    pub has_lock: bool,
+    /// True if it could be installed or added offline.
+    pub ready: bool,
+    /// Number of packages of configured registries that it needs, itself included.
+    pub packages: usize,
+    /// The missing parts.
+    #[serde(serialize_with = "as_texts")]
+    pub missing: Vec<Problem>,
+    /// Reasons why it cannot be told whether the crate is ready. Then it counts as not ready.
     pub unknown: Vec<String>,
 }
 
@@ -96,13 +121,15 @@ pub async fn check(
         missing = missing_rustup_files(cache, &inventory, &plan, upstreams).await;
     }
     failed.extend(missing);
-    let (toolchains, projects) = found;
+    let (toolchains, projects, crates) = found;
     let ready = failed.is_empty()
+        && crates.iter().all(|one| one.ready)
         && projects.iter().all(|project| project.ready)
         && toolchains.iter().all(|toolchain| toolchain.ready);
     Ok(Readiness {
         ready,
         projects,
+        crates,
         toolchains,
         failed,
     })
@@ -111,7 +138,11 @@ pub async fn check(
 async fn look_up(
     inventory: &Inventory,
     plan: &Plan,
-) -> (Vec<ToolchainReadiness>, Vec<ProjectReadiness>) {
+) -> (
+    Vec<ToolchainReadiness>,
+    Vec<ProjectReadiness>,
+    Vec<CrateReadiness>,
+) {
     let mut check = Checker {
         inventory: inventory.clone(),
         known: BTreeMap::new(),
@@ -122,11 +153,15 @@ async fn look_up(
     }
     let owners = plan.toolchains.iter().map(|toolchain| &toolchain.owner);
     let by_owner = owners.zip(&toolchains).collect();
-    let mut projects = Vec::new();
+    let (mut projects, mut crates) = (Vec::new(), Vec::new());
     for project in &plan.projects {
-        projects.push(check.project(project, &by_owner).await);
+        let found = check.project(project, &by_owner).await;
+        match &project.named {
+            Some(named) => crates.push(CrateReadiness::new(named, project.lock.is_some(), found)),
+            None => projects.push(found),
+        }
     }
-    (toolchains, projects)
+    (toolchains, projects, crates)
 }
 
 /// The files that rustup asks for besides manifests and archives, as far as they are missing.
@@ -180,9 +215,41 @@ impl Readiness {
     /// All that is missing, for whatever reason.
     pub fn missing(&self) -> impl Iterator<Item = &Problem> {
         let projects = self.projects.iter().flat_map(|project| &project.missing);
+        let crates = self.crates.iter().flat_map(|one| &one.missing);
         let toolchains = self.toolchains.iter();
         let toolchains = toolchains.flat_map(|toolchain| &toolchain.missing);
-        projects.chain(toolchains).chain(&self.failed)
+        projects.chain(crates).chain(toolchains).chain(&self.failed)
+    }
+}
+
+impl CrateReadiness {
+    fn new(named: &NamedCrate, has_lock: bool, found: ProjectReadiness) -> Self {
+        let version = named
+            .package
+            .as_ref()
+            .map(|package| package.version.clone());
+        Self {
+            name: named.spec.to_string(),
+            version,
+            with_dependencies: named.usage == CrateUse::Dependency,
+            has_lock,
+            ready: found.ready,
+            packages: found.packages,
+            missing: found.missing,
+            unknown: found.unknown,
+        }
+    }
+
+    /// The crate, for people.
+    pub fn title(&self) -> String {
+        let Self { name, version, .. } = self;
+        match (self.with_dependencies, version) {
+            (true, _) => format!("dependency {name}"),
+            (false, Some(version)) if !name.ends_with(version.as_str()) => {
+                format!("crate {name}, version {version}")
+            }
+            (false, _) => format!("crate {name}"),
+        }
     }
 }
 
@@ -231,6 +298,10 @@ impl Checker {
         match &project.agreement {
             Agreement::Fits => {}
             Agreement::Differs(why) => missing.push(match &project.script {
+                None if project.named.is_some() => Problem::new(
+                    "the lock file in its archive does not fit its manifest",
+                    format_args!("{why}, and cargo could not complete it"),
+                ),
                 None => Problem::new(
                     "Cargo.lock does not fit Cargo.toml",
                     format_args!("{why}; `cargo fetch` updates it, then `larder warm`"),
@@ -276,11 +347,11 @@ impl Checker {
         ToolchainReadiness {
             path: match &plan.owner {
                 Owner::File(path) => Some(path.clone()),
-                Owner::Toolchain(_) => None,
+                Owner::Toolchain(_) | Owner::Crate(_) | Owner::Dependency(_) => None,
             },
             names: match &plan.owner {
                 Owner::Toolchain(name) if plan.installs.is_empty() => vec![name.clone()],
-                Owner::Toolchain(_) | Owner::File(_) => {
+                Owner::Toolchain(_) | Owner::File(_) | Owner::Crate(_) | Owner::Dependency(_) => {
                     plan.installs.iter().map(ToString::to_string).collect()
                 }
             },

@@ -50,6 +50,7 @@ pub mod server;
 // Projects and toolchains.
 pub mod cargo_config;
 pub mod check;
+pub mod crate_spec;
 pub mod eviction;
 pub mod lockfile;
 pub mod plan;

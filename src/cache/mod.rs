@@ -337,6 +337,19 @@ impl Cache {
         }
     }
 
+    /// The body that clients get of an entry: without versions that the user's settings forbid and, while upstream
+    /// cannot be reached, with the stored versions alone to choose from.
+    ///
+    /// # Errors
+    /// The entry cannot be had.
+    pub async fn client_view(&self, resource: &Resource) -> Result<Bytes, Error> {
+        let answer = self.answer(resource).await?;
+        match answer.body {
+            Body::Whole(body) => Ok(body),
+            Body::Blob(_) | Body::Arriving(_) => Ok(Bytes::new()),
+        }
+    }
+
     /// The body of a stored entry, whatever its age. Never asks upstream.
     pub async fn peek(&self, resource: &Resource) -> Option<Bytes> {
         self.0.entries.lookup.peek(resource).await

@@ -12,6 +12,7 @@
 mod choices;
 mod client;
 mod parse;
+mod selection;
 mod service;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
@@ -22,6 +23,7 @@ pub use parse::{
     PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_network, parse_size,
     parse_switch,
 };
+pub use selection::{Crates, Toolchains};
 pub use service::{Service, ServiceCommand, ServiceInstall, ServiceUninstall};
 
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -315,8 +317,8 @@ pub struct Gc {
 /// Flags of `forget`.
 #[derive(Clone, Debug, Args)]
 pub struct Forget {
-    /// A folder, lock file or toolchain file that was warmed, or the name of a toolchain; with VERSION, the name of a
-    /// crate or of a toolchain's component
+    /// A folder, lock file or toolchain file that was warmed, or the name of a toolchain or crate that was; with VERSION,
+    /// the name of a stored crate or of a toolchain's component
     pub what: String,
     /// The version of the stored crate to remove. For a component, a part of its file's path, such as a date
     pub version: Option<String>,
@@ -340,7 +342,8 @@ pub struct Status {
 /// Flags of `warm`.
 #[derive(Debug, Args)]
 pub struct Warm {
-    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: .]
+    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: . and the tables `[[warm.*]]` of the
+    /// settings file]
     pub path: Vec<PathBuf>,
     /// List what would be downloaded, and download nothing
     #[arg(long)]
@@ -355,42 +358,19 @@ pub struct Warm {
     /// repeatable [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub target: Vec<String>,
+    /// Crates.
+    #[command(flatten)]
+    pub crates: Crates,
     /// Toolchains.
     #[command(flatten)]
     pub toolchains: Toolchains,
 }
 
-/// Flags about toolchains, of `warm` and `check`.
-#[derive(Debug, Args)]
-pub struct Toolchains {
-    /// Toolchain, as `rustup toolchain install` takes it, besides those of rust-toolchain files; repeatable. Without
-    /// PATH, projects are then left out
-    #[arg(long, value_name = "CHANNEL")]
-    pub toolchain: Vec<String>,
-    /// Profile of the toolchains named [default: rustup's setting, else default]
-    #[arg(long, value_name = "PROFILE", requires = "toolchain", value_parser = ["minimal", "default", "complete"])]
-    pub profile: Option<String>,
-    /// Component of the toolchains named, besides those of the profile; repeatable
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "toolchain",
-        value_delimiter = ','
-    )]
-    pub component: Vec<String>,
-    /// Host that all toolchains are for; repeatable [default: rustup's setting, else this machine]
-    #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
-    pub host: Vec<String>,
-    /// Include what `rustup-init.sh` needs to install rustup itself on these hosts and, if no toolchain is named or
-    /// found, the toolchain `stable` that it installs
-    #[arg(long)]
-    pub bootstrap: bool,
-}
-
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: .]
+    /// Folders, lock files, manifests, cargo scripts or toolchain files [default: . and the tables `[[warm.*]]` of the
+    /// settings file]
     pub path: Vec<PathBuf>,
     /// Rehash every crate and component that the answer depends on, to find files that the disk has damaged
     #[arg(long)]
@@ -403,6 +383,9 @@ pub struct Check {
     /// repeatable [default: crates for all targets]
     #[arg(long, value_name = "TRIPLE", value_delimiter = ',')]
     pub target: Vec<String>,
+    /// Crates.
+    #[command(flatten)]
+    pub crates: Crates,
     /// Toolchains.
     #[command(flatten)]
     pub toolchains: Toolchains,
@@ -449,9 +432,14 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &UPSTREAM,
             &FETCHING,
             &TRUST,
-            &["json", "store", "registry", "jobs"],
+            &["json", "store", "registry", "jobs", "warm"],
         ],
-        "check" => &[&COMMON, &UPSTREAM, &TRUST, &["json", "store", "registry"]],
+        "check" => &[
+            &COMMON,
+            &UPSTREAM,
+            &TRUST,
+            &["json", "store", "registry", "warm"],
+        ],
         "verify" => &[
             &COMMON,
             &UPSTREAM,

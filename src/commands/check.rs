@@ -1,4 +1,4 @@
-//! `larder check`: says which projects can be built, and toolchains installed, from the store alone.
+//! `larder check`: says which projects can be built, and crates and toolchains installed, from the store alone.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -7,9 +7,8 @@ use super::{
     advisories::{self, TouchedPackage},
     client_use::ClientUse,
     local_cargo::LocalCargo,
-    paths_or_current,
     render::{by_cause, counted, note, print, print_json},
-    toolchain_options,
+    selection::Selection,
 };
 use crate::{
     app::{App, AppMode},
@@ -31,13 +30,24 @@ pub async fn run(
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
     app.check_toolchain_format()?;
-    let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
-    let paths = paths_or_current(flags.path, &toolchains);
-    let mut plan = plan::plan(paths, toolchains, &app.upstreams.registries).await;
+    let selection = Selection::new(
+        settings,
+        flags.path,
+        flags.crates,
+        flags.toolchains,
+        &flags.target,
+    )?;
+    let registries = &app.upstreams.registries;
+    let mut plan = plan::plan(selection.request, registries).await;
+    if !selection.crates.is_empty() {
+        let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+        let scratch = app.store.scratch()?;
+        plan.add_crates(selection.crates, &inventory, registries, &scratch)
+            .await;
+    }
     if plan.needs_cargo(&flags.target) {
         match LocalCargo::start(settings, &app) {
             Ok(cargo) => {
-                let registries = &app.upstreams.registries;
                 let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
                 plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
                     .await;
@@ -52,10 +62,8 @@ pub async fn run(
         (true, None) => return Err(CommandError::NoAdvisories),
         (true, Some(database)) => {
             let projects = plan.projects.iter();
-            let projects = projects.map(|project| {
-                let path = project.path().display().to_string();
-                (path, project.packages.packages.as_slice())
-            });
+            let projects =
+                projects.map(|project| (project.title(), project.packages.packages.as_slice()));
             Some(advisories::touched(&database, settings, projects))
         }
     };
@@ -134,7 +142,7 @@ fn hint(readiness: &Readiness) -> Option<&'static str> {
     }
 }
 
-/// One line for each project and toolchain, and one below it for each missing thing, or for each cause of many.
+/// One line for each project, crate and toolchain, and one below it for each missing thing, or for each cause of many.
 fn text(readiness: &Readiness, all: bool) -> String {
     let mut text = String::new();
     for project in &readiness.projects {
@@ -148,6 +156,17 @@ fn text(readiness: &Readiness, all: bool) -> String {
             by_cause(&project.missing, all),
         );
         for unknown in &project.unknown {
+            let _ = writeln!(text, "           unknown: {unknown}");
+        }
+    }
+    for one in &readiness.crates {
+        let mut size = counted(one.packages, "package");
+        if !one.has_lock && one.version.is_some() {
+            size.push_str(", no lock file in its archive");
+        }
+        let missing = by_cause(&one.missing, all);
+        push_item(&mut text, one.ready, &one.title(), &size, missing);
+        for unknown in &one.unknown {
             let _ = writeln!(text, "           unknown: {unknown}");
         }
     }
@@ -190,6 +209,7 @@ mod tests {
         let readiness = Readiness {
             ready: false,
             projects: vec![project("/a", &[]), project("/b", &["crate `one 1.0.0`"])],
+            crates: Vec::new(),
             toolchains: Vec::new(),
             failed: Vec::new(),
         };

@@ -30,6 +30,7 @@ mod progress;
 mod recalls;
 mod render;
 pub mod run;
+mod selection;
 pub mod serve;
 mod serve_proxy;
 mod serve_sockets;
@@ -48,10 +49,8 @@ pub use service_error::ServiceError;
 
 use crate::{
     app::AppError,
-    cli,
-    config::{ConfigError, Settings},
+    config::ConfigError,
     intercept::{CertificateError, RootsError},
-    plan::ToolchainOptions,
     store::StoreError,
 };
 
@@ -64,6 +63,19 @@ pub enum CommandError {
     /// `man` was asked for the page of an unknown command.
     #[error("there is no command `{0}`")]
     NoSuchCommand(String),
+    /// A file for `--list` that cannot be used.
+    #[error("cannot use the list {}{}: {reason}", .path.display(), at_line(*.line))]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; `None` if the file cannot be read.
+        line: Option<usize>,
+        /// The reason.
+        reason: String,
+    },
+    /// `--with-dependencies` is about no crate.
+    #[error("`--with-dependencies` needs a crate: name one with `--crate` or in a list")]
+    NoCrate,
     /// A setting that cannot be used.
     #[error(transparent)]
     Settings(#[from] ConfigError),
@@ -161,7 +173,11 @@ impl CommandError {
     /// 2 if the user has to change the command line, a variable or the settings file, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::NoSuchCommand(_) | Self::Settings(_) => ExitCode::from(2),
+            Self::Usage(_)
+            | Self::NoSuchCommand(_)
+            | Self::Settings(_)
+            | Self::List { .. }
+            | Self::NoCrate => ExitCode::from(2),
             Self::App(_)
             | Self::Store(_)
             | Self::Listen { .. }
@@ -200,6 +216,10 @@ fn one_clap_error(error: &clap::Error) -> String {
     text.trim_end().to_owned()
 }
 
+fn at_line(line: Option<usize>) -> String {
+    line.map_or(String::new(), |line| format!(", line {line}"))
+}
+
 fn listen_hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
         " (another program uses it; choose another with `--listen`)"
@@ -208,51 +228,9 @@ fn listen_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The toolchains that the flags of `warm` and `check` ask for, beyond those of toolchain files.
-fn toolchain_options(
-    settings: &Settings,
-    flags: cli::Toolchains,
-    targets: &[String],
-) -> ToolchainOptions {
-    ToolchainOptions {
-        names: flags.toolchain,
-        profile: flags.profile,
-        components: flags.component,
-        targets: targets.to_vec(),
-        hosts: flags.host,
-        bootstrap: flags.bootstrap,
-        rustup_settings: settings.rustup_settings.clone(),
-    }
-}
-
-/// The paths to search for projects: those on the command line, or the current folder. A toolchain named without a path
-/// means that toolchain alone.
-fn paths_or_current(named: Vec<PathBuf>, toolchains: &ToolchainOptions) -> Vec<PathBuf> {
-    if named.is_empty() && toolchains.names.is_empty() {
-        vec![PathBuf::from(".")]
-    } else {
-        named
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn current_folder_is_searched_unless_a_path_or_a_toolchain_is_named() {
-        let none = ToolchainOptions::default();
-        let stable = ToolchainOptions {
-            names: vec!["stable".to_owned()],
-            ..ToolchainOptions::default()
-        };
-        assert_eq!(paths_or_current(vec![], &none), [PathBuf::from(".")]);
-        assert_eq!(
-            paths_or_current(vec!["a".into()], &none),
-            [PathBuf::from("a")]
-        );
-        assert!(paths_or_current(vec![], &stable).is_empty());
-    }
 
     #[test]
     fn wrong_usage_has_exit_code_two_and_failures_have_one() {

@@ -15,9 +15,9 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     CommandError, check,
     local_cargo::LocalCargo,
-    paths_or_current, progress,
+    progress,
     render::{by_cause, counted, note, print, print_json},
-    toolchain_options,
+    selection::Selection,
 };
 use crate::{
     app::{App, AppMode, StopSignals},
@@ -26,7 +26,7 @@ use crate::{
     config::Settings,
     plan::{self, Inventory, Plan, Problem},
     store::Store,
-    warm::{self, WarmMode, WarmOptions, WarmProgress, WarmReport, WouldFetch},
+    warm::{self, CrateFetcher, WarmMode, WarmOptions, WarmProgress, WarmReport, WouldFetch},
 };
 
 /// Time between two writes of last uses, by which other processes see what this run uses.
@@ -41,8 +41,9 @@ const LAST_FLUSH: Duration = Duration::from_secs(5);
 pub async fn run(
     settings: &Settings,
     shared: &cli::GlobalFlags,
-    flags: cli::Warm,
+    mut flags: cli::Warm,
 ) -> Result<ExitCode, CommandError> {
+    let selection = selection(settings, &mut flags)?;
     let app = App::build(settings, AppMode::Warm)?;
     app.store.prepare()?;
     app.check_toolchain_format()?;
@@ -61,7 +62,7 @@ pub async fn run(
             // Versions that it calls malicious are not fetched.
             app.refresh_advisories().await;
         }
-        let plan = plan(settings, flags, &app).await?;
+        let plan = plan(settings, selection, &flags, &app).await?;
         let warm = warm::warm(
             &app.cache,
             &app.store,
@@ -83,6 +84,7 @@ pub async fn run(
         let _ = shown.await;
     }
     let mut next_step = None;
+    let unlocked = plan.unlocked_crates();
     if !is_dry_run {
         // Asks upstream nothing, and judges what is on the disk.
         let local = App::build(settings, AppMode::Local)?;
@@ -98,6 +100,11 @@ pub async fn run(
         print(&would_fetch.iter().map(would_fetch_line).collect::<String>())?;
     }
     note_problems(&report, shared.verbose > 0);
+    for title in unlocked.iter().filter(|_| shared.quiet == 0) {
+        note(&format!(
+            "{title} has no lock file in its archive; stored is what cargo resolves for it today"
+        ));
+    }
     if shared.quiet == 0 {
         note(&summary(&report, is_dry_run));
         if let Some(next_step) = next_step.filter(|_| !shared.json) {
@@ -109,6 +116,13 @@ pub async fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn selection(settings: &Settings, flags: &mut cli::Warm) -> Result<Selection, CommandError> {
+    let paths = std::mem::take(&mut flags.path);
+    let crates = std::mem::take(&mut flags.crates);
+    let toolchains = std::mem::take(&mut flags.toolchains);
+    Selection::new(settings, paths, crates, toolchains, &flags.target)
 }
 
 /// Writes last uses for ever. Eviction leaves alone what a running command has used.
@@ -176,10 +190,13 @@ fn not_ready(readiness: &Readiness) -> Vec<Problem> {
         let path = project.path.display().to_string();
         first(path, &project.missing, &project.unknown)
     });
+    let crates = readiness.crates.iter().filter(|one| !one.ready);
+    let crates = crates.map(|one| first(one.title(), &one.missing, &one.unknown));
     let toolchains = readiness.toolchains.iter();
     let toolchains = toolchains.filter(|toolchain| !toolchain.ready);
     let toolchains = toolchains.map(|toolchain| first(toolchain.title(), &toolchain.missing, &[]));
     projects
+        .chain(crates)
         .chain(toolchains)
         .chain(readiness.failed.iter().cloned())
         .collect()
@@ -200,17 +217,36 @@ fn options(settings: &Settings, flags: &cli::Warm) -> WarmOptions {
 
 /// Plans what to fetch. Projects without lock file and the choice of targets need the user's cargo, which a dry run
 /// does not start.
-async fn plan(settings: &Settings, flags: cli::Warm, app: &App) -> Result<Plan, CommandError> {
+async fn plan(
+    settings: &Settings,
+    selection: Selection,
+    flags: &cli::Warm,
+    app: &App,
+) -> Result<Plan, CommandError> {
     let registries = &app.upstreams.registries;
-    let toolchains = toolchain_options(settings, flags.toolchains, &flags.target);
-    let paths = paths_or_current(flags.path, &toolchains);
-    let mut plan = plan::plan(paths, toolchains, registries).await;
+    let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+    let mut plan = plan::plan(selection.request, registries).await;
+    let crates = selection.crates;
+    if !crates.is_empty() {
+        let scratch = app.store.scratch()?;
+        if flags.dry_run {
+            plan.add_crates(crates, &inventory, registries, &scratch)
+                .await;
+        } else {
+            let fetcher = CrateFetcher {
+                cache: app.cache.clone(),
+                store: app.store.clone(),
+                refresh: flags.refresh,
+            };
+            plan.add_crates(crates, &fetcher, registries, &scratch)
+                .await;
+        }
+    }
     if flags.dry_run {
         plan.skip_unlocked();
     } else if plan.needs_cargo(&flags.target) {
         match LocalCargo::start(settings, app) {
             Ok(cargo) => {
-                let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
                 plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
                     .await;
                 cargo.stop().await;
@@ -244,10 +280,17 @@ fn summary(report: &WarmReport, is_dry_run: bool) -> String {
             counted(toolchains, "toolchain")
         ),
     };
+    let mut owners = Vec::new();
+    if report.projects > 0 || report.crates == 0 {
+        owners.push(counted(report.projects, "project"));
+    }
+    if report.crates > 0 {
+        owners.push(counted(report.crates, "crate"));
+    }
     format!(
         "{} in {}{toolchains}: {} {}, {} were there, {} failed, {} skipped; {}{} in {:.1} s",
         counted(report.packages, "package"),
-        counted(report.projects, "project"),
+        owners.join(" and "),
         report.fetched + report.components_fetched,
         if is_dry_run { "to fetch" } else { "fetched" },
         report.cached + report.components_cached,

@@ -1,4 +1,5 @@
-//! The settings file: TOML whose keys are the flags' names, and a table for each further registry.
+//! The settings file: TOML whose keys are the flags' names, a table for each further registry, and tables of what to
+//! warm.
 //!
 //! The file is read without types: a value becomes text with its line, and is parsed like the text of a variable. So a
 //! fault can be reported with its line, and only to commands that use the setting.
@@ -13,7 +14,13 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{ConfigError, given::Given, place::Place, spelling::closest};
+use super::{
+    ConfigError,
+    declared::{TABLES, WarmTable},
+    given::Given,
+    place::Place,
+    spelling::closest,
+};
 use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// The settings, by key, that a file may have.
@@ -68,6 +75,9 @@ const REGISTRY_TABLES: &str = "registry";
 /// The keys of such a table.
 const REGISTRY_KEYS: [&str; 2] = ["index", "min-age"];
 
+/// The tables of what to warm.
+const WARM_TABLES: &str = "warm";
+
 /// The contents of a settings file.
 #[derive(Debug, Default)]
 pub(super) struct SettingsFile {
@@ -75,6 +85,8 @@ pub(super) struct SettingsFile {
     pub(super) values: BTreeMap<&'static str, Given>,
     /// Registries besides crates.io, by name.
     pub(super) registries: BTreeMap<String, RegistryTable>,
+    /// What to warm, in the order of kinds.
+    pub(super) warm: Vec<WarmTable>,
 }
 
 /// The table of one registry.
@@ -117,6 +129,7 @@ impl SettingsFile {
                 (REGISTRY_TABLES, DeValue::Table(tables)) => {
                     file.registries = reader.registries(tables)?
                 }
+                (WARM_TABLES, DeValue::Table(tables)) => file.warm = reader.warm_tables(tables)?,
                 (name, value) => {
                     let key = reader.known(name, line, &KEYS)?;
                     let given = reader.given(key, line, value);
@@ -174,6 +187,47 @@ impl Reader<'_> {
                 key: key.to_owned(),
             },
         }
+    }
+
+    /// The tables `[[warm.KIND]]`.
+    fn warm_tables(&self, tables: &DeTable<'_>) -> Result<Vec<WarmTable>, ConfigError> {
+        let mut found = Vec::new();
+        for (name, list) in tables {
+            let line = self.line(name.span().start);
+            let name = self.known(name.get_ref(), line, &TABLES.map(|kind| kind.name))?;
+            let fault = |line, message| ConfigError::Syntax {
+                path: PathBuf::from(self.path),
+                line: Some(line),
+                message,
+            };
+            let lists = list.get_ref().as_array().ok_or_else(|| {
+                fault(
+                    line,
+                    format!("`warm.{name}` is written as `[[warm.{name}]]`"),
+                )
+            })?;
+            let kinds = TABLES.iter().filter(|kind| kind.name == name);
+            let keys = kinds.flat_map(|kind| kind.keys).copied();
+            let keys: Vec<_> = keys.collect();
+            for table in lists.iter() {
+                let line = self.line(table.span().start);
+                let mut values = BTreeMap::new();
+                if let DeValue::Table(table) = table.get_ref() {
+                    for (key, value) in table {
+                        let line = self.line(key.span().start);
+                        let key = self.known(key.get_ref(), line, &keys)?;
+                        let title = format!("warm.{name}.{key}");
+                        values.insert(key, self.given(&title, line, value.get_ref()));
+                    }
+                }
+                if let Some(required) = keys.first().filter(|key| !values.contains_key(*key)) {
+                    let message = format!("a table `[[warm.{name}]]` has no `{required}`");
+                    return Err(fault(line, message));
+                }
+                found.push(WarmTable { kind: name, values });
+            }
+        }
+        Ok(found)
     }
 
     fn registries(

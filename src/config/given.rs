@@ -12,6 +12,22 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// Parses the only value.
+    pub(super) fn one<T>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let mut values = self.parse(parse)?;
+        match (values.pop(), values.is_empty()) {
+            (Some(value), true) => Ok(value),
+            (_, _) => Err(ConfigError::Value {
+                place: self.place.clone(),
+                text: String::new(),
+                reason: "one value is expected here".to_owned(),
+            }),
+        }
+    }
+
     /// Parses every value.
     pub(super) fn parse<T>(
         &self,

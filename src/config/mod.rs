@@ -11,6 +11,7 @@
 //! with its place, for errors; `source` chooses among them. `environment` reads all variables, also those without a
 //! flag, such as `RUSTUP_HOME`.
 
+mod declared;
 mod environment;
 mod error;
 mod file;
@@ -32,6 +33,7 @@ use std::{
 
 use url::{Host, Url};
 
+pub use declared::{DeclaredSet, DeclaredToolchain};
 pub use environment::{CargoHttp, ClientVariables};
 pub use error::ConfigError;
 pub use limits::LimitSettings;
@@ -139,6 +141,8 @@ pub struct Settings {
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
     pub jobs: u16,
+    /// What a plain `warm` and `check` are about, besides the current folder.
+    pub declared: DeclaredSet,
     /// The versions that clients must not get.
     pub trust: TrustPolicy,
     /// Toolchain manifests must be signed.
@@ -275,6 +279,7 @@ fn merge(
         access_log: access_log(serve, sources, &environment)?,
         h2c: h2c.map(H2c::from).unwrap_or_default(),
         jobs: jobs.unwrap_or(DEFAULT_JOBS).max(1),
+        declared: declared_set(sources, &environment)?,
         trust: trust_policy(shared, sources)?,
         verify_signatures: verify_signatures.unwrap_or(false),
         signing_key: signing_key.map(|path| expand_home(&path, &environment)),
@@ -289,6 +294,11 @@ fn merge(
         ssl_cert_file: environment.ssl_cert_file,
         may_colour: environment.may_colour,
     })
+}
+
+fn declared_set(sources: &Sources, environment: &Environment) -> Result<DeclaredSet, ConfigError> {
+    let expand = |path: PathBuf| expand_home(&path, environment);
+    sources.if_used("warm", DeclaredSet::read(&sources.file.warm, expand))
 }
 
 fn intercept_settings(
@@ -536,6 +546,7 @@ fn usual_url(key: &'static str, text: &str) -> Result<Url, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::{file::KEYS, *};
+    use crate::crate_spec::CrateUse;
 
     fn from_file(text: &str, shared: GlobalFlags, serve: &Serve) -> Result<Settings, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
@@ -549,7 +560,7 @@ mod tests {
             },
             serve,
             None,
-            KEYS.iter().copied().chain(["registry"]).collect(),
+            KEYS.iter().copied().chain(["registry", "warm"]).collect(),
         )
     }
 
@@ -622,6 +633,60 @@ mod tests {
         assert_eq!(documented("warm", "jobs"), found.jobs.to_string());
         assert_eq!(documented("serve", "ca-file"), "none");
         assert_eq!((found.ca_file, found.redirect_hosts), (None, Vec::new()));
+    }
+
+    #[test]
+    fn tables_declare_what_to_warm() {
+        let text = "[[warm.project]]\npath = \"app\"\n[[warm.project]]\npath = \"/b\"\n\
+                    [[warm.toolchain]]\nchannel = \"stable\"\ncomponents = [\"clippy\", \"rust-src\"]\n\
+                    [[warm.crate]]\nname = \"just\"\nversion = \"1.2.3\"\n\
+                    [[warm.crate]]\nname = \"serde\"\nwith-dependencies = true\n";
+        let found = from_file(text, GlobalFlags::default(), &Serve::default()).unwrap();
+        let set = found.declared;
+        let is_beside_the_file = set.projects[0].is_absolute() && set.projects[0].ends_with("app");
+        assert!(is_beside_the_file, "{set:?}");
+        assert_eq!(set.projects[1], Path::new("/b"));
+        assert_eq!(set.toolchains[0].channel, "stable");
+        assert_eq!(set.toolchains[0].components, ["clippy", "rust-src"]);
+        let crates: Vec<_> = set
+            .crates
+            .iter()
+            .map(|(spec, usage)| (spec.to_string(), *usage))
+            .collect();
+        assert_eq!(
+            crates,
+            [
+                ("just@1.2.3".to_owned(), CrateUse::Install),
+                ("serde".to_owned(), CrateUse::Dependency)
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_in_declared_tables_are_told_with_their_line() {
+        for (text, message) in [
+            (
+                "[[warm.crate]]\nversion = \"1\"",
+                "line 1: a table `[[warm.crate]]` has no `name`",
+            ),
+            (
+                "\n[[warm.crate]]\nname = \"a b\"",
+                "line 3, key `warm.crate.name`: cannot use `a b`",
+            ),
+            (
+                "[[warm.project]]\nfolder = \"a\"",
+                "line 2: unknown key `folder`",
+            ),
+            ("[[warm.tool]]\nname = \"a\"", "line 1: unknown key `tool`"),
+            (
+                "[warm.crate]\nname = \"a\"",
+                "line 1: `warm.crate` is written as `[[warm.crate]]`",
+            ),
+        ] {
+            let error = from_file(text, GlobalFlags::default(), &Serve::default());
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

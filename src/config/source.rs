@@ -106,17 +106,6 @@ impl Sources {
         let Some(given) = given else {
             return Ok(None);
         };
-        let value =
-            given
-                .parse(parse)
-                .and_then(|mut values| match (values.pop(), values.is_empty()) {
-                    (Some(value), true) => Ok(Some(value)),
-                    (_, _) => Err(ConfigError::Value {
-                        place: given.place.clone(),
-                        text: String::new(),
-                        reason: "one value is expected here".to_owned(),
-                    }),
-                });
-        self.if_used(key, value)
+        self.if_used(key, given.one(parse).map(Some))
     }
 }

@@ -1,4 +1,4 @@
-//! `larder forget`: drops the pins of a project or toolchain, or one stored crate or archive.
+//! `larder forget`: drops the pins of a project, toolchain or crate, or one stored crate or archive.
 
 use std::path::PathBuf;
 
@@ -24,8 +24,8 @@ pub enum Forgotten {
     Removed(Vec<(String, u64)>),
 }
 
-/// Drops the pins of the toolchain of this name, of the file at this path, or of all files below this folder. Returns
-/// their owners. What they needed stays stored until it is evicted.
+/// Drops the pins of the toolchain or crate of this name, of the file at this path, or of all files below this folder.
+/// Returns their owners. What they needed stays stored until it is evicted.
 ///
 /// # Errors
 /// The store cannot be read or written to.
@@ -34,6 +34,10 @@ pub async fn forget_pins(store: &Store, what: &str) -> Result<Vec<Owner>, StoreE
     paths.extend(std::fs::canonicalize(what));
     let is_meant = |owner: &Owner| match owner {
         Owner::Toolchain(name) => what == name,
+        Owner::Crate(spec) | Owner::Dependency(spec) => {
+            let name = spec.split_once('@').map(|(name, _)| name);
+            what == spec || Some(what) == name
+        }
         Owner::File(file) => paths.iter().any(|path| file.starts_with(path)),
     };
     let mut forgotten = Vec::new();

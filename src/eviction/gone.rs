@@ -95,7 +95,7 @@ pub async fn missing_owners(pins: &[Pin]) -> Vec<Owner> {
             is_absent(path) && is_absent(&path.with_file_name("Cargo.toml"))
         }
         Owner::File(path) => is_absent(path),
-        Owner::Toolchain(_) => false,
+        Owner::Toolchain(_) | Owner::Crate(_) | Owner::Dependency(_) => false,
     };
     let looking = spawn_blocking(move || owners.into_iter().filter(is_missing).collect());
     match timeout(STAT_LIMIT, looking).await {

@@ -64,12 +64,13 @@ impl Plan {
         projects.any(|project| matches!(project.agreement, Agreement::Unclear(_)))
     }
 
-    /// Tells if cargo must complete this plan: a project has no lock file, settings ask for another one, or `targets`
-    /// select among its packages.
+    /// Tells if cargo must complete this plan: a project has no lock file, settings ask for another one, the lock file
+    /// is that of a named crate, or `targets` select among its packages.
     pub fn needs_cargo(&self, targets: &[String]) -> bool {
         let has_targets = !targets.is_empty() && !self.projects.is_empty();
-        let is_open =
-            |project: &ProjectPlan| project.is_unlocked() || project.requested_lock.is_some();
+        let is_open = |project: &ProjectPlan| {
+            project.is_unlocked() || project.requested_lock.is_some() || project.is_locked_crate()
+        };
         has_targets || self.projects.iter().any(is_open)
     }
 
@@ -87,10 +88,14 @@ impl Plan {
         self.find_locks(scratch, registries).await;
         let mut needed = BTreeSet::new();
         for project in &mut self.projects {
+            if project.is_locked_crate() {
+                project.complete_lock(scratch, registries, inventory).await;
+            }
             let Some(lock_text) = project.lock_text(scratch, registries).await else {
                 needed.extend(project.packages.ids());
                 continue;
             };
+            needed.extend(project.named_id());
             if !targets.is_empty() {
                 let missing = inventory.missing_packages(&project.packages.packages).await;
                 self.missing_before_cargo.extend(missing);
@@ -115,16 +120,19 @@ impl Plan {
                 "has `resolver.lockfile-path`; without --dry-run, cargo tells if it follows that setting"
             } else if project.script.is_some() {
                 "is a script; without --dry-run, cargo tells where its lock file is"
+            } else if let Some(named) = project.named.as_ref().filter(|_| project.is_unlocked()) {
+                named.why_unlocked()
             } else if project.is_unlocked() {
                 "has no Cargo.lock; without --dry-run, one is made in a scratch folder"
             } else {
                 continue;
             };
-            let skipped = Problem::new(project.path().display(), why);
+            let skipped = Problem::new(project.title(), why);
             project.packages = PackageSet {
                 skipped: vec![skipped],
                 ..PackageSet::default()
             };
+            project.add_named_package();
         }
     }
 }
@@ -208,9 +216,58 @@ impl ProjectPlan {
         if matches!(error, ScratchError::Start { .. }) {
             self.unknown.push(chain(error));
         } else {
-            let path = self.path().to_owned();
-            self.packages.fail(path.display(), error.cause());
+            let title = self.title();
+            self.packages.fail(title, error.cause());
         }
+    }
+
+    /// Tells if cargo would complete the lock file without a word, because it is that of a crate to install.
+    fn is_locked_crate(&self) -> bool {
+        self.named.is_some() && self.lock.is_some()
+    }
+
+    /// Lets cargo complete the lock file of an unpacked crate.
+    async fn complete_lock(
+        &mut self,
+        scratch: &Scratch,
+        registries: &Registries,
+        inventory: &Inventory,
+    ) {
+        let Some(lock) = self.lock.clone() else {
+            return;
+        };
+        let Some(text) = read_lock(&lock).await else {
+            return;
+        };
+        match scratch.complete_lock(self.for_cargo(), &text).await {
+            Ok(completed) => {
+                if let Err(error) = tokio::fs::write(&lock, &completed).await {
+                    return self.packages.fail(lock.display(), error);
+                }
+                self.use_lock_text(self.title(), &completed, registries);
+            }
+            // Without cargo, `compare_locks` judges the lock file.
+            Err(ScratchError::Start { .. }) => {}
+            Err(error) => {
+                let missing = inventory.missing_packages(&self.packages.packages).await;
+                if missing.is_empty() {
+                    self.no_answer(&error);
+                }
+            }
+        }
+    }
+
+    /// Takes the packages of a lock file that cargo made; `name` stands for it in problems.
+    fn use_lock_text(&mut self, name: String, text: &str, registries: &Registries) {
+        let mut local = match &self.named {
+            Some(_) => LocalSources::default(),
+            None => LocalSources::of(&self.folder),
+        };
+        match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
+            Ok(packages) => self.packages = packages,
+            Err(error) => self.packages.fail(name, error),
+        }
+        self.add_named_package();
     }
 
     async fn make_lock(&mut self, scratch: &Scratch, registries: &Registries) -> Option<String> {
@@ -221,15 +278,12 @@ impl ProjectPlan {
                 return None;
             }
         };
-        let name = match &self.script {
-            Some(script) => script.path.display().to_string(),
-            None => self.folder.join("Cargo.lock").display().to_string(),
+        let name = match (&self.script, &self.named) {
+            (_, Some(_)) => self.title(),
+            (Some(script), None) => script.path.display().to_string(),
+            (None, None) => self.folder.join("Cargo.lock").display().to_string(),
         };
-        let mut local = LocalSources::of(&self.folder);
-        match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
-            Ok(packages) => self.packages = packages,
-            Err(error) => self.packages.fail(name, error),
-        }
+        self.use_lock_text(name, &text, registries);
         Some(text)
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::{
-    PackageSet, Problem,
+    CrateSource, PackageSet, Problem,
     agreement::{Agreement, compare},
     library,
     manifest::LocalWorkspace,
@@ -24,11 +24,12 @@ use super::{
 };
 use crate::{
     cache::Cache,
+    crate_spec::CrateSpec,
     files::{self, MAX_LOCK_FILE_BYTES},
     hash::Sha256,
     lockfile::{self, LockNode},
     resource::{CrateFile, IndexEntry, Registry, Resource, Upstreams, VersionNeeds},
-    store::{Pin, PinnedCrate, Store, StoreError},
+    store::{Blob, Pin, PinnedCrate, Store, StoreError},
     toolchain::{DistFile, Install},
 };
 
@@ -307,6 +308,34 @@ impl Inventory {
         }
         blobs.found.insert(sha256);
         BlobState::Stored
+    }
+}
+
+impl CrateSource for Inventory {
+    async fn entry(&self, entry: &Resource) -> Result<Bytes, Problem> {
+        let body = if self.cache.is_offline() {
+            self.cache.client_view(entry).await.ok()
+        } else {
+            // A dry run asks upstream nothing.
+            self.cache.peek(entry).await
+        };
+        body.ok_or_else(|| Problem::not_stored(entry))
+    }
+
+    async fn archive(&self, file: &Resource) -> Result<(Blob, bool), Problem> {
+        if let Err(error) = self.cache.check_locked(file) {
+            return Err(Problem::of_error(file, &error));
+        }
+        let blob = match self.cache.peek_hash(file).await {
+            Some(sha256) => self.store.blob(sha256).await.ok().flatten(),
+            None => None,
+        };
+        let blob = blob.ok_or_else(|| Problem::not_stored(file))?;
+        Ok((blob, false))
+    }
+
+    fn no_version(&self, spec: &CrateSpec) -> Problem {
+        Problem::not_stored(format_args!("a version of crate `{spec}`"))
     }
 }
 

@@ -10,6 +10,7 @@
 //!  paths ── projects::find ─┬─ lock files ────── lockfile ──┐
 //!                           └─ toolchain files ─ toolchain ─┤          ┌─ warm   ensures each resource
 //!  `--toolchain NAME` ──────────────────────────────────────┼── Plan ──┤
+//!  `--crate NAME` ── crates (the lock file in an archive) ──┤          │
 //!  no lock file, script, `--target` ─ scratch (cargo) ──────┤          └─ check  looks each up in the store
 //!  a pin of an earlier `warm` ── of_pin ────────────────────┘
 //! ```
@@ -28,6 +29,7 @@
 
 mod agreement;
 mod cargo;
+mod crates;
 mod error;
 mod features;
 mod inventory;
@@ -35,6 +37,7 @@ pub(crate) mod library;
 mod locks;
 mod manifest;
 mod mirrors;
+mod named_crate;
 mod packages;
 mod reach;
 pub(crate) mod release;
@@ -51,11 +54,13 @@ use rayon::prelude::*;
 use tokio::task::spawn_blocking;
 
 pub use agreement::Agreement;
+pub(crate) use crates::CrateSource;
 pub use error::{PlanError, Problem};
 pub(crate) use inventory::{BlobState, Inventory};
+pub use named_crate::NamedCrate;
 pub use packages::PackageSet;
 pub(crate) use reach::{Choice, CrateName, Question, ResolverReach};
-pub use toolchains::{ToolchainOptions, ToolchainPlan};
+pub use toolchains::{NamedToolchain, ToolchainOptions, ToolchainPlan};
 
 use crate::{
     cargo_config::CargoConfig,
@@ -71,7 +76,7 @@ use toolchains::InstallDefaults;
 /// Packages and toolchains to have in the store, with their owners.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// One for each project, sorted by folder.
+    /// One for each project, sorted by folder, then one for each crate that the user names.
     pub projects: Vec<ProjectPlan>,
     /// One for each toolchain file and each toolchain that the user named.
     pub toolchains: Vec<ToolchainPlan>,
@@ -97,6 +102,8 @@ pub struct ProjectPlan {
     pub(crate) requested_lock: Option<PathBuf>,
     /// The cargo script in the folder that is the whole project.
     pub script: Option<Script>,
+    /// The crate that the user names and that was unpacked as this project.
+    pub named: Option<NamedCrate>,
     /// The owner of the plan for the toolchain that rustup would use in this folder. There is no such plan if the
     /// toolchain is installed.
     pub toolchain: Option<Owner>,
@@ -108,10 +115,21 @@ pub struct ProjectPlan {
     pub unknown: Vec<String>,
 }
 
-/// Plans every project and toolchain file at or below `paths`, and the toolchains in `request`.
-pub async fn plan(paths: Vec<PathBuf>, request: ToolchainOptions, registries: &Registries) -> Plan {
+/// The projects and toolchains to plan.
+#[derive(Clone, Debug, Default)]
+pub struct PlanRequest {
+    /// Files, and folders to search.
+    pub paths: Vec<PathBuf>,
+    /// True if it is no problem that the current folder has no project.
+    pub is_current_optional: bool,
+    /// Toolchains that no file asks for.
+    pub toolchains: ToolchainOptions,
+}
+
+/// Plans every project and toolchain file at or below the paths of `request`, and its toolchains.
+pub async fn plan(request: PlanRequest, registries: &Registries) -> Plan {
     let registries = registries.clone();
-    let planning = spawn_blocking(move || plan_blocking(&paths, &request, &registries));
+    let planning = spawn_blocking(move || plan_blocking(&request, &registries));
     planning.await.unwrap_or_else(|panic| Plan {
         failed: vec![Problem::new("reading the projects", panic)],
         ..Plan::default()
@@ -122,7 +140,8 @@ pub async fn plan(paths: Vec<PathBuf>, request: ToolchainOptions, registries: &R
 ///
 /// Crates that the pin excludes, because no target of the earlier `warm` needed them, stay excluded. A pin does not
 /// store the other options of that `warm`: toolchain files are planned for this machine's host. `None` for a
-/// toolchain that the user named, since no file says which profile and components belong to it.
+/// toolchain or crate that the user named: no file says which profile and components belong to the one, and the other
+/// does not change.
 ///
 /// # Errors
 /// [`PlanError`] if the file is gone or cannot be parsed as a whole. Problems with single packages are part of the
@@ -134,7 +153,7 @@ pub async fn of_pin(
 ) -> Result<Option<Plan>, PlanError> {
     let registries = registries.clone();
     let planning = spawn_blocking(move || match &pin.owner {
-        Owner::Toolchain(_) => Ok(None),
+        Owner::Toolchain(_) | Owner::Crate(_) | Owner::Dependency(_) => Ok(None),
         // Only cargo could tell what it needs.
         Owner::File(path) if script::is_script(path) => Ok(None),
         Owner::File(path) if projects::is_toolchain_file(path) => {
@@ -163,8 +182,10 @@ pub async fn of_pin(
     planning.await?
 }
 
-fn plan_blocking(paths: &[PathBuf], request: &ToolchainOptions, registries: &Registries) -> Plan {
-    let found = projects::find(paths);
+fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
+    let found = projects::find(&request.paths);
+    let is_current_optional = request.is_current_optional || request.toolchains.bootstrap;
+    let request = &request.toolchains;
     let defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
     let (projects, toolchains) = rayon::join(
         || {
@@ -180,7 +201,7 @@ fn plan_blocking(paths: &[PathBuf], request: &ToolchainOptions, registries: &Reg
     // The files of a bootstrap need no project, and the current folder is only the default.
     let is_optional = |problem: &&projects::SearchProblem| {
         let is_current = problem.path == Path::new(".");
-        request.bootstrap && is_current && matches!(problem.error, projects::SearchError::Empty)
+        is_current_optional && is_current && matches!(problem.error, projects::SearchError::Empty)
     };
     let problems = found.problems.iter();
     let problems = problems.filter(|problem| !is_optional(problem));
@@ -251,6 +272,7 @@ impl ProjectPlan {
             lock: None,
             requested_lock: None,
             script: None,
+            named: None,
             toolchain: None,
             packages: PackageSet::default(),
             agreement: Agreement::default(),
@@ -304,6 +326,14 @@ impl ProjectPlan {
             .map_or(&self.folder, |script| &script.path)
     }
 
+    /// The name by which the user knows the project or crate.
+    pub fn title(&self) -> String {
+        match &self.named {
+            Some(named) => named.owner().to_string(),
+            None => self.path().display().to_string(),
+        }
+    }
+
     /// The project, to ask cargo about it.
     fn for_cargo(&self) -> CargoProject<'_> {
         CargoProject {
@@ -317,8 +347,12 @@ impl ProjectPlan {
         self.lock.is_none() && self.packages.failed.is_empty()
     }
 
-    /// The file that owns the packages: the lock file there is, the script, or the lock file that cargo would write.
+    /// The crate or file that owns the packages: the lock file there is, the script, or the lock file that cargo would
+    /// write.
     pub fn owner(&self) -> Owner {
+        if let Some(named) = &self.named {
+            return named.owner();
+        }
         let script = self.script.as_ref().map(|script| script.path.clone());
         let file = self.lock.clone().or(script);
         let file = file.unwrap_or_else(|| self.folder.join("Cargo.lock"));
@@ -383,7 +417,11 @@ mod tests {
             ("c/Cargo.toml", "[package]\nname = 'c'\n"),
         ]);
         let paths = vec![top.path().to_owned()];
-        let plan = plan(paths, ToolchainOptions::default(), &registries()).await;
+        let request = PlanRequest {
+            paths,
+            ..PlanRequest::default()
+        };
+        let plan = plan(request, &registries()).await;
         let found: Vec<_> = plan
             .projects
             .iter()

@@ -23,17 +23,24 @@ const BOOTSTRAP_TOOLCHAIN: &str = "stable";
 /// The profile that it uses.
 const BOOTSTRAP_PROFILE: &str = "default";
 
-/// Toolchains that the user names on the command line, and the settings that complete both these and toolchain files.
+/// A toolchain that the user names.
+#[derive(Clone, Debug, Default)]
+pub struct NamedToolchain {
+    /// The name, as rustup takes it.
+    pub name: String,
+    /// The profile; without it, the user's setting.
+    pub profile: Option<String>,
+    /// Components beyond the profile.
+    pub components: Vec<String>,
+    /// Targets beyond the host.
+    pub targets: Vec<String>,
+}
+
+/// Toolchains that the user names, and the settings that complete both these and toolchain files.
 #[derive(Clone, Debug, Default)]
 pub struct ToolchainOptions {
-    /// Names, as rustup takes them.
-    pub names: Vec<String>,
-    /// The profile of the named toolchains; without it, the user's setting.
-    pub profile: Option<String>,
-    /// Components of the named toolchains beyond the profile.
-    pub components: Vec<String>,
-    /// Targets of the named toolchains beyond the host.
-    pub targets: Vec<String>,
+    /// The toolchains.
+    pub named: Vec<NamedToolchain>,
     /// Host triples of all toolchains; if empty, this machine's.
     pub hosts: Vec<String>,
     /// True if the files that install rustup itself are needed too.
@@ -130,14 +137,15 @@ pub(super) fn read(
         })
     });
     let mut plans: Vec<_> = files.collect();
-    let names = request.names.iter();
-    plans.extend(names.map(|name| ToolchainPlan::named(name, request, defaults)));
+    let named = request.named.iter();
+    plans.extend(named.map(|named| ToolchainPlan::named(named, defaults)));
     if request.bootstrap && plans.is_empty() {
-        let request = ToolchainOptions {
+        let named = NamedToolchain {
+            name: BOOTSTRAP_TOOLCHAIN.to_owned(),
             profile: Some(BOOTSTRAP_PROFILE.to_owned()),
-            ..ToolchainOptions::default()
+            ..NamedToolchain::default()
         };
-        let mut plan = ToolchainPlan::named(BOOTSTRAP_TOOLCHAIN, &request, defaults);
+        let mut plan = ToolchainPlan::named(&named, defaults);
         plan.reason = Some("what `rustup-init.sh` installs".to_owned());
         plans.push(plan);
     }
@@ -191,16 +199,22 @@ impl ToolchainPlan {
 
     /// Plans a toolchain that the user named. A name that no dist server has is a failure here, not skipped as in a
     /// file.
-    fn named(name: &str, request: &ToolchainOptions, defaults: &InstallDefaults) -> Self {
-        let mut plan = Self::new(Owner::Toolchain(name.to_owned()));
+    fn named(named: &NamedToolchain, defaults: &InstallDefaults) -> Self {
+        let NamedToolchain {
+            name,
+            profile,
+            components,
+            targets,
+        } = named.clone();
+        let what = format!("toolchain `{name}`");
+        let mut plan = Self::new(Owner::Toolchain(name.clone()));
         let wanted = ToolchainSpec {
-            channel: Some(name.to_owned()),
-            profile: request.profile.clone(),
-            components: request.components.clone(),
-            targets: request.targets.clone(),
+            channel: Some(name),
+            profile,
+            components,
+            targets,
             path: None,
         };
-        let what = format_args!("toolchain `{name}`").to_string();
         plan.add(what, &wanted, NameOrigin::User, defaults);
         plan.failed.append(&mut plan.skipped);
         plan

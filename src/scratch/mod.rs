@@ -157,6 +157,7 @@ impl ScratchError {
 }
 
 const MAKE_LOCK: &str = "make a lock file for";
+const COMPLETE_LOCK: &str = "complete the lock file of";
 const COMPARE_LOCK: &str = "find the packages of `Cargo.toml` in the lock file of";
 const FIND_LOCK: &str = "find the lock file of";
 const LIST_NEEDS: &str = "list what a target needs of";
@@ -177,6 +178,25 @@ impl Scratch {
             .arg("generate-lockfile")
             .args(self.settings(project, &overlay));
         self.run(command, MAKE_LOCK, project, &overlay).await?;
+        on_disk(project.path(), move || overlay.lock_text()).await
+    }
+
+    /// The lock file with what the project's manifests need and it lacks. `cargo install --locked` completes the lock
+    /// file of a crate like this, and says nothing. Needs index entries, and no crates.
+    ///
+    /// # Errors
+    /// [`ScratchError::Cargo`] if the project cannot be resolved.
+    pub async fn complete_lock(
+        &self,
+        project: CargoProject<'_>,
+        lock_text: &str,
+    ) -> Result<String, ScratchError> {
+        let overlay = self.overlay(project, Some(lock_text.to_owned())).await?;
+        let mut command = self.command(&overlay);
+        command
+            .args(["update", "--workspace"])
+            .args(self.settings(project, &overlay));
+        self.run(command, COMPLETE_LOCK, project, &overlay).await?;
         on_disk(project.path(), move || overlay.lock_text()).await
     }
 

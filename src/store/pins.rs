@@ -1,6 +1,7 @@
 //! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
 //!
-//! `larder warm` writes one pin for each lock file, toolchain file or named toolchain, as a JSON file of its own.
+//! `larder warm` writes one pin for each lock file, toolchain file, named toolchain or named crate, as a JSON file of its
+//! own.
 //! Warming the same thing again replaces its pin. `larder status` counts pins, `larder check` compares sizes with
 //! theirs, and the daemon keeps the projects of pins with a file ready (`prefetch/pins.rs`).
 
@@ -46,7 +47,7 @@ impl Pin {
     }
 }
 
-/// The project or toolchain that a pin belongs to.
+/// The project, toolchain or crate that a pin belongs to.
 #[derive(
     Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -56,6 +57,10 @@ pub enum Owner {
     File(PathBuf),
     /// The name of a toolchain that was warmed without a project.
     Toolchain(String),
+    /// A crate to install, as `NAME[@VERSION]`.
+    Crate(String),
+    /// A crate to depend on, as `NAME[@REQUIREMENT]`.
+    Dependency(String),
 }
 
 impl fmt::Display for Owner {
@@ -63,6 +68,8 @@ impl fmt::Display for Owner {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Toolchain(name) => write!(f, "toolchain {name}"),
+            Self::Crate(spec) => write!(f, "crate {spec}"),
+            Self::Dependency(spec) => write!(f, "dependency {spec}"),
         }
     }
 }

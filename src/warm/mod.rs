@@ -20,6 +20,7 @@
 //!
 //! [`ResolverReach`]: crate::plan::ResolverReach
 
+mod crates;
 mod fetch;
 mod packages;
 mod report;
@@ -31,6 +32,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 
+pub use crates::CrateFetcher;
 pub use fetch::{WarmMode, WouldFetch};
 pub use report::{WarmProgress, WarmReport};
 

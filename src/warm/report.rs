@@ -10,6 +10,8 @@ use crate::plan::Problem;
 pub struct WarmReport {
     /// Projects in the plan.
     pub projects: usize,
+    /// Crates in the plan that the user named.
+    pub crates: usize,
     /// Distinct packages of configured registries.
     pub packages: usize,
     /// Crates that were fetched; in a dry run, that would be.

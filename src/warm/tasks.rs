@@ -105,7 +105,12 @@ impl Tasks {
 
     /// Starts the tasks of a plan: toolchains first, since their archives are the largest files.
     pub(super) fn start(&mut self, mut plan: Plan) {
-        self.report.projects = plan.projects.len();
+        let crates = plan
+            .projects
+            .iter()
+            .filter(|project| project.named.is_some());
+        self.report.crates = crates.count();
+        self.report.projects = plan.projects.len() - self.report.crates;
         self.report.failed.append(&mut plan.failed);
         self.missing_before_cargo = std::mem::take(&mut plan.missing_before_cargo);
         self.start_toolchains(&mut plan);
@@ -158,7 +163,16 @@ impl Tasks {
 
     /// Starts a task for each package that has none yet.
     fn start_packages(&mut self, owners: &[Owner], mut set: PackageSet) {
-        self.report.failed.append(&mut set.failed);
+        for problem in set.failed.drain(..) {
+            // A dry run cannot say what a named crate needs before its archive is stored.
+            if self.fetcher.mode == WarmMode::Check && problem.is_fetchable {
+                let what = format!("{problem} (what it needs is not known yet)");
+                self.report
+                    .add_would_fetch([WouldFetch { what, bytes: None }]);
+            } else {
+                self.report.failed.push(problem);
+            }
+        }
         self.report.skipped.append(&mut set.skipped);
         if set.packages.is_empty() {
             return;

@@ -86,5 +86,6 @@ mod upstream;
 mod vendored;
 mod verify;
 mod warm;
+mod warm_crates;
 mod warm_toolchains;
 mod worlds;

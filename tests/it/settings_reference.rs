@@ -10,7 +10,7 @@ use larder::cli::{self, Cli};
 /// The end of the part that people write.
 const MARK: &str = "settings_reference:: -->\n";
 /// Names in the tables of `settings_of` that are no settings with a flag, a variable and a key.
-const OTHERS: [&str; 5] = ["config", "json", "quiet", "registry", "verbose"];
+const OTHERS: [&str; 6] = ["config", "json", "quiet", "registry", "verbose", "warm"];
 /// The longest line.
 const COLUMNS: usize = 120;
 

@@ -95,7 +95,7 @@ impl IndexEntry {
     }
 
     /// The crate's name, as its publisher spelled it, and the version with this hash, if the body of an entry lists it.
-    pub(in crate::resource) fn package_of(body: &[u8], sha256: Sha256) -> Option<(String, String)> {
+    pub(crate) fn package_of(body: &[u8], sha256: Sha256) -> Option<(String, String)> {
         let digits = sha256.digits();
         let is_listed = |line: &&[u8]| memchr::memmem::find(line, &digits).is_some();
         index_lines(body)
