@@ -52,6 +52,7 @@ pub mod cargo_config;
 pub mod check;
 pub mod crate_spec;
 pub mod eviction;
+pub mod import;
 pub mod lockfile;
 pub mod plan;
 pub mod projects;

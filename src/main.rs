@@ -65,6 +65,8 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Verify(_) => ("verify", Serve::default(), None),
         Command::Gc(flags) => ("gc", gc_settings(flags), None),
         Command::Forget(_) => ("forget", Serve::default(), None),
+        Command::List => ("list", Serve::default(), None),
+        Command::Import(_) => ("import", Serve::default(), None),
         Command::Status(_) => ("status", Serve::default(), None),
         Command::Advisories(_) => ("advisories", Serve::default(), None),
         Command::Client(_) => ("client", Serve::default(), None),
@@ -90,6 +92,8 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
             Command::Check(flags) => commands::check::run(&settings, &shared, flags).await,
             Command::Verify(flags) => commands::verify::run(&settings, &shared, flags).await,
             Command::Gc(flags) => commands::gc::run(&settings, &shared, flags).await,
+            Command::List => commands::list::run(&settings, &shared).await,
+            Command::Import(flags) => commands::import::run(&settings, &shared, flags).await,
             Command::Forget(flags) => commands::forget::run(&settings, &shared, flags).await,
             Command::Status(flags) => commands::status::run(&settings, &shared, flags).await,
             Command::Advisories(flags) => {

@@ -472,6 +472,25 @@ impl Cache {
         self.0.entries.lookup.store.put_entry(&key, &entry).await
     }
 
+    /// Stores `body` as an entry that upstream had at `checked`, unless one is stored. It has no validators, so the next
+    /// check fetches it whole.
+    ///
+    /// # Errors
+    /// The store cannot be written to.
+    pub async fn import_if_absent(
+        &self,
+        resource: &Resource,
+        body: Bytes,
+        checked: SystemTime,
+    ) -> Result<(), StoreError> {
+        let Location::Entry(key) = resource.location() else {
+            return Ok(());
+        };
+        let entry = Entry::new(body, Validators::default(), None, checked);
+        let store = &self.0.entries.lookup.store;
+        store.put_entry_unless(&key, &entry, |_| true).await
+    }
+
     /// The recalls: versions that upstream has taken back, the oldest first.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.0.entries.lookup.store.recalls()

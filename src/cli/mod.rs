@@ -154,6 +154,10 @@ pub enum Command {
     Gc(Gc),
     /// Stop keeping files for a project or toolchain, or remove one stored crate or archive
     Forget(Forget),
+    /// List the projects, crates and toolchains whose files are kept, with size and last use
+    List,
+    /// Take over crates and index entries from cargo's home, without a download
+    Import(Import),
     /// Show what is stored and whether a daemon is running
     Status(Status),
     /// Import the RustSec advisory database
@@ -327,6 +331,16 @@ pub struct Forget {
     pub force: bool,
 }
 
+/// Flags of `import`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Import {
+    /// Cargo homes, local registries, or folders of `.crate` files [default: CARGO_HOME, else ~/.cargo]
+    pub path: Vec<PathBuf>,
+    /// Count what would be taken over, and store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// Flags of `status`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Status {
@@ -451,7 +465,8 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &UPSTREAM,
             &["json", "store", "registry", "max-size", "forget-after"],
         ],
-        "forget" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
+        "forget" | "import" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
+        "list" => &[&COMMON, &["json", "store"]],
         "client" | "print" | "apply" | "undo" | "doctor" => &[
             &COMMON,
             &["json", "store", "registry", "listen", "public-url"],
@@ -469,7 +484,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
                 "allow-advisory",
             ],
         ],
-        "advisories" | "import" => &[&COMMON, &["json", "store", "advisory-db"]],
+        "advisories" => &[&COMMON, &["json", "store", "advisory-db"]],
         "larder" => &[&COMMON, &["json", "store"]],
         _ => &[],
     };
@@ -529,11 +544,13 @@ pub fn command() -> clap::Command {
 
 /// Adds the global flags, which clap would otherwise copy from the command above.
 fn with_globals(command: clap::Command, above: Option<&str>, globals: &[Arg]) -> clap::Command {
-    // The commands below `service` have names of others.
+    // The commands below these have names of others.
     let name = above.unwrap_or(command.get_name()).to_owned();
     let own = globals.iter().map(|arg| show_if_used(&name, arg.clone()));
     let command = command.args(own);
-    let above = (name == "service").then_some(&*name);
+    let above = ["service", "advisories"]
+        .contains(&&*name)
+        .then_some(&*name);
     command.mut_subcommands(|inner| with_globals(inner, above, globals))
 }
 

@@ -24,6 +24,8 @@ pub mod completions;
 mod doctor;
 pub mod forget;
 pub mod gc;
+pub mod import;
+pub mod list;
 mod local_cargo;
 pub mod man;
 mod progress;
@@ -73,6 +75,9 @@ pub enum CommandError {
         /// The reason.
         reason: String,
     },
+    /// `import` was given no path.
+    #[error("no home folder is known; name the folder to import")]
+    NoCargoHome,
     /// `--with-dependencies` is about no crate.
     #[error("`--with-dependencies` needs a crate: name one with `--crate` or in a list")]
     NoCrate,
@@ -177,6 +182,7 @@ impl CommandError {
             | Self::NoSuchCommand(_)
             | Self::Settings(_)
             | Self::List { .. }
+            | Self::NoCargoHome
             | Self::NoCrate => ExitCode::from(2),
             Self::App(_)
             | Self::Store(_)

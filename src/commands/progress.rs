@@ -1,4 +1,4 @@
-//! Progress of `warm` and `verify` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
+//! Progress of `warm`, `verify` and `import` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
 
 use std::{
     io::{self, IsTerminal as _},
@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use super::render::note;
-use crate::{verify::VerifyProgress, warm::WarmProgress};
+use crate::{import::ImportProgress, verify::VerifyProgress, warm::WarmProgress};
 
 /// Time between two lines where stderr is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,6 +42,19 @@ pub(super) async fn show(mut progress: watch::Receiver<WarmProgress>) {
 
 /// Shows the progress of `verify` on a terminal until the sender is dropped.
 pub(super) async fn show_verify(mut progress: watch::Receiver<VerifyProgress>) {
+    let bar = new_bar();
+    let began = Instant::now();
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        bar.set_length(now.total as u64);
+        bar.set_position(now.done as u64);
+        bar.set_message(amount(now.bytes, began.elapsed()));
+    }
+    bar.finish_and_clear();
+}
+
+/// Shows the progress of `import` on a terminal until the sender is dropped.
+pub(super) async fn show_import(mut progress: watch::Receiver<ImportProgress>) {
     let bar = new_bar();
     let began = Instant::now();
     while progress.changed().await.is_ok() {

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    CommandError, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
+    CommandError, import, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
 };
 use crate::{
     app::{self, App, AppMode, StopSignals, StoreAccess},
@@ -66,6 +66,9 @@ pub async fn run(
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
+    if let Some(proposal) = import::proposal(settings, &app) {
+        info!("{proposal}");
+    }
     // The stored files count from the first request on.
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;

@@ -13,7 +13,7 @@ use indicatif::HumanBytes;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    CommandError, check,
+    CommandError, check, import,
     local_cargo::LocalCargo,
     progress,
     render::{by_cause, counted, note, print, print_json},
@@ -50,6 +50,7 @@ pub async fn run(
     if !flags.dry_run {
         app.remember_settings().await?;
     }
+    import::propose(settings, &app, shared.quiet == 0);
     let is_dry_run = flags.dry_run;
     let options = options(settings, &flags);
     let (sender, receiver) = watch::channel(WarmProgress::default());

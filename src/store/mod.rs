@@ -74,6 +74,7 @@ mod scrub_state;
 mod space;
 mod spool;
 mod staging;
+mod take_over;
 mod verify;
 
 use std::{
@@ -98,6 +99,7 @@ pub use removal::{EvictionLock, FileRecord, Removal};
 pub use scrub_state::{ScrubState, ScrubTotals};
 pub use space::{Space, SpaceCounter, Statistics};
 pub use spool::Spool;
+pub use take_over::TakenOver;
 pub use verify::{FileDamage, StoredFile, Verified};
 
 use crate::{

@@ -37,6 +37,7 @@ mod generations;
 mod golden;
 mod guides;
 mod help;
+mod import;
 mod index;
 mod index_prefetch;
 mod install_prefetch;
