@@ -34,7 +34,7 @@ pub(crate) fn inspect(store: &Path, truth: &Truth) -> Inspection {
             ["CACHEDIR.TAG"]
             | ["v1", "last-use" | "eviction-lock" | "toolchain-format"]
             | ["v1", "indexes", _] => {}
-            ["v1", "scrub.json" | "gone.json"] | ["v1", "projects", _] => {
+            ["v1", "scrub.json" | "gone.json" | "recalls.json"] | ["v1", "projects", _] => {
                 if serde_json::from_slice::<serde_json::Value>(&content).is_err() {
                     found.findings.push(format!("{shown} is no JSON"));
                 }
