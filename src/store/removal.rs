@@ -448,6 +448,8 @@ mod tests {
             let file = StoredFile::Blob(Sha256::of(body));
             records.iter().find(|record| record.file == file).unwrap()
         };
+        // Times have milliseconds: what was stored within the one of `since` counts as used.
+        std::thread::sleep(Duration::from_millis(20));
         let since = milliseconds(now());
         std::thread::sleep(Duration::from_millis(20));
         put(&reader, b"replaced").await;
