@@ -413,3 +413,35 @@ fn plain_warm_and_check_heed_the_declared_set() {
         "{readiness:#}"
     );
 }
+
+#[test]
+fn list_names_what_is_kept_and_what_is_no_longer_stored() {
+    let upstream = FakeUpstream::start();
+    publish_tool(&upstream, true);
+    let site = site_with_cargo(&upstream);
+    assert_eq!(
+        run_json(&site, &["list"]).0["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
+    run_json(&site, &["warm", "--crate", "tool"]);
+    let (list, _) = run_json(&site, &["list"]);
+    let item = &list["items"][0];
+    assert_eq!(
+        (item["kind"].as_str(), item["name"].as_str()),
+        (Some("crate"), Some("tool"))
+    );
+    assert_eq!(
+        (item["packages"].as_u64(), item["complete"].as_bool()),
+        (Some(2), Some(true))
+    );
+    assert!(
+        item["bytes"].as_u64() > Some(0) && item["last_used"].is_u64(),
+        "{list:#}"
+    );
+    site.command(&["forget", "helper", "1.0.0", "--force"]);
+    let said = stdout(&site.command(&["list"]));
+    assert!(said.starts_with("incomplete  crate       tool"), "{said}");
+    assert!(said.contains("missing: helper 1.0.0"), "{said}");
+}
