@@ -7,6 +7,7 @@ use super::{
     advisories::{self, TouchedPackage},
     client_use::ClientUse,
     local_cargo::LocalCargo,
+    recalls,
     render::{by_cause, counted, note, print, print_json},
     selection::Selection,
 };
@@ -16,7 +17,7 @@ use crate::{
     cli,
     config::Settings,
     plan::{self, Inventory, Plan, Problem},
-    store::StoreError,
+    store::{PinnedCrate, StoreError},
 };
 
 /// Runs the command. Its exit code is 1 if anything is missing or, with `--advisories`, malicious or vulnerable.
@@ -67,10 +68,13 @@ pub async fn run(
             Some(advisories::touched(&database, settings, projects))
         }
     };
+    let recalls = app.store.recalls();
+    let recalls = recalls::reports_of(&recalls, locked_packages(&plan));
     let readiness = readiness(settings, &app, plan, flags.verify).await?;
     let is_well = !touched.iter().flatten().any(TouchedPackage::is_fault);
     if shared.json {
         let mut document = serde_json::to_value(&readiness)?;
+        document["recalls"] = serde_json::to_value(&recalls)?;
         if let Some(touched) = &touched {
             document["advisories"] = serde_json::to_value(touched)?;
         }
@@ -78,6 +82,7 @@ pub async fn run(
     } else {
         let all = shared.verbose > 0;
         print(&text(&readiness, all))?;
+        print(&recalls::lines(&recalls))?;
         advisories::print_touched(touched.as_deref().unwrap_or_default())?;
         for line in by_cause(&readiness.failed, all) {
             note(&format!("error: {line}"));
@@ -93,6 +98,15 @@ pub async fn run(
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// The path of each project, with the packages that it locks.
+fn locked_packages(plan: &Plan) -> impl Iterator<Item = (String, &[PinnedCrate])> {
+    let projects = plan.projects.iter();
+    projects.map(|project| {
+        let path = project.path().display().to_string();
+        (path, project.packages.packages.as_slice())
     })
 }
 

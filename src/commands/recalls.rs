@@ -1,4 +1,4 @@
-//! The part of `larder status` about versions that upstream has taken back.
+//! The parts of `larder status` and `larder check` about versions that upstream has taken back.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::render::counted;
-use crate::store::{Pin, Recall, RecallKind, locking_owners};
+use crate::store::{Pin, PinnedCrate, Recall, RecallKind, locking_owners, locking_projects};
 
 /// A recall, with the projects that it concerns.
 #[derive(Debug, Serialize)]
@@ -28,6 +28,21 @@ pub(super) fn reports<'a>(recalls: &'a [Recall], pins: &[Pin]) -> Vec<RecallRepo
         .zip(owners)
         .map(|(recall, locked_by)| RecallReport { recall, locked_by });
     reports.collect()
+}
+
+/// The recalls of versions that these projects lock.
+pub(super) fn reports_of<'a, 'b>(
+    recalls: &'a [Recall],
+    projects: impl IntoIterator<Item = (String, &'b [PinnedCrate])>,
+) -> Vec<RecallReport<'a>> {
+    let projects = locking_projects(recalls, projects);
+    let reports = recalls
+        .iter()
+        .zip(projects)
+        .map(|(recall, locked_by)| RecallReport { recall, locked_by });
+    reports
+        .filter(|report| !report.locked_by.is_empty())
+        .collect()
 }
 
 /// One line for each version that a project locks or whose checksum has changed, and one for all others.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     identity::FileIdentity,
-    pins::Pin,
+    pins::{Pin, PinnedCrate},
     staging::{Staging, lock_folder},
 };
 use crate::{files, hash::Sha256};
@@ -96,21 +96,33 @@ impl Recall {
 
 /// For each of `recalls`, in the same order, the owners of the pins that lock its version.
 pub fn locking_owners(recalls: &[Recall], pins: &[Pin]) -> Vec<BTreeSet<String>> {
+    let pins = pins.iter();
+    locking_projects(
+        recalls,
+        pins.map(|pin| (pin.owner.to_string(), pin.packages.as_slice())),
+    )
+}
+
+/// For each of `recalls`, in the same order, the names of the projects whose packages include its version.
+pub fn locking_projects<'a>(
+    recalls: &[Recall],
+    projects: impl IntoIterator<Item = (String, &'a [PinnedCrate])>,
+) -> Vec<BTreeSet<String>> {
     if recalls.is_empty() {
         return Vec::new();
     }
-    let mut owners: HashMap<_, BTreeSet<String>> = HashMap::new();
-    for pin in pins {
-        for package in &pin.packages {
+    let mut names: HashMap<_, BTreeSet<String>> = HashMap::new();
+    for (project, packages) in projects {
+        for package in packages {
             let name = package.name.to_ascii_lowercase();
             let id = (package.registry.as_str(), name, package.version.as_str());
-            owners.entry(id).or_default().insert(pin.owner.to_string());
+            names.entry(id).or_default().insert(project.clone());
         }
     }
     let locking = recalls.iter().map(|recall| {
         let name = recall.name.clone();
         let id = (recall.registry.as_str(), name, recall.version.as_str());
-        owners.get(&id).cloned().unwrap_or_default()
+        names.get(&id).cloned().unwrap_or_default()
     });
     locking.collect()
 }

@@ -165,6 +165,23 @@ fn a_removed_version_that_a_pin_locks_stays_served_and_is_not_chosen_anew() {
         text.contains("left 1.1.0 since") && text.contains("removed"),
         "{text}"
     );
+    // The project is ready, and its user is told.
+    let folder = project.folder().display().to_string();
+    let check = site.command(&["check", &folder]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success(), "{said}");
+    let line = said.lines().find(|line| line.starts_with("recalled"));
+    let line = line.unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        line.contains("left 1.1.0 since") && line.contains("removed") && line.contains(&folder),
+        "{line}"
+    );
+    let check = site.command(&["check", "--json", &folder]);
+    let json: Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(json["recalls"][0]["kind"], "removed", "{json:#}");
+    let check = site.command(&["check", &other.folder().display().to_string()]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(!said.contains("recalled"), "another version: {said}");
     // A later release of upstream keeps it, too.
     upstream.publish(Crate::new("left", "1.2.0"));
     CargoHome::empty()
