@@ -123,15 +123,19 @@ pub(super) fn recalled_versions(old: &[u8], new: &[u8], name: &str) -> RecalledV
 }
 
 /// `new` with the lines of `old` for rewritten versions and, marked as yanked, for those removed versions that are in
-/// `locked`. `None` if that changes nothing.
+/// `locked`. `None` if that changes nothing. Both describe the crate `name`.
 pub(super) fn with_kept_lines(
     old: &[u8],
     new: &[u8],
     recalled: &RecalledVersions,
     locked: &[String],
+    name: &str,
 ) -> Option<Bytes> {
+    // A version may also stand in a line that cargo skips.
     let old_line = |version: &str| {
-        index_lines(old).find(|line| version_of_line(line).is_some_and(|found| found == version))
+        index_lines(old)
+            .filter(|line| version_of_line(line).is_some_and(|found| found == version))
+            .find(|line| state_of_line(line, name).is_some())
     };
     let kept = recalled
         .removed
@@ -235,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_cargo_skips_is_never_kept_for_its_version() {
+        let good = line("1.0.0", 'a', false);
+        let old = body(&[good.replacen("\"cksum\"", "cksum", 1), good.clone()]);
+        let new = body(&[line("1.0.0", 'b', false)]);
+        let recalled = recalled_versions(old.as_bytes(), new.as_bytes(), "left");
+        assert_eq!(recalled.rewritten.len(), 1);
+        let kept = with_kept_lines(old.as_bytes(), new.as_bytes(), &recalled, &[], "left");
+        assert_eq!(kept.as_deref(), Some(body(&[good]).as_bytes()));
+    }
+
+    #[test]
     fn first_checksums_and_locked_versions_are_kept() {
         let old = body(&[
             line("1.0.0", 'a', false),
@@ -245,7 +260,8 @@ mod tests {
         let new = body(&[line("1.2.0", 'e', true), line("1.3.0", 'f', false)]);
         let recalled = recalled_versions(old.as_bytes(), new.as_bytes(), "left");
         let locked = ["1.1.0".to_owned(), "1.2.0".to_owned()];
-        let kept = with_kept_lines(old.as_bytes(), new.as_bytes(), &recalled, &locked).unwrap();
+        let kept =
+            with_kept_lines(old.as_bytes(), new.as_bytes(), &recalled, &locked, "left").unwrap();
         let state = |version| {
             let state = listed_state(&kept, "left", version)?;
             let digit = state.checksum?.to_string().chars().next()?;
@@ -259,7 +275,7 @@ mod tests {
             removed: vec!["1.0.0".to_owned()],
             ..RecalledVersions::default()
         };
-        let unlocked = with_kept_lines(old.as_bytes(), new.as_bytes(), &removed, &locked);
+        let unlocked = with_kept_lines(old.as_bytes(), new.as_bytes(), &removed, &locked, "left");
         assert_eq!(unlocked, None);
     }
 }

@@ -258,7 +258,7 @@ impl Retention for IndexEntry {
         recalled: &RecalledVersions,
         locked: &[String],
     ) -> Option<Bytes> {
-        with_kept_lines(old, new, recalled, locked)
+        with_kept_lines(old, new, recalled, locked, &self.name)
     }
 
     fn listed_state(&self, body: &[u8], version: &str) -> Option<ListedState> {
