@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use super::{Store, StoreError, blocking::blocking, growth::whole_blocks};
@@ -70,16 +70,10 @@ impl Store {
         Ok(TakenOver::Stored { bytes, is_reflink })
     }
 
-    /// Tells if no blob is stored. A store that cannot be read has none.
+    /// Tells if no blob was ever stored. Looks at one folder only, however much is stored.
     pub fn has_no_blobs(&self) -> bool {
-        let folders = std::fs::read_dir(self.layout.blobs()).into_iter().flatten();
-        let mut folders = folders.flatten().map(|folder| folder.path());
-        folders.all(|folder| !has_files(&folder))
+        !self.layout.blobs().exists()
     }
-}
-
-fn has_files(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
 }
 
 /// Hash and size of a file that this process owns.

@@ -228,7 +228,10 @@ fn stored_entries_of_any_age_are_served_while_upstream_is_down() {
     let years_ago = SystemTime::now() - Duration::from_secs(10 * 365 * 24 * 60 * 60);
     let stored = std::fs::File::open(entry_file(&site, "left")).unwrap();
     stored.set_modified(years_ago).unwrap();
-    for arguments in [&["--upstream-timeout", "500ms"][..], &["--offline"]] {
+    for arguments in [
+        &["-v", "--upstream-timeout", "500ms"][..],
+        &["-v", "--offline"],
+    ] {
         let larder = site.serve(arguments);
         let reply = larder.get(&entry("left"));
         assert_eq!(

@@ -29,7 +29,7 @@ fn program() -> Vec<u8> {
 /// A larder that revalidates channel names on each request.
 fn serve<'site>(site: &'site Site, upstream: &FakeUpstream) -> Larder<'site> {
     let server = upstream.base_url().trim_end_matches('/');
-    site.serve(&["--max-age", "0s", "--dist-server", server])
+    site.serve(&["-v", "--max-age", "0s", "--dist-server", server])
 }
 
 #[track_caller]
