@@ -1,4 +1,4 @@
-//! What `warm` and `check` are about: paths, toolchains and crates of the command line, of lists and of the settings.
+//! The subjects of `warm` and `check`: paths, toolchains and crates of the command line, of lists and of the settings.
 //!
 //! | named | projects |
 //! |---|---|
@@ -20,7 +20,7 @@ use crate::{
 /// Size limit of a list, in bytes.
 const MAX_LIST_BYTES: u64 = 16 << 20;
 
-/// What a command is about.
+/// The subjects of a command.
 #[derive(Debug)]
 pub(super) struct Selection {
     /// Projects and toolchains.

@@ -42,7 +42,7 @@ pub(super) struct WarmTable {
     pub(super) values: BTreeMap<&'static str, Given>,
 }
 
-/// What the settings file declares to have in the store.
+/// The set that the settings file declares, to be kept in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeclaredSet {
     /// Folders and files of projects. Relative paths start at the settings file's folder.

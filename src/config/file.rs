@@ -85,7 +85,7 @@ pub(super) struct SettingsFile {
     pub(super) values: BTreeMap<&'static str, Given>,
     /// Registries besides crates.io, by name.
     pub(super) registries: BTreeMap<String, RegistryTable>,
-    /// What to warm, in the order of kinds.
+    /// The declared set, in the order of kinds.
     pub(super) warm: Vec<WarmTable>,
 }
 

@@ -141,7 +141,7 @@ pub struct Settings {
     pub h2c: H2c,
     /// Parallel fetches of `warm`.
     pub jobs: u16,
-    /// What a plain `warm` and `check` are about, besides the current folder.
+    /// The declared set, which a plain `warm` and `check` cover besides the current folder.
     pub declared: DeclaredSet,
     /// The versions that clients must not get.
     pub trust: TrustPolicy,

@@ -1,4 +1,4 @@
-//! What one folder has: crates, index entries, and what is left out.
+//! The content of one folder: crates, index entries, and files that are left out.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ pub struct SkippedFile {
     pub why: String,
 }
 
-/// What one folder has.
+/// The content of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) crates: Vec<CrateArchive>,

@@ -63,9 +63,9 @@ pub struct ImportReport {
     pub entries: usize,
     /// Index entries that were stored already.
     pub stored_entries: usize,
-    /// What was left out.
+    /// Files that were left out.
     pub skipped: Vec<SkippedFile>,
-    /// What could not be read or stored.
+    /// Files that could not be read or stored.
     pub failed: Vec<SkippedFile>,
 }
 
@@ -93,7 +93,7 @@ pub struct Importer<'a> {
     pub is_dry_run: bool,
 }
 
-/// What became of one crate.
+/// The result for one crate.
 enum CrateResult {
     Taken { bytes: u64, is_reflink: bool },
     Stored,
