@@ -62,9 +62,7 @@ pub async fn run(
         (false, _) => None,
         (true, None) => return Err(CommandError::NoAdvisories),
         (true, Some(database)) => {
-            let projects = plan.projects.iter();
-            let projects =
-                projects.map(|project| (project.title(), project.packages.packages.as_slice()));
+            let projects = locked_packages(&plan);
             Some(advisories::touched(&database, settings, projects))
         }
     };
@@ -101,13 +99,10 @@ pub async fn run(
     })
 }
 
-/// The path of each project, with the packages that it locks.
+/// The name of each project or crate, with the packages that it locks.
 fn locked_packages(plan: &Plan) -> impl Iterator<Item = (String, &[PinnedCrate])> {
     let projects = plan.projects.iter();
-    projects.map(|project| {
-        let path = project.path().display().to_string();
-        (path, project.packages.packages.as_slice())
-    })
+    projects.map(|project| (project.title(), project.packages.packages.as_slice()))
 }
 
 /// Compares lock files with manifests, and looks everything up in the store.

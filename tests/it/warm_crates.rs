@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
+use testkit::paths::entry;
 use testkit::process::Run;
 
 use crate::fixture::site;
@@ -94,6 +95,24 @@ fn stderr(output: &Output) -> String {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn recalled_version_that_a_named_crate_locks_is_reported_under_its_name() {
+    let upstream = FakeUpstream::start();
+    publish_tool(&upstream, true);
+    let site = site_with_cargo(&upstream);
+    let (report, code) = run_json(&site, &["warm", "--crate", "tool"]);
+    assert_eq!(code, 0, "{report:#}");
+    upstream.yank("helper", "1.0.0");
+    let larder = site.serve(&["--max-age", "0s"]);
+    larder.get(&entry("helper"));
+    larder.wait_for_log("has yanked versions that warmed projects lock");
+    larder.stop();
+    let (readiness, _) = run_json(&site, &["check", "--crate", "tool"]);
+    let recall = &readiness["recalls"][0];
+    assert_eq!(recall["name"], "helper", "{readiness:#}");
+    assert_eq!(recall["locked_by"], serde_json::json!(["crate tool"]));
 }
 
 #[test]
