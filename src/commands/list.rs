@@ -88,23 +88,13 @@ fn blobs(records: Vec<FileRecord>) -> BTreeMap<Sha256, (u64, u64)> {
 }
 
 fn item(pin: &Pin, stored: &BTreeMap<Sha256, (u64, u64)>, gone: &BTreeSet<Owner>) -> ListItem {
-    let needed = pin.packages.iter().filter(|package| !package.is_excluded);
-    let mut files: BTreeMap<Sha256, String> = BTreeMap::new();
-    for package in needed.clone() {
-        if let Some(sha256) = package.checksum {
-            files.insert(sha256, format!("{} {}", package.name, package.version));
-        }
-    }
-    for sha256 in &pin.archives {
-        files.insert(*sha256, format!("archive {sha256}"));
-    }
     let mut item = ListItem {
         kind: kind(&pin.owner),
         name: match &pin.owner {
             Owner::File(path) => path.display().to_string(),
             Owner::Toolchain(name) | Owner::Crate(name) | Owner::Dependency(name) => name.clone(),
         },
-        packages: needed.count(),
+        packages: pin.needed_packages().count(),
         components: pin.archives.iter().collect::<BTreeSet<_>>().len(),
         bytes: 0,
         last_used: None,
@@ -112,13 +102,17 @@ fn item(pin: &Pin, stored: &BTreeMap<Sha256, (u64, u64)>, gone: &BTreeSet<Owner>
         missing: Vec::new(),
         gone: gone.contains(&pin.owner),
     };
-    for (sha256, what) in files {
-        match stored.get(&sha256) {
+    let mut seen = BTreeSet::new();
+    for file in pin.needed_files() {
+        if !seen.insert(file.sha256) {
+            continue;
+        }
+        match stored.get(&file.sha256) {
             Some((bytes, used)) => {
                 item.bytes += bytes;
                 item.last_used = item.last_used.max(Some(used / 1000));
             }
-            None => item.missing.push(what),
+            None => item.missing.push(file.to_string()),
         }
     }
     item.complete = item.missing.is_empty();

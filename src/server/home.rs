@@ -276,15 +276,8 @@ async fn stored_versions(
 /// The files that each pin needs, and those of them that are not stored.
 async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
     let gone = missing_owners(&pins).await;
-    let mut hashes: BTreeSet<_> = pins
-        .iter()
-        .flat_map(|pin| pin.archives.iter().copied())
-        .collect();
-    hashes.extend(
-        pins.iter()
-            .flat_map(|pin| &pin.packages)
-            .filter_map(|package| package.checksum),
-    );
+    let needed = pins.iter().flat_map(Pin::needed_files);
+    let hashes: BTreeSet<_> = needed.map(|file| file.sha256).collect();
     let hashes = Vec::from_iter(hashes);
     let Ok(stored) = store.contains(hashes.clone()).await else {
         return Vec::new();
@@ -292,20 +285,11 @@ async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
     let stored: HashMap<_, _> = hashes.into_iter().zip(stored).collect();
     let is_stored = |sha256: &Sha256| stored.get(sha256).copied().unwrap_or_default();
     let projects = pins.into_iter().map(|pin| {
-        let packages: Vec<_> = pin
-            .packages
-            .iter()
-            .filter(|package| !package.is_excluded)
-            .collect();
-        let missing = packages
-            .iter()
-            .filter(|package| package.checksum.is_some_and(|sha256| !is_stored(&sha256)))
-            .map(|package| format!("{} {}", package.name, package.version));
-        let archives = pin.archives.iter().filter(|sha256| !is_stored(sha256));
-        let missing = missing.chain(archives.map(|sha256| format!("archive {sha256}")));
+        let files = pin.needed_files();
+        let missing = files.filter(|file| !is_stored(&file.sha256));
         ProjectLine {
-            needed: packages.len() + pin.archives.len(),
-            missing: missing.collect(),
+            needed: pin.needed_packages().count() + pin.archives.len(),
+            missing: missing.map(|file| file.to_string()).collect(),
             is_gone: gone.contains(&pin.owner),
             owner: pin.owner.to_string(),
         }

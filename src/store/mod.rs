@@ -93,7 +93,7 @@ pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use growth::{NoSpace, SpaceLimit, SpaceNeed};
 pub use identity::FileIdentity;
-pub use pins::{Owner, Pin, PinnedCrate};
+pub use pins::{NeededFile, Owner, Pin, PinnedCrate};
 pub use recalls::{Recall, RecallKind, locking_owners, locking_projects};
 pub use removal::{EvictionLock, FileRecord, Removal};
 pub use scrub_state::{ScrubState, ScrubTotals};

@@ -45,6 +45,44 @@ impl Pin {
         let excluded = excluded.filter_map(|package| package.checksum);
         excluded.chain(self.offered.iter().copied())
     }
+
+    /// The crates that it needs.
+    pub fn needed_packages(&self) -> impl Iterator<Item = &PinnedCrate> {
+        self.packages.iter().filter(|package| !package.is_excluded)
+    }
+
+    /// The files that it needs: crates with a known hash, then archives. Two of them may be one file.
+    pub fn needed_files(&self) -> impl Iterator<Item = NeededFile<'_>> {
+        let crates = self.needed_packages().filter_map(|package| {
+            Some(NeededFile {
+                sha256: package.checksum?,
+                package: Some(package),
+            })
+        });
+        let archives = self.archives.iter().map(|sha256| NeededFile {
+            sha256: *sha256,
+            package: None,
+        });
+        crates.chain(archives)
+    }
+}
+
+/// A file that a pin needs. `Display` names it for people.
+#[derive(Clone, Copy, Debug)]
+pub struct NeededFile<'a> {
+    /// Its hash.
+    pub sha256: Sha256,
+    /// The crate that it is; `None` for an archive.
+    package: Option<&'a PinnedCrate>,
+}
+
+impl fmt::Display for NeededFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.package {
+            Some(package) => write!(f, "{} {}", package.name, package.version),
+            None => write!(f, "archive {}", self.sha256),
+        }
+    }
 }
 
 /// The project, toolchain or crate that a pin belongs to.
