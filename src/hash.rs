@@ -3,7 +3,10 @@
 //! Everything that larder stores is verified against a digest or identified by one: crates by the index, dist files by
 //! the manifest or a sidecar, entries by the hash in their record, which is also the `ETag` for clients.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, Read},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -22,6 +25,28 @@ impl Sha256 {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The digest of everything that `reader` returns, in pieces of at most `chunk`. `count` gets the number of bytes of
+    /// each piece.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn of_reader(
+        reader: &mut impl Read,
+        chunk: &mut [u8],
+        mut count: impl FnMut(u64),
+    ) -> io::Result<Self> {
+        let mut hasher = Hasher::default();
+        loop {
+            match reader.read(chunk)? {
+                0 => return Ok(hasher.finish()),
+                len => {
+                    hasher.update(&chunk[..len]);
+                    count(len as u64);
+                }
+            }
+        }
     }
 
     /// Parses 64 hex digits in either case.
@@ -115,5 +140,9 @@ mod tests {
         hasher.update(b"lar");
         hasher.update(b"der");
         assert_eq!(hasher.finish(), Sha256::of(b"larder"));
+        let mut counts = Vec::new();
+        let read = Sha256::of_reader(&mut &b"larder"[..], &mut [0; 4], |len| counts.push(len));
+        assert_eq!(read.unwrap(), Sha256::of(b"larder"));
+        assert_eq!(counts, [4, 2]);
     }
 }

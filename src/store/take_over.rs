@@ -6,15 +6,12 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _},
+    io::{self, Seek as _},
     path::PathBuf,
 };
 
 use super::{Store, StoreError, blocking::blocking, growth::whole_blocks};
-use crate::{
-    files::open_nofollow,
-    hash::{Hasher, Sha256},
-};
+use crate::{files::open_nofollow, hash::Sha256};
 
 /// Bytes that are hashed at a time.
 const HASHED_CHUNK: usize = 256 << 10;
@@ -52,7 +49,10 @@ impl Store {
             if !is_reflink {
                 io::copy(&mut from, staged.as_file_mut())?;
             }
-            let (sha256, bytes) = hash(staged.as_file_mut())?;
+            let mut bytes = 0;
+            staged.as_file_mut().rewind()?;
+            let mut chunk = vec![0; HASHED_CHUNK];
+            let sha256 = Sha256::of_reader(staged.as_file_mut(), &mut chunk, |len| bytes += len)?;
             if !expected.contains(&sha256) {
                 return Ok(None);
             }
@@ -73,23 +73,6 @@ impl Store {
     /// Tells if no blob was ever stored. Looks at one folder only, however much is stored.
     pub fn has_no_blobs(&self) -> bool {
         !self.layout.blobs().exists()
-    }
-}
-
-/// Hash and size of a file that this process owns.
-fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
-    file.rewind()?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; HASHED_CHUNK];
-    let mut bytes = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((hasher.finish(), bytes)),
-            read => {
-                hasher.update(&buffer[..read]);
-                bytes += read as u64;
-            }
-        }
     }
 }
 

@@ -10,8 +10,7 @@
 //! time in chunks, which bounds the memory.
 
 use std::{
-    fmt,
-    io::{self, Read as _},
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +25,7 @@ use super::{
 };
 use crate::{
     files::{self, is_no_file, open_nofollow},
-    hash::{Hasher, Sha256},
+    hash::Sha256,
     resource::Key,
 };
 
@@ -229,23 +228,13 @@ fn blob(
     expected: Sha256,
     chunk: &mut [u8],
     identity: &mut Option<FileIdentity>,
-    mut count: impl FnMut(u64),
+    count: impl FnMut(u64),
 ) -> io::Result<Option<Option<String>>> {
     let Some(mut file) = open_nofollow(path)? else {
         return Ok(None);
     };
     *identity = Some(FileIdentity::of(&file.metadata()?));
-    let mut hasher = Hasher::default();
-    loop {
-        match file.read(chunk)? {
-            0 => break,
-            len => {
-                hasher.update(&chunk[..len]);
-                count(len as u64);
-            }
-        }
-    }
-    let is_right = hasher.finish() == expected;
+    let is_right = Sha256::of_reader(&mut file, chunk, count)? == expected;
     let why = "its bytes do not have the hash that is its name";
     Ok(Some((!is_right).then(|| why.to_owned())))
 }
