@@ -1,6 +1,6 @@
 //! `larder client apply` and `larder client undo` with real files and real cargo.
 
-use std::{fs, path::Path, process::Output};
+use std::{fs, path::Path};
 
 use fake_upstream::{Crate, FakeUpstream, crate_path};
 use testkit::{
@@ -8,17 +8,7 @@ use testkit::{
     larder::Site,
 };
 
-use crate::fixture::site;
-
-#[track_caller]
-fn said(output: &Output, code: i32, parts: &[&str]) {
-    let text = [output.stdout.as_slice(), &output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "no `{part}` in {text}");
-    }
-}
+use crate::fixture::{said, site};
 
 fn site_with(upstream: &FakeUpstream, cargo_home: &Path) -> Site {
     site(upstream).variable("CARGO_HOME", &cargo_home.display().to_string())

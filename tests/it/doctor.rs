@@ -16,6 +16,7 @@ use testkit::{
     rustup::Rustup,
 };
 
+use crate::dist::MINIMAL;
 use crate::fixture::{project_on_left, publish_pair, site};
 
 /// A proxy at which nothing listens.
@@ -469,15 +470,7 @@ fn doctor_finds_the_variables_with_which_rustup_fails() {
     };
     let install = |server: &str| {
         let rustup = Rustup::without_toolchain();
-        let arguments = [
-            "toolchain",
-            "install",
-            "stable",
-            "--profile",
-            "minimal",
-            "--no-self-update",
-        ];
-        rustup.run(&arguments, server, &root)
+        rustup.run(&MINIMAL, server, &root)
     };
     let with = |server: &str| {
         problems_of(&[

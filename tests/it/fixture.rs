@@ -1,5 +1,7 @@
 //! The larder under test.
 
+use std::process::Output;
+
 use fake_upstream::{Crate, FakeUpstream};
 use tempfile::TempDir;
 use testkit::cargo::Project;
@@ -18,6 +20,17 @@ pub(crate) fn site(upstream: &FakeUpstream) -> Site {
 #[track_caller]
 pub(crate) fn site_at(index: &str) -> Site {
     Site::new(env!("CARGO_BIN_EXE_larder"), index)
+}
+
+/// Fails unless the command ended with `code` and wrote each of `parts`, to stdout or stderr.
+#[track_caller]
+pub(crate) fn said(output: &Output, code: i32, parts: &[&str]) {
+    let text = [output.stdout.as_slice(), &output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
 }
 
 /// An https upstream, and a folder that has its authority as [`CA_FILE`].

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use testkit::larder::Site;
 use testkit::process::free_address;
 
-use crate::fixture::site_at;
+use crate::fixture::{said, site_at};
 use crate::units::judge;
 
 /// A larder whose `systemctl` is a script, in an empty home.
@@ -71,16 +71,6 @@ impl Desk {
 
     fn unit(&self, name: &str) -> PathBuf {
         self.home().join(".config/systemd/user").join(name)
-    }
-}
-
-#[track_caller]
-fn said(output: &Output, code: i32, parts: &[&str]) {
-    let text = [output.stdout.as_slice(), &output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "no `{part}` in {text}");
     }
 }
 
