@@ -7,14 +7,10 @@ impl Cache {
     /// Why stored files cannot be served now, if they cannot.
     pub async fn store_failure(&self) -> Option<String> {
         let store = &self.0.entries.lookup.store;
-        let problem = store.problem();
-        match problem {
-            Some(problem) => Some(problem),
-            None => store
-                .check_readable()
-                .await
-                .err()
-                .map(|error| chain(&error)),
+        if let Some(problem) = store.problem() {
+            return Some(problem);
         }
+        let failure = store.check_folders().await.err();
+        failure.map(|error| chain(&error))
     }
 }

@@ -9,7 +9,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's error.
-    pub async fn check_readable(&self) -> Result<(), StoreError> {
+    pub async fn check_folders(&self) -> Result<(), StoreError> {
         let folders = [self.layout.entries(), self.layout.blobs()];
         let check = blocking(move || {
             for folder in folders {
