@@ -17,6 +17,7 @@
 //! | `manifest` | the manifest of a toolchain release |
 //! | `toolchain_file` | toolchain files, rustup's settings, names of toolchains, frontmatter of scripts |
 //! | `store_entry` | an entry file in the store |
+//! | `signature` | the signature of a release, and a file of keys |
 
 mod client;
 mod files;
@@ -26,7 +27,7 @@ mod upstream;
 pub type Target = fn(&[u8]);
 
 /// Each target with its name, which is also the name of its folder below `seeds`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("request", client::request),
     ("h2c", client::h2c),
     ("connection", client::connection),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("manifest", upstream::manifest),
     ("toolchain_file", files::toolchain_file),
     ("store_entry", files::store_entry),
+    ("signature", upstream::signature),
 ];
 
 /// The text of the input; `None` if it is not UTF-8.

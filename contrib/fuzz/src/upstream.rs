@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use larder::hash::Sha256;
 use larder::resource::dist::{self, ArchiveFormat, Dist};
@@ -13,6 +14,7 @@ use larder::resource::{
     VersionNeeds,
 };
 use larder::toolchain;
+use larder::trust::SigningKeys;
 use serde_json::Value;
 use url::Url;
 
@@ -21,6 +23,11 @@ use crate::{halves, text};
 static REGISTRIES: LazyLock<Registries> = LazyLock::new(|| {
     let url = Url::parse("https://index.example/").expect("a valid URL");
     Registries::new(url, [])
+});
+
+static SIGNING_KEYS: LazyLock<SigningKeys> = LazyLock::new(|| {
+    let text = include_str!("../../../fixtures/openpgp/key.asc");
+    SigningKeys::parse(text).expect("a file of keys")
 });
 
 /// The entry that index lines are read for.
@@ -193,6 +200,21 @@ pub(crate) fn manifest(data: &[u8]) {
                 );
             }
         }
+    }
+}
+
+/// A signature that a change made of a good one proves the signed file or none, and never another file. The input is the
+/// armored text, and also the bytes inside it, which random changes of Base64 would rarely reach.
+pub(crate) fn signature(data: &[u8]) {
+    let armored = format!(
+        "-----BEGIN PGP SIGNATURE-----\n\n{}\n-----END PGP SIGNATURE-----\n",
+        STANDARD.encode(data)
+    );
+    for text in text(data).into_iter().chain([armored.as_str()]) {
+        let _ = SigningKeys::parse(text);
+        let _ = SIGNING_KEYS.verify(text, include_bytes!("../../../fixtures/openpgp/file"));
+        assert!(SIGNING_KEYS.verify(text, b"another file").is_err());
+        assert!(SIGNING_KEYS.verify(text, b"").is_err());
     }
 }
 
