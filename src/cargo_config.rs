@@ -449,7 +449,7 @@ impl CargoConfig {
 }
 
 /// Tells if an index is reached without network.
-fn is_on_this_machine(index: &str) -> bool {
+pub fn is_on_this_machine(index: &str) -> bool {
     let url = index.strip_prefix("sparse+").unwrap_or(index);
     match url::Url::parse(url).as_ref().map(url::Url::host) {
         Ok(Some(url::Host::Domain(name))) => name == "localhost" || name.ends_with(".localhost"),

@@ -32,7 +32,7 @@ pub enum ClientCommand {
         address: Option<Url>,
     },
     /// Make cargo or rustup use larder: edits cargo's config.toml, or writes rustup's variables to a file
-    Apply(ClientTarget),
+    Apply(ClientApply),
     /// Take back what `larder client apply` did, unless the file was edited meanwhile
     Undo(ClientTarget),
     /// Find out why cargo or rustup does not reach larder, with requests that take the way of theirs. Exit code 1 if
@@ -42,6 +42,18 @@ pub enum ClientCommand {
         #[arg(value_enum, value_name = "CLIENT")]
         of: Option<ClientKind>,
     },
+}
+
+/// Flags of `client apply`.
+#[derive(Clone, Debug, Args)]
+pub struct ClientApply {
+    /// The settings.
+    #[command(flatten)]
+    pub target: ClientTarget,
+    /// Address of a daemon on another machine, such as http://larder.example:3263/ [default: where the daemon of this
+    /// machine listens]
+    #[arg(long, value_name = "URL", value_parser = parse_base_url)]
+    pub address: Option<Url>,
 }
 
 /// The settings that `client apply` and `client undo` work on.

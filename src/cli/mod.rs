@@ -18,7 +18,7 @@ mod service;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName, OnTrouble};
-pub use client::{Client, ClientCommand, ClientKind, ClientTarget, SettingsKind};
+pub use client::{Client, ClientApply, ClientCommand, ClientKind, ClientTarget, SettingsKind};
 pub use parse::{
     PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_network, parse_size,
     parse_switch,

@@ -1,13 +1,13 @@
 //! Edits the text of cargo's `config.toml`. Pure.
 //!
 //! ```text
-//!  wanted settings ──> which are missing? ──> append them as tables ──> same meaning otherwise? ──> done
+//!  wanted settings ──> replace old addresses, append what is missing ──> same meaning otherwise? ──> done
 //!                         │ one has another value                            │ no: inline tables, tables that exist
 //!                         └─> refuse                                         └─> edit the tree in place (toml_edit)
 //! ```
 //!
-//! Appended tables leave every other byte of the file as it is. Both results are parsed again and compared with the
-//! settings before plus the wanted ones, so no other setting can change.
+//! Replaced values and appended tables leave every other byte of the file as it is. Both results are parsed again and
+//! compared with the settings before plus the wanted ones, so no other setting can change.
 
 use std::fmt::Write as _;
 
@@ -131,9 +131,13 @@ pub fn edit(text: &str, wanted: &[Setting]) -> Result<Edited, EditError> {
         return Ok(Edited { text, changes });
     }
     let means_that = |text: &String| text.parse::<Table>().is_ok_and(|table| table == after);
-    let missing = || changes.iter().map(|(setting, _)| setting);
-    let edited = Some(append(body, missing())).filter(means_that);
-    let edited = edited.or_else(|| in_place(body, missing()).filter(means_that));
+    let (other, missing): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, old)| old.is_some());
+    let replaced = replace_values(body, other.iter().map(|(setting, _)| setting));
+    let replaced = replaced.unwrap_or_else(|| body.to_owned());
+    let missing = missing.iter().map(|(setting, _)| setting);
+    let edited = Some(append(&replaced, missing)).filter(means_that);
+    let all = changes.iter().map(|(setting, _)| setting);
+    let edited = edited.or_else(|| in_place(body, all).filter(means_that));
     let text = format!("{mark}{}", edited.ok_or(EditError::Form)?);
     Ok(Edited { text, changes })
 }
@@ -182,11 +186,32 @@ fn insert(table: &mut Table, setting: &Setting) -> Result<(), EditError> {
     Ok(())
 }
 
+/// The text with the values of settings that it has replaced, and every other byte as it is.
+fn replace_values<'a>(text: &str, settings: impl Iterator<Item = &'a Setting>) -> Option<String> {
+    let document = toml_edit::Document::parse(text).ok()?;
+    let mut places = Vec::new();
+    for setting in settings {
+        let mut item = document.as_item();
+        for key in &setting.keys {
+            item = item.get(key)?;
+        }
+        places.push((item.span()?, Value::from(&*setting.value).to_string()));
+    }
+    // From the end, so that the places before stay right.
+    places.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
+    let mut new = text.to_owned();
+    for (place, value) in places {
+        new.replace_range(place, &value);
+    }
+    Some(new)
+}
+
 /// The text with the settings as tables at its end, in its own line ends.
 fn append<'a>(text: &str, settings: impl Iterator<Item = &'a Setting>) -> String {
     let end = line_end(text);
     let mut new = text.to_owned();
-    if !text.is_empty() && !text.ends_with('\n') {
+    let mut settings = settings.peekable();
+    if settings.peek().is_some() && !text.is_empty() && !text.ends_with('\n') {
         new += end;
     }
     let mut current: Option<&[String]> = None;
@@ -264,10 +289,20 @@ mod tests {
     use super::*;
 
     fn wanted() -> Vec<Setting> {
-        settings_in(&crate::client_config::cargo_settings(
-            "http://127.0.0.1:3263/",
-        ))
+        wanted_at("http://127.0.0.1:3263/")
     }
+
+    fn wanted_at(base: &str) -> Vec<Setting> {
+        settings_in(&crate::client_config::cargo_settings(base))
+    }
+
+    /// Addresses of this machine and of others.
+    const ADDRESSES: [&str; 4] = [
+        "http://127.0.0.1:3263/",
+        "http://larder.example:3263/",
+        "https://builder.example/larder/",
+        "http://[2001:db8::1]:3263/",
+    ];
 
     #[track_caller]
     fn check_edited(text: &str, expected: &str) {
@@ -369,10 +404,11 @@ mod tests {
                 continue;
             };
             valid += 1;
-            let edited = edit(&text, &wanted());
+            let wanted = wanted_at(ADDRESSES[random.usize(..ADDRESSES.len())]);
+            let edited = edit(&text, &wanted);
             let edited = edited.unwrap_or_else(|error| panic!("{text:?}: {error}"));
             let mut after: Table = edited.text.parse().unwrap();
-            for setting in wanted() {
+            for setting in &wanted {
                 let found = value_at(&after, &setting.keys).and_then(Value::as_str);
                 assert_eq!(found, Some(&*setting.value), "{text:?}");
                 let old = value_at(&before, &setting.keys).cloned();
@@ -387,8 +423,12 @@ mod tests {
                 "{:?}",
                 edited.text
             );
-            let again = edit(&edited.text, &wanted()).unwrap();
-            assert_eq!((again.text, again.changes), (edited.text, vec![]));
+            let again = edit(&edited.text, &wanted).unwrap();
+            assert_eq!((&again.text, again.changes), (&edited.text, vec![]));
+            // A later address replaces the earlier one, and nothing else.
+            let moved = edit(&edited.text, &wanted_at("http://moved.example/")).unwrap();
+            let back = edit(&moved.text, &wanted).unwrap();
+            assert_eq!(back.text, edited.text);
         }
     }
 

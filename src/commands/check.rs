@@ -86,7 +86,8 @@ pub async fn run(
             note(&format!("error: {line}"));
         }
         if shared.quiet == 0 {
-            let hint = hint(&readiness).or_else(|| next_step(settings, &readiness));
+            let hint = hint(&readiness).map(str::to_owned);
+            let hint = hint.or_else(|| next_step(settings, &readiness));
             if let Some(hint) = hint {
                 note(&format!("hint: {hint}"));
             }
@@ -128,7 +129,7 @@ pub(super) async fn readiness(
 }
 
 /// The user's next step once everything is ready: without it, no client would ask larder.
-pub(super) fn next_step(settings: &Settings, readiness: &Readiness) -> Option<&'static str> {
+pub(super) fn next_step(settings: &Settings, readiness: &Readiness) -> Option<String> {
     let projects = readiness.projects.iter();
     let projects = projects.filter(|project| project.packages > 0);
     let projects = projects.map(|project| project.path.as_path());

@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde_json::json;
+use url::Url;
 
 use super::{
     CommandError,
@@ -23,13 +24,14 @@ use super::{
 };
 use crate::{
     app::{App, AppMode},
-    cli::{ClientKind, ClientTarget, GlobalFlags},
+    cli::{ClientApply, ClientKind, ClientTarget, GlobalFlags},
     client_config::{
         self,
         applied::{Backups, ClientFile},
         edit::{self, EditError, Edited, Setting},
     },
     config::Settings,
+    status_client::{self, Probe},
 };
 
 /// Lines that a message names at most.
@@ -105,6 +107,54 @@ impl Target {
     }
 }
 
+/// The daemon that the settings name.
+struct DaemonAddress {
+    /// Its base address, ending in `/`.
+    base: String,
+    /// True if the user named the address.
+    is_named: bool,
+    /// True if it answers now.
+    is_running: bool,
+}
+
+impl DaemonAddress {
+    /// The daemon at the address that the user named, else the one of this machine.
+    async fn find(settings: &Settings, named: Option<&Url>) -> Result<Self, CommandError> {
+        if let Some(named) = named {
+            return Ok(Self {
+                base: named.to_string(),
+                is_named: true,
+                // Without a TLS client of its own, larder cannot ask an https address.
+                is_running: named.scheme() == "https"
+                    || matches!(status_client::probe(named, None).await, Probe::Larder(_)),
+            });
+        }
+        let app = App::build(settings, AppMode::Local)?;
+        let (base, daemon) = daemon_or_configured(settings, &app).await?;
+        Ok(Self {
+            base: reachable(&base),
+            is_named: false,
+            is_running: daemon.is_some(),
+        })
+    }
+
+    /// The next step if the daemon does not answer.
+    fn warning(&self) -> Option<String> {
+        if self.is_running {
+            return None;
+        }
+        Some(if self.is_named {
+            format!(
+                "warning: no larder answers at {} now, and without one downloads fail; `larder client doctor` says why",
+                self.base
+            )
+        } else {
+            "next: start `larder serve`; no larder is running now, and without one downloads fail"
+                .to_owned()
+        })
+    }
+}
+
 /// The file that cargo reads in a folder: it prefers the older name (`get_file_path` in
 /// `src/cargo/util/context/mod.rs`).
 fn cargo_file(folder: &Path) -> PathBuf {
@@ -131,32 +181,31 @@ fn at(path: &Path) -> impl Fn(io::Error) -> ClientChangeError {
 pub(super) async fn apply(
     settings: &Settings,
     shared: &GlobalFlags,
-    flags: ClientTarget,
+    flags: ClientApply,
 ) -> Result<ExitCode, CommandError> {
-    let target = Target::new(settings, &flags)?;
-    let app = App::build(settings, AppMode::Local)?;
-    let (base, daemon) = daemon_or_configured(settings, &app).await?;
-    let base = reachable(&base);
+    let target = Target::new(settings, &flags.target)?;
+    let daemon = DaemonAddress::find(settings, flags.address.as_ref()).await?;
+    let base = &*daemon.base;
     let file = target.open()?;
     let is_as_written = file.is_as_written();
     let before = match &file.backup {
         Some(backup) if is_as_written => &backup.before,
         Some(_) | None => &file.now,
     };
-    let changes = target.edited(file.now.as_deref(), settings, &base)?.changes;
+    let changes = target.edited(file.now.as_deref(), settings, base)?.changes;
     if !changes.is_empty() {
         let left = file.own_lines_left();
         if !is_as_written && !file.is_as_before() && !left.is_empty() {
             let what = changes.iter().map(|(setting, _)| shown(setting)).collect();
             return Err(ClientChangeError::Edited(edited_text(&file, "change", what)).into());
         }
-        let text = target.edited(before.as_deref(), settings, &base)?.text;
+        let text = target.edited(before.as_deref(), settings, base)?.text;
         let written = file.write(before.as_deref(), text.as_bytes());
         written.map_err(at(&file.path))?;
     }
     report(shared, &file, &changes)?;
     if shared.quiet == 0 && !shared.json {
-        for line in next_steps(&target, &flags, changes.is_empty(), daemon.is_some()) {
+        for line in next_steps(&target, &flags.target, changes.is_empty(), &daemon) {
             note(&line);
         }
     }
@@ -204,7 +253,7 @@ fn next_steps(
     target: &Target,
     flags: &ClientTarget,
     is_unchanged: bool,
-    is_running: bool,
+    daemon: &DaemonAddress,
 ) -> Vec<String> {
     let mut lines = Vec::new();
     match target.client {
@@ -220,12 +269,7 @@ fn next_steps(
             client_config::source_line(&target.path)
         )),
     }
-    if !is_running {
-        lines.push(
-            "next: start `larder serve`; no larder is running now, and without one downloads fail"
-                .to_owned(),
-        );
-    }
+    lines.extend(daemon.warning());
     lines.push(format!("to switch back: `{}`", undo_command(flags)));
     lines
 }

@@ -328,12 +328,23 @@ impl ClientFacts<'_> {
                 Some(value) => Some(server(value.to_owned(), "/rustup", &sources).await),
                 None => None,
             },
+            applied: file.as_deref().map(applied_values).unwrap_or_default(),
             file: file.filter(|file| file.is_file()),
             larder_proxy: self.larder_proxy(https).await,
             configured: configured(self.settings),
             running: self.running(),
         }
     }
+}
+
+/// The values of the variables in the file that `larder client apply rustup` wrote.
+fn applied_values(file: &Path) -> Vec<String> {
+    let text = files::read_text(file, MAX_SETTINGS_BYTES).unwrap_or_default();
+    let values = text.lines().filter_map(|line| {
+        let (_, value) = line.strip_prefix("export ")?.split_once('=')?;
+        Some(value.trim_matches('\'').to_owned())
+    });
+    values.collect()
 }
 
 /// Asks what stands at the value of a variable, whose right value ends in `path`.

@@ -121,7 +121,8 @@ pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
             findings.extend(found);
             if is_used {
                 findings.extend(facts.offline_place.iter().map(|place| offline(place)));
-                findings.extend(facts.other_registries.iter().map(other_registry));
+                let others = facts.other_registries.iter();
+                findings.extend(others.map(|registry| other_registry(facts, registry)));
             }
         }
     }
@@ -150,13 +151,21 @@ fn offline(place: &str) -> Finding {
     Finding::note(Subject::Cargo, "cargo-offline", what)
 }
 
-fn other_registry(registry: &OtherRegistry) -> Finding {
+fn other_registry(facts: &CargoFacts, registry: &OtherRegistry) -> Finding {
     let index = registry.index.trim_start_matches("sparse+");
     let what = format!("packages of the project come from another registry, {index}, past larder");
+    let apply = match facts.route.as_ref().map(|route| &route.base) {
+        Some(base) if !is_on_loopback(base) => {
+            format!("larder client apply cargo --address {}", bare(base))
+        }
+        Some(_) | None => "larder client apply cargo".to_owned(),
+    };
     let remedy = match registry.is_served {
-        true => "`larder client apply cargo` adds its settings",
+        true => format!("`{apply}` adds its settings"),
         false => {
-            "add `[registry.NAME]` with its index to larder's settings, restart the daemon, and run `larder client apply cargo`"
+            format!(
+                "add `[registry.NAME]` with its index to larder's settings, restart the daemon, and run `{apply}`"
+            )
         }
     };
     Finding::note(Subject::Cargo, "other-registry", what).with_remedy(remedy)
@@ -249,9 +258,14 @@ fn unreached(facts: &CargoFacts, route: &ClientRoute, url: &Url, place: &Setting
                 let host = url.host_str().unwrap_or_default();
                 format!("start the daemon with `--allow-host {host}`")
             }
-            None => "if another program listens there, start larder at another address and run `larder client apply \
-                     cargo`"
-                .to_owned(),
+            None if is_on_loopback(url) => {
+                "if another program listens there, start larder at another address and run \
+                                            `larder client apply cargo`"
+                    .to_owned()
+            }
+            None => {
+                format!("if larder moved, name its address: `{apply} --address URL`; {REBUILD}")
+            }
         };
         return problem("address", what, remedy);
     }
@@ -275,7 +289,9 @@ fn unreached(facts: &CargoFacts, route: &ClientRoute, url: &Url, place: &Setting
         }
         None => {
             let host = route.base.host_str().unwrap_or_default();
-            format!("see that larder runs on {host} and that this machine reaches it")
+            format!(
+                "see that larder runs on {host} and that this machine reaches it; `{back}` switches cargo back"
+            )
         }
     };
     problem("daemon", what, remedy)
@@ -482,6 +498,39 @@ mod tests {
             said.contains("start the daemon with `--allow-host"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn remedy_for_a_larder_on_another_machine_names_that_machine_and_the_way_back() {
+        let far = "http://builder.example:3263/";
+        let at = |probe: Probe| {
+            move |facts: &mut CargoFacts| {
+                facts.source = registry("larder", "sparse+http://builder.example:3263/");
+                facts.route = Some(route(far, probe));
+                facts.running = None;
+            }
+        };
+        check(at(Probe::Larder(status())), &GOOD);
+        let down = Probe::Unreachable("nothing listens there".to_owned());
+        let said = check(at(down), &[("daemon", PROBLEM)]);
+        for part in ["runs on builder.example", "`larder client undo` switches"] {
+            assert!(said.contains(part), "{said}");
+        }
+        let other = Probe::Other("status 404".to_owned());
+        let said = check(at(other), &[("address", PROBLEM)]);
+        let remedy = "`larder client apply cargo --address URL`";
+        assert!(said.contains(remedy), "{said}");
+        let corp = |facts: &mut CargoFacts| {
+            at(Probe::Larder(status()))(facts);
+            let index = "sparse+https://corp.example/".to_owned();
+            facts.other_registries = vec![OtherRegistry {
+                index,
+                is_served: true,
+            }];
+        };
+        let said = check(corp, &[GOOD[0], GOOD[1], ("other-registry", NOTE)]);
+        let remedy = "`larder client apply cargo --address http://builder.example:3263` adds";
+        assert!(said.contains(remedy), "{said}");
     }
 
     #[test]

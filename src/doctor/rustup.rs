@@ -23,6 +23,8 @@ pub struct RustupFacts {
     pub update_root: Option<RustupServer>,
     /// The file that `larder client apply rustup` wrote, if it is there.
     pub file: Option<PathBuf>,
+    /// The values in that file.
+    pub applied: Vec<String>,
     /// The proxy of `larder run` or `serve --intercept` in rustup's environment.
     pub larder_proxy: Option<LarderProxy>,
     /// The base addresses where `larder serve` listens by its settings.
@@ -70,11 +72,8 @@ pub fn judge(facts: &RustupFacts) -> Vec<Finding> {
     if dist_server.is_none() && update_root.is_none() {
         return vec![unset(facts)];
     }
-    if [dist_server, update_root]
-        .into_iter()
-        .flatten()
-        .all(is_foreign)
-    {
+    let mut servers = [dist_server, update_root].into_iter().flatten();
+    if servers.all(|server| is_foreign(facts, server)) {
         return vec![foreign(facts)];
     }
     let variables = [(DIST_SERVER, dist_server), (UPDATE_ROOT, update_root)];
@@ -110,7 +109,10 @@ pub fn judge(facts: &RustupFacts) -> Vec<Finding> {
 }
 
 /// Tells if a value names a server that has nothing to do with larder.
-fn is_foreign(server: &RustupServer) -> bool {
+fn is_foreign(facts: &RustupFacts, server: &RustupServer) -> bool {
+    if facts.applied.contains(&server.value) {
+        return false;
+    }
     let is_loopback = Url::parse(&server.value).is_ok_and(|url| {
         let host = url.host_str().unwrap_or_default();
         host == "localhost" || host.starts_with("127.") || host == "[::1]"
@@ -235,7 +237,11 @@ fn judge_server(
                 Finding::problem(Subject::Rustup, "daemon", what, remedy)
             }
             (None, None) => {
-                let remedy = "see that larder runs there and that this machine reaches it";
+                let mut remedy =
+                    "see that larder runs there and that this machine reaches it".to_owned();
+                if facts.applied.contains(value) {
+                    remedy += "; `larder client undo rustup` switches rustup back";
+                }
                 Finding::problem(Subject::Rustup, "daemon", what, remedy)
             }
         },
@@ -383,6 +389,29 @@ mod tests {
             &[("mirror", FindingVerdict::Note)],
             &["mirror.example"],
         );
+    }
+
+    #[test]
+    fn server_that_apply_wrote_is_larder_also_while_it_is_down() {
+        let far = "http://builder.example:3263";
+        let applied = |is_applied: bool| {
+            move |facts: &mut RustupFacts| {
+                let nothing = Probe::Unreachable("nothing listens there".to_owned());
+                let mut dist = bad(far, nothing.clone(), None);
+                let mut root = bad("http://builder.example:3263/rustup", nothing, None);
+                for server in [&mut dist, &mut root] {
+                    let route = server.route.as_mut().unwrap();
+                    route.base = format!("{far}/").parse().unwrap();
+                    if is_applied {
+                        facts.applied.push(server.value.clone());
+                    }
+                }
+                (facts.dist_server, facts.update_root) = (Some(dist), Some(root));
+            }
+        };
+        let undo = "`larder client undo rustup` switches rustup back";
+        check(applied(true), &[("daemon", PROBLEM)], &[undo]);
+        check(applied(false), &[("mirror", FindingVerdict::Note)], &[far]);
     }
 
     #[test]

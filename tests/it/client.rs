@@ -6,6 +6,7 @@ use fake_upstream::{Crate, FakeUpstream, crate_path};
 use testkit::{
     cargo::{CargoHome, Project},
     larder::Site,
+    process::free_address,
 };
 
 use crate::fixture::{said, site};
@@ -137,4 +138,70 @@ fn apply_to_a_project_and_to_rustup_makes_files_that_undo_removes() {
     assert!(!Path::new(file).exists());
     let refused = site.command(&["client", "apply", "rustup", "--project"]);
     said(&refused, 1, &["rustup has no settings of a project"]);
+}
+
+#[test]
+fn apply_with_an_address_points_cargo_at_the_daemon_of_another_machine() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let shared = site(&upstream);
+    let shared_daemon = shared.serve_at("127.0.0.2:0", &[]);
+    // A machine of the fleet has a store and a daemon of its own, neither of which cargo shall use.
+    let home = CargoHome::empty();
+    let fleet = site_with(&upstream, &home.path());
+    let own_daemon = fleet.serve(&[]);
+    let settings = home.path().join("config.toml");
+    fs::create_dir_all(home.path()).unwrap();
+    let before = "[net]\nretry = 0\n";
+    fs::write(&settings, before).unwrap();
+
+    let address = shared_daemon.url().trim_end_matches('/');
+    let apply = fleet.command(&["client", "apply", "--address", address]);
+    let index = format!("registries.larder.index = \"sparse+{address}/\"");
+    said(&apply, 0, &["edited ", &index, "larder client undo`"]);
+    let text = String::from_utf8_lossy(&apply.stderr).into_owned();
+    assert!(!text.contains("no larder"), "{text}");
+    let project = Project::empty().dep("left", "1");
+    home.run_plain(&project, &["fetch"]).assert_success();
+    let misses = [&shared_daemon, &own_daemon].map(|daemon| daemon.request_count("miss"));
+    assert!(misses[0] > 0 && misses[1] == 0, "{misses:?}");
+    let doctor = || fleet.command(&["client", "doctor", "cargo"]);
+    let reached = format!("packages from larder at {address}");
+    said(&doctor(), 0, &[&reached]);
+    drop(own_daemon);
+    shared_daemon.stop();
+    said(
+        &doctor(),
+        1,
+        &["cargo looks for larder at http://127.0.0.2:"],
+    );
+    said(&fleet.command(&["client", "undo"]), 0, &["restored "]);
+    assert_eq!(fs::read_to_string(&settings).unwrap(), before);
+
+    let gone = format!("http://{}/", free_address());
+    let apply = fleet.command(&["client", "apply", "--address", &gone]);
+    let warning = format!("no larder answers at {gone} now");
+    said(&apply, 0, &["edited ", &warning, "larder client doctor"]);
+    let wrong = fleet.command(&["client", "apply", "--address", "builder:1"]);
+    said(&wrong, 2, &["an address such as http://"]);
+}
+
+#[test]
+fn apply_of_rustup_with_an_address_names_the_other_machine_in_both_variables() {
+    let site = site(&FakeUpstream::start());
+    let address = ["--address", "http://builder.example:3263"];
+    let apply = site.command(&[&["client", "apply", "rustup"], &address[..]].concat());
+    said(
+        &apply,
+        0,
+        &[
+            "RUSTUP_DIST_SERVER = \"http://builder.example:3263\"",
+            "RUSTUP_UPDATE_ROOT = \"http://builder.example:3263/rustup\"",
+        ],
+    );
+    said(
+        &site.command(&["client", "undo", "rustup"]),
+        0,
+        &["removed"],
+    );
 }

@@ -559,6 +559,10 @@ fn warm_and_check_name_the_next_step_once_and_only_if_cargo_goes_past_larder() {
         let text = stderr(&[], &[command, &folder]);
         assert_eq!(hints(&text), 0, "{text}");
     }
+    world.write_index("sparse+http://builder.example:3263/");
+    let text = stderr(&[], &["check", &folder]);
+    let hint = "hint: cargo asks the larder at http://builder.example:3263/, not the store of this machine";
+    assert!(text.contains(hint), "{text}");
 }
 
 #[test]

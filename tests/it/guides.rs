@@ -239,7 +239,7 @@ fn commands_for_containers_work_as_written() {
 
 #[test]
 fn commands_for_ci_work_as_written() {
-    assert_eq!(User::new().follow("docs/guides/ci.md"), 3);
+    assert_eq!(User::new().follow("docs/guides/ci.md"), 4);
 }
 
 #[test]
