@@ -11,7 +11,7 @@
 //!    │                                                         origins.rs: protocol by origin, failed dials
 //!    ├─> a redirect? follow it within the known hosts          redirect.rs
 //!    │
-//!    └─> Reply: 304, or a body that is read chunk by chunk     response.rs
+//!    └─> Reply: 304, or a body that is read chunk by chunk     response.rs, lifetime.rs
 //!        Failure: origin and kind                              failure.rs, diagnostics.rs, retry.rs
 //! ```
 //!
@@ -26,6 +26,7 @@
 
 mod diagnostics;
 mod failure;
+mod lifetime;
 mod origin;
 mod origins;
 mod pool;

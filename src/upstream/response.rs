@@ -19,6 +19,7 @@ use url::Url;
 use super::{
     diagnostics::Diagnostics,
     failure::{Failure, FailureKind, root_cause},
+    lifetime::lifetime,
     origin::Origin,
     request::Get,
     request_limits::Http1Permit,
@@ -43,7 +44,7 @@ pub struct UpstreamBody {
     response: Response,
     /// `ETag` and `Last-Modified`; empty if the body could be cut without notice.
     pub validators: Validators,
-    /// `Cache-Control: max-age`; zero if the body could be cut without notice.
+    /// The freshness lifetime that upstream states; zero if the body could be cut without notice.
     pub max_age: Option<Duration>,
     /// Size of the whole resource in bytes, if known and not compressed.
     pub total: Option<u64>,
@@ -82,7 +83,7 @@ pub(super) async fn parse_response(
     let text = |name| text(headers, name);
     match response.status().as_u16() {
         304 if !get.validators.is_empty() => Ok(Reply::NotModified {
-            max_age: text(header::CACHE_CONTROL).and_then(parse_max_age),
+            max_age: lifetime(headers, now()),
         }),
         200 | 206 => UpstreamBody::parse(get, response, permit)
             .map(|body| Reply::Body(Box::new(body)))
@@ -154,8 +155,7 @@ impl UpstreamBody {
                 etag: text(header::ETAG).map(str::to_owned),
                 last_modified: text(header::LAST_MODIFIED).map(str::to_owned),
             };
-            let max_age = text(header::CACHE_CONTROL).and_then(parse_max_age);
-            (validators, max_age)
+            (validators, lifetime(headers, now()))
         } else {
             (Validators::default(), Some(Duration::ZERO))
         };
@@ -239,24 +239,6 @@ fn strong_validator(validators: &Validators) -> Option<String> {
         .or_else(|| validators.last_modified.clone())
 }
 
-fn parse_max_age(value: &str) -> Option<Duration> {
-    let directives = || {
-        value
-            .split(',')
-            .map(|part| part.trim().to_ascii_lowercase())
-    };
-    if directives().any(|part| part == "no-cache" || part == "no-store") {
-        return Some(Duration::ZERO);
-    }
-    let seconds = directives().find_map(|part| {
-        part.strip_prefix("max-age=")?
-            .trim_matches('"')
-            .parse()
-            .ok()
-    })?;
-    Some(Duration::from_secs(seconds))
-}
-
 /// The first byte of a range, and the size of the whole resource if given.
 fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
@@ -280,16 +262,6 @@ fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn max_age_is_parsed_from_cache_control() {
-        assert_eq!(
-            parse_max_age("public,max-age=600"),
-            Some(Duration::from_secs(600))
-        );
-        assert_eq!(parse_max_age("public"), None);
-        assert_eq!(parse_max_age("no-cache, max-age=5"), Some(Duration::ZERO));
-    }
 
     #[test]
     fn content_range_is_parsed_with_and_without_a_total() {
