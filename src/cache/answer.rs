@@ -8,7 +8,7 @@
 //! - While upstream is unreachable, a manifest is the newest one whose archives are stored.
 //! - A blob is served while it is still arriving.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tracing::warn;
@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Half, Key, Resource, Source, Views},
-    store::Entry,
+    store::{Checked, Entry},
 };
 
 /// An answer to one request.
@@ -42,6 +42,9 @@ pub struct Answer {
     pub sha256: Sha256,
     /// The body.
     pub body: Body,
+    /// Time since upstream confirmed a stored entry that is served without asking upstream. `None` for what upstream
+    /// has just sent or confirmed, and for blobs, which their hash confirms.
+    pub age: Option<Duration>,
     /// True if the body has a hash that upstream publishes, or is recognised by its kind. Otherwise it is what upstream
     /// sent, whatever that is.
     pub is_proven: bool,
@@ -62,11 +65,16 @@ impl Answer {
         }
     }
 
-    fn whole(outcome: Outcome, sha256: Sha256, body: Bytes) -> Self {
+    /// An answer made from an entry that was last checked at `checked`.
+    fn of_entry(outcome: Outcome, checked: Checked, sha256: Sha256, body: Bytes) -> Self {
         Self {
             outcome,
             sha256,
             body: Body::Whole(body),
+            age: match outcome {
+                Outcome::Hit | Outcome::Stale(_) => checked.age(now()),
+                Outcome::Miss | Outcome::Revalidated | Outcome::Collapsed => None,
+            },
             is_proven: true,
         }
     }
@@ -109,7 +117,13 @@ impl Responder {
         {
             return Ok(self.offline_view(resource, views, outcome, entry).await);
         }
-        Ok(Answer::whole(outcome, entry.head.sha256, entry.body))
+        let Entry {
+            head,
+            body,
+            checked,
+            ..
+        } = entry;
+        Ok(Answer::of_entry(outcome, checked, head.sha256, body))
     }
 
     /// Removes the record of a prefetch, counts the prefetch as asked for, and returns when it began.
@@ -134,6 +148,7 @@ impl Responder {
         outcome: Outcome,
         entry: Entry,
     ) -> Answer {
+        let checked = entry.checked;
         let listed = views.checksums(&entry.body);
         let store = &self.entries.lookup.store;
         let found = tokio::try_join!(
@@ -147,11 +162,11 @@ impl Responder {
                 let there = listed.into_iter().zip(is_there);
                 let there = there.filter_map(|(sha256, is_there)| is_there.then_some(sha256));
                 let body = views.offline_view(entry.body, &there.collect());
-                Answer::whole(outcome, Sha256::of(&body), body)
+                Answer::of_entry(outcome, checked, Sha256::of(&body), body)
             }
             Err(error) => {
                 warn!(%resource, %error, "cannot tell which crates are stored; serving the entry as it is");
-                Answer::whole(outcome, entry.head.sha256, entry.body)
+                Answer::of_entry(outcome, checked, entry.head.sha256, entry.body)
             }
         }
     }
@@ -233,6 +248,7 @@ impl Responder {
             outcome,
             sha256,
             body,
+            age: None,
             is_proven: true,
         })
     }
@@ -247,7 +263,7 @@ impl Responder {
 
 fn manifest_answer(resource: &Resource, outcome: Outcome, entry: &Entry) -> Answer {
     let body = client_view(resource, entry).unwrap_or_else(|| entry.body.clone());
-    Answer::whole(outcome, Sha256::of(&body), body)
+    Answer::of_entry(outcome, entry.checked, Sha256::of(&body), body)
 }
 
 /// The body for clients, if it is another one than upstream's.
@@ -269,5 +285,5 @@ fn sidecar_answer(resource: &Resource, outcome: Outcome, entry: Entry) -> Answer
             Bytes::from(format!("{}{rest}", Sha256::of(&body)))
         }
     };
-    Answer::whole(outcome, Sha256::of(&text), text)
+    Answer::of_entry(outcome, entry.checked, Sha256::of(&text), text)
 }

@@ -16,7 +16,8 @@
 //!
 //! Only upstream's own statement becomes a 404: "not found", or a listing without the resource. Users of cargo see the
 //! first line of the body, so it says what to do. Malformed requests get their status from `guard` and `handlers`.
-//! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211).
+//! Every response from the cache carries a strong `ETag` and a `Cache-Status` (RFC 9211). A stored entry that is served
+//! without asking upstream also has an `Age`: the seconds since upstream confirmed it.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -65,6 +66,9 @@ pub(super) fn answer(
     headers.clear();
     if let Ok(etag) = HeaderValue::from_bytes(&etag) {
         headers.insert(header::ETAG, etag);
+    }
+    if let Some(age) = answer.age {
+        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
     let mut set = |name, value| {
         headers.insert(name, HeaderValue::from_static(value));

@@ -68,6 +68,19 @@ fn an_entry_within_upstreams_lifetime_is_served_at_once_and_revalidated_behind()
 }
 
 #[test]
+fn an_entry_from_the_store_has_the_age_since_upstream_confirmed_it() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    store_entries(&site, 300);
+    let larder = site.serve(&["--offline"]);
+    let reply = larder.get(&entry("left"));
+    let age: u64 = reply.header("age").unwrap().parse().unwrap();
+    assert!((300..600).contains(&age), "{age}");
+    let larder = larder.restart(&["--max-age", "0s"]);
+    assert_eq!(larder.get(&entry("left")).header("age"), None);
+}
+
+#[test]
 fn an_entry_beyond_upstreams_lifetime_is_revalidated_before_it_is_served() {
     let upstream = upstream();
     let site = site(&upstream);
