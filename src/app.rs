@@ -1,4 +1,4 @@
-//! Builds the parts of larder from [`Settings`] and prepares the process.
+//! Builds the parts of larder from [`Settings`], and runs a command on them.
 //!
 //! ```text
 //!   Settings ──> Store ─────┐
@@ -7,23 +7,11 @@
 //!
 //! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's
 //! clients get their answer before it is written and profit from prefetching; `warm` waits until everything is
-//! written; the other commands only read and never contact upstream. [`StopSignals`] turns SIGINT, SIGTERM and
-//! SIGHUP into futures.
+//! written; the other commands only read and never contact upstream.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    task::Poll,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use rustix::process;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
@@ -31,11 +19,13 @@ use crate::{
     config::Settings,
     files,
     memory_budget::MemoryBudget,
+    open_files,
     resource::{Dist, Registries, Upstreams, dist::ArchiveFormat},
     server::{
         AccessLogFile, BackgroundTasks, ConnectionLimits, Connections, Home, PublicAddress, Server,
         guard::Hosts,
     },
+    signals,
     store::{Store, StoreError},
     threads,
     trust::{AdvisoryDatabase, SigningKeys, TrustPolicy},
@@ -48,9 +38,6 @@ const MAX_KEY_BYTES: u64 = 1 << 20;
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 /// Concurrent requests over HTTP/1.1 to one upstream.
 const DEFAULT_UPSTREAM_CONNECTIONS: usize = 100;
-/// One part in this many of the files that the process may open is for HTTP/1.1 connections to one upstream, and one
-/// for stored files that stay open.
-const SHARE_OF_FILES: usize = 8;
 /// Bodies written at a time by the daemon. Few: creating files competes with the clients for the processor.
 const DAEMON_WRITERS: usize = 2;
 /// Time between two attempts to prepare a store whose disk is full.
@@ -140,7 +127,7 @@ impl App {
             AppMode::Local => Store::open_to_read(&settings.store)?,
         };
         let store = store.with_memory(MemoryBudget::new(settings.memory));
-        let store = Arc::new(store.with_open_files(share_of_open_files()));
+        let store = Arc::new(store.with_open_files(open_files::share()));
         let upstreams = Upstreams {
             advisories: settings.advisories.clone().map(Box::new),
             registries: Registries::new(settings.index.clone(), settings.registries.clone()),
@@ -265,7 +252,7 @@ impl App {
             wanted,
             limits.max_connections_per_peer,
             limits.max_requests,
-            open_files(),
+            open_files::limit(),
         );
         if wanted.is_some_and(|wanted| wanted as usize > limits.total) {
             let max = limits.total;
@@ -351,7 +338,7 @@ fn upstream_options(settings: &Settings, is_offline: bool) -> UpstreamOptions {
         proxies: settings.proxies.clone(),
         http1_requests: match settings.limits.upstream_connections {
             Some(requests) => requests as usize,
-            None => DEFAULT_UPSTREAM_CONNECTIONS.min(share_of_open_files()),
+            None => DEFAULT_UPSTREAM_CONNECTIONS.min(open_files::share()),
         },
         rate: settings.limits.upstream_rate,
     }
@@ -384,172 +371,12 @@ pub fn block_on<T>(command: impl Future<Output = T>) -> io::Result<T> {
     let runtime = threads::runtime()?;
     let result = runtime.block_on(async {
         threads::keep_blocking_threads();
-        ignore_file_size_signal()?;
-        raise_descriptor_limit();
+        signals::ignore_file_size_signal()?;
+        open_files::raise_limit();
         Ok(command.await)
     });
     // Abandoned tasks must not delay the exit. Threads that are ending get a moment: glibc's `pthread_detach` can crash
     // when it reads what such a thread has freed.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     result
-}
-
-/// The soft limit of open files that this process was started with.
-static ORIGINAL_DESCRIPTOR_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
-
-/// The number of files that this process may open; `None` for no limit.
-fn open_files() -> Option<u64> {
-    process::getrlimit(process::Resource::Nofile).current
-}
-
-/// The files that one part of larder may keep open besides the connections of clients.
-fn share_of_open_files() -> usize {
-    let files = open_files().map(|files| usize::try_from(files).unwrap_or(usize::MAX));
-    files.map_or(usize::MAX, |files| files / SHARE_OF_FILES)
-}
-
-/// Raises the soft limit of open files to the hard limit: the usual soft limit is for programs that use `select`.
-fn raise_descriptor_limit() {
-    let limit = process::getrlimit(process::Resource::Nofile);
-    // A later call finds the raised limit.
-    ORIGINAL_DESCRIPTOR_LIMIT.get_or_init(|| limit.current);
-    set_descriptor_limit(limit.maximum);
-}
-
-/// Calls `start`, which starts another program, with the limit of open files that this one was started with.
-pub fn with_original_descriptor_limit<T>(start: impl FnOnce() -> T) -> T {
-    if let Some(limit) = ORIGINAL_DESCRIPTOR_LIMIT.get() {
-        set_descriptor_limit(*limit);
-    }
-    let result = start();
-    raise_descriptor_limit();
-    result
-}
-
-fn set_descriptor_limit(current: Option<u64>) {
-    let mut limit = process::getrlimit(process::Resource::Nofile);
-    limit.current = current;
-    if let Err(error) = process::setrlimit(process::Resource::Nofile, limit) {
-        tracing::debug!(%error, "cannot set the limit of open files");
-    }
-}
-
-/// Without a handler, SIGXFSZ ends the process when a file reaches the size limit. With one, the write fails and the
-/// store treats it like a full disk.
-fn ignore_file_size_signal() -> io::Result<()> {
-    signal(SignalKind::from_raw(process::Signal::XFSZ.as_raw())).map(drop)
-}
-
-/// SIGINT, SIGTERM and SIGHUP: the orders to stop of the user, the service manager and a closed terminal.
-#[derive(Debug)]
-pub struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// `None` if the caller ignores it, as `nohup` does.
-    hang_up: Option<Signal>,
-}
-
-impl StopSignals {
-    /// Installs the handlers. From here on the signals no longer end the process.
-    ///
-    /// # Errors
-    /// The system refuses a handler.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: if is_ignored(process::Signal::HUP) {
-                None
-            } else {
-                Some(signal(SignalKind::hangup())?)
-            },
-        })
-    }
-
-    /// Waits for the next signal.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = received(self.hang_up.as_mut()) => {}
-        }
-    }
-}
-
-/// Waits for a signal, for ever if there is none.
-async fn received(signal: Option<&mut Signal>) {
-    match signal {
-        Some(signal) => {
-            let _ = signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Signals for the program that this process runs on the user's behalf.
-#[derive(Debug)]
-pub struct ForwardedSignals(Vec<(process::Signal, Signal)>);
-
-impl ForwardedSignals {
-    /// Installs the handlers. From here on these signals no longer end the process. A signal that the caller ignores
-    /// stays ignored: the program inherits that.
-    ///
-    /// # Errors
-    /// The system refuses a handler.
-    pub fn new() -> io::Result<Self> {
-        use process::Signal;
-        let signals = [
-            Signal::INT,
-            Signal::QUIT,
-            Signal::TERM,
-            Signal::HUP,
-            Signal::USR1,
-            Signal::USR2,
-        ];
-        let signals = signals.into_iter().filter(|one| !is_ignored(*one));
-        let handlers = signals.map(|one| Ok((one, signal(SignalKind::from_raw(one.as_raw()))?)));
-        Ok(Self(handlers.collect::<io::Result<_>>()?))
-    }
-
-    /// Waits for the next signal.
-    pub async fn next(&mut self) -> process::Signal {
-        std::future::poll_fn(|context| {
-            for (number, signal) in &mut self.0 {
-                if signal.poll_recv(context).is_ready() {
-                    return Poll::Ready(*number);
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Sends a signal to a process, unless the terminal has sent it there already: it signals all processes in the
-    /// foreground at once.
-    pub fn forward(&self, signal: process::Signal, to: Option<u32>) {
-        let from_terminal =
-            matches!(signal, process::Signal::INT | process::Signal::QUIT) && is_in_foreground();
-        let to = to.and_then(|id| process::Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(to) = to
-            && !from_terminal
-            && let Err(error) = process::kill_process(to, signal)
-        {
-            tracing::debug!(%error, "cannot forward a signal");
-        }
-    }
-}
-
-/// True if a terminal sends its signals to this process.
-fn is_in_foreground() -> bool {
-    let terminal = std::fs::File::open("/dev/tty");
-    let foreground = terminal.and_then(|terminal| Ok(rustix::termios::tcgetpgrp(&terminal)?));
-    foreground.is_ok_and(|group| group == process::getpgrp())
-}
-
-/// Tells if this process was started with a signal ignored. Only Linux says so without unsafe code.
-fn is_ignored(signal: process::Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
 }

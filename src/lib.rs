@@ -80,5 +80,7 @@ pub mod files;
 pub mod hash;
 pub mod log;
 mod memory_budget;
+mod open_files;
+mod signals;
 mod threads;
 pub mod validators;

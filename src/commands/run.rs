@@ -28,7 +28,7 @@ use url::Url;
 
 use super::{CommandError, render::note, status::find_daemon};
 use crate::{
-    app::{self, App, AppMode, ForwardedSignals},
+    app::{App, AppMode},
     cargo_config::CargoConfig,
     cli, client_config,
     config::Settings,
@@ -36,7 +36,8 @@ use crate::{
         Answers, Certificates, DaemonClient, InterceptedHosts, Interceptor, ProxyPassword, Summary,
         Tally, TunnelPolicy, bundle, intercepted_origins, known_configs, serve,
     },
-    server,
+    open_files, server,
+    signals::ForwardedSignals,
 };
 
 /// Exit code of a command that cannot be started, as in shells.
@@ -60,7 +61,7 @@ pub async fn run(
     let mut signals = ForwardedSignals::new()?;
     let mut command = Command::new(program);
     command.args(arguments).envs(&proxy.variables);
-    let started = app::with_original_descriptor_limit(|| command.spawn());
+    let started = open_files::with_original_limit(|| command.spawn());
     let exit_code = match started {
         Ok(mut child) => loop {
             tokio::select! {

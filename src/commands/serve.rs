@@ -21,12 +21,13 @@ use super::{
     CommandError, import, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
 };
 use crate::{
-    app::{self, App, AppMode, StopSignals, StoreAccess},
+    app::{self, App, AppMode, StoreAccess},
     config::Settings,
     eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
     server::{self, AccessLogFile, Server, Traffic},
     service_manager,
+    signals::StopSignals,
     store::Announcement,
     verify::{Repairer, Scrub, ScrubOptions, ScrubState},
 };

@@ -20,11 +20,12 @@ use super::{
     selection::Selection,
 };
 use crate::{
-    app::{App, AppMode, StopSignals},
+    app::{App, AppMode},
     check::Readiness,
     cli,
     config::Settings,
     plan::{self, Inventory, Plan, Problem},
+    signals::StopSignals,
     store::Store,
     warm::{self, CrateFetcher, WarmMode, WarmOptions, WarmProgress, WarmReport, WouldFetch},
 };
