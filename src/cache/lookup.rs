@@ -136,6 +136,16 @@ impl Lookup {
         }
     }
 
+    /// The hash of a blob, as its stored listing states it.
+    pub(super) async fn listed_hash(&self, resource: &Resource) -> Option<Sha256> {
+        let Location::ListedIn(listing) = resource.location() else {
+            return None;
+        };
+        let body = self.peek(&listing).await?;
+        let resolved = resource.listed()?.resolve(&body).ok()?;
+        resolved.location().blob_hash()
+    }
+
     /// Stores that upstream does not have `resource`, if that may be final.
     pub(super) async fn remember_absence(&self, resource: &Resource) {
         let Some(absence) = resource.absence() else {

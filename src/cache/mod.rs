@@ -357,17 +357,9 @@ impl Cache {
 
     /// The hash of a blob, if `resource` is one and a stored listing or its own name tells it. Never asks upstream.
     pub async fn peek_hash(&self, resource: &Resource) -> Option<Sha256> {
-        match resource.location() {
-            Location::Blob(sha256) => Some(sha256),
-            Location::ListedIn(listing) => {
-                let body = self.peek(&listing).await?;
-                let resolved = resource.listed()?.resolve(&body).ok()?;
-                match resolved.location() {
-                    Location::Blob(sha256) => Some(sha256),
-                    Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
-                }
-            }
-            Location::Entry(_) | Location::Pair(..) => None,
+        match resource.location().blob_hash() {
+            Some(sha256) => Some(sha256),
+            None => self.0.entries.lookup.listed_hash(resource).await,
         }
     }
 
@@ -448,9 +440,9 @@ impl Cache {
     /// # Errors
     /// [`Error::Refused`].
     pub fn check_locked(&self, resource: &Resource) -> Result<(), Error> {
-        match resource.location() {
-            Location::Blob(sha256) => self.0.trust.check_locked(resource, sha256),
-            Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => Ok(()),
+        match resource.location().blob_hash() {
+            Some(sha256) => self.0.trust.check_locked(resource, sha256),
+            None => Ok(()),
         }
     }
 

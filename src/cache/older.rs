@@ -211,18 +211,6 @@ impl Lookup {
         }
         Ok(names)
     }
-
-    /// The hash of a resource, as its stored listing states it.
-    async fn listed_hash(&self, resource: &Resource) -> Option<Sha256> {
-        let Location::ListedIn(listing) = resource.location() else {
-            return None;
-        };
-        let body = self.peek(&listing).await?;
-        match resource.listed()?.resolve(&body).ok()?.location() {
-            Location::Blob(sha256) => Some(sha256),
-            Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
-        }
-    }
 }
 
 #[cfg(test)]

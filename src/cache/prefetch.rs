@@ -128,7 +128,7 @@ impl Prefetches {
 
     /// Fetches a blob, unless it is stored or being fetched. Returns when its bytes are verified.
     pub(super) async fn blob(&self, resource: &Resource) {
-        let Location::Blob(sha256) = resource.location() else {
+        let Some(sha256) = resource.location().blob_hash() else {
             return;
         };
         // A damaged blob is found when a client asks for it.

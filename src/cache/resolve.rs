@@ -98,20 +98,13 @@ async fn by_known_manifest(
 /// Resolves by a manifest's body.
 fn by_manifest(resource: &Resource, body: &[u8]) -> Option<Resolved> {
     let resource = resource.listed()?.resolve(body).ok()?;
-    let sha256 = blob_hash(&resource)?;
+    let sha256 = resource.location().blob_hash()?;
     Some(Resolved {
         resource,
         location: StoreLocation::Blob(sha256),
         generation: None,
         unproven: None,
     })
-}
-
-fn blob_hash(resource: &Resource) -> Option<Sha256> {
-    match resource.location() {
-        Location::Blob(sha256) => Some(sha256),
-        Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
-    }
 }
 
 /// Resolves by the listing that the resource points at: step 3.
@@ -180,7 +173,8 @@ async fn without_listing(
     let (outcome, entry) = measured.await?;
     let resource = listed.resolve(&entry.body);
     let resource = resource.map_err(|_| Error::abandoned(&record))?;
-    let sha256 = blob_hash(&resource).ok_or_else(|| Error::abandoned(&record))?;
+    let sha256 = resource.location().blob_hash();
+    let sha256 = sha256.ok_or_else(|| Error::abandoned(&record))?;
     Ok(Resolved {
         resource,
         location: StoreLocation::Blob(sha256),

@@ -18,13 +18,16 @@ use tokio::sync::Semaphore;
 use crate::{
     cache::{Cache, PREFETCHED_BLOBS_IN_FLIGHT},
     hash::Sha256,
-    resource::{Location, Resource},
+    resource::Resource,
     store,
 };
 
 /// Sessions remembered. Each holds a manifest of up to one megabyte; concurrent installs are mostly of one or two
 /// channels.
 const MAX_SESSIONS: usize = 8;
+/// Number of archives that only the larger profile has and that must have been requested before the rest of it is
+/// prefetched. A single one may be an extra beside the smaller profile: `--component clippy`.
+const MIN_EVIDENCE: usize = 2;
 
 /// Follows installs and prefetches the rest of their profiles.
 #[derive(Debug)]
@@ -183,15 +186,8 @@ impl Profiles {
 }
 
 fn archive_hash(resource: &Resource) -> Option<Sha256> {
-    match resource.location() {
-        Location::Blob(sha256) => Some(sha256),
-        Location::Entry(_) | Location::Pair(..) | Location::ListedIn(_) => None,
-    }
+    resource.location().blob_hash()
 }
-
-/// Number of archives that only the larger profile has and that must have been requested before the rest of it is
-/// prefetched. A single one may be an extra beside the smaller profile: `--component clippy`.
-const MIN_EVIDENCE: usize = 2;
 
 /// The archives that will be asked for next, given the download order of each profile and what was asked for. Each
 /// profile contains the one before it.

@@ -359,6 +359,16 @@ pub enum Location {
     ListedIn(Resource),
 }
 
+impl Location {
+    /// The hash of a blob; `None` for the other places.
+    pub fn blob_hash(&self) -> Option<Sha256> {
+        match self {
+            Self::Blob(sha256) => Some(*sha256),
+            Self::Entry(_) | Self::Pair(..) | Self::ListedIn(_) => None,
+        }
+    }
+}
+
 /// One half of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
