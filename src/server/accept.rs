@@ -214,7 +214,10 @@ async fn serve_connection(
             None => client.clone(),
         };
         let server = server.clone();
-        let head = RequestHead(request.map(drop), RequestOrigin::now(client));
+        let head = RequestHead {
+            request: request.map(drop),
+            origin: RequestOrigin::now(client),
+        };
         async move { server.respond(head, peer).await }
     };
     let (activity, stopping) = (place.activity.clone(), place.stopping.clone());

@@ -162,15 +162,15 @@ impl fmt::Display for LogSubject {
 
 impl AccessLog {
     pub(super) fn new(subject: impl Into<LogSubject>, head: &RequestHead) -> Self {
-        let client = head.1.client.clone();
+        let client = head.origin.client.clone();
         let line = client.traffic.access_log.as_ref();
         Self {
             subject: subject.into(),
             outcome: RequestOutcome::Own,
             status: 0,
-            began: head.1.began,
+            began: head.origin.began,
             error: None,
-            line: line.map(|_| Box::new(RequestLine::of(&head.0))),
+            line: line.map(|_| Box::new(RequestLine::of(&head.request))),
             client,
         }
     }

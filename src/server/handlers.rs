@@ -47,7 +47,7 @@ fn page_file(
     text: &'static str,
     head: &RequestHead,
 ) -> Response<ClientBody> {
-    let log = AccessLog::new(head.0.uri().path().to_owned(), head);
+    let log = AccessLog::new(head.request.uri().path().to_owned(), head);
     let body = Bytes::from_static(text.as_bytes());
     respond::text(StatusCode::OK, content_type, body, head, log)
 }
@@ -62,7 +62,7 @@ fn status_of(none: &NoRoute) -> StatusCode {
 /// The response to a request that `guard` or `route` refuses. Refusals with one status count as one cause in the log:
 /// clients choose the rest of the text.
 fn refusal(status: StatusCode, reason: &str, head: &RequestHead) -> Response<ClientBody> {
-    let path = head.0.uri().path().escape_debug().to_string();
+    let path = head.request.uri().path().escape_debug().to_string();
     let text = format!("refused a request for `{path}`: {reason}");
     let log = AccessLog::new(path, head).error(text, status.as_str().to_owned());
     respond::text(
@@ -116,12 +116,12 @@ impl Server {
     /// Answers a request from `peer`, if not too many are in flight.
     pub(super) async fn respond(&self, head: RequestHead, peer: IpAddr) -> Response<ClientBody> {
         // The pages about the daemon answer when it is busiest.
-        let permit = match head.0.uri().path().starts_with("/-/") {
+        let permit = match head.request.uri().path().starts_with("/-/") {
             true => None,
             false => match self.connections.admit_request().await {
                 Ok(permit) => Some(permit),
                 Err(refused) => {
-                    let path = head.0.uri().path().escape_debug().to_string();
+                    let path = head.request.uri().path().escape_debug().to_string();
                     let limit = refused.limit.as_str().to_owned();
                     let log = AccessLog::new(path, &head).error(refused.reason.clone(), limit);
                     let reason = Bytes::from(refused.reason + "\n");
@@ -136,7 +136,7 @@ impl Server {
     }
 
     async fn answer(&self, head: RequestHead, peer: IpAddr) -> Response<ClientBody> {
-        let request = &head.0;
+        let request = &head.request;
         let path = request.uri().path();
         if guard::check_head(request).is_ok()
             && let Some((url, resource)) = Box::pin(self.asked_by_interceptor(request)).await
@@ -236,7 +236,7 @@ impl Server {
 
     /// The page at `/`: HTML for browsers, else the settings as text.
     async fn start_page(&self, base: &str, head: &RequestHead) -> Response<ClientBody> {
-        let uri = head.0.uri();
+        let uri = head.request.uri();
         let log = AccessLog::new(uri.path().to_owned(), head);
         let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
             let text = Bytes::from(status::home_page(base) + "\n");
@@ -251,7 +251,7 @@ impl Server {
     async fn ready(&self, head: &RequestHead) -> Response<ClientBody> {
         let failure = self.cache.store_failure().await;
         let (status, text) = readiness(self.connections.is_stopping(), failure.as_deref());
-        let log = AccessLog::new(head.0.uri().path().to_owned(), head);
+        let log = AccessLog::new(head.request.uri().path().to_owned(), head);
         respond::text(status, PLAIN_TEXT, Bytes::from(text), head, log)
     }
 

@@ -338,7 +338,7 @@ fn answers(cache: &Cache) -> AnsweredRequests {
 
 /// Returns whether the client is a browser: programs get plain text.
 pub(super) fn wants_html(head: &RequestHead) -> bool {
-    let accepted = head.0.headers().get_all(header::ACCEPT).iter();
+    let accepted = head.request.headers().get_all(header::ACCEPT).iter();
     accepted
         .filter_map(|value| value.to_str().ok())
         .any(|value| {

@@ -12,7 +12,10 @@ use super::traffic::ClientTraffic;
 
 /// A request without its body, which larder never reads, and where it comes from.
 #[derive(Debug)]
-pub(super) struct RequestHead(pub(super) Request<()>, pub(super) RequestOrigin);
+pub(super) struct RequestHead {
+    pub(super) request: Request<()>,
+    pub(super) origin: RequestOrigin,
+}
 
 /// The client of a request, and when the request began.
 #[derive(Debug)]
@@ -33,16 +36,16 @@ impl RequestOrigin {
 
 impl RequestHead {
     pub(super) fn is_head(&self) -> bool {
-        self.0.method() == Method::HEAD
+        self.request.method() == Method::HEAD
     }
 
     fn header(&self, name: HeaderName) -> Option<&str> {
-        self.0.headers().get(name)?.to_str().ok()
+        self.request.headers().get(name)?.to_str().ok()
     }
 
     /// True if `If-None-Match` lists this entity tag, by weak comparison, or is `*` (RFC 9110, section 13.1.2).
     pub(super) fn has_etag(&self, etag: &str) -> bool {
-        let tags = self.0.headers().get_all(header::IF_NONE_MATCH).iter();
+        let tags = self.request.headers().get_all(header::IF_NONE_MATCH).iter();
         tags.filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .map(str::trim)
@@ -61,7 +64,7 @@ pub(super) enum ByteRange {
 /// several ranges, and for bodies of unknown size.
 pub(super) fn byte_range(head: &RequestHead, etag: &str, len: Option<u64>) -> ByteRange {
     let (&Method::GET, Some(range), Some(total)) =
-        (head.0.method(), head.header(header::RANGE), len)
+        (head.request.method(), head.header(header::RANGE), len)
     else {
         return ByteRange::Whole;
     };
@@ -110,7 +113,10 @@ mod tests {
         }
         let traffic = Arc::<crate::server::traffic::Traffic>::default();
         let client = traffic.client(std::net::Ipv4Addr::LOCALHOST.into());
-        RequestHead(request, RequestOrigin::now(client))
+        RequestHead {
+            request,
+            origin: RequestOrigin::now(client),
+        }
     }
 
     fn ranged(range: &str, if_range: Option<&str>) -> RequestHead {

@@ -62,7 +62,7 @@ pub(super) fn answer(
     let is_head = head.is_head();
 
     // Reuses the header map of the request: most of the cost of a map is its allocation.
-    let mut headers = head.0.into_parts().0.headers;
+    let mut headers = head.request.into_parts().0.headers;
     headers.clear();
     if let Ok(etag) = HeaderValue::from_bytes(&etag) {
         headers.insert(header::ETAG, etag);

@@ -40,7 +40,10 @@ impl Server {
         let client = head.extensions().get::<ClientAddress>();
         let client = client.map_or(Ipv4Addr::LOCALHOST.into(), |client| client.0);
         let origin = RequestOrigin::now(self.traffic.client(client));
-        let head = RequestHead(head, origin);
+        let head = RequestHead {
+            request: head,
+            origin,
+        };
         let response = self.respond_with(&resource, url, head).await;
         Some(response.map(BodyExt::boxed_unsync))
     }
