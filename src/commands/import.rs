@@ -38,7 +38,7 @@ pub async fn run(
     };
     let (sender, receiver) = watch::channel(ImportProgress::default());
     let is_shown = shared.quiet == 0 && !shared.json && std::io::stderr().is_terminal();
-    let shown = is_shown.then(|| tokio::spawn(progress::show_import(receiver)));
+    let shown = is_shown.then(|| tokio::spawn(progress::show_bar(receiver)));
     let importer = Importer {
         cache: &app.cache,
         store: &app.store,

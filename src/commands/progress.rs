@@ -1,4 +1,5 @@
-//! Progress of `warm`, `verify` and `import` on stderr: a bar on a terminal, elsewhere a line every [`LINE_INTERVAL`].
+//! Progress of `warm`, `verify` and `import` on stderr: a bar on a terminal. Elsewhere `warm` writes a line every
+//! [`LINE_INTERVAL`].
 
 use std::{
     io::{self, IsTerminal as _},
@@ -14,56 +15,70 @@ use crate::{import::ImportProgress, verify::VerifyProgress, warm::WarmProgress};
 /// Time between two lines where stderr is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shows the progress until the sender is dropped.
-pub(super) async fn show(mut progress: watch::Receiver<WarmProgress>) {
-    let bar = io::stderr().is_terminal().then(new_bar);
+/// Shows the progress of `warm` until the sender is dropped.
+pub(super) async fn show(progress: watch::Receiver<WarmProgress>) {
+    if io::stderr().is_terminal() {
+        show_bar(progress).await;
+    } else {
+        show_lines(progress).await;
+    }
+}
+
+/// Shows the progress of a command on a terminal until the sender is dropped.
+pub(super) async fn show_bar<P>(mut progress: watch::Receiver<P>)
+where
+    P: Copy + Into<BarProgress>,
+{
+    let bar = new_bar();
+    let began = Instant::now();
+    while progress.changed().await.is_ok() {
+        let now: BarProgress = (*progress.borrow_and_update()).into();
+        bar.set_length(now.total as u64);
+        bar.set_position(now.done as u64);
+        bar.set_message(amount(now.bytes, began.elapsed()));
+    }
+    bar.finish_and_clear();
+}
+
+async fn show_lines(mut progress: watch::Receiver<WarmProgress>) {
     let began = Instant::now();
     let mut next_line = began + LINE_INTERVAL;
     while progress.changed().await.is_ok() {
         let now = *progress.borrow_and_update();
-        let amount = amount(now.bytes, began.elapsed());
-        match &bar {
-            Some(bar) => {
-                bar.set_length(now.total as u64);
-                bar.set_position(now.done as u64);
-                bar.set_message(amount);
-            }
-            None if Instant::now() >= next_line => {
-                next_line += LINE_INTERVAL;
-                note(&format!("{}/{}  {amount}", now.done, now.total));
-            }
-            None => {}
+        if Instant::now() >= next_line {
+            next_line += LINE_INTERVAL;
+            let amount = amount(now.bytes, began.elapsed());
+            note(&format!("{}/{}  {amount}", now.done, now.total));
         }
     }
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
+}
+
+/// The numbers that a bar shows.
+pub(super) struct BarProgress {
+    total: usize,
+    done: usize,
+    bytes: u64,
+}
+
+impl From<WarmProgress> for BarProgress {
+    fn from(progress: WarmProgress) -> Self {
+        let WarmProgress { total, done, bytes } = progress;
+        Self { total, done, bytes }
     }
 }
 
-/// Shows the progress of `verify` on a terminal until the sender is dropped.
-pub(super) async fn show_verify(mut progress: watch::Receiver<VerifyProgress>) {
-    let bar = new_bar();
-    let began = Instant::now();
-    while progress.changed().await.is_ok() {
-        let now = *progress.borrow_and_update();
-        bar.set_length(now.total as u64);
-        bar.set_position(now.done as u64);
-        bar.set_message(amount(now.bytes, began.elapsed()));
+impl From<VerifyProgress> for BarProgress {
+    fn from(progress: VerifyProgress) -> Self {
+        let VerifyProgress { total, done, bytes } = progress;
+        Self { total, done, bytes }
     }
-    bar.finish_and_clear();
 }
 
-/// Shows the progress of `import` on a terminal until the sender is dropped.
-pub(super) async fn show_import(mut progress: watch::Receiver<ImportProgress>) {
-    let bar = new_bar();
-    let began = Instant::now();
-    while progress.changed().await.is_ok() {
-        let now = *progress.borrow_and_update();
-        bar.set_length(now.total as u64);
-        bar.set_position(now.done as u64);
-        bar.set_message(amount(now.bytes, began.elapsed()));
+impl From<ImportProgress> for BarProgress {
+    fn from(progress: ImportProgress) -> Self {
+        let ImportProgress { total, done, bytes } = progress;
+        Self { total, done, bytes }
     }
-    bar.finish_and_clear();
 }
 
 fn new_bar() -> ProgressBar {

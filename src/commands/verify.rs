@@ -37,7 +37,7 @@ pub async fn run(
     let repairer = Repairer::new(cache, store, app.upstreams.clone());
     let (sender, receiver) = watch::channel(VerifyProgress::default());
     let is_shown = shared.quiet == 0 && !shared.json && io::IsTerminal::is_terminal(&io::stderr());
-    let shown = is_shown.then(|| tokio::spawn(progress::show_verify(receiver)));
+    let shown = is_shown.then(|| tokio::spawn(progress::show_bar(receiver)));
     let report = verify::verify(&app.store, &repairer, flags.repair, sender).await?;
     app.cache.flush().await;
     if let Some(shown) = shown {
