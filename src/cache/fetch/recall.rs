@@ -27,7 +27,7 @@ use super::{
 use crate::{
     clock::seconds,
     error::chain,
-    resource::{RecalledVersions, Retention, RewrittenVersion},
+    resource::{RecalledVersions, Resource, Retention, RewrittenVersion},
     store::{Entry, Recall, RecallKind},
     upstream::{Failure, FailureKind},
     validators::Validators,
@@ -72,7 +72,8 @@ impl EntryFetcher {
         let known = self.known(retention);
         let mut recalled = retention.recalled_versions(&stored.body, &fresh.body);
         let unknown = unconfirmed(&recalled, &known);
-        if !unknown.0.is_empty() || !unknown.1.is_empty() {
+        let resource = fetch.resource;
+        if !unknown.is_empty() {
             let unconditional = Validators::default();
             fresh = match self.attempt(fetch, url, &unconditional, started).await? {
                 EntryReply::Body(again) => again,
@@ -80,9 +81,8 @@ impl EntryFetcher {
             };
             recalled = retention.recalled_versions(&stored.body, &fresh.body);
             let still = unconfirmed(&recalled, &known);
-            let resource = fetch.resource;
-            if still.0.is_empty() && still.1.is_empty() {
-                let (lost, rewritten) = (unknown.0.len(), unknown.1.len());
+            if still.is_empty() {
+                let (lost, rewritten) = (unknown.removed.len(), unknown.rewritten.len());
                 warn!(%resource, lost, rewritten, "upstream sent an incomplete entry; it was asked again");
             } else if still != unknown {
                 let why = "lacks versions that are stored, or states other checksums, other ones each time";
@@ -90,7 +90,7 @@ impl EntryFetcher {
                     why: why.to_owned(),
                 }
                 .at(url));
-            } else if !still.0.is_empty() {
+            } else if !still.removed.is_empty() {
                 self.count(Counter::EntriesRecalled);
             }
         }
@@ -98,10 +98,10 @@ impl EntryFetcher {
             Some((registry, name)) => self.lookup.locked(registry, name).await,
             None => Vec::new(),
         };
-        self.record(
-            fetch, retention, &fresh, &recalled, &locked, &known, started,
-        )
-        .await;
+        let new = stated_recalls(retention, &recalled, started);
+        let is_over = |recall: &&Recall| is_over(recall, retention, &fresh.body);
+        let over = known.iter().filter(is_over).cloned().collect();
+        self.record(resource, new, over, &locked).await;
         let kept = retention.with_kept_versions(&stored.body, &fresh.body, &recalled, &locked);
         Ok(EntryReply::Body(match kept {
             None => fresh,
@@ -119,106 +119,101 @@ impl EntryFetcher {
         own.cloned().collect()
     }
 
-    /// Records the recalls in `fresh`, drops those that it takes back, and logs what is new.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one answer")]
+    /// Records `new` recalls, drops those that are `over`, and logs what is new. `locked` are the versions that pins
+    /// lock.
     async fn record(
         &self,
-        fetch: &Fetch<'_>,
-        retention: &dyn Retention,
-        fresh: &Entry,
-        recalled: &RecalledVersions,
+        resource: &Resource,
+        new: Vec<Recall>,
+        over: Vec<Recall>,
         locked: &[String],
-        known: &[Recall],
-        started: SystemTime,
     ) {
-        let Some((registry, name)) = retention.package() else {
-            return;
-        };
-        let recall = |version: &String, kind| Recall {
-            registry: registry.to_owned(),
-            name: name.to_owned(),
-            version: version.clone(),
-            kind,
-            since: seconds(started),
-        };
-        let removed = recalled.removed.iter();
-        let removed = removed.map(|version| recall(version, RecallKind::Removed));
-        let yanked = recalled.yanked.iter();
-        let yanked = yanked.map(|version| recall(version, RecallKind::Yanked));
-        let rewritten = recalled.rewritten.iter().map(|rewritten| {
-            let RewrittenVersion { version, was, now } = rewritten;
-            recall(
-                version,
-                RecallKind::Checksum {
-                    was: *was,
-                    now: *now,
-                },
-            )
-        });
-        let new: Vec<_> = removed.chain(yanked).chain(rewritten).collect();
-        let is_over = |recall: &&Recall| is_over(recall, retention, &fresh.body);
-        let over: Vec<_> = known.iter().filter(is_over).cloned().collect();
         if new.is_empty() && over.is_empty() {
             return;
         }
-        let resource = fetch.resource;
         for recall in &over {
             let (version, kind) = (&recall.version, recall.kind.as_str());
             info!(%resource, version, kind, "upstream has taken back a recall");
         }
         let recorded = self.lookup.store.change_recalls(new.clone(), over);
-        let news = recorded.await.unwrap_or_else(|error| {
+        let unrecorded = recorded.await.unwrap_or_else(|error| {
             warn!(%resource, error = %chain(&error), "cannot record what upstream has recalled");
             new
         });
-        let of_kind = |is_kind: fn(RecallKind) -> bool| {
-            let news = news.iter().filter(|recall| is_kind(recall.kind));
-            let versions: Vec<_> = news.map(|recall| recall.version.as_str()).collect();
-            let is_locked = |version: &&&str| locked.iter().any(|locked| locked == **version);
-            let locked: Vec<_> = versions.iter().filter(is_locked).copied().collect();
-            (!versions.is_empty()).then(|| (named(&versions), named(&locked)))
-        };
-        if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Removed) {
-            warn!(%resource, %versions, %locked, "upstream has recalled versions: it no longer lists them; those that warmed projects lock stay served");
-        }
-        if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Yanked) {
-            match locked.is_empty() {
-                true => info!(%resource, %versions, "upstream has yanked versions"),
-                false => {
-                    warn!(%resource, %versions, %locked, "upstream has yanked versions that warmed projects lock; they stay served");
-                }
+        log_recalls(resource, &unrecorded, locked);
+    }
+}
+
+/// The recalls that a new body states, seen at `since`.
+fn stated_recalls(
+    retention: &dyn Retention,
+    recalled: &RecalledVersions,
+    since: SystemTime,
+) -> Vec<Recall> {
+    let Some((registry, name)) = retention.package() else {
+        return Vec::new();
+    };
+    let recall = |version: &String, kind| Recall {
+        registry: registry.to_owned(),
+        name: name.to_owned(),
+        version: version.clone(),
+        kind,
+        since: seconds(since),
+    };
+    let removed = recalled.removed.iter();
+    let removed = removed.map(|version| recall(version, RecallKind::Removed));
+    let yanked = recalled.yanked.iter();
+    let yanked = yanked.map(|version| recall(version, RecallKind::Yanked));
+    let rewritten = recalled.rewritten.iter();
+    let rewritten = rewritten.map(|rewritten| recall(&rewritten.version, kind_of(rewritten)));
+    removed.chain(yanked).chain(rewritten).collect()
+}
+
+fn kind_of(rewritten: &RewrittenVersion) -> RecallKind {
+    let RewrittenVersion { was, now, .. } = *rewritten;
+    RecallKind::Checksum { was, now }
+}
+
+/// Logs recalls that were not recorded before, each kind in one line.
+fn log_recalls(resource: &Resource, recalls: &[Recall], locked: &[String]) {
+    let of_kind = |is_kind: fn(RecallKind) -> bool| {
+        let recalls = recalls.iter().filter(|recall| is_kind(recall.kind));
+        let versions: Vec<_> = recalls.map(|recall| recall.version.as_str()).collect();
+        let is_locked = |version: &&&str| locked.iter().any(|locked| locked == **version);
+        let locked: Vec<_> = versions.iter().filter(is_locked).copied().collect();
+        (!versions.is_empty()).then(|| (named(&versions), named(&locked)))
+    };
+    if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Removed) {
+        warn!(%resource, %versions, %locked, "upstream has recalled versions: it no longer lists them; those that warmed projects lock stay served");
+    }
+    if let Some((versions, locked)) = of_kind(|kind| kind == RecallKind::Yanked) {
+        match locked.is_empty() {
+            true => info!(%resource, %versions, "upstream has yanked versions"),
+            false => {
+                warn!(%resource, %versions, %locked, "upstream has yanked versions that warmed projects lock; they stay served");
             }
         }
-        if let Some((versions, locked)) =
-            of_kind(|kind| matches!(kind, RecallKind::Checksum { .. }))
-        {
-            warn!(%resource, %versions, %locked, "upstream states other checksums than before; they are refused, and the first ones stay served");
-        }
+    }
+    if let Some((versions, locked)) = of_kind(|kind| matches!(kind, RecallKind::Checksum { .. })) {
+        warn!(%resource, %versions, %locked, "upstream states other checksums than before; they are refused, and the first ones stay served");
     }
 }
 
 /// The removed and rewritten versions that no record has yet.
-fn unconfirmed(
-    recalled: &RecalledVersions,
-    known: &[Recall],
-) -> (Vec<String>, Vec<RewrittenVersion>) {
+fn unconfirmed(recalled: &RecalledVersions, known: &[Recall]) -> RecalledVersions {
     let is_known = |version: &String, kind| {
         let mut known = known.iter();
         known.any(|recall| recall.version == *version && recall.kind == kind)
     };
     let removed = recalled.removed.iter();
     let removed = removed.filter(|version| !is_known(version, RecallKind::Removed));
-    let rewritten = recalled.rewritten.iter().filter(|rewritten| {
-        let RewrittenVersion { version, was, now } = rewritten;
-        !is_known(
-            version,
-            RecallKind::Checksum {
-                was: *was,
-                now: *now,
-            },
-        )
-    });
-    (removed.cloned().collect(), rewritten.cloned().collect())
+    let rewritten = recalled.rewritten.iter();
+    let rewritten = rewritten.filter(|rewritten| !is_known(&rewritten.version, kind_of(rewritten)));
+    RecalledVersions {
+        removed: removed.cloned().collect(),
+        yanked: Vec::new(),
+        rewritten: rewritten.cloned().collect(),
+    }
 }
 
 /// Returns whether upstream's `body` has the version again as it was before the recall.

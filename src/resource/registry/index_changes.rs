@@ -26,6 +26,13 @@ pub struct RecalledVersions {
     pub rewritten: Vec<RewrittenVersion>,
 }
 
+impl RecalledVersions {
+    /// Returns whether nothing is taken back.
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.yanked.is_empty() && self.rewritten.is_empty()
+    }
+}
+
 /// A version whose checksum has changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RewrittenVersion {
