@@ -1,4 +1,4 @@
-//! [`BackgroundTasks`]: the numbers of the daemon's tasks behind, for status and metrics.
+//! [`BackgroundTasks`]: the numbers of the daemon's background tasks, for status and metrics.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
 
-/// The tasks behind; `None` for a task that is switched off.
+/// The background tasks; `None` for a task that is switched off.
 #[derive(Clone, Debug, Default)]
 pub struct BackgroundTasks {
     /// Status of keep-warm.
@@ -31,7 +31,7 @@ impl BackgroundTasks {
     }
 }
 
-/// The numbers of the tasks behind; `None` for a task that is switched off.
+/// The numbers of the background tasks; `None` for a task that is switched off.
 #[derive(Debug)]
 pub(super) struct Background {
     pub(super) keep_warm: Option<KeepWarmStatus>,

@@ -22,7 +22,7 @@ use super::{
     public_address::PublicAddress,
     ready::readiness,
     request::RequestHead,
-    respond,
+    respond::{self, PLAIN_TEXT},
     route::{NoRoute, Route, route},
     status,
     traffic::Traffic,
@@ -39,40 +39,6 @@ use crate::{
 
 /// Time between two looks whether a busy daemon has become idle.
 const BUSY_INTERVAL: Duration = Duration::from_secs(1);
-const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-
-/// A file that the page loads.
-fn page_file(
-    content_type: &'static str,
-    text: &'static str,
-    head: &RequestHead,
-) -> Response<ClientBody> {
-    let log = AccessLog::new(head.request.uri().path().to_owned(), head);
-    let body = Bytes::from_static(text.as_bytes());
-    respond::text(StatusCode::OK, content_type, body, head, log)
-}
-
-fn status_of(none: &NoRoute) -> StatusCode {
-    match none {
-        NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
-        NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
-    }
-}
-
-/// The response to a request that `guard` or `route` refuses. Refusals with one status count as one cause in the log:
-/// clients choose the rest of the text.
-fn refusal(status: StatusCode, reason: &str, head: &RequestHead) -> Response<ClientBody> {
-    let path = head.request.uri().path().escape_debug().to_string();
-    let text = format!("refused a request for `{path}`: {reason}");
-    let log = AccessLog::new(path, head).error(text, status.as_str().to_owned());
-    respond::text(
-        status,
-        PLAIN_TEXT,
-        Bytes::from(format!("{reason}\n")),
-        head,
-        log,
-    )
-}
 
 /// The state that all requests share.
 #[derive(Debug)]
@@ -91,7 +57,7 @@ pub struct Server {
     pub connections: Arc<Connections>,
     /// Listeners that accept `Upgrade: h2c`.
     pub h2c: H2c,
-    /// The tasks behind.
+    /// The background tasks.
     pub tasks: BackgroundTasks,
     /// The data of the page for browsers; `None` for a server that has no page.
     pub home: Option<Arc<Home>>,
@@ -240,7 +206,7 @@ impl Server {
         let log = AccessLog::new(uri.path().to_owned(), head);
         let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
             let text = Bytes::from(status::home_page(base) + "\n");
-            return respond::text(StatusCode::OK, "text/plain; charset=utf-8", text, head, log);
+            return respond::text(StatusCode::OK, PLAIN_TEXT, text, head, log);
         };
         let background = self.tasks.numbers();
         let page = home.page(&self.cache, &self.upstreams, &background, base, uri.query());
@@ -310,4 +276,37 @@ impl Server {
             Err(error) => respond::script_error(&error, head, log),
         }
     }
+}
+
+/// A file that the page loads.
+fn page_file(
+    content_type: &'static str,
+    text: &'static str,
+    head: &RequestHead,
+) -> Response<ClientBody> {
+    let log = AccessLog::new(head.request.uri().path().to_owned(), head);
+    let body = Bytes::from_static(text.as_bytes());
+    respond::text(StatusCode::OK, content_type, body, head, log)
+}
+
+fn status_of(none: &NoRoute) -> StatusCode {
+    match none {
+        NoRoute::Malformed(_) | NoRoute::GitProtocol => StatusCode::BAD_REQUEST,
+        NoRoute::UnknownRegistry(_) | NoRoute::Unknown => StatusCode::NOT_FOUND,
+    }
+}
+
+/// The response to a request that `guard` or `route` refuses. Refusals with one status count as one cause in the log:
+/// clients choose the rest of the text.
+fn refusal(status: StatusCode, reason: &str, head: &RequestHead) -> Response<ClientBody> {
+    let path = head.request.uri().path().escape_debug().to_string();
+    let text = format!("refused a request for `{path}`: {reason}");
+    let log = AccessLog::new(path, head).error(text, status.as_str().to_owned());
+    respond::text(
+        status,
+        PLAIN_TEXT,
+        Bytes::from(format!("{reason}\n")),
+        head,
+        log,
+    )
 }

@@ -42,6 +42,9 @@ use crate::{
 /// (docs/client-behaviour.md, C-12). Three tries a second apart outlast a short interruption.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// Type of answers for people.
+pub(super) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
 /// Field name of RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -206,7 +209,7 @@ pub(super) fn error(
     let log = log
         .outcome(outcome_of(error))
         .error(error.to_string(), error.cause());
-    let mut response = text(status, "text/plain; charset=utf-8", body, head, log);
+    let mut response = text(status, PLAIN_TEXT, body, head, log);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()
@@ -227,7 +230,7 @@ pub(super) fn redirect(
         .outcome(RequestOutcome::Redirected)
         .error(error.to_string(), error.cause());
     let status = StatusCode::TEMPORARY_REDIRECT;
-    let mut response = text(status, "text/plain; charset=utf-8", body, head, log);
+    let mut response = text(status, PLAIN_TEXT, body, head, log);
     if let Ok(location) = HeaderValue::from_str(url.as_str()) {
         response.headers_mut().insert(header::LOCATION, location);
     }

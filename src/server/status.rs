@@ -12,7 +12,7 @@ use super::{
 use crate::{cache::Cache, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
 
 /// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, connections, and
-/// the tasks behind.
+/// the background tasks.
 pub(super) fn json(cache: &Cache, connections: &Connections, background: Background) -> Bytes {
     let Background {
         keep_warm,
