@@ -7,7 +7,7 @@
 //! | none | fetch | fetch | refuse | refuse |
 //! | none, absence or refusal remembered | refuse | refuse | refuse | refuse |
 //! | fresh | serve | serve | serve | serve |
-//! | stale, within upstream's `max-age` | serve, revalidate behind | serve stale | serve stale | serve stale |
+//! | stale, within upstream's `max-age` | serve, revalidate later | serve stale | serve stale | serve stale |
 //! | stale | revalidate | serve stale | serve stale | serve stale |
 //! | stale, absence remembered | refuse | serve stale | serve stale | serve stale |
 //! | stale, overruled absence remembered | serve stale | serve stale | serve stale | serve stale |
@@ -127,7 +127,7 @@ pub struct StoredCopy<'a> {
 pub enum Decision {
     /// Serve the stored copy.
     Serve(Outcome),
-    /// Serve the stored copy, and ask upstream behind the answer whether it is still right.
+    /// Serve the stored copy, and ask upstream in the background whether it is still right.
     ServeAndRevalidate,
     /// Ask upstream whether the stored copy is still right.
     Revalidate(Validators),
@@ -241,7 +241,7 @@ fn is_within_upstreams_lifetime(
     now: SystemTime,
     cap: Duration,
 ) -> bool {
-    policy.revalidate_behind
+    policy.stale_while_revalidate
         && !cap.is_zero()
         && stored
             .max_age
@@ -301,7 +301,7 @@ mod tests {
     fn policy(freshness: Freshness) -> Policy {
         Policy {
             freshness,
-            revalidate_behind: false,
+            stale_while_revalidate: false,
             max_bytes: 1,
             negative_ttl: CAP,
             content_type: "text/plain",
@@ -539,14 +539,14 @@ mod tests {
     fn a_copy_within_upstreams_lifetime_is_served_while_it_is_revalidated() {
         let validators = validators();
         let now = NOW + Duration::from_secs(1_000_000);
-        let decide_with = |revalidate_behind, checked, max_age, demand, reach, cap| {
+        let decide_with = |stale_while_revalidate, checked, max_age, demand, reach, cap| {
             let stored = StoredCopy {
                 checked,
                 max_age: Some(Duration::from_secs(max_age)),
                 validators: &validators,
             };
             let policy = Policy {
-                revalidate_behind,
+                stale_while_revalidate,
                 ..policy(Freshness::AsUpstreamSays)
             };
             decide(&policy, Some(stored), None, demand, now, reach, cap)

@@ -88,7 +88,7 @@ impl Entries {
             }
             Decision::ServeAndRevalidate => {
                 let entry = stored.ok_or_else(|| Error::abandoned(resource))?;
-                self.revalidate_behind(resource, &key);
+                self.revalidate_in_background(resource, &key);
                 Ok((Outcome::Stale(StaleReason::Revalidating), entry))
             }
             Decision::Refuse(refusal) => Err(self.admission.refusal_error(resource, refusal)),
@@ -103,7 +103,7 @@ impl Entries {
     ///
     /// It reports no events, as a hit does not: the prefetcher would otherwise revalidate entries that this client has
     /// been served already or is served without waiting.
-    fn revalidate_behind(&self, resource: &Resource, key: &Key) {
+    fn revalidate_in_background(&self, resource: &Resource, key: &Key) {
         self.join(resource, key, Demand::Refresh, RequestClass::Prefetch);
     }
 

@@ -44,7 +44,7 @@ impl Kind for AdvisoryArchive {
     fn policy(&self) -> Policy {
         Policy {
             freshness: Freshness::For(Duration::from_secs(3600)),
-            revalidate_behind: false,
+            stale_while_revalidate: false,
             max_bytes: 64 << 20,
             negative_ttl: Duration::from_secs(60),
             content_type: "application/gzip",

@@ -8,8 +8,8 @@ pub struct Policy {
     /// Time for which a stored copy is served without asking upstream.
     pub freshness: Freshness,
     /// True if a copy older than the user's bound, but not older than upstream's `max-age`, is served at once and
-    /// revalidated behind the answer.
-    pub revalidate_behind: bool,
+    /// revalidated in the background (RFC 5861).
+    pub stale_while_revalidate: bool,
     /// The largest body accepted from upstream, in bytes after decoding.
     pub max_bytes: u64,
     /// Time for which the negative cache remembers that upstream does not have the resource.

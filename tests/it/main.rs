@@ -15,7 +15,6 @@
 
 mod absence;
 mod advisories;
-mod behind;
 mod bootstrap;
 mod cargo;
 mod cli;
@@ -76,6 +75,7 @@ mod shells;
 mod signatures;
 mod soak;
 mod socket_activation;
+mod stale_while_revalidate;
 mod start;
 mod tidy;
 mod tiny_registry;

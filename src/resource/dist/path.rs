@@ -186,7 +186,7 @@ pub(super) fn rustup_policy(
     Policy {
         freshness,
         // An update must see a release as soon as the bound allows.
-        revalidate_behind: false,
+        stale_while_revalidate: false,
         max_bytes,
         negative_ttl: NEGATIVE_TTL,
         content_type,

@@ -66,7 +66,7 @@ impl Kind for RegistryConfig {
         Policy {
             // A registry changes `dl` about once in years. If a download fails, the cache asks for the config again.
             freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
-            revalidate_behind: false,
+            stale_while_revalidate: false,
             max_bytes: 1 << 20,
             negative_ttl: Duration::from_secs(10),
             content_type: "application/json",

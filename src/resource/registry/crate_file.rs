@@ -91,7 +91,7 @@ impl Kind for CrateFile {
     fn policy(&self) -> Policy {
         Policy {
             freshness: Freshness::Forever,
-            revalidate_behind: false,
+            stale_while_revalidate: false,
             max_bytes: 1 << 30,
             negative_ttl: Duration::from_secs(30),
             content_type: "application/gzip",

@@ -182,7 +182,7 @@ impl Kind for IndexEntry {
     fn policy(&self) -> Policy {
         Policy {
             freshness: Freshness::AsUpstreamSays,
-            revalidate_behind: true,
+            stale_while_revalidate: true,
             // The largest entries of crates.io are below 20 MB.
             max_bytes: 64 << 20,
             // `cargo publish` asks before it uploads, and then waits until the new crate is found. Cargo asks once for
