@@ -14,6 +14,7 @@ mod client;
 mod parse;
 mod selection;
 mod service;
+mod settings;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,6 +26,7 @@ pub use parse::{
 };
 pub use selection::{Crates, Toolchains};
 pub use service::{Service, ServiceCommand, ServiceInstall, ServiceUninstall};
+pub use settings::{all_settings, settings_of};
 
 use clap::{Arg, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -422,116 +424,6 @@ pub enum AdvisoriesCommand {
         path: PathBuf,
     },
 }
-
-/// The settings that a command uses, by name. Those of `client` are those of the commands below it.
-pub fn settings_of(command: &str) -> Vec<&'static str> {
-    let own: &[&'static [&'static str]] = match command {
-        "serve" => &[
-            &COMMON,
-            &UPSTREAM,
-            &FETCHING,
-            &TRUST,
-            &SERVING,
-            &["store", "registry"],
-        ],
-        "run" => &[
-            &COMMON,
-            &UPSTREAM,
-            &FETCHING,
-            &TRUST,
-            &["store", "registry", "listen", "offline", "full-index"],
-        ],
-        "warm" => &[
-            &COMMON,
-            &UPSTREAM,
-            &FETCHING,
-            &TRUST,
-            &["json", "store", "registry", "jobs", "warm"],
-        ],
-        "check" => &[
-            &COMMON,
-            &UPSTREAM,
-            &TRUST,
-            &["json", "store", "registry", "warm"],
-        ],
-        "verify" => &[
-            &COMMON,
-            &UPSTREAM,
-            &FETCHING,
-            &["json", "store", "registry"],
-        ],
-        "gc" => &[
-            &COMMON,
-            &UPSTREAM,
-            &["json", "store", "registry", "max-size", "forget-after"],
-        ],
-        "forget" | "import" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
-        "list" => &[&COMMON, &["json", "store"]],
-        "client" | "print" | "apply" | "undo" | "doctor" => &[
-            &COMMON,
-            &["json", "store", "registry", "listen", "public-url"],
-        ],
-        "service" => &[&COMMON, &["json", "store", "listen"]],
-        "status" => &[
-            &COMMON,
-            &[
-                "json",
-                "store",
-                "listen",
-                "max-size",
-                "forget-after",
-                "advisory-db",
-                "allow-advisory",
-            ],
-        ],
-        "advisories" => &[&COMMON, &["json", "store", "advisory-db"]],
-        "larder" => &[&COMMON, &["json", "store"]],
-        _ => &[],
-    };
-    own.concat()
-}
-
-const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
-const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
-const FETCHING: [&str; 10] = [
-    "max-age",
-    "ca-file",
-    "redirect-host",
-    "upstream-timeout",
-    "max-entry",
-    "memory",
-    "upstream-connections",
-    "upstream-rate",
-    "verify-signatures",
-    "signing-key",
-];
-const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
-const SERVING: [&str; 24] = [
-    "log-format",
-    "access-log",
-    "access-log-format",
-    "access-log-size",
-    "listen",
-    "idle-exit",
-    "public-url",
-    "trusted-proxy",
-    "on-trouble",
-    "offline",
-    "full-index",
-    "allow-host",
-    "max-connections",
-    "max-connections-per-peer",
-    "max-requests",
-    "keep-warm",
-    "scrub-rate",
-    "scrub-interval",
-    "max-size",
-    "forget-after",
-    "intercept",
-    "tunnel",
-    "intercept-folder",
-    "h2c",
-];
 
 /// [`Cli`] as a command for clap, with the global flags hidden from the help of commands that do not use them.
 pub fn command() -> clap::Command {

@@ -9,8 +9,8 @@ use std::{
 
 use etcetera::BaseStrategy as _;
 
-use super::{file::KEYS, given::Given, place::Place};
-use crate::upstream::ProxyVariables;
+use super::{given::Given, place::Place};
+use crate::{cli, upstream::ProxyVariables};
 
 /// Settings with any number of values, which a variable separates by commas.
 const LISTS: [&str; 7] = [
@@ -128,9 +128,9 @@ impl Environment {
             state_folder: folders.as_ref().and_then(|folders| folders.state_dir()),
             home: etcetera::home_dir().ok(),
             config: nonempty("LARDER_CONFIG").map(PathBuf::from),
-            settings: KEYS
-                .iter()
-                .filter_map(|key| Some((*key, setting(key)?)))
+            settings: cli::all_settings()
+                .into_iter()
+                .filter_map(|key| Some((key, setting(key)?)))
                 .collect(),
             cargo: nonempty("CARGO"),
             cargo_home: nonempty("CARGO_HOME"),

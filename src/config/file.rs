@@ -21,55 +21,11 @@ use super::{
     place::Place,
     spelling::closest,
 };
-use crate::files::{self, MAX_SETTINGS_BYTES};
+use crate::{
+    cli,
+    files::{self, MAX_SETTINGS_BYTES},
+};
 
-/// The settings, by key, that a file may have.
-pub(super) const KEYS: [&str; 44] = [
-    "store",
-    "max-age",
-    "index",
-    "dist-server",
-    "update-root",
-    "toolchain-format",
-    "ca-file",
-    "redirect-host",
-    "upstream-timeout",
-    "max-entry",
-    "memory",
-    "upstream-connections",
-    "upstream-rate",
-    "listen",
-    "idle-exit",
-    "public-url",
-    "trusted-proxy",
-    "on-trouble",
-    "offline",
-    "full-index",
-    "allow-host",
-    "max-connections",
-    "max-connections-per-peer",
-    "max-requests",
-    "keep-warm",
-    "scrub-rate",
-    "scrub-interval",
-    "max-size",
-    "forget-after",
-    "intercept",
-    "tunnel",
-    "intercept-folder",
-    "log-format",
-    "access-log",
-    "access-log-format",
-    "access-log-size",
-    "h2c",
-    "jobs",
-    "min-age",
-    "deny",
-    "advisory-db",
-    "allow-advisory",
-    "verify-signatures",
-    "signing-key",
-];
 /// The tables of further registries.
 const REGISTRY_TABLES: &str = "registry";
 /// The keys of such a table.
@@ -122,6 +78,7 @@ impl SettingsFile {
             line: error.span().map(|span| reader.line(span.start)),
             message: error.message().lines().collect::<Vec<_>>().join(", "),
         })?;
+        let keys = cli::all_settings();
         let mut file = Self::default();
         for (key, value) in table.get_ref() {
             let line = reader.line(key.span().start);
@@ -131,7 +88,7 @@ impl SettingsFile {
                 }
                 (WARM_TABLES, DeValue::Table(tables)) => file.warm = reader.warm_tables(tables)?,
                 (name, value) => {
-                    let key = reader.known(name, line, &KEYS)?;
+                    let key = reader.known(name, line, &keys)?;
                     let given = reader.given(key, line, value);
                     file.values.insert(key, given);
                 }

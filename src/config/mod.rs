@@ -545,7 +545,7 @@ fn usual_url(key: &'static str, text: &str) -> Result<Url, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{file::KEYS, *};
+    use super::*;
     use crate::crate_spec::CrateUse;
 
     fn from_file(text: &str, shared: GlobalFlags, serve: &Serve) -> Result<Settings, ConfigError> {
@@ -560,7 +560,7 @@ mod tests {
             },
             serve,
             None,
-            KEYS.iter().copied().chain(["registry", "warm"]).collect(),
+            [cli::all_settings(), vec!["registry", "warm"]].concat(),
         )
     }
 
@@ -808,7 +808,7 @@ mod tests {
         });
         let sources = Sources {
             variables: variables.collect(),
-            used: KEYS.to_vec(),
+            used: cli::all_settings(),
             ..Sources::default()
         };
         merge(shared, &Serve::default(), None, &sources, environment)
