@@ -6,8 +6,8 @@ use super::{
     CommandError,
     advisories::{self, TouchedPackage},
     client_use::ClientUse,
-    local_cargo::LocalCargo,
-    recalls,
+    local_cargo::{self, LocalCargo},
+    recalls::{self, RecallReport},
     render::{by_cause, counted, note, print, print_json},
     selection::Selection,
 };
@@ -16,7 +16,7 @@ use crate::{
     check::{self, Readiness},
     cli,
     config::Settings,
-    plan::{self, Inventory, Plan, Problem},
+    plan::{self, Inventory, Plan},
     store::{PinnedCrate, StoreError},
 };
 
@@ -31,34 +31,10 @@ pub async fn run(
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
     app.check_toolchain_format()?;
-    let selection = Selection::new(
-        settings,
-        flags.path,
-        flags.crates,
-        flags.toolchains,
-        &flags.target,
-    )?;
-    let registries = &app.upstreams.registries;
-    let mut plan = plan::plan(selection.request, registries).await;
-    if !selection.crates.is_empty() {
-        let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
-        let scratch = app.store.scratch()?;
-        plan.add_crates(selection.crates, &inventory, registries, &scratch)
-            .await;
-    }
-    if plan.needs_cargo(&flags.target) {
-        match LocalCargo::start(settings, &app) {
-            Ok(cargo) => {
-                let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
-                plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
-                    .await;
-                cargo.stop().await;
-            }
-            Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
-        }
-    }
+    let (verify, lists_advisories) = (flags.verify, flags.lists_advisories);
+    let plan = plan(settings, flags, &app).await?;
     let database = app.refresh_advisories().await;
-    let touched = match (flags.lists_advisories, database) {
+    let touched = match (lists_advisories, database) {
         (false, _) => None,
         (true, None) => return Err(CommandError::NoAdvisories),
         (true, Some(database)) => {
@@ -68,7 +44,7 @@ pub async fn run(
     };
     let recalls = app.store.recalls();
     let recalls = recalls::reports_of(&recalls, locked_packages(&plan));
-    let readiness = readiness(settings, &app, plan, flags.verify).await?;
+    let readiness = readiness(settings, &app, plan, verify).await?;
     let is_well = !touched.iter().flatten().any(TouchedPackage::is_fault);
     if shared.json {
         let mut document = serde_json::to_value(&readiness)?;
@@ -78,13 +54,7 @@ pub async fn run(
         }
         print_json(&document)?;
     } else {
-        let all = shared.verbose > 0;
-        print(&text(&readiness, all))?;
-        print(&recalls::lines(&recalls))?;
-        advisories::print_touched(touched.as_deref().unwrap_or_default())?;
-        for line in by_cause(&readiness.failed, all) {
-            note(&format!("error: {line}"));
-        }
+        print_report(shared, &readiness, &recalls, touched.as_deref())?;
         if shared.quiet == 0 {
             let hint = hint(&readiness).map(str::to_owned);
             let hint = hint.or_else(|| next_step(settings, &readiness));
@@ -98,6 +68,45 @@ pub async fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Plans what to check.
+async fn plan(settings: &Settings, flags: cli::Check, app: &App) -> Result<Plan, CommandError> {
+    let cli::Check {
+        path,
+        crates,
+        toolchains,
+        target,
+        ..
+    } = flags;
+    let selection = Selection::new(settings, path, crates, toolchains, &target)?;
+    let registries = &app.upstreams.registries;
+    let mut plan = plan::plan(selection.request, registries).await;
+    if !selection.crates.is_empty() {
+        let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+        let scratch = app.store.scratch()?;
+        plan.add_crates(selection.crates, &inventory, registries, &scratch)
+            .await;
+    }
+    local_cargo::complete_plan(&mut plan, &target, settings, app).await;
+    Ok(plan)
+}
+
+/// The report for people: the findings on stdout, what failed on stderr.
+fn print_report(
+    shared: &cli::GlobalFlags,
+    readiness: &Readiness,
+    recalls: &[RecallReport<'_>],
+    touched: Option<&[TouchedPackage]>,
+) -> Result<(), CommandError> {
+    let all = shared.verbose > 0;
+    print(&text(readiness, all))?;
+    print(&recalls::lines(recalls))?;
+    advisories::print_touched(touched.unwrap_or_default())?;
+    for line in by_cause(&readiness.failed, all) {
+        note(&format!("error: {line}"));
+    }
+    Ok(())
 }
 
 /// The name of each project or crate, with the packages that it locks.
@@ -205,7 +214,7 @@ fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, missing
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::ProjectReadiness;
+    use crate::{check::ProjectReadiness, plan::Problem};
 
     #[test]
     fn text_lists_what_each_project_is_missing() {

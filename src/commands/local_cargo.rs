@@ -1,7 +1,13 @@
 //! The user's cargo, resolving against this larder: a loopback server for it and a scratch folder.
 
 use super::CommandError;
-use crate::{app::App, config::Settings, scratch::Scratch, server::loopback::LoopbackServer};
+use crate::{
+    app::App,
+    config::Settings,
+    plan::{Inventory, Plan, Problem},
+    scratch::Scratch,
+    server::loopback::LoopbackServer,
+};
 
 /// A loopback server, and the scratch folder in which cargo talks to it.
 pub(super) struct LocalCargo {
@@ -31,5 +37,28 @@ impl LocalCargo {
     /// Stops the server.
     pub(super) async fn stop(self) {
         self.server.stop().await;
+    }
+}
+
+/// Completes a plan where only cargo can: projects without a lock file, and what `targets` need. If cargo cannot be
+/// asked, the plan gets a problem.
+pub(super) async fn complete_plan(
+    plan: &mut Plan,
+    targets: &[String],
+    settings: &Settings,
+    app: &App,
+) {
+    if !plan.needs_cargo(targets) {
+        return;
+    }
+    match LocalCargo::start(settings, app) {
+        Ok(cargo) => {
+            let registries = &app.upstreams.registries;
+            let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
+            plan.ask_cargo(&cargo.scratch, targets, registries, &inventory)
+                .await;
+            cargo.stop().await;
+        }
+        Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
     }
 }

@@ -13,9 +13,7 @@ use indicatif::HumanBytes;
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    CommandError, check, import,
-    local_cargo::LocalCargo,
-    progress,
+    CommandError, check, import, local_cargo, progress,
     render::{by_cause, counted, note, print, print_json},
     selection::Selection,
 };
@@ -95,19 +93,13 @@ pub async fn run(
         report.not_ready = not_ready(&readiness);
         next_step = check::next_step(settings, &readiness);
     }
-    if shared.json {
-        print_json(&report)?;
-    }
-    if let Some(would_fetch) = report.would_fetch.as_ref().filter(|_| !shared.json) {
-        print(&would_fetch.iter().map(would_fetch_line).collect::<String>())?;
-    }
-    note_problems(&report, shared.verbose > 0);
-    for title in unlocked.iter().filter(|_| shared.quiet == 0) {
-        note(&format!(
-            "{title} has no lock file in its archive; stored is what cargo resolves for it today"
-        ));
-    }
+    print_report(shared, &report)?;
     if shared.quiet == 0 {
+        for title in &unlocked {
+            note(&format!(
+                "{title} has no lock file in its archive; stored is what cargo resolves for it today"
+            ));
+        }
         note(&summary(&report, is_dry_run));
         if let Some(next_step) = next_step.filter(|_| !shared.json) {
             note(&format!("hint: {next_step}"));
@@ -133,6 +125,17 @@ async fn flush_uses(store: Arc<Store>) {
         tokio::time::sleep(FLUSH_USES_INTERVAL).await;
         store.flush_uses(false).await;
     }
+}
+
+/// Writes the report: one document, or what a dry run would fetch, and the problems.
+fn print_report(shared: &cli::GlobalFlags, report: &WarmReport) -> Result<(), CommandError> {
+    if shared.json {
+        print_json(report)?;
+    } else if let Some(would_fetch) = &report.would_fetch {
+        print(&would_fetch.iter().map(would_fetch_line).collect::<String>())?;
+    }
+    note_problems(report, shared.verbose > 0);
+    Ok(())
 }
 
 /// Writes what was not done, one line for each cause.
@@ -246,15 +249,8 @@ async fn plan(
     }
     if flags.dry_run {
         plan.skip_unlocked();
-    } else if plan.needs_cargo(&flags.target) {
-        match LocalCargo::start(settings, app) {
-            Ok(cargo) => {
-                plan.ask_cargo(&cargo.scratch, &flags.target, registries, &inventory)
-                    .await;
-                cargo.stop().await;
-            }
-            Err(error) => plan.failed.push(Problem::new("a larder for cargo", error)),
-        }
+    } else {
+        local_cargo::complete_plan(&mut plan, &flags.target, settings, app).await;
     }
     Ok(plan)
 }
