@@ -150,8 +150,8 @@ impl Error {
         }
     }
 
-    /// Returns whether upstream may have the resource for a client that asks it: the trouble is larder's own, or that of
-    /// its way to upstream.
+    /// Returns whether upstream may have the resource for a client that asks it: the trouble is larder's own, or that
+    /// of its way to upstream.
     pub fn is_own_trouble(&self) -> bool {
         match self {
             Self::Down { .. }

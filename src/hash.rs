@@ -27,8 +27,8 @@ impl Sha256 {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The digest of everything that `reader` returns, in pieces of at most `chunk`. `count` gets the number of bytes of
-    /// each piece.
+    /// The digest of everything that `reader` returns, in pieces of at most `chunk`. `count` gets the number of bytes
+    /// of each piece.
     ///
     /// # Errors
     /// Those of the reader.

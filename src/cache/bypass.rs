@@ -9,8 +9,8 @@ use super::Cache;
 use crate::resource::{Resource, Source};
 
 impl Cache {
-    /// The address of `resource` upstream, for a client. `None` offline, if a rule may be about it, or if the address is
-    /// not known or has a password. Never asks upstream.
+    /// The address of `resource` upstream, for a client. `None` offline, if a rule may be about it, or if the address
+    /// is not known or has a password. Never asks upstream.
     pub async fn address_past_larder(&self, resource: &Resource) -> Option<Url> {
         if self.is_offline() || !self.0.trust.permits_bypass(resource) {
             return None;

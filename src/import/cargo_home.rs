@@ -51,7 +51,7 @@ pub fn importable_crates(home: &Path, registries: &Registries) -> usize {
         .count()
 }
 
-/// The registries that larder mirrors, by the names that cargo gives to their folders. Versions before 1.85 compute the
+/// The registries in larder's settings, by the names that cargo gives to their folders. Versions before 1.85 compute the
 /// hash in another way.
 fn registries_by_folder(registries: &Registries) -> HashMap<String, Arc<Registry>> {
     let mut folders = HashMap::new();
@@ -78,7 +78,7 @@ fn folder_name(folder: &Path) -> Option<&str> {
     folder.file_name()?.to_str()
 }
 
-/// The lines of an entry in cargo's format: after a head, version and line of each version, with a zero byte after each.
+/// The lines of an entry in cargo's format: after a head, version and line of each version, a zero byte after each.
 fn entry_body(file: &[u8]) -> Option<Bytes> {
     let entry = ValidCacheEntry::read(file).ok()?;
     let mut parts = entry.version_entries.split(|byte| *byte == 0);

@@ -11,9 +11,9 @@
 //!   copy of the entry in the same home, or the index of a local registry. What the store serves is decided by
 //!   upstream's index alone: a blob is asked for by the hash there, so a false index in a folder leads to a file that
 //!   nobody asks for.
-//! - An entry is taken only from a home whose folder name says that it belongs to the index which larder mirrors. Cargo
-//!   leaves out lines that it cannot read, so such an entry is no exact copy. It is stored without validators, as of the
-//!   time when cargo wrote it: the next answer from upstream replaces it.
+//! - An entry is taken only from a home whose folder name belongs to an index in larder's settings. Cargo leaves out
+//!   lines that it cannot read, so such an entry is no exact copy. It is stored without validators, as of the time when
+//!   cargo wrote it: the next answer from upstream replaces it.
 //! - `cargo vendor` unpacks crates, and their archives cannot be made again byte for byte. Those folders are skipped.
 //!
 //! Nothing is asked from upstream. Files are read, never changed.

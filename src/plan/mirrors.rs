@@ -5,8 +5,8 @@
 //!  /home/user/.cargo/config.toml    [source.crates-io]  replace-with = "larder"
 //! ```
 //!
-//! Whatever the store has, a build of such a project fails offline, unless the server is a larder that is reachable
-//! then.
+//! A build of such a project fails offline, even if everything is stored, unless the other server is a larder that is
+//! reachable then.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `/-/ready`: whether a load balancer should send clients here.
 //!
-//! Ready means that what is stored is served. Upstream's outages, `--offline` and a full disk change nothing about that:
-//! larder is there for them, and another larder would have the same upstream.
+//! Ready means that what is stored is served. Upstream's outages, `--offline` and a full disk do not change that:
+//! bridging them is larder's purpose, and another larder would have the same upstream.
 
 use http::StatusCode;
 

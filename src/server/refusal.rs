@@ -1,7 +1,7 @@
 //! Tells a client why its new connection is refused, in the protocol that it speaks.
 //!
-//! Whatever the client has sent by then is read first: closing a socket with unread bytes resets the connection, and
-//! the reset can overtake the answer.
+//! larder first reads the bytes that the client has sent by then. Closing a socket with unread bytes resets the
+//! connection, and the reset can overtake the answer.
 
 use std::{io, time::Duration};
 

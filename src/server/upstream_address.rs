@@ -33,8 +33,8 @@ use crate::{
 pub type ServedBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl Server {
-    /// Answers a GET or HEAD for an address of upstream. `None` if larder has no such resource. The request may have the
-    /// extension [`ClientAddress`].
+    /// Answers a GET or HEAD for an address of upstream. `None` if larder has no such resource. The request may have
+    /// the extension [`ClientAddress`].
     pub async fn respond_at(&self, url: &Url, head: Request<()>) -> Option<Response<ServedBody>> {
         let resource = resource_at(url, &self.upstreams, &self.cache).await?;
         let client = head.extensions().get::<ClientAddress>();

@@ -149,7 +149,7 @@ impl StoreLayout {
         self.join(&["indexes", entry_folder])
     }
 
-    /// An owner is a path, or the name of a toolchain or crate. Its hash is a valid file name whatever characters it has.
+    /// An owner is a path, or the name of a toolchain or crate. Its hash is a file name, whatever characters it has.
     pub(super) fn pin(&self, owner: &str) -> PathBuf {
         let hash = Sha256::of(owner.as_bytes()).to_string();
         self.join(&["projects", &format!("{}.json", &hash[..32])])

@@ -31,8 +31,8 @@ pub enum TakenOver {
 }
 
 impl Store {
-    /// Stores the file at `source` if its hash is one of `expected`. The bytes that are hashed are those of the new file,
-    /// so a change of the other one meanwhile does no harm.
+    /// Stores the file at `source` if its hash is one of `expected`. The bytes that are hashed are those of the new
+    /// file, so a change of the other one meanwhile does no harm.
     ///
     /// # Errors
     /// The file cannot be read, or the store cannot be written to.

@@ -19,7 +19,7 @@
 //! chunk ([`Get::read_timeout`]). Concurrent requests to an origin wait for the same dial, and learn together if it
 //! fails: one time limit passes, not one per request.
 //!
-//! What larder does not answer itself passes through a [`Relay`] to the server that the client asked for.
+//! A [`Relay`] passes requests that larder does not answer itself on to the server that the client asked for.
 //!
 //! This module sends a request once. Retries, hashes, and what a reply means for the store are the cache's: it asks
 //! [`retry_delay`] and keeps the circuit breakers.

@@ -16,7 +16,6 @@
 //! packages in its lock file. A package starts the index entries of its other dependencies ([`ResolverReach`]), so that
 //! `cargo add` and `cargo update` resolve offline. A failure never stops the other tasks. In a dry run, each task asks
 //! [`Inventory`] instead of the cache.
-
 //!
 //! [`ResolverReach`]: crate::plan::ResolverReach
 

@@ -65,8 +65,8 @@ enum StreamEnd {
     Body,
     /// At the start of a range that another connection downloads.
     Range,
-    /// At the head: a body of so many bytes has to wait for space in the store. An unread response would take memory, so
-    /// it is dropped.
+    /// At the head: a body of so many bytes has to wait for space in the store. An unread response would take memory,
+    /// so it is dropped.
     NoSpace(u64),
 }
 
