@@ -11,7 +11,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::{
@@ -40,6 +40,9 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
 const DEFAULT_UPSTREAM_CONNECTIONS: usize = 100;
 /// Bodies written at a time by the daemon. Few: creating files competes with the clients for the processor.
 const DAEMON_WRITERS: usize = 2;
+/// Longest time that the daemon takes to write what clients have been served, after the last of them has left. With
+/// the 8 s for requests in flight it ends before the 20 s that the container files give it.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 /// Time between two attempts to prepare a store whose disk is full.
 const FULL_DISK_INTERVAL: Duration = Duration::from_secs(2);
 /// Bodies written at a time by `warm`, which waits for all of them.
@@ -194,6 +197,21 @@ impl App {
             warn!(%error, "cannot store the settings for other commands");
         }
         Ok(StoreAccess::Writable)
+    }
+
+    /// Discards unfinished downloads and writes what clients have been served, for [`LAST_WRITES`] at most. Call it
+    /// when no client is left: no fetch succeeds afterwards.
+    pub async fn finish(&self) {
+        let finish = async {
+            self.cache.flush().await;
+            self.store.flush_uses(true).await;
+        };
+        if timeout(LAST_WRITES, finish).await.is_err() {
+            warn!(
+                limit = %humantime::format_duration(LAST_WRITES),
+                "the disk of the store is too slow to write everything; what is missing is fetched again"
+            );
+        }
     }
 
     /// Waits until the full disk of a store has space again, and prepares the store then. Files can be stored from the

@@ -14,7 +14,7 @@
 use std::{collections::HashMap, future::Future, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::decide::Outcome;
 use crate::{
@@ -112,11 +112,28 @@ impl Role {
     }
 }
 
-type Board = Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>;
-
 /// All flights under way. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights(Arc<Board>);
+
+#[derive(Debug)]
+struct Board {
+    under_way: Mutex<HashMap<FlightKey, watch::Receiver<Progress>>>,
+    /// Becomes true when flights without a verified body have to end.
+    abandon: watch::Sender<bool>,
+    /// Signals that a flight has ended.
+    ended: Notify,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            under_way: Mutex::default(),
+            abandon: watch::Sender::new(false),
+            ended: Notify::new(),
+        }
+    }
+}
 
 impl Flights {
     /// Joins the flight of `flight_key`, or starts it with the fetch that `start` returns.
@@ -131,7 +148,7 @@ impl Flights {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut flights = self.0.lock();
+        let mut flights = self.0.under_way.lock();
         if let Some(progress) = flights.get(&flight_key)
             && !matches!(*progress.borrow(), Progress::Done(_))
         {
@@ -142,26 +159,30 @@ impl Flights {
         drop(flights);
         let fetch = start(sender);
         let removal = RemoveOnDrop {
-            flights: self.0.clone(),
+            board: self.0.clone(),
             flight_key,
             progress: receiver.clone(),
         };
+        let abandoned = abandoned(self.0.abandon.subscribe(), receiver.clone());
         tokio::spawn(async move {
             // Owned by the task, so that it is dropped even if the fetch panics.
             let _removal = removal;
-            fetch.await;
+            tokio::select! {
+                () = fetch => {}
+                () = abandoned => {}
+            }
         });
         (Role::Leader, receiver)
     }
 
     /// Number of flights under way.
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.under_way.lock().len()
     }
 
     /// The flights of blobs that are not verified yet.
     pub(super) fn downloads(&self) -> Vec<DownloadProgress> {
-        let flights = self.0.lock();
+        let flights = self.0.under_way.lock();
         let downloads = flights.iter().filter_map(|(flight_key, progress)| {
             let FlightKey::Blob(_, what) = flight_key else {
                 return None;
@@ -180,10 +201,24 @@ impl Flights {
         downloads.collect()
     }
 
+    /// Ends all flights whose body is not verified, now and from now on, and waits until what they have downloaded is
+    /// discarded. Their waiters get an error.
+    pub(super) async fn abandon_unfinished(&self) {
+        self.0.abandon.send_replace(true);
+        loop {
+            let ended = self.0.ended.notified();
+            let is_unfinished = |progress: &watch::Receiver<_>| !is_verified(&progress.borrow());
+            if !self.0.under_way.lock().values().any(is_unfinished) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// Waits until every body that is verified by now has been stored. Does not wait for fetches that are still
     /// arriving.
     pub(super) async fn wait_stored(&self) {
-        let under_way: Vec<_> = self.0.lock().values().cloned().collect();
+        let under_way: Vec<_> = self.0.under_way.lock().values().cloned().collect();
         for mut progress in under_way {
             if matches!(*progress.borrow(), Progress::Verified(_)) {
                 // An error means that the flight is over as well.
@@ -192,6 +227,21 @@ impl Flights {
                     .await;
             }
         }
+    }
+}
+
+/// Returns whether the body has its right hash, or the flight is over.
+fn is_verified(progress: &Progress) -> bool {
+    matches!(progress, Progress::Verified(_) | Progress::Done(_))
+}
+
+/// Resolves when a flight has to end because [`Flights::abandon_unfinished`] was called. Never resolves once its body
+/// is verified: then it is being stored.
+async fn abandoned(mut abandon: watch::Receiver<bool>, progress: watch::Receiver<Progress>) {
+    // The flight itself keeps the sender alive.
+    let _ = abandon.wait_for(|abandon| *abandon).await;
+    if is_verified(&progress.borrow()) {
+        std::future::pending().await
     }
 }
 
@@ -225,14 +275,14 @@ pub(super) async fn wait(
 
 /// Removes a flight from the map when its task ends.
 struct RemoveOnDrop {
-    flights: Arc<Board>,
+    board: Arc<Board>,
     flight_key: FlightKey,
     progress: watch::Receiver<Progress>,
 }
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
+        let mut flights = self.board.under_way.lock();
         // The next flight of the same key may have replaced this one already.
         if flights
             .get(&self.flight_key)
@@ -240,11 +290,15 @@ impl Drop for RemoveOnDrop {
         {
             flights.remove(&self.flight_key);
         }
+        drop(flights);
+        self.board.ended.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -273,6 +327,42 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(flights.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn abandoned_flights_end_with_what_they_hold_and_a_verified_body_is_still_stored() {
+        let flights = Flights::default();
+        let held = Arc::new(());
+        let downloading = held.clone();
+        let (_, mut unfinished) = flights.join(flight_key(), |progress| async move {
+            let _all = (progress, downloading);
+            std::future::pending().await
+        });
+        let (stored, storing) = oneshot::channel::<()>();
+        let key = FlightKey::Blob(Sha256::of(b"y"), "y".to_owned());
+        let (_, mut verified) = flights.join(key, |progress| async move {
+            let entry = Entry::new("y".into(), Default::default(), None, SystemTime::UNIX_EPOCH);
+            let result = FetchResult {
+                outcome: Outcome::Miss,
+                body: FetchedBody::Entry(entry),
+                write_error: None,
+            };
+            let _ = progress.send(Progress::Verified(result.clone()));
+            let _ = storing.await;
+            let _ = progress.send(Progress::Done(Ok(result)));
+        });
+        verified.changed().await.unwrap();
+        flights.abandon_unfinished().await;
+        assert_eq!((Arc::strong_count(&held), flights.len()), (1, 1));
+        assert!(unfinished.changed().await.is_err());
+        let (_, mut late) = flights.join(flight_key(), |progress| async move {
+            let _progress = progress;
+            std::future::pending().await
+        });
+        assert!(late.changed().await.is_err());
+        stored.send(()).unwrap();
+        flights.wait_stored().await;
+        assert!(matches!(*verified.borrow(), Progress::Done(Ok(_))));
     }
 
     fn flight_key() -> FlightKey {

@@ -522,8 +522,11 @@ impl Cache {
         self.0.entries.lookup.write_behind.pending()
     }
 
-    /// Writes everything that clients have been served to the store. Call it when no client is left.
+    /// Discards the downloads that are not complete, and writes everything that clients have been served to the store.
+    /// Call it when no client is left: no fetch succeeds afterwards.
     pub async fn flush(&self) {
+        // They would compete with the writes for the disk, and nothing of them would be kept.
+        self.0.flights.abandon_unfinished().await;
         self.0.entries.lookup.write_behind.flush_all().await;
         self.0.flights.wait_stored().await;
     }

@@ -196,8 +196,7 @@ impl Proxy {
         let _ = self.stop.send(true);
         let _ = (&mut self.serving).await;
         if let Some(app) = &self.app {
-            app.cache.flush().await;
-            app.store.flush_uses(true).await;
+            app.finish().await;
         }
         self.interceptor.tally.summary()
     }

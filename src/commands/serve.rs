@@ -3,7 +3,7 @@
 //! ```text
 //!   listen ──> build the app ──> announce to other commands ──> "listening on ..." ──> serve
 //!                                                                                       │ SIGINT, SIGTERM or SIGHUP
-//!   exit code 0 <── flush the write-behind buffer <── transfers end, at most 8 s <──────┘
+//!   exit code 0 <── write what is buffered, at most 10 s <── transfers end, at most 8 s <┘
 //! ```
 //!
 //! It listens before it opens the store, so that a second daemon on the same port fails without touching anything. A
@@ -99,8 +99,7 @@ pub async fn run(
     let (stop, stopping) = oneshot::channel();
     let work = async {
         server::run(listeners, server.clone(), async { drop(stopping.await) }).await;
-        app.cache.flush().await;
-        app.store.flush_uses(true).await;
+        app.finish().await;
     };
     let second_signal = async {
         tokio::select! {

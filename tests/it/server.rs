@@ -16,7 +16,7 @@ use crate::fixture::site;
 use testkit::larder::Larder;
 use testkit::paths::{download, entry};
 use testkit::process::wait_until;
-use testkit::store::files;
+use testkit::store::{entry_file, files};
 
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();
@@ -387,6 +387,42 @@ fn second_signal_ends_requests_in_flight_at_once() {
     assert!(ordered.elapsed() < Duration::from_secs(5), "{log}");
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("error: stopped at once"), "{log}");
+}
+
+/// See docs/decisions/0023-eight-seconds-to-stop.md.
+#[test]
+fn stopping_discards_unfinished_downloads_and_waits_ten_seconds_for_a_disk_that_hangs() {
+    let upstream = upstream();
+    upstream.publish(Crate::new("large", "1.0.0").padding(3_000_000));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    larder.get(&entry("left"));
+    larder.wait_until_idle();
+    // Larder takes this lock before it replaces an entry.
+    let folder = fs::File::open(entry_file(&site, "left").parent().unwrap()).unwrap();
+    folder.lock().unwrap();
+    upstream.publish(Crate::new("left", "1.1.0"));
+    assert!(larder.get(&entry("left")).text().contains("1.1.0"));
+
+    upstream.fault("/dl/large", Fault::StallBodyAfter(2_000_000));
+    let mut leaves = larder.http().connect().unwrap();
+    leaves
+        .send("GET", &download("large", "1.0.0"), &[])
+        .unwrap();
+    leaves.wait_for_answer().unwrap();
+    let has_staged = || {
+        let staged = files(&site.store().join("v1/staging")).into_iter();
+        staged.map(|(_, body)| body.len()).max() > Some(1_000_000)
+    };
+    wait_until("the download has begun", has_staged);
+    drop(leaves);
+    let ordered = Instant::now();
+    larder.signal("TERM");
+    wait_until("the download is discarded", || !has_staged());
+    assert!(ordered.elapsed() < Duration::from_secs(5));
+    let (status, log) = larder.wait_for_exit();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("too slow to write everything"), "{log}");
 }
 
 /// See docs/client-behaviour.md C-37.

@@ -19,7 +19,7 @@ mod schedule;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tracing::warn;
 
 pub(super) use buffer::Update;
@@ -34,6 +34,10 @@ use crate::{
 };
 use buffer::{Buffer, FlushGuard};
 use schedule::FlushScheduler;
+
+/// Writers that [`WriteBehind::flush_all`] adds. Writes mostly wait for the disk, which syncs several files at a time
+/// about as fast as one.
+const FINAL_WRITERS: usize = 16;
 
 /// The write-behind buffer over a store. Cheap to clone; all clones are one buffer.
 #[derive(Clone, Debug)]
@@ -193,14 +197,17 @@ impl WriteBehind {
         written.map_err(|error| self.write_error(resource, &error))
     }
 
-    /// Writes everything that is pending, without further delays.
+    /// Writes everything that is pending, without further delays and with more writers: no client is left to delay.
     pub(super) async fn flush_all(&self) {
         self.0.scheduler.shut_down();
+        self.0.writers.add_permits(FINAL_WRITERS);
+        let mut writes = JoinSet::new();
         for key in self.0.buffer.keys() {
             let this = self.clone();
-            // A failure has been logged. A panic must not keep the other entries from being written.
-            let _ = tokio::spawn(async move { this.flush(&key).await }).await;
+            writes.spawn(async move { this.flush(&key).await });
         }
+        // A failure has been logged. A panic must not keep the other entries from being written.
+        while writes.join_next().await.is_some() {}
     }
 
     /// The error of a failed write. Without clients, the caller's report tells it.
@@ -334,6 +341,24 @@ mod tests {
         wait_until_empty(&write_behind).await;
         let stored = write_behind.0.store.entry(&key).await.unwrap().unwrap();
         assert_eq!(&stored.body[..], b"body");
+    }
+
+    #[tokio::test]
+    async fn the_flush_on_shutdown_has_more_writers() {
+        let folder = tempfile::tempdir().unwrap();
+        let Setup {
+            write_behind,
+            resource,
+            key,
+            update,
+        } = setup(folder.path());
+        fs::remove_file(folder.path().join("v1/entries")).unwrap();
+        write_behind.write_later(&resource, &key, update);
+        let busy = write_behind.0.writers.acquire_many(2).await.unwrap();
+        let flushed = timeout(Duration::from_secs(10), write_behind.flush_all()).await;
+        flushed.expect("it waits for no other write");
+        assert!(write_behind.0.store.entry(&key).await.unwrap().is_some());
+        drop(busy);
     }
 
     #[tokio::test]
