@@ -13,7 +13,7 @@ use crate::faults;
 use crate::inspect::inspect;
 use crate::load::{Options, Run};
 use crate::tools::{cargo_fetch, has_rustup, lock_file, random_project, rustup_install};
-use crate::truth::{Verdict, crate_name};
+use crate::truth::{Verdict, crate_name, is_manifest};
 use crate::watch::Sample;
 
 /// Time between two calm checks.
@@ -351,9 +351,9 @@ impl<'a> Driver<'a> {
         }
         let recovered = begin.elapsed();
         if let Some(larder) = &self.larder {
-            larder.wait_until_idle();
+            self.wait_until_idle(larder);
             std::thread::sleep(SETTLING_TIME);
-            larder.wait_until_idle();
+            self.wait_until_idle(larder);
             let mut settled = run.settled.lock().expect("no holder of this lock panics");
             settled.extend(Sample::of(larder.process_id()).map(|now| (start.elapsed(), now)));
         }
@@ -366,6 +366,22 @@ impl<'a> Driver<'a> {
         run.is_paused.store(false, Ordering::Relaxed);
     }
 
+    /// Waits until no fetch is in flight and all writes are done.
+    fn wait_until_idle(&self, larder: &Larder<'_>) {
+        let start = Instant::now();
+        loop {
+            let status = larder.status();
+            if status["fetching"] == 0 && status["storing"] == 0 {
+                return;
+            }
+            if start.elapsed() > RECOVERY_TIME {
+                let what = format!("larder is not idle in a calm: {status}");
+                return self.run.tally.finding(&what);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Requests paths until each has its newest body.
     fn must_serve_all(&mut self, begin: Instant) {
         let Some(larder) = &self.larder else { return };
@@ -374,6 +390,11 @@ impl<'a> Driver<'a> {
         for _ in 0..CALM_PATHS {
             let path = run.truth.random_path(&mut self.rng);
             loop {
+                if is_manifest(&path) {
+                    // As rustup does. Without this request, clients get the manifest of the checksum file that was
+                    // served last, for a minute.
+                    let _ = http.try_get(&format!("{path}.sha256"), &[]);
+                }
                 let (verdict, text) = match http.try_get(&path, &[]) {
                     Ok(reply) => {
                         let verdict = run.truth.judge(&path, &reply);

@@ -35,8 +35,9 @@ pub(crate) fn add(upstream: &FakeUpstream, path: &str, rng: &mut fastrand::Rng) 
 
 /// A fault that shows itself: an error, a broken transfer, a body that is no answer of this kind, or time.
 ///
-/// A crate or archive may have a gigabyte, so an endless one would only fill the disk.
-fn detectable_anywhere(rng: &mut fastrand::Rng, may_be_endless: bool) -> Fault {
+/// A crate or archive may have a gigabyte, so an endless one would only fill the disk. One that drips must arrive before
+/// a calm check gives up: nothing ends it.
+fn detectable_anywhere(rng: &mut fastrand::Rng, is_small: bool) -> Fault {
     let count = rng.u64(0..20_000);
     let status = STATUSES[rng.usize(0..STATUSES.len())];
     match rng.u32(0..20) {
@@ -48,12 +49,12 @@ fn detectable_anywhere(rng: &mut fastrand::Rng, may_be_endless: bool) -> Fault {
         7 | 8 => Fault::StallFor(Duration::from_millis(rng.u64(20..4_000))),
         9 => Fault::StallBodyAfter(count),
         10 => Fault::Drip {
-            bytes_per_second: rng.u32(5_000..400_000),
+            bytes_per_second: rng.u32(if is_small { 5_000 } else { 40_000 }..400_000),
         },
         11 | 12 => Fault::CutAfter(count),
         13 => Fault::CutChunked(count),
         14 => Fault::LoginPage,
-        15 if may_be_endless => Fault::EndlessZip,
+        15 if is_small => Fault::EndlessZip,
         16 => Fault::Gzip,
         17 => Fault::RedirectLoop,
         18 => Fault::NotModifiedWithoutValidator,

@@ -215,6 +215,11 @@ impl Known {
     }
 }
 
+/// Returns whether a path is that of a channel's manifest.
+pub(crate) fn is_manifest(path: &str) -> bool {
+    path.contains("/channel-rust-") && path.ends_with(".toml")
+}
+
 /// Returns whether `answer` is this entry with some versions marked as yanked: the offline view
 /// (docs/decisions/0008-offline-view.md).
 fn is_view(answer: &[u8], body: &[u8]) -> bool {
