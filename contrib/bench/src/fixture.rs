@@ -180,3 +180,18 @@ pub(crate) fn warm(site: &Site, project: &Path) -> f64 {
 pub(crate) fn site_with_log(log: &Path, larder: &str, index: &str) -> Site {
     Site::new(larder, index).shell_prelude(&format!("exec 2>>'{}'", log.display()))
 }
+
+/// The arguments with which larder writes an access log, which never becomes `FILE.1`: it is emptied before each
+/// measurement.
+pub(crate) fn access_log_arguments(log: &Path, format: &str) -> [String; 6] {
+    let log = log.display().to_string();
+    [
+        "--access-log",
+        &log,
+        "--access-log-format",
+        format,
+        "--access-log-size",
+        "0",
+    ]
+    .map(str::to_owned)
+}

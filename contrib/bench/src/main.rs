@@ -1,7 +1,7 @@
 //! Measures larder against a direct connection to upstream, against nginx, and against other caches.
 //!
 //! ```text
-//!   main ──> benchmarks (the list) ──> benchmarks/NAME ──> fixture, payload, load, nginx, compare ──> row
+//!   main ──> benchmarks (the list) ──> benchmarks/NAME ──> fixture, payload, load, server, .. ──> row
 //! ```
 //!
 //! `main` parses the arguments, runs the benchmarks in order, prints the table and records the run.
@@ -16,6 +16,7 @@ mod nginx;
 mod payload;
 mod process;
 mod row;
+mod server;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,8 +47,8 @@ struct Arguments {
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Run only benchmarks whose name contains this; repeatable. `instructions` and `million` run only when they are
-    /// named
+    /// Run only benchmarks whose name contains this; repeatable. `instructions`, `million` and `eviction` run only when
+    /// they are named
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Write the numbers into `contrib/bench/runs`

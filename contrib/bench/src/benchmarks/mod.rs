@@ -1,5 +1,5 @@
 //! All benchmarks, one file each. A benchmark uses the common parts (`benchmark`, `fixture`, `payload`, `load`, `row`,
-//! `process`, `nginx`) and no other benchmark.
+//! `process`, `nginx`, `server`) and no other benchmark.
 //!
 //! The two sides of a comparison alternate within a round, so that a change of the machine's speed affects both.
 

@@ -14,12 +14,13 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::benchmark::{Context, NEAR};
-use crate::fixture::{DIAL_ROUND_TRIPS, Task, Took, site_with_log};
+use crate::fixture::{DIAL_ROUND_TRIPS, Task, Took};
 use crate::load;
 use crate::payload;
 use crate::process;
 use crate::row::{Better, Row, UNCLAIMED, rounded};
 use testkit::http::Http;
+use testkit::larder::Site;
 use testkit::process::free_address;
 
 /// Most rounds: the rows have no claims, and some caches are slow.
@@ -190,7 +191,7 @@ fn compare_cargo(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &m
     }
 }
 
-/// Hits, with each cache's default log: larder writes a line per request, the others write none.
+/// Hits, with each cache's default log, which has no line per request.
 fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mut Vec<Row>) {
     let missing = load::missing_programs(&[("wrk", "wrk")]);
     let upstream = payload::upstream();
@@ -227,8 +228,7 @@ fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mu
     }
 
     let folder = TempDir::new().expect("the temporary folder is writable");
-    let log = folder.path().join("larder.log");
-    let site = site_with_log(&log, context.larder, &upstream.url());
+    let site = Site::new(context.larder, &upstream.url());
     let larder = site.serve(&["--max-age", "1h"]);
     let larder_url = larder.url().trim_end_matches('/');
     let running: Vec<_> = others
@@ -254,7 +254,6 @@ fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mu
             .map(|other| pair(other, payload.label))
             .collect();
         for _ in 0..rounds {
-            load::truncate(&log);
             let own = measure(
                 &format!("{larder_url}{}", payload.path),
                 larder.process_id(),
