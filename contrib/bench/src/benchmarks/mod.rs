@@ -1,5 +1,5 @@
 //! All benchmarks, one file each. A benchmark uses the common parts (`benchmark`, `fixture`, `payload`, `load`, `row`,
-//! `process`, `nginx`, `server`) and no other benchmark.
+//! `process`, `nginx`, `server`, `observers`) and no other benchmark.
 //!
 //! The two sides of a comparison alternate within a round, so that a change of the machine's speed affects both.
 
@@ -11,6 +11,7 @@ mod hits;
 mod instructions;
 mod memory;
 mod million;
+mod observed;
 mod others;
 mod outage;
 mod stale;
@@ -33,5 +34,6 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("others", others::run).footnote(others::not_installed),
     Benchmark::new("instructions", instructions::run).opt_in(),
     Benchmark::new("million", million::run).opt_in(),
+    Benchmark::new("observed", observed::run).opt_in(),
     Benchmark::new("eviction", eviction::run).opt_in(),
 ];
