@@ -13,6 +13,8 @@ use parking_lot::{Condvar, Mutex};
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Buffered bytes above which further lines are dropped and counted.
 const MAX_BUFFERED_BYTES: usize = 1 << 20;
+/// Buffered bytes from which the thread writes before its interval is over: busy clients fill the buffer within one.
+const EARLY_WRITE_BYTES: usize = MAX_BUFFERED_BYTES / 2;
 
 /// The end of a line writer.
 pub trait LineSink: Send + 'static {
@@ -41,7 +43,7 @@ pub struct Lines(Arc<LineQueue>);
 #[derive(Debug, Default)]
 struct LineQueue {
     buffered: Mutex<BufferedLines>,
-    /// Signals the first line after an empty buffer, [`Lines::wake`], and the end.
+    /// Signals the first line after an empty buffer, [`EARLY_WRITE_BYTES`], [`Lines::wake`], and the end.
     changed: Condvar,
 }
 
@@ -57,7 +59,7 @@ struct BufferedLines {
 }
 
 impl LineWriter {
-    /// Starts a thread of this name that writes to `sink`, at most once in `interval`.
+    /// Starts a thread of this name that writes to `sink`, at most once in `interval` unless the buffer fills earlier.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -103,9 +105,11 @@ impl LineQueue {
             }
             buffered.is_woken = false;
             if !buffered.text.is_empty() {
-                let is_open = |buffered: &mut BufferedLines| !buffered.is_closed;
+                let may_wait = |buffered: &mut BufferedLines| {
+                    !buffered.is_closed && buffered.text.len() < EARLY_WRITE_BYTES
+                };
                 self.changed
-                    .wait_while_for(&mut buffered, is_open, interval);
+                    .wait_while_for(&mut buffered, may_wait, interval);
             }
             mem::swap(&mut buffered.text, &mut text);
             let dropped = mem::take(&mut buffered.dropped);
@@ -124,15 +128,16 @@ impl Lines {
     /// Appends a line, which ends with a line feed. Returns whether there was space for it.
     pub fn push(&self, line: &[u8]) -> bool {
         let mut buffered = self.0.buffered.lock();
-        let is_first = buffered.text.is_empty();
-        let has_space = buffered.text.len() + line.len() <= MAX_BUFFERED_BYTES;
+        let before = buffered.text.len();
+        let has_space = before + line.len() <= MAX_BUFFERED_BYTES;
         if has_space {
             buffered.text.extend_from_slice(line);
         } else {
             buffered.dropped += 1;
         }
+        let after = buffered.text.len();
         drop(buffered);
-        if is_first {
+        if before == 0 || (before < EARLY_WRITE_BYTES && after >= EARLY_WRITE_BYTES) {
             self.0.changed.notify_one();
         }
         has_space
@@ -187,6 +192,20 @@ mod tests {
         drop(writer);
         assert_eq!(written.recv().unwrap().0, b"four\n");
         assert!(written.recv().is_err());
+    }
+
+    #[test]
+    fn writes_before_the_interval_is_over_when_the_buffer_fills() {
+        let (sender, written) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        drop(go);
+        let an_hour = Duration::from_secs(3600);
+        let writer = LineWriter::start("test", an_hour, SlowSink(sender, wait)).unwrap();
+        let line = vec![b'x'; EARLY_WRITE_BYTES / 2];
+        assert!(writer.lines().push(&line));
+        assert!(writer.lines().push(&line));
+        let (text, lost) = written.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!((text.len(), lost), (2 * line.len(), 0));
     }
 
     #[test]
