@@ -74,7 +74,7 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     };
     let settings = config::settings(&shared, &serve, jobs, cli::settings_of(name))?;
     let sockets = if is_daemon {
-        commands::serve::take_sockets()?
+        commands::serve::take_sockets(&settings)?
     } else {
         Vec::new()
     };

@@ -107,7 +107,7 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &COMMON,
             &["json", "store", "registry", "listen", "public-url"],
         ],
-        "service" => &[&COMMON, &["json", "store", "listen"]],
+        "service" => &[&COMMON, &["json", "store", "listen", "intercept"]],
         "status" => &[
             &COMMON,
             &[

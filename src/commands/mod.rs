@@ -115,6 +115,26 @@ pub enum CommandError {
          in `ListenStream=`, and `Accept=no`"
     )]
     PassedSocket(#[source] io::Error),
+    /// A socket of the service manager has another name than those that larder knows.
+    #[error(
+        "the service manager has passed a socket named `{name}` ({address}), and larder knows `http` and `proxy`; \
+         write `FileDescriptorName=http` or `FileDescriptorName=proxy` into its socket unit, or leave the name out"
+    )]
+    PassedSocketName {
+        /// The address of the socket.
+        address: SocketAddr,
+        /// Its name.
+        name: String,
+    },
+    /// A socket of the service manager is for the proxy, which is switched off.
+    #[error(
+        "the service manager has passed a socket for the proxy ({address}), and the setting `intercept` is off; set \
+         `intercept = \"{address}\"`, or disable the socket unit with `FileDescriptorName=proxy`"
+    )]
+    PassedProxySocket {
+        /// The address of the socket.
+        address: SocketAddr,
+    },
     /// Another process removes files from the store.
     #[error("another process is removing files from this store; try again later")]
     EvictionRuns,
@@ -189,6 +209,8 @@ impl CommandError {
             | Self::Listen { .. }
             | Self::LarderListens { .. }
             | Self::PassedSocket(_)
+            | Self::PassedSocketName { .. }
+            | Self::PassedProxySocket { .. }
             | Self::Import { .. }
             | Self::ManualFolder { .. }
             | Self::NoAdvisories

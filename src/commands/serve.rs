@@ -13,7 +13,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -26,7 +26,7 @@ use crate::{
     eviction::{EvictionStatus, Evictor, EvictorOptions},
     prefetch::{self, KeepWarmStatus, PinKeeper},
     server::{self, AccessLogFile, Server, Traffic},
-    service_manager,
+    service_manager::{self, PassedSocket},
     signals::StopSignals,
     store::Announcement,
     verify::{Repairer, Scrub, ScrubOptions, ScrubState},
@@ -39,20 +39,19 @@ const ADVISORIES_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// A socket cannot be used.
-pub fn take_sockets() -> Result<Vec<std::net::TcpListener>, CommandError> {
-    service_manager::take_sockets().map_err(CommandError::PassedSocket)
+pub fn take_sockets(settings: &Settings) -> Result<Vec<PassedSocket>, CommandError> {
+    let names = settings.service.socket_names.as_deref();
+    service_manager::take_sockets(names).map_err(CommandError::PassedSocket)
 }
 
 /// Runs the command, on the sockets that [`take_sockets`] returned or else on its own.
 ///
 /// # Errors
 /// An address or the store cannot be used, or a second signal ended the command.
-pub async fn run(
-    settings: &Settings,
-    passed: Vec<std::net::TcpListener>,
-) -> Result<ExitCode, CommandError> {
+pub async fn run(settings: &Settings, passed: Vec<PassedSocket>) -> Result<ExitCode, CommandError> {
     let mut sockets = ServingSockets::open(settings, passed).await?;
-    let proxy = StandingProxy::listen(settings).await?;
+    let passed = std::mem::take(&mut sockets.proxy);
+    let proxy = StandingProxy::listen(settings, passed).await?;
     let access_log = app::open_access_log(settings)?;
     settings.refuse_own_addresses(&sockets.addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
@@ -67,9 +66,6 @@ pub async fn run(
     };
     info!(store = %settings.store.display(), upstream = %settings.index, reach, "larder {} serves", env!("CARGO_PKG_VERSION"));
 
-    if let Some(proposal) = import::proposal(settings, &app) {
-        info!("{proposal}");
-    }
     // The stored files count from the first request on.
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
@@ -85,20 +81,18 @@ pub async fn run(
         may_write,
     );
     let (stop_proxy, proxy_stopping) = watch::channel(false);
-    if let Some(proxy) = proxy {
-        proxy.start(settings, &app, &server, proxy_stopping).await?;
+    match proxy {
+        Some(proxy) => proxy.start(settings, &app, &server, proxy_stopping).await?,
+        None => drop(proxy_stopping),
     }
-    for base in &bases {
-        print(&format!("listening on {base}\n"))?;
-    }
-    if let Some(proxy) = &server.tasks.proxy {
-        print(&format!("intercepting on {}/\n", proxy.address))?;
-    }
-    service_manager::notify_ready(&format!("listening on {}", bases.join(", ")));
+    say_ready(&bases, &server)?;
+    propose_import(settings, &app);
     let listeners = std::mem::take(&mut sockets.listeners);
     let (stop, stopping) = oneshot::channel();
+    let is_stopping = stop_proxy.subscribe();
     let work = async {
-        server::run(listeners, server.clone(), async { drop(stopping.await) }).await;
+        let serve = server::run(listeners, server.clone(), async { drop(stopping.await) });
+        tokio::join!(serve, drain_proxy(&stop_proxy, is_stopping));
         app.finish().await;
     };
     let second_signal = async {
@@ -120,6 +114,35 @@ pub async fn run(
             "stopped at once; what was not written yet is fetched again when it is needed",
         )),
     }
+}
+
+/// Prints the addresses, and tells the service manager.
+fn say_ready(bases: &[String], server: &Server) -> Result<(), CommandError> {
+    for base in bases {
+        print(&format!("listening on {base}\n"))?;
+    }
+    if let Some(proxy) = &server.tasks.proxy {
+        print(&format!("intercepting on {}/\n", proxy.address))?;
+    }
+    service_manager::notify_ready(&format!("listening on {}", bases.join(", ")));
+    Ok(())
+}
+
+/// Logs a proposal to import. In the background: a large cargo home takes a second to list.
+fn propose_import(settings: &Settings, app: &Arc<App>) {
+    let (settings, app) = (settings.clone(), app.clone());
+    tokio::task::spawn_blocking(move || {
+        if let Some(proposal) = import::proposal(&settings, &app) {
+            info!("{proposal}");
+        }
+    });
+}
+
+/// Waits for the order to stop, then for the end of all connections of the proxy, up to the grace of all transfers.
+async fn drain_proxy(stop: &watch::Sender<bool>, mut stopping: watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stop| *stop).await);
+    drop(stopping);
+    drop(timeout(server::SHUTDOWN_GRACE, stop.closed()).await);
 }
 
 /// The server, with the tasks that work beside it started.

@@ -3,7 +3,7 @@
 //! It answers for the hosts whose `config.json` is known, so it looks again until each registry's is. It also replaces
 //! the authority in time (`crate::intercept::standing`).
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tracing::warn;
@@ -26,21 +26,40 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A proxy that listens, and does not answer yet.
 pub(super) struct StandingProxy {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     folder: AuthorityFolder,
     address: SocketAddr,
 }
 
 impl StandingProxy {
-    /// Listens, if the settings ask for a proxy.
+    /// Listens, if the settings ask for a proxy: on the sockets that the service manager has passed, else on its own.
     ///
     /// # Errors
     /// The address or the folder of the authority cannot be used.
-    pub(super) async fn listen(settings: &Settings) -> Result<Option<Self>, CommandError> {
-        let Some(address) = settings.intercept.address else {
+    pub(super) async fn listen(
+        settings: &Settings,
+        passed: Vec<TcpListener>,
+    ) -> Result<Option<Self>, CommandError> {
+        let Some(wanted) = settings.intercept.address else {
             return Ok(None);
         };
-        let listener = listen_at(address).await?;
+        let listeners = match passed.is_empty() {
+            true => vec![listen_at(wanted).await?],
+            false => passed,
+        };
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<io::Result<Vec<_>>>()?;
+        let address = match addresses.contains(&wanted) {
+            true => wanted,
+            false => addresses.first().copied().unwrap_or(wanted),
+        };
+        if address != wanted && wanted.port() != 0 {
+            warn!(
+                passed = ?addresses,
+                intercept = %wanted,
+                "the service manager's sockets are used instead of the setting `intercept`"
+            );
+        }
         let folder = settings
             .intercept
             .folder
@@ -49,8 +68,8 @@ impl StandingProxy {
         let folder = AuthorityFolder::open(folder.clone())
             .map_err(|source| CertificateError::File(folder, source))?;
         Ok(Some(Self {
-            address: listener.local_addr()?,
-            listener,
+            address,
+            listeners,
             folder,
         }))
     }
@@ -63,7 +82,8 @@ impl StandingProxy {
         }
     }
 
-    /// Starts to answer clients, until `stopping` becomes true.
+    /// Starts to answer clients, until `stopping` becomes true. Each connection whose requests larder answers has a
+    /// clone of it until its end.
     ///
     /// # Errors
     /// No certificate can be made.
@@ -90,7 +110,9 @@ impl StandingProxy {
             tally: Tally::default(),
         });
         tokio::spawn(host_source.refresh(interceptor.clone(), is_complete));
-        tokio::spawn(serve(interceptor, self.listener, stopping));
+        for listener in self.listeners {
+            tokio::spawn(serve(interceptor.clone(), listener, stopping.clone()));
+        }
         Ok(())
     }
 }

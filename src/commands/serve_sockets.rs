@@ -1,4 +1,9 @@
 //! The sockets of `larder serve`: those that the service manager has passed, else its own.
+//!
+//! ```text
+//!  passed sockets ── name or address ──> http ── none? ──> open those of `listen`
+//!                                   └──> proxy ── none? ──> open that of `intercept`, if it is set
+//! ```
 
 use std::{io, net::SocketAddr};
 
@@ -6,12 +11,19 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::{CommandError, client_settings::reachable};
-use crate::{config::Settings, server, status_client};
+use crate::{
+    config::Settings,
+    server,
+    service_manager::{PassedSocket, SocketPurpose},
+    status_client,
+};
 
 /// Sockets that listen, and their addresses.
 pub(super) struct ServingSockets {
     pub(super) listeners: Vec<TcpListener>,
     pub(super) addresses: Vec<SocketAddr>,
+    /// The passed sockets for clients of the proxy.
+    pub(super) proxy: Vec<TcpListener>,
     /// The service manager keeps the sockets open.
     is_passed: bool,
 }
@@ -20,16 +32,29 @@ impl ServingSockets {
     /// Takes the passed sockets, or opens those of the settings: a configured port 0 becomes a free one.
     ///
     /// # Errors
-    /// The address that cannot be used.
+    /// The address or the passed socket that cannot be used.
     pub(super) async fn open(
         settings: &Settings,
-        passed: Vec<std::net::TcpListener>,
+        passed: Vec<PassedSocket>,
     ) -> Result<Self, CommandError> {
-        let is_passed = !passed.is_empty();
         let mut listeners = Vec::new();
-        for socket in passed {
-            listeners.push(TcpListener::from_std(socket)?);
+        let mut proxy = Vec::new();
+        for PassedSocket { listener, name } in passed {
+            let address = listener.local_addr()?;
+            let name = name.as_deref();
+            match SocketPurpose::of(name, address, settings.intercept.address) {
+                Some(SocketPurpose::Http) => listeners.push(TcpListener::from_std(listener)?),
+                Some(SocketPurpose::Proxy) if settings.intercept.address.is_none() => {
+                    return Err(CommandError::PassedProxySocket { address });
+                }
+                Some(SocketPurpose::Proxy) => proxy.push(TcpListener::from_std(listener)?),
+                None => {
+                    let name = name.unwrap_or_default().to_owned();
+                    return Err(CommandError::PassedSocketName { address, name });
+                }
+            }
         }
+        let is_passed = !listeners.is_empty();
         if !is_passed {
             for address in &settings.listen {
                 listeners.push(listen_at(*address).await?);
@@ -47,6 +72,7 @@ impl ServingSockets {
         Ok(Self {
             listeners,
             addresses,
+            proxy,
             is_passed,
         })
     }
@@ -60,7 +86,7 @@ impl ServingSockets {
             (false, _) => {
                 "no service manager has passed sockets, so nothing would start larder again"
             }
-            (true, Some(_)) => "the proxy's socket is not the service manager's",
+            (true, Some(_)) => "connections through the proxy are not counted as clients",
             (true, None) => {
                 server.idle_for(longest).await;
                 let idle = humantime::format_duration(longest);

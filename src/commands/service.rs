@@ -82,7 +82,9 @@ impl<'a> Installation<'a> {
         shared: &GlobalFlags,
         flags: ServiceInstall,
     ) -> Result<ExitCode, CommandError> {
-        if let Some(address) = settings.listen.iter().find(|address| address.port() == 0) {
+        let proxy = settings.intercept.address;
+        let mut all = settings.listen.iter().chain(&proxy);
+        if let Some(address) = all.find(|address| address.port() == 0) {
             return Err(ServiceError::NoPort(*address).into());
         }
         let daemon = ServedBy {
@@ -90,6 +92,7 @@ impl<'a> Installation<'a> {
             config: settings.service.config.clone(),
             store: settings.service.store.clone(),
             listen: settings.listen.clone(),
+            proxy,
         };
         let texts = self.manager.files(&daemon);
         let texts: Vec<_> = texts.into_iter().map(|file| file.text).collect();
@@ -210,7 +213,8 @@ impl<'a> Installation<'a> {
             .iter()
             .find(|file| file.path.ends_with("larder.socket"));
         let text = socket.and_then(|file| std::str::from_utf8(file.now.as_deref()?).ok());
-        let own = settings.listen.iter().map(ToString::to_string);
+        let own = settings.listen.iter().chain(&settings.intercept.address);
+        let own = own.map(ToString::to_string);
         let own: Vec<_> = own.collect();
         let addresses: Vec<_> = match text {
             Some(text) => addresses_of(text).into_iter().map(str::to_owned).collect(),
@@ -256,7 +260,11 @@ impl<'a> Installation<'a> {
             print(&text)?;
             if is_installed && addresses != own {
                 note(&format!(
-                    "note: the setting `listen` is {}; `larder service install` takes it over",
+                    "note: the setting `{}` is {}; `larder service install` takes it over",
+                    match settings.intercept.address {
+                        None => "listen",
+                        Some(_) => "listen` with `intercept",
+                    },
                     own.join(", ")
                 ));
             }

@@ -54,6 +54,8 @@ pub(super) struct Environment {
     pub(super) client_variables: ClientVariables,
     /// `SSL_CERT_FILE`, unless it is empty.
     pub(super) ssl_cert_file: Option<PathBuf>,
+    /// `LISTEN_FDNAMES`: the names of the sockets that a service manager has passed.
+    pub(super) socket_names: Option<OsString>,
     /// True unless `NO_COLOR` or `TERM=dumb` is set.
     pub(super) may_colour: bool,
 }
@@ -149,6 +151,7 @@ impl Environment {
             },
             client_variables: ClientVariables::read(),
             ssl_cert_file: nonempty("SSL_CERT_FILE").map(PathBuf::from),
+            socket_names: nonempty("LISTEN_FDNAMES"),
             may_colour: variable("NO_COLOR").is_none_or(|value| value.is_empty())
                 && variable("TERM").as_deref() != Some(OsStr::new("dumb")),
         }

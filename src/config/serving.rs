@@ -1,6 +1,7 @@
 //! How the daemon serves its clients: settings of `serve` that concern them all.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -40,6 +41,8 @@ pub struct ServiceFolders {
     pub config: Option<PathBuf>,
     /// The store, if it is not the usual one.
     pub store: Option<PathBuf>,
+    /// `LISTEN_FDNAMES`: the names of the sockets that a service manager has passed, with colons between them.
+    pub socket_names: Option<OsString>,
 }
 
 /// Finds these folders.
@@ -60,6 +63,7 @@ pub(super) fn service_folders(environment: &Environment, store: &Path) -> Servic
         backups: state.map(|folder| folder.join("larder/service")),
         config: named.map(|path| std::path::absolute(path).unwrap_or(path.clone())),
         store: (!is_usual).then(|| store.to_owned()),
+        socket_names: environment.socket_names.clone(),
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
 
 /// Time for requests in flight after shutdown began. Container engines kill after ten seconds, and pending writes must
 /// reach the disk before that. Cargo repeats a transfer that was cut.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`). The usual 128
 /// are too few for a burst: the system drops what does not fit, clients try again after 1, 3, 7 s and so on, and a
 /// request that was dropped so may come after the time limit for first bytes.

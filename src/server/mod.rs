@@ -61,7 +61,7 @@ mod status;
 mod traffic;
 mod upstream_address;
 
-pub use accept::{listen, run};
+pub use accept::{SHUTDOWN_GRACE, listen, run};
 pub use access_log_file::{AccessLogFile, AccessLogFormat, AccessLogOptions};
 pub use background::{BackgroundTasks, ProxyStatus};
 pub use connection::h2c::H2c;

@@ -39,6 +39,8 @@ pub struct ServedBy {
     pub store: Option<PathBuf>,
     /// The addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// The address of the intercepting proxy.
+    pub proxy: Option<SocketAddr>,
 }
 
 /// A file for a service manager.
@@ -181,7 +183,8 @@ fn service_unit(daemon: &ServedBy) -> String {
 }
 
 fn socket_unit(daemon: &ServedBy) -> String {
-    let lines = daemon.listen.iter();
+    // The daemon knows the proxy's socket by its address: one unit can give its sockets one name alone.
+    let lines = daemon.listen.iter().chain(&daemon.proxy);
     let lines: String = lines.map(|at| format!("ListenStream={at}\n")).collect();
     without_comment(SOCKET_UNIT).replace(ADDRESS_LINE, &lines)
 }
@@ -250,6 +253,7 @@ mod tests {
             config: None,
             store: None,
             listen: vec!["127.0.0.1:3263".parse().unwrap()],
+            proxy: None,
         }
     }
 
@@ -271,6 +275,7 @@ mod tests {
             config: Some("/etc/my larder.toml".into()),
             store: Some("/data/a \"b\"".into()),
             listen: vec!["0.0.0.0:1".parse().unwrap(), "[::1]:2".parse().unwrap()],
+            proxy: Some("127.0.0.1:3".parse().unwrap()),
         };
         let [service, socket] = &*ServiceManager::Systemd.files(&other) else {
             panic!("two files");
@@ -280,7 +285,10 @@ mod tests {
         assert!(service.text.contains(line), "{}", service.text);
         let line = "\nReadWritePaths=\"/data/a \\\"b\\\"\"\n";
         assert!(service.text.contains(line), "{}", service.text);
-        assert_eq!(addresses_of(&socket.text), ["0.0.0.0:1", "[::1]:2"]);
+        assert_eq!(
+            addresses_of(&socket.text),
+            ["0.0.0.0:1", "[::1]:2", "127.0.0.1:3"]
+        );
     }
 
     #[test]

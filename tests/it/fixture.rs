@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use fake_upstream::{Crate, FakeUpstream};
+use fake_upstream::{Builder, Crate, FakeUpstream};
 use tempfile::TempDir;
 use testkit::cargo::Project;
 use testkit::larder::Site;
@@ -35,7 +35,12 @@ pub(crate) fn said(output: &Output, code: i32, parts: &[&str]) {
 
 /// An https upstream, and a folder that has its authority as [`CA_FILE`].
 pub(crate) fn tls_upstream() -> (FakeUpstream, TempDir) {
-    let upstream = FakeUpstream::builder().tls().start();
+    tls_upstream_with(FakeUpstream::builder())
+}
+
+/// [`tls_upstream`] with other properties.
+pub(crate) fn tls_upstream_with(builder: Builder) -> (FakeUpstream, TempDir) {
+    let upstream = builder.tls().start();
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join(CA_FILE), upstream.ca_pem()).unwrap();
     (upstream, folder)

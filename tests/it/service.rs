@@ -213,6 +213,25 @@ fn a_second_install_takes_a_new_address_over_and_status_names_the_difference() {
 }
 
 #[test]
+fn socket_of_the_intercepting_proxy_is_part_of_the_service() {
+    let desk = Desk::new(WAITING);
+    let proxy = free_address().to_string();
+    let file = desk.home().join(".config/larder/config.toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    said(&desk.run(&["install"]), 0, &["wrote "]);
+    fs::write(&file, format!("{settings}intercept = \"{proxy}\"\n")).unwrap();
+    let both = format!("{}, {proxy}", desk.address);
+    let note = format!("the setting `listen` with `intercept` is {both};");
+    said(&desk.run(&["status"]), 0, &[&note]);
+    said(&desk.run(&["install"]), 0, &["wrote "]);
+    let address = format!("address    {both}");
+    said(&desk.run(&["status"]), 0, &[&address]);
+    judge(&desk.unit(""), true);
+    fs::write(&file, format!("{settings}intercept = \"127.0.0.1:0\"\n")).unwrap();
+    said(&desk.run(&["install"]), 1, &["127.0.0.1:0"]);
+}
+
+#[test]
 fn without_a_service_manager_nothing_is_written_and_the_alternative_is_named() {
     let desk = Desk::new("echo 'Failed to connect to bus: No medium found' >&2; exit 1");
     let parts = [

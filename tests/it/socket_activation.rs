@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use fake_upstream::{Crate, FakeUpstream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::fixture::{publish_pair, site, site_at};
+use crate::fixture::{CA_FILE, publish_pair, site, site_at, tls_upstream_with};
 use testkit::cargo::{CargoHome, Project};
 use testkit::http::Http;
 use testkit::larder::{Larder, Site};
+use testkit::process::Run;
 
 /// A listening socket, as a socket unit has it.
 struct SocketUnit(TcpListener);
@@ -151,7 +152,7 @@ fn idle_exit_without_a_service_manager_is_named_and_ignored() {
     let unit = SocketUnit::new();
     let state = ["--idle-exit", "10ms", "--intercept=127.0.0.1:0"];
     let larder = unit.start(&site, &state);
-    larder.wait_for_log("`idle-exit` has no effect: the proxy's socket");
+    larder.wait_for_log("`idle-exit` has no effect: connections through the proxy are not counted");
 }
 
 #[test]
@@ -173,6 +174,34 @@ fn passed_descriptor_that_is_no_listening_socket_is_refused() {
     }
 }
 
+/// A daemon that does not start on this socket: its only line.
+#[track_caller]
+fn refusal(site: &Site, unit: &SocketUnit, arguments: &[&str]) -> String {
+    let output = site.fail_on(unit.0.try_clone().unwrap(), arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+#[test]
+fn socket_with_a_wrong_name_or_without_its_setting_is_refused_with_the_remedy() {
+    let unit = SocketUnit::new();
+    let named = |name: &str| site_at("http://127.0.0.1:9/").variable("LISTEN_FDNAMES", name);
+    let said = refusal(&named("htpp"), &unit, &[]);
+    for part in ["a socket named `htpp`", "`FileDescriptorName=http` or"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let said = refusal(&named("proxy"), &unit, &[]);
+    let setting = format!("set `intercept = \"{}\"`", unit.0.local_addr().unwrap());
+    assert!(said.contains(&setting), "{said}");
+    // systemd's name for a socket without one is that of its unit.
+    for name in ["http", "larder.socket"] {
+        let site = named(name);
+        assert_eq!(unit.start(&site, &[]).get("/-/health").status, 200);
+    }
+}
+
 /// The number in a variable, for the long form.
 fn number(variable: &str, usual: usize) -> usize {
     std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
@@ -185,36 +214,39 @@ const SHARED_CRATES: usize = 6;
 /// Builds at the same time.
 const WORKERS: usize = 3;
 
-/// One `cargo build` with an empty home. Cargo may not retry, so every failed request fails the build.
-fn build(number: usize, url: &str) {
-    let mut project = Project::empty();
-    for own in 0..OWN_CRATES {
-        project = project.dep(&format!("own-{number}-{own}"), "1");
-    }
-    for shared in 0..SHARED_CRATES {
-        project = project.dep(&format!("shared-{shared}"), "1");
-    }
-    let home = CargoHome::empty().variable("CARGO_NET_RETRY", "0");
-    let run = home.run(&project, &["build"], url);
-    run.assert_success();
-    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
-}
-
-#[test]
-#[expect(clippy::print_stderr, reason = "figures of the long form")]
-fn builds_over_restarts_of_the_daemon_see_no_error() {
-    let builds = number("LARDER_TEST_BUILDS", 9);
-    let restarts = number("LARDER_TEST_RESTARTS", 3);
-    let upstream = FakeUpstream::builder()
-        .delay(Duration::from_millis(40))
-        .start();
+/// The registry of a test: the crates of each build, and those of all.
+fn publish_crates(upstream: &FakeUpstream, builds: usize) {
     let own =
         (0..builds).flat_map(|build| (0..OWN_CRATES).map(move |own| format!("own-{build}-{own}")));
     for name in own.chain((0..SHARED_CRATES).map(|shared| format!("shared-{shared}"))) {
         upstream.publish(Crate::new(&name, "1.0.0").padding(20_000));
     }
-    let site = site(&upstream);
-    let unit = SocketUnit::new();
+}
+
+/// The project of one build.
+fn project(number: usize) -> Project {
+    let own = (0..OWN_CRATES).map(|own| format!("own-{number}-{own}"));
+    let names = own.chain((0..SHARED_CRATES).map(|shared| format!("shared-{shared}")));
+    names.fold(Project::empty(), |project, name| project.dep(&name, "1"))
+}
+
+/// Checks one `cargo build` with an empty home. Cargo may not retry, so every failed request fails the build.
+#[track_caller]
+fn check_build(run: &Run) {
+    run.assert_success();
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+}
+
+/// Restarts a daemon while builds run: `start` starts one once `is_wanted` says that a connection waits for it.
+#[expect(clippy::print_stderr, reason = "figures of the long form")]
+fn restart_during_builds<'site>(
+    upstream: &FakeUpstream,
+    builds: usize,
+    build: impl Fn(usize) + Sync,
+    is_wanted: impl Fn(Duration) -> bool + Sync,
+    start: impl Fn() -> Larder<'site> + Sync,
+) {
+    let restarts = number("LARDER_TEST_RESTARTS", 3);
     let (next, done, is_over) = (
         AtomicUsize::new(0),
         AtomicUsize::new(0),
@@ -230,7 +262,7 @@ fn builds_over_restarts_of_the_daemon_see_no_error() {
                         if number >= builds {
                             return;
                         }
-                        build(number, &unit.url());
+                        build(number);
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                 })
@@ -238,10 +270,10 @@ fn builds_over_restarts_of_the_daemon_see_no_error() {
             .collect();
         let manager = scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                if !unit.is_wanted(Duration::from_millis(50)) {
+                if !is_wanted(Duration::from_millis(50)) {
                     continue;
                 }
-                let larder = unit.start(&site, &[]);
+                let larder = start();
                 started += 1;
                 // The restarts are spread over all builds; each comes while upstream has requests of a build.
                 let due = |done: usize| done * (restarts + 1) >= (started - 1) * builds;
@@ -254,7 +286,7 @@ fn builds_over_restarts_of_the_daemon_see_no_error() {
                 }
                 in_flight += usize::from(upstream.in_flight() > 0);
                 larder.stop();
-                waited += usize::from(unit.is_wanted(Duration::ZERO));
+                waited += usize::from(is_wanted(Duration::ZERO));
             }
         });
         let ended: Vec<_> = workers
@@ -270,4 +302,73 @@ fn builds_over_restarts_of_the_daemon_see_no_error() {
         started - 1
     );
     assert!(started > restarts, "{started} starts");
+}
+
+#[test]
+fn builds_over_restarts_of_the_daemon_see_no_error() {
+    let builds = number("LARDER_TEST_BUILDS", 9);
+    let upstream = FakeUpstream::builder()
+        .delay(Duration::from_millis(40))
+        .start();
+    publish_crates(&upstream, builds);
+    let site = site(&upstream);
+    let unit = SocketUnit::new();
+    let build = |number: usize| {
+        let home = CargoHome::empty().variable("CARGO_NET_RETRY", "0");
+        check_build(&home.run(&project(number), &["build"], &unit.url()));
+    };
+    let is_wanted = |time| unit.is_wanted(time);
+    restart_during_builds(&upstream, builds, build, is_wanted, || {
+        unit.start(&site, &[])
+    });
+}
+
+/// Builds through the proxy over restarts: the variables of `larder client print proxy`, and the proxy's socket held by
+/// the service manager under `names`.
+fn check_builds_through_the_proxy(names: Option<&str>) {
+    let builds = number("LARDER_TEST_BUILDS", 9);
+    let (upstream, files) =
+        tls_upstream_with(FakeUpstream::builder().delay(Duration::from_millis(40)));
+    publish_crates(&upstream, builds);
+    let mut site = site(&upstream).variable(
+        "LARDER_CA_FILE",
+        &files.path().join(CA_FILE).display().to_string(),
+    );
+    if let Some(names) = names {
+        site = site.variable("LISTEN_FDNAMES", names);
+    }
+    let (http, proxy) = (SocketUnit::new(), SocketUnit::new());
+    let intercept = format!("--intercept={}", proxy.0.local_addr().unwrap());
+    let start = || {
+        let sockets = [&http, &proxy].map(|unit| unit.0.try_clone().unwrap().into());
+        site.serve_on_two(sockets, &[&intercept])
+    };
+    let roots = {
+        let larder = start();
+        let roots = larder.status()["proxy"]["roots"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        larder.stop();
+        roots
+    };
+    let build = |number: usize| {
+        let home = CargoHome::empty()
+            .variable("CARGO_NET_RETRY", "0")
+            .variable("CARGO_HTTP_PROXY", proxy.url().trim_end_matches('/'))
+            .variable("CARGO_HTTP_CAINFO", &roots);
+        check_build(&home.run(&project(number), &["build"], &upstream.url()));
+    };
+    let is_wanted = |time| proxy.is_wanted(time);
+    restart_during_builds(&upstream, builds, build, is_wanted, start);
+}
+
+#[test]
+fn builds_through_the_proxy_over_restarts_see_no_error() {
+    check_builds_through_the_proxy(Some("http:proxy"));
+}
+
+#[test]
+fn unnamed_socket_at_the_proxy_s_address_is_the_proxy_s() {
+    check_builds_through_the_proxy(None);
 }

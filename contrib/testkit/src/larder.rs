@@ -132,16 +132,33 @@ impl Site {
         output.expect("larder can be started")
     }
 
+    /// [`Site::serve_on`] with two sockets, the descriptors 3 and 4. The log is in a file, and [`Larder::log`] is empty.
+    #[track_caller]
+    pub fn serve_on_two(&self, sockets: [OwnedFd; 2], arguments: &[&str]) -> Larder<'_> {
+        let [first, second] = sockets;
+        let script = "exec 3<&0 4<&2 </dev/null 2>>log; export LISTEN_FDS=2";
+        let mut command = self.activated(script, arguments);
+        command.stdin(first).stderr(second).stdout(Stdio::piped());
+        let process = command.spawn().expect("larder can be started");
+        self.started(process, &format!("{command:?}"))
+    }
+
     fn command_on(&self, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Command {
+        let mut command = self.activated("exec 3<&0 </dev/null; export LISTEN_FDS=1", arguments);
+        command.stdin(socket.into());
+        command
+    }
+
+    /// `larder serve` below a shell that has run `script`, with its own process as that of the passed sockets.
+    fn activated(&self, script: &str, arguments: &[&str]) -> Command {
         let inner = self.program(OsStr::new("serve"), &self.index);
         let mut command = Command::new("/bin/sh");
-        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
-        command.args(["-c", script]).arg(inner.get_program());
+        let script = format!("{script} LISTEN_PID=$$; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(inner.get_program());
         command.args(inner.get_args()).args(arguments).env_clear();
         for (name, value) in inner.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
-        command.stdin(socket.into());
         command.current_dir(self.folder.path());
         command
     }
@@ -149,10 +166,19 @@ impl Site {
     #[track_caller]
     fn start(&self, mut command: Command) -> Larder<'_> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let shown = format!("{command:?}");
-        let mut process = command.spawn().expect("larder can be started");
+        let process = command.spawn().expect("larder can be started");
+        self.started(process, &format!("{command:?}"))
+    }
+
+    /// The daemon once it has announced its address; `shown` is its command.
+    #[track_caller]
+    fn started(&self, mut process: Child, shown: &str) -> Larder<'_> {
         let stdout = process.stdout.take().expect("stdout is a pipe");
-        let stderr = process.stderr.take().expect("stderr is a pipe");
+        let stderr = process.stderr.take();
+        let stderr: Box<dyn Read + Send> = match stderr {
+            Some(stderr) => Box::new(stderr),
+            None => Box::new(std::io::empty()),
+        };
         let (log, log_reader) = collect(stderr);
         let mut larder = Larder {
             site: self,
