@@ -22,7 +22,7 @@ use super::{
     events::{CacheEvent, Events},
     flight::Until,
     generations::{Generations, ServeOrder},
-    prefetched::Prefetched,
+    prefetched::{EntryPrefetch, Prefetched},
     trust::Trust,
 };
 use crate::{
@@ -72,7 +72,7 @@ impl Answer {
             sha256,
             body: Body::Whole(body),
             age: match outcome {
-                Outcome::Hit | Outcome::Stale(_) => checked.age(now()),
+                Outcome::Hit | Outcome::Prefetched | Outcome::Stale(_) => checked.age(now()),
                 Outcome::Miss | Outcome::Revalidated | Outcome::Collapsed => None,
             },
             is_proven: true,
@@ -97,14 +97,19 @@ pub(super) struct Responder {
 impl Responder {
     /// The answer for an entry.
     pub(super) async fn entry(&self, resource: &Resource, key: Key) -> Result<Answer, Error> {
-        let demand = match self.take_prefetched(&key) {
-            Some(since) => Demand::FreshSince(since),
+        let prefetch = self.take_prefetched(&key);
+        let demand = match prefetch {
+            Some(EntryPrefetch { started, .. }) => Demand::FreshSince(started),
             None => Demand::Fresh,
         };
         let got = self
             .entries
             .get(resource, key.clone(), demand, Until::Verified);
         let (outcome, entry) = got.await?;
+        let outcome = match (outcome, prefetch) {
+            (Outcome::Hit, Some(EntryPrefetch { is_new: true, .. })) => Outcome::Prefetched,
+            _ => outcome,
+        };
         // A prefetch may have begun after the check above, and this request joined it. It must not answer a second
         // request.
         if outcome == Outcome::Collapsed {
@@ -126,11 +131,11 @@ impl Responder {
         Ok(Answer::of_entry(outcome, checked, head.sha256, body))
     }
 
-    /// Removes the record of a prefetch, counts the prefetch as asked for, and returns when it began.
-    fn take_prefetched(&self, key: &Key) -> Option<std::time::SystemTime> {
-        let since = self.prefetched.take_entry(key)?;
+    /// Removes and returns the record of a prefetch, and counts the prefetch as asked for.
+    fn take_prefetched(&self, key: &Key) -> Option<EntryPrefetch> {
+        let prefetch = self.prefetched.take_entry(key)?;
         self.counters.add(Counter::PrefetchedEntriesAsked);
-        Some(since)
+        Some(prefetch)
     }
 
     fn must_offer_stored_only(&self, resource: &Resource) -> bool {
@@ -234,13 +239,13 @@ impl Responder {
     pub(super) async fn blob(&self, resource: &Resource, sha256: Sha256) -> Result<Answer, Error> {
         let stored = self.blobs.lookup.verified_blob(resource, sha256).await;
         let (outcome, body) = match stored {
-            Some((_, body)) => {
-                self.count_prefetched(sha256);
-                (Outcome::Hit, body)
-            }
+            Some((_, body)) => match self.take_prefetched_blob(sha256) {
+                true => (Outcome::Prefetched, body),
+                false => (Outcome::Hit, body),
+            },
             None => {
                 let (role, progress) = self.blobs.join(resource, sha256, Demand::Fresh);
-                self.count_prefetched(sha256);
+                self.take_prefetched_blob(sha256);
                 Box::pin(self.blobs.arriving_body(resource, role, progress)).await?
             }
         };
@@ -253,11 +258,13 @@ impl Responder {
         })
     }
 
-    /// Counts the first request for a prefetched blob.
-    fn count_prefetched(&self, sha256: Sha256) {
-        if self.prefetched.take_blob(sha256) {
+    /// Removes the record of a prefetched blob, and counts the prefetch as asked for. Returns whether there was one.
+    fn take_prefetched_blob(&self, sha256: Sha256) -> bool {
+        let is_prefetched = self.prefetched.take_blob(sha256);
+        if is_prefetched {
             self.counters.add(Counter::PrefetchedBlobsAsked);
         }
+        is_prefetched
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Counter {
     Revalidated,
     /// Requests answered by another request's download.
     Collapsed,
+    /// Requests answered by a prefetch's download, the first after it.
+    Prefetched,
     /// Requests answered with a stale copy, since larder runs offline.
     StaleOffline,
     /// Requests answered with a stale copy, since upstream was known to be unreachable or slow.
@@ -58,11 +60,12 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of declaration.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hit,
         Self::Miss,
         Self::Revalidated,
         Self::Collapsed,
+        Self::Prefetched,
         Self::StaleOffline,
         Self::StaleDown,
         Self::StaleFailed,
@@ -88,6 +91,7 @@ impl Counter {
             Self::Miss => Outcome::Miss.as_str(),
             Self::Revalidated => Outcome::Revalidated.as_str(),
             Self::Collapsed => Outcome::Collapsed.as_str(),
+            Self::Prefetched => Outcome::Prefetched.as_str(),
             Self::StaleOffline => Outcome::Stale(StaleReason::Offline).as_str(),
             Self::StaleDown => Outcome::Stale(StaleReason::Down).as_str(),
             Self::StaleFailed => Outcome::Stale(StaleReason::Failed).as_str(),
@@ -120,6 +124,7 @@ impl From<Outcome> for Counter {
             Outcome::Miss => Self::Miss,
             Outcome::Revalidated => Self::Revalidated,
             Outcome::Collapsed => Self::Collapsed,
+            Outcome::Prefetched => Self::Prefetched,
             Outcome::Stale(StaleReason::Offline) => Self::StaleOffline,
             Outcome::Stale(StaleReason::Down) => Self::StaleDown,
             Outcome::Stale(StaleReason::Failed) => Self::StaleFailed,

@@ -75,6 +75,8 @@ pub enum Outcome {
     Revalidated,
     /// Fetched by another request at the same time.
     Collapsed,
+    /// Fetched by a prefetch, and asked for by a client for the first time.
+    Prefetched,
     /// Stored and not fresh.
     Stale(StaleReason),
 }
@@ -102,6 +104,7 @@ impl Outcome {
             Self::Miss => "miss",
             Self::Revalidated => "revalidated",
             Self::Collapsed => "collapsed",
+            Self::Prefetched => "prefetched",
             Self::Stale(StaleReason::Offline) => "stale-offline",
             Self::Stale(StaleReason::Down) => "stale-down",
             Self::Stale(StaleReason::Failed) => "stale-failed",

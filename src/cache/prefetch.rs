@@ -13,7 +13,7 @@ use super::{
     entries::Entries,
     events::RequestClass,
     flight::{self, FetchedBody, FlightKey, Role, Until},
-    prefetched::Prefetched,
+    prefetched::{EntryPrefetch, Prefetched},
 };
 use crate::{
     clock::now,
@@ -99,7 +99,9 @@ impl Prefetches {
         let (role, progress) = self.entries.join(resource, &key, demand, class);
         if role == Role::Leader {
             self.counters.add(Counter::EntriesPrefetched);
-            self.prefetched.insert_entry(key, started);
+            let is_new = stored.is_none();
+            let prefetch = EntryPrefetch { started, is_new };
+            self.prefetched.insert_entry(key, prefetch);
         }
         let resource = resource.clone();
         PrefetchedEntry::Pending {

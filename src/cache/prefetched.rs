@@ -17,17 +17,25 @@ use crate::{hash::Sha256, resource::Key};
 /// Prefetched, not asked for yet.
 #[derive(Debug, Default)]
 pub(super) struct Prefetched {
-    /// The moment each entry's prefetch began.
-    entries: Mutex<BoundedMap<Key, SystemTime>>,
+    entries: Mutex<BoundedMap<Key, EntryPrefetch>>,
     blobs: Mutex<BoundedMap<Sha256, ()>>,
     /// The moment the last cargo command began.
     command_began: Mutex<Option<SystemTime>>,
 }
 
+/// The prefetch of one entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EntryPrefetch {
+    /// The moment it began.
+    pub(super) started: SystemTime,
+    /// True if no copy was stored before, so that the answer to the client costs a download.
+    pub(super) is_new: bool,
+}
+
 impl Prefetched {
-    /// Records that a prefetch of `key` began at `started`.
-    pub(super) fn insert_entry(&self, key: Key, started: SystemTime) {
-        self.entries.lock().insert(key, started);
+    /// Records the prefetch of `key`.
+    pub(super) fn insert_entry(&self, key: Key, prefetch: EntryPrefetch) {
+        self.entries.lock().insert(key, prefetch);
     }
 
     /// Records that a cargo command began at `now`.
@@ -35,12 +43,14 @@ impl Prefetched {
         *self.command_began.lock() = Some(now);
     }
 
-    /// Removes an entry that a client asks for. Returns the time from which a check makes it fresh for this request:
-    /// the moment its prefetch began, or the client's command if that is later.
-    pub(super) fn take_entry(&self, key: &Key) -> Option<SystemTime> {
-        let prefetched = self.entries.lock().remove(key)?;
-        let command_began = *self.command_began.lock();
-        Some(command_began.map_or(prefetched, |began| began.max(prefetched)))
+    /// Removes an entry that a client asks for. A check makes it fresh for this request if it is not older than
+    /// `started`, which becomes the beginning of the client's command if that is later.
+    pub(super) fn take_entry(&self, key: &Key) -> Option<EntryPrefetch> {
+        let mut prefetch = self.entries.lock().remove(key)?;
+        if let Some(began) = *self.command_began.lock() {
+            prefetch.started = prefetch.started.max(began);
+        }
+        Some(prefetch)
     }
 
     /// The blobs. Hold the lock while joining a flight, so that a client that joins the same flight finds its blob

@@ -193,6 +193,7 @@ fn unlisted_error(resource: &Resource, outcome: Outcome) -> Error {
         | Outcome::Miss
         | Outcome::Revalidated
         | Outcome::Collapsed
+        | Outcome::Prefetched
         | Outcome::Stale(StaleReason::Revalidating | StaleReason::Withdrawn) => {
             Error::Unlisted { resource }
         }

@@ -36,7 +36,7 @@ use crate::{
         Answers, Certificates, DaemonClient, InterceptedHosts, Interceptor, ProxyPassword, Summary,
         Tally, TunnelPolicy, bundle, intercepted_origins, known_configs, serve,
     },
-    open_files, server,
+    open_files, prefetch, server,
     signals::ForwardedSignals,
 };
 
@@ -221,6 +221,10 @@ async fn daemon(settings: &Settings, local: &App) -> Option<DaemonClient> {
 /// A cache of this process.
 async fn own_app(settings: &Settings) -> Result<App, CommandError> {
     let app = App::build(settings, AppMode::Daemon)?;
+    if let Some(events) = app.cache.events() {
+        // Only keep-warm, which a daemon has, waits for the notification.
+        prefetch::spawn(app.cache.clone(), events, Arc::default());
+    }
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
     app.prepare_to_serve(settings).await?;

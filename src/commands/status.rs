@@ -348,7 +348,7 @@ fn push_requests(text: &mut String, status: &Value) {
         counts.flatten().sum()
     };
     let hits = sum(&["hit", "revalidated", "stale-while-revalidate"]);
-    let fetched = sum(&["miss", "collapsed"]);
+    let fetched = sum(&["miss", "collapsed", "prefetched"]);
     let stale = sum(&[
         "stale-offline",
         "stale-down",

@@ -27,7 +27,7 @@ pub struct Tally {
 pub struct Summary {
     /// Requests that were answered from the store, whether upstream confirmed the copy or not.
     pub hits: u64,
-    /// Requests that needed a download.
+    /// Requests that needed a download, also one that a prefetch began before the request.
     pub fetched: u64,
     /// Resources that are not stored and that upstream did not send.
     pub missing: u64,
@@ -57,7 +57,8 @@ impl Tally {
         }
         let cache_status = headers.get("cache-status");
         let cache_status = cache_status.and_then(|value| value.to_str().ok());
-        if cache_status.unwrap_or_default().contains("fwd=miss") {
+        let cache_status = cache_status.unwrap_or_default();
+        if cache_status.contains("fwd=miss") || cache_status.contains("prefetched") {
             self.fetched.fetch_add(1, Ordering::Relaxed);
         } else {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -96,6 +97,7 @@ mod tests {
         count("b", 200, "larder; hit; detail=stale-offline");
         count("c", 200, "larder; fwd=miss");
         count("c", 206, "larder; fwd=miss; collapsed");
+        count("c", 200, "larder; hit; detail=prefetched");
         count("d", 404, "");
         for _ in 0..3 {
             count("e", 503, "");
@@ -105,7 +107,7 @@ mod tests {
         count("g", 200, "larder; fwd=miss");
         let expected = Summary {
             hits: 3,
-            fetched: 3,
+            fetched: 4,
             missing: 2,
             saved_bytes: 30,
         };

@@ -107,7 +107,9 @@ impl RequestOutcome {
             Self::Answered(Outcome::Hit | Outcome::Revalidated | Outcome::Stale(Revalidating)) => {
                 AnswerKind::Hit
             }
-            Self::Answered(Outcome::Miss | Outcome::Collapsed) => AnswerKind::Miss,
+            Self::Answered(Outcome::Miss | Outcome::Collapsed | Outcome::Prefetched) => {
+                AnswerKind::Miss
+            }
             Self::Answered(Outcome::Stale(Offline | Down | Failed | Withdrawn)) => {
                 AnswerKind::Stale
             }

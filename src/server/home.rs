@@ -313,7 +313,7 @@ fn answers(cache: &Cache) -> AnsweredRequests {
             Counter::Hit | Counter::Revalidated | Counter::StaleRevalidating => {
                 answers.hits += count
             }
-            Counter::Miss | Counter::Collapsed => answers.misses += count,
+            Counter::Miss | Counter::Collapsed | Counter::Prefetched => answers.misses += count,
             Counter::StaleOffline
             | Counter::StaleDown
             | Counter::StaleFailed

@@ -8,7 +8,7 @@ use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
 use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
-use testkit::larder::Site;
+use testkit::larder::{Larder, Site};
 use testkit::paths::entry;
 use testkit::process::wait_until;
 use testkit::store::entry_file;
@@ -59,6 +59,39 @@ fn wanted_version_determines_the_prefetched_dependencies() {
     });
     larder.wait_until_idle();
     assert_eq!(upstream.requests_for(&entry_path("shallow")), 0);
+}
+
+/// Its bytes came from upstream for this client, so it is no hit. A revalidated copy costs no download.
+#[test]
+fn first_answer_with_a_prefetched_entry_is_marked_and_counts_as_no_hit() {
+    let upstream = upstream();
+    let site = site(&upstream);
+    let cache_status = |larder: &Larder<'_>, name: &str| {
+        let reply = larder.get(&entry(name));
+        reply.header("cache-status").unwrap().to_owned()
+    };
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(cache_status(&larder, "left"), "larder; fwd=miss");
+    wait_until("`many` and `deep` were prefetched", || {
+        larder.request_count("ahead-fetched") == 2
+    });
+    larder.wait_until_idle();
+    let marked = "larder; hit; detail=prefetched";
+    assert_eq!(cache_status(&larder, "many"), marked);
+    assert_eq!(larder.request_count("prefetched"), 1);
+    assert_eq!(larder.request_count("hit"), 0);
+    larder.stop();
+
+    for name in ["left", "many", "deep"] {
+        age(&site, name);
+    }
+    let larder = site.serve(&["--max-age", "0s"]);
+    assert_eq!(cache_status(&larder, "left"), "larder; fwd=stale");
+    wait_until("`many` and `deep` were revalidated", || {
+        larder.request_count("ahead-fetched") == 2
+    });
+    larder.wait_until_idle();
+    assert_eq!(cache_status(&larder, "many"), "larder; hit");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain};
+use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain, entry_path};
 use tempfile::TempDir;
 
 use crate::dist::MINIMAL;
@@ -60,24 +60,13 @@ impl World {
 
     /// `larder run` with these flags, in the environment of `client` and in its place.
     fn larder(&self, flags: &[&str], client: &Command) -> Command {
-        let mut larder = Command::new(env!("CARGO_BIN_EXE_larder"));
-        larder.env_clear();
-        for (name, value) in client.get_envs() {
-            larder.env(name, value.unwrap_or_default());
-        }
-        if let Some(folder) = client.get_current_dir() {
-            larder.current_dir(folder);
-        }
-        larder
-            .args(["run", "--ca-file", &self.ca_file(), "--index"])
-            .arg(self.upstream.url())
-            .arg("--store")
-            .arg(self.site.store())
-            .args(flags)
-            .arg("--")
-            .arg(client.get_program())
-            .args(client.get_args());
-        larder
+        let ca_file = self.ca_file();
+        let flags: Vec<_> = ["--ca-file", &ca_file]
+            .iter()
+            .chain(flags)
+            .copied()
+            .collect();
+        self.site.run_command(&flags, client)
     }
 
     /// Runs cargo through larder.
@@ -154,8 +143,10 @@ fn a_build_is_fetched_once_and_repeated_without_upstream() {
     let cold = world.cargo(&[], &world.home(), &project_on_left(), &["build"]);
     cold.assert_success();
     assert_eq!(world.upstream.requests_for("/dl/"), 2, "left and right");
-    let (_, fetched, missing, _) = summary(&cold);
+    let (_, fetched, missing, saved) = summary(&cold);
     assert_eq!((fetched, missing), (4, 0), "{}", cold.stderr);
+    // `right` was prefetched, which saves time and no bytes. The proxy itself has fetched `config.json`.
+    assert!(saved.contains(" B "), "{saved}");
 
     world.upstream.forget_requests();
     let warm = world.cargo(
@@ -186,6 +177,26 @@ fn a_build_is_fetched_once_and_repeated_without_upstream() {
         without.assert_success();
         assert_eq!(summary(&without).2, 0, "{}", without.stderr);
     }
+}
+
+#[test]
+fn entries_of_dependencies_are_prefetched_without_a_daemon() {
+    let world = World::new();
+    let done = world.folder.path().join("done");
+    let script = format!(
+        "curl -sS '{}{}'; until [ -e '{}' ]; do sleep 0.05; done",
+        world.upstream.url().trim_end_matches("/index/"),
+        entry_path("left"),
+        done.display()
+    );
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| run(world.shell(&script)));
+        wait_until("`right`, which no client wants, was fetched", || {
+            world.upstream.requests_for(&entry_path("right")) == 1
+        });
+        std::fs::write(&done, "").unwrap();
+        command.join().unwrap().assert_success();
+    });
 }
 
 #[test]
@@ -561,7 +572,7 @@ fn a_daemon_on_the_same_store_answers() {
     world
         .cargo(&[], &world.home(), &project_on_left(), &["build"])
         .assert_success();
-    let answered: u64 = ["hit", "miss", "collapsed"]
+    let answered: u64 = ["hit", "miss", "collapsed", "prefetched"]
         .map(|name| daemon.request_count(name))
         .iter()
         .sum();

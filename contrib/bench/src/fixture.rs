@@ -2,6 +2,7 @@
 //! set up to use it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fake_upstream::{FakeUpstream, Project, from_lock};
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use testkit::cargo::{self, CargoHome};
 use testkit::larder::Site;
+use testkit::process;
 
 /// Round trips before the first request can be sent: TCP and TLS 1.3.
 pub(crate) const DIAL_ROUND_TRIPS: u32 = 2;
@@ -113,6 +115,19 @@ impl Fixture {
     /// # Panics
     /// If cargo fails, or resolves to other versions than the lock file's.
     pub(crate) fn run(&self, task: Task, index: &str) -> Took {
+        self.measure(task, index, |cargo| cargo)
+    }
+
+    /// Runs cargo below `larder run` with an empty home. No daemon may run on the store.
+    ///
+    /// # Panics
+    /// As [`Fixture::run`].
+    pub(crate) fn run_below(&self, task: Task, site: &Site) -> Took {
+        let below = |cargo| site.run_command(&[], &cargo);
+        self.measure(task, &self.upstream.url(), below)
+    }
+
+    fn measure(&self, task: Task, index: &str, wrap: impl FnOnce(Command) -> Command) -> Took {
         let home = CargoHome::empty_in(&self.cargo_in).trust(self.upstream.ca_pem());
         let folder = TempDir::new_in(&self.cargo_in).expect("the temporary folder is writable");
         self.project
@@ -130,7 +145,7 @@ impl Fixture {
         // Pending disk writes of one run must not slow down the next.
         rustix::fs::sync();
         let before = self.upstream.requests_for("");
-        let run = home.run(&project, arguments, index);
+        let run = process::run(wrap(home.command_for(&project, arguments, index)));
         run.assert_success();
         assert_eq!(
             project.lock(),

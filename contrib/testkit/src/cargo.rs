@@ -62,14 +62,18 @@ impl CargoHome {
     /// Runs cargo in the project, with crates.io replaced by the registry at `index_url` (without `sparse+`).
     #[track_caller]
     pub fn run(&self, project: &Project, arguments: &[&str], index_url: &str) -> Run {
-        let mut all = vec![
-            "--config".to_owned(),
-            "source.crates-io.replace-with=\"larder\"".to_owned(),
-            "--config".to_owned(),
-            format!("registries.larder.index=\"sparse+{index_url}\""),
-        ];
-        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        self.run_plain(project, &all)
+        run(self.command_for(project, arguments, index_url))
+    }
+
+    /// The command of [`CargoHome::run`], for callers that need to change it.
+    pub fn command_for(&self, project: &Project, arguments: &[&str], index_url: &str) -> Command {
+        let index = format!("registries.larder.index=\"sparse+{index_url}\"");
+        let mut command = self.command(project);
+        command
+            .args(["--config", "source.crates-io.replace-with=\"larder\""])
+            .args(["--config", &index])
+            .args(arguments);
+        command
     }
 
     /// Runs cargo in the project with these arguments only. Registries come from its home's or the project's

@@ -104,6 +104,28 @@ impl Site {
         program.spawn().expect("larder can be started")
     }
 
+    /// `larder run` on this store and index, with the program, arguments, folder and environment of `client`.
+    pub fn run_command(&self, flags: &[&str], client: &Command) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear();
+        for (name, value) in client.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        if let Some(folder) = client.get_current_dir() {
+            command.current_dir(folder);
+        }
+        let variables = self.variables.iter();
+        command
+            .envs(variables.map(|(name, value)| (name, value)))
+            .args(["run", "--index", &self.index, "--store"])
+            .arg(&self.store)
+            .args(flags)
+            .arg("--")
+            .arg(client.get_program())
+            .args(client.get_args());
+        command
+    }
+
     /// Starts `larder serve` on a free port.
     #[track_caller]
     pub fn serve(&self, arguments: &[&str]) -> Larder<'_> {

@@ -14,6 +14,7 @@ mod million;
 mod observed;
 mod others;
 mod outage;
+mod run;
 mod stale;
 mod warm;
 
@@ -22,6 +23,7 @@ use crate::benchmark::Benchmark;
 /// In the order of the table.
 pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("cold", cold::run),
+    Benchmark::new("run", run::run),
     Benchmark::new("stale", stale::run_near),
     Benchmark::new("stale-far", stale::run_far),
     Benchmark::new("behind", behind::run),
