@@ -507,6 +507,11 @@ impl Cache {
         self.0.counters.snapshot()
     }
 
+    /// Bytes of bodies that have come from each upstream since the start.
+    pub fn received_bytes(&self) -> BTreeMap<String, u64> {
+        self.0.entries.admission.health.upstream.received_bytes()
+    }
+
     /// Crates and archives that are arriving from upstream.
     pub fn downloads(&self) -> Vec<DownloadProgress> {
         self.0.flights.downloads()

@@ -31,6 +31,7 @@ mod origin;
 mod origins;
 mod pool;
 mod proxy;
+mod received;
 mod redirect;
 mod relay;
 mod request;
@@ -39,7 +40,7 @@ mod response;
 mod retry;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -50,6 +51,7 @@ use url::Url;
 
 use origins::{HttpVersion, OriginEvent, OriginWatcher, Origins};
 use pool::{ClientProtocol, ConnectionPool};
+use received::ReceivedBytes;
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
 use request_limits::{Http1Permit, RequestLimits};
 
@@ -121,6 +123,7 @@ pub struct Upstream {
     pool: ConnectionPool,
     origins: Origins,
     limits: RequestLimits,
+    received: ReceivedBytes,
 }
 
 /// A response head, and the permit that its body needs over HTTP/1.1.
@@ -170,6 +173,7 @@ impl Upstream {
             pool,
             origins: Origins::default(),
             limits: RequestLimits::new(options.http1_requests, options.rate),
+            received: ReceivedBytes::default(),
             options,
         })
     }
@@ -178,6 +182,11 @@ impl Upstream {
     /// remembered.
     pub fn allow_redirects_to(&self, url: &Url) {
         self.redirects.allow(url);
+    }
+
+    /// Bytes of bodies that have been read since the start, by upstream.
+    pub fn received_bytes(&self) -> BTreeMap<String, u64> {
+        self.received.totals()
     }
 
     /// Drops all idle connections and what is known of HTTP versions. After an outage, pooled connections are often
@@ -197,7 +206,11 @@ impl Upstream {
         loop {
             let SentRequest { response, permit } = self.send(get, &url).await?;
             let Some(next) = redirect_target(&url, &response) else {
-                return response::parse_response(get, &url, response, permit).await;
+                let mut reply = response::parse_response(get, &url, response, permit).await?;
+                if let Reply::Body(body) = &mut reply {
+                    body.count_into(self.received.counter(Origin::from(&url)));
+                }
+                return Ok(reply);
             };
             let refuse = |foreign| {
                 let to = Origin::from(&next);

@@ -7,7 +7,13 @@
 //! length or chunks, could have been cut anywhere: it is passed on, but without validators and freshness, so that the
 //! next request fetches it again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use reqwest::{
@@ -57,6 +63,8 @@ pub struct UpstreamBody {
     read_timeout: Duration,
     received_bytes: u64,
     content_length: Option<u64>,
+    /// Bytes of all bodies of this upstream.
+    counter: Option<Arc<AtomicU64>>,
     /// True if the response's own body is an error text and not part of the resource.
     is_at_end: bool,
     /// Held until the body is read or dropped.
@@ -173,6 +181,7 @@ impl UpstreamBody {
             read_timeout: get.read_timeout,
             received_bytes: 0,
             content_length,
+            counter: None,
             is_at_end: false,
             _permit: permit,
             response,
@@ -191,10 +200,16 @@ impl UpstreamBody {
             read_timeout: get.read_timeout,
             received_bytes: 0,
             content_length: None,
+            counter: None,
             is_at_end: true,
             _permit: None,
             response,
         }
+    }
+
+    /// Adds the size of each chunk to `counter`, too.
+    pub(super) fn count_into(&mut self, counter: Arc<AtomicU64>) {
+        self.counter = Some(counter);
     }
 
     /// Reads the next chunk; `None` at a clean end.
@@ -208,6 +223,9 @@ impl UpstreamBody {
         let cause = match tokio::time::timeout(self.read_timeout, self.response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 self.received_bytes += chunk.len() as u64;
+                if let Some(counter) = &self.counter {
+                    counter.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                }
                 return Ok(Some(chunk));
             }
             Ok(Ok(None))
