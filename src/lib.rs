@@ -54,6 +54,7 @@ pub mod crate_spec;
 pub mod eviction;
 pub mod import;
 pub mod lockfile;
+pub mod overview;
 pub mod plan;
 pub mod projects;
 pub mod scratch;

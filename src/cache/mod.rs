@@ -76,7 +76,7 @@ mod verified;
 mod write_behind;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -450,6 +450,11 @@ impl Cache {
     /// none is stored that can be read. Never asks upstream.
     pub async fn load_advisories(&self, archive: &Resource) -> Option<Arc<AdvisoryDatabase>> {
         self.0.trust.load_advisories(archive).await
+    }
+
+    /// The advisory database that clients' requests are judged by, and the ids of advisories that the settings allow.
+    pub fn advisories(&self) -> Option<(Arc<AdvisoryDatabase>, &BTreeSet<String>)> {
+        self.0.trust.advisories()
     }
 
     /// Stores `body` as an entry that upstream has sent now, without asking upstream.

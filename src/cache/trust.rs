@@ -11,7 +11,7 @@
 //! An edited entry is made for each request. Its hash is its `ETag`, so that a client gets a new body as soon as a
 //! version is old enough or a pin locks it. The stored entry stays as it is.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -181,6 +181,13 @@ impl Trust {
                 None
             }
         }
+    }
+
+    /// The advisories that were read last, and the ids of those that the settings allow.
+    pub(super) fn advisories(&self) -> Option<(Arc<AdvisoryDatabase>, &BTreeSet<String>)> {
+        let loaded = self.advisories.read();
+        let database = loaded.as_ref()?.database.clone();
+        Some((database, &self.policy.allow_advisories))
     }
 
     /// Refuses the bytes that upstream has put in the place of a version's first ones.

@@ -156,8 +156,9 @@ pub enum Command {
     Gc(Gc),
     /// Stop keeping files for a project or toolchain, or remove one stored crate or archive
     Forget(Forget),
-    /// List the projects, crates and toolchains whose files are kept, with size and last use
-    List,
+    /// List the projects, crates and toolchains whose files are kept, and whether they work offline; with NAME, search
+    /// these and the stored crates
+    List(List),
     /// Take over crates and index entries from cargo's home, without a download
     Import(Import),
     /// Show what is stored and whether a daemon is running
@@ -341,6 +342,14 @@ pub struct Import {
     /// Count what would be taken over, and store nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Flags of `list`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct List {
+    /// Part of the name of a crate, project or toolchain. Lists only these, with the stored versions of crates, their
+    /// sizes and the projects that need them
+    pub name: Option<String>,
 }
 
 /// Flags of `status`.

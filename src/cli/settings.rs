@@ -102,7 +102,8 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &["json", "store", "registry", "max-size", "forget-after"],
         ],
         "forget" | "import" => &[&COMMON, &UPSTREAM, &["json", "store", "registry"]],
-        "list" => &[&COMMON, &["json", "store"]],
+        // They judge as `check` does.
+        "list" => &[&COMMON, &UPSTREAM, &TRUST, &["json", "store", "registry"]],
         "client" | "print" | "apply" | "undo" | "doctor" => &[
             &COMMON,
             &["json", "store", "registry", "listen", "public-url"],
@@ -110,14 +111,15 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
         "service" => &[&COMMON, &["json", "store", "listen", "intercept"]],
         "status" => &[
             &COMMON,
+            &UPSTREAM,
+            &TRUST,
             &[
                 "json",
                 "store",
+                "registry",
                 "listen",
                 "max-size",
                 "forget-after",
-                "advisory-db",
-                "allow-advisory",
             ],
         ],
         "advisories" => &[&COMMON, &["json", "store", "advisory-db"]],

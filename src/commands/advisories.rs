@@ -1,14 +1,7 @@
 //! Advisories: `larder advisories import`, and what `check` and `status` say about packages.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    io,
-    path::Path,
-    process::ExitCode,
-};
+use std::{fmt::Write as _, io, path::Path, process::ExitCode};
 
-use serde::Serialize;
 use serde_json::json;
 use walkdir::WalkDir;
 
@@ -21,9 +14,8 @@ use crate::{
     cli,
     config::Settings,
     files,
-    resource::registry::CRATES_IO,
-    store::{Pin, PinnedCrate},
-    trust::{AdvisoryDatabase, AdvisoryKind, pack_advisories},
+    overview::{AdvisoryCounts, TouchedPackage},
+    trust::{AdvisoryDatabase, pack_advisories},
 };
 
 /// Size limit of an archive or a single file that is imported, in bytes.
@@ -82,66 +74,6 @@ fn packed_folder(folder: &Path) -> io::Result<Vec<u8>> {
     pack_advisories(found)
 }
 
-/// A version that an advisory is about, with the projects that have it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct TouchedPackage {
-    /// The advisory's id.
-    pub(super) id: String,
-    package: String,
-    version: String,
-    kind: AdvisoryKind,
-    title: String,
-    url: Option<String>,
-    /// Requirements that mended versions meet.
-    patched: Vec<String>,
-    /// The setting `allow-advisory` has the id.
-    allowed: bool,
-    projects: BTreeSet<String>,
-}
-
-impl TouchedPackage {
-    /// Returns whether a project with this package is not well.
-    pub(super) fn is_fault(&self) -> bool {
-        self.kind.is_fault() && !self.allowed
-    }
-}
-
-/// The statements of the advisories about the packages of these projects, sorted by kind, crate and version.
-pub(super) fn touched<'a>(
-    database: &AdvisoryDatabase,
-    settings: &Settings,
-    projects: impl IntoIterator<Item = (String, &'a [PinnedCrate])>,
-) -> Vec<TouchedPackage> {
-    let mut owners: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
-    for (project, packages) in projects {
-        for package in packages
-            .iter()
-            .filter(|package| package.registry == CRATES_IO)
-        {
-            let id = (package.name.as_str(), package.version.as_str());
-            owners.entry(id).or_default().insert(project.clone());
-        }
-    }
-    let mut touched = Vec::new();
-    for ((name, version), projects) in owners {
-        for advisory in database.touching(name, version) {
-            touched.push(TouchedPackage {
-                id: advisory.id.clone(),
-                package: name.to_owned(),
-                version: version.to_owned(),
-                kind: advisory.kind,
-                title: advisory.title.clone(),
-                url: advisory.url.clone(),
-                patched: advisory.patched.iter().map(ToString::to_string).collect(),
-                allowed: settings.trust.allow_advisories.contains(&advisory.id),
-                projects: projects.clone(),
-            });
-        }
-    }
-    touched.sort_by_key(|touched| touched.kind);
-    touched
-}
-
 /// Two lines for each package: the advisory, and what to do about it.
 pub(super) fn print_touched(touched: &[TouchedPackage]) -> Result<(), CommandError> {
     let mut text = String::new();
@@ -169,50 +101,17 @@ pub(super) fn print_touched(touched: &[TouchedPackage]) -> Result<(), CommandErr
     print(&text)
 }
 
-/// The lines of `larder status` about advisories.
-#[derive(Debug, Serialize)]
-pub(super) struct AdvisoryStatus {
-    /// Number of advisories in the stored database.
-    known: usize,
-    /// Packages of warmed projects that an advisory calls malicious.
-    malicious: usize,
-    /// Those with a vulnerability.
-    vulnerable: usize,
-    /// Those with another advisory.
-    others: usize,
-}
-
-impl AdvisoryStatus {
-    /// Counts the packages of pins, each once for each of its advisories. Leaves out what `allow-advisory` names.
-    pub(super) fn of(database: &AdvisoryDatabase, settings: &Settings, pins: &[Pin]) -> Self {
-        let projects = pins
-            .iter()
-            .map(|pin| (pin.owner.to_string(), pin.packages.as_slice()));
-        let touched = touched(database, settings, projects);
-        let count = |is_meant: fn(AdvisoryKind) -> bool| {
-            let counted = touched.iter().filter(|touched| !touched.allowed);
-            counted.filter(|touched| is_meant(touched.kind)).count()
-        };
-        Self {
-            known: database.len(),
-            malicious: count(|kind| kind == AdvisoryKind::Malicious),
-            vulnerable: count(|kind| kind == AdvisoryKind::Vulnerability),
-            others: count(|kind| !kind.is_fault()),
+/// The numbers of advisories in one line.
+pub(super) fn counts_line(counts: &AdvisoryCounts) -> String {
+    format!(
+        "{} known; of warmed projects' packages {} malicious, {} vulnerable, {} with a remark{}",
+        counts.known,
+        counts.malicious,
+        counts.vulnerable,
+        counts.others,
+        match counts.malicious + counts.vulnerable + counts.others {
+            0 => "",
+            _ => "; `larder check --advisories` lists them",
         }
-    }
-
-    /// The same in one line.
-    pub(super) fn line(&self) -> String {
-        format!(
-            "advisories {} known; of warmed projects' packages {} malicious, {} vulnerable, {} with a remark{}\n",
-            self.known,
-            self.malicious,
-            self.vulnerable,
-            self.others,
-            match self.malicious + self.vulnerable + self.others {
-                0 => "",
-                _ => "; `larder check --advisories` lists them",
-            }
-        )
-    }
+    )
 }

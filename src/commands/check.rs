@@ -3,11 +3,10 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use super::{
-    CommandError,
-    advisories::{self, TouchedPackage},
+    CommandError, advisories,
     client_use::ClientUse,
     local_cargo::{self, LocalCargo},
-    recalls::{self, RecallReport},
+    recalls,
     render::{by_cause, counted, note, print, print_json},
     selection::Selection,
 };
@@ -16,6 +15,7 @@ use crate::{
     check::{self, Readiness},
     cli,
     config::Settings,
+    overview::{RecallReport, TouchedPackage, touched_packages},
     plan::{self, Inventory, Plan},
     store::{PinnedCrate, StoreError},
 };
@@ -39,7 +39,11 @@ pub async fn run(
         (true, None) => return Err(CommandError::NoAdvisories),
         (true, Some(database)) => {
             let projects = locked_packages(&plan);
-            Some(advisories::touched(&database, settings, projects))
+            Some(touched_packages(
+                &database,
+                &settings.trust.allow_advisories,
+                projects,
+            ))
         }
     };
     let recalls = app.store.recalls();
@@ -96,7 +100,7 @@ async fn plan(settings: &Settings, flags: cli::Check, app: &App) -> Result<Plan,
 fn print_report(
     shared: &cli::GlobalFlags,
     readiness: &Readiness,
-    recalls: &[RecallReport<'_>],
+    recalls: &[RecallReport],
     touched: Option<&[TouchedPackage]>,
 ) -> Result<(), CommandError> {
     let all = shared.verbose > 0;

@@ -9,7 +9,7 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::{
     CommandError,
-    status::{configured, find_daemon},
+    running_daemon::{configured, find_daemon},
 };
 use crate::{
     app::App,

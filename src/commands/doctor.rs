@@ -19,7 +19,7 @@ use super::{
     CommandError,
     client_use::larder_proxy,
     render::{print, print_json},
-    status::{configured, find_daemon},
+    running_daemon::{configured, find_daemon},
 };
 use crate::{
     app::{App, AppMode},

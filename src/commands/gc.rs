@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     CommandError,
+    local_time::local_minute,
     render::{counted, note, print, print_json},
 };
 use crate::{
@@ -107,7 +108,7 @@ fn text(report: &PassReport) -> String {
             Reason::ListsNothing => ", nothing that it lists is left",
         };
         let used = SystemTime::UNIX_EPOCH + Duration::from_secs(removed.last_used);
-        let used = humantime::format_rfc3339_seconds(used);
+        let used = local_minute(used);
         let bytes = HumanBytes(removed.bytes);
         let _ = writeln!(text, "{what}  ({bytes}, last used {used}{reason})");
     }
@@ -152,19 +153,23 @@ fn notes(report: &PassReport) -> Vec<String> {
 }
 
 /// The line about a project that is gone.
-pub(super) fn gone_line(gone: &GonePin) -> String {
+fn gone_line(gone: &GonePin) -> String {
+    format!("{} is gone; {}", gone.owner, kept_until(gone))
+}
+
+/// Until when the files of a project that is gone are kept.
+pub(super) fn kept_until(gone: &GonePin) -> String {
     match gone.dropped_from {
         Some(seconds) => {
             let day = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            let day = humantime::format_rfc3339_seconds(day);
-            format!("{} is gone; its files are kept until {day}", gone.owner)
+            format!("its files are kept until {}", local_minute(day))
         }
-        None => format!("{} is gone; its files are still kept", gone.owner),
+        None => "its files are still kept".to_owned(),
     }
 }
 
 /// The line about pins that alone exceed the limit.
-pub(super) fn limit_line(pinned: u64, max_size: Option<u64>) -> Option<String> {
+fn limit_line(pinned: u64, max_size: Option<u64>) -> Option<String> {
     let max = max_size.filter(|max| pinned > *max)?;
     Some(format!(
         "warmed projects and toolchains alone take {}, more than max-size {}; nothing of them is removed",

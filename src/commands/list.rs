@@ -1,4 +1,5 @@
-//! `larder list`: what `larder warm` has stored for projects, crates and toolchains, and keeps from eviction.
+//! `larder list`: what `larder warm` has stored for projects, crates and toolchains, and keeps from eviction; with a
+//! name, also the stored versions of crates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,20 +14,19 @@ use serde_json::json;
 
 use super::{
     CommandError,
+    local_time::local_day,
     render::{counted, note, print, print_json},
+    standing::{ProjectStanding, Standing, kind_of, standings},
 };
 use crate::{
     app::{App, AppMode},
-    cli::GlobalFlags,
+    cli::{self, GlobalFlags},
     config::Settings,
-    eviction::missing_owners,
     hash::Sha256,
-    projects,
+    overview::{StoredVersion, stored_versions},
+    resource::registry::CRATES_IO,
     store::{FileRecord, Owner, Pin, StoredFile},
 };
-
-/// Missing files that are named one by one.
-const NAMED_MISSING: usize = 3;
 
 /// One pin.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -45,30 +45,62 @@ struct ListItem {
     last_used: Option<u64>,
     /// True if all crates and archives that it needed when it was warmed are stored.
     complete: bool,
-    /// Those that are not.
+    /// Whether it works offline.
+    state: Standing,
+    /// The missing parts.
     missing: Vec<String>,
+    /// Reasons why it cannot be told whether it is ready.
+    unknown: Vec<String>,
     /// True if its file no longer exists.
     gone: bool,
+    /// The missing and unknown parts in a few lines, for people.
+    #[serde(skip)]
+    problems: Vec<String>,
 }
 
-/// Runs the command.
+/// Runs the command. With a name that matches nothing, its exit code is 1.
 ///
 /// # Errors
 /// The store cannot be read.
-pub async fn run(settings: &Settings, shared: &GlobalFlags) -> Result<ExitCode, CommandError> {
+pub async fn run(
+    settings: &Settings,
+    shared: &GlobalFlags,
+    flags: cli::List,
+) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Local)?;
     let pins = app.store.pins().await?;
-    let gone: BTreeSet<_> = missing_owners(&pins).await.into_iter().collect();
-    let stored = blobs(app.store.file_records().await?);
-    let items = pins.iter().map(|pin| item(pin, &stored, &gone));
-    let items: Vec<_> = items.collect();
+    let name = flags.name.as_deref();
+    let records = app.store.file_records().await?;
+    let crates = match name {
+        None => Vec::new(),
+        Some(name) => crates_like(&app, &records, name, &pins).await,
+    };
+    let listed = pins.iter().filter(|pin| is_named(&pin.owner, name));
+    let listed: Vec<_> = listed.cloned().collect();
+    let standings = standings(settings, &app, &listed).await?;
+    let stored = blobs(records);
+    let items = listed.iter().zip(standings);
+    let items: Vec<_> = items
+        .map(|(pin, standing)| item(pin, standing, &stored))
+        .collect();
+    let is_empty = items.is_empty() && crates.is_empty();
     if shared.json {
-        print_json(&json!({ "items": items }))?;
-        return Ok(ExitCode::SUCCESS);
+        print_json(&match name {
+            None => json!({ "items": items }),
+            Some(_) => json!({ "items": items, "crates": crates }),
+        })?;
+    } else {
+        let lines = items.iter().map(line).chain(crates.iter().map(crate_line));
+        print(&lines.collect::<String>())?;
     }
-    print(&items.iter().map(line).collect::<String>())?;
-    if shared.quiet == 0 {
-        note(match items.is_empty() {
+    if let Some(name) = name
+        && is_empty
+    {
+        note(&format!("nothing that is stored has `{name}` in its name"));
+        return Ok(ExitCode::FAILURE);
+    }
+    if shared.quiet == 0 && !shared.json {
+        note(match is_empty {
             true => "nothing is kept; `larder warm` fetches what a project needs and keeps it",
             false => {
                 "`larder check` tells whether builds work offline, `larder forget NAME` stops keeping one of these"
@@ -76,6 +108,34 @@ pub async fn run(settings: &Settings, shared: &GlobalFlags) -> Result<ExitCode, 
         });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns whether the owner's path or name contains `name`, in any case of letters.
+fn is_named(owner: &Owner, name: Option<&str>) -> bool {
+    name.is_none_or(|name| {
+        let owner = owner.to_string().to_ascii_lowercase();
+        owner.contains(&name.to_ascii_lowercase())
+    })
+}
+
+/// The stored versions of the crates whose names contain `name`, the crate of that very name first.
+async fn crates_like(
+    app: &App,
+    records: &[FileRecord],
+    name: &str,
+    pins: &[Pin],
+) -> Vec<StoredVersion> {
+    let wanted = name.to_ascii_lowercase();
+    let keys = records.iter().filter_map(|record| record.file.entry());
+    let entries = keys.filter(|key| key.as_str().contains("/index/"));
+    let names = entries.filter_map(|key| key.as_str().rsplit('/').next());
+    let names: BTreeSet<_> = names.filter(|name| name.contains(&wanted)).collect();
+    let (exact, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == wanted);
+    let mut versions = Vec::new();
+    for name in exact.into_iter().chain(others) {
+        versions.extend(stored_versions(&app.cache, &app.store, &app.upstreams, name, pins).await);
+    }
+    versions
 }
 
 /// Size in bytes and last use, in milliseconds since 1970, of each stored blob.
@@ -87,46 +147,35 @@ fn blobs(records: Vec<FileRecord>) -> BTreeMap<Sha256, (u64, u64)> {
     blobs.collect()
 }
 
-fn item(pin: &Pin, stored: &BTreeMap<Sha256, (u64, u64)>, gone: &BTreeSet<Owner>) -> ListItem {
+fn item(pin: &Pin, standing: ProjectStanding, stored: &BTreeMap<Sha256, (u64, u64)>) -> ListItem {
     let mut item = ListItem {
-        kind: kind(&pin.owner),
+        kind: kind_of(&pin.owner),
         name: match &pin.owner {
             Owner::File(path) => path.display().to_string(),
             Owner::Toolchain(name) | Owner::Crate(name) | Owner::Dependency(name) => name.clone(),
         },
-        packages: pin.needed_packages().count(),
-        components: pin.archives.iter().collect::<BTreeSet<_>>().len(),
+        packages: standing.packages,
+        components: standing.components,
         bytes: 0,
         last_used: None,
-        complete: false,
-        missing: Vec::new(),
-        gone: gone.contains(&pin.owner),
+        complete: true,
+        state: standing.state,
+        problems: standing.problems(),
+        missing: standing.missing,
+        unknown: standing.unknown,
+        gone: standing.gone,
     };
-    let mut seen = BTreeSet::new();
-    for file in pin.needed_files() {
-        if !seen.insert(file.sha256) {
-            continue;
-        }
-        match stored.get(&file.sha256) {
+    let hashes: BTreeSet<_> = pin.needed_files().map(|file| file.sha256).collect();
+    for sha256 in hashes {
+        match stored.get(&sha256) {
             Some((bytes, used)) => {
                 item.bytes += bytes;
                 item.last_used = item.last_used.max(Some(used / 1000));
             }
-            None => item.missing.push(file.to_string()),
+            None => item.complete = false,
         }
     }
-    item.complete = item.missing.is_empty();
     item
-}
-
-fn kind(owner: &Owner) -> &'static str {
-    match owner {
-        Owner::File(path) if projects::is_toolchain_file(path) => "toolchain",
-        Owner::File(_) => "project",
-        Owner::Toolchain(_) => "toolchain",
-        Owner::Crate(_) => "crate",
-        Owner::Dependency(_) => "dependency",
-    }
 }
 
 fn line(item: &ListItem) -> String {
@@ -140,25 +189,39 @@ fn line(item: &ListItem) -> String {
     parts.push(HumanBytes(item.bytes).to_string());
     if let Some(used) = item.last_used {
         let used = UNIX_EPOCH + Duration::from_secs(used);
-        let day = humantime::format_rfc3339_seconds(used).to_string();
-        parts.push(format!("used {}", day.get(..10).unwrap_or(&day)));
+        parts.push(format!("used {}", local_day(used)));
     }
     if item.gone {
         parts.push("its file is gone".to_owned());
     }
     let ListItem { kind, name, .. } = item;
-    let word = if item.complete {
-        "complete  "
-    } else {
-        "incomplete"
-    };
-    let mut text = format!("{word}  {kind:10}  {name}  ({})\n", parts.join(", "));
-    for missing in item.missing.iter().take(NAMED_MISSING) {
-        let _ = writeln!(text, "            missing: {missing}");
+    let word = item.state.as_str();
+    let mut text = format!("{word:9}  {kind:10}  {name}  ({})\n", parts.join(", "));
+    for problem in &item.problems {
+        let _ = writeln!(text, "           {problem}");
     }
-    if item.missing.len() > NAMED_MISSING {
-        let more = item.missing.len() - NAMED_MISSING;
-        let _ = writeln!(text, "            and {more} more");
+    text
+}
+
+fn crate_line(version: &StoredVersion) -> String {
+    let StoredVersion {
+        registry,
+        name,
+        version,
+        bytes,
+        needed_by,
+    } = version;
+    let mut parts = vec![HumanBytes(*bytes).to_string()];
+    if registry != CRATES_IO {
+        parts.push(format!("registry {registry}"));
+    }
+    if needed_by.is_empty() {
+        parts.push("no warmed project needs it".to_owned());
+    }
+    let parts = parts.join(", ");
+    let mut text = format!("stored     crate       {name} {version}  ({parts})\n");
+    for owner in needed_by {
+        let _ = writeln!(text, "           needed by {owner}");
     }
     text
 }

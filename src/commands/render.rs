@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
 };
 
 use indicatif::HumanCount;
@@ -10,6 +10,39 @@ use serde::Serialize;
 
 use super::CommandError;
 use crate::{error::chain, plan::Problem};
+
+/// The size of the terminal that stdout is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Screen {
+    /// Its width in characters; `None` if stdout is no terminal.
+    pub(super) columns: Option<usize>,
+    /// Its height in lines.
+    pub(super) rows: Option<usize>,
+}
+
+/// Width of a terminal that does not tell its own.
+const DEFAULT_COLUMNS: usize = 80;
+
+impl Screen {
+    /// Looks at stdout.
+    pub(super) fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self::default();
+        }
+        let size = rustix::termios::tcgetwinsize(&stdout).ok();
+        let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+        Self {
+            columns: Some(size.map_or(DEFAULT_COLUMNS, |size| usize::from(size.ws_col))),
+            rows: size.map(|size| usize::from(size.ws_row)),
+        }
+    }
+
+    /// Returns whether stdout is a terminal.
+    pub(super) fn is_terminal(self) -> bool {
+        self.columns.is_some()
+    }
+}
 
 /// Writes data to stdout. A closed pipe is no failure: the reader has seen enough (`larder status | head`).
 pub(super) fn print(text: &str) -> Result<(), CommandError> {

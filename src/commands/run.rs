@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::{process::Command, sync::watch, task::JoinHandle};
 use url::Url;
 
-use super::{CommandError, render::note, status::find_daemon};
+use super::{CommandError, render::note, running_daemon::find_daemon};
 use crate::{
     app::{App, AppMode},
     cargo_config::CargoConfig,

@@ -17,8 +17,8 @@ use super::{
     CommandError,
     client_settings::reachable,
     render::{note, print, print_json},
+    running_daemon::configured,
     service_error::ServiceError,
-    status::configured,
 };
 use crate::{
     cli::{GlobalFlags, Service, ServiceCommand, ServiceInstall, ServiceUninstall},

@@ -10,7 +10,6 @@
 //! the parts that changed, which arrive as server-sent events. Nothing foreign is loaded, and [`CONTENT_SECURITY_POLICY`]
 //! forbids everything else.
 
-mod history;
 mod live;
 mod now;
 mod overview;
@@ -19,12 +18,11 @@ mod plot;
 use indicatif::HumanBytes;
 use maud::{DOCTYPE, Markup, html};
 
-pub use history::{AnsweredRequests, History, Minutes};
 pub use live::{LivePart, event};
-pub use now::{DownloadLine, Now, OutageLine, Stored};
-pub use overview::{Overview, ProjectLine};
+pub use now::{Now, Stored};
+pub use overview::Overview;
 
-use crate::client_config;
+use crate::{client_config, overview::StoredVersion};
 
 /// The things that a browser may load for the page: its style sheet, its script and its events, and an icon that is
 /// part of the page.
@@ -70,19 +68,6 @@ pub struct CrateSearch {
     pub query: String,
     /// Stored versions, the newest first.
     pub versions: Vec<StoredVersion>,
-}
-
-/// A stored version of a crate.
-#[derive(Debug)]
-pub struct StoredVersion {
-    /// Name of the registry in larder's settings.
-    pub registry: String,
-    /// The version.
-    pub version: String,
-    /// Size of the crate file in bytes.
-    pub bytes: u64,
-    /// Projects that need it.
-    pub needed_by: Vec<String>,
 }
 
 impl Page {
@@ -186,13 +171,15 @@ fn settings(base: &str) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{overview::ProjectState, store::Owner};
 
     #[test]
     fn names_from_outside_are_escaped() {
         let mut page = Page::default();
-        page.overview.projects.push(ProjectLine {
-            owner: "/<script>alert(1)</script>/Cargo.lock".to_owned(),
-            needed: 1,
+        page.overview.projects.push(ProjectState {
+            owner: Owner::File("/<script>alert(1)</script>/Cargo.lock".into()),
+            packages: 1,
+            components: 0,
             missing: vec!["<b>".to_owned()],
             is_gone: false,
         });

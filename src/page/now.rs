@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use indicatif::HumanBytes;
 use maud::{Markup, html};
 
-use super::{history::AnsweredRequests, live::LivePart};
+use super::live::LivePart;
+use crate::overview::{AnsweredRequests, DownloadStatus, OutageState, UpstreamOutage};
 
 /// Downloads that the page lists.
 const LISTED_DOWNLOADS: usize = 8;
@@ -16,39 +17,17 @@ pub struct Now {
     /// True if the daemon runs with `--offline`.
     pub is_offline: bool,
     /// Upstreams that are down or slow.
-    pub outages: Vec<OutageLine>,
+    pub outages: Vec<UpstreamOutage>,
     /// How requests were answered since the daemon started.
     pub total: AnsweredRequests,
     /// Crates and archives that are arriving from upstream.
-    pub downloads: Vec<DownloadLine>,
+    pub downloads: Vec<DownloadStatus>,
     /// Number of fetches under way, index entries and manifests included.
     pub fetching: usize,
+    /// Bytes that clients got without a download since the daemon started.
+    pub saved_bytes: u64,
     /// Numbers of stored files; `None` if it cannot be counted.
     pub stored: Option<Stored>,
-}
-
-/// An upstream that is down or slow.
-#[derive(Debug)]
-pub struct OutageLine {
-    /// The upstream.
-    pub upstream: String,
-    /// True if it is down, false if it is slow.
-    pub is_down: bool,
-    /// When the first failure was seen.
-    pub since: SystemTime,
-    /// The last failure.
-    pub cause: String,
-}
-
-/// A crate or archive that is arriving from upstream.
-#[derive(Debug)]
-pub struct DownloadLine {
-    /// The resource, in words.
-    pub what: String,
-    /// Number of bytes that have arrived.
-    pub received: u64,
-    /// Size in bytes, if upstream announced it.
-    pub total: Option<u64>,
 }
 
 /// Numbers of stored files.
@@ -69,7 +48,9 @@ impl Now {
     pub fn title(&self) -> &'static str {
         match (
             self.is_offline,
-            self.outages.iter().any(|outage| outage.is_down),
+            self.outages
+                .iter()
+                .any(|outage| outage.state == OutageState::Down),
         ) {
             (true, _) => "larder: offline",
             (false, true) => "larder: upstream is down",
@@ -101,8 +82,8 @@ impl Now {
                 }
                 @for outage in self.outages.iter().filter(|_| !self.is_offline) {
                     p {
-                        strong { (outage.upstream) " is " (if outage.is_down { "down" } else { "slow" }) "." }
-                        " Since " (time(outage.since)) ": " (outage.cause)
+                        strong { (outage.upstream) " is " (outage.state.as_str()) "." }
+                        " Since " (time(outage.since.0)) ": " (outage.cause)
                         ". larder serves what is stored, and tries again."
                     }
                 }
@@ -154,6 +135,7 @@ impl Now {
                 (number("fetched from upstream", &misses.to_string()))
                 (number("served stale", &stale.to_string()))
                 (number("failed", &failed.to_string()))
+                (number("needed no download", &HumanBytes(self.saved_bytes).to_string()))
                 @if let Some(stored) = &self.stored {
                     (number("crates and archives", &stored.blobs.to_string()))
                     (number("index entries and manifests", &stored.entries.to_string()))
@@ -171,7 +153,7 @@ impl Now {
     }
 }
 
-fn progress(download: &DownloadLine) -> Markup {
+fn progress(download: &DownloadStatus) -> Markup {
     let label = format!("Progress of {}", download.what);
     html! {
         @match download.total {
@@ -181,7 +163,7 @@ fn progress(download: &DownloadLine) -> Markup {
     }
 }
 
-fn bytes_of(download: &DownloadLine) -> String {
+fn bytes_of(download: &DownloadStatus) -> String {
     let received = HumanBytes(download.received);
     match download.total {
         Some(total) => format!("{received} of {}", HumanBytes(total)),
@@ -198,7 +180,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn time(time: SystemTime) -> Markup {
+pub(super) fn time(time: SystemTime) -> Markup {
     let text = humantime::format_rfc3339_seconds(time).to_string();
     html! { time datetime=(text) { (text) } }
 }
@@ -206,6 +188,7 @@ fn time(time: SystemTime) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overview::Timestamp;
 
     fn html(now: &Now) -> String {
         now.parts().into_iter().map(|part| part.html).collect()
@@ -215,10 +198,10 @@ mod tests {
     fn upstream_state_is_in_words_and_in_the_title() {
         let mut now = Now::default();
         assert!(html(&now).contains("No upstream is known to be down."));
-        now.outages.push(OutageLine {
+        now.outages.push(UpstreamOutage {
             upstream: "https://index.example".to_owned(),
-            is_down: true,
-            since: SystemTime::UNIX_EPOCH,
+            state: OutageState::Down,
+            since: Timestamp::from_seconds(0),
             cause: "connection refused".to_owned(),
         });
         assert_eq!(now.title(), "larder: upstream is down");
@@ -234,7 +217,7 @@ mod tests {
             ..Now::default()
         };
         now.downloads = (1..=10)
-            .map(|n| DownloadLine {
+            .map(|n| DownloadStatus {
                 what: format!("crate `c{n} 1.0.0`"),
                 received: n << 10,
                 total: Some(n << 20),

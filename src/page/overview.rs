@@ -2,7 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::{history, history::Minutes, live::LivePart, plot};
+use super::{live::LivePart, now::time, plot};
+use crate::overview::{MINUTES_PER_DAY_BAR, Minutes, ProjectState, Trouble};
 
 /// Missing files that one project lists.
 const MISSING_LISTED: usize = 5;
@@ -12,23 +13,10 @@ const MISSING_LISTED: usize = 5;
 pub struct Overview {
     /// How requests were answered in the last day.
     pub minutes: Minutes,
-    /// Matters that need attention, a line each.
-    pub trouble: Vec<String>,
+    /// Matters that need attention.
+    pub trouble: Vec<Trouble>,
     /// Warmed projects and toolchains.
-    pub projects: Vec<ProjectLine>,
-}
-
-/// A warmed project or toolchain.
-#[derive(Debug)]
-pub struct ProjectLine {
-    /// Path of its file, or name of the toolchain.
-    pub owner: String,
-    /// Number of crates and archives that it needs.
-    pub needed: usize,
-    /// Those that are not stored.
-    pub missing: Vec<String>,
-    /// True if its file no longer exists.
-    pub is_gone: bool,
+    pub projects: Vec<ProjectState>,
 }
 
 impl Overview {
@@ -51,7 +39,7 @@ impl Overview {
                 }
                 div.plots {
                     (plot::bars("the last hour", &self.minutes.last_hour(), 1))
-                    (plot::bars("the last day", &self.minutes.last_day(), history::MINUTES_PER_DAY_BAR))
+                    (plot::bars("the last day", &self.minutes.last_day(), MINUTES_PER_DAY_BAR))
                 }
             }
         }
@@ -62,7 +50,14 @@ impl Overview {
             @if !self.trouble.is_empty() {
                 section.trouble {
                     h2 { "Needs attention" }
-                    ul { @for line in &self.trouble { li { (line) } } }
+                    ul {
+                        @for trouble in &self.trouble {
+                            li {
+                                (trouble.text)
+                                @if let Some(since) = trouble.since { " (since " (time(since)) ")" }
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -83,7 +78,7 @@ impl Overview {
                             @for project in &self.projects {
                                 tr {
                                     th scope="row" { (project.owner) }
-                                    td.count { (project.needed) }
+                                    td.count { (project.packages + project.components) }
                                     td { (stored_of(project)) }
                                 }
                             }
@@ -96,7 +91,7 @@ impl Overview {
     }
 }
 
-fn stored_of(project: &ProjectLine) -> Markup {
+fn stored_of(project: &ProjectState) -> Markup {
     let missing = project.missing.len();
     let more = missing.saturating_sub(MISSING_LISTED);
     html! {
@@ -113,13 +108,15 @@ fn stored_of(project: &ProjectLine) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Owner;
 
     #[test]
     fn a_project_lists_a_few_missing_files_and_counts_the_others() {
         let overview = Overview {
-            projects: vec![ProjectLine {
-                owner: "/p/Cargo.lock".to_owned(),
-                needed: 9,
+            projects: vec![ProjectState {
+                owner: Owner::File("/p/Cargo.lock".into()),
+                packages: 9,
+                components: 0,
                 missing: (0..7).map(|n| format!("crate{n} 1.0.0")).collect(),
                 is_gone: true,
             }],

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::history::AnsweredRequests;
+use crate::overview::AnsweredRequests;
 
 const WIDTH: usize = 600;
 const HEIGHT: u64 = 120;
@@ -12,7 +12,8 @@ pub(super) fn bars(what: &str, bars: &[AnsweredRequests], minutes: usize) -> Mar
     let highest = bars.iter().map(|bar| bar.sum()).max().unwrap_or(0);
     let sum = bars
         .iter()
-        .fold(AnsweredRequests::default(), |sum, bar| sum.plus(*bar));
+        .copied()
+        .fold(AnsweredRequests::default(), AnsweredRequests::plus);
     let summary = format!(
         "{} from the store, {} fetched, {} stale, {} failed",
         sum.hits, sum.misses, sum.stale, sum.failed

@@ -68,10 +68,7 @@ impl Plan {
     /// is that of a named crate, or `targets` select among its packages.
     pub fn needs_cargo(&self, targets: &[String]) -> bool {
         let has_targets = !targets.is_empty() && !self.projects.is_empty();
-        let is_open = |project: &ProjectPlan| {
-            project.is_unlocked() || project.requested_lock.is_some() || project.is_locked_crate()
-        };
-        has_targets || self.projects.iter().any(is_open)
+        has_targets || self.projects.iter().any(ProjectPlan::needs_cargo)
     }
 
     /// Makes lock files in a scratch folder for projects without one, then excludes the crates that none of `targets`
@@ -219,6 +216,11 @@ impl ProjectPlan {
             let title = self.title();
             self.packages.fail(title, error.cause());
         }
+    }
+
+    /// Tells if only cargo knows which packages the project needs.
+    pub(super) fn needs_cargo(&self) -> bool {
+        self.is_unlocked() || self.requested_lock.is_some() || self.is_locked_crate()
     }
 
     /// Tells if cargo would complete the lock file without a word, because it is that of a crate to install.

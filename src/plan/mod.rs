@@ -230,6 +230,23 @@ impl Plan {
         installs
     }
 
+    /// Excludes the crates that no target of the earlier `warm` needed, by the pins of these projects.
+    pub fn exclude_as_in(&mut self, pins: &[Pin]) {
+        for project in &mut self.projects {
+            let owner = project.owner();
+            if let Some(pin) = pins.iter().find(|pin| pin.owner == owner) {
+                project.packages.exclude_as_in(&pin.packages);
+            }
+        }
+    }
+
+    /// The owners of projects of which only cargo could tell what they need: those that [`Plan::needs_cargo`] is about.
+    pub fn unasked_projects(&self) -> impl Iterator<Item = Owner> {
+        let projects = self.projects.iter();
+        let unasked = projects.filter(|project| project.needs_cargo());
+        unasked.map(ProjectPlan::owner)
+    }
+
     /// The files with fixed names that rustup asks for besides manifests and archives: one at the end of each install
     /// and, with `bootstrap`, its script and its installer for each host. See also
     /// [`self_updates`].

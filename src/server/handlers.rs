@@ -161,23 +161,25 @@ impl Server {
                 let log = AccessLog::new(path.to_owned(), &head);
                 respond::text(StatusCode::OK, PLAIN_TEXT, Bytes::from("ok\n"), &head, log)
             }
-            Route::Status => json(status::json(
-                &self.cache,
-                &self.connections,
-                self.tasks.numbers(),
-            )),
+            Route::Status => json(status::json(self.status_sources())),
             Route::Metrics => respond::text(
                 StatusCode::OK,
                 metrics::CONTENT_TYPE,
-                status::prometheus(
-                    &self.cache,
-                    &self.connections,
-                    self.tasks.numbers(),
-                    &self.traffic,
-                ),
+                status::prometheus(self.status_sources()),
                 &head,
                 AccessLog::new(path.to_owned(), &head),
             ),
+        }
+    }
+
+    /// Where status and metrics find their facts.
+    fn status_sources(&self) -> status::StatusSources<'_> {
+        status::StatusSources {
+            cache: &self.cache,
+            connections: &self.connections,
+            traffic: &self.traffic,
+            background: self.tasks.numbers(),
+            home: self.home.as_deref(),
         }
     }
 
@@ -209,7 +211,9 @@ impl Server {
             return respond::text(StatusCode::OK, PLAIN_TEXT, text, head, log);
         };
         let background = self.tasks.numbers();
-        let page = home.page(&self.cache, &self.upstreams, &background, base, uri.query());
+        let asked = (base, uri.query());
+        let (cache, traffic) = (&self.cache, &self.traffic);
+        let page = home.page(cache, &self.upstreams, &background, traffic, asked);
         respond::page(page.await.html(), head, log)
     }
 
@@ -229,7 +233,7 @@ impl Server {
             return respond::text(StatusCode::NOT_FOUND, PLAIN_TEXT, body, head, log);
         };
         let (cache, tasks) = (self.cache.clone(), self.tasks.clone());
-        match live::changes(home, cache, tasks, &self.connections) {
+        match live::changes(home, cache, tasks, &self.connections, &self.traffic) {
             Some(changes) => respond::events(changes, head, log),
             None => {
                 let body = Bytes::from_static(b"too many browsers show the page\n");

@@ -1,9 +1,8 @@
 //! The data of the start page: gathered from the cache and the store when a browser asks for it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::header;
@@ -13,17 +12,19 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{background::Background, request::RequestHead};
+use super::{
+    background::Background, census::CensusTaker, facts, request::RequestHead, traffic::Traffic,
+};
 use crate::{
-    cache::{Cache, Counter, DownloadProgress},
-    eviction::missing_owners,
-    hash::Sha256,
-    page::{
-        AnsweredRequests, CrateSearch, DownloadLine, History, Now, OutageLine, Overview, Page,
-        ProjectLine, Stored, StoredVersion,
+    cache::{Cache, Counter},
+    clock::now,
+    overview::{
+        AnsweredRequests, AnswersStatus, History, TroubleFacts, project_states, recall_reports,
+        stored_versions, troubles,
     },
-    resource::{IndexEntry, Registry, Upstreams, registry::listed_checksums},
-    store::{Pin, RecallKind, Statistics, Store, locking_owners},
+    page::{CrateSearch, Now, Overview, Page, Stored},
+    resource::Upstreams,
+    store::{Pin, Statistics, Store},
 };
 
 /// Time for which a count of the store's files is shown again: it reads every folder of the store.
@@ -38,8 +39,12 @@ pub struct Home {
     store: Arc<Store>,
     history: History,
     counted: Mutex<Counted>,
+    /// Numbers that take time to count, for the metrics.
+    pub(super) census: Arc<CensusTaker>,
     /// Browsers that may get the changes of the page.
     pub(super) viewers: Arc<Semaphore>,
+    /// When the daemon started.
+    pub(super) started: SystemTime,
 }
 
 /// The last count of the store's files.
@@ -54,10 +59,12 @@ impl Home {
     /// A page about `store` with an empty history.
     pub fn new(store: Arc<Store>) -> Self {
         Self {
+            census: Arc::new(CensusTaker::new(store.clone())),
             store,
             history: History::default(),
             counted: Mutex::default(),
             viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            started: now(),
         }
     }
 
@@ -71,6 +78,12 @@ impl Home {
             ticks.tick().await;
             self.history.end_minute(answers(cache));
         }
+    }
+
+    /// How requests were answered since the start, in the last hour and in the last day.
+    pub(super) fn answers(&self, cache: &Cache) -> AnswersStatus {
+        let total = answers(cache);
+        AnswersStatus::new(total, &self.history.minutes(total))
     }
 
     /// The numbers of stored files, at most [`COUNT_LIFETIME`] old. While one request counts them again, others get the
@@ -98,35 +111,33 @@ impl Home {
         cache: &Cache,
         upstreams: &Upstreams,
         background: &Background,
-        base: &str,
-        query: Option<&str>,
+        traffic: &Traffic,
+        (base, query): (&str, Option<&str>),
     ) -> Page {
         let pins = self.pins().await;
         Page {
             base: base.to_owned(),
-            now: self.now(cache, background).await,
+            now: self.now(cache, background, traffic).await,
             search: self.search(cache, upstreams, query, &pins).await,
             overview: self.overview(cache, background, pins).await,
         }
     }
 
     /// The parts of the page that change each second.
-    pub(super) async fn now(&self, cache: &Cache, background: &Background) -> Now {
-        let outages = cache.outages().into_iter();
+    pub(super) async fn now(
+        &self,
+        cache: &Cache,
+        background: &Background,
+        traffic: &Traffic,
+    ) -> Now {
         let max_bytes = background.eviction.and_then(|status| status.max_bytes);
         Now {
             is_offline: cache.is_offline(),
-            outages: outages
-                .map(|(origin, outage)| OutageLine {
-                    upstream: origin.to_string(),
-                    is_down: outage.is_open,
-                    since: outage.since,
-                    cause: outage.failure.to_string(),
-                })
-                .collect(),
+            outages: facts::outages(cache),
             total: answers(cache),
-            downloads: cache.downloads().into_iter().map(download_line).collect(),
+            downloads: facts::downloads(cache),
             fetching: cache.in_flight(),
+            saved_bytes: traffic.latencies.saved_bytes(),
             stored: self.statistics().await.map(|found| Stored {
                 blobs: found.blobs,
                 entries: found.entries,
@@ -143,10 +154,25 @@ impl Home {
         background: &Background,
         pins: Vec<Pin>,
     ) -> Overview {
+        let census = self.census.latest(cache);
+        let (damaged, fetched_again) = damaged(background);
         Overview {
             minutes: self.history.minutes(answers(cache)),
-            trouble: trouble(cache, background, &pins),
-            projects: projects(&self.store, pins).await,
+            trouble: troubles(&TroubleFacts {
+                store_problem: cache.store_problem().as_deref(),
+                withdrawn: &facts::withdrawn(cache),
+                recalls: &recall_reports(&cache.recalls(), &pins),
+                advisories: census
+                    .as_ref()
+                    .and_then(|census| census.advisories.as_ref()),
+                damaged,
+                fetched_again,
+                not_ready: background.keep_warm.map_or(0, |status| status.not_ready),
+                pins_exceed: background
+                    .eviction
+                    .and_then(|status| status.pins_exceed.zip(status.max_bytes)),
+            }),
+            projects: project_states(&self.store, &pins).await.unwrap_or_default(),
         }
     }
 
@@ -169,15 +195,7 @@ impl Home {
         if name.is_empty() {
             return None;
         }
-        let mut versions = Vec::new();
-        for registry in upstreams.registries.iter() {
-            let Some(entry) = IndexEntry::of(registry, &name) else {
-                continue;
-            };
-            if let Some(body) = cache.peek(&entry).await {
-                versions.extend(stored_versions(&self.store, registry, &body, pins).await);
-            }
-        }
+        let versions = stored_versions(cache, &self.store, upstreams, &name, pins).await;
         Some(CrateSearch {
             query: name,
             versions,
@@ -194,115 +212,15 @@ impl Drop for Counting<'_> {
     }
 }
 
-/// Matters that need attention: entries and versions that upstream has taken back and a project needs, damaged files,
-/// projects that could not be kept ready, and a limit that pins exceed.
-fn trouble(cache: &Cache, background: &Background, pins: &[Pin]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (resource, _) in cache.withdrawn() {
-        lines.push(format!(
-            "Upstream no longer has the {resource}. A warmed project needs it, so it is still served."
-        ));
-    }
-    lines.extend(recall_lines(cache, pins));
-    if let Some(scrub) = &background.scrub {
-        let last = scrub.last_pass.as_ref();
-        let damaged = last.map_or(0, |pass| pass.damaged) + scrub.current.damaged;
-        if damaged > 0 {
-            lines.push(format!(
-                "{damaged} damaged files were found on the disk and moved to the quarantine."
-            ));
-        }
-    }
-    let not_ready = background.keep_warm.map_or(0, |status| status.not_ready);
-    if not_ready > 0 {
-        lines.push(format!(
-            "{not_ready} warmed projects or toolchains could not be made ready. `larder warm` says why."
-        ));
-    }
-    if background
-        .eviction
-        .is_some_and(|status| status.pins_exceed.is_some())
-    {
-        lines.push("What warmed projects need exceeds `max-size`, and is kept.".to_owned());
-    }
-    lines
-}
-
-/// A line for each version that upstream has taken back and a project locks, or whose checksum has changed.
-fn recall_lines(cache: &Cache, pins: &[Pin]) -> Vec<String> {
-    let recalls = cache.recalls();
-    let owners = locking_owners(&recalls, pins);
-    let lines = recalls.iter().zip(owners).filter_map(|(recall, owners)| {
-        let is_locked = !owners.is_empty();
-        let what = match recall.kind {
-            RecallKind::Checksum { .. } => "has another checksum upstream, which is refused",
-            RecallKind::Removed if is_locked => {
-                "was removed upstream, and a warmed project locks it"
-            }
-            RecallKind::Yanked if is_locked => "was yanked upstream, and a warmed project locks it",
-            RecallKind::Removed | RecallKind::Yanked => return None,
-        };
-        Some(format!("{} {} {what}.", recall.name, recall.version))
-    });
-    lines.collect()
-}
-
-/// The versions that the index entry `body` lists and the store has, the newest first.
-async fn stored_versions(
-    store: &Store,
-    registry: &Registry,
-    body: &[u8],
-    pins: &[Pin],
-) -> Vec<StoredVersion> {
-    let listed = listed_checksums(body);
-    let hashes = listed.iter().map(|(_, sha256)| *sha256).collect();
-    let sizes = store.sizes(hashes).await.unwrap_or_default();
-    let newest_first = listed.into_iter().zip(sizes).rev();
-    let stored = newest_first.filter_map(|((version, sha256), bytes)| {
-        let owners = pins.iter().filter(|pin| {
-            let mut packages = pin.packages.iter();
-            packages.any(|package| package.checksum == Some(sha256))
-        });
-        Some(StoredVersion {
-            registry: registry.name().to_owned(),
-            version,
-            bytes: bytes?,
-            needed_by: owners.map(|pin| pin.owner.to_string()).collect(),
-        })
-    });
-    stored.collect()
-}
-
-/// The files that each pin needs, and those of them that are not stored.
-async fn projects(store: &Store, pins: Vec<Pin>) -> Vec<ProjectLine> {
-    let gone = missing_owners(&pins).await;
-    let needed = pins.iter().flat_map(Pin::needed_files);
-    let hashes: BTreeSet<_> = needed.map(|file| file.sha256).collect();
-    let hashes = Vec::from_iter(hashes);
-    let Ok(stored) = store.contains(hashes.clone()).await else {
-        return Vec::new();
+/// Damaged files that the last and the current pass of the scrub have found, and those of them that were fetched again.
+fn damaged(background: &Background) -> (u64, u64) {
+    let Some(scrub) = &background.scrub else {
+        return (0, 0);
     };
-    let stored: HashMap<_, _> = hashes.into_iter().zip(stored).collect();
-    let is_stored = |sha256: &Sha256| stored.get(sha256).copied().unwrap_or_default();
-    let projects = pins.into_iter().map(|pin| {
-        let files = pin.needed_files();
-        let missing = files.filter(|file| !is_stored(&file.sha256));
-        ProjectLine {
-            needed: pin.needed_packages().count() + pin.archives.len(),
-            missing: missing.map(|file| file.to_string()).collect(),
-            is_gone: gone.contains(&pin.owner),
-            owner: pin.owner.to_string(),
-        }
-    });
-    projects.collect()
-}
-
-fn download_line(download: DownloadProgress) -> DownloadLine {
-    DownloadLine {
-        what: download.what,
-        received: download.received,
-        total: download.total,
-    }
+    let passes = scrub.last_pass.iter().chain([&scrub.current]);
+    passes.fold((0, 0), |(damaged, fetched), pass| {
+        (damaged + pass.damaged, fetched + pass.fetched)
+    })
 }
 
 /// How requests were answered since the daemon started.

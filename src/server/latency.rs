@@ -56,6 +56,13 @@ impl Latencies {
         totals.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Bytes of bodies that clients got from the store, without a download.
+    pub(super) fn saved_bytes(&self) -> u64 {
+        let kinds = [AnswerKind::Hit, AnswerKind::Stale].into_iter();
+        let bytes = kinds.map(|kind| self.0[kind as usize].bytes.load(Ordering::Relaxed));
+        bytes.sum()
+    }
+
     /// The totals of each kind.
     pub(super) fn totals(&self) -> Vec<AnswerTotals> {
         let kinds = AnswerKind::ALL_KINDS.into_iter().zip(&self.0);

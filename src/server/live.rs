@@ -8,7 +8,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{background::BackgroundTasks, connections::Connections, home::Home};
+use super::{background::BackgroundTasks, connections::Connections, home::Home, traffic::Traffic};
 use crate::{
     cache::Cache,
     page::{LivePart, event},
@@ -27,6 +27,7 @@ struct Viewer {
     cache: Cache,
     tasks: BackgroundTasks,
     connections: Arc<Connections>,
+    traffic: Arc<Traffic>,
     ticks: Interval,
     tick: u32,
     /// The text of each event that was sent last.
@@ -41,6 +42,7 @@ pub(super) fn changes(
     cache: Cache,
     tasks: BackgroundTasks,
     connections: &Arc<Connections>,
+    traffic: &Arc<Traffic>,
 ) -> Option<impl Stream<Item = String> + use<>> {
     let place = home.viewers.clone().try_acquire_owned().ok()?;
     let mut ticks = interval(TICK);
@@ -50,6 +52,7 @@ pub(super) fn changes(
         cache,
         tasks,
         connections: connections.clone(),
+        traffic: traffic.clone(),
         ticks,
         tick: 0,
         sent: HashMap::new(),
@@ -85,7 +88,8 @@ impl Viewer {
     /// The events of everything that has changed.
     async fn changed(&mut self, with_overview: bool) -> String {
         let background = self.tasks.numbers();
-        let now = self.home.now(&self.cache, &background).await;
+        let now = self.home.now(&self.cache, &background, &self.traffic);
+        let now = now.await;
         let mut events = self.if_changed("title", now.title().to_owned());
         let mut parts = now.parts();
         if with_overview {

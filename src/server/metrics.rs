@@ -11,16 +11,18 @@
 //! prefetch still has its former name, `read_ahead`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Write as _},
 };
 
 use super::{
     background::Background,
+    census::Census,
     latency::{AnswerTotals, BOUNDS},
 };
 use crate::{
-    cache::Counter, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState,
+    cache::Counter, eviction::EvictionStatus, overview::AdvisoryCounts, prefetch::KeepWarmStatus,
+    verify::ScrubState,
 };
 
 /// Content type of the format.
@@ -58,12 +60,15 @@ pub(super) struct Snapshot<'a> {
     pub(super) in_flight: usize,
     /// Entries that are not written yet.
     pub(super) pending_writes: usize,
-    /// Upstreams whose circuit breaker is open.
-    pub(super) unreachable: &'a [String],
+    /// Upstreams whose circuit breaker is open, and those whose breaker is slow.
+    pub(super) down: &'a BTreeSet<String>,
+    pub(super) slow: &'a BTreeSet<String>,
     /// Stored index entries that upstream no longer has and pins need.
     pub(super) withdrawn: usize,
     /// Versions that upstream has taken back, by kind.
     pub(super) recalled: &'a BTreeMap<&'static str, u64>,
+    /// Bytes of bodies from each upstream.
+    pub(super) received: &'a BTreeMap<String, u64>,
     /// Open connections, and how many there may be.
     pub(super) connections: usize,
     pub(super) max_connections: usize,
@@ -73,8 +78,10 @@ pub(super) struct Snapshot<'a> {
     pub(super) access_log_lost: Option<u64>,
     /// How often each limit towards clients took effect.
     pub(super) limited: Vec<(&'static str, u64)>,
-    /// Numbers of the tasks behind.
+    /// Numbers of the background tasks.
     pub(super) background: &'a Background,
+    /// Numbers that take time to count; `None` before the first count.
+    pub(super) census: Option<&'a Census>,
 }
 
 impl Snapshot<'_> {
@@ -156,6 +163,15 @@ impl Snapshot<'_> {
                 .iter()
                 .map(|answer| (answer.kind, answer.bytes)),
         )?;
+        let received = self.received.iter();
+        family(
+            out,
+            "received_bytes_total",
+            "counter",
+            "Bytes of bodies that came from upstream, by upstream, compressed as upstream sent them.",
+            "upstream",
+            received.map(|(upstream, bytes)| (upstream.as_str(), *bytes)),
+        )?;
         let name = "request_duration_seconds";
         let help = "Time from a request for a resource to the end of the answer.";
         preamble(out, name, "histogram", help)?;
@@ -178,6 +194,18 @@ impl Snapshot<'_> {
             writeln!(out, "larder_{name}_count{{answer=\"{kind}\"}} {count}")?;
         }
         Ok(())
+    }
+
+    /// The space of the store: as eviction counted it for its limit, else as of the last count for the metrics.
+    fn write_space(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limited = self.background.eviction.and_then(|status| status.space);
+        let Some(space) = limited.or(self.census.map(|census| census.space)) else {
+            return Ok(());
+        };
+        let help = "Disk space of the store when it was last counted.";
+        gauge(out, "store_bytes", help, space.total)?;
+        let help = "Disk space of damaged files that were moved to the quarantine.";
+        gauge(out, "quarantine_bytes", help, space.quarantine)
     }
 
     fn write_connections(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -236,17 +264,24 @@ impl Snapshot<'_> {
             out,
             "outages",
             "Unreachable upstream hosts.",
-            self.unreachable.len() as u64,
+            self.down.len() as u64,
         )?;
-        let unreachable = self.unreachable.iter().map(|host| (host.as_str(), 1));
-        family(
-            out,
-            "upstream_down",
-            "gauge",
-            "Each unreachable upstream host.",
-            "upstream",
-            unreachable,
-        )?;
+        let each = |hosts: &'_ BTreeSet<String>| Vec::from_iter(hosts.iter().cloned());
+        for (name, help, hosts) in [
+            (
+                "upstream_down",
+                "Each unreachable upstream host.",
+                each(self.down),
+            ),
+            (
+                "upstream_slow",
+                "Each upstream host that does not answer in time; stored copies are served without asking it.",
+                each(self.slow),
+            ),
+        ] {
+            let hosts = hosts.iter().map(|host| (host.as_str(), 1));
+            family(out, name, "gauge", help, "upstream", hosts)?;
+        }
         gauge(
             out,
             "withdrawn_entries",
@@ -277,8 +312,12 @@ impl Display for Snapshot<'_> {
         if let Some(state) = &self.background.scrub {
             write_scrub(out, state)?;
         }
-        match &self.background.eviction {
-            Some(status) => write_eviction(out, status),
+        if let Some(status) = &self.background.eviction {
+            write_eviction(out, status)?;
+        }
+        self.write_space(out)?;
+        match self.census {
+            Some(census) => write_census(out, census),
             None => Ok(()),
         }
     }
@@ -341,22 +380,59 @@ fn write_eviction(out: &mut fmt::Formatter<'_>, status: &EvictionStatus) -> fmt:
     let last = last.map_or(0, |since| since.as_secs());
     let help = "When the last pass of eviction ended; 0 if none has.";
     gauge(out, "eviction_last_pass_timestamp_seconds", help, last)?;
-    if let (Some(space), Some(max)) = (status.space, status.max_bytes) {
-        gauge(
-            out,
-            "store_bytes",
-            "Disk space of the store when it was last counted.",
-            space.total,
-        )?;
-        gauge(out, "store_max_bytes", "The setting max-size.", max)?;
-        gauge(
-            out,
-            "quarantine_bytes",
-            "Disk space of damaged files that were moved to the quarantine.",
-            space.quarantine,
-        )?;
+    match status.max_bytes {
+        Some(max) => gauge(out, "store_max_bytes", "The setting max-size.", max),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Projects, advisories and recalls that need the pins to be counted.
+fn write_census(out: &mut fmt::Formatter<'_>, census: &Census) -> fmt::Result {
+    family(
+        out,
+        "projects",
+        "gauge",
+        "Warmed projects, toolchains and crates, by whether all their files are stored.",
+        "state",
+        [
+            ("complete", census.complete),
+            ("incomplete", census.incomplete),
+        ],
+    )?;
+    family(
+        out,
+        "locked_recalled_versions",
+        "gauge",
+        "Versions that upstream has taken back and warmed projects lock; they stay served.",
+        "kind",
+        census
+            .locked_recalls
+            .iter()
+            .map(|(kind, count)| (*kind, *count)),
+    )?;
+    let Some(counts) = census.advisories else {
+        return Ok(());
+    };
+    let AdvisoryCounts {
+        known,
+        malicious,
+        vulnerable,
+        others,
+    } = counts;
+    let help = "Advisories in the stored database.";
+    gauge(out, "advisories_known", help, known as u64)?;
+    family(
+        out,
+        "advised_packages",
+        "gauge",
+        "Packages of warmed projects that an advisory is about, by its kind.",
+        "kind",
+        [
+            ("malicious", malicious as u64),
+            ("vulnerable", vulnerable as u64),
+            ("other", others as u64),
+        ],
+    )
 }
 
 /// The numbers of the current check of stored files begin anew with each pass.
@@ -439,16 +515,18 @@ mod tests {
     #[track_caller]
     fn check(counters: &[(Counter, u64)], unreachable: &[&str], expected: &[&str]) {
         let counters = counters.iter().copied().collect();
-        let unreachable: Vec<_> = unreachable.iter().map(|host| (*host).to_owned()).collect();
+        let down = unreachable.iter().map(|host| (*host).to_owned()).collect();
         let text = Snapshot {
             version: "1.2.3",
             is_offline: false,
             counters: &counters,
             in_flight: 3,
             pending_writes: 4,
-            unreachable: &unreachable,
+            down: &down,
+            slow: &BTreeSet::from(["slow.example".to_owned()]),
             withdrawn: 0,
             recalled: &BTreeMap::from([("yanked", 5)]),
+            received: &BTreeMap::from([("a.example".to_owned(), 8)]),
             connections: 5,
             max_connections: 1024,
             answers: Vec::new(),
@@ -460,6 +538,14 @@ mod tests {
                 eviction: None,
                 proxy: None,
             },
+            census: Some(&Census {
+                complete: 9,
+                advisories: Some(AdvisoryCounts {
+                    vulnerable: 10,
+                    ..AdvisoryCounts::default()
+                }),
+                ..Census::default()
+            }),
         }
         .to_string();
         for line in expected {
@@ -507,6 +593,11 @@ mod tests {
                 "larder_outages 0",
                 "larder_recalled_versions{kind=\"yanked\"} 5",
                 "larder_connections 5",
+                "larder_upstream_slow{upstream=\"slow.example\"} 1",
+                "larder_received_bytes_total{upstream=\"a.example\"} 8",
+                "larder_projects{state=\"complete\"} 9",
+                "larder_advised_packages{kind=\"vulnerable\"} 10",
+                "larder_store_bytes 0",
                 "larder_access_log_lost_lines_total 7",
                 "larder_limited_total{limit=\"max-connections\"} 6",
             ],

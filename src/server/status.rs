@@ -3,62 +3,99 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use serde_json::json;
 
 use super::{
-    access_log_file::AccessLogFile, background::Background, connections::Connections, metrics,
+    access_log_file::AccessLogFile,
+    background::Background,
+    connections::Connections,
+    facts::{downloads, outages, withdrawn},
+    home::Home,
+    metrics,
     traffic::Traffic,
 };
-use crate::{cache::Cache, eviction::EvictionStatus, prefetch::KeepWarmStatus, verify::ScrubState};
+use crate::{
+    cache::Cache,
+    eviction::EvictionStatus,
+    overview::{
+        AnswersStatus, ConnectionsStatus, DaemonStatus, EvictionNumbers, KeepWarmNumbers,
+        ProxyAddress, ScrubNumbers, ScrubPass, Timestamp,
+    },
+    prefetch::KeepWarmStatus,
+    store::{ScrubState, ScrubTotals},
+};
 
-/// `/-/status.json`: counters by name, outages, withdrawn entries, fetches in flight, pending writes, connections, and
-/// the background tasks.
-pub(super) fn json(cache: &Cache, connections: &Connections, background: Background) -> Bytes {
+/// Where the facts about the daemon are.
+#[derive(Debug)]
+pub(super) struct StatusSources<'a> {
+    pub(super) cache: &'a Cache,
+    pub(super) connections: &'a Connections,
+    pub(super) traffic: &'a Traffic,
+    pub(super) background: Background,
+    /// `None` for a server without a page.
+    pub(super) home: Option<&'a Home>,
+}
+
+/// The facts of `/-/status.json`. Never reads the store, so that the answer comes at once.
+fn daemon_status(sources: StatusSources<'_>) -> DaemonStatus {
+    let StatusSources {
+        cache,
+        connections,
+        traffic,
+        background,
+        home,
+    } = sources;
     let Background {
         keep_warm,
         scrub,
         eviction,
         proxy,
     } = background;
-    let outages: Vec<_> = cache
-        .outages()
-        .into_iter()
-        .map(|(origin, outage)| {
-            let since = humantime::format_rfc3339_seconds(outage.since).to_string();
-            json!({
-                "upstream": origin.to_string(),
-                "state": if outage.is_open { "down" } else { "slow" },
-                "since": since,
-                "cause": outage.failure.to_string(),
-            })
-        })
-        .collect();
-    let withdrawn: Vec<_> = cache
-        .withdrawn()
-        .into_iter()
-        .map(|(resource, since)| {
-            let since = humantime::format_rfc3339_seconds(since).to_string();
-            json!({ "resource": resource, "since": since })
-        })
-        .collect();
-    let status = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "offline": cache.is_offline(),
-        "store_problem": cache.store_problem(),
-        "outages": outages,
-        "withdrawn": withdrawn,
-        "recalls": recalled_versions(cache),
-        "requests": cache.counters(),
-        "fetching": cache.in_flight(),
-        "storing": cache.pending_writes(),
-        "connections": connections_json(connections),
-        "keep_warm": keep_warm.map(keep_warm_json),
-        "scrub": scrub.map(|scrub| scrub_json(&scrub)),
-        "eviction": eviction.map(eviction_json),
-        "proxy": proxy.map(|proxy| json!({ "address": proxy.address, "roots": proxy.roots })),
-    });
-    Bytes::from(format!("{status}\n"))
+    let answers = traffic.latencies.totals().into_iter();
+    DaemonStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: home.map(|home| Timestamp(home.started)),
+        offline: cache.is_offline(),
+        store_problem: cache.store_problem(),
+        outages: outages(cache),
+        withdrawn: withdrawn(cache),
+        recalls: owned(recalled_versions(cache)),
+        requests: owned(
+            cache
+                .counters()
+                .into_iter()
+                .map(|(counter, count)| (counter.as_str(), count)),
+        ),
+        answers: home.map_or_else(AnswersStatus::default, |home| home.answers(cache)),
+        sent_bytes: owned(answers.map(|answer| (answer.kind, answer.bytes))),
+        received_bytes: cache.received_bytes(),
+        fetching: cache.in_flight(),
+        downloads: downloads(cache),
+        storing: cache.pending_writes(),
+        connections: connections_status(connections),
+        keep_warm: keep_warm.map(keep_warm_numbers),
+        scrub: scrub.map(scrub_numbers),
+        eviction: eviction.map(eviction_numbers),
+        proxy: proxy.map(|proxy| ProxyAddress {
+            address: proxy.address,
+            roots: proxy.roots,
+        }),
+    }
+}
+
+/// `/-/status.json`.
+pub(super) fn json(sources: StatusSources<'_>) -> Bytes {
+    let text = serde_json::to_string(&daemon_status(sources));
+    // Only maps with other keys than texts cannot be written.
+    Bytes::from(text.unwrap_or_default() + "\n")
+}
+
+/// A map with its own keys.
+fn owned(counts: impl IntoIterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let counts = counts.into_iter();
+    counts
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
 }
 
 /// Number of versions that upstream has taken back, by kind.
@@ -70,88 +107,91 @@ fn recalled_versions(cache: &Cache) -> BTreeMap<&'static str, u64> {
     counts
 }
 
-fn connections_json(connections: &Connections) -> serde_json::Value {
-    json!({
-        "open": connections.open(),
-        "max": connections.limits().total,
-        "limited": BTreeMap::from_iter(connections.counters.totals()),
-    })
+fn connections_status(connections: &Connections) -> ConnectionsStatus {
+    ConnectionsStatus {
+        open: connections.open(),
+        max: connections.limits().total,
+        limited: owned(connections.counters.totals()),
+    }
 }
 
-fn scrub_json(state: &ScrubState) -> serde_json::Value {
-    let last = state.last_pass.clone().unwrap_or_default();
-    json!({
-        "last_pass": last.ended_at(),
-        "files": last.files,
-        "bytes": last.bytes,
-        "damaged": last.damaged,
-        "fetched": last.fetched,
-        "position": state.position,
-        "current": {
-            "files": state.current.files,
-            "bytes": state.current.bytes,
-            "damaged": state.current.damaged,
-            "fetched": state.current.fetched,
-        },
-    })
+fn scrub_numbers(state: ScrubState) -> ScrubNumbers {
+    let pass = |totals: &ScrubTotals| ScrubPass {
+        files: totals.files,
+        bytes: totals.bytes,
+        damaged: totals.damaged,
+        fetched: totals.fetched,
+    };
+    let last = state.last_pass.unwrap_or_default();
+    ScrubNumbers {
+        last_pass: last.ended.map(Timestamp::from_seconds),
+        last: pass(&last),
+        current: pass(&state.current),
+        position: state.position,
+    }
 }
 
-fn eviction_json(status: EvictionStatus) -> serde_json::Value {
-    let last_pass = status.last_pass.map(humantime::format_rfc3339_seconds);
-    json!({
-        "size": status.space.map(|space| space.total),
-        "quarantine": status.space.map(|space| space.quarantine),
-        "max_size": status.max_bytes,
-        "files": status.files,
-        "bytes": status.bytes,
-        "passes": status.passes,
-        "last_pass": last_pass.map(|time| time.to_string()),
-        "pins_exceed": status.pins_exceed,
-    })
+fn eviction_numbers(status: EvictionStatus) -> EvictionNumbers {
+    EvictionNumbers {
+        size: status.space.map(|space| space.total),
+        quarantine: status.space.map(|space| space.quarantine),
+        max_size: status.max_bytes,
+        files: status.files,
+        bytes: status.bytes,
+        passes: status.passes,
+        last_pass: status.last_pass.map(Timestamp),
+        pins_exceed: status.pins_exceed,
+    }
 }
 
-fn keep_warm_json(status: KeepWarmStatus) -> serde_json::Value {
-    let last_pass = status.last_pass.map(humantime::format_rfc3339_seconds);
-    json!({
-        "last_pass": last_pass.map(|time| time.to_string()),
-        "passes": status.passes,
-        "pins": status.pins,
-        "changed": status.changed,
-        "fetched": status.fetched,
-        "failed": status.failed,
-        "not_ready": status.not_ready,
-    })
+fn keep_warm_numbers(status: KeepWarmStatus) -> KeepWarmNumbers {
+    KeepWarmNumbers {
+        last_pass: status.last_pass.map(Timestamp),
+        passes: status.passes,
+        pins: status.pins,
+        changed: status.changed,
+        fetched: status.fetched,
+        failed: status.failed,
+        not_ready: status.not_ready,
+    }
 }
 
 /// `/-/metrics`: the same in Prometheus's text format.
-pub(super) fn prometheus(
-    cache: &Cache,
-    connections: &Connections,
-    background: Background,
-    traffic: &Traffic,
-) -> Bytes {
-    let outages = cache.outages();
-    // A set, because http and https of one host have the same text.
-    let down: BTreeSet<_> = outages
-        .into_iter()
-        .filter_map(|(origin, outage)| outage.is_open.then(|| origin.to_string()))
-        .collect();
-    let down = Vec::from_iter(down);
+pub(super) fn prometheus(sources: StatusSources<'_>) -> Bytes {
+    let StatusSources {
+        cache,
+        connections,
+        traffic,
+        background,
+        home,
+    } = sources;
+    // Sets, because http and https of one host have the same text.
+    let (mut down, mut slow) = (BTreeSet::new(), BTreeSet::new());
+    for (origin, outage) in cache.outages() {
+        match outage.is_open {
+            true => down.insert(origin.to_string()),
+            false => slow.insert(origin.to_string()),
+        };
+    }
+    let census = home.and_then(|home| home.census.latest(cache));
     let snapshot = metrics::Snapshot {
         version: env!("CARGO_PKG_VERSION"),
         is_offline: cache.is_offline(),
         counters: &cache.counters(),
         in_flight: cache.in_flight(),
         pending_writes: cache.pending_writes(),
-        unreachable: &down,
+        down: &down,
+        slow: &slow,
         withdrawn: cache.withdrawn().len(),
         recalled: &recalled_versions(cache),
+        received: &cache.received_bytes(),
         connections: connections.open(),
         max_connections: connections.limits().total,
         answers: traffic.latencies.totals(),
         access_log_lost: traffic.access_log.as_ref().map(AccessLogFile::lost),
         limited: connections.counters.totals().collect(),
         background: &background,
+        census: census.as_deref(),
     };
     Bytes::from(snapshot.to_string())
 }

@@ -58,7 +58,9 @@ fn a_404_for_an_entry_that_a_pin_needs_is_reported_and_the_build_goes_on() {
     let status = site.command(&["status"]);
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(
-        status.contains("withdrawn index entry of `left` since "),
+        status.contains(
+            "trouble   upstream no longer has the index entry of `left`; a warmed project needs it"
+        ),
         "{status}"
     );
     let metrics = larder.get("/-/metrics").text();

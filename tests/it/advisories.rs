@@ -27,7 +27,7 @@ fn advisory(id: &str, package: &str, facts: &str, patched: &str) -> (String, Str
 }
 
 /// `left` before 1.1 is vulnerable, every `evil` is malicious, `old` is unmaintained.
-fn database() -> Vec<(String, String)> {
+pub(crate) fn database() -> Vec<(String, String)> {
     vec![
         advisory("RUSTSEC-2026-0001", "left", "", "\">= 1.1.0\""),
         advisory(
@@ -57,7 +57,7 @@ fn archive(files: &[(String, String)]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-fn serve_database(upstream: &FakeUpstream, files: &[(String, String)]) -> String {
+pub(crate) fn serve_database(upstream: &FakeUpstream, files: &[(String, String)]) -> String {
     upstream.serve_static(ARCHIVE, archive(files), "application/gzip");
     format!("{}{ARCHIVE}", upstream.base_url().trim_end_matches('/'))
 }
@@ -155,6 +155,16 @@ fn check_lists_the_packages_that_advisories_are_about_offline() {
         status.contains("advisories 3 known; of warmed projects' packages 0 malicious, 1 vulnerable, 1 with a remark"),
         "{status}"
     );
+    assert!(
+        status.contains("trouble   of warmed projects' packages 1 vulnerable; "),
+        "{status}"
+    );
+    let larder = site.serve(&db);
+    wait_until("the metrics count the packages", || {
+        let metrics = larder.get("/-/metrics").text();
+        metrics.contains("larder_advised_packages{kind=\"vulnerable\"} 1\n")
+            && metrics.contains("larder_advised_packages{kind=\"other\"} 1\n")
+    });
 }
 
 #[test]

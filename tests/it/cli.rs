@@ -80,7 +80,7 @@ fn status_finds_the_daemon_of_its_store_and_reports_an_outage() {
     let output = site.command(&["status"]);
     let text = stdout(&output);
     let expected = format!(
-        "daemon    {}, process {}\n",
+        "daemon    running at {}, process {}, since ",
         larder.url(),
         larder.process_id()
     );
@@ -89,7 +89,10 @@ fn status_finds_the_daemon_of_its_store_and_reports_an_outage() {
     upstream.stop();
     assert_eq!(larder.get("/ab/se/absent").status, 503);
     let text = stdout(&site.command(&["status"]));
-    assert!(text.contains("down      127.0.0.1:"), "{text}");
+    assert!(
+        text.contains("upstream  127.0.0.1:") && text.contains(" is down since "),
+        "{text}"
+    );
 
     let larder = larder.restart(&["--offline"]);
     let output = site.command(&["status", "--json"]);
@@ -156,7 +159,10 @@ fn status_shows_projects_that_are_gone() {
     assert!(text.contains("(1 package)"), "{text}");
     fs::remove_file(project.folder().join("Cargo.toml")).expect("the project is writable");
     let text = stdout(&site.command(&["status"]));
-    assert!(text.contains("(1 package; its file is gone)"), "{text}");
+    assert!(
+        text.contains("(1 package, its file is gone; its files are still kept)"),
+        "{text}"
+    );
     let output = site.command(&["status", "--json"]);
     let status: Value = serde_json::from_slice(&output.stdout).expect("one document");
     assert_eq!(status["gone"][0], lock.display().to_string());
@@ -212,7 +218,8 @@ fn help_of_a_command_shows_only_flags_that_it_uses() {
     assert!(!help("serve").contains("--json"));
     assert!(help("check").contains("--index"));
     assert!(!help("check").contains("--max-age"));
-    assert!(!help("status").contains("--index"));
+    assert!(help("status").contains("--index"));
+    assert!(!help("service").contains("--index"));
     assert!(!help("completions").contains("--store"));
     // They are accepted all the same, so that one set of flags fits all commands.
     let output = site.command(&["status", "--max-age", "1h", "--redirect-host", "a.example"]);

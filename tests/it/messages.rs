@@ -333,7 +333,11 @@ fn check_and_status_read_the_store_of_another_user_and_warm_says_the_remedy() {
     let output = run(&site, &["check"], missing.path());
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let output = site.command(&["status"]);
-    assert!(said(&output).contains("projects  1\n"), "{}", said(&output));
+    assert!(
+        said(&output).contains("projects  1 ready\n"),
+        "{}",
+        said(&output)
+    );
     let output = run(&site, &["warm"], missing.path());
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

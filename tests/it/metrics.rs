@@ -199,3 +199,55 @@ fn offline_mode_is_reported() {
     assert_eq!(metrics.get("larder_offline"), 1);
     assert_eq!(metrics.get("larder_requests_total{outcome=\"failed\"}"), 1);
 }
+
+#[test]
+fn bytes_from_upstream_count_by_host_and_the_store_by_its_space_without_a_limit() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    let body = larder.get(&download("left", "1.0.0")).body;
+    larder.wait_until_idle();
+    let received = |metrics: &Metrics| -> u64 {
+        let samples = metrics.samples.iter();
+        let samples = samples.filter(|(name, _)| name.starts_with("larder_received_bytes_total{"));
+        samples.map(|(_, bytes)| bytes).sum()
+    };
+    let metrics = Metrics::of(&larder);
+    // The crate, its index entry and config.json.
+    let once = received(&metrics);
+    assert!(once > body.len() as u64, "{metrics:#?}");
+    assert_eq!(larder.get(&download("left", "1.0.0")).status, 200);
+    wait_until("the store is counted", || {
+        Metrics::of(&larder).get("larder_store_bytes") > body.len() as u64
+    });
+    assert_eq!(received(&Metrics::of(&larder)), once, "a hit needs none");
+    let status = larder.status();
+    let by_host = status["received_bytes"].as_object().unwrap();
+    let sum: u64 = by_host.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(sum, once);
+    assert_eq!(status["sent_bytes"]["hit"], body.len() as u64);
+}
+
+#[test]
+fn a_slow_upstream_is_reported_apart_from_one_that_is_down() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    larder.wait_until_idle();
+    upstream.black_hole();
+    assert_eq!(larder.get(&entry("left")).status, 200, "it is stored");
+    wait_until("the upstream is slow", || {
+        let metrics = Metrics::of(&larder);
+        let mut names = metrics.samples.keys();
+        let is_slow = names.any(|name| name.starts_with("larder_upstream_slow{"));
+        is_slow && metrics.get("larder_outages") == 0
+    });
+    assert_eq!(larder.status()["outages"][0]["state"], "slow");
+    let text = site.command(&["status"]).stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(text.contains(" is slow since "), "{text}");
+    upstream.revive();
+}

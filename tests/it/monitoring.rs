@@ -12,7 +12,10 @@ use testkit::larder::Larder;
 use testkit::paths::{download, entry};
 use testkit::process::wait_until;
 
-use crate::fixture::site;
+use crate::{
+    advisories::{database, serve_database},
+    fixture::site,
+};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/monitoring")
@@ -22,9 +25,19 @@ fn folder() -> PathBuf {
 fn all_metrics(check: impl FnOnce(&Larder<'_>, &str)) {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
+    let database = serve_database(&upstream, &database());
     let site = site(&upstream);
     let log = site.store().with_extension("log").display().to_string();
-    let larder = site.serve(&["--max-size", "1GB", "--access-log", &log]);
+    let larder = site.serve(&[
+        "--max-size",
+        "1GB",
+        "--access-log",
+        &log,
+        "--advisory-db",
+        &database,
+    ]);
+    // The first count for the metrics has them, and the next one comes a minute later.
+    larder.wait_for_log("the advisory database was read");
     for path in [entry("left"), download("left", "1.0.0"), entry("absent")] {
         larder.get(&path);
     }
@@ -32,10 +45,8 @@ fn all_metrics(check: impl FnOnce(&Larder<'_>, &str)) {
     upstream.stop();
     larder.get(&entry("missing"));
     wait_until("the store is counted", || {
-        larder
-            .get("/-/metrics")
-            .text()
-            .contains("\nlarder_store_bytes ")
+        let text = larder.get("/-/metrics").text();
+        text.contains("\nlarder_store_bytes ") && text.contains("\nlarder_advised_packages{")
     });
     let text = larder.get("/-/metrics").text();
     check(&larder, &text);
@@ -104,7 +115,8 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
         Value::Object(object) => {
             for (name, value) in object {
                 found.insert(name.clone());
-                if name != "requests" && name != "limited" {
+                let is_map = ["requests", "limited", "sent_bytes", "received_bytes"];
+                if !is_map.contains(&name.as_str()) {
                     fields(value, found);
                 }
             }

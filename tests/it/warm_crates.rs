@@ -461,6 +461,6 @@ fn list_names_what_is_kept_and_what_is_no_longer_stored() {
     );
     site.command(&["forget", "helper", "1.0.0", "--force"]);
     let said = stdout(&site.command(&["list"]));
-    assert!(said.starts_with("incomplete  crate       tool"), "{said}");
+    assert!(said.starts_with("not ready  crate       tool"), "{said}");
     assert!(said.contains("missing: helper 1.0.0"), "{said}");
 }

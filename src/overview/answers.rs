@@ -3,15 +3,17 @@
 use std::{collections::VecDeque, ops::Sub};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// Minutes that are kept.
 const MINUTES: usize = 24 * 60;
 
 /// Minutes in one bar of the day.
-pub(super) const MINUTES_PER_DAY_BAR: usize = 24;
+pub const MINUTES_PER_DAY_BAR: usize = 24;
 
 /// Numbers of requests by how they were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AnsweredRequests {
     /// From the store, also if upstream confirmed the copy.
     pub hits: u64,
@@ -25,12 +27,14 @@ pub struct AnsweredRequests {
 
 impl AnsweredRequests {
     /// All of them.
-    pub(super) fn sum(self) -> u64 {
+    #[must_use]
+    pub fn sum(self) -> u64 {
         self.hits + self.misses + self.stale + self.failed
     }
 
     /// The sums of each kind.
-    pub(super) fn plus(self, other: Self) -> Self {
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             hits: self.hits + other.hits,
             misses: self.misses + other.misses,
@@ -92,12 +96,12 @@ pub struct Minutes(Vec<AnsweredRequests>);
 
 impl Minutes {
     /// One bar for each of the last 60 minutes.
-    pub(super) fn last_hour(&self) -> Vec<AnsweredRequests> {
+    pub fn last_hour(&self) -> Vec<AnsweredRequests> {
         self.bars(60, 1)
     }
 
     /// 60 bars for the last day.
-    pub(super) fn last_day(&self) -> Vec<AnsweredRequests> {
+    pub fn last_day(&self) -> Vec<AnsweredRequests> {
         self.bars(60, MINUTES_PER_DAY_BAR)
     }
 
