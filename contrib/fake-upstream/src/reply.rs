@@ -69,7 +69,7 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
         return Answer::Reply(truth(state, request));
     };
     // A fault of the body needs a body, so the client's validator counts only for a delayed answer.
-    let mut reply = if matches!(fault, Fault::StallFor(_)) {
+    let reply = if matches!(fault, Fault::StallFor(_)) {
         truth(state, request)
     } else {
         truth(state, &without_validator(request))
@@ -85,99 +85,61 @@ pub(crate) fn answer(state: &State, request: &Request, fault: Option<Fault>) -> 
         Fault::RetryAfter(status, value) => told(status, "retry-after", value),
         Fault::StatusWithHeader(status, name, value) => told(status, name, value),
         Fault::StallBodyAfter(count) => {
-            reply.steps = vec![Step::Data(part(&body, count)), Step::Silence];
-            reply
+            reply.with_steps([Step::Data(part(&body, count)), Step::Silence])
         }
-        Fault::Drip { bytes_per_second } => {
-            reply.steps = vec![Step::Drip {
-                bytes: body,
-                bytes_per_second,
-            }];
-            reply
-        }
-        Fault::CutAfter(count) => {
-            reply.steps = vec![Step::Data(part(&body, count)), Step::Cut];
-            reply
-        }
-        Fault::CutChunked(count) => {
-            reply.framing = Framing::Chunked;
-            reply.steps = vec![Step::Data(part(&body, count)), Step::Cut];
-            reply
-        }
-        Fault::CutUnframed(count) => {
-            reply.framing = Framing::UntilClose;
-            reply.steps = vec![Step::Data(part(&body, count))];
-            reply
-        }
+        Fault::Drip { bytes_per_second } => reply.with_steps([Step::Drip {
+            bytes: body,
+            bytes_per_second,
+        }]),
+        Fault::CutAfter(count) => reply.with_steps([Step::Data(part(&body, count)), Step::Cut]),
+        Fault::CutChunked(count) => reply
+            .with_framing(Framing::Chunked)
+            .with_steps([Step::Data(part(&body, count)), Step::Cut]),
+        Fault::CutUnframed(count) => reply
+            .with_framing(Framing::UntilClose)
+            .with_steps([Step::Data(part(&body, count))]),
         Fault::WrongLength => {
             // An empty body cannot be announced shorter, so it is announced longer.
-            reply.framing = Framing::Length((body.len() as u64).checked_sub(1).unwrap_or(1));
-            reply
+            let length = (body.len() as u64).checked_sub(1).unwrap_or(1);
+            reply.with_framing(Framing::Length(length))
         }
-        Fault::FlipByte(at) => {
-            let mut bytes = body.to_vec();
-            let last = bytes.len().saturating_sub(1);
-            if let Some(byte) = bytes.get_mut(usize::try_from(at).unwrap_or(last).min(last)) {
-                *byte = !*byte;
-            }
-            reply.steps = vec![Step::Data(bytes.into())];
-            reply
-        }
+        Fault::FlipByte(at) => reply.with_steps([Step::Data(flipped(&body, at))]),
         Fault::LoginPage => {
             let mut reply = Reply::text(200, LOGIN_PAGE.to_owned());
             reply.headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
             reply
         }
         Fault::Empty => Reply::text(200, String::new()),
-        Fault::Endless => {
-            let filler = if body.is_empty() {
-                Bytes::from_static(&[b'x'; 1024])
-            } else {
-                body
-            };
-            reply.status = 200;
-            reply.framing = Framing::Chunked;
-            reply.steps = vec![Step::Forever(filler)];
-            reply
-        }
+        Fault::Endless => reply.endless(vec![Step::Forever(filler(body))]),
         Fault::EndlessZip => {
             let (head, block) = zeros_as_gzip();
-            reply.status = 200;
-            reply.headers.push(("content-encoding", "gzip".to_owned()));
-            reply.framing = Framing::Chunked;
-            reply.steps = vec![Step::Data(head), Step::Forever(block)];
             reply
+                .with_header("content-encoding", "gzip".to_owned())
+                .endless(vec![Step::Data(head), Step::Forever(block)])
         }
         Fault::Gzip => {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(&body).expect("writing to memory succeeds");
-            let packed = gzip.finish().expect("writing to memory succeeds");
-            reply.headers.push(("content-encoding", "gzip".to_owned()));
-            reply.framing = Framing::Length(packed.len() as u64);
-            reply.steps = vec![Step::Data(packed.into())];
+            let packed = gzip(&body);
             reply
+                .with_header("content-encoding", "gzip".to_owned())
+                .with_framing(Framing::Length(packed.len() as u64))
+                .with_steps([Step::Data(packed)])
         }
         Fault::Redirect(location) => Reply::redirect(location),
         Fault::RedirectLoop => Reply::redirect(request.path.clone()),
         Fault::IgnoreValidator => reply,
         Fault::OtherTag => {
             let tag = format!("\"{}\"", state.requests().len());
+            let mut reply = reply;
             reply.headers.retain(|(name, _)| *name != "etag");
-            reply.headers.push(("etag", tag));
-            reply
+            reply.with_header("etag", tag)
         }
-        Fault::NotModifiedWithoutValidator => {
-            reply.status = 304;
-            reply.framing = Framing::Bodiless;
-            reply.steps.clear();
-            reply
-        }
+        Fault::NotModifiedWithoutValidator => Reply {
+            status: 304,
+            ..reply.with_framing(Framing::Bodiless).with_steps([])
+        },
         // `Faults::take` returns the inner fault.
         Fault::OfRanges(_) => reply,
-        Fault::NoLength => {
-            reply.framing = Framing::Chunked;
-            reply
-        }
+        Fault::NoLength => reply.with_framing(Framing::Chunked),
     })
 }
 
@@ -191,9 +153,7 @@ fn told_status(status: u16) -> Reply {
 
 /// [`told_status`] with one more header.
 fn told(status: u16, name: &'static str, value: String) -> Reply {
-    let mut reply = told_status(status);
-    reply.headers.push((name, value));
-    reply
+    told_status(status).with_header(name, value)
 }
 
 /// The answer without a fault.
@@ -305,6 +265,31 @@ fn part(body: &Bytes, count: u64) -> Bytes {
     body.slice(..usize::try_from(count).unwrap_or(most).min(most))
 }
 
+/// The same bytes but for the one at `at`, or the last one.
+fn flipped(body: &Bytes, at: u64) -> Bytes {
+    let mut bytes = body.to_vec();
+    let last = bytes.len().saturating_sub(1);
+    if let Some(byte) = bytes.get_mut(usize::try_from(at).unwrap_or(last).min(last)) {
+        *byte = !*byte;
+    }
+    bytes.into()
+}
+
+/// Bytes to repeat without end.
+fn filler(body: Bytes) -> Bytes {
+    if body.is_empty() {
+        Bytes::from_static(&[b'x'; 1024])
+    } else {
+        body
+    }
+}
+
+fn gzip(body: &Bytes) -> Bytes {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(body).expect("writing to memory succeeds");
+    gzip.finish().expect("writing to memory succeeds").into()
+}
+
 /// The head of a gzip stream, and a block of deflate that can follow the head and itself any number of times.
 fn zeros_as_gzip() -> (Bytes, Bytes) {
     const HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -318,6 +303,30 @@ fn zeros_as_gzip() -> (Bytes, Bytes) {
 }
 
 impl Reply {
+    fn with_steps(self, steps: impl Into<Vec<Step>>) -> Self {
+        let steps = steps.into();
+        Self { steps, ..self }
+    }
+
+    fn with_framing(self, framing: Framing) -> Self {
+        Self { framing, ..self }
+    }
+
+    fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same head with status 200, and a body without end.
+    fn endless(self, steps: Vec<Step>) -> Self {
+        Self {
+            status: 200,
+            framing: Framing::Chunked,
+            steps,
+            ..self
+        }
+    }
+
     fn bytes(status: u16, headers: Vec<(&'static str, String)>, body: Bytes) -> Self {
         Self {
             status,
