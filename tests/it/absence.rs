@@ -102,7 +102,9 @@ fn an_upstream_that_answers_404_to_everything_counts_as_broken() {
     }
     larder.wait_for_log("upstream is out of reach");
     // Probes get 404 as well, and that is no sign of recovery.
-    std::thread::sleep(Duration::from_millis(1800));
+    wait_until("two probes have failed", || {
+        larder.request_count("probes-failed") >= 2
+    });
     assert_eq!(larder.status()["outages"][0]["state"], "down");
     upstream.clear_faults();
     larder.wait_until_reachable();
