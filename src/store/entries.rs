@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Checked, DamagedEntry, Entry, FileIdentity, Store, StoreError, blocking::blocking,
-    error::is_no_folder, growth::whole_blocks, staging::lock_folder, verify::read_entry,
+    error::is_no_folder, growth::whole_blocks, layout::is_nonempty_file, staging::lock_folder,
+    verify::read_entry,
 };
 use crate::{
     files::{is_no_file, open_nofollow},
@@ -43,6 +44,14 @@ impl Store {
             Err(error) if is_no_file(&error) => Err(damaged(DamagedEntry::NoFile)),
             Err(source) => Err(StoreError::io(at, source)),
         }
+    }
+
+    /// Returns whether each of `keys` has an entry. Their bodies are not read.
+    pub async fn has_entries(&self, keys: Vec<Key>) -> Result<bool, StoreError> {
+        let paths: Vec<_> = keys.iter().map(|key| self.layout.entry(key)).collect();
+        blocking(move || Ok(paths.iter().all(|path| is_nonempty_file(path))))
+            .await
+            .map_err(|source| StoreError::io(self.layout.entries(), source))
     }
 
     /// The names of the files and folders below `folder`, in no order. Empty if there is no such folder.

@@ -44,13 +44,16 @@
 //!
 //! # Where to read on
 //!
-//! `staging` writes files safely; `layout` knows paths and permissions; `entries` reads and replaces entries, whose
-//! format is in `entry`; `spool` stores a body during its download; `verify` rehashes files; `quarantine` has damaged
-//! ones; `last_use`, `space`, `growth`, `limit` and `removal` serve eviction; `memory` caches what was read; `blob` and
-//! `buffers` read large files in chunks; `root` notices a replaced folder.
+//! `blobs` finds and replaces blobs, `entries` entries, whose format is in `entry`. `staging` writes files safely;
+//! `layout` knows paths and permissions; `spool` stores a body during its download; `verify` rehashes files; `quarantine`
+//! has damaged ones; `last_use`, `space`, `growth`, `limit` and `removal` serve eviction; `memory` caches what was read;
+//! `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
+//!
+//! [`Key`]: crate::resource::Key
 
 mod announce;
 mod blob;
+mod blobs;
 mod blocking;
 mod buffers;
 mod entries;
@@ -102,18 +105,12 @@ pub use spool::Spool;
 pub use take_over::TakenOver;
 pub use verify::{FileDamage, StoredFile, Verified};
 
-use crate::{
-    files::{self, is_no_file, open_nofollow},
-    hash::Sha256,
-    memory_budget::MemoryBudget,
-    resource::Key,
-};
-use blob::FileReader;
+use crate::{files, hash::Sha256, memory_budget::MemoryBudget};
 use blocking::blocking;
 use buffers::BufferPool;
-use growth::{Growth, whole_blocks};
+use growth::Growth;
 use last_use::LastUses;
-use layout::{MAX_NOTE_BYTES, StoreLayout, file_size, is_nonempty_file, make_folder};
+use layout::{MAX_NOTE_BYTES, StoreLayout, make_folder};
 use memory::{Capacity, MemoryCache};
 use pinned_crates::PinnedCrates;
 use recalls::KnownRecalls;
@@ -225,140 +222,6 @@ impl Store {
         self.layout.problem()
     }
 
-    /// Writes a small file, whole or not at all.
-    async fn write(
-        &self,
-        path: PathBuf,
-        parts: Vec<Bytes>,
-        modified: Option<SystemTime>,
-    ) -> Result<(), StoreError> {
-        let (staging, at) = (self.staging.clone(), path.clone());
-        blocking(move || staging.write(&path, &parts, modified))
-            .await
-            .map_err(|source| StoreError::io(at, source))
-    }
-}
-
-fn blob_cache(capacity: Capacity) -> MemoryCache<Blob> {
-    MemoryCache::new(128, capacity, |blob| match blob.bytes.in_memory() {
-        Some(bytes) => bytes.len() as u64,
-        None => OPEN_FILE_BYTES,
-    })
-}
-
-/// Blobs.
-impl Store {
-    /// Opens the blob of this hash. `None` if there is none. Does not verify its bytes.
-    pub async fn blob(&self, sha256: Sha256) -> Result<Option<Blob>, StoreError> {
-        let path = self.layout.blob(sha256);
-        if let Some((identity, blob)) = self.blobs.get(&path)
-            && let Some(blob) = self.blob_in_memory(&path, identity, blob).await
-        {
-            self.uses.record(sha256);
-            return Ok(Some(blob));
-        }
-        let (at, buffers) = (path.clone(), self.buffers.clone());
-        let opened = blocking(move || {
-            let Some(file) = open_nofollow(&path)? else {
-                return Ok(None);
-            };
-            let found = file.metadata()?;
-            let identity = FileIdentity::of(&found);
-            if found.len() > MAX_CACHED_BLOB_BYTES {
-                // Eviction leaves a locked file alone. Where there are no locks, it is removed below its reader.
-                let _ = file.try_lock_shared();
-            }
-            let blob = Blob {
-                len: found.len(),
-                bytes: Arc::new(FileReader {
-                    file: Arc::new(file),
-                    buffers,
-                }),
-                identity: Some(identity),
-            };
-            Ok(Some((identity, blob)))
-        });
-        match opened.await {
-            Ok(None) => Ok(None),
-            Ok(Some((identity, blob))) => {
-                self.uses.record(sha256);
-                if blob.len <= MAX_CACHED_BLOB_BYTES {
-                    self.blobs.put(at, identity, blob.clone());
-                }
-                Ok(Some(blob))
-            }
-            Err(error) if is_no_file(&error) => Err(StoreError::Damaged {
-                key: format!("blob {sha256}"),
-                source: DamagedEntry::NoFile,
-            }),
-            Err(source) => Err(StoreError::io(at, source)),
-        }
-    }
-
-    /// Moves a small blob to memory when it is requested again soon. The first request only opens the file, because
-    /// reading all of it before the answer begins would delay the answer. `None` if the file has changed meanwhile.
-    async fn blob_in_memory(
-        &self,
-        path: &Path,
-        identity: FileIdentity,
-        blob: Blob,
-    ) -> Option<Blob> {
-        if blob.bytes.in_memory().is_some() {
-            return Some(blob);
-        }
-        let len = usize::try_from(blob.len).unwrap_or(usize::MAX);
-        let Ok(bytes) = blob.bytes.read_at(0, len).await else {
-            return Some(blob);
-        };
-        let found = fs::symlink_metadata(path).ok()?;
-        if FileIdentity::of(&found) != identity {
-            return None;
-        }
-        let bytes = Arc::new(Bytes::copy_from_slice(&bytes));
-        let blob = Blob { bytes, ..blob };
-        self.blobs.put(path.to_owned(), identity, blob.clone());
-        Some(blob)
-    }
-
-    /// Returns whether each of `hashes` is stored, in the same order.
-    pub async fn contains(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
-        let paths = self.blob_paths(hashes);
-        blocking(move || Ok(paths.iter().map(|path| is_nonempty_file(path)).collect()))
-            .await
-            .map_err(|source| StoreError::io(self.layout.blobs(), source))
-    }
-
-    /// Returns whether at least one of `hashes` is stored. Looks them up in their order, and stops at the first that
-    /// is.
-    pub async fn contains_any(&self, hashes: Vec<Sha256>) -> Result<bool, StoreError> {
-        let paths = self.blob_paths(hashes);
-        blocking(move || Ok(paths.iter().any(|path| is_nonempty_file(path))))
-            .await
-            .map_err(|source| StoreError::io(self.layout.blobs(), source))
-    }
-
-    fn blob_paths(&self, hashes: Vec<Sha256>) -> Vec<PathBuf> {
-        let hashes = hashes.into_iter();
-        hashes.map(|sha256| self.layout.blob(sha256)).collect()
-    }
-
-    /// Returns whether each of `keys` has an entry. Their bodies are not read.
-    pub async fn has_entries(&self, keys: Vec<Key>) -> Result<bool, StoreError> {
-        let paths: Vec<_> = keys.iter().map(|key| self.layout.entry(key)).collect();
-        blocking(move || Ok(paths.iter().all(|path| is_nonempty_file(path))))
-            .await
-            .map_err(|source| StoreError::io(self.layout.entries(), source))
-    }
-
-    /// The size of each of `hashes` in bytes, in the same order; `None` for a blob that is not stored. An empty file
-    /// counts as not stored.
-    pub async fn sizes(&self, hashes: Vec<Sha256>) -> Result<Vec<Option<u64>>, StoreError> {
-        let paths = self.blob_paths(hashes);
-        blocking(move || Ok(paths.iter().map(|path| file_size(path)).collect()))
-            .await
-            .map_err(|source| StoreError::io(self.layout.blobs(), source))
-    }
-
     /// The same store, with this memory for arriving bodies.
     #[must_use]
     pub fn with_memory(self, memory: MemoryBudget) -> Self {
@@ -384,47 +247,25 @@ impl Store {
         &self.memory
     }
 
-    /// A spool for a body that is about to be downloaded.
-    pub fn spool(&self) -> Spool {
-        Spool::new(
-            self.staging.clone(),
-            self.buffers.clone(),
-            self.memory.reservation(),
-            self.growth.claim(),
-        )
-    }
-
-    /// Stores a spooled body, whose hash the caller has verified, and returns the file that has it now. Replaces a blob
-    /// that is already there.
-    pub async fn put_blob(
+    /// Writes a small file, whole or not at all.
+    async fn write(
         &self,
-        spool: Arc<Spool>,
-        sha256: Sha256,
-    ) -> Result<FileIdentity, StoreError> {
-        if spool.claimed_bytes() == 0 {
-            self.growth.wait_for_space().await;
-        }
-        let path = self.layout.blob(sha256);
-        let (staging, at, spooled) = (self.staging.clone(), path.clone(), spool.clone());
-        let put = blocking(move || {
-            let (file, staged) = spooled.take_file()?;
-            file.sync_all()?;
-            staging.publish(staged, &path)?;
-            Ok(FileIdentity::of(&file.metadata()?))
-        })
-        .await;
-        self.blobs.forget_stats();
-        if put.is_ok() {
-            self.uses.record_stored(sha256);
-        }
-        let bytes = put
-            .as_ref()
-            .map_or(0, |file| whole_blocks(FileIdentity::len(file)));
-        self.growth
-            .report(bytes.saturating_sub(spool.claimed_bytes()));
-        spool.end_claim();
-        put.map_err(|source| StoreError::io(at, source))
+        path: PathBuf,
+        parts: Vec<Bytes>,
+        modified: Option<SystemTime>,
+    ) -> Result<(), StoreError> {
+        let (staging, at) = (self.staging.clone(), path.clone());
+        blocking(move || staging.write(&path, &parts, modified))
+            .await
+            .map_err(|source| StoreError::io(at, source))
     }
+}
+
+fn blob_cache(capacity: Capacity) -> MemoryCache<Blob> {
+    MemoryCache::new(128, capacity, |blob| match blob.bytes.in_memory() {
+        Some(bytes) => bytes.len() as u64,
+        None => OPEN_FILE_BYTES,
+    })
 }
 
 /// Pins and announcements.
@@ -559,7 +400,7 @@ mod tests {
 
     use super::{memory::STAT_TTL, *};
     use crate::{
-        resource::{IndexEntry, Location, Registries},
+        resource::{IndexEntry, Key, Location, Registries},
         validators::Validators,
     };
 
