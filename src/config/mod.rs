@@ -11,6 +11,7 @@
 //! with its place, for errors; `source` chooses among them. `environment` reads all variables, also those without a
 //! flag, such as `RUSTUP_HOME`.
 
+mod addresses;
 mod declared;
 mod environment;
 mod error;
@@ -31,7 +32,7 @@ use std::{
     time::Duration,
 };
 
-use url::{Host, Url};
+use url::Url;
 
 pub use declared::{DeclaredSet, DeclaredToolchain};
 pub use environment::{CargoHttp, ClientVariables};
@@ -43,19 +44,16 @@ pub use serving::{ServiceFolders, ServingSettings};
 use crate::{
     cli::{self, GlobalFlags, PORT, Serve},
     log::LogFormat,
-    resource::{
-        Registry,
-        dist::{ArchiveFormat, DEFAULT_DIST_SERVER},
-        registry::CRATES_IO,
-    },
+    resource::dist::ArchiveFormat,
     server::{AccessLogFormat, AccessLogOptions, H2c},
     trust::{InvalidRule, TrustPolicy},
     upstream::ProxyVariables,
 };
+use addresses::{is_at, merge_addresses, registries};
 use environment::Environment;
-use file::{RegistryTable, SettingsFile};
+use file::SettingsFile;
 use parse::{
-    base_url, parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text,
+    file_url, parse_choice, parse_entry_limit, parse_jobs, parse_number, parse_path, parse_text,
 };
 use source::Sources;
 
@@ -222,7 +220,7 @@ fn merge(
     sources: &Sources,
     environment: Environment,
 ) -> Result<Settings, ConfigError> {
-    let (index, dist_server, update_root) = addresses(shared, sources)?;
+    let addresses = merge_addresses(shared, sources)?;
     let max_age = sources.one("max-age", shared.max_age, cli::parse_duration)?;
     let flag = shared.upstream_timeout;
     let upstream_timeout = sources.one("upstream-timeout", flag, cli::parse_duration)?;
@@ -249,10 +247,10 @@ fn merge(
         service: serving::service_folders(&environment, &store),
         store,
         max_age: max_age.unwrap_or(DEFAULT_MAX_AGE),
-        index,
+        index: addresses.index,
         registries: sources.if_used("registry", registries(&sources.file.registries))?,
-        dist_server,
-        update_root,
+        dist_server: addresses.dist_server,
+        update_root: addresses.update_root,
         toolchain_format: toolchain_format.map(ArchiveFormat::from),
         ca_file: ca_file.map(|path| expand_home(&path, &environment)),
         redirect_hosts: sources.many("redirect-host", &shared.redirect_host, parse_text)?,
@@ -360,25 +358,6 @@ fn memory_limits(shared: &GlobalFlags, sources: &Sources) -> Result<(u64, u64), 
     Ok((max_entry, memory.max(max_entry)))
 }
 
-/// The addresses of crates.io's index, of toolchains and of rustup itself.
-fn addresses(shared: &GlobalFlags, sources: &Sources) -> Result<(Url, Url, Url), ConfigError> {
-    let dist_server = sources.text("dist-server", shared.dist_server.as_deref(), base_url)?;
-    let dist_server = match dist_server {
-        Some(server) => server,
-        None => usual_url("dist-server", DEFAULT_DIST_SERVER)?,
-    };
-    let update_root = sources.text("update-root", shared.update_root.as_deref(), base_url)?;
-    let update_root = match update_root {
-        Some(root) => root,
-        None => usual_url("update-root", &format!("{dist_server}rustup/"))?,
-    };
-    let index = match sources.text("index", shared.index.as_deref(), index_url)? {
-        Some(index) => index,
-        None => usual_url("index", tame_index::CRATES_IO_HTTP_INDEX)?,
-    };
-    Ok((index, dist_server, update_root))
-}
-
 fn client_folders(environment: &Environment) -> ClientFolders {
     let state = environment.state_folder.as_ref();
     let config = environment.config_folder.as_ref();
@@ -416,21 +395,6 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// Tells if this machine's listener at `address` gets the requests for `url`.
-fn is_at(url: &Url, address: SocketAddr) -> bool {
-    let ip = address.ip();
-    let is_own = |host: std::net::IpAddr| host == ip || ip.is_unspecified() && host.is_loopback();
-    url.port_or_known_default() == Some(address.port())
-        && match url.host() {
-            Some(Host::Ipv4(host)) => is_own(host.into()),
-            Some(Host::Ipv6(host)) => is_own(host.into()),
-            Some(Host::Domain(name)) => {
-                name == "localhost" && (ip.is_loopback() || ip.is_unspecified())
-            }
-            None => false,
-        }
 }
 
 impl From<cli::ToolchainFormat> for ArchiveFormat {
@@ -481,24 +445,6 @@ fn store_folder(
     Ok(std::path::absolute(&folder).unwrap_or(folder))
 }
 
-fn registries(
-    given: &BTreeMap<String, RegistryTable>,
-) -> Result<BTreeMap<String, Url>, ConfigError> {
-    let mut registries = BTreeMap::new();
-    for (name, RegistryTable { index, .. }) in given {
-        if !Registry::is_valid_name(name) || name == CRATES_IO {
-            return Err(ConfigError::Value {
-                place: index.place.clone(),
-                text: name.clone(),
-                reason: "it cannot be the name of a registry".to_owned(),
-            });
-        }
-        let urls = index.parse(index_url)?;
-        registries.extend(urls.into_iter().map(|url| (name.clone(), url)));
-    }
-    Ok(registries)
-}
-
 /// The rules about versions that clients must not get.
 fn trust_policy(shared: &GlobalFlags, sources: &Sources) -> Result<TrustPolicy, ConfigError> {
     let min_age = sources.one("min-age", shared.min_age, cli::parse_duration)?;
@@ -517,29 +463,6 @@ fn trust_policy(shared: &GlobalFlags, sources: &Sources) -> Result<TrustPolicy, 
         deny: sources.many_texts("deny", &shared.deny, rule)?,
         allow_advisories: allowed.into_iter().collect(),
         signing_keys: None,
-    })
-}
-
-/// The base address of an index. `sparse+` is cargo's prefix for the protocol and not part of the address.
-fn index_url(text: &str) -> Result<Url, String> {
-    base_url(text.strip_prefix("sparse+").unwrap_or(text))
-}
-
-/// The address of one file.
-fn file_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    match url.scheme() {
-        "http" | "https" if url.host().is_some() => Ok(url),
-        _ => Err("it must be an http or https address".to_owned()),
-    }
-}
-
-/// The default of an address.
-fn usual_url(key: &'static str, text: &str) -> Result<Url, ConfigError> {
-    index_url(text).map_err(|reason| ConfigError::Value {
-        place: Place::Flag(key),
-        text: text.to_owned(),
-        reason,
     })
 }
 

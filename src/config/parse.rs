@@ -64,3 +64,17 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     }
     Ok(url)
 }
+
+/// The base address of an index. `sparse+` is cargo's prefix for the protocol and not part of the address.
+pub(super) fn index_url(text: &str) -> Result<Url, String> {
+    base_url(text.strip_prefix("sparse+").unwrap_or(text))
+}
+
+/// The address of one file.
+pub(super) fn file_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" if url.host().is_some() => Ok(url),
+        _ => Err("it must be an http or https address".to_owned()),
+    }
+}
