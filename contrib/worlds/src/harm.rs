@@ -37,6 +37,17 @@ pub(crate) enum How {
 }
 
 impl Harm {
+    /// Random harm of this kind. `percents` are the shares to choose from, with their weights.
+    pub(crate) fn random(dice: &mut Dice, how: How, percents: &[(u32, u32)]) -> Self {
+        let files = dice.weighted(&[(40, Files::Blobs), (30, Files::Entries), (30, Files::All)]);
+        Self {
+            files,
+            how,
+            percent: dice.weighted(percents),
+            salt: dice.number(),
+        }
+    }
+
     /// Harms the files below this store's folder. Returns their paths.
     pub(crate) fn apply(&self, store: &Path) -> Vec<PathBuf> {
         let folders: &[&str] = match self.files {

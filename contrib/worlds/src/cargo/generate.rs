@@ -4,7 +4,7 @@ use fake_upstream::{HOST, WASM};
 
 use super::{CargoWorld, Event, Question, QuestionPath, TruthBy};
 use crate::dice::Dice;
-use crate::harm::{Files, Harm, How};
+use crate::harm::{Harm, How};
 use crate::project::Project;
 use crate::project::generate::{edited, project};
 use crate::registry::generate::{Shelf, shelf};
@@ -393,19 +393,9 @@ impl Story<'_> {
             | State::WarmedForTarget
             | State::Older => return,
         };
-        let files =
-            self.dice
-                .weighted(&[(40, Files::Blobs), (30, Files::Entries), (30, Files::All)]);
-        let percent = self
-            .dice
-            .weighted(&[(30, 10), (40, 30), (20, 50), (10, 100)]);
-        let salt = self.dice.number();
-        self.events.push(Event::Harm(Harm {
-            files,
-            how,
-            percent,
-            salt,
-        }));
+        let percents = [(30, 10), (40, 30), (20, 50), (10, 100)];
+        let harm = Harm::random(self.dice, how, &percents);
+        self.events.push(Event::Harm(harm));
         if self.dice.chance(15) {
             // The store is used again, with upstream or without.
             self.online();

@@ -4,7 +4,7 @@ use fake_upstream::{HOST, WASM};
 
 use super::{Event, PathToolchain, Place, Release, Removed, Request, RustupWorld, WORK_FOLDER};
 use crate::dice::Dice;
-use crate::harm::{Files, Harm, How};
+use crate::harm::{Harm, How};
 
 /// A target that only some releases have.
 const RARE_TARGET: &str = "thumbv8m.base-none-eabi";
@@ -468,19 +468,9 @@ impl Story<'_> {
             | State::WarmedLess
             | State::Older => return,
         };
-        let files =
-            self.dice
-                .weighted(&[(40, Files::Blobs), (30, Files::Entries), (30, Files::All)]);
-        let percent = self
-            .dice
-            .weighted(&[(40, 10), (40, 30), (10, 50), (10, 100)]);
-        let salt = self.dice.number();
-        self.events.push(Event::Harm(Harm {
-            files,
-            how,
-            percent,
-            salt,
-        }));
+        let percents = [(40, 10), (40, 30), (10, 50), (10, 100)];
+        let harm = Harm::random(self.dice, how, &percents);
+        self.events.push(Event::Harm(harm));
         if self.dice.chance(15) {
             self.online();
         }
