@@ -48,7 +48,9 @@ fn settings_that_were_edited_after_apply_or_lead_elsewhere_are_left_alone() {
     let upstream = FakeUpstream::start();
     let home = tempfile::tempdir().unwrap();
     let settings = home.path().join("config.toml");
-    let site = site_with(&upstream, home.path());
+    // Another daemon of this user may listen at the default address.
+    let address = free_address().to_string();
+    let site = site_with(&upstream, home.path()).variable("LARDER_LISTEN", &address);
     said(
         &site.command(&["client", "apply"]),
         0,
