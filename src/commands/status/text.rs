@@ -12,7 +12,7 @@ use crate::{
     commands::{
         advisories::counts_line,
         gc::kept_until,
-        local_time::{local_minute, local_minute_today},
+        local_time::local_minute_today,
         render::{Screen, counted},
         standing::{ProjectStanding, Standing},
     },
@@ -49,7 +49,7 @@ pub(super) fn text(document: &StatusDocument, screen: Screen, now: SystemTime) -
     add_other_recalls(&mut lines, document);
     lines.add(
         "clients",
-        "settings to copy: `larder client print`; `larder run -- CMD` needs none",
+        "settings to copy: `larder client print`; or `larder run -- CMD`",
     );
     lines.into_text()
 }
@@ -196,7 +196,7 @@ fn add_answers(lines: &mut LabelledLines, facts: &DaemonStatus, screen: Screen) 
     lines.add(
         "saved",
         &format!(
-            "{} of {} for clients needed no download; {} from upstream",
+            "{} of {} needed no download; {} fetched",
             HumanBytes(saved),
             HumanBytes(sent),
             HumanBytes(received)
@@ -354,16 +354,7 @@ fn add_other_recalls(lines: &mut LabelledLines, document: &StatusDocument) {
     let others = others.filter(|report| !report.needs_attention()).count();
     if others > 0 {
         let versions = counted(others, "version");
-        let latest = document
-            .recalls
-            .iter()
-            .map(|report| report.recall.since)
-            .max();
-        let latest = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(latest.unwrap_or(0));
-        let latest = local_minute(latest);
-        let value = format!(
-            "{versions} that no warmed project locks, the latest at {latest}; `--json` lists them"
-        );
+        let value = format!("{versions} that no warmed project locks; `--json` lists them");
         lines.add("recalled", &value);
     }
 }
@@ -447,7 +438,7 @@ mod tests {
              files     0, 0 B: crates and archives of toolchains\n\
              entries   3, 1.00 KiB: index entries and manifests\n\
              quarantine 1 damaged file, 1.00 KiB\n\
-             clients   settings to copy: `larder client print`; `larder run -- CMD` needs none\n"
+             clients   settings to copy: `larder client print`; or `larder run -- CMD`\n"
         );
     }
 
@@ -487,7 +478,7 @@ mod tests {
             "trouble   it is gone",
             "requests  last hour  none",
             "          last day   1,200 from the store, 1 fetched, 2 stale, 0 failed",
-            "saved     2.00 KiB of 4.00 KiB for clients needed no download; 3.00 KiB from upstream",
+            "saved     2.00 KiB of 4.00 KiB needed no download; 3.00 KiB fetched",
             "fetching  2 files from upstream",
             "          [#####-----]  50 %  512 B of 1.00 KiB  crate `left 1.0.0`",
             "limits    2 of 9 connections open; since the start: b 3",
