@@ -133,7 +133,8 @@ impl App {
         let store = Arc::new(store.with_open_files(open_files::share()));
         let upstreams = Upstreams {
             advisories: settings.advisories.clone().map(Box::new),
-            registries: Registries::new(settings.index.clone(), settings.registries.clone()),
+            registries: Registries::new(settings.index.clone(), settings.registries.clone())
+                .with_max_crate(settings.limits.max_crate),
             dist: Dist::new(
                 settings.dist_server.clone(),
                 settings.update_root.clone(),

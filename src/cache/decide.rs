@@ -306,6 +306,7 @@ mod tests {
             freshness,
             stale_while_revalidate: false,
             max_bytes: 1,
+            max_bytes_setting: None,
             negative_ttl: CAP,
             content_type: "text/plain",
             compressible: false,

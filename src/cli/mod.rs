@@ -89,6 +89,9 @@ pub struct GlobalFlags {
     /// Largest index entry or toolchain manifest that is accepted from upstream, in MB, from 1 to 64 [default: 32]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u16).range(1..=64), global = true)]
     pub max_entry: Option<u16>,
+    /// Largest crate that is accepted from upstream, in MB [default: 256]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..), global = true)]
+    pub max_crate: Option<u32>,
     /// Memory that arriving bodies may take together, in MB; at least that of one `--max-entry` [default: 64]
     #[arg(long, value_name = "MB", global = true)]
     pub memory: Option<u32>,

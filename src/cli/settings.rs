@@ -5,12 +5,13 @@ const COMMON: [&str; 3] = ["config", "quiet", "verbose"];
 /// Where upstream is, and which archives it offers.
 const UPSTREAM: [&str; 4] = ["index", "dist-server", "update-root", "toolchain-format"];
 /// How requests to upstream are made, and what is accepted.
-const FETCHING: [&str; 10] = [
+const FETCHING: [&str; 11] = [
     "max-age",
     "ca-file",
     "redirect-host",
     "upstream-timeout",
     "max-entry",
+    "max-crate",
     "memory",
     "upstream-connections",
     "upstream-rate",

@@ -1,4 +1,4 @@
-//! Settings that bound what clients and upstream may use: connections, requests.
+//! Settings that bound what clients and upstream may use: connections, requests, the size of crates.
 
 use super::{
     ConfigError,
@@ -7,8 +7,11 @@ use super::{
 };
 use crate::cli::{GlobalFlags, Serve};
 
-/// Limits of connections and requests. Defaults depend on the system, and are chosen where the limits are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Default size limit of one crate, in MB.
+const DEFAULT_MAX_CRATE_MB: u32 = 256;
+
+/// Limits of connections, requests and crates. Defaults that depend on the system are chosen where the limits are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Connections of clients in total.
     pub max_connections: Option<u32>,
@@ -20,6 +23,8 @@ pub struct LimitSettings {
     pub upstream_connections: Option<u32>,
     /// Requests a second to upstream; 0 for no limit.
     pub upstream_rate: Option<u32>,
+    /// Largest crate that is accepted from upstream, in bytes.
+    pub max_crate: u64,
 }
 
 /// Merges the limits of flags, variables and the settings file.
@@ -29,6 +34,7 @@ pub(super) fn merge_limits(
     sources: &Sources,
 ) -> Result<LimitSettings, ConfigError> {
     let positive = |key, flag| sources.one(key, flag, parse_positive);
+    let max_crate = positive("max-crate", shared.max_crate)?;
     Ok(LimitSettings {
         max_connections: positive("max-connections", serve.max_connections)?,
         max_connections_per_peer: positive(
@@ -38,5 +44,6 @@ pub(super) fn merge_limits(
         max_requests: positive("max-requests", serve.max_requests)?,
         upstream_connections: positive("upstream-connections", shared.upstream_connections)?,
         upstream_rate: sources.one("upstream-rate", shared.upstream_rate, parse_number)?,
+        max_crate: u64::from(max_crate.unwrap_or(DEFAULT_MAX_CRATE_MB)) << 20,
     })
 }

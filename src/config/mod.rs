@@ -534,6 +534,7 @@ mod tests {
         assert_eq!(gc, found.forget_after);
         for (flag, used) in [
             ("max-entry", found.max_entry >> 20),
+            ("max-crate", found.limits.max_crate >> 20),
             ("memory", found.memory >> 20),
             ("scrub-rate", found.scrub_rate >> 20),
         ] {

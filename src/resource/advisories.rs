@@ -46,6 +46,7 @@ impl Kind for AdvisoryArchive {
             freshness: Freshness::For(Duration::from_secs(3600)),
             stale_while_revalidate: false,
             max_bytes: 64 << 20,
+            max_bytes_setting: None,
             negative_ttl: Duration::from_secs(60),
             content_type: "application/gzip",
             compressible: false,

@@ -12,6 +12,8 @@ pub struct Policy {
     pub stale_while_revalidate: bool,
     /// The largest body accepted from upstream, in bytes after decoding.
     pub max_bytes: u64,
+    /// The setting that has `max_bytes`, if one has.
+    pub max_bytes_setting: Option<&'static str>,
     /// Time for which the negative cache remembers that upstream does not have the resource.
     pub negative_ttl: Duration,
     /// The `Content-Type` for clients.

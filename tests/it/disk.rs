@@ -267,7 +267,7 @@ fn endless_bodies_are_refused_within_bounded_memory() {
     assert_eq!(reply.status, 424, "{}", reply.text());
     assert!(reply.text().contains("more than"), "{}", reply.text());
     assert!(!entry_file(&site, "left").exists());
-    // A crate's size limit takes too long for a test, so the disk limit ends the transfer.
+    // The disk's limit ends the transfer before that of crates does.
     limit_files(&larder, Some(50_000));
     let reply = larder.get(&download("right", "1.0.0"));
     assert!(!reply.complete || reply.status >= 400);
@@ -279,6 +279,28 @@ fn endless_bodies_are_refused_within_bounded_memory() {
     let peak = peak_memory(&larder);
     // 136 MiB were seen on a busy machine.
     assert!(peak < 180 << 20, "{peak} bytes");
+}
+
+#[test]
+fn a_crate_larger_than_the_setting_allows_is_refused_with_its_name_and_an_endless_one_is_cut() {
+    let upstream = FakeUpstream::start();
+    for name in ["endless", "larger"] {
+        upstream.publish(Crate::new(name, "1.0.0").padding(2_200_000));
+    }
+    upstream.fault(&crate_path("endless", "1.0.0"), Fault::Endless);
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-crate", "2"]);
+    let reply = larder.get(&download("larger", "1.0.0"));
+    assert_eq!(reply.status, 424, "{}", reply.text());
+    let words = "sent more than 2097152 bytes (setting `max-crate`)";
+    assert!(reply.text().contains(words), "{}", reply.text());
+    let reply = larder.get(&download("endless", "1.0.0"));
+    assert!(!reply.complete && reply.body.len() <= 2 << 20);
+    larder.wait_for_log("(setting `max-crate`)");
+    assert_eq!(blobs(&site).len(), 0);
+    assert_eq!(upstream.requests_for(&crate_path("endless", "1.0.0")), 1);
+    let larder = larder.restart(&["--max-crate", "3"]);
+    assert!(larder.get(&download("larger", "1.0.0")).complete);
 }
 
 #[test]

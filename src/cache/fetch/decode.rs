@@ -5,7 +5,10 @@ use std::io::Write as _;
 use flate2::write::MultiGzDecoder;
 use url::Url;
 
-use crate::upstream::{Coding, Failure, FailureKind};
+use crate::{
+    resource::Resource,
+    upstream::{Coding, Failure, FailureKind},
+};
 
 /// Compressed bytes decoded at a time. Gzip can expand data a thousandfold, and the size limit is checked between
 /// steps.
@@ -21,6 +24,15 @@ pub(super) struct BodyLimit {
 }
 
 impl BodyLimit {
+    /// The limit of a resource's bodies.
+    pub(super) fn of(resource: &Resource) -> Self {
+        let policy = resource.policy();
+        Self {
+            bytes: policy.max_bytes,
+            setting: policy.max_bytes_setting,
+        }
+    }
+
     /// Checks the bytes of a body that have arrived.
     pub(super) fn check(self, len: u64, url: &Url) -> Result<(), Failure> {
         if len <= self.bytes {

@@ -72,10 +72,7 @@ async fn receive(
     spool: &Spool,
 ) -> Result<Sha256, Failure> {
     let url = request.url;
-    let limit = BodyLimit {
-        bytes: request.resource.policy().max_bytes,
-        setting: None,
-    };
+    let limit = BodyLimit::of(request.resource);
     let total = incoming.total.unwrap_or(0);
     if !spool.has_space(total) {
         let made = spool.make_space(total).await;

@@ -114,10 +114,13 @@ impl EntryRequest<'_> {
     }
 
     fn limit(&self) -> BodyLimit {
-        let of_kind = self.resource.policy().max_bytes;
+        let of_kind = BodyLimit::of(self.resource);
+        if self.max_bytes >= of_kind.bytes {
+            return of_kind;
+        }
         BodyLimit {
-            bytes: of_kind.min(self.max_bytes),
-            setting: (self.max_bytes < of_kind).then_some("max-entry"),
+            bytes: self.max_bytes,
+            setting: Some("max-entry"),
         }
     }
 

@@ -110,10 +110,7 @@ impl Transfer {
             last_chunk: 0,
             skip: 0,
             total: None,
-            limit: BodyLimit {
-                bytes: resource.policy().max_bytes,
-                setting: None,
-            },
+            limit: BodyLimit::of(resource),
             ranges: RangeDownloads::default(),
             next_range: u64::MAX,
             started,

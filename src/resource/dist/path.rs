@@ -188,6 +188,7 @@ pub(super) fn rustup_policy(
         // An update must see a release as soon as the bound allows.
         stale_while_revalidate: false,
         max_bytes,
+        max_bytes_setting: None,
         negative_ttl: NEGATIVE_TTL,
         content_type,
         compressible: false,

@@ -68,6 +68,7 @@ impl Kind for RegistryConfig {
             freshness: Freshness::For(Duration::from_secs(24 * 60 * 60)),
             stale_while_revalidate: false,
             max_bytes: 1 << 20,
+            max_bytes_setting: None,
             negative_ttl: Duration::from_secs(10),
             content_type: "application/json",
             compressible: false,

@@ -92,7 +92,8 @@ impl Kind for CrateFile {
         Policy {
             freshness: Freshness::Forever,
             stale_while_revalidate: false,
-            max_bytes: 1 << 30,
+            max_bytes: self.registry.max_crate_bytes,
+            max_bytes_setting: Some("max-crate"),
             negative_ttl: Duration::from_secs(30),
             content_type: "application/gzip",
             compressible: false,

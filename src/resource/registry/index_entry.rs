@@ -185,6 +185,7 @@ impl Kind for IndexEntry {
             stale_while_revalidate: true,
             // The largest entries of crates.io are below 20 MB.
             max_bytes: 64 << 20,
+            max_bytes_setting: None,
             // `cargo publish` asks before it uploads, and then waits until the new crate is found. Cargo asks once for
             // a name in one command, so a longer memory spares little.
             negative_ttl: Duration::from_secs(2),

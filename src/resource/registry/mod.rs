@@ -72,6 +72,8 @@ pub struct Registry {
     /// The folder of its entries in the store. It contains a hash of the index URL, so that entries from two URLs never
     /// mix.
     entry_folder: String,
+    /// The largest crate that is accepted from upstream, in bytes.
+    max_crate_bytes: u64,
 }
 
 impl Registries {
@@ -83,6 +85,23 @@ impl Registries {
         Self(
             registries
                 .map(|(name, index)| (name.clone(), Arc::new(Registry::new(name, index))))
+                .collect(),
+        )
+    }
+
+    /// The same registries, whose crates may have up to `bytes` bytes.
+    #[must_use]
+    pub fn with_max_crate(self, bytes: u64) -> Self {
+        let bounded = |registry: Arc<Registry>| Registry {
+            name: registry.name.clone(),
+            index: registry.index.clone(),
+            entry_folder: registry.entry_folder.clone(),
+            max_crate_bytes: bytes,
+        };
+        let registries = self.0.into_iter();
+        Self(
+            registries
+                .map(|(name, registry)| (name, Arc::new(bounded(registry))))
                 .collect(),
         )
     }
@@ -139,6 +158,7 @@ impl Registry {
             name,
             index,
             entry_folder,
+            max_crate_bytes: u64::MAX,
         }
     }
 
