@@ -19,7 +19,7 @@ use crate::{
     cli,
     config::Settings,
     eviction::{self, GonePin, KeepReleases, PassOptions, PassReport, Reason},
-    store::{EvictionLock, Store},
+    store::{EvictionLock, Pace, Store},
 };
 
 /// Longest wait for a pass of another process.
@@ -59,7 +59,8 @@ pub async fn run(
         is_dry_run: flags.dry_run,
         with_names: true,
     };
-    let report = eviction::pass(&app.store, &app.upstreams, options).await?;
+    let (counter, pace) = (app.store.space_counter(), Pace::full_speed());
+    let report = eviction::pass(&app.store, &app.upstreams, options, counter, &pace).await?;
     if shared.json {
         print_json(&report)?;
     } else {
@@ -86,7 +87,7 @@ pub async fn run(
 pub(super) async fn lock(store: &Store) -> Result<EvictionLock, CommandError> {
     let started = Instant::now();
     loop {
-        if let Some(lock) = store.lock_for_eviction()? {
+        if let Some(lock) = store.lock_for_eviction(true)? {
             return Ok(lock);
         }
         if started.elapsed() > LOCK_TIMEOUT {

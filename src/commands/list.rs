@@ -25,7 +25,7 @@ use crate::{
     hash::Sha256,
     overview::{StoredVersion, stored_versions},
     resource::registry::CRATES_IO,
-    store::{FileRecord, Owner, Pin, StoredFile},
+    store::{FileRecord, Owner, Pace, Pin, StoredFile},
 };
 
 /// One pin.
@@ -70,7 +70,7 @@ pub async fn run(
     let app = App::build(settings, AppMode::Local)?;
     let pins = app.store.pins().await?;
     let name = flags.name.as_deref();
-    let records = app.store.file_records().await?;
+    let records = app.store.file_records(&Pace::full_speed()).await?;
     let crates = match name {
         None => Vec::new(),
         Some(name) => crates_like(&app, &records, name, &pins).await,

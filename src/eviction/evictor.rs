@@ -1,22 +1,26 @@
 //! [`Evictor`]: keeps the daemon's store within its limit.
 //!
 //! ```text
-//!  95 % of the limit ──> pass ──> 90 %
+//!  93 % of the limit ──> pass ──> 90 %
 //!  ^ counted when this process has stored something, every second while the store changes, every five otherwise
 //!
-//!  bodies that arrive claim their space first: what waits for it lowers both marks by its size
+//!  bodies that arrive claim their space first, up to 95 %: what waits for it lowers the marks by its size
 //!  while nothing is free: this process stores no small blobs, but waits a second at most
 //! ```
+//!
+//! A pass is slow ([`Pace`](crate::store::Pace)) until something waits for space. Space is granted as it becomes free.
 //!
 //! The margin is for what other processes store meanwhile. If what cannot be removed takes more than 90 % of the limit,
 //! nothing of it is removed, and nothing waits.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
+    select,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -30,8 +34,10 @@ use crate::{
     store::{Space, SpaceCounter, SpaceLimit, SpaceNeed, Store, StoreError},
 };
 
-/// Part of the limit, in percent, from which a pass runs.
-const START_PERCENT: u64 = 95;
+/// Part of the limit, in percent, that files and claims may take before others wait.
+const USABLE_PERCENT: u64 = 95;
+/// Part of the limit, in percent, from which a pass runs. It has time until [`USABLE_PERCENT`] is reached.
+const START_PERCENT: u64 = 93;
 /// Part of the limit, in percent, that a pass leaves.
 const TARGET_PERCENT: u64 = 90;
 /// Time between two counts while the store changes.
@@ -175,11 +181,13 @@ impl Evictor {
         let max = self.options.max_bytes.unwrap_or(u64::MAX);
         let (counter, need) = self.grant(counter).await?;
         self.is_waiting = is_missing(need);
-        if !is_missing(need) || self.not_before.is_some_and(is_ahead) {
+        let total = self.status.borrow().space.map_or(0, |space| space.total);
+        let is_due = is_missing(need) || total > percent(max, START_PERCENT);
+        if !is_due || self.not_before.is_some_and(is_ahead) {
             return Ok(counter);
         }
         let target = percent(max, TARGET_PERCENT).saturating_sub(need.waiting);
-        let result = self.evict(Some(target)).await;
+        let (counter, result) = self.evict(counter, Some(target)).await?;
         let (counter, need) = self.grant(counter).await?;
         self.is_waiting = is_missing(need);
         let space = self.status.borrow().space.unwrap_or_default();
@@ -207,7 +215,7 @@ impl Evictor {
         let is_lifted = self.lifted_until.is_some_and(is_ahead);
         let limit = self.options.max_bytes.filter(|_| !is_lifted);
         let limit = limit.map(|max| {
-            let usable = percent(max, START_PERCENT);
+            let usable = percent(max, USABLE_PERCENT);
             SpaceLimit {
                 max,
                 usable,
@@ -228,26 +236,20 @@ impl Evictor {
             let is_first = self.kept_house.is_none();
             self.kept_house = Some(Instant::now());
             if !is_first {
-                self.evict(None).await;
+                let counter = self.store.space_counter();
+                if let Err(error) = self.evict(counter, None).await {
+                    warn!(error = %chain(&error), "cannot count the size of the store");
+                }
             }
         }
     }
 
-    /// Runs a pass, unless another process runs one.
-    async fn evict(&mut self, max_bytes: Option<u64>) -> PassResult {
-        // Another process evicts; its result counts as much.
-        let _lock = match self.store.lock_for_eviction() {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return PassResult::NotRun,
-            Err(error) => {
-                warn!(error = %chain(&error), "cannot remove unused files");
-                return PassResult::Failed;
-            }
-        };
-        // Unfinished files of killed processes count in the size.
-        if let Err(error) = self.store.remove_leftovers().await {
-            warn!(error = %chain(&error), "cannot remove what dead processes left");
-        }
+    /// Runs a pass, unless another process runs one, and grants space as it becomes free.
+    async fn evict(
+        &mut self,
+        mut counter: SpaceCounter,
+        max_bytes: Option<u64>,
+    ) -> Result<(SpaceCounter, PassResult), StoreError> {
         let options = PassOptions {
             max_bytes,
             older_than: None,
@@ -256,13 +258,27 @@ impl Evictor {
             is_dry_run: false,
             with_names: false,
         };
-        match pass(&self.store, &self.upstreams, options).await {
-            Ok(report) => self.record(&report),
+        let (store, upstreams) = (self.store.clone(), self.upstreams.clone());
+        let mut pass = pin!(locked_pass(store, upstreams, options, counter.clone()));
+        let passed = loop {
+            select! {
+                passed = &mut pass => break passed,
+                () = sleep(WAITING_INTERVAL) => {}
+            }
+            if self.store.is_space_awaited() {
+                counter = self.grant(counter).await?.0;
+            }
+        };
+        let result = match passed {
+            Ok(Some(report)) => self.record(&report),
+            // Another process evicts; its result counts as much.
+            Ok(None) => PassResult::NotRun,
             Err(error) => {
                 warn!(error = %chain(&error), "cannot remove unused files");
                 PassResult::Failed
             }
-        }
+        };
+        Ok((counter, result))
     }
 
     fn record(&mut self, report: &PassReport) -> PassResult {
@@ -300,6 +316,25 @@ impl Evictor {
             Some(_) | None => PassResult::Done,
         }
     }
+}
+
+/// Runs a pass at the pace of background work. `None` if another process runs one.
+async fn locked_pass(
+    store: Arc<Store>,
+    upstreams: Upstreams,
+    options: PassOptions,
+    counter: SpaceCounter,
+) -> Result<Option<PassReport>, StoreError> {
+    let Some(_lock) = store.lock_for_eviction(store.is_space_awaited())? else {
+        return Ok(None);
+    };
+    // Unfinished files of killed processes count in the size.
+    if let Err(error) = store.remove_leftovers().await {
+        warn!(error = %chain(&error), "cannot remove what dead processes left");
+    }
+    let pace = store.background_pace();
+    let report = pass(&store, &upstreams, options, counter, &pace).await?;
+    Ok(Some(report))
 }
 
 /// Returns whether something waits for space.

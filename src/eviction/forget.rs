@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     resource::Upstreams,
-    store::{Owner, Removal, Store, StoreError},
+    store::{Owner, Pace, Removal, Store, StoreError},
 };
 
 /// The result of removing the files of one name and version.
@@ -62,7 +62,13 @@ pub async fn forget_files(
     is_forced: bool,
 ) -> Result<Forgotten, StoreError> {
     let (pins, ..) = gone::living_pins(store, std::time::Duration::MAX, true).await?;
-    let mut survey = Survey::read(store, &pins, KeepReleases::default()).await?;
+    let mut survey = Survey::read(
+        store,
+        &pins,
+        KeepReleases::default(),
+        &Pace::full_speed(),
+    )
+    .await?;
     let meant = stored_files(store, upstreams, &survey, name, version).await?;
     if meant.is_empty() {
         return Ok(Forgotten::NotStored);
@@ -83,7 +89,9 @@ pub async fn forget_files(
     let decision = survey.decide(0, RemovalLimits::default());
     let positions = decision.removals.iter().map(|(at, _)| *at);
     let records: Vec<_> = positions.map(|at| survey.records[at].clone()).collect();
-    let results = store.remove_files(records.clone(), survey.taken).await?;
+    let results = store
+        .remove_files(records.clone(), survey.taken, &Pace::full_speed())
+        .await?;
     let removed = records.iter().zip(results);
     let removed = removed.filter(|(_, result)| *result == Removal::Removed);
     let name_of = |record: &crate::store::FileRecord| {

@@ -11,6 +11,8 @@
 //! process at a time evicts; the others see that a file is gone by its `stat`, which every hit needs, and count it as
 //! missing.
 //!
+//! The daemon's passes take a fifth of a core ([`Pace`]), unless something waits for space.
+//!
 //! Two things change while a pass runs. A pin that was registered, or a command that began to store files, ends the
 //! pass, and a new one begins. A file that was used, checked or replaced since the survey is left alone.
 //!
@@ -40,7 +42,7 @@ pub use why::{Why, WhyFile, why};
 use crate::{
     clock::{milliseconds, now},
     resource::Upstreams,
-    store::{FileRecord, Removal, Store, StoreError},
+    store::{FileRecord, Pace, Removal, SpaceCounter, Store, StoreError},
 };
 use policy::{RemovalLimits, RemovalPlan};
 use survey::Survey;
@@ -125,7 +127,8 @@ impl PassReport {
     }
 }
 
-/// Runs one pass. The caller holds the store's eviction lock, unless it is a dry run.
+/// Runs one pass. The caller holds the store's eviction lock, unless it is a dry run. `counter` counts the store; one
+/// that has counted before is faster.
 ///
 /// # Errors
 /// The store cannot be read or written to.
@@ -133,44 +136,51 @@ pub async fn pass(
     store: &Arc<Store>,
     upstreams: &Upstreams,
     options: PassOptions,
+    counter: SpaceCounter,
+    pace: &Arc<Pace>,
 ) -> Result<PassReport, StoreError> {
+    let (mut counter, space) = counter.count().await?;
     let mut report = PassReport {
         dry_run: options.is_dry_run,
         max_size: options.max_bytes,
-        size_before: store.space().await?.total,
+        size_before: space.total,
         ..PassReport::default()
     };
     let pruned = store.prune_quarantine(QUARANTINE_AGE, QUARANTINE_BYTES, options.is_dry_run);
     (report.quarantine_files, report.quarantine_bytes) = pruned.await?;
     for _ in 0..MAX_SURVEYS {
-        let is_complete = survey_and_remove(store, upstreams, options, &mut report).await?;
+        let (counted, space) = counter.count().await?;
+        counter = counted;
+        let is_complete =
+            survey_and_remove(store, upstreams, options, space.total, pace, &mut report).await?;
         if is_complete {
             break;
         }
     }
     if !options.is_dry_run {
-        report.size_after = store.space().await?.total;
+        report.size_after = counter.count().await?.1.total;
     }
     Ok(report)
 }
 
-/// Returns false if the pins changed meanwhile.
+/// Removes files from a store that takes `total` bytes. Returns false if the pins changed meanwhile.
 async fn survey_and_remove(
     store: &Arc<Store>,
     upstreams: &Upstreams,
     options: PassOptions,
+    total: u64,
+    pace: &Arc<Pace>,
     report: &mut PassReport,
 ) -> Result<bool, StoreError> {
     let (pins, gone, forgotten) =
         gone::living_pins(store, options.forget_after, options.is_dry_run).await?;
     report.gone = gone;
     report.forgotten.extend(forgotten);
-    let total = store.space().await?.total;
     if !is_survey_due(total, options) {
         return Ok(true);
     }
     let state = pin_state(store);
-    let survey = Survey::read(store, &pins, options.keep).await?;
+    let survey = Survey::read(store, &pins, options.keep, pace).await?;
     let used_since = options.older_than.and_then(|age| now().checked_sub(age));
     let limits = RemovalLimits {
         max_bytes: options.max_bytes,
@@ -209,7 +219,7 @@ async fn survey_and_remove(
             .iter()
             .map(|(at, _)| survey.records[*at].clone())
             .collect();
-        let results = store.remove_files(records, survey.taken).await?;
+        let results = store.remove_files(records, survey.taken, pace).await?;
         for ((at, reason), result) in batch.iter().zip(results) {
             match result {
                 Removal::Removed => report.removed.push(removed_file(*at, *reason)),

@@ -1,6 +1,9 @@
 //! [`Survey`]: the inventory of a store, with what holds each file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     needs::{PinNeeds, RustupFile},
@@ -10,7 +13,7 @@ use crate::{
     clock::{milliseconds, now},
     hash::Sha256,
     resource::{IndexEntry, Key, registry::package_of_key},
-    store::{FileRecord, Pin, Store, StoreError, StoredFile},
+    store::{FileRecord, Pace, Pin, Store, StoreError, StoredFile},
     toolchain,
 };
 
@@ -80,12 +83,13 @@ impl Survey {
         store: &Store,
         pins: &[Pin],
         keep: KeepReleases,
+        pace: &Arc<Pace>,
     ) -> Result<Self, StoreError> {
         let taken = milliseconds(now());
-        let records = store.file_records().await?;
+        let records = store.file_records(pace).await?;
         let mut needs = PinNeeds::of(pins);
         resolve_checksums(store, &records, &mut needs).await?;
-        let mut items = with_listed(store, &records).await?;
+        let mut items = with_listed(store, &records, pace).await?;
         let running = store.oldest_running_command();
         for (item, record) in items.iter_mut().zip(&records) {
             let is_of_running = running
@@ -261,6 +265,7 @@ async fn resolve_checksums(
 async fn with_listed(
     store: &Store,
     records: &[FileRecord],
+    pace: &Arc<Pace>,
 ) -> Result<Vec<InventoryItem>, StoreError> {
     let blobs = records.iter().enumerate();
     let blobs: HashMap<Sha256, usize> = blobs
@@ -270,7 +275,8 @@ async fn with_listed(
         .iter()
         .filter_map(|record| record.file.entry().cloned());
     let known = blobs.keys().copied().collect();
-    let mut listed = store.listed_blobs(keys.collect(), known).await?.into_iter();
+    let listed = store.listed_blobs(keys.collect(), known, pace).await?;
+    let mut listed = listed.into_iter();
     let items = records.iter().map(|record| {
         let lists = match record.file {
             StoredFile::Blob(_) => Vec::new(),

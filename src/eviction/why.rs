@@ -12,7 +12,7 @@ use super::{
 use crate::{
     hash::Sha256,
     resource::Upstreams,
-    store::{Store, StoreError},
+    store::{Pace, Store, StoreError},
 };
 
 /// The stored files of one name and version.
@@ -55,7 +55,13 @@ pub async fn why(
     forget_after: Duration,
 ) -> Result<Why, StoreError> {
     let (pins, ..) = gone::living_pins(store, forget_after, true).await?;
-    let survey = Survey::read(store, &pins, KeepReleases::default()).await?;
+    let survey = Survey::read(
+        store,
+        &pins,
+        KeepReleases::default(),
+        &Pace::full_speed(),
+    )
+    .await?;
     let total = store.space().await?.total;
     let limits = RemovalLimits {
         max_bytes,

@@ -245,6 +245,16 @@ impl Growth {
         });
     }
 
+    /// Returns whether a body or the write of a small file waits for space now.
+    pub(super) fn is_awaited(&self) -> bool {
+        let accounts = self.accounts.lock();
+        let is_waiting = |id| {
+            let account = accounts.claims.get(id);
+            account.is_some_and(|account| account.wanted.is_some())
+        };
+        self.is_full.receiver_count() > 0 || accounts.queue.iter().any(is_waiting)
+    }
+
     /// Waits while nothing is free, but not for long: the limit is no reason to serve nothing.
     pub(super) async fn wait_for_space(&self) {
         if *self.is_full.borrow() {

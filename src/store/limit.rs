@@ -39,6 +39,11 @@ impl Store {
         counted.map_err(|source| StoreError::io(self.layout.top(), source))
     }
 
+    /// Returns whether a body or a write of this process waits for space now.
+    pub fn is_space_awaited(&self) -> bool {
+        self.growth.is_awaited()
+    }
+
     /// Waits until this process has stored a file, or a body needs or returns space, since the last call. For one
     /// caller.
     pub async fn size_changed(&self) {

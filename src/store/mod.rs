@@ -46,8 +46,8 @@
 //!
 //! `blobs` finds and replaces blobs, `entries` entries, whose format is in `entry`. `staging` writes files safely;
 //! `layout` knows paths and permissions; `spool` stores a body during its download; `verify` rehashes files; `quarantine`
-//! has damaged ones; `last_use`, `space`, `growth`, `limit` and `removal` serve eviction; `memory` caches what was read;
-//! `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
+//! has damaged ones; `last_use`, `space`, `growth`, `limit`, `removal` and `pace` serve eviction; `memory` caches what was
+//! read; `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
 //!
 //! [`Key`]: crate::resource::Key
 
@@ -66,6 +66,7 @@ mod last_use;
 mod layout;
 mod limit;
 mod memory;
+mod pace;
 mod pinned_crates;
 mod pins;
 mod quarantine;
@@ -96,6 +97,7 @@ pub use entry::{Checked, DamagedEntry, Entry, EntryHead};
 pub use error::{StoreError, UnusableFolder};
 pub use growth::{NoSpace, SpaceLimit, SpaceNeed};
 pub use identity::FileIdentity;
+pub use pace::Pace;
 pub use pins::{NeededFile, Owner, Pin, PinnedCrate};
 pub use recalls::{Recall, RecallKind, locking_owners, locking_projects};
 pub use removal::{EvictionLock, FileRecord, Removal};

@@ -10,6 +10,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +24,7 @@ use super::{
     identity::FileIdentity,
     last_use,
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
+    pace::Pace,
     space::disk_bytes,
     staging::{is_process_alive, lock_folder, remove_dead_processes},
     verify::{self, StoredFile},
@@ -113,8 +115,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub async fn file_records(&self) -> Result<Vec<FileRecord>, StoreError> {
-        let layout = self.layout.clone();
+    pub async fn file_records(&self, pace: &Arc<Pace>) -> Result<Vec<FileRecord>, StoreError> {
+        let (layout, pace) = (self.layout.clone(), pace.clone());
         let uses = self.last_uses();
         let read = move || {
             let latest = milliseconds(now());
@@ -123,6 +125,7 @@ impl Store {
                 .iter()
                 .flat_map(|folder| verify::files_in(&layout, folder));
             let records = files.filter_map(|file| {
+                pace.step();
                 let found = fs::symlink_metadata(path_of(&layout, &file)).ok()?;
                 if !found.is_file() {
                     return None;
@@ -160,10 +163,12 @@ impl Store {
         &self,
         keys: Vec<Key>,
         blobs: HashSet<Sha256>,
+        pace: &Arc<Pace>,
     ) -> Result<Vec<Vec<Sha256>>, StoreError> {
-        let layout = self.layout.clone();
+        let (layout, pace) = (self.layout.clone(), pace.clone());
         let read = move || {
             let listed = |key: &Key| {
+                pace.step();
                 let file = open_nofollow(&layout.entry(key)).ok().flatten();
                 let record =
                     file.and_then(|file| files::read_open(&file, MAX_ENTRY_FILE_BYTES).ok());
@@ -184,16 +189,20 @@ impl Store {
         &self,
         records: Vec<FileRecord>,
         since: u64,
+        pace: &Arc<Pace>,
     ) -> Result<Vec<Removal>, StoreError> {
-        let (layout, uses) = (self.layout.clone(), self.uses.clone());
+        let (layout, uses, pace) = (self.layout.clone(), self.uses.clone(), pace.clone());
         let removed = blocking(move || {
             layout.check_root()?;
-            let remove = |record: &FileRecord| match record.file {
-                StoredFile::Blob(sha256) if uses.is_used_since(sha256, since) => {
-                    Ok(Removal::Changed)
-                }
-                StoredFile::Blob(_) | StoredFile::Entry(_) => {
-                    remove_file(&path_of(&layout, &record.file), record)
+            let remove = |record: &FileRecord| {
+                pace.step();
+                match record.file {
+                    StoredFile::Blob(sha256) if uses.is_used_since(sha256, since) => {
+                        Ok(Removal::Changed)
+                    }
+                    StoredFile::Blob(_) | StoredFile::Entry(_) => {
+                        remove_file(&path_of(&layout, &record.file), record)
+                    }
                 }
             };
             records.iter().map(remove).collect()
@@ -204,11 +213,12 @@ impl Store {
         removed.map_err(|source| StoreError::io(self.layout.top(), source))
     }
 
-    /// The right to remove files; `None` while another process has it.
+    /// The right to remove files; `None` while another process has it. If something waits for that (`is_urgent`), the
+    /// other process makes no more pauses.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the store cannot be written to.
-    pub fn lock_for_eviction(&self) -> Result<Option<EvictionLock>, StoreError> {
+    pub fn lock_for_eviction(&self, is_urgent: bool) -> Result<Option<EvictionLock>, StoreError> {
         let path = self.layout.eviction_lock();
         let lock = || -> io::Result<Option<EvictionLock>> {
             self.staging.process_dir()?;
@@ -223,7 +233,13 @@ impl Store {
             };
             match file.try_lock() {
                 Ok(()) => Ok(Some(EvictionLock(file))),
-                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::WouldBlock) => {
+                    if is_urgent {
+                        // A failure costs time only.
+                        let _ = file.set_modified(now());
+                    }
+                    Ok(None)
+                }
                 Err(TryLockError::Error(error)) => Err(error),
             }
         };
@@ -404,8 +420,6 @@ fn hashes_among(text: &[u8], known: &HashSet<Sha256>) -> Vec<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -443,7 +457,8 @@ mod tests {
         for body in bodies {
             put(&store, body).await;
         }
-        let records = store.file_records().await.unwrap();
+        let pace = Pace::full_speed();
+        let records = store.file_records(&pace).await.unwrap();
         let of = |body: &[u8]| {
             let file = StoredFile::Blob(Sha256::of(body));
             records.iter().find(|record| record.file == file).unwrap()
@@ -456,7 +471,7 @@ mod tests {
         store.blob(Sha256::of(b"used")).await.unwrap().unwrap();
         let open = reader.blob(Sha256::of(&large)).await.unwrap().unwrap();
         let wanted = bodies.map(|body| of(body).clone()).to_vec();
-        let removed = store.remove_files(wanted, since).await.unwrap();
+        let removed = store.remove_files(wanted, since, &pace).await.unwrap();
         let expected = [
             Removal::Removed,
             Removal::Changed,
@@ -465,7 +480,9 @@ mod tests {
         ];
         assert_eq!(removed, expected);
         drop(open);
-        let again = store.remove_files(vec![of(&large).clone()], since).await;
+        let again = store
+            .remove_files(vec![of(&large).clone()], since, &pace)
+            .await;
         assert_eq!(again.unwrap(), [Removal::Removed]);
         for (body, is_left) in bodies.iter().zip([false, true, true, false]) {
             let blob = reader.blob(Sha256::of(body)).await.unwrap();
@@ -477,10 +494,10 @@ mod tests {
     async fn one_process_evicts_at_a_time_and_commands_are_told_from_daemons() {
         let folder = tempfile::tempdir().unwrap();
         let [one, two] = [1, 2].map(|_| Store::open(folder.path()).unwrap());
-        let lock = one.lock_for_eviction().unwrap();
-        assert!(lock.is_some() && two.lock_for_eviction().unwrap().is_none());
+        let lock = one.lock_for_eviction(false).unwrap();
+        assert!(lock.is_some() && two.lock_for_eviction(false).unwrap().is_none());
         drop(lock);
-        assert!(two.lock_for_eviction().unwrap().is_some());
+        assert!(two.lock_for_eviction(false).unwrap().is_some());
         assert!(one.oldest_running_command().is_some());
         let announcement = super::super::Announcement {
             pid: 1,

@@ -45,13 +45,13 @@ pub struct Space {
 }
 
 /// Counts the space of one store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SpaceCounter {
     layout: StoreLayout,
     folders: HashMap<PathBuf, CountedFolder>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CountedFolder {
     changed: (i64, i64),
     files: u64,
