@@ -7,6 +7,7 @@
 //!  spool ── reserve(size of the body) ──> granted at once, if it is small compared to the limit
 //!                     │
 //!                     └─ waits ──> evictor: counts the store, grants what fits, in order; evicts for the rest
+//!                                  (a small claim may overtake a large one, within bounds)
 //! ```
 //!
 //! Space that is granted and not written yet counts like stored files. `limit` tells other processes of it.
@@ -128,6 +129,8 @@ struct Account {
     written: u64,
     /// Size of the body, while it waits for more than it was granted.
     wanted: Option<u64>,
+    /// Bytes granted to later claims while this one waits.
+    overtaken: u64,
 }
 
 impl Accounts {
@@ -139,31 +142,54 @@ impl Accounts {
             .sum()
     }
 
+    /// Bytes that `id` needs besides those that it was granted, for a body of `bytes` bytes.
+    fn missing(&self, id: u64, bytes: u64) -> u64 {
+        let granted = self.claims.get(&id).map_or(0, |account| account.granted);
+        bytes.saturating_sub(granted)
+    }
+
     /// Grants `id` a body of `bytes` bytes if that much is free, and returns whether it has it now.
     fn try_grant(&mut self, id: u64, bytes: u64) -> bool {
-        let granted = self.claims.get(&id).map_or(0, |account| account.granted);
-        let missing = bytes.saturating_sub(granted);
-        match &mut self.free {
-            Some(free) if *free < missing => return false,
-            Some(free) => *free -= missing,
-            None => {}
+        let is_free = self.free.is_none_or(|free| free >= self.missing(id, bytes));
+        if is_free {
+            self.grant(id, bytes);
         }
+        is_free
+    }
+
+    /// Grants `id` a body of `bytes` bytes, free or not.
+    fn grant(&mut self, id: u64, bytes: u64) {
+        let missing = self.missing(id, bytes);
+        self.free = self.free.map(|free| free.saturating_sub(missing));
         let account = self.claims.entry(id).or_default();
         account.granted += missing;
         account.wanted = None;
-        true
+        account.overtaken = 0;
     }
 
-    /// Grants what fits to those that wait, in their order.
+    /// Grants what fits to those that wait, in their order. Later claims may take space that does not suffice for an
+    /// earlier one, but no more bytes than that one waits for: otherwise small bodies would keep a large one out.
     fn serve_queue(&mut self) {
-        while let Some(&id) = self.queue.front() {
-            let wanted = self.claims.get(&id).and_then(|account| account.wanted);
+        let mut may_overtake = u64::MAX;
+        for id in std::mem::take(&mut self.queue) {
+            let account = self.claims.get(&id).copied().unwrap_or_default();
             // A body that is too large finds that out by itself.
-            let is_possible = wanted.filter(|bytes| self.refusal(*bytes).is_none());
-            if is_possible.is_some_and(|bytes| !self.try_grant(id, bytes)) {
-                return;
+            let is_possible = |bytes: &u64| self.refusal(*bytes).is_none();
+            let Some(bytes) = account.wanted.filter(is_possible) else {
+                continue;
+            };
+            let missing = self.missing(id, bytes);
+            if missing <= may_overtake && self.try_grant(id, bytes) {
+                may_overtake -= missing;
+                for earlier in &self.queue {
+                    if let Some(account) = self.claims.get_mut(earlier) {
+                        account.overtaken += missing;
+                    }
+                }
+            } else {
+                may_overtake = may_overtake.min(missing.saturating_sub(account.overtaken));
+                self.queue.push_back(id);
             }
-            self.queue.pop_front();
         }
     }
 
@@ -285,11 +311,7 @@ impl SpaceClaim {
     /// Returns whether a body of `bytes` bytes may be written, without waiting for anything.
     pub(super) fn has(&self, bytes: u64) -> bool {
         let mut accounts = self.growth.accounts.lock();
-        let granted = accounts
-            .claims
-            .get(&self.id)
-            .map_or(0, |account| account.granted);
-        let missing = bytes.saturating_sub(granted);
+        let missing = accounts.missing(self.id, bytes);
         let is_small = accounts.free.is_none() || missing <= accounts.limit.max / SMALL_PARTS;
         let has = missing == 0
             || (is_small
@@ -334,11 +356,12 @@ impl SpaceClaim {
             Err(_) => {
                 let mut accounts = self.growth.accounts.lock();
                 let max = accounts.limit.max;
+                if accounts.missing(self.id, bytes) == 0 {
+                    accounts.grant(self.id, bytes);
+                    return Ok(());
+                }
                 if let Some(account) = accounts.claims.get_mut(&self.id) {
                     account.wanted = None;
-                    if account.granted >= bytes {
-                        return Ok(());
-                    }
                 }
                 Err(NoSpace::Busy { max })
             }
@@ -485,6 +508,36 @@ mod tests {
         drop((first, small));
         assert_eq!(growth.allow(Some(LIMIT), 500, 300).reserved, 0);
         assert!(second.write(91, 91).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_claims_overtake_a_large_one_by_no_more_bytes_than_it_waits_for() {
+        let growth = Arc::new(Growth::default());
+        growth.allow(Some(LIMIT), 500, 0);
+        let [arriving, large, one, two, three] = [(); 5].map(|()| growth.claim());
+        let allow = || growth.allow(Some(LIMIT), 500, 0);
+        let (granted, _) = tokio::join!(arriving.reserve(50, SOON), async { allow() });
+        assert_eq!(granted, Ok(()));
+        // 350 bytes are free.
+        let counted = async {
+            tokio::time::sleep(SOON / 4).await;
+            allow();
+            tokio::time::sleep(SOON / 4).await;
+            // The space of the first one is given back, and would suffice for the third.
+            one.end();
+            allow()
+        };
+        let (large, one_granted, two, three, need) = tokio::join!(
+            large.reserve(400, SOON),
+            one.reserve(200, SOON),
+            two.reserve(150, SOON),
+            three.reserve(100, SOON),
+            counted
+        );
+        assert_eq!((one_granted, two), (Ok(()), Ok(())));
+        let busy = Err(NoSpace::Busy { max: 1000 });
+        assert_eq!((large, three), (busy, busy));
+        assert_eq!((need.reserved, need.waiting), (200, 500));
     }
 
     #[tokio::test(start_paused = true)]
