@@ -51,6 +51,7 @@ pub async fn run(
     let options = PassOptions {
         max_bytes: settings.max_size,
         older_than: flags.older_than,
+        own_since: None,
         keep: KeepReleases {
             stables: flags.keep_last_stables,
             nightlies: flags.keep_last_nightlies,

@@ -70,7 +70,7 @@ pub async fn run(settings: &Settings, passed: Vec<PassedSocket>) -> Result<ExitC
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
     let app = Arc::new(app);
-    announce(&app, access, &bases).await;
+    announce(&app, access, &bases, settings.max_size).await;
     let may_write = access != StoreAccess::ReadOnly;
     let server = start_server(
         settings,
@@ -175,24 +175,25 @@ fn start_server(
 
 /// Writes the addresses into the store, where `status` and `client print` look for a daemon; on a full disk as soon as
 /// there is space.
-async fn announce(app: &Arc<App>, access: StoreAccess, bases: &[String]) {
+async fn announce(app: &Arc<App>, access: StoreAccess, bases: &[String], max_bytes: Option<u64>) {
     match access {
         StoreAccess::ReadOnly => {}
-        StoreAccess::Writable => announce_now(app, bases).await,
+        StoreAccess::Writable => announce_now(app, bases, max_bytes).await,
         StoreAccess::Full => {
             let (app, bases) = (app.clone(), bases.to_owned());
             tokio::spawn(async move {
                 app.prepare_once_there_is_space().await;
-                announce_now(&app, &bases).await;
+                announce_now(&app, &bases, max_bytes).await;
             });
         }
     }
 }
 
-async fn announce_now(app: &App, bases: &[String]) {
+async fn announce_now(app: &App, bases: &[String], max_bytes: Option<u64>) {
     let announcement = Announcement {
         pid: std::process::id(),
         addresses: bases.to_vec(),
+        max_bytes,
     };
     if let Err(error) = app.store.announce(&announcement).await {
         warn!(%error, "cannot write the address for other commands");
@@ -234,6 +235,7 @@ fn start_evictor(app: &App, settings: &Settings) -> watch::Receiver<EvictionStat
     let options = EvictorOptions {
         max_bytes: settings.max_size,
         forget_after: settings.forget_after,
+        is_command: false,
     };
     let evictor = Evictor::new(app.store.clone(), app.upstreams.clone(), options);
     let status = evictor.status();

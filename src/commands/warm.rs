@@ -22,6 +22,7 @@ use crate::{
     check::Readiness,
     cli,
     config::Settings,
+    eviction::{Evictor, EvictorOptions},
     plan::{self, Inventory, Plan, Problem},
     signals::StopSignals,
     store::Store,
@@ -48,6 +49,7 @@ pub async fn run(
     app.check_toolchain_format()?;
     if !flags.dry_run {
         app.remember_settings().await?;
+        keep_limit(&app);
     }
     import::propose(settings, &app, shared.quiet == 0);
     let is_dry_run = flags.dry_run;
@@ -117,6 +119,23 @@ fn selection(settings: &Settings, flags: &mut cli::Warm) -> Result<Selection, Co
     let crates = std::mem::take(&mut flags.crates);
     let toolchains = std::mem::take(&mut flags.toolchains);
     Selection::new(settings, paths, crates, toolchains, &flags.target)
+}
+
+/// Makes space for what this run stores, if a daemon on the store keeps a limit. The daemon itself would notice only
+/// afterwards.
+fn keep_limit(app: &App) {
+    let daemons = app.store.announced();
+    let limits = daemons.iter().filter_map(|daemon| daemon.max_bytes);
+    let Some(max_bytes) = limits.min() else {
+        return;
+    };
+    let options = EvictorOptions {
+        max_bytes: Some(max_bytes),
+        // The daemon drops pins.
+        forget_after: Duration::MAX,
+        is_command: true,
+    };
+    tokio::spawn(Evictor::new(app.store.clone(), app.upstreams.clone(), options).run());
 }
 
 /// Writes last uses for ever. Eviction leaves alone what a running command has used.

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use super::{KeepReleases, PassOptions, PassReport, pass};
 use crate::{
-    clock::now,
+    clock::{milliseconds, now},
     error::chain,
     resource::Upstreams,
     store::{Space, SpaceCounter, SpaceLimit, SpaceNeed, Store, StoreError},
@@ -66,6 +66,8 @@ pub struct EvictorOptions {
     pub max_bytes: Option<u64>,
     /// Time after which the pin of a project that is gone is dropped.
     pub forget_after: Duration,
+    /// True for a command that registers its pins at its end: what it stores stays, above the limit if need be.
+    pub is_command: bool,
 }
 
 /// Numbers about eviction, for status and metrics.
@@ -94,6 +96,8 @@ pub struct Evictor {
     upstreams: Upstreams,
     options: EvictorOptions,
     status: watch::Sender<EvictionStatus>,
+    /// For a command, when it started, in milliseconds since 1970.
+    own_since: Option<u64>,
     flushed: Instant,
     kept_house: Option<Instant>,
     /// When the next pass may run, after one that freed nothing.
@@ -131,6 +135,7 @@ impl Evictor {
             upstreams,
             options,
             status: watch::Sender::new(status),
+            own_since: options.is_command.then(|| milliseconds(now())),
             flushed: Instant::now(),
             kept_house: None,
             not_before: None,
@@ -192,8 +197,9 @@ impl Evictor {
         self.is_waiting = is_missing(need);
         let space = self.status.borrow().space.unwrap_or_default();
         let must_stay = space.total.saturating_sub(space.staging);
+        let is_lifted = self.options.is_command || must_stay > percent(max, TARGET_PERCENT);
         let pause = match result {
-            PassResult::Futile if must_stay > percent(max, TARGET_PERCENT) => Some(LIFTED_INTERVAL),
+            PassResult::Futile if is_lifted => Some(LIFTED_INTERVAL),
             PassResult::Failed => Some(LIFTED_INTERVAL),
             PassResult::Done | PassResult::Futile | PassResult::NotRun => None,
         };
@@ -219,7 +225,11 @@ impl Evictor {
             SpaceLimit {
                 max,
                 usable,
-                largest: (max / LARGEST_PARTS).min(usable.saturating_sub(self.pinned)),
+                largest: match self.options.is_command {
+                    true => u64::MAX,
+                    false => (max / LARGEST_PARTS).min(usable.saturating_sub(self.pinned)),
+                },
+                is_soft: self.options.is_command,
             }
         });
         let (counter, space, need) = self.store.grant_space(counter, limit).await?;
@@ -253,6 +263,7 @@ impl Evictor {
         let options = PassOptions {
             max_bytes,
             older_than: None,
+            own_since: self.own_since,
             keep: KeepReleases::default(),
             forget_after: self.options.forget_after,
             is_dry_run: false,

@@ -66,6 +66,7 @@ pub async fn forget_files(
         store,
         &pins,
         KeepReleases::default(),
+        None,
         &Pace::full_speed(),
     )
     .await?;

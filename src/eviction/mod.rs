@@ -63,6 +63,9 @@ pub struct PassOptions {
     pub max_bytes: Option<u64>,
     /// Files that were not used for this long go.
     pub older_than: Option<Duration>,
+    /// From this time on, what this process has stored or used stays, in milliseconds since 1970: it is a command that
+    /// registers its pins at its end.
+    pub own_since: Option<u64>,
     /// Releases of toolchains to keep; older ones go.
     pub keep: KeepReleases,
     /// Time after which the pin of a project that is gone is dropped.
@@ -180,7 +183,7 @@ async fn survey_and_remove(
         return Ok(true);
     }
     let state = pin_state(store);
-    let survey = Survey::read(store, &pins, options.keep, pace).await?;
+    let survey = Survey::read(store, &pins, options.keep, options.own_since, pace).await?;
     let used_since = options.older_than.and_then(|age| now().checked_sub(age));
     let limits = RemovalLimits {
         max_bytes: options.max_bytes,

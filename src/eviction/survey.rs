@@ -60,8 +60,9 @@ impl ReleaseKind {
     }
 }
 
-/// Returns whether a daemon's own clients explain the use of this file since a command started. Without this, a command
-/// that runs for long would hold everything that clients request meanwhile, and lift the limit.
+/// Returns whether this process has stored or used this blob since `started`. A daemon's own clients explain that, and
+/// no command that runs: such a command would otherwise hold everything that clients request meanwhile, and lift the
+/// limit.
 fn is_own(store: &Store, record: &FileRecord, started: u64) -> bool {
     match record.file {
         StoredFile::Blob(sha256) => store.has_used_since(sha256, started),
@@ -75,7 +76,8 @@ fn is_configuration(key: &Key) -> bool {
 }
 
 impl Survey {
-    /// Reads the names, sizes and times of all files, and the bodies of all entries.
+    /// Reads the names, sizes and times of all files, and the bodies of all entries. What this process has stored or used
+    /// from `own_since` on, in milliseconds since 1970, is held.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -83,6 +85,7 @@ impl Survey {
         store: &Store,
         pins: &[Pin],
         keep: KeepReleases,
+        own_since: Option<u64>,
         pace: &Arc<Pace>,
     ) -> Result<Self, StoreError> {
         let taken = milliseconds(now());
@@ -94,11 +97,17 @@ impl Survey {
         for (item, record) in items.iter_mut().zip(&records) {
             let is_of_running = running
                 .is_some_and(|started| record.used >= started && !is_own(store, record, started));
+            let is_of_this = own_since.is_some_and(|since| match record.file {
+                StoredFile::Blob(_) => is_own(store, record, since),
+                StoredFile::Entry(_) => record.used >= since,
+            });
             item.hold = match &record.file {
                 StoredFile::Blob(sha256) if needs.has_blob(*sha256) => Some(Hold::Pinned),
                 StoredFile::Entry(key) if needs.has_entry(key) => Some(Hold::Pinned),
                 StoredFile::Entry(key) if is_configuration(key) => Some(Hold::Configuration),
-                StoredFile::Blob(_) | StoredFile::Entry(_) if is_of_running => Some(Hold::Running),
+                StoredFile::Blob(_) | StoredFile::Entry(_) if is_of_running || is_of_this => {
+                    Some(Hold::Running)
+                }
                 StoredFile::Blob(_) | StoredFile::Entry(_) => None,
             };
         }

@@ -59,6 +59,7 @@ pub async fn why(
         store,
         &pins,
         KeepReleases::default(),
+        None,
         &Pace::full_speed(),
     )
     .await?;

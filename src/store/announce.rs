@@ -23,6 +23,9 @@ pub struct Announcement {
     pub pid: u32,
     /// Base URLs of the addresses it listens on.
     pub addresses: Vec<String>,
+    /// The limit of the store's size that it keeps, in bytes.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
 }
 
 /// Writes this process's announcement.

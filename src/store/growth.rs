@@ -27,6 +27,8 @@ use tokio::{
 
 /// Longest time that the write of a small file waits for space.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Longest time that a body of a command waits for space.
+const MAX_COMMAND_WAIT: Duration = Duration::from_secs(15);
 /// A claim of up to one part in this many of the limit is granted without another count of the store.
 const SMALL_PARTS: u64 = 100;
 /// Space that files are allotted in, on most file systems.
@@ -82,6 +84,8 @@ pub struct SpaceLimit {
     pub usable: u64,
     /// The largest body that is stored.
     pub largest: u64,
+    /// True for a command that must store what it fetches: a body that has waited long is written without space.
+    pub is_soft: bool,
 }
 
 /// The space that claims need after a count. All values are in bytes.
@@ -324,11 +328,12 @@ impl SpaceClaim {
         has
     }
 
-    /// Waits until a body of `bytes` bytes may be written, for `patience` at most.
+    /// Waits until a body of `bytes` bytes may be written, for `patience` at most. A command waits longer, and then
+    /// writes it all the same.
     ///
     /// # Errors
     /// [`NoSpace`]: it is too large, or nothing was freed in time.
-    pub(super) async fn reserve(&self, bytes: u64, patience: Duration) -> Result<(), NoSpace> {
+    pub(super) async fn reserve(&self, bytes: u64, mut patience: Duration) -> Result<(), NoSpace> {
         let mut decided = self.growth.decided.subscribe();
         {
             let mut accounts = self.growth.accounts.lock();
@@ -339,6 +344,9 @@ impl SpaceClaim {
             account.wanted = Some(bytes);
             if !accounts.queue.contains(&self.id) {
                 accounts.queue.push_back(self.id);
+            }
+            if accounts.limit.is_soft {
+                patience = MAX_COMMAND_WAIT;
             }
         }
         self.growth.changed.notify_one();
@@ -355,8 +363,8 @@ impl SpaceClaim {
             Ok(result) => result,
             Err(_) => {
                 let mut accounts = self.growth.accounts.lock();
-                let max = accounts.limit.max;
-                if accounts.missing(self.id, bytes) == 0 {
+                let SpaceLimit { max, is_soft, .. } = accounts.limit;
+                if is_soft || accounts.missing(self.id, bytes) == 0 {
                     accounts.grant(self.id, bytes);
                     return Ok(());
                 }
@@ -387,12 +395,15 @@ impl SpaceClaim {
     /// [`NoSpace`]: they must not be written.
     pub(super) fn write(&self, end: u64, len: u64) -> Result<(), NoSpace> {
         let mut accounts = self.growth.accounts.lock();
-        let max = accounts.limit.max;
+        let SpaceLimit { max, is_soft, .. } = accounts.limit;
         if let Some(refusal) = accounts.refusal(end) {
             return Err(refusal);
         }
         if !accounts.try_grant(self.id, end) {
-            return Err(NoSpace::Busy { max });
+            if !is_soft {
+                return Err(NoSpace::Busy { max });
+            }
+            accounts.grant(self.id, end);
         }
         let account = accounts.claims.entry(self.id).or_default();
         // Ranges that were cancelled are written twice.
@@ -452,6 +463,7 @@ mod tests {
         max: 1000,
         usable: 900,
         largest: 500,
+        is_soft: false,
     };
     const SOON: Duration = Duration::from_millis(100);
 
@@ -538,6 +550,23 @@ mod tests {
         let busy = Err(NoSpace::Busy { max: 1000 });
         assert_eq!((large, three), (busy, busy));
         assert_eq!((need.reserved, need.waiting), (200, 500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_a_command_waits_longer_and_is_then_written_all_the_same() {
+        let growth = Arc::new(Growth::default());
+        let limit = SpaceLimit {
+            is_soft: true,
+            ..LIMIT
+        };
+        growth.allow(Some(limit), 800, 0);
+        let claim = growth.claim();
+        let started = tokio::time::Instant::now();
+        assert_eq!(claim.reserve(400, SOON).await, Ok(()));
+        assert_eq!(started.elapsed(), MAX_COMMAND_WAIT);
+        // It is longer than announced.
+        assert_eq!(claim.write(450, 450), Ok(()));
+        assert_eq!(growth.written_and_reserved(), (450, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -601,6 +601,7 @@ mod tests {
         let announcement = |pid| Announcement {
             pid,
             addresses: vec![format!("http://127.0.0.1:{pid}/")],
+            max_bytes: None,
         };
         let pids = || {
             let announced = reader.announced();

@@ -137,6 +137,7 @@ mod tests {
             max: 10,
             usable: 0,
             largest: 10,
+            is_soft: false,
         };
         store.growth.allow(Some(full), 0, 0);
         // The store is full, but nothing waits.

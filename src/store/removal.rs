@@ -502,6 +502,7 @@ mod tests {
         let announcement = super::super::Announcement {
             pid: 1,
             addresses: Vec::new(),
+            max_bytes: None,
         };
         two.announce(&announcement).await.unwrap();
         assert_eq!(one.oldest_running_command(), None);

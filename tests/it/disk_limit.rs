@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
 
-use crate::eviction::disk_use;
+use crate::eviction::{disk_use, project, warm};
 use crate::fixture::site;
 use testkit::larder::{Larder, Site};
 use testkit::paths::download;
@@ -132,4 +132,55 @@ fn a_body_that_is_too_large_for_the_limit_is_passed_on_from_memory_or_refused_wi
     let larder = larder.restart(&["--max-size", "20MB"]);
     assert!(larder.get(&download("large", "1.0.0")).complete);
     wait_until("it is stored", || blobs(&site).len() == 2);
+}
+
+/// Crates of 900 kB.
+fn crates(upstream: &FakeUpstream, word: &str, count: usize) -> Vec<String> {
+    let names: Vec<_> = (0..count)
+        .map(|number| format!("{word}-{number}"))
+        .collect();
+    for name in &names {
+        upstream.publish(Crate::new(name, "1.0.0").padding(900_000));
+    }
+    names
+}
+
+#[test]
+fn warm_makes_space_before_it_stores_while_a_daemon_keeps_a_limit() {
+    let upstream = FakeUpstream::start();
+    let old = crates(&upstream, "old", 5);
+    let new = crates(&upstream, "new", 5);
+    let site = site(&upstream);
+    let larder = site.serve(&MAX_SIZE);
+    for name in &old {
+        assert!(larder.get(&download(name, "1.0.0")).complete);
+    }
+    larder.wait_until_idle();
+    let names: Vec<_> = new.iter().map(String::as_str).collect();
+    let project = project(&upstream, &names);
+    let largest = largest_use_during(site.store(), || warm(&site, project.path()));
+    assert!(largest < MAX * 105 / 100, "{largest}");
+    let is_stored = |name: &&String| blob_path(&site, &upstream.checksum(name, "1.0.0")).exists();
+    assert!(new.iter().all(|name| is_stored(&name)));
+    assert!(old.iter().filter(is_stored).count() < old.len());
+}
+
+#[test]
+fn warm_stores_what_projects_need_also_above_the_limit_of_a_daemon() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("large", "1.0.0").padding(3_500_000));
+    let small = crates(&upstream, "small", 5);
+    let site = site(&upstream);
+    let larder = site.serve(&MAX_SIZE);
+    let names = small.iter().map(String::as_str).chain(["large"]);
+    let names: Vec<_> = names.collect();
+    let project = project(&upstream, &names);
+    warm(&site, project.path());
+    larder.wait_for_log("warmed projects and toolchains alone need more than max-size");
+    for name in names {
+        assert!(
+            blob_path(&site, &upstream.checksum(name, "1.0.0")).exists(),
+            "{name}"
+        );
+    }
 }

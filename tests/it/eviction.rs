@@ -19,7 +19,7 @@ use testkit::process::wait_until;
 use testkit::store::{blob_path, blobs, entry_file, index_folder};
 
 /// A folder with a lock file that names these crates, all of version 1.0.0.
-fn project(upstream: &FakeUpstream, names: &[&str]) -> TempDir {
+pub(crate) fn project(upstream: &FakeUpstream, names: &[&str]) -> TempDir {
     let project = TempDir::new().unwrap();
     let packages = names.iter().map(|name| {
         let sum = upstream.checksum(name, "1.0.0");
@@ -34,7 +34,7 @@ fn project(upstream: &FakeUpstream, names: &[&str]) -> TempDir {
 }
 
 #[track_caller]
-fn warm(site: &Site, project: &Path) {
+pub(crate) fn warm(site: &Site, project: &Path) {
     let warmed = site.command(&["warm", &project.display().to_string()]);
     assert!(warmed.status.success(), "{warmed:?}");
 }
