@@ -14,7 +14,7 @@ const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Buffered bytes above which further lines are dropped and counted.
 const MAX_BUFFERED_BYTES: usize = 1 << 20;
 /// Buffered bytes from which the thread writes before its interval is over: busy clients fill the buffer within one.
-const EARLY_WRITE_BYTES: usize = MAX_BUFFERED_BYTES / 2;
+const EARLY_WRITE_BYTES: usize = MAX_BUFFERED_BYTES / 4;
 
 /// The end of a line writer.
 pub trait LineSink: Send + 'static {

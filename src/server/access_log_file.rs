@@ -1,8 +1,8 @@
 //! The access log: a file with one line per request, as JSON or in the combined format of web servers.
 //!
 //! ```text
-//!   request ──> line ──> at most 1 MB ── every 200 ms or at half, by a thread ──> FILE ── too large ──> FILE.1
-//!                           └─ full: the line is dropped and counted               └─ moved away: a new FILE
+//!   request ──> line ──> at most 1 MB ── every 200 ms or at 256 kB, by a thread ──> FILE ── too large ──> FILE.1
+//!                           └─ full: the line is dropped and counted                 └─ moved away: a new FILE
 //! ```
 //!
 //! A request never waits for the file. Programs that rotate logs may move the file: the thread looks once a second, and
