@@ -201,7 +201,7 @@ impl App {
     }
 
     /// Discards unfinished downloads and writes what clients have been served, for [`LAST_WRITES`] at most. Call it
-    /// when no client is left: no fetch succeeds afterwards.
+    /// when no client is left: no fetch ends afterwards.
     pub async fn finish(&self) {
         let finish = async {
             self.cache.flush().await;

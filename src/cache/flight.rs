@@ -157,6 +157,7 @@ impl Flights {
         let (sender, receiver) = watch::channel(Progress::Asking);
         flights.insert(flight_key.clone(), receiver.clone());
         drop(flights);
+        let still_open = sender.clone();
         let fetch = start(sender);
         let removal = RemoveOnDrop {
             board: self.0.clone(),
@@ -166,10 +167,15 @@ impl Flights {
         let abandoned = abandoned(self.0.abandon.subscribe(), receiver.clone());
         tokio::spawn(async move {
             // Owned by the task, so that it is dropped even if the fetch panics.
-            let _removal = removal;
+            let removal = removal;
             tokio::select! {
                 () = fetch => {}
-                () = abandoned => {}
+                () = abandoned => {
+                    // Frees the spool. A closed channel would tell waiters that the fetch has panicked.
+                    still_open.send_replace(Progress::Asking);
+                    drop(removal);
+                    std::future::pending().await
+                }
             }
         });
         (Role::Leader, receiver)
@@ -202,7 +208,7 @@ impl Flights {
     }
 
     /// Ends all flights whose body is not verified, now and from now on, and waits until what they have downloaded is
-    /// discarded. Their waiters get an error.
+    /// discarded. Their waiters wait for ever: the process is about to end, and to report a failure would be wrong.
     pub(super) async fn abandon_unfinished(&self) {
         self.0.abandon.send_replace(true);
         loop {
@@ -334,7 +340,7 @@ mod tests {
         let flights = Flights::default();
         let held = Arc::new(());
         let downloading = held.clone();
-        let (_, mut unfinished) = flights.join(flight_key(), |progress| async move {
+        let (_, unfinished) = flights.join(flight_key(), |progress| async move {
             let _all = (progress, downloading);
             std::future::pending().await
         });
@@ -354,12 +360,13 @@ mod tests {
         verified.changed().await.unwrap();
         flights.abandon_unfinished().await;
         assert_eq!((Arc::strong_count(&held), flights.len()), (1, 1));
-        assert!(unfinished.changed().await.is_err());
-        let (_, mut late) = flights.join(flight_key(), |progress| async move {
+        assert!(unfinished.has_changed().is_ok(), "the channel is open");
+        let (_, late) = flights.join(flight_key(), |progress| async move {
             let _progress = progress;
             std::future::pending().await
         });
-        assert!(late.changed().await.is_err());
+        flights.abandon_unfinished().await;
+        assert!(late.has_changed().is_ok(), "the channel is open");
         stored.send(()).unwrap();
         flights.wait_stored().await;
         assert!(matches!(*verified.borrow(), Progress::Done(Ok(_))));

@@ -533,7 +533,7 @@ impl Cache {
     }
 
     /// Discards the downloads that are not complete, and writes everything that clients have been served to the store.
-    /// Call it when no client is left: no fetch succeeds afterwards.
+    /// Call it when no client is left: no fetch ends afterwards.
     pub async fn flush(&self) {
         // They would compete with the writes for the disk, and nothing of them would be kept.
         self.0.flights.abandon_unfinished().await;
