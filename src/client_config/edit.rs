@@ -49,12 +49,32 @@ pub enum EditError {
         /// Its value, as TOML.
         value: String,
     },
+    /// The same, in a file that this one includes.
+    #[error(
+        "includes a file that sets `{key} = {value}`; remove that first if cargo shall ask larder instead"
+    )]
+    Included {
+        /// The dotted key.
+        key: String,
+        /// Its value, as TOML.
+        value: String,
+    },
     /// A part of the path to a setting is not a table.
     #[error("has something else than a table at `{0}`")]
     NoTable(String),
     /// The result would have another meaning.
     #[error("has a form that larder cannot edit; add the output of `larder client print` by hand")]
     Form,
+}
+
+impl EditError {
+    /// The error for a setting of an included file.
+    fn of_included(self) -> Self {
+        match self {
+            Self::Taken { key, value } => Self::Included { key, value },
+            Self::NotToml(_) | Self::Included { .. } | Self::NoTable(_) | Self::Form => self,
+        }
+    }
 }
 
 impl Setting {
@@ -107,21 +127,24 @@ fn collect(table: &Table, keys: &mut Vec<String>, found: &mut Vec<Setting>) {
     }
 }
 
-/// Adds the wanted settings to a `config.toml`. The address of a larder may change; everything else is only added.
+/// Adds the wanted settings to a `config.toml` that includes files with the settings `included`. The address of a larder
+/// may change; everything else is only added.
 ///
 /// # Errors
 /// The text is not TOML, or has a setting that contradicts a wanted one.
-pub fn edit(text: &str, wanted: &[Setting]) -> Result<Edited, EditError> {
+pub fn edit(text: &str, wanted: &[Setting], included: &Table) -> Result<Edited, EditError> {
     let body = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mark = &text[..text.len() - body.len()];
     let parsed = body.parse::<Table>();
     let before = parsed.map_err(|error| EditError::NotToml(one_line(error.message())))?;
     refuse_taken(&before, wanted)?;
+    refuse_taken(included, wanted).map_err(EditError::of_included)?;
     let mut after = before.clone();
     let mut changes = Vec::new();
     for setting in wanted {
         let old = value_at(&before, &setting.keys).and_then(Value::as_str);
-        if old != Some(&*setting.value) {
+        let included = value_at(included, &setting.keys).and_then(Value::as_str);
+        if old.or(included) != Some(&*setting.value) {
             insert(&mut after, setting)?;
             changes.push((setting.clone(), old.map(str::to_owned)));
         }
@@ -288,6 +311,32 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Edits a file that includes no other.
+    fn edit_alone(text: &str, wanted: &[Setting]) -> Result<Edited, EditError> {
+        edit(text, wanted, &Table::new())
+    }
+
+    #[test]
+    fn settings_of_included_files_count_and_contradict() {
+        let with = |included: &str| {
+            edit(
+                "include = ['x.toml']\n",
+                &wanted(),
+                &included.parse().unwrap(),
+            )
+        };
+        let larder = crate::client_config::cargo_settings("http://127.0.0.1:3263/");
+        assert_eq!(with(&larder).unwrap().changes, []);
+        let old = larder.replace("3263", "1");
+        let changes = with(&old).unwrap().changes;
+        assert_eq!(changes.len(), 1, "the address alone: {changes:?}");
+        let error = with("[source.crates-io]\nreplace-with = 'corp'\n").unwrap_err();
+        assert!(
+            error.to_string().contains("includes a file that sets"),
+            "{error}"
+        );
+    }
+
     fn wanted() -> Vec<Setting> {
         wanted_at("http://127.0.0.1:3263/")
     }
@@ -306,7 +355,11 @@ mod tests {
 
     #[track_caller]
     fn check_edited(text: &str, expected: &str) {
-        assert_eq!(edit(text, &wanted()).unwrap().text, expected, "{text:?}");
+        assert_eq!(
+            edit_alone(text, &wanted()).unwrap().text,
+            expected,
+            "{text:?}"
+        );
     }
 
     #[test]
@@ -326,14 +379,14 @@ mod tests {
             "[source]\r\n# mine\r\ncrates-io = { replace-with = \"larder\" } # here\r\n[registries.larder]\r\n\
              index = \"sparse+http://127.0.0.1:3263/\" # old\r\n",
         );
-        let done = edit(&settings, &wanted()).unwrap();
+        let done = edit_alone(&settings, &wanted()).unwrap();
         assert_eq!((done.text, done.changes), (settings, vec![]));
     }
 
     #[test]
     fn other_replacements_and_broken_files_are_refused() {
         let check = |text: &str, part: &str| {
-            let error = edit(text, &wanted()).unwrap_err().to_string();
+            let error = edit_alone(text, &wanted()).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         };
         check(
@@ -405,7 +458,7 @@ mod tests {
             };
             valid += 1;
             let wanted = wanted_at(ADDRESSES[random.usize(..ADDRESSES.len())]);
-            let edited = edit(&text, &wanted);
+            let edited = edit_alone(&text, &wanted);
             let edited = edited.unwrap_or_else(|error| panic!("{text:?}: {error}"));
             let mut after: Table = edited.text.parse().unwrap();
             for setting in &wanted {
@@ -423,11 +476,11 @@ mod tests {
                 "{:?}",
                 edited.text
             );
-            let again = edit(&edited.text, &wanted).unwrap();
+            let again = edit_alone(&edited.text, &wanted).unwrap();
             assert_eq!((&again.text, again.changes), (&edited.text, vec![]));
             // A later address replaces the earlier one, and nothing else.
-            let moved = edit(&edited.text, &wanted_at("http://moved.example/")).unwrap();
-            let back = edit(&moved.text, &wanted).unwrap();
+            let moved = edit_alone(&edited.text, &wanted_at("http://moved.example/")).unwrap();
+            let back = edit_alone(&moved.text, &wanted).unwrap();
             assert_eq!(back.text, edited.text);
         }
     }

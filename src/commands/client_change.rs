@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     app::{App, AppMode},
+    cargo_config::included_settings,
     cli::{ClientApply, ClientKind, ClientTarget, GlobalFlags},
     client_config::{
         self,
@@ -97,7 +98,7 @@ impl Target {
             ClientKind::Cargo => edit::settings_in(&cargo_settings(settings, base)),
         };
         let edited = match std::str::from_utf8(text.unwrap_or_default()) {
-            Ok(text) => edit::edit(text, &wanted),
+            Ok(text) => edit::edit(text, &wanted, &included_settings(&self.path)),
             Err(_) => Err(EditError::NotToml("it is not UTF-8".to_owned())),
         };
         edited.map_err(|source| ClientChangeError::Edit {

@@ -209,7 +209,7 @@ impl ClientFacts<'_> {
         sources.own = self.cargo_proxy(&config).await;
         let mut facts = CargoFacts {
             is_named: self.named == Some(ClientKind::Cargo),
-            invalid_files: CargoConfig::invalid_files(&folder, home),
+            faults: config.faults().to_vec(),
             replacements: config.crates_io_replacements(),
             larder_proxy: self.larder_proxy(self.variable("CARGO_HTTP_PROXY")).await,
             offline_place: self.offline_place(&config),

@@ -1,6 +1,6 @@
 //! `larder import`: takes over crates and index entries from cargo homes and local registries, without a download.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
 
 use indicatif::HumanBytes;
 use tokio::sync::watch;
@@ -33,7 +33,11 @@ pub async fn run(
     }
     let paths = match (flags.path.is_empty(), &settings.cargo_home) {
         (false, _) => flags.path,
-        (true, Some(home)) => vec![home.clone()],
+        (true, Some(home)) if home.join("registry").is_dir() => vec![home.clone()],
+        (true, Some(home)) => {
+            note_empty_home(shared, home);
+            Vec::new()
+        }
         (true, None) => return Err(CommandError::NoCargoHome),
     };
     let (sender, receiver) = watch::channel(ImportProgress::default());
@@ -68,6 +72,22 @@ pub async fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Says that the user's cargo home, which no path named, has nothing to import.
+fn note_empty_home(shared: &cli::GlobalFlags, home: &Path) {
+    if shared.quiet > 0 {
+        return;
+    }
+    let why = match home.is_dir() {
+        true => "has no crates yet",
+        false => "does not exist",
+    };
+    note(&format!(
+        "nothing found: cargo's home {} {why}; name another cargo home or a local registry with `larder import PATH`, \
+         or fetch with `larder warm`",
+        home.display()
+    ));
 }
 
 /// Writes the [`proposal`] for a person who wants to know.

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{ClientRoute, Finding, REBUILD, Subject, bare, for_good, is_healthy, serve_command};
 use crate::{
-    cargo_config::{CratesIoSource, ReplacingRegistry, SettingPlace},
+    cargo_config::{ConfigFault, CratesIoSource, ReplacingRegistry, SettingPlace},
     status_client::Probe,
 };
 
@@ -19,8 +19,8 @@ const REGISTRY_COMMANDS: &str = "`cargo publish`, `search`, `info`, `login`, `lo
 pub struct CargoFacts {
     /// The user named cargo, so that it must use larder.
     pub is_named: bool,
-    /// Settings files that are not TOML, with the reason.
-    pub invalid_files: Vec<(PathBuf, String)>,
+    /// Settings files that cargo refuses.
+    pub faults: Vec<ConfigFault>,
     /// The source of crates.io's packages.
     pub source: CratesIoSource,
     /// The name that replaces crates.io in each file that has one, the file that wins first.
@@ -83,7 +83,7 @@ impl LarderProxy {
 
 /// Judges the facts.
 pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
-    let mut findings: Vec<_> = facts.invalid_files.iter().map(invalid_file).collect();
+    let mut findings: Vec<_> = facts.faults.iter().map(refused_file).collect();
     match (&facts.source, &facts.larder_proxy) {
         (CratesIoSource::CratesIo, Some(proxy)) => {
             findings.push(proxy.judge(Subject::Cargo, "the variable CARGO_HTTP_PROXY"));
@@ -129,8 +129,8 @@ pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
     findings
 }
 
-fn invalid_file((file, why): &(PathBuf, String)) -> Finding {
-    let what = format!("{} is not valid TOML: {why}", file.display());
+fn refused_file(fault: &ConfigFault) -> Finding {
+    let what = format!("{} {}", fault.path.display(), fault.why);
     let remedy = "correct the file; every cargo command fails until then";
     Finding::problem(Subject::Cargo, "settings", what, remedy)
 }
@@ -402,7 +402,7 @@ mod tests {
     fn facts() -> CargoFacts {
         CargoFacts {
             is_named: false,
-            invalid_files: Vec::new(),
+            faults: Vec::new(),
             source: registry("larder", "sparse+http://127.0.0.1:3263/"),
             replacements: Vec::new(),
             larder_proxy: None,
@@ -557,7 +557,8 @@ mod tests {
         let said = check(undefined, &[("settings", PROBLEM)]);
         assert!(said.contains("apply cargo --project=/p`"), "{said}");
         let invalid = |facts: &mut CargoFacts| {
-            facts.invalid_files = vec![(PathBuf::from("/f"), "odd".to_owned())];
+            let (path, why) = (PathBuf::from("/f"), "is not valid TOML: odd".to_owned());
+            facts.faults = vec![ConfigFault { path, why }];
         };
         check(invalid, &[("settings", PROBLEM), GOOD[0], GOOD[1]]);
     }

@@ -25,7 +25,11 @@ pub(super) fn search(path: &Path, registries: &Registries) -> Found {
         return found;
     }
     if !path.is_dir() {
-        found.failed.push(SkippedFile::new(path, "is no folder"));
+        let why = match path.exists() {
+            true => "is no folder",
+            false => "does not exist",
+        };
+        found.failed.push(SkippedFile::new(path, why));
         return found;
     }
     found.add_crates(path);

@@ -16,23 +16,33 @@ use super::Plan;
 use crate::{cargo_config::CargoConfig, resource::registry::CRATES_IO};
 
 impl Plan {
-    /// Marks the projects that need crates.io and whose own settings replace it by another server.
+    /// Marks the projects whose settings cargo refuses, and those that need crates.io and whose own settings replace it
+    /// by another server.
     pub(crate) async fn find_mirrors(&mut self, cargo_home: Option<PathBuf>) {
         for project in &mut self.projects {
-            let packages = &project.packages.packages;
-            if !packages.iter().any(|package| package.registry == CRATES_IO) {
-                continue;
-            }
+            let mut packages = project.packages.packages.iter();
+            let needs_crates_io = packages.any(|package| package.registry == CRATES_IO);
             let (folder, home) = (project.folder.clone(), cargo_home.clone());
-            let finding = spawn_blocking(move || {
+            let findings = spawn_blocking(move || {
                 let config = CargoConfig::of(&folder);
-                let (name, file) = config.mirror(home.as_deref())?;
-                Some(format!(
+                let faults = config.faults().iter();
+                let mut findings: Vec<_> = faults
+                    .map(|fault| {
+                        format!(
+                            "cargo refuses its settings: {} {}",
+                            fault.path.display(),
+                            fault.why
+                        )
+                    })
+                    .collect();
+                let mirror = config.mirror(home.as_deref()).filter(|_| needs_crates_io);
+                findings.extend(mirror.map(|(name, file)| format!(
                     "whether cargo asks larder cannot be told: the settings in {} replace crates.io by `{name}`",
                     file.display()
-                ))
+                )));
+                findings
             });
-            project.unknown.extend(finding.await.ok().flatten());
+            project.unknown.extend(findings.await.unwrap_or_default());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES};
+use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES};
 
 /// Cargo's name for lock files.
 pub(super) const CARGO_LOCK: &str = "Cargo.lock";
@@ -78,8 +78,11 @@ impl Overlay {
             return Ok(());
         }
         for name in CARGO_SETTINGS {
-            if home.join(name).is_file() {
-                link(&home.join(name), &self.scratch.path().join(name))?;
+            let (own, settings) = (self.scratch.path().join(name), home.join(name));
+            match with_absolute_includes(&settings) {
+                Some(text) => fs::write(own, text)?,
+                None if settings.is_file() => link(&settings, &own)?,
+                None => {}
             }
         }
         Ok(())
@@ -128,6 +131,37 @@ impl Overlay {
     pub(super) fn with_user_paths(&self, text: &str) -> String {
         text.replace(&*self.tree.to_string_lossy(), "")
     }
+}
+
+/// The text of a settings file that includes others, with their paths made absolute: beside a link to the file they
+/// would not be found. `None` if it includes none.
+fn with_absolute_includes(settings: &Path) -> Option<String> {
+    let text = files::read_text(settings, MAX_SETTINGS_BYTES).ok()?;
+    let mut document: toml_edit::DocumentMut = text.parse().ok()?;
+    let folder = settings.parent()?;
+    let absolute = |path: &str| folder.join(path).display().to_string();
+    let list = document.get_mut("include")?;
+    if let Some(tables) = list.as_array_of_tables_mut() {
+        for table in tables.iter_mut() {
+            let path = table.get("path")?.as_str().map(absolute)?;
+            table["path"] = toml_edit::value(path);
+        }
+    }
+    for entry in list
+        .as_array_mut()
+        .into_iter()
+        .flat_map(|list| list.iter_mut())
+    {
+        if let Some(path) = entry.as_str().map(absolute) {
+            *entry = path.into();
+        } else if let Some(path) = entry
+            .as_inline_table_mut()
+            .and_then(|table| table.get_mut("path"))
+        {
+            *path = path.as_str().map(absolute)?.into();
+        }
+    }
+    Some(document.to_string())
 }
 
 /// Creates a real folder for each component of `original`, and a link for every other entry of these folders. Lock

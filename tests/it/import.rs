@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 
-use crate::fixture::{project_on_left, publish_pair, site};
+use crate::fixture::{project_on_left, publish_pair, said, site};
 
 /// A cargo home that has fetched a project's dependencies from upstream itself, and the project with its lock file.
 fn used_home(upstream: &FakeUpstream) -> (CargoHome, Project) {
@@ -219,4 +219,22 @@ fn empty_store_proposes_an_import_only_if_there_is_something() {
     let warm = with_home.command(&["warm", &folder]);
     let said = String::from_utf8_lossy(&warm.stderr).into_owned();
     assert!(!said.contains("larder import"), "{said}");
+}
+
+#[test]
+fn import_without_a_cargo_home_says_where_it_looked_and_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let home = folder.path().join("none");
+    let site = site(&FakeUpstream::start()).variable("CARGO_HOME", home.to_str().unwrap());
+    let nothing = format!(
+        "nothing found: cargo's home {} does not exist;",
+        home.display()
+    );
+    let import = site.command(&["import"]);
+    said(&import, 0, &[&nothing, "`larder import PATH`", "0 crates"]);
+    fs::create_dir(&home).unwrap();
+    said(&site.command(&["import"]), 0, &["has no crates yet"]);
+    // A path that the user names must be there.
+    let named = folder.path().join("typo").display().to_string();
+    said(&site.command(&["import", &named]), 1, &["does not exist"]);
 }

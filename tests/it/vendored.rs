@@ -245,3 +245,91 @@ fn vendored_project_is_compared_with_its_manifest_from_the_vendored_copies() {
         .run_plain(&project, &["build", "--offline"])
         .assert_success();
 }
+
+#[test]
+fn included_settings_decide_as_cargo_reads_them() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let project = vendored_project(&upstream);
+    // The store has every crate, so that only the settings can make the project unready.
+    upstream.restart();
+    let lock = fs::read_to_string(project.folder().join("Cargo.lock")).unwrap();
+    let plain = Project::empty();
+    plain.write("Cargo.lock", &lock);
+    let lock = plain.folder().join("Cargo.lock").display().to_string();
+    let warm = site.command(&["warm", &lock]);
+    let said = String::from_utf8_lossy(&warm.stderr).into_owned();
+    assert!(said.contains("3 fetched"), "{said}");
+    upstream.stop();
+
+    let include = "include = [\"none.toml\", { path = \"../shared/vendored.toml\" }]\n";
+    let optional = include.replace("\"none.toml\"", "{ path = \"none.toml\", optional = true }");
+    fs::create_dir(project.folder().join("shared")).unwrap();
+    project.write("shared/vendored.toml", VENDORED);
+    project.write(".cargo/config.toml", &optional);
+    assert_verdict(&site, &project, true);
+
+    project.write(".cargo/config.toml", include);
+    let verdict = assert_verdict(&site, &project, false);
+    let said = verdict.to_string();
+    assert!(
+        said.contains("none.toml, which does not exist"),
+        "{verdict:#}"
+    );
+
+    project.write(".cargo/config.toml", &optional);
+    let deep = project.folder().join("vendor/deep");
+    fs::rename(&deep, project.folder().join("gone")).unwrap();
+    assert_verdict(&site, &project, false);
+    fs::rename(project.folder().join("gone"), &deep).unwrap();
+
+    // The settings of the file itself win over those that it includes.
+    project.write("nested.toml", "include = [\"shared/vendored.toml\"]\n");
+    project.write(
+        ".cargo/config.toml",
+        "include = [\"../nested.toml\"]\n[source.vendored-sources]\ndirectory = \"elsewhere\"\n",
+    );
+    assert_verdict(&site, &project, false);
+}
+
+#[test]
+fn included_mirror_makes_a_project_unready() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let project = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    let (report, is_success) = run(&site, "warm", &project);
+    assert!(is_success, "{report:#}");
+    let (verdict, _) = run(&site, "check", &project);
+    assert_eq!(verdict["ready"], true, "{verdict:#}");
+    project.write(".cargo/config.toml", "include = [\"mirror.toml\"]\n");
+    project.write(
+        ".cargo/mirror.toml",
+        "[source.crates-io]\nreplace-with = \"far\"\n[source.far]\nregistry = \"sparse+https://mirror.example/\"\n",
+    );
+    let (verdict, _) = run(&site, "check", &project);
+    assert_eq!(verdict["ready"], false, "{verdict:#}");
+}
+
+#[test]
+fn home_that_includes_a_file_beside_it_does_not_keep_larder_from_asking_cargo() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let home = TempDir::new().unwrap();
+    fs::write(
+        home.path().join("config.toml"),
+        "include = [\"net.toml\"]\n",
+    )
+    .unwrap();
+    fs::write(home.path().join("net.toml"), "[net]\nretry = 0\n").unwrap();
+    let site = site_with_cargo(&upstream).variable("CARGO_HOME", home.path().to_str().unwrap());
+    // Without a lock file, larder asks cargo to make one.
+    let project = Project::empty().dep("left", "1");
+    let (report, is_success) = run(&site, "warm", &project);
+    assert!(is_success, "{report:#}");
+    let (verdict, is_ready) = run(&site, "check", &project);
+    assert!(is_ready, "{verdict:#}");
+}

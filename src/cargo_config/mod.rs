@@ -5,8 +5,12 @@
 //!  /home/user/.cargo/config.toml            [source.crates-io]  replace-with = "larder"              is overridden
 //! ```
 //!
+//! A file may include others; [`files`] has the rules.
+//!
 //! `cargo vendor` copies packages into a folder and prints settings that replace their sources by it. What comes from
 //! a replaced source needs nothing from a registry, so larder neither fetches it nor waits for it.
+
+mod files;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +19,11 @@ use std::{
 
 use serde::Deserialize;
 
+pub use files::{ConfigFault, included_settings};
+use files::{ConfigFile, read_folder};
+
 use crate::{
-    files::{self, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES},
+    files::{MAX_MANIFEST_BYTES, read, read_text},
     hash::Sha256,
     lockfile::{LockedPackage, PackageSource, parse_source},
 };
@@ -30,15 +37,9 @@ const MAX_CRATE_BYTES: u64 = 1 << 30;
 
 /// The settings that cargo reads in one folder, nearest file first.
 #[derive(Debug, Default)]
-pub struct CargoConfig(Vec<ConfigFile>);
-
-#[derive(Debug)]
-struct ConfigFile {
-    /// The file.
-    path: PathBuf,
-    /// The folder that relative paths start from: the one with the `.cargo` folder.
-    base: PathBuf,
-    settings: toml::Table,
+pub struct CargoConfig {
+    files: Vec<ConfigFile>,
+    faults: Vec<ConfigFault>,
 }
 
 /// A place on this machine that replaces a source.
@@ -105,28 +106,6 @@ struct VendoredChecksums {
     files: BTreeMap<String, String>,
 }
 
-impl ConfigFile {
-    /// The settings in a `.cargo` folder, or in cargo's home.
-    fn read(folder: &Path) -> Option<Self> {
-        let (path, text) = read_config(folder)?;
-        Some(Self {
-            path,
-            base: folder.parent()?.to_owned(),
-            settings: toml::from_str(&text).ok()?,
-        })
-    }
-}
-
-/// The settings file in a `.cargo` folder, or in cargo's home, and its text.
-fn read_config(folder: &Path) -> Option<(PathBuf, String)> {
-    // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
-    let paths = ["config", "config.toml"].map(|name| folder.join(name));
-    paths.into_iter().find_map(|path| {
-        let text = files::read_text(&path, MAX_SETTINGS_BYTES).ok()?;
-        Some((path, text))
-    })
-}
-
 /// The source of crates.io's packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CratesIoSource {
@@ -180,24 +159,35 @@ impl std::fmt::Display for SettingPlace {
 }
 
 impl CargoConfig {
-    /// Reads the settings for work in `folder`. Blocking. A file that cannot be read counts as empty; cargo reports it.
+    /// Reads the settings for work in `folder`. Blocking. A file that cargo refuses counts as empty.
     pub fn of(folder: &Path) -> Self {
-        let Ok(folder) = std::path::absolute(folder) else {
-            return Self::default();
-        };
-        let files = folder.ancestors();
-        Self(
-            files
-                .filter_map(|base| ConfigFile::read(&base.join(".cargo")))
-                .collect(),
-        )
+        let mut config = Self::default();
+        if let Ok(folder) = std::path::absolute(folder) {
+            for base in folder.ancestors() {
+                config.add(&base.join(".cargo"));
+            }
+        }
+        config
     }
 
     /// [`CargoConfig::of`], and below that the settings in cargo's home.
     pub fn with_home(folder: &Path, home: Option<&Path>) -> Self {
-        let Self(mut files) = Self::of(folder);
-        files.extend(home.and_then(ConfigFile::read));
-        Self(files)
+        let mut config = Self::of(folder);
+        if let Some(home) = home {
+            config.add(home);
+        }
+        config
+    }
+
+    fn add(&mut self, folder: &Path) {
+        let fault = read_folder(folder, &mut self.files).err();
+        self.faults
+            .extend(fault.filter(|fault| !self.faults.contains(fault)));
+    }
+
+    /// The files that cargo refuses.
+    pub fn faults(&self) -> &[ConfigFault] {
+        &self.faults
     }
 
     /// The file of root certificates that cargo uses, `http.cainfo`.
@@ -220,7 +210,7 @@ impl CargoConfig {
 
     /// The file that sets `net.offline`, if cargo shall not use the network.
     pub fn offline_file(&self) -> Option<PathBuf> {
-        let mut set = self.0.iter().filter_map(|file| {
+        let mut set = self.files.iter().filter_map(|file| {
             let offline = file.settings.get("net")?.get("offline")?.as_bool()?;
             Some((offline, file.path.clone()))
         });
@@ -269,7 +259,7 @@ impl CargoConfig {
 
     /// The name that takes the place of crates.io in each file that replaces it, the file that wins first.
     pub fn crates_io_replacements(&self) -> Vec<(String, PathBuf)> {
-        let files = self.0.iter().filter_map(|file| {
+        let files = self.files.iter().filter_map(|file| {
             let crates_io = file.settings.get("source")?.get("crates-io")?;
             let name = crates_io.get("replace-with")?.as_str()?;
             Some((name.to_owned(), file.path.clone()))
@@ -289,20 +279,6 @@ impl CargoConfig {
                 names.any(|name| is_replaced(name))
             }
         }
-    }
-
-    /// The settings files for work in `folder` that are not TOML, which cargo refuses, each with the reason. Blocking.
-    pub fn invalid_files(folder: &Path, home: Option<&Path>) -> Vec<(PathBuf, String)> {
-        let folder = std::path::absolute(folder).unwrap_or_default();
-        let folders = folder.ancestors().map(|base| base.join(".cargo"));
-        let mut folders: Vec<_> = folders.chain(home.map(Path::to_owned)).collect();
-        folders.dedup();
-        let files = folders.into_iter().filter_map(|folder| {
-            let (path, text) = read_config(&folder)?;
-            let error = toml::from_str::<toml::Table>(&text).err()?;
-            Some((path, error.message().to_owned()))
-        });
-        files.collect()
     }
 
     /// The folders that serve as sources by the settings of this folder and of those above.
@@ -327,10 +303,9 @@ impl CargoConfig {
     /// settings stand, and the file that says so. None if it is larder by its name, or on this machine.
     pub fn mirror(&self, cargo_home: Option<&Path>) -> Option<(&str, PathBuf)> {
         let home = cargo_home.and_then(|home| home.canonicalize().ok());
-        let is_home = |file: &&ConfigFile| {
-            file.base.join(".cargo").canonicalize().ok() == home && home.is_some()
-        };
-        let mut nearer = self.0.iter().take_while(|file| !is_home(file));
+        let is_home =
+            |file: &&ConfigFile| file.folder.canonicalize().ok() == home && home.is_some();
+        let mut nearer = self.files.iter().take_while(|file| !is_home(file));
         let file = nearer.find(|file| {
             let source = file.settings.get("source");
             source.is_some_and(|source| {
@@ -346,7 +321,7 @@ impl CargoConfig {
         if is_known || index.is_some_and(|(index, _)| is_on_this_machine(index)) {
             return None;
         }
-        Some((name, file.base.join(".cargo")))
+        Some((name, file.folder.clone()))
     }
 
     /// The lock file that `resolver.lockfile-path` asks for. Whether cargo does as asked depends on its version.
@@ -375,7 +350,7 @@ impl CargoConfig {
 
     /// The value at `keys` in the nearest file that has it, and that file.
     fn text_with_file(&self, keys: &[&str]) -> Option<(&str, &ConfigFile)> {
-        self.0.iter().find_map(|file| {
+        self.files.iter().find_map(|file| {
             let (last, tables) = keys.split_last()?;
             let mut table = &file.settings;
             for key in tables {
@@ -417,7 +392,7 @@ impl CargoConfig {
     }
 
     fn source_names(&self) -> BTreeSet<&str> {
-        let files = self.0.iter();
+        let files = self.files.iter();
         let tables = files.filter_map(|file| file.settings.get("source")?.as_table());
         tables
             .flat_map(|table| table.keys().map(String::as_str))
@@ -496,7 +471,7 @@ impl LocalSources {
             LocalSource::Directory(folder) => self.vendored(folder, package),
             LocalSource::Registry(folder) => {
                 let file = format!("{}-{}.crate", package.name, package.version);
-                match files::read(&folder.join(file), MAX_CRATE_BYTES) {
+                match read(&folder.join(file), MAX_CRATE_BYTES) {
                     Err(_) => Err(LocalSourceError::Missing(folder)),
                     Ok(body) => match package.checksum {
                         Some(locked) if Sha256::of(&body) != locked => {
@@ -539,7 +514,7 @@ impl VendoredCopy {
     fn is_intact(&self) -> bool {
         let mut files = self.files.iter();
         files.all(|(name, sum)| {
-            let body = files::read(&self.folder.join(name), MAX_CRATE_BYTES);
+            let body = read(&self.folder.join(name), MAX_CRATE_BYTES);
             body.is_ok_and(|body| Sha256::parse(sum) == Some(Sha256::of(&body)))
         })
     }
@@ -552,11 +527,11 @@ fn vendored_packages(folder: &Path) -> Result<VendoredPackages, LocalSourceError
     for entry in entries {
         let folder = entry.path();
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let manifest = files::read_text(&folder.join("Cargo.toml"), MAX_MANIFEST_BYTES);
+        let manifest = read_text(&folder.join("Cargo.toml"), MAX_MANIFEST_BYTES);
         let (false, Ok(manifest)) = (is_hidden, manifest) else {
             continue;
         };
-        let checksums = files::read(&folder.join(".cargo-checksum.json"), MAX_CHECKSUMS_BYTES).ok();
+        let checksums = read(&folder.join(".cargo-checksum.json"), MAX_CHECKSUMS_BYTES).ok();
         let checksums = checksums.and_then(|text| serde_json::from_slice(&text).ok());
         let Some(VendoredChecksums { package, files }) = checksums else {
             return Err(LocalSourceError::NoChecksums(folder));
@@ -624,6 +599,71 @@ mod tests {
     }
 
     #[test]
+    fn included_files_are_followed_and_lose_to_the_file_that_includes_them() {
+        let top = tempfile::tempdir().unwrap();
+        let app = top.path().join("app");
+        let write = |path: &str, text: &str| {
+            let path = app.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let replaced = |by: &str| format!("[source.crates-io]\nreplace-with = '{by}'\n");
+        let name = || {
+            let config = CargoConfig::of(&app);
+            let names = config.crates_io_replacements();
+            (
+                names.first().map(|(name, _)| name.clone()),
+                config.faults().len(),
+            )
+        };
+        let first = |name: &str| (Some(name.to_owned()), 0);
+        let main = |includes: &str, own: &str| {
+            write(
+                ".cargo/config.toml",
+                &format!("include = {includes}\n{own}"),
+            )
+        };
+        write(".cargo/a.toml", &replaced("a"));
+        write(
+            ".cargo/b.toml",
+            &format!("include = ['../shared/deep.toml']\n{}", replaced("b")),
+        );
+        write(
+            "shared/deep.toml",
+            &format!("{}[source.v]\ndirectory = 'v'\n", replaced("deep")),
+        );
+        main("['a.toml', 'b.toml']", &replaced("own"));
+        assert_eq!(name(), first("own"));
+        main("['a.toml', 'b.toml']", "");
+        assert_eq!(name(), first("b"));
+        main("['b.toml', { path = 'a.toml' }]", "");
+        assert_eq!(name(), first("a"));
+        main(
+            "['../shared/deep.toml', { path = 'none.toml', optional = true }]",
+            "",
+        );
+        assert_eq!(name(), first("deep"));
+        main("['b.toml']", &replaced("v"));
+        let source = parse_source(CRATES_IO).unwrap();
+        let found = CargoConfig::of(&app).replacement(&source);
+        let folder = app.join(".cargo/../v");
+        assert_eq!(found, Some(LocalSource::Directory(folder)));
+        for refused in [
+            "['none.toml']",
+            "'a.toml'",
+            "['config.toml']",
+            "['b.toml', '../shared/deep.toml', 'b.toml']",
+            "['a.txt']",
+            "['*.toml']",
+            "[1]",
+            "[{ optional = true }]",
+        ] {
+            main(refused, "");
+            assert_eq!(name().1, 1, "{refused}");
+        }
+    }
+
+    #[test]
     fn source_of_crates_io_names_the_registry_its_address_and_the_places_of_both() {
         let top = tempfile::tempdir().unwrap();
         let app = top.path().join("app");
@@ -674,9 +714,11 @@ mod tests {
         };
         assert_eq!(source("", &vendored, None), expected);
         source("not toml", replaced, None);
-        let invalid = CargoConfig::invalid_files(&app, None);
-        assert_eq!(invalid.len(), 1, "{invalid:?}");
-        assert_eq!(invalid[0].0, outer);
+        let config = CargoConfig::of(&app);
+        let [fault] = config.faults() else {
+            panic!("{:?}", config.faults());
+        };
+        assert_eq!(fault.path, outer);
     }
 
     #[test]
