@@ -45,9 +45,9 @@
 //! # Where to read on
 //!
 //! `blobs` finds and replaces blobs, `entries` entries, whose format is in `entry`. `staging` writes files safely;
-//! `layout` knows paths and permissions; `spool` stores a body during its download; `verify` rehashes files; `quarantine`
-//! has damaged ones; `last_use`, `space`, `growth`, `limit`, `removal` and `pace` serve eviction; `memory` caches what was
-//! read; `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
+//! `layout` knows paths and permissions; `spool` stores a body during its download; `verify` rehashes files;
+//! `quarantine` has damaged ones; `last_use`, `space`, `growth`, `limit`, `removal` and `pace` serve eviction; `memory`
+//! caches what was read; `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
 //!
 //! [`Key`]: crate::resource::Key
 
