@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fake_upstream::{FakeUpstream, Installer, Toolchain};
+use fake_upstream::{Crate, FakeUpstream, Installer, Toolchain};
 use tempfile::TempDir;
 
 use crate::fixture::{CA_FILE, publish_pair, tls_upstream};
@@ -252,4 +252,82 @@ fn commands_behind_an_air_gap_work_as_written() {
 #[test]
 fn commands_of_an_operator_work_as_written() {
     assert_eq!(User::new().follow("docs/operating.md"), 2);
+}
+
+#[test]
+fn commands_for_tools_work_as_written() {
+    let user = User::new();
+    for (name, version) in [
+        ("just", "1.40.0"),
+        ("cargo-nextest", "0.9.90"),
+        ("serde", "1.0.0"),
+    ] {
+        user.upstream.publish(Crate::new(name, version));
+    }
+    user.project.write("tools.txt", "just\n");
+    assert_eq!(user.follow("docs/guides/tools.md"), 6);
+}
+
+/// Documents whose `sh` blocks a test of this file runs, but for the lines of [`NOT_RUN`].
+const FOLLOWED: [&str; 8] = [
+    "README.md",
+    "docs/guides/air-gap.md",
+    "docs/guides/ci.md",
+    "docs/guides/containers.md",
+    "docs/guides/laptop.md",
+    "docs/guides/toolchains.md",
+    "docs/guides/tools.md",
+    "docs/operating.md",
+];
+
+/// Documents with `sh` blocks that no test of this file runs, and the reason.
+const NOT_FOLLOWED: [(&str, &str); 2] = [
+    (
+        "contrib/container/README.md",
+        "the tests of `container` run the steps of its files",
+    ),
+    (
+        "docs/troubleshooting.md",
+        "the tests of `doctor` run its one command",
+    ),
+];
+
+/// Names of languages of shell blocks, besides `sh`, which would escape the tests.
+const OTHER_SHELLS: [&str; 5] = ["bash", "console", "shell", "zsh", "fish"];
+
+#[test]
+fn every_document_with_shell_commands_is_run_or_has_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_wanted =
+        |name: &str| name != "target" && !name.starts_with('.') && name != "node_modules";
+    let files = walkdir::WalkDir::new(root).into_iter();
+    let files = files.filter_entry(|entry| {
+        entry.depth() == 0 || is_wanted(&entry.file_name().to_string_lossy())
+    });
+    let mut found = Vec::new();
+    for entry in files {
+        let path = entry.unwrap().into_path();
+        if path.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        for shell in OTHER_SHELLS {
+            assert!(
+                !text.contains(&format!("```{shell}\n")),
+                "{name}: write the block as `sh`"
+            );
+        }
+        if !blocks(&text, "sh").is_empty() {
+            found.push(name);
+        }
+    }
+    found.sort();
+    let mut known: Vec<_> = FOLLOWED.to_vec();
+    known.extend(NOT_FOLLOWED.map(|(name, _)| name));
+    known.sort_unstable();
+    assert_eq!(
+        found, known,
+        "let a test follow each document, or state the reason"
+    );
 }
