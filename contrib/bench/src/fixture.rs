@@ -127,8 +127,31 @@ impl Fixture {
         self.measure(task, &self.upstream.url(), below)
     }
 
+    /// A cargo home that has fetched all packages from upstream itself.
+    ///
+    /// # Panics
+    /// As [`Fixture::run`].
+    pub(crate) fn fetched_home(&self) -> CargoHome {
+        let home = self.empty_home();
+        self.measure_in(&home, Task::Fetch, &self.upstream.url(), |cargo| cargo);
+        home
+    }
+
+    fn empty_home(&self) -> CargoHome {
+        CargoHome::empty_in(&self.cargo_in).trust(self.upstream.ca_pem())
+    }
+
     fn measure(&self, task: Task, index: &str, wrap: impl FnOnce(Command) -> Command) -> Took {
-        let home = CargoHome::empty_in(&self.cargo_in).trust(self.upstream.ca_pem());
+        self.measure_in(&self.empty_home(), task, index, wrap)
+    }
+
+    fn measure_in(
+        &self,
+        home: &CargoHome,
+        task: Task,
+        index: &str,
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Took {
         let folder = TempDir::new_in(&self.cargo_in).expect("the temporary folder is writable");
         self.project
             .write(folder.path())
@@ -180,12 +203,22 @@ impl Fixture {
 /// # Panics
 /// If it fails.
 pub(crate) fn warm(site: &Site, project: &Path) -> f64 {
+    seconds_of(site, "warm", project)
+}
+
+/// Imports a cargo home into the site's store. Returns the seconds it took.
+pub(crate) fn import(site: &Site, home: &Path) -> f64 {
+    seconds_of(site, "import", home)
+}
+
+/// The seconds that a command of larder takes for a folder.
+fn seconds_of(site: &Site, command: &str, folder: &Path) -> f64 {
     let began = Instant::now();
-    let output = site.command(&["warm".as_ref(), project.as_os_str()]);
+    let output = site.command(&[command.as_ref(), folder.as_os_str()]);
     let seconds = began.elapsed().as_secs_f64();
     assert!(
         output.status.success(),
-        "larder warm failed:\n{}",
+        "larder {command} failed:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     seconds

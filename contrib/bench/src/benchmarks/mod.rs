@@ -8,6 +8,7 @@ mod cold;
 mod crowd;
 mod eviction;
 mod hits;
+mod import;
 mod instructions;
 mod memory;
 mod million;
@@ -24,6 +25,7 @@ use crate::benchmark::Benchmark;
 pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("cold", cold::run),
     Benchmark::new("run", run::run),
+    Benchmark::new("import", import::run),
     Benchmark::new("stale", stale::run_near),
     Benchmark::new("stale-far", stale::run_far),
     Benchmark::new("behind", behind::run),
