@@ -33,7 +33,7 @@ const CLIENTS: usize = 4;
 /// Length of a run.
 const TIME: Duration = Duration::from_secs(10);
 /// Time limit of the removal.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
 
 /// Hits of one run.
 #[derive(Clone, Copy, Debug)]
