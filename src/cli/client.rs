@@ -50,8 +50,8 @@ pub struct ClientApply {
     /// The settings.
     #[command(flatten)]
     pub target: ClientTarget,
-    /// Address of a daemon on another machine, such as http://larder.example:3263/ [default: where the daemon of this
-    /// machine listens]
+    /// Address of a daemon on another machine, such as `http://larder.example:3263/` [default: where the daemon of
+    /// this machine listens]
     #[arg(long, value_name = "URL", value_parser = parse_base_url)]
     pub address: Option<Url>,
 }
