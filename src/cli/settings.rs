@@ -18,7 +18,7 @@ const FETCHING: [&str; 11] = [
     "verify-signatures",
     "signing-key",
 ];
-/// Which versions clients must not get.
+/// The settings that keep versions from clients.
 const TRUST: [&str; 4] = ["min-age", "deny", "advisory-db", "allow-advisory"];
 /// The daemon's own settings.
 const SERVING: [&str; 24] = [

@@ -15,8 +15,8 @@ use serde_json::json;
 use super::{
     CommandError,
     local_time::local_day,
+    readiness::{ProjectReadiness, ReadinessState, kind_of, readiness_of},
     render::{counted, note, print, print_json},
-    standing::{ProjectStanding, Standing, kind_of, standings},
 };
 use crate::{
     app::{App, AppMode},
@@ -45,8 +45,8 @@ struct ListItem {
     last_used: Option<u64>,
     /// True if all crates and archives that it needed when it was warmed are stored.
     complete: bool,
-    /// Whether it works offline.
-    state: Standing,
+    /// Its readiness for offline use.
+    state: ReadinessState,
     /// The missing parts.
     missing: Vec<String>,
     /// Reasons why it cannot be told whether it is ready.
@@ -77,11 +77,11 @@ pub async fn run(
     };
     let listed = pins.iter().filter(|pin| is_named(&pin.owner, name));
     let listed: Vec<_> = listed.cloned().collect();
-    let standings = standings(settings, &app, &listed).await?;
+    let readiness = readiness_of(settings, &app, &listed).await?;
     let stored = blobs(records);
-    let items = listed.iter().zip(standings);
+    let items = listed.iter().zip(readiness);
     let items: Vec<_> = items
-        .map(|(pin, standing)| item(pin, standing, &stored))
+        .map(|(pin, readiness)| item(pin, readiness, &stored))
         .collect();
     let is_empty = items.is_empty() && crates.is_empty();
     if shared.json {
@@ -147,23 +147,23 @@ fn blobs(records: Vec<FileRecord>) -> BTreeMap<Sha256, (u64, u64)> {
     blobs.collect()
 }
 
-fn item(pin: &Pin, standing: ProjectStanding, stored: &BTreeMap<Sha256, (u64, u64)>) -> ListItem {
+fn item(pin: &Pin, readiness: ProjectReadiness, stored: &BTreeMap<Sha256, (u64, u64)>) -> ListItem {
     let mut item = ListItem {
         kind: kind_of(&pin.owner),
         name: match &pin.owner {
             Owner::File(path) => path.display().to_string(),
             Owner::Toolchain(name) | Owner::Crate(name) | Owner::Dependency(name) => name.clone(),
         },
-        packages: standing.packages,
-        components: standing.components,
+        packages: readiness.packages,
+        components: readiness.components,
         bytes: 0,
         last_used: None,
         complete: true,
-        state: standing.state,
-        problems: standing.problems(),
-        missing: standing.missing,
-        unknown: standing.unknown,
-        gone: standing.gone,
+        state: readiness.state,
+        problems: readiness.problems(),
+        missing: readiness.missing,
+        unknown: readiness.unknown,
+        gone: readiness.gone,
     };
     let hashes: BTreeSet<_> = pin.needed_files().map(|file| file.sha256).collect();
     for sha256 in hashes {

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    CommandError, import, render::print, serve_proxy::StandingProxy, serve_sockets::ServingSockets,
+    CommandError, import, render::print, serve_proxy::DaemonProxy, serve_sockets::ServingSockets,
 };
 use crate::{
     app::{self, App, AppMode, StoreAccess},
@@ -51,7 +51,7 @@ pub fn take_sockets(settings: &Settings) -> Result<Vec<PassedSocket>, CommandErr
 pub async fn run(settings: &Settings, passed: Vec<PassedSocket>) -> Result<ExitCode, CommandError> {
     let mut sockets = ServingSockets::open(settings, passed).await?;
     let passed = std::mem::take(&mut sockets.proxy);
-    let proxy = StandingProxy::listen(settings, passed).await?;
+    let proxy = DaemonProxy::listen(settings, passed).await?;
     let access_log = app::open_access_log(settings)?;
     settings.refuse_own_addresses(&sockets.addresses)?;
     let app = App::build(settings, AppMode::Daemon)?;
@@ -150,7 +150,7 @@ fn start_server(
     settings: &Settings,
     app: &Arc<App>,
     sockets: &ServingSockets,
-    proxy: Option<&StandingProxy>,
+    proxy: Option<&DaemonProxy>,
     access_log: Option<AccessLogFile>,
     may_write: bool,
 ) -> Arc<Server> {
@@ -162,7 +162,7 @@ fn start_server(
     }
     server.tasks.scrub = start_scrub(app, settings);
     server.tasks.eviction = may_write.then(|| start_evictor(app, settings));
-    server.tasks.proxy = proxy.map(StandingProxy::status);
+    server.tasks.proxy = proxy.map(DaemonProxy::status);
     let server = Arc::new(server);
     let page = server.clone();
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
 //! The intercepting proxy of `larder serve --intercept`, beside the daemon's own addresses.
 //!
 //! It answers for the hosts whose `config.json` is known, so it looks again until each registry's is. It also replaces
-//! the authority in time (`crate::intercept::standing`).
+//! the authority in time (`crate::intercept::authority_folder`).
 
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,13 +25,13 @@ const CONFIG_INTERVAL: Duration = Duration::from_secs(30);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A proxy that listens, and does not answer yet.
-pub(super) struct StandingProxy {
+pub(super) struct DaemonProxy {
     listeners: Vec<TcpListener>,
     folder: AuthorityFolder,
     address: SocketAddr,
 }
 
-impl StandingProxy {
+impl DaemonProxy {
     /// Listens, if the settings ask for a proxy: on the sockets that the service manager has passed, else on its own.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 //! Clients must trust the authority, so what it could sign is what matters. Its certificate permits the intercepted
 //! hosts alone (RFC 5280, section 4.2.1.10), it ends soon, and no further certificate can ever be signed with it: a
 //! client that trusts it for longer than it should risks nothing. The authority of a daemon is the exception. It has to
-//! outlive the process, and is in `standing`.
+//! outlive the process, and is in `authority_folder`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -44,7 +44,7 @@ pub enum CertificateError {
     /// A host name that cannot stand in a certificate, or no random numbers.
     #[error("cannot make a certificate: {0}")]
     Sign(#[from] rcgen::Error),
-    /// The folder of a standing authority cannot be used.
+    /// The folder of a persistent authority cannot be used.
     #[error("cannot write certificates in {}: {}", .0.display(), .1)]
     File(PathBuf, io::Error),
     /// The root certificates that the user's settings name cannot be read.

@@ -20,7 +20,7 @@
 //! | module | its job |
 //! |---|---|
 //! | [`certificates`] | an authority for the intercepted hosts, which can sign nothing else |
-//! | [`standing`] | the authority of a daemon, which outlives it |
+//! | [`authority_folder`] | the authority of a daemon, which outlives it |
 //! | [`trust`] | files of root certificates for clients |
 //! | [`password`] | keeps other users out of the proxy of one command |
 //! | [`proxy`] | accepts connections, decides, answers |
@@ -30,11 +30,11 @@
 //! Intercepted are the hosts of the indexes, of the downloads that the indexes' `config.json` name, of the dist server
 //! and of the update root, each with its port.
 
+pub mod authority_folder;
 pub mod certificates;
 pub mod daemon;
 pub mod password;
 pub mod proxy;
-pub mod standing;
 pub mod tally;
 pub mod trust;
 
@@ -49,11 +49,11 @@ use crate::{
     server::Server,
 };
 
+pub use authority_folder::AuthorityFolder;
 pub use certificates::{CertificateError, Certificates};
 pub use daemon::{DaemonClient, DaemonError};
 pub use password::ProxyPassword;
 pub use proxy::{InterceptedHosts, Interceptor, TunnelPolicy, serve};
-pub use standing::AuthorityFolder;
 pub use tally::{Summary, Tally};
 pub use trust::{RootsError, bundle};
 

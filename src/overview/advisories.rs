@@ -19,7 +19,7 @@ pub struct TouchedPackage {
     pub package: String,
     /// Its version.
     pub version: String,
-    /// What the advisory says of it.
+    /// The kind of the advisory.
     pub kind: AdvisoryKind,
     /// The advisory's title.
     pub title: String,

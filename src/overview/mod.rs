@@ -1,4 +1,4 @@
-//! What larder shows of itself: the data that the start page, `larder status`, `larder list` and `/-/status.json` share.
+//! The facts that larder shows of itself, for the start page, `larder status`, `larder list` and `/-/status.json`.
 //!
 //! ```text
 //!  cache, background ──── server::status ──> DaemonStatus ── /-/status.json ──> `larder status`

@@ -39,7 +39,7 @@ pub struct TroubleFacts<'a> {
     pub store_problem: Option<&'a str>,
     /// Entries that upstream no longer has and pins need.
     pub withdrawn: &'a [WithdrawnEntry],
-    /// What upstream has taken back.
+    /// Versions that upstream has taken back.
     pub recalls: &'a [RecallReport],
     /// Advisories about packages of warmed projects.
     pub advisories: Option<&'a AdvisoryCounts>,

@@ -9,8 +9,8 @@ use crate::{
     app::App,
     commands::{
         CommandError,
+        readiness::{ProjectReadiness, readiness_of},
         running_daemon::{find_daemon, max_size},
-        standing::{ProjectStanding, standings},
     },
     config::Settings,
     eviction::{self, GonePin},
@@ -33,7 +33,7 @@ pub(super) struct StatusDocument {
     pub(super) gone: Vec<String>,
     pub(super) forgotten_soon: Vec<GonePin>,
     /// The same projects, and whether they work offline.
-    pub(super) readiness: Vec<ProjectStanding>,
+    pub(super) readiness: Vec<ProjectReadiness>,
     /// Disk space of the store in bytes, and its limit.
     pub(super) size: u64,
     pub(super) max_size: Option<u64>,
@@ -102,7 +102,7 @@ impl StatusDocument {
             projects: pins.iter().map(|pin| pin.owner.to_string()).collect(),
             gone: gone.iter().map(|gone| gone.owner.clone()).collect(),
             forgotten_soon: gone,
-            readiness: standings(settings, app, &pins).await?,
+            readiness: readiness_of(settings, app, &pins).await?,
             size: space.total,
             max_size,
             pins_exceed: pinned_above(max_size, &pins),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  store, settings ──┐
-//!  pins ── standings ┼── document ──> StatusDocument ──┬──> JSON
+//!  pins ── readiness ┼── document ──> StatusDocument ──┬──> JSON
 //!  daemon's status ──┘                                 └──> text (pure)
 //! ```
 //!

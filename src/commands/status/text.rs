@@ -13,8 +13,8 @@ use crate::{
         advisories::counts_line,
         gc::kept_until,
         local_time::local_minute_today,
+        readiness::{ProjectReadiness, ReadinessState},
         render::{Screen, counted},
-        standing::{ProjectStanding, Standing},
     },
     duration::two_units,
     overview::{AnsweredRequests, DaemonStatus, DownloadStatus, PeriodAnswers, UpstreamOutage},
@@ -105,7 +105,11 @@ fn add_projects(lines: &mut LabelledLines, document: &StatusDocument) {
         );
         return;
     }
-    let states = [Standing::NotReady, Standing::Ready, Standing::Complete];
+    let states = [
+        ReadinessState::NotReady,
+        ReadinessState::Ready,
+        ReadinessState::Complete,
+    ];
     let of_state = |state| {
         projects
             .iter()
@@ -126,14 +130,14 @@ fn add_projects(lines: &mut LabelledLines, document: &StatusDocument) {
     {
         lines.more("`larder warm PATH` fetches what is missing");
     }
-    if of_state(Standing::Complete).next().is_some() {
+    if of_state(ReadinessState::Complete).next().is_some() {
         lines.more(
             "complete: all files are stored; `larder check` tells whether builds work offline",
         );
     }
 }
 
-fn add_project(lines: &mut LabelledLines, project: &ProjectStanding, document: &StatusDocument) {
+fn add_project(lines: &mut LabelledLines, project: &ProjectReadiness, document: &StatusDocument) {
     let packages = (project.packages > 0 || project.components == 0)
         .then(|| counted(project.packages, "package"));
     let components = (project.components > 0).then(|| counted(project.components, "component"));
@@ -144,7 +148,7 @@ fn add_project(lines: &mut LabelledLines, project: &ProjectStanding, document: &
         let kept = gone.next().map_or(String::new(), kept_until);
         parts.push(format!("its file is gone; {kept}"));
     }
-    let ProjectStanding { owner, state, .. } = project;
+    let ProjectReadiness { owner, state, .. } = project;
     let word = format!("{:9}  ", state.as_str());
     lines.column(&word, &format!("{owner}  ({})", parts.join(", ")));
     for problem in project.problems() {
@@ -373,8 +377,8 @@ mod tests {
         store::Statistics,
     };
 
-    fn project(owner: &str, state: Standing, missing: &[&str]) -> ProjectStanding {
-        ProjectStanding {
+    fn project(owner: &str, state: ReadinessState, missing: &[&str]) -> ProjectReadiness {
+        ProjectReadiness {
             owner: owner.to_owned(),
             state,
             packages: 1,
@@ -410,14 +414,14 @@ mod tests {
                 dropped_from: None,
             }],
             readiness: vec![
-                project("/a/Cargo.lock", Standing::Ready, &[]),
-                ProjectStanding {
+                project("/a/Cargo.lock", ReadinessState::Ready, &[]),
+                ProjectReadiness {
                     gone: true,
-                    ..project("/gone/Cargo.lock", Standing::Complete, &[])
+                    ..project("/gone/Cargo.lock", ReadinessState::Complete, &[])
                 },
                 project(
                     "/b/Cargo.lock",
-                    Standing::NotReady,
+                    ReadinessState::NotReady,
                     &["one", "two", "three", "four"],
                 ),
             ],

@@ -1,4 +1,4 @@
-//! [`ProjectStanding`]: whether each warmed project, toolchain and crate works offline, for `status` and `list`.
+//! [`ProjectReadiness`]: whether each warmed project, toolchain and crate works offline, for `status` and `list`.
 //!
 //! | state | says | judged by |
 //! |---|---|---|
@@ -32,10 +32,10 @@ use crate::{
 /// Longest wait for the judgement: a project may lie on a mount whose server does not answer.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether something works offline.
+/// ReadinessState of a project, toolchain or crate for offline use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Standing {
+pub(super) enum ReadinessState {
     /// It does.
     Ready,
     /// All files that it needed when it was warmed are stored. `larder check` tells more.
@@ -44,7 +44,7 @@ pub(super) enum Standing {
     NotReady,
 }
 
-impl Standing {
+impl ReadinessState {
     /// The word for people.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -57,11 +57,11 @@ impl Standing {
 
 /// A warmed project, toolchain or crate, and whether it works offline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ProjectStanding {
+pub(super) struct ProjectReadiness {
     /// The owner of the pin, as `larder forget` takes it.
     pub(super) owner: String,
-    /// Whether it works offline.
-    pub(super) state: Standing,
+    /// Its readiness for offline use.
+    pub(super) state: ReadinessState,
     /// Number of crates that it needed when it was warmed.
     pub(super) packages: usize,
     /// Number of archives of toolchains.
@@ -77,14 +77,14 @@ pub(super) struct ProjectStanding {
 /// Missing parts, and problems, that are named one by one. Of more, only this number is named.
 const NAMED_PARTS: usize = 3;
 
-impl ProjectStanding {
+impl ProjectReadiness {
     /// The missing parts that a fetch may bring: those without a reason beside them.
     pub(super) fn unstored(&self) -> impl Iterator<Item = &str> {
         let missing = self.missing.iter().map(String::as_str);
         missing.filter(|part| !part.contains(": "))
     }
 
-    /// What stands against it, in a few lines: problems with their reasons, then the names of missing parts.
+    /// The reasons against readiness, in a few lines: problems, then the names of missing parts.
     pub(super) fn problems(&self) -> Vec<String> {
         let reasoned = self.missing.iter().filter(|part| part.contains(": "));
         let mut lines: Vec<_> = reasoned.clone().take(NAMED_PARTS).cloned().collect();
@@ -116,15 +116,15 @@ struct Judgement {
     unknown: Vec<String>,
 }
 
-/// The standing of each of `pins`, in their order. Neither upstream nor cargo is asked.
+/// The readiness of each of `pins`, in their order. Neither upstream nor cargo is asked.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) async fn standings(
+pub(super) async fn readiness_of(
     settings: &Settings,
     app: &App,
     pins: &[Pin],
-) -> Result<Vec<ProjectStanding>, StoreError> {
+) -> Result<Vec<ProjectReadiness>, StoreError> {
     let states = project_states(&app.store, pins).await?;
     // Boxed, because the plan is large.
     let judging = Box::pin(judge(settings, app, pins));
@@ -132,14 +132,14 @@ pub(super) async fn standings(
         Ok(judged) => judged?,
         Err(_) => BTreeMap::new(),
     };
-    let standings = states.into_iter().map(|state| {
+    let readiness = states.into_iter().map(|state| {
         let judged = judged.get(&state.owner).filter(|_| !state.is_gone);
-        ProjectStanding::new(state, judged)
+        ProjectReadiness::new(state, judged)
     });
-    Ok(standings.collect())
+    Ok(readiness.collect())
 }
 
-impl ProjectStanding {
+impl ProjectReadiness {
     fn new(found: ProjectState, judged: Option<&Judgement>) -> Self {
         // A changed lock file may no longer need what the pin needs.
         let missing = match judged {
@@ -151,9 +151,9 @@ impl ProjectStanding {
         let unknown = judged.map_or_else(Vec::new, |judged| judged.unknown.clone());
         Self {
             state: match (missing.is_empty(), judged) {
-                (false, _) => Standing::NotReady,
-                (true, Some(judged)) if judged.unknown.is_empty() => Standing::Ready,
-                (true, _) => Standing::Complete,
+                (false, _) => ReadinessState::NotReady,
+                (true, Some(judged)) if judged.unknown.is_empty() => ReadinessState::Ready,
+                (true, _) => ReadinessState::Complete,
             },
             owner: found.owner.to_string(),
             packages: found.packages,
@@ -165,7 +165,7 @@ impl ProjectStanding {
     }
 }
 
-/// What `larder check` would say of the files that own pins, as far as it needs no cargo.
+/// The verdict of `larder check` on the files that own pins, as far as it needs no cargo.
 async fn judge(
     settings: &Settings,
     app: &App,
@@ -260,37 +260,43 @@ mod tests {
     #[test]
     fn problems_come_before_the_names_of_missing_parts_which_share_a_line() {
         let missing = ["a", "b", "c", "Cargo.lock does not fit: why", "d"];
-        let mut standing = ProjectStanding::new(state(&missing), None);
-        standing.unknown.push("this".to_owned());
+        let mut readiness = ProjectReadiness::new(state(&missing), None);
+        readiness.unknown.push("this".to_owned());
         let expected = [
             "Cargo.lock does not fit: why",
             "missing: a, b, c and 1 more",
             "unknown: this",
         ];
-        assert_eq!(standing.problems(), expected);
-        assert_eq!(standing.unstored().count(), 4);
+        assert_eq!(readiness.problems(), expected);
+        assert_eq!(readiness.unstored().count(), 4);
     }
 
     #[test]
     fn nothing_is_ready_unless_check_calls_it_ready() {
-        let standing = |missing: &[&str], judged: Option<(&[&str], &[&str])>| {
+        let state_of = |missing: &[&str], judged: Option<(&[&str], &[&str])>| {
             let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
             let judged = judged.map(|(missing, unknown)| Judgement {
                 missing: texts(missing),
                 unknown: texts(unknown),
             });
-            ProjectStanding::new(state(missing), judged.as_ref()).state
+            ProjectReadiness::new(state(missing), judged.as_ref()).state
         };
-        assert_eq!(standing(&[], Some((&[], &[]))), Standing::Ready);
-        assert_eq!(standing(&[], Some((&["left"], &[]))), Standing::NotReady);
-        assert_eq!(standing(&[], Some((&[], &["why"]))), Standing::Complete);
+        assert_eq!(state_of(&[], Some((&[], &[]))), ReadinessState::Ready);
         assert_eq!(
-            standing(&["left"], Some((&[], &["why"]))),
-            Standing::NotReady
+            state_of(&[], Some((&["left"], &[]))),
+            ReadinessState::NotReady
         );
-        assert_eq!(standing(&[], None), Standing::Complete);
-        assert_eq!(standing(&["left"], None), Standing::NotReady);
+        assert_eq!(
+            state_of(&[], Some((&[], &["why"]))),
+            ReadinessState::Complete
+        );
+        assert_eq!(
+            state_of(&["left"], Some((&[], &["why"]))),
+            ReadinessState::NotReady
+        );
+        assert_eq!(state_of(&[], None), ReadinessState::Complete);
+        assert_eq!(state_of(&["left"], None), ReadinessState::NotReady);
         // The lock file no longer names it.
-        assert_eq!(standing(&["left"], Some((&[], &[]))), Standing::Ready);
+        assert_eq!(state_of(&["left"], Some((&[], &[]))), ReadinessState::Ready);
     }
 }
