@@ -300,18 +300,22 @@ impl ProcessDir {
 
 impl Drop for ProcessDir {
     fn drop(&mut self) {
-        // The lock file is removed last. If the process is killed before that, the next one finds the lock free and
-        // removes the rest.
-        for found in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
-            let _ = match found.file_name() {
-                name if name == "lock" => Ok(()),
-                _ if is_folder => fs::remove_dir_all(found.path()),
-                _ => fs::remove_file(found.path()),
-            };
-        }
-        let _ = fs::remove_dir_all(&self.folder);
+        remove_process_dir(&self.folder);
     }
+}
+
+/// Removes a process's folder, its lock file last: if this process is killed before that, the next one finds the lock
+/// free and removes the rest.
+fn remove_process_dir(folder: &Path) {
+    for found in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = found.file_type().is_ok_and(|kind| kind.is_dir());
+        let _ = match found.file_name() {
+            name if name == "lock" => Ok(()),
+            _ if is_folder => fs::remove_dir_all(found.path()),
+            _ => fs::remove_file(found.path()),
+        };
+    }
+    let _ = fs::remove_dir_all(folder);
 }
 
 /// Returns whether the process that owns this folder lives. Tests the lock in shared mode, so that two processes that
@@ -330,7 +334,7 @@ pub(super) fn remove_dead_processes(staging: &Path) {
             // Stays locked until the folder is gone: a process that is just creating it then sees that it has lost it.
             Ok(file) => {
                 if file.try_lock().is_ok() {
-                    let _ = fs::remove_dir_all(folder.path());
+                    remove_process_dir(&folder.path());
                 }
             }
             // An empty folder has just been created, and its process creates another; or its removal is almost done.
