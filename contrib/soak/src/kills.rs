@@ -16,7 +16,7 @@ use testkit::larder::{Larder, Site};
 
 use crate::Report;
 use crate::client::Load;
-use crate::inspect::inspect;
+use crate::inspect::{Inspection, inspect};
 use crate::tally::Tally;
 use crate::tools::{cargo_fetch, lock_file, random_project};
 use crate::truth::{Truth, Verdict, crate_name, populate};
@@ -31,6 +31,8 @@ const MAX_SIZE: u64 = 4_000_000;
 const PINNED: usize = 10;
 /// Paths requested from the daemon that starts after a kill.
 const REQUESTED_AFTER: usize = 40;
+/// Time within which an idle daemon withdraws its reservation of space.
+const RESERVATION_TIME: Duration = Duration::from_secs(5);
 /// Slow enough that a kill can interrupt a transfer.
 const BANDWIDTH: u64 = 30_000_000;
 
@@ -120,6 +122,19 @@ impl Rounds<'_> {
         std::fs::write(path, lock).expect("the temporary folder is writable");
         let warmed = self.site.command(&["warm", &self.project_path()]);
         assert!(warmed.status.success(), "{warmed:?}");
+    }
+
+    /// Reads the store beside an idle daemon, which withdraws the reservation of its last downloads a moment later.
+    fn inspect_idle(&self) -> Inspection {
+        let deadline = Instant::now() + RESERVATION_TIME;
+        loop {
+            let living = inspect(self.site.store(), self.truth);
+            let is_reserved = living.staged.iter().any(|path| path.ends_with("reserved"));
+            if !is_reserved || Instant::now() > deadline {
+                return living;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn project_path(&self) -> String {
@@ -281,7 +296,7 @@ impl Rounds<'_> {
             .serve(if is_offline { &["--offline"] } else { &[] });
         self.request_some(round, &larder, is_offline, rng);
         larder.wait_until_idle();
-        let living = inspect(self.site.store(), self.truth);
+        let living = self.inspect_idle();
         for what in &living.findings {
             self.finding(round, what);
         }
