@@ -77,10 +77,13 @@ impl LastUses {
         uses.insert(sha256, stored);
     }
 
-    /// Returns true if this process has used or stored the blob since `time`, in milliseconds since 1970.
+    /// Returns true if this process has used or stored the blob since `time`, in milliseconds since 1970. A use in the
+    /// future was before the clock was set back: it may be long ago.
     pub(super) fn is_used_since(&self, sha256: Sha256, time: u64) -> bool {
+        let since = time..=milliseconds(now());
         let uses = self.0.lock();
-        uses.get(&sha256).is_some_and(|blob| blob.used >= time)
+        uses.get(&sha256)
+            .is_some_and(|blob| since.contains(&blob.used))
     }
 
     /// The last use of each blob, by all processes, with the file at `path`.
@@ -189,6 +192,18 @@ mod tests {
         assert_eq!(two.last_uses().len(), 2);
         std::fs::remove_file(&path).unwrap();
         assert!(three.last_uses().is_empty());
+    }
+
+    #[test]
+    fn a_use_before_the_clock_was_set_back_keeps_no_file() {
+        let uses = LastUses::default();
+        let (today, future) = (Sha256::of(b"today"), Sha256::of(b"future"));
+        let since = milliseconds(now());
+        uses.record(today);
+        uses.record(future);
+        uses.0.lock().entry(future).or_default().used += 1_000_000;
+        assert!(uses.is_used_since(today, since));
+        assert!(!uses.is_used_since(future, since));
     }
 
     #[test]
