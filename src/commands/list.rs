@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     CommandError,
     local_time::local_day,
-    readiness::{ProjectReadiness, ReadinessState, kind_of, readiness_of},
+    readiness::{PinReadiness, ReadinessState, kind_of, readiness_of},
     render::{counted, note, print, print_json},
 };
 use crate::{
@@ -147,7 +147,7 @@ fn blobs(records: Vec<FileRecord>) -> BTreeMap<Sha256, (u64, u64)> {
     blobs.collect()
 }
 
-fn item(pin: &Pin, readiness: ProjectReadiness, stored: &BTreeMap<Sha256, (u64, u64)>) -> ListItem {
+fn item(pin: &Pin, readiness: PinReadiness, stored: &BTreeMap<Sha256, (u64, u64)>) -> ListItem {
     let mut item = ListItem {
         kind: kind_of(&pin.owner),
         name: match &pin.owner {

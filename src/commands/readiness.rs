@@ -1,4 +1,4 @@
-//! [`ProjectReadiness`]: whether each warmed project, toolchain and crate works offline, for `status` and `list`.
+//! [`PinReadiness`]: whether each warmed project, toolchain and crate works offline, for `status` and `list`.
 //!
 //! | state | says | judged by |
 //! |---|---|---|
@@ -32,7 +32,7 @@ use crate::{
 /// Longest wait for the judgement: a project may lie on a mount whose server does not answer.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// ReadinessState of a project, toolchain or crate for offline use.
+/// Readiness of a project, toolchain or crate for offline use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ReadinessState {
@@ -57,7 +57,7 @@ impl ReadinessState {
 
 /// A warmed project, toolchain or crate, and whether it works offline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct ProjectReadiness {
+pub(super) struct PinReadiness {
     /// The owner of the pin, as `larder forget` takes it.
     pub(super) owner: String,
     /// Its readiness for offline use.
@@ -77,7 +77,7 @@ pub(super) struct ProjectReadiness {
 /// Missing parts, and problems, that are named one by one. Of more, only this number is named.
 const NAMED_PARTS: usize = 3;
 
-impl ProjectReadiness {
+impl PinReadiness {
     /// The missing parts that a fetch may bring: those without a reason beside them.
     pub(super) fn unstored(&self) -> impl Iterator<Item = &str> {
         let missing = self.missing.iter().map(String::as_str);
@@ -124,7 +124,7 @@ pub(super) async fn readiness_of(
     settings: &Settings,
     app: &App,
     pins: &[Pin],
-) -> Result<Vec<ProjectReadiness>, StoreError> {
+) -> Result<Vec<PinReadiness>, StoreError> {
     let states = project_states(&app.store, pins).await?;
     // Boxed, because the plan is large.
     let judging = Box::pin(judge(settings, app, pins));
@@ -134,12 +134,12 @@ pub(super) async fn readiness_of(
     };
     let readiness = states.into_iter().map(|state| {
         let judged = judged.get(&state.owner).filter(|_| !state.is_gone);
-        ProjectReadiness::new(state, judged)
+        PinReadiness::new(state, judged)
     });
     Ok(readiness.collect())
 }
 
-impl ProjectReadiness {
+impl PinReadiness {
     fn new(found: ProjectState, judged: Option<&Judgement>) -> Self {
         // A changed lock file may no longer need what the pin needs.
         let missing = match judged {
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn problems_come_before_the_names_of_missing_parts_which_share_a_line() {
         let missing = ["a", "b", "c", "Cargo.lock does not fit: why", "d"];
-        let mut readiness = ProjectReadiness::new(state(&missing), None);
+        let mut readiness = PinReadiness::new(state(&missing), None);
         readiness.unknown.push("this".to_owned());
         let expected = [
             "Cargo.lock does not fit: why",
@@ -279,7 +279,7 @@ mod tests {
                 missing: texts(missing),
                 unknown: texts(unknown),
             });
-            ProjectReadiness::new(state(missing), judged.as_ref()).state
+            PinReadiness::new(state(missing), judged.as_ref()).state
         };
         assert_eq!(state_of(&[], Some((&[], &[]))), ReadinessState::Ready);
         assert_eq!(

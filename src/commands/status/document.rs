@@ -9,7 +9,7 @@ use crate::{
     app::App,
     commands::{
         CommandError,
-        readiness::{ProjectReadiness, readiness_of},
+        readiness::{PinReadiness, readiness_of},
         running_daemon::{find_daemon, max_size},
     },
     config::Settings,
@@ -33,7 +33,7 @@ pub(super) struct StatusDocument {
     pub(super) gone: Vec<String>,
     pub(super) forgotten_soon: Vec<GonePin>,
     /// The same projects, and whether they work offline.
-    pub(super) readiness: Vec<ProjectReadiness>,
+    pub(super) readiness: Vec<PinReadiness>,
     /// Disk space of the store in bytes, and its limit.
     pub(super) size: u64,
     pub(super) max_size: Option<u64>,

@@ -13,7 +13,7 @@ use crate::{
         advisories::counts_line,
         gc::kept_until,
         local_time::local_minute_today,
-        readiness::{ProjectReadiness, ReadinessState},
+        readiness::{PinReadiness, ReadinessState},
         render::{Screen, counted},
     },
     duration::two_units,
@@ -137,7 +137,7 @@ fn add_projects(lines: &mut LabelledLines, document: &StatusDocument) {
     }
 }
 
-fn add_project(lines: &mut LabelledLines, project: &ProjectReadiness, document: &StatusDocument) {
+fn add_project(lines: &mut LabelledLines, project: &PinReadiness, document: &StatusDocument) {
     let packages = (project.packages > 0 || project.components == 0)
         .then(|| counted(project.packages, "package"));
     let components = (project.components > 0).then(|| counted(project.components, "component"));
@@ -148,7 +148,7 @@ fn add_project(lines: &mut LabelledLines, project: &ProjectReadiness, document: 
         let kept = gone.next().map_or(String::new(), kept_until);
         parts.push(format!("its file is gone; {kept}"));
     }
-    let ProjectReadiness { owner, state, .. } = project;
+    let PinReadiness { owner, state, .. } = project;
     let word = format!("{:9}  ", state.as_str());
     lines.column(&word, &format!("{owner}  ({})", parts.join(", ")));
     for problem in project.problems() {
@@ -377,8 +377,8 @@ mod tests {
         store::Statistics,
     };
 
-    fn project(owner: &str, state: ReadinessState, missing: &[&str]) -> ProjectReadiness {
-        ProjectReadiness {
+    fn project(owner: &str, state: ReadinessState, missing: &[&str]) -> PinReadiness {
+        PinReadiness {
             owner: owner.to_owned(),
             state,
             packages: 1,
@@ -415,7 +415,7 @@ mod tests {
             }],
             readiness: vec![
                 project("/a/Cargo.lock", ReadinessState::Ready, &[]),
-                ProjectReadiness {
+                PinReadiness {
                     gone: true,
                     ..project("/gone/Cargo.lock", ReadinessState::Complete, &[])
                 },
