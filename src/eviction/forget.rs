@@ -2,12 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{
-    gone,
-    policy::RemovalLimits,
-    survey::{KeepReleases, Survey},
-    why::stored_files,
-};
+use super::{gone, policy::RemovalLimits, survey::Survey, why::stored_files};
 use crate::{
     resource::Upstreams,
     store::{Owner, Pace, Removal, Store, StoreError},
@@ -62,14 +57,7 @@ pub async fn forget_files(
     is_forced: bool,
 ) -> Result<Forgotten, StoreError> {
     let (pins, ..) = gone::living_pins(store, std::time::Duration::MAX, true).await?;
-    let mut survey = Survey::read(
-        store,
-        &pins,
-        KeepReleases::default(),
-        None,
-        &Pace::full_speed(),
-    )
-    .await?;
+    let mut survey = Survey::of_command(store, &pins).await?;
     let meant = stored_files(store, upstreams, &survey, name, version).await?;
     if meant.is_empty() {
         return Ok(Forgotten::NotStored);

@@ -123,11 +123,6 @@ impl PassReport {
     pub fn removed_bytes(&self) -> u64 {
         self.removed.iter().map(|removed| removed.bytes).sum()
     }
-
-    /// Returns whether what pins need takes more space than the store may take.
-    pub fn pins_exceed_limit(&self) -> bool {
-        self.max_size.is_some_and(|max| self.pinned > max)
-    }
 }
 
 /// Runs one pass. The caller holds the store's eviction lock, unless it is a dry run. `counter` counts the store; one

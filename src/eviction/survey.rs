@@ -76,6 +76,21 @@ fn is_configuration(key: &Key) -> bool {
 }
 
 impl Survey {
+    /// [`Survey::read`] for a command about single files: at full speed, without a rule for releases or own files.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) async fn of_command(store: &Store, pins: &[Pin]) -> Result<Self, StoreError> {
+        Self::read(
+            store,
+            pins,
+            KeepReleases::default(),
+            None,
+            &Pace::full_speed(),
+        )
+        .await
+    }
+
     /// Reads the names, sizes and times of all files, and the bodies of all entries. What this process has stored or used
     /// from `own_since` on, in milliseconds since 1970, is held.
     ///

@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::{
     gone, names,
     policy::{Hold, RemovalLimits},
-    survey::{KeepReleases, Survey},
+    survey::Survey,
 };
 use crate::{
     hash::Sha256,
     resource::Upstreams,
-    store::{Pace, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// The stored files of one name and version.
@@ -55,14 +55,7 @@ pub async fn why(
     forget_after: Duration,
 ) -> Result<Why, StoreError> {
     let (pins, ..) = gone::living_pins(store, forget_after, true).await?;
-    let survey = Survey::read(
-        store,
-        &pins,
-        KeepReleases::default(),
-        None,
-        &Pace::full_speed(),
-    )
-    .await?;
+    let survey = Survey::of_command(store, &pins).await?;
     let total = store.space().await?.total;
     let limits = RemovalLimits {
         max_bytes,

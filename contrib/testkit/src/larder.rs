@@ -154,7 +154,7 @@ impl Site {
         output.expect("larder can be started")
     }
 
-    /// [`Site::serve_on`] with two sockets, the descriptors 3 and 4. The log is in a file, and [`Larder::log`] is empty.
+    /// [`Site::serve_on`] with two sockets, the descriptors 3 and 4. The log is in a file: [`Larder::log`] is empty.
     #[track_caller]
     pub fn serve_on_two(&self, sockets: [OwnedFd; 2], arguments: &[&str]) -> Larder<'_> {
         let [first, second] = sockets;

@@ -4,7 +4,8 @@
 //!   cargo home, filled by a direct fetch ── larder import ──> store ──> a larder ──> cargo with an empty home
 //! ```
 //!
-//! There are no claims yet. The crates need no download. Imported index entries count as old, so larder asks upstream whether they have changed.
+//! There are no claims yet. The crates need no download. Imported index entries count as old, so larder asks upstream
+//! whether they have changed.
 
 use serde_json::json;
 
