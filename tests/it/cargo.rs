@@ -9,7 +9,7 @@ use std::time::Duration;
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, entry_path, index_path};
 use tempfile::TempDir;
 
-use crate::fixture::{project_on_left, publish_pair, site, site_at};
+use crate::fixture::{project_on_left, publish_pair, site, site_at, tls_site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::wait_until;
@@ -117,17 +117,14 @@ fn cargo_builds_through_an_offline_larder_that_opens_no_connection() {
 /// See docs/client-behaviour.md C-18, C-19.
 #[test]
 fn twenty_missing_entries_are_requested_concurrently_over_few_connections() {
-    let upstream = FakeUpstream::builder().tls().start();
+    let (upstream, folder) = tls_upstream();
     let mut project = Project::empty();
     for number in 0..24 {
         let name = format!("many-{number:02}");
         upstream.publish(Crate::new(&name, "1.0.0"));
         project = project.dep(&name, "1");
     }
-    let folder = TempDir::new().expect("the temporary folder is writable");
-    let ca = folder.path().join("ca.pem");
-    fs::write(&ca, upstream.ca_pem()).expect("the temporary folder is writable");
-    let site = site(&upstream).variable("LARDER_CA_FILE", &ca.display().to_string());
+    let site = tls_site(&upstream, &folder);
     let larder = site.serve(&[]);
 
     let gate = upstream.gate("/index/ma/ny/");

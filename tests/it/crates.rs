@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path, sha256};
 
-use crate::fixture::site;
+use crate::fixture::{site, tls_site, tls_upstream};
 use testkit::larder::{Larder, Site};
 use testkit::paths::download;
 use testkit::process::wait_until;
@@ -263,11 +263,8 @@ fn cut_bodies_are_never_stored_with_any_framing() {
             check_cuts(&upstream, &site(&upstream), &http_1);
         });
         scope.spawn(|| {
-            let upstream = FakeUpstream::builder().tls().start();
-            let folder = tempfile::tempdir().unwrap();
-            let ca = folder.path().join("ca.pem");
-            std::fs::write(&ca, upstream.ca_pem()).unwrap();
-            let site = site(&upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
+            let (upstream, folder) = tls_upstream();
+            let site = tls_site(&upstream, &folder);
             check_cuts(&upstream, &site, &[Fault::CutAfter]);
             let asked = upstream.requests();
             assert!(asked.iter().all(|request| request.version == "HTTP/2"));

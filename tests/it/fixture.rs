@@ -22,6 +22,13 @@ pub(crate) fn site_at(index: &str) -> Site {
     Site::new(env!("CARGO_BIN_EXE_larder"), index)
 }
 
+/// A larder with an empty store in front of an upstream of [`tls_upstream`], whose authority is in `folder`.
+#[track_caller]
+pub(crate) fn tls_site(upstream: &FakeUpstream, folder: &TempDir) -> Site {
+    let ca_file = folder.path().join(CA_FILE);
+    site(upstream).variable("LARDER_CA_FILE", &ca_file.display().to_string())
+}
+
 /// Fails unless the command ended with `code` and wrote each of `parts`, to stdout or stderr.
 #[track_caller]
 pub(crate) fn said(output: &Output, code: i32, parts: &[&str]) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fake_upstream::{Crate, FakeUpstream};
 use tempfile::TempDir;
 
-use crate::fixture::{CA_FILE, site, tls_upstream};
+use crate::fixture::{tls_site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::process::{Run, run};
@@ -29,7 +29,7 @@ impl World {
         let (upstream, folder) = tls_upstream();
         upstream.publish(Crate::new("left", "1.0.0"));
         Self {
-            site: site(&upstream),
+            site: tls_site(&upstream, &folder),
             upstream,
             folder,
         }
@@ -40,15 +40,8 @@ impl World {
     }
 
     fn serve(&self, flags: &[&str]) -> Larder<'_> {
-        let ca_file = self.folder.path().join(CA_FILE).display().to_string();
         let authority = self.authority().display().to_string();
-        let own = [
-            "--ca-file",
-            &ca_file,
-            "--intercept=127.0.0.1:0",
-            "--intercept-folder",
-            &authority,
-        ];
+        let own = ["--intercept=127.0.0.1:0", "--intercept-folder", &authority];
         let flags: Vec<_> = own.iter().chain(flags).copied().collect();
         self.site.serve(&flags)
     }
@@ -169,8 +162,7 @@ fn other_hosts_are_refused_unless_the_settings_name_them() {
 #[test]
 fn a_daemon_without_the_proxy_has_no_variables_for_it() {
     let world = World::new();
-    let ca_file = world.folder.path().join(CA_FILE).display().to_string();
-    let _daemon = world.site.serve(&["--ca-file", &ca_file]);
+    let _daemon = world.site.serve(&[]);
     let printed = world.site.command(&["client", "print", "proxy"]);
     assert_eq!(printed.status.code(), Some(1));
     let said = String::from_utf8_lossy(&printed.stderr).into_owned();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Builder, Crate, FakeUpstream, Fault, crate_path, entry_path};
 
-use crate::fixture::{site, site_at};
+use crate::fixture::{CA_FILE, site, site_at, tls_site, tls_upstream};
 use testkit::http::Http;
 use testkit::larder::{Larder, Site};
 use testkit::paths::{download, entry};
@@ -257,15 +257,11 @@ fn untrusted(good: &FakeUpstream) -> [(&'static str, Builder, bool); 3] {
 
 #[test]
 fn an_upstream_with_a_wrong_certificate_counts_as_down_and_is_never_asked() {
-    let good = FakeUpstream::builder().tls().start();
+    let (good, folder) = tls_upstream();
     good.publish(Crate::new("left", "1.0.0"));
-    let (index, body) = (good.url(), good.index_body("left"));
-    let folder = tempfile::tempdir().unwrap();
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, good.ca_pem()).unwrap();
+    let body = good.index_body("left");
     // Other programs switch verification off by these.
-    let site = site_at(&index)
-        .variable("LARDER_CA_FILE", ca.to_str().unwrap())
+    let site = tls_site(&good, &folder)
         .variable("GIT_SSL_NO_VERIFY", "1")
         .variable("CARGO_HTTP_CHECK_REVOKE", "false")
         .variable("NODE_TLS_REJECT_UNAUTHORIZED", "0")
@@ -281,7 +277,7 @@ fn an_upstream_with_a_wrong_certificate_counts_as_down_and_is_never_asked() {
         bad.publish(Crate::new("left", "1.0.0"));
         bad.publish(Crate::new("right", "1.0.0"));
         if is_issuer_known {
-            std::fs::write(&ca, bad.ca_pem()).unwrap();
+            std::fs::write(folder.path().join(CA_FILE), bad.ca_pem()).unwrap();
         }
         let larder = site.serve(&["--max-age", "0s"]);
         let reply = larder.get(&entry("left"));

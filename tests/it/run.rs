@@ -15,9 +15,9 @@ use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain, entry_path}
 use tempfile::TempDir;
 
 use crate::dist::MINIMAL;
-use crate::fixture::{CA_FILE, project_on_left, publish_pair, site, tls_upstream};
+use crate::fixture::{CA_FILE, project_on_left, publish_pair, tls_site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
-use testkit::larder::{Larder, Site};
+use testkit::larder::Site;
 use testkit::process::{Run, run, signal, wait_until};
 use testkit::rustup::{Rustup, installed};
 use testkit::store::files;
@@ -34,7 +34,7 @@ impl World {
         let (upstream, folder) = tls_upstream();
         publish_pair(&upstream);
         Self {
-            site: site(&upstream),
+            site: tls_site(&upstream, &folder),
             upstream,
             folder,
         }
@@ -58,32 +58,11 @@ impl World {
         home
     }
 
-    /// `larder run` with these flags, in the environment of `client` and in its place.
-    fn larder(&self, flags: &[&str], client: &Command) -> Command {
-        let ca_file = self.ca_file();
-        let flags: Vec<_> = ["--ca-file", &ca_file]
-            .iter()
-            .chain(flags)
-            .copied()
-            .collect();
-        self.site.run_command(&flags, client)
-    }
-
     /// Runs cargo through larder.
     fn cargo(&self, flags: &[&str], home: &CargoHome, project: &Project, words: &[&str]) -> Run {
         let mut cargo = home.command(project);
         cargo.args(words);
-        run(self.larder(flags, &cargo))
-    }
-
-    fn serve(&self, flags: &[&str]) -> Larder<'_> {
-        let ca_file = self.ca_file();
-        let flags: Vec<_> = ["--ca-file", &ca_file]
-            .iter()
-            .chain(flags)
-            .copied()
-            .collect();
-        self.site.serve(&flags)
+        run(self.site.run_command(flags, &cargo))
     }
 
     /// `sh -c SCRIPT` through larder.
@@ -95,7 +74,7 @@ impl World {
             command.env(name, value.unwrap_or_default());
         }
         command.current_dir(self.folder.path()).args(["-c", script]);
-        self.larder(&[], &command)
+        self.site.run_command(&[], &command)
     }
 }
 
@@ -284,7 +263,7 @@ fn larder_changes_no_file_outside_its_folders() {
         ]);
         shell
     };
-    let ran = run(world.larder(&[], &command));
+    let ran = run(world.site.run_command(&[], &command));
     ran.assert_success();
     assert!(ran.stdout.contains("BEGIN CERTIFICATE"));
     assert!(!ran.stdout.contains("PRIVATE KEY"), "keys stay in memory");
@@ -363,7 +342,9 @@ fn exit_codes_of_the_command_are_those_of_larder() {
         assert_eq!(ended.status.code(), Some(code), "{script}");
         assert_eq!(summary(&ended).0, 0);
     }
-    let absent = run(world.larder(&[], &Command::new("/no/such/program")));
+    let absent = run(world
+        .site
+        .run_command(&[], &Command::new("/no/such/program")));
     assert_eq!(absent.status.code(), Some(127));
     absent.assert_says("cannot run `/no/such/program`");
 }
@@ -403,7 +384,7 @@ fn the_summary_can_be_switched_off() {
     let world = World::new();
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "true"]);
-    let quiet = run(world.larder(&["--quiet"], &shell));
+    let quiet = run(world.site.run_command(&["--quiet"], &shell));
     quiet.assert_success();
     assert_eq!(quiet.stderr, "");
 }
@@ -568,7 +549,7 @@ fn requests_to_an_api_on_the_same_host_reach_it_unchanged() {
 #[test]
 fn a_daemon_on_the_same_store_answers() {
     let world = World::new();
-    let daemon = world.serve(&["--max-age", "1h"]);
+    let daemon = world.site.serve(&["--max-age", "1h"]);
     world
         .cargo(&[], &world.home(), &project_on_left(), &["build"])
         .assert_success();
@@ -630,7 +611,7 @@ fn rustup_installs_a_toolchain_and_repeats_it_without_upstream() {
             .chain(flags)
             .copied()
             .collect();
-        let installed = run(world.larder(&flags, &rustup));
+        let installed = run(world.site.run_command(&flags, &rustup));
         installed.assert_success();
         assert_eq!(user.components(&format!("stable-{HOST}")).len(), 3);
         installed
@@ -703,7 +684,7 @@ fn a_command_runs_from_a_folder_that_larder_knows_nothing_of() {
     let world = World::new();
     let mut shell = Command::new("/bin/sh");
     shell.current_dir(Path::new("/")).args(["-c", "pwd"]);
-    let ran = run(world.larder(&[], &shell));
+    let ran = run(world.site.run_command(&[], &shell));
     ran.assert_success();
     assert_eq!(ran.stdout, "/\n");
 }

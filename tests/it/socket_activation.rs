@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fake_upstream::{Crate, FakeUpstream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::fixture::{CA_FILE, publish_pair, site, site_at, tls_upstream_with};
+use crate::fixture::{publish_pair, site, site_at, tls_site, tls_upstream_with};
 use testkit::cargo::{CargoHome, Project};
 use testkit::http::Http;
 use testkit::larder::{Larder, Site};
@@ -330,10 +330,7 @@ fn check_builds_through_the_proxy(names: Option<&str>) {
     let (upstream, files) =
         tls_upstream_with(FakeUpstream::builder().delay(Duration::from_millis(40)));
     publish_crates(&upstream, builds);
-    let mut site = site(&upstream).variable(
-        "LARDER_CA_FILE",
-        &files.path().join(CA_FILE).display().to_string(),
-    );
+    let mut site = tls_site(&upstream, &files);
     if let Some(names) = names {
         site = site.variable("LISTEN_FDNAMES", names);
     }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use fake_upstream::{Builder, Crate, FakeUpstream, Fault, entry_path};
 
-use tempfile::TempDir;
-
-use crate::fixture::site;
+use crate::fixture::{site, tls_site, tls_upstream, tls_upstream_with};
 use testkit::larder::{Larder, Site};
 use testkit::paths::entry;
 use testkit::process::wait_until;
@@ -23,15 +21,6 @@ fn publish_many(upstream: &FakeUpstream, count: usize) -> Vec<String> {
     names
 }
 
-/// A site that trusts this upstream's certificate authority, whose file is in the returned folder.
-fn trusting_site(upstream: &FakeUpstream) -> (Site, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, upstream.ca_pem()).unwrap();
-    let site = site(upstream).variable("LARDER_CA_FILE", ca.to_str().unwrap());
-    (site, folder)
-}
-
 /// A larder that has stored these entries.
 #[track_caller]
 fn filled<'site>(site: &'site Site, names: &[String]) -> Larder<'site> {
@@ -45,9 +34,9 @@ fn filled<'site>(site: &'site Site, names: &[String]) -> Larder<'site> {
 
 #[test]
 fn slow_answer_does_not_delay_other_requests() {
-    let upstream = FakeUpstream::builder().tls().start();
+    let (upstream, folder) = tls_upstream();
     let names = publish_many(&upstream, 20);
-    let (site, _ca) = trusting_site(&upstream);
+    let site = tls_site(&upstream, &folder);
     let larder = filled(&site, &names);
 
     // A new process has no connection, so the first request opens one.
@@ -81,9 +70,9 @@ fn slow_answer_does_not_delay_other_requests() {
 #[track_caller]
 fn connections_of_a_burst(upstream: Builder) -> usize {
     let delay = Duration::from_millis(50);
-    let upstream = &upstream.delay(delay).connect_delay(delay * 2).start();
-    let names = publish_many(upstream, 60);
-    let (site, _ca) = trusting_site(upstream);
+    let (upstream, folder) = tls_upstream_with(upstream.delay(delay).connect_delay(delay * 2));
+    let names = publish_many(&upstream, 60);
+    let site = tls_site(&upstream, &folder);
     let larder = filled(&site, &names);
     let larder = larder.restart(&["--max-age", "0s"]);
     let connections = upstream.connections();
@@ -103,7 +92,7 @@ fn connections_of_a_burst(upstream: Builder) -> usize {
 
 #[test]
 fn burst_of_requests_uses_one_connection() {
-    assert_eq!(connections_of_a_burst(FakeUpstream::builder().tls()), 1);
+    assert_eq!(connections_of_a_burst(FakeUpstream::builder()), 1);
 }
 
 #[test]
