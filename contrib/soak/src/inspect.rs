@@ -9,6 +9,11 @@ use testkit::store::files;
 
 use crate::truth::Truth;
 
+/// Keys of entries that record which manifests of past days upstream lacks.
+const ABSENCES: &str = "rustup/absent/";
+/// The body of such an entry.
+const ABSENCE_BODY: &[u8] = b"upstream has no such file\n";
+
 /// The result of a look at all files.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection {
@@ -61,7 +66,7 @@ pub(crate) fn inspect(store: &Path, truth: &Truth) -> Inspection {
     found
 }
 
-/// Checks that an entry's body is one that upstream served.
+/// Checks that an entry's body is one that upstream served, or that the entry records a file that upstream lacked.
 fn check_entry(name: &str, content: &[u8], truth: &Truth) -> Result<(), String> {
     let end = content.iter().position(|&byte| byte == b'\n');
     let (head, body) = content.split_at(end.map_or(content.len(), |end| end + 1));
@@ -76,8 +81,9 @@ fn check_entry(name: &str, content: &[u8], truth: &Truth) -> Result<(), String> 
     if !key.ends_with(name) {
         return Err(format!("it belongs to {key}"));
     }
-    match truth.is_known(&hash) {
-        true => Ok(()),
-        false => Err("upstream never had this body".to_owned()),
+    if truth.is_known(&hash) || key.starts_with(ABSENCES) && body == ABSENCE_BODY {
+        Ok(())
+    } else {
+        Err("upstream never had this body".to_owned())
     }
 }
