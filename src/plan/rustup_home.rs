@@ -85,7 +85,11 @@ impl RustupHome {
         toolchain_file: Option<&Path>,
     ) -> Option<(&str, String)> {
         let real = folder.canonicalize().ok()?;
-        let file_folder = toolchain_file.and_then(|file| file.parent()?.canonicalize().ok());
+        let file_folder = toolchain_file.and_then(|file| {
+            // A bare file name has an empty parent.
+            let file = std::path::absolute(file).ok()?;
+            file.parent()?.canonicalize().ok()
+        });
         for above in real.ancestors() {
             if let Some(name) = above.to_str().and_then(|key| self.user.overrides.get(key)) {
                 let reason = format!("rustup's override for {}", above.display());
@@ -138,5 +142,15 @@ mod tests {
         assert_eq!(chosen(Some(""), Some(&file)), None);
         assert_eq!(chosen(Some(""), None).as_deref(), Some("mine"));
         assert_eq!(chosen(Some("other"), None).as_deref(), Some("stable"));
+    }
+
+    #[test]
+    fn toolchain_file_in_the_current_folder_decides_by_its_bare_name() {
+        let top = tempfile::tempdir().unwrap();
+        let settings = top.path().join("settings.toml");
+        fs::write(&settings, "default_toolchain = 'stable'\n").unwrap();
+        let home = RustupHome::read(Some(&settings)).unwrap();
+        let file = Path::new("rust-toolchain.toml");
+        assert_eq!(home.chosen(Path::new("."), Some(file)), None);
     }
 }
