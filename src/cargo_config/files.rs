@@ -7,8 +7,9 @@
 //!      a.toml                                               last, the first included file
 //! ```
 //!
-//! Cargo follows `include` since 1.93 (`load_includes` in `src/cargo/util/context/mod.rs`). A path is relative to the
-//! file that includes it. A relative path in an included file starts from the folder above that file's own folder.
+//! Cargo follows `include` since 1.94 and ignores it before (`load_includes` in `src/cargo/util/context/mod.rs`). A path is
+//! relative to the file that includes it. A relative path in an included file starts from the folder above that file's
+//! own folder.
 
 use std::{
     collections::BTreeSet,
@@ -21,6 +22,29 @@ use crate::files::{self, MAX_SETTINGS_BYTES};
 
 /// Characters of patterns and templates, which cargo refuses in the path of an included file.
 const REFUSED_CHARACTERS: [char; 5] = ['*', '?', '[', '{', '}'];
+
+/// The minor version of the first cargo 1.x that follows `include`.
+const FIRST_MINOR_WITH_INCLUDE: u64 = 94;
+
+/// The treatment of the `include` key, which depends on the version of cargo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Includes {
+    /// The included files are read.
+    #[default]
+    Followed,
+    /// The key has no effect.
+    Ignored,
+}
+
+impl Includes {
+    /// The treatment by cargo 1.x with this minor version.
+    pub fn by_cargo(minor: u64) -> Self {
+        match minor < FIRST_MINOR_WITH_INCLUDE {
+            true => Self::Ignored,
+            false => Self::Followed,
+        }
+    }
+}
 
 /// A settings file.
 #[derive(Debug)]
@@ -47,13 +71,17 @@ pub struct ConfigFault {
 ///
 /// # Errors
 /// Cargo refuses a file. The files before it are in the list.
-pub(super) fn read_folder(folder: &Path, found: &mut Vec<ConfigFile>) -> Result<(), ConfigFault> {
+pub(super) fn read_folder(
+    folder: &Path,
+    includes: Includes,
+    found: &mut Vec<ConfigFile>,
+) -> Result<(), ConfigFault> {
     // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
     let mut paths = ["config", "config.toml"]
         .map(|name| folder.join(name))
         .into_iter();
     match paths.find(|path| path.is_file()) {
-        Some(path) => read_file(&path, folder, &mut BTreeSet::new(), found),
+        Some(path) => read_file(&path, folder, includes, &mut BTreeSet::new(), found),
         None => Ok(()),
     }
 }
@@ -62,7 +90,8 @@ pub(super) fn read_folder(folder: &Path, found: &mut Vec<ConfigFile>) -> Result<
 pub fn included_settings(path: &Path) -> toml::Table {
     let mut found = Vec::new();
     let mut merged = toml::Table::new();
-    if read_file(path, path, &mut BTreeSet::new(), &mut found).is_ok() {
+    let followed = Includes::Followed;
+    if read_file(path, path, followed, &mut BTreeSet::new(), &mut found).is_ok() {
         for file in found.into_iter().skip(1) {
             merge(&mut merged, file.settings);
         }
@@ -71,7 +100,7 @@ pub fn included_settings(path: &Path) -> toml::Table {
 }
 
 /// Adds what `winner` lacks.
-fn merge(winner: &mut toml::Table, other: toml::Table) {
+pub(super) fn merge(winner: &mut toml::Table, other: toml::Table) {
     for (key, value) in other {
         match (winner.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(value)) => merge(inner, value),
@@ -86,6 +115,7 @@ fn merge(winner: &mut toml::Table, other: toml::Table) {
 fn read_file(
     path: &Path,
     folder: &Path,
+    includes: Includes,
     seen: &mut BTreeSet<PathBuf>,
     found: &mut Vec<ConfigFile>,
 ) -> Result<(), ConfigFault> {
@@ -101,7 +131,10 @@ fn read_file(
     let settings = toml::from_str::<toml::Table>(&text);
     let settings =
         settings.map_err(|error| fault(format!("is not valid TOML: {}", error.message())))?;
-    let includes = included_paths(path, &settings).map_err(fault)?;
+    let included = match includes {
+        Includes::Followed => included_paths(path, &settings).map_err(fault)?,
+        Includes::Ignored => Vec::new(),
+    };
     // A path that cargo forms from the parents of the file, without looking at links.
     let base = path
         .parent()
@@ -113,8 +146,8 @@ fn read_file(
         folder: folder.to_owned(),
         settings,
     });
-    for include in includes.iter().rev() {
-        read_file(include, folder, seen, found)?;
+    for path in included.iter().rev() {
+        read_file(path, folder, includes, seen, found)?;
     }
     Ok(())
 }

@@ -19,8 +19,8 @@ use std::{
 
 use serde::Deserialize;
 
-pub use files::{ConfigFault, included_settings};
-use files::{ConfigFile, read_folder};
+pub use files::{ConfigFault, Includes, included_settings};
+use files::{ConfigFile, merge, read_folder};
 
 use crate::{
     files::{MAX_MANIFEST_BYTES, read, read_text},
@@ -40,6 +40,7 @@ const MAX_CRATE_BYTES: u64 = 1 << 30;
 pub struct CargoConfig {
     files: Vec<ConfigFile>,
     faults: Vec<ConfigFault>,
+    includes: Includes,
 }
 
 /// A place on this machine that replaces a source.
@@ -161,7 +162,15 @@ impl std::fmt::Display for SettingPlace {
 impl CargoConfig {
     /// Reads the settings for work in `folder`. Blocking. A file that cargo refuses counts as empty.
     pub fn of(folder: &Path) -> Self {
-        let mut config = Self::default();
+        Self::read(folder, Includes::Followed)
+    }
+
+    /// [`CargoConfig::of`] for a cargo that treats `include` in this way.
+    pub fn read(folder: &Path, includes: Includes) -> Self {
+        let mut config = Self {
+            includes,
+            ..Self::default()
+        };
         if let Ok(folder) = std::path::absolute(folder) {
             for base in folder.ancestors() {
                 config.add(&base.join(".cargo"));
@@ -180,9 +189,35 @@ impl CargoConfig {
     }
 
     fn add(&mut self, folder: &Path) {
-        let fault = read_folder(folder, &mut self.files).err();
+        let fault = read_folder(folder, self.includes, &mut self.files).err();
         self.faults
             .extend(fault.filter(|fault| !self.faults.contains(fault)));
+    }
+
+    /// The settings file whose `include` makes a difference to where packages or the lock file come from, for work in
+    /// `folder`. Blocking.
+    pub fn deciding_include(folder: &Path) -> Option<PathBuf> {
+        let followed = Self::of(folder);
+        let mut files = followed.files.iter();
+        let file = files.find(|file| file.settings.contains_key("include"))?;
+        let ignored = Self::read(folder, Includes::Ignored);
+        let is_same = followed.faults == ignored.faults
+            && followed.decisive_settings() == ignored.decisive_settings();
+        (!is_same).then(|| file.path.clone())
+    }
+
+    /// The merged tables that decide where packages and the lock file come from, without the base of their paths.
+    fn decisive_settings(&self) -> toml::Table {
+        let mut merged = toml::Table::new();
+        for file in &self.files {
+            let tables = ["source", "registries", "resolver"].into_iter();
+            let tables = tables.filter_map(|key| {
+                let value = file.settings.get(key)?.clone();
+                Some((key.to_owned(), value))
+            });
+            merge(&mut merged, tables.collect());
+        }
+        merged
     }
 
     /// The files that cargo refuses.
@@ -458,9 +493,9 @@ fn plain_git(url: &str) -> String {
 
 impl LocalSources {
     /// The local sources of a project in this folder. Blocking.
-    pub fn of(folder: &Path) -> Self {
+    pub fn of(folder: &Path, includes: Includes) -> Self {
         Self {
-            config: CargoConfig::of(folder),
+            config: CargoConfig::read(folder, includes),
             directories: BTreeMap::new(),
         }
     }

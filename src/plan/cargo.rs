@@ -82,6 +82,7 @@ impl Plan {
         registries: &Registries,
         inventory: &Inventory,
     ) {
+        self.settle_includes(scratch, registries).await;
         self.find_locks(scratch, registries).await;
         let mut needed = BTreeSet::new();
         for project in &mut self.projects {
@@ -113,7 +114,9 @@ impl Plan {
     /// Lists projects as skipped whose lock file is not known, for a dry run, which must not start cargo.
     pub fn skip_unlocked(&mut self) {
         for project in &mut self.projects {
-            let why = if project.requested_lock.is_some() {
+            let why = if project.deciding_include.is_some() {
+                "has settings that include others; without --dry-run, cargo tells if it reads those"
+            } else if project.requested_lock.is_some() {
                 "has `resolver.lockfile-path`; without --dry-run, cargo tells if it follows that setting"
             } else if project.script.is_some() {
                 "is a script; without --dry-run, cargo tells where its lock file is"
@@ -220,7 +223,10 @@ impl ProjectPlan {
 
     /// Tells if only cargo knows which packages the project needs.
     pub(super) fn needs_cargo(&self) -> bool {
-        self.is_unlocked() || self.requested_lock.is_some() || self.is_locked_crate()
+        self.is_unlocked()
+            || self.requested_lock.is_some()
+            || self.deciding_include.is_some()
+            || self.is_locked_crate()
     }
 
     /// Tells if cargo would complete the lock file without a word, because it is that of a crate to install.
@@ -263,7 +269,7 @@ impl ProjectPlan {
     fn use_lock_text(&mut self, name: String, text: &str, registries: &Registries) {
         let mut local = match &self.named {
             Some(_) => LocalSources::default(),
-            None => LocalSources::of(&self.folder),
+            None => LocalSources::of(&self.folder, self.includes),
         };
         match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
             Ok(packages) => self.packages = packages,

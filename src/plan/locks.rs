@@ -54,7 +54,7 @@ impl ProjectPlan {
     }
 
     /// Takes this lock file in place of the one beside the manifest. If it does not exist, cargo makes one.
-    async fn use_lock(&mut self, lock: PathBuf, registries: &Registries) {
+    pub(super) async fn use_lock(&mut self, lock: PathBuf, registries: &Registries) {
         let mut plan = self.clone();
         plan.packages = PackageSet::default();
         plan.lock = lock.exists().then_some(lock);

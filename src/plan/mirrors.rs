@@ -23,8 +23,9 @@ impl Plan {
             let mut packages = project.packages.packages.iter();
             let needs_crates_io = packages.any(|package| package.registry == CRATES_IO);
             let (folder, home) = (project.folder.clone(), cargo_home.clone());
+            let includes = project.includes;
             let findings = spawn_blocking(move || {
-                let config = CargoConfig::of(&folder);
+                let config = CargoConfig::read(&folder, includes);
                 let faults = config.faults().iter();
                 let mut findings: Vec<_> = faults
                     .map(|fault| {

@@ -32,6 +32,7 @@ mod cargo;
 mod crates;
 mod error;
 mod features;
+mod includes;
 mod inventory;
 pub(crate) mod library;
 mod locks;
@@ -63,7 +64,7 @@ pub(crate) use reach::{Choice, CrateName, Question, ResolverReach};
 pub use toolchains::{NamedToolchain, ToolchainOptions, ToolchainPlan};
 
 use crate::{
-    cargo_config::CargoConfig,
+    cargo_config::{CargoConfig, Includes},
     projects::{self, Project},
     resource::{Dist, Registries, Resource, dist},
     scratch::CargoProject,
@@ -100,6 +101,10 @@ pub struct ProjectPlan {
     pub lock: Option<PathBuf>,
     /// The lock file that its settings ask for instead. Only cargo knows if it does so.
     pub(crate) requested_lock: Option<PathBuf>,
+    /// The treatment of `include` in its settings by the cargo that builds it.
+    pub(crate) includes: Includes,
+    /// The settings file with an `include` that matters, while that treatment is not known.
+    pub(crate) deciding_include: Option<PathBuf>,
     /// The cargo script in the folder that is the whole project.
     pub script: Option<Script>,
     /// The crate that the user names and that was unpacked as this project.
@@ -167,7 +172,9 @@ pub async fn of_pin(
         }
         Owner::File(lock) => {
             let folder = lock.parent().unwrap_or(Path::new("."));
-            let mut packages = PackageSet::read(lock, folder, &registries)?;
+            let defaults = InstallDefaults::read(rustup_settings.as_deref(), &[]);
+            let includes = defaults.includes_of_lock(lock, folder);
+            let mut packages = PackageSet::read(lock, folder, includes, &registries)?;
             packages.exclude_as_in(&pin.packages);
             Ok(Some(Plan {
                 projects: vec![ProjectPlan {
@@ -192,7 +199,7 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
             let projects = found.projects.par_iter();
             let plans = projects.map(|project| {
                 let toolchain = toolchains::owner_of(project, &defaults);
-                ProjectPlan::read(project.clone(), toolchain, registries)
+                ProjectPlan::read(project.clone(), toolchain, &defaults, registries)
             });
             plans.collect()
         },
@@ -288,6 +295,8 @@ impl ProjectPlan {
             folder: folder.to_owned(),
             lock: None,
             requested_lock: None,
+            includes: Includes::default(),
+            deciding_include: None,
             script: None,
             named: None,
             toolchain: None,
@@ -298,10 +307,18 @@ impl ProjectPlan {
     }
 
     /// Reads the project's lock file or script; a failure becomes a problem of its packages.
-    fn read(project: Project, toolchain: Option<Owner>, registries: &Registries) -> Self {
+    fn read(
+        project: Project,
+        toolchain: Option<Owner>,
+        defaults: &InstallDefaults,
+        registries: &Registries,
+    ) -> Self {
+        let (includes, deciding_include) = defaults.includes_of(&project);
         let mut plan = Self {
             lock: project.lock,
             toolchain,
+            includes,
+            deciding_include,
             ..Self::new(&project.folder)
         };
         if let Some(path) = project.script {
@@ -321,7 +338,7 @@ impl ProjectPlan {
             .as_ref()
             .is_none_or(|lock| lock.ends_with("Cargo.lock"));
         if is_default {
-            plan.requested_lock = CargoConfig::of(&plan.folder).lockfile_path();
+            plan.requested_lock = CargoConfig::read(&plan.folder, includes).lockfile_path();
         }
         plan
     }
@@ -329,7 +346,7 @@ impl ProjectPlan {
     /// Reads the packages of the lock file, if there is one. Blocking.
     fn read_lock(&mut self, registries: &Registries) {
         if let Some(lock) = &self.lock {
-            match PackageSet::read(lock, &self.folder, registries) {
+            match PackageSet::read(lock, &self.folder, self.includes, registries) {
                 Ok(read) => self.packages = read,
                 Err(error) => self.packages.fail(lock.display(), error),
             }
@@ -356,6 +373,7 @@ impl ProjectPlan {
         CargoProject {
             folder: &self.folder,
             script: self.script.as_ref(),
+            includes: self.includes,
         }
     }
 

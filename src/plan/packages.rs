@@ -9,7 +9,7 @@ use std::{
 
 use super::{PlanError, Problem};
 use crate::{
-    cargo_config::LocalSources,
+    cargo_config::{Includes, LocalSources},
     files::{self, MAX_LOCK_FILE_BYTES},
     lockfile::{self, LockedPackage, PackageSource, canonical_index},
     resource::{Registries, Registry},
@@ -35,10 +35,11 @@ impl PackageSet {
     pub(super) fn read(
         lock: &Path,
         folder: &Path,
+        includes: Includes,
         registries: &Registries,
     ) -> Result<Self, PlanError> {
         let text = files::read(lock, MAX_LOCK_FILE_BYTES).map_err(PlanError::Read)?;
-        let mut local = LocalSources::of(folder);
+        let mut local = LocalSources::of(folder, includes);
         Self::parse(&lock.display().to_string(), &text, registries, &mut local)
     }
 

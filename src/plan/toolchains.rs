@@ -12,8 +12,9 @@ use super::{
     rustup_home::{RustupHome, machine},
 };
 use crate::{
+    cargo_config::{CargoConfig, Includes},
     files::{self, MAX_SETTINGS_BYTES},
-    projects::Project,
+    projects::{self, Project},
     store::Owner,
     toolchain::{self, Channel, HomeState, Install, InstallError, ToolchainFile, ToolchainSpec},
 };
@@ -120,6 +121,50 @@ impl InstallDefaults {
             problem: problem.filter(|_| is_for_this_user),
         }
     }
+
+    /// The treatment of `include` in a project's settings by its cargo, and the settings file with that key while only
+    /// cargo knows the treatment. Blocking.
+    pub(super) fn includes_of(&self, project: &Project) -> (Includes, Option<PathBuf>) {
+        let Some(file) = CargoConfig::deciding_include(&project.folder) else {
+            return (Includes::Followed, None);
+        };
+        match self.cargo_minor(project) {
+            Some(minor) => (Includes::by_cargo(minor), None),
+            None => (Includes::Followed, Some(file)),
+        }
+    }
+
+    /// The same for the project with this lock file. Blocking. If only cargo knows it, the files are followed.
+    pub(super) fn includes_of_lock(&self, lock: &Path, folder: &Path) -> Includes {
+        if CargoConfig::deciding_include(folder).is_none() {
+            return Includes::Followed;
+        }
+        let found = projects::find(&[lock.to_owned()]).projects;
+        let project = found.first();
+        let minor = project.and_then(|project| self.cargo_minor(project));
+        minor.map_or(Includes::Followed, Includes::by_cargo)
+    }
+
+    /// The minor version of the cargo 1.x that rustup runs in this project, if the toolchain's name has it. Blocking.
+    fn cargo_minor(&self, project: &Project) -> Option<u64> {
+        let file = project.toolchain_file.as_deref();
+        let name = match self.home.chosen(&project.folder, file) {
+            Some((name, _)) => name.to_owned(),
+            None => read_spec(file?).ok()?.channel?,
+        };
+        name.parse::<Channel>().ok()?.minor()
+    }
+}
+
+/// Reads a toolchain file.
+fn read_spec(file: &Path) -> Result<ToolchainSpec, PlanError> {
+    let text = files::read_text(file, MAX_SETTINGS_BYTES).map_err(PlanError::Read)?;
+    let kind = if file.extension().is_some() {
+        ToolchainFile::Toml
+    } else {
+        ToolchainFile::Legacy
+    };
+    Ok(toolchain::parse_file(kind, &text)?)
 }
 
 /// Plans all toolchain files, named toolchains and those that rustup's settings choose for projects, in this order.
@@ -185,13 +230,7 @@ impl ToolchainPlan {
     /// # Errors
     /// If rustup would refuse the file.
     pub(super) fn read(file: &Path, defaults: &InstallDefaults) -> Result<Self, PlanError> {
-        let text = files::read_text(file, MAX_SETTINGS_BYTES).map_err(PlanError::Read)?;
-        let kind = if file.extension().is_some() {
-            ToolchainFile::Toml
-        } else {
-            ToolchainFile::Legacy
-        };
-        let wanted = toolchain::parse_file(kind, &text)?;
+        let wanted = read_spec(file)?;
         let mut plan = Self::new(file_owner(file));
         plan.add(file.display(), &wanted, NameOrigin::File, defaults);
         Ok(plan)

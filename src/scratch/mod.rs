@@ -29,7 +29,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
 
-use crate::cargo_config::CargoConfig;
+use crate::cargo_config::{CargoConfig, Includes};
 use crate::error::chain;
 use crate::script::Script;
 use overlay::{CARGO_LOCK, Overlay};
@@ -38,6 +38,8 @@ use overlay::{CARGO_LOCK, Overlay};
 const REGISTRY: &str = "larder-scratch";
 /// Lines of cargo's message in an error. Cargo takes some ten lines from the cause to the advice.
 const MAX_CARGO_LINES: usize = 20;
+/// A settings file that asks whether cargo follows `include`.
+const INCLUDE_PROBE: &str = "include-probe.toml";
 /// A package that needs nothing, not even a source file of the project.
 const PROBE_MANIFEST: &str = "[package]\nname = 'probe'\nbuild = false\nautobins = false\n\
     [workspace]\n[lib]\npath = 'Cargo.toml'\n";
@@ -65,6 +67,8 @@ pub struct CargoProject<'a> {
     pub folder: &'a Path,
     /// The script in this folder that is the whole project.
     pub script: Option<&'a Script>,
+    /// The treatment of `include` in its settings by its cargo.
+    pub includes: Includes,
 }
 
 impl<'a> From<&'a Path> for CargoProject<'a> {
@@ -72,6 +76,7 @@ impl<'a> From<&'a Path> for CargoProject<'a> {
         Self {
             folder,
             script: None,
+            includes: Includes::default(),
         }
     }
 }
@@ -160,6 +165,7 @@ const MAKE_LOCK: &str = "make a lock file for";
 const COMPLETE_LOCK: &str = "complete the lock file of";
 const COMPARE_LOCK: &str = "find the packages of `Cargo.toml` in the lock file of";
 const FIND_LOCK: &str = "find the lock file of";
+const FIND_INCLUDES: &str = "find the included settings of";
 const LIST_NEEDS: &str = "list what a target needs of";
 
 impl Scratch {
@@ -297,8 +303,8 @@ impl Scratch {
             toolchain: None,
         };
         let probe = CargoProject {
-            folder: project.folder,
             script: Some(&probe),
+            ..project
         };
         let overlay = self.overlay(probe, None).await?;
         let lock = overlay.scratch.path().join("asked").join(CARGO_LOCK);
@@ -313,6 +319,39 @@ impl Scratch {
             Ok(is_there)
         })
         .await
+    }
+
+    /// Tells if this cargo reads the files that a settings file includes, by a settings file that includes one that does
+    /// not exist. Versions before 1.94 ignore the key unless another setting allows it.
+    ///
+    /// # Errors
+    /// Cargo cannot be asked.
+    pub async fn follows_include(&self, project: CargoProject<'_>) -> Result<bool, ScratchError> {
+        let probe = Script {
+            path: project.path().to_owned(),
+            manifest: PROBE_MANIFEST.to_owned(),
+            toolchain: None,
+        };
+        let probe = CargoProject {
+            script: Some(&probe),
+            ..project
+        };
+        let overlay = self.overlay(probe, None).await?;
+        let settings = overlay.scratch.path().join(INCLUDE_PROBE);
+        let text = "include = ['does-not-exist.toml']\n";
+        let written = settings.clone();
+        on_disk(project.path(), move || std::fs::write(written, text)).await?;
+        let mut accepted = self.command(&overlay);
+        accepted.args(["locate-project", "--config"]).arg(settings);
+        let is_ignored = self.run(accepted, FIND_INCLUDES, project, &overlay).await;
+        if is_ignored.is_err() {
+            // Cargo must work without the probe, or its failure says nothing about `include`.
+            let mut plain = self.command(&overlay);
+            plain.arg("locate-project");
+            self.run(plain, FIND_INCLUDES, project, &overlay).await?;
+        }
+        on_disk(project.path(), move || overlay.remove()).await?;
+        Ok(is_ignored.is_err())
     }
 
     /// The file in which cargo keeps the lock file of this script: in its own home, or where the user's settings put
@@ -401,7 +440,7 @@ impl Scratch {
             "net.offline=false".to_owned(),
             lockfile_path(&overlay.project.join(CARGO_LOCK)),
         ];
-        if !CargoConfig::of(project.folder).has_local_crates_io() {
+        if !CargoConfig::read(project.folder, project.includes).has_local_crates_io() {
             settings.extend([
                 format!("source.crates-io.replace-with='{REGISTRY}'"),
                 // A sparse URL must end in a slash.

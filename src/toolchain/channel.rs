@@ -73,6 +73,16 @@ impl Channel {
         self.release == "nightly" && self.date.is_none()
     }
 
+    /// The minor version if the name is that of a release 1.x, for example 90 for `1.90.0`.
+    pub fn minor(&self) -> Option<u64> {
+        self.release
+            .strip_prefix("1.")?
+            .split(['.', '-'])
+            .next()?
+            .parse()
+            .ok()
+    }
+
     /// The same channel as it was on `date`, `YYYY-MM-DD`.
     ///
     /// # Panics

@@ -292,6 +292,89 @@ fn included_settings_decide_as_cargo_reads_them() {
     assert_verdict(&site, &project, false);
 }
 
+/// A vendored project whose settings replace crates.io only by a file that they include.
+fn project_with_included_vendor(upstream: &FakeUpstream) -> Project {
+    let project = vendored_project(upstream);
+    project.write(".cargo/config.toml", "include = [\"vendored.toml\"]\n");
+    project.write(".cargo/vendored.toml", VENDORED);
+    project
+}
+
+/// The missing things of the only project that `check` found.
+#[track_caller]
+fn missing(site: &Site, project: &Project) -> String {
+    let (verdict, _) = run(site, "check", project);
+    let projects = verdict["projects"].as_array().unwrap();
+    assert_eq!(projects.len(), 1, "{verdict:#}");
+    projects[0]["missing"].to_string()
+}
+
+#[test]
+fn pinned_toolchain_decides_if_included_settings_count() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let project = project_with_included_vendor(&upstream);
+    for (channel, follows) in [
+        ("1.93", false),
+        ("1.90.0", false),
+        ("1.94.0", true),
+        ("1.95", true),
+    ] {
+        let pinned = format!("[toolchain]\nchannel = \"{channel}\"\n");
+        project.write("rust-toolchain.toml", &pinned);
+        let missing = missing(&site, &project);
+        assert_eq!(missing.contains("deep"), !follows, "{channel}: {missing}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn cargo_is_asked_if_included_settings_count_where_no_version_is_pinned() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let project = project_with_included_vendor(&upstream);
+    assert_verdict(&site, &project, true);
+
+    // Cargo before 1.94 accepts a settings file whatever it includes.
+    let folder = TempDir::new().unwrap();
+    let cargo = |script: &str| {
+        let path = folder.path().join("cargo");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = path.display().to_string();
+        site_with_cargo(&upstream).variable("CARGO", &path)
+    };
+    let real = env!("CARGO");
+    let old = cargo(&format!(
+        "case \"$*\" in *include-probe.toml) exec '{real}' locate-project;; esac\nexec '{real}' \"$@\""
+    ));
+    let said = missing(&old, &project);
+    assert!(said.contains("deep"), "{said}");
+
+    let broken = cargo("echo 'error: no toolchain' >&2; exit 1");
+    let (verdict, is_ready) = run(&broken, "check", &project);
+    assert!(!is_ready, "{verdict:#}");
+    let said = verdict.to_string();
+    assert!(said.contains("from 1.94 on, cannot be told"), "{verdict:#}");
+
+    // A file that replaces no source raises no question.
+    let asked = folder.path().join("asked");
+    let recording = cargo(&format!(
+        "case \"$*\" in *include-probe.toml) : > '{}';; esac\nexec '{real}' \"$@\"",
+        asked.display()
+    ));
+    assert!(run(&recording, "check", &project).1);
+    assert!(asked.exists());
+    fs::remove_file(&asked).unwrap();
+    project.write(".cargo/vendored.toml", "[net]\nretry = 1\n");
+    let settings = format!("include = [\"vendored.toml\"]\n{VENDORED}");
+    project.write(".cargo/config.toml", &settings);
+    assert!(run(&recording, "check", &project).1);
+    assert!(!asked.exists());
+}
+
 #[test]
 fn included_mirror_makes_a_project_unready() {
     let upstream = FakeUpstream::start();
