@@ -52,8 +52,10 @@ impl Plan {
             let compared = scratch.compare_lock(project.for_cargo(), &text).await;
             project.agreement = match compared {
                 Ok(()) => Agreement::Fits,
-                Err(error @ ScratchError::Cargo { .. }) => Agreement::Differs(error.cause()),
-                Err(error) => Agreement::Unclear(chain(&error)),
+                Err(error @ ScratchError::Cargo { .. }) if error.missing_toolchain().is_none() => {
+                    Agreement::Differs(error.cause())
+                }
+                Err(error) => Agreement::Unclear(error.cause()),
             };
         }
     }

@@ -138,12 +138,19 @@ pub enum ScratchError {
 
 /// Start of larder's own answer in cargo's message.
 const LARDER_ANSWER: &str = "cannot serve ";
+/// rustup's message in place of cargo's, around the name of a toolchain.
+const NOT_INSTALLED: [&str; 2] = ["error: toolchain '", "' is not installed"];
 /// Part of cargo's message about a lock file that would change.
 const LOCKED_MESSAGE: &str = "because --locked was passed";
 
 impl ScratchError {
     /// The cause in one line if it is a usual one, else with cargo's message.
     pub fn cause(&self) -> String {
+        if let Some(name) = self.missing_toolchain() {
+            return format!(
+                "the toolchain `{name}` is not installed; `rustup toolchain install` in the project installs it"
+            );
+        }
         if let Self::Cargo { task, said, .. } = self {
             let mut lines = said.lines().map(str::trim);
             if let Some(answer) = lines.find(|line| line.starts_with(LARDER_ANSWER)) {
@@ -158,6 +165,16 @@ impl ScratchError {
             }
         }
         chain(self)
+    }
+
+    /// The project's toolchain, if rustup runs no cargo because it is not installed.
+    pub fn missing_toolchain(&self) -> Option<&str> {
+        let Self::Cargo { said, .. } = self else {
+            return None;
+        };
+        let [before, after] = NOT_INSTALLED;
+        let mut lines = said.lines();
+        lines.find_map(|line| line.strip_prefix(before)?.strip_suffix(after))
     }
 }
 

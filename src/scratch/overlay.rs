@@ -99,7 +99,9 @@ impl Overlay {
             .env("CARGO_HOME", self.scratch.path())
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_TERM_PROGRESS_WHEN", "never")
-            .env("RUSTUP_AUTO_INSTALL", "0");
+            .env("RUSTUP_AUTO_INSTALL", "0")
+            // rustup's messages end in a backtrace otherwise.
+            .env_remove("RUST_BACKTRACE");
         // No proxy can reach the larder on this machine. The variable also overrides proxies in cargo's and git's
         // settings.
         if !exempt.is_empty() {

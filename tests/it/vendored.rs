@@ -327,11 +327,34 @@ fn pinned_toolchain_decides_if_included_settings_count() {
     }
 }
 
+/// The same site with this shell script as its cargo.
+#[cfg(unix)]
+fn with_cargo(upstream: &FakeUpstream, folder: &TempDir, script: &str) -> Site {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let path = folder.path().join("cargo");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    site_with_cargo(upstream).variable("CARGO", &path.display().to_string())
+}
+
+#[cfg(unix)]
+#[test]
+fn missing_toolchain_is_no_fault_of_the_lock_file() {
+    let upstream = FakeUpstream::start();
+    let project = vendored_project(&upstream);
+    let folder = TempDir::new().unwrap();
+    let script = "echo \"error: toolchain '1.2.3-x' is not installed\" >&2; exit 1";
+    let (verdict, is_ready) = run(&with_cargo(&upstream, &folder, script), "check", &project);
+    assert!(!is_ready, "{verdict:#}");
+    let said = verdict["projects"][0].to_string();
+    assert!(!said.contains("does not fit"), "{verdict:#}");
+    assert!(said.contains("`1.2.3-x` is not installed; "), "{verdict:#}");
+}
+
 #[cfg(unix)]
 #[test]
 fn cargo_is_asked_if_included_settings_count_where_no_version_is_pinned() {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let upstream = FakeUpstream::start();
     let site = site_with_cargo(&upstream);
     let project = project_with_included_vendor(&upstream);
@@ -339,13 +362,7 @@ fn cargo_is_asked_if_included_settings_count_where_no_version_is_pinned() {
 
     // Cargo before 1.94 accepts a settings file whatever it includes.
     let folder = TempDir::new().unwrap();
-    let cargo = |script: &str| {
-        let path = folder.path().join("cargo");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let path = path.display().to_string();
-        site_with_cargo(&upstream).variable("CARGO", &path)
-    };
+    let cargo = |script: &str| with_cargo(&upstream, &folder, script);
     let real = env!("CARGO");
     let old = cargo(&format!(
         "case \"$*\" in *include-probe.toml) exec '{real}' locate-project;; esac\nexec '{real}' \"$@\""
