@@ -2,8 +2,8 @@
 //!
 //! A daemon announces its addresses and its process in the store ([`crate::commands::serve`]). The daemon of a store is
 //! the one that answers `/-/status.json` at an announced address, within [`STATUS_TIMEOUT`], as the process that was
-//! announced. Another daemon, with another store, may listen at a configured address. [`probe`] tells what answers where
-//! a client looks for larder, also through the client's proxy. Never contacts upstream by itself.
+//! announced. Another daemon, with another store, may listen at a configured address. [`probe`] tells what answers
+//! where a client looks for larder, also through the client's proxy. Never contacts upstream by itself.
 
 use std::{io, time::Duration};
 

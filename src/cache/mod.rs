@@ -469,8 +469,8 @@ impl Cache {
         self.0.entries.lookup.store.put_entry(&key, &entry).await
     }
 
-    /// Stores `body` as an entry that upstream had at `checked`, unless one is stored. It has no validators, so the next
-    /// check fetches it whole.
+    /// Stores `body` as an entry that upstream had at `checked`, unless one is stored. It has no validators, so the
+    /// next check fetches it whole.
     ///
     /// # Errors
     /// The store cannot be written to.

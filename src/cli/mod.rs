@@ -190,8 +190,8 @@ pub enum Command {
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Serve {
-    /// Address to listen on, with or without a port; repeatable; port 0 takes a free one. Sockets that a service manager
-    /// passes are used instead [default: 127.0.0.1:3263]
+    /// Address to listen on, with or without a port; repeatable; port 0 takes a free one. Sockets that a service
+    /// manager passes are used instead [default: 127.0.0.1:3263]
     #[arg(
         long,
         value_name = "ADDR",
@@ -199,20 +199,21 @@ pub struct Serve {
         value_parser = parse_listen,
     )]
     pub listen: Vec<SocketAddr>,
-    /// Exit after this time without a request, such as `30m`; 0 for never. Has an effect only if the service manager has
-    /// passed the sockets: it starts the daemon again at the next connection [default: 0]
+    /// Exit after this time without a request, such as `30m`; 0 for never. Has an effect only if the service manager
+    /// has passed the sockets: it starts the daemon again at the next connection [default: 0]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
     /// Address by which all clients reach this daemon, such as that of a proxy that ends TLS; it is written into
     /// `config.json` [default: the address that each client uses]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// Proxy whose `X-Forwarded-For`, `-Proto` and `-Host` or `Forwarded` headers are believed, as an address or a network
-    /// such as `10.0.0.0/8`; repeatable [default: none]
+    /// Proxy whose `X-Forwarded-For`, `-Proto` and `-Host` or `Forwarded` headers are believed, as an address or a
+    /// network such as `10.0.0.0/8`; repeatable [default: none]
     #[arg(long, value_name = "NET", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxy: Vec<IpNet>,
     /// Answer for what larder cannot serve because of its own trouble, such as a full disk or a broken way to upstream;
-    /// never a redirect offline, or where `--min-age`, `--deny`, advisories or signatures may forbid it [default: error]
+    /// never a redirect offline, or where `--min-age`, `--deny`, advisories or signatures may forbid it
+    /// [default: error]
     #[arg(long, value_name = "ANSWER")]
     pub on_trouble: Option<OnTrouble>,
     /// Never contact upstream: serve what is stored, stale or not [default: false]
@@ -327,8 +328,8 @@ pub struct Gc {
 /// Flags of `forget`.
 #[derive(Clone, Debug, Args)]
 pub struct Forget {
-    /// A folder, lock file or toolchain file that was warmed, or the name of a toolchain or crate that was; with VERSION,
-    /// the name of a stored crate or of a toolchain's component
+    /// A folder, lock file or toolchain file that was warmed, or the name of a toolchain or crate that was; with
+    /// VERSION, the name of a stored crate or of a toolchain's component
     pub what: String,
     /// The version of the stored crate to remove. For a component, a part of its file's path, such as a date
     pub version: Option<String>,

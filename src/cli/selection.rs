@@ -16,8 +16,8 @@ pub struct Crates {
     /// Take the crates named as dependencies: what `cargo add NAME` and a build then need
     #[arg(long)]
     pub with_dependencies: bool,
-    /// File with one crate or project on each line, and comments after `#`; repeatable. A line with `/` is a path, which
-    /// starts at the folder of the file. Without PATH, the current folder is then left out
+    /// File with one crate or project on each line, and comments after `#`; repeatable. A line with `/` is a path,
+    /// which starts at the folder of the file. Without PATH, the current folder is then left out
     #[arg(long, value_name = "FILE")]
     pub list: Vec<PathBuf>,
 }

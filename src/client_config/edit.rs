@@ -127,8 +127,8 @@ fn collect(table: &Table, keys: &mut Vec<String>, found: &mut Vec<Setting>) {
     }
 }
 
-/// Adds the wanted settings to a `config.toml` that includes files with the settings `included`. The address of a larder
-/// may change; everything else is only added.
+/// Adds the wanted settings to a `config.toml` that includes files with the settings `included`. The address of a
+/// larder may change; everything else is only added.
 ///
 /// # Errors
 /// The text is not TOML, or has a setting that contradicts a wanted one.

@@ -49,8 +49,8 @@ pub(super) async fn watch(
     }
 }
 
-/// The text of one report on a terminal or elsewhere. On a terminal it overwrites the one before, without an empty moment
-/// between them. The end of a report that is too high is left out: its beginning would scroll away otherwise.
+/// The text of one report on a terminal or elsewhere. On a terminal it overwrites the one before, without an empty
+/// moment between them. The end of a report that is too high is left out: its beginning would scroll away otherwise.
 fn frame(text: &str, is_first: bool, screen: Screen) -> String {
     if !screen.is_terminal() {
         let before = if is_first { "" } else { "\n" };

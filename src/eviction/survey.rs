@@ -91,8 +91,8 @@ impl Survey {
         .await
     }
 
-    /// Reads the names, sizes and times of all files, and the bodies of all entries. What this process has stored or used
-    /// from `own_since` on, in milliseconds since 1970, is held.
+    /// Reads the names, sizes and times of all files, and the bodies of all entries. What this process has stored or
+    /// used from `own_since` on, in milliseconds since 1970, is held.
     ///
     /// # Errors
     /// [`StoreError::Io`].

@@ -51,8 +51,8 @@ pub fn importable_crates(home: &Path, registries: &Registries) -> usize {
         .count()
 }
 
-/// The registries in larder's settings, by the names that cargo gives to their folders. Versions before 1.85 compute the
-/// hash in another way.
+/// The registries in larder's settings, by the names that cargo gives to their folders. Versions before 1.85 compute
+/// the hash in another way.
 fn registries_by_folder(registries: &Registries) -> HashMap<String, Arc<Registry>> {
     let mut folders = HashMap::new();
     for registry in registries.iter() {

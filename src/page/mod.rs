@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The page works without JavaScript: it then loads itself again every [`RELOAD_SECONDS`]. With it, [`SCRIPT`] replaces
-//! the parts that changed, which arrive as server-sent events. Nothing foreign is loaded, and [`CONTENT_SECURITY_POLICY`]
-//! forbids everything else.
+//! the parts that changed, which arrive as server-sent events. Nothing foreign is loaded, and
+//! [`CONTENT_SECURITY_POLICY`] forbids everything else.
 
 mod live;
 mod now;

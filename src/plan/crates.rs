@@ -5,10 +5,10 @@
 //!  serde, to depend on ──> a package with this one dependency ── cargo resolves ──> packages
 //! ```
 //!
-//! `cargo install --locked` builds with the lock file inside the crate's archive. It completes one that does not fit the
-//! manifest, and resolves without one. So an unpacked crate is a project like any other: [`super::cargo`] asks cargo
-//! for a missing or completed lock file and for the needs of targets. Archives of crates come from a [`CrateSource`]:
-//! upstream for `warm`, the store alone for `check`.
+//! `cargo install --locked` builds with the lock file inside the crate's archive. It completes one that does not fit
+//! the manifest, and resolves without one. So an unpacked crate is a project like any other: [`super::cargo`] asks
+//! cargo for a missing or completed lock file and for the needs of targets. Archives of crates come from a
+//! [`CrateSource`]: upstream for `warm`, the store alone for `check`.
 
 use std::{
     fs, io,

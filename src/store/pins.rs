@@ -1,7 +1,7 @@
 //! Pins: the crates and toolchain archives that a project or a toolchain needs for working offline.
 //!
-//! `larder warm` writes one pin for each lock file, toolchain file, named toolchain or named crate, each in a JSON file.
-//! Warming the same thing again replaces its pin. `larder status` counts pins, `larder check` compares sizes with
+//! `larder warm` writes one pin for each lock file, toolchain file, named toolchain or named crate, each in a JSON
+//! file. Warming the same thing again replaces its pin. `larder status` counts pins, `larder check` compares sizes with
 //! theirs, and the daemon keeps the projects of pins with a file ready (`prefetch/pins.rs`).
 
 use std::{

@@ -1,5 +1,5 @@
-//! `larder client doctor` against faults made on purpose: real cargo and rustup fail, the doctor names the cause, and its
-//! remedy makes them work. Also the hint at the end of `warm` and `check`, which names the next step.
+//! `larder client doctor` against faults made on purpose: real cargo and rustup fail, the doctor names the cause, and
+//! its remedy makes them work. Also the hint at the end of `warm` and `check`, which names the next step.
 
 use std::{
     fs,

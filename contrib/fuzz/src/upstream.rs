@@ -203,8 +203,8 @@ pub(crate) fn manifest(data: &[u8]) {
     }
 }
 
-/// A signature that a change made of a good one proves the signed file or none, and never another file. The input is the
-/// armored text, and also the bytes inside it, which random changes of Base64 would rarely reach.
+/// A signature that a change made of a good one proves the signed file or none, and never another file. The input is
+/// the armored text, and also the bytes inside it, which random changes of Base64 would rarely reach.
 pub(crate) fn signature(data: &[u8]) {
     let armored = format!(
         "-----BEGIN PGP SIGNATURE-----\n\n{}\n-----END PGP SIGNATURE-----\n",

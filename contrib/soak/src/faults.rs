@@ -35,8 +35,8 @@ pub(crate) fn add(upstream: &FakeUpstream, path: &str, rng: &mut fastrand::Rng) 
 
 /// A fault that shows itself: an error, a broken transfer, a body that is no answer of this kind, or time.
 ///
-/// A crate or archive may have a gigabyte, so an endless one would only fill the disk. One that drips must arrive before
-/// a calm check gives up: nothing ends it.
+/// A crate or archive may have a gigabyte, so an endless one would only fill the disk. One that drips must arrive
+/// before a calm check gives up: nothing ends it.
 fn detectable_anywhere(rng: &mut fastrand::Rng, is_small: bool) -> Fault {
     let count = rng.u64(0..20_000);
     let status = STATUSES[rng.usize(0..STATUSES.len())];

@@ -4,8 +4,8 @@
 //! upgrade request. It reports reads and writes to the connection's [`Activity`].
 //!
 //! A socket that is closed with unread bytes resets its connection, and the client loses what it has not read yet. An
-//! HTTP/2 client sends WINDOW_UPDATE for the last bytes of an answer. [`BoundedStream::linger`] therefore reads on after
-//! the end, until the client closes.
+//! HTTP/2 client sends WINDOW_UPDATE for the last bytes of an answer. [`BoundedStream::linger`] therefore reads on
+//! after the end, until the client closes.
 
 use std::io;
 use std::pin::Pin;
