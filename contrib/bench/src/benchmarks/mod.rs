@@ -3,7 +3,6 @@
 //!
 //! The two sides of a comparison alternate within a round, so that a change of the machine's speed affects both.
 
-mod behind;
 mod cold;
 mod crowd;
 mod eviction;
@@ -17,6 +16,7 @@ mod others;
 mod outage;
 mod run;
 mod stale;
+mod stale_while_revalidate;
 mod warm;
 
 use crate::benchmark::Benchmark;
@@ -28,7 +28,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("import", import::run),
     Benchmark::new("stale", stale::run_near),
     Benchmark::new("stale-far", stale::run_far),
-    Benchmark::new("behind", behind::run),
+    Benchmark::new("stale-while-revalidate", stale_while_revalidate::run),
     Benchmark::new("crowd", crowd::run),
     Benchmark::new("hits", hits::run),
     Benchmark::new("warm-100", warm::run_100_megabit),

@@ -1,6 +1,6 @@
-//! The benchmark `behind`: each run of cargo meets a larder whose entries are older than `--max-age`, but not older
-//! than upstream allows. They are served at once and revalidated behind the answers, so the time is nearly that of a
-//! larder with everything fresh.
+//! The benchmark `stale-while-revalidate`: each run of cargo meets a larder whose entries are older than `--max-age`,
+//! but not older than upstream allows. larder serves them at once and revalidates them after the answer, so the time is
+//! nearly that of a larder with everything fresh.
 
 use serde_json::json;
 
@@ -22,11 +22,11 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
             let fresh = fixture.run(task, larder.url());
             larder.stop();
             let larder = site.serve(&["--max-age", MAX_AGE]);
-            let behind = fixture.run(task, larder.url());
+            let stale = fixture.run(task, larder.url());
             larder.stop();
             row.push(
-                behind.seconds / fresh.seconds,
-                json!({ "fresh_s": fresh.seconds, "behind_s": behind.seconds, "requests_behind": behind.requests }),
+                stale.seconds / fresh.seconds,
+                json!({ "fresh_s": fresh.seconds, "stale_s": stale.seconds, "stale_requests": stale.requests }),
             );
         }
         row
