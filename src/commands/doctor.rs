@@ -127,16 +127,13 @@ async fn findings(settings: &Settings, named: Option<ClientKind>) -> Vec<Finding
             .as_ref()
             .and_then(|facts| facts.larder_proxy.as_ref()),
     ];
+    let used = used_daemon(&routes, running.as_ref());
     let daemon = DaemonFacts {
-        is_on_own_store: true,
+        is_on_own_store: is_on_own_store(used.as_ref(), own.as_ref()),
         store: settings.store.display().to_string(),
         store_error,
         is_wanted: !routes.is_empty() || proxies.iter().any(Option::is_some),
-        daemon: used_daemon(&routes, running.as_ref()),
-    };
-    let daemon = DaemonFacts {
-        is_on_own_store: is_on_own_store(daemon.daemon.as_ref(), own.as_ref()),
-        ..daemon
+        daemon: used,
     };
     let mut findings = daemon::judge(&daemon);
     findings.extend(cargo.iter().flat_map(cargo::judge));

@@ -37,20 +37,8 @@ pub(super) struct StatusSources<'a> {
 
 /// The facts of `/-/status.json`. Never reads the store, so that the answer comes at once.
 fn daemon_status(sources: StatusSources<'_>) -> DaemonStatus {
-    let StatusSources {
-        cache,
-        connections,
-        traffic,
-        background,
-        home,
-    } = sources;
-    let Background {
-        keep_warm,
-        scrub,
-        eviction,
-        proxy,
-    } = background;
-    let answers = traffic.latencies.totals().into_iter();
+    let (cache, home, background) = (sources.cache, sources.home, sources.background);
+    let answers = sources.traffic.latencies.totals().into_iter();
     DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -72,11 +60,11 @@ fn daemon_status(sources: StatusSources<'_>) -> DaemonStatus {
         fetching: cache.in_flight(),
         downloads: downloads(cache),
         storing: cache.pending_writes(),
-        connections: connections_status(connections),
-        keep_warm: keep_warm.map(keep_warm_numbers),
-        scrub: scrub.map(scrub_numbers),
-        eviction: eviction.map(eviction_numbers),
-        proxy: proxy.map(|proxy| ProxyAddress {
+        connections: connections_status(sources.connections),
+        keep_warm: background.keep_warm.map(keep_warm_numbers),
+        scrub: background.scrub.map(scrub_numbers),
+        eviction: background.eviction.map(eviction_numbers),
+        proxy: background.proxy.map(|proxy| ProxyAddress {
             address: proxy.address,
             roots: proxy.roots,
         }),
@@ -158,13 +146,7 @@ fn keep_warm_numbers(status: KeepWarmStatus) -> KeepWarmNumbers {
 
 /// `/-/metrics`: the same in Prometheus's text format.
 pub(super) fn prometheus(sources: StatusSources<'_>) -> Bytes {
-    let StatusSources {
-        cache,
-        connections,
-        traffic,
-        background,
-        home,
-    } = sources;
+    let (cache, connections, traffic) = (sources.cache, sources.connections, sources.traffic);
     // Sets, because http and https of one host have the same text.
     let (mut down, mut slow) = (BTreeSet::new(), BTreeSet::new());
     for (origin, outage) in cache.outages() {
@@ -173,7 +155,7 @@ pub(super) fn prometheus(sources: StatusSources<'_>) -> Bytes {
             false => slow.insert(origin.to_string()),
         };
     }
-    let census = home.and_then(|home| home.census.latest(cache));
+    let census = sources.home.and_then(|home| home.census.latest(cache));
     let snapshot = metrics::Snapshot {
         version: env!("CARGO_PKG_VERSION"),
         is_offline: cache.is_offline(),
@@ -190,11 +172,12 @@ pub(super) fn prometheus(sources: StatusSources<'_>) -> Bytes {
         answers: traffic.latencies.totals(),
         access_log_lost: traffic.access_log.as_ref().map(AccessLogFile::lost),
         limited: connections.counters.totals().collect(),
-        background: &background,
+        background: &sources.background,
         census: census.as_deref(),
     };
     Bytes::from(snapshot.to_string())
 }
+
 /// `/`: how to configure cargo for this server.
 pub(super) fn home_page(base: &str) -> String {
     let settings = crate::client_config::cargo_settings(base);

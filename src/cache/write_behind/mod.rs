@@ -264,15 +264,8 @@ mod tests {
         }
     }
 
-    struct Setup {
-        write_behind: WriteBehind,
-        resource: Resource,
-        key: Key,
-        update: Update,
-    }
-
-    /// A buffer over a store that cannot write entries.
-    fn setup(folder: &Path) -> Setup {
+    /// A buffer over a store that cannot write entries, a resource with its key, and an update of it.
+    fn setup(folder: &Path) -> (WriteBehind, Resource, Key, Update) {
         let store = Arc::new(Store::open(folder).unwrap());
         fs::create_dir(folder.join("v1")).unwrap();
         fs::write(folder.join("v1/entries"), "a file in the folder's place").unwrap();
@@ -287,12 +280,8 @@ mod tests {
             None,
             now(),
         );
-        Setup {
-            write_behind: WriteBehind::new(store, Arc::default(), 2, true),
-            resource,
-            key,
-            update: Update::Entry(entry),
-        }
+        let write_behind = WriteBehind::new(store, Arc::default(), 2, true);
+        (write_behind, resource, key, Update::Entry(entry))
     }
 
     async fn wait_until_empty(write_behind: &WriteBehind) {
@@ -308,12 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_reported_by_flush_and_leaves_the_buffer() {
         let folder = tempfile::tempdir().unwrap();
-        let Setup {
-            write_behind,
-            resource,
-            key,
-            update,
-        } = setup(folder.path());
+        let (write_behind, resource, key, update) = setup(folder.path());
         write_behind.write_later(&resource, &key, update.clone());
         assert!(write_behind.update(&key).is_some());
         let flushed = write_behind.flush(&key).await;
@@ -326,12 +310,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_writer_panics_the_next_update_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let Setup {
-            write_behind,
-            resource,
-            key,
-            update,
-        } = setup(folder.path());
+        let (write_behind, resource, key, update) = setup(folder.path());
         let resource: Resource = Arc::new(PanicsWhenNamed(resource));
         write_behind.write_later(&resource, &key, update.clone());
         assert_eq!(write_behind.pending(), 1);
@@ -346,12 +325,7 @@ mod tests {
     #[tokio::test]
     async fn the_flush_on_shutdown_has_more_writers() {
         let folder = tempfile::tempdir().unwrap();
-        let Setup {
-            write_behind,
-            resource,
-            key,
-            update,
-        } = setup(folder.path());
+        let (write_behind, resource, key, update) = setup(folder.path());
         fs::remove_file(folder.path().join("v1/entries")).unwrap();
         write_behind.write_later(&resource, &key, update);
         let busy = write_behind.0.writers.acquire_many(2).await.unwrap();
@@ -364,12 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_a_writer_does_not_stop_the_flush_on_shutdown_and_counts_as_no_success() {
         let folder = tempfile::tempdir().unwrap();
-        let Setup {
-            write_behind,
-            resource,
-            key,
-            update,
-        } = setup(folder.path());
+        let (write_behind, resource, key, update) = setup(folder.path());
         let resource: Resource = Arc::new(PanicsWhenNamed(resource));
         write_behind.write_later(&resource, &key, update);
         let write = write_behind.0.buffer.get(&key).unwrap();
