@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -319,7 +319,6 @@ impl Store {
         let (at, layout) = (folder.clone(), self.layout.clone());
         let pruned = blocking(move || {
             layout.check_root()?;
-            let oldest = seconds(now()).saturating_sub(max_age.as_secs());
             let files = WalkDir::new(&folder).into_iter().flatten();
             let files = files.filter(|found| !found.file_type().is_dir());
             let mut files: Vec<_> = files
@@ -330,16 +329,12 @@ impl Store {
                 })
                 .collect();
             files.sort();
-            let mut left: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+            let oldest = seconds(now()).saturating_sub(max_age.as_secs());
             let (mut removed, mut freed) = (0, 0);
-            for (moved, bytes, path) in files {
-                if moved >= oldest && left <= max_bytes {
-                    break;
-                }
+            for (_, bytes, path) in &files[..excess(&files, oldest, max_bytes)] {
                 if !is_dry_run {
-                    fs::remove_file(&path)?;
+                    fs::remove_file(path)?;
                 }
-                left -= bytes;
                 removed += 1;
                 freed += bytes;
             }
@@ -349,7 +344,19 @@ impl Store {
     }
 }
 
-fn path_of(layout: &StoreLayout, file: &StoredFile) -> std::path::PathBuf {
+/// Number of quarantined files to remove, each with the time when it was moved there, its bytes and its path, the
+/// earliest first: those moved before `oldest`, and as many as exceed `max_bytes`.
+fn excess(files: &[(u64, u64, PathBuf)], oldest: u64, max_bytes: u64) -> usize {
+    let mut left: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    let is_excess = |(moved, bytes, _): &&(u64, u64, PathBuf)| {
+        let is_excess = *moved < oldest || left > max_bytes;
+        left -= bytes;
+        is_excess
+    };
+    files.iter().take_while(is_excess).count()
+}
+
+fn path_of(layout: &StoreLayout, file: &StoredFile) -> PathBuf {
     match file {
         StoredFile::Blob(sha256) => layout.blob(*sha256),
         StoredFile::Entry(key) => layout.entry(key),
@@ -524,7 +531,26 @@ mod tests {
         assert_eq!(prune(month, 3 * 8192, false).await, (0, 0));
         assert_eq!(prune(month, 8192, true).await, (2, 2 * 8192));
         assert_eq!(prune(month, 8192, false).await, (2, 2 * 8192));
-        std::thread::sleep(Duration::from_millis(2100));
-        assert_eq!(prune(Duration::from_secs(1), u64::MAX, false).await.0, 1);
+        assert_eq!(prune(month, u64::MAX, false).await, (0, 0));
+    }
+
+    #[test]
+    fn a_quarantined_file_is_removed_by_age_and_else_by_size() {
+        let files = [10, 20, 30].map(|moved| (moved, 8192, PathBuf::new()));
+        for (oldest, max_bytes, expected) in [
+            (10, u64::MAX, 0),
+            (11, u64::MAX, 1),
+            (31, u64::MAX, 3),
+            (0, 3 * 8192, 0),
+            (0, 2 * 8192, 1),
+            (11, 8192, 2),
+            (0, 0, 3),
+        ] {
+            assert_eq!(
+                excess(&files, oldest, max_bytes),
+                expected,
+                "{oldest}, {max_bytes}"
+            );
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon's `max-size`, and what keeps files: pins, grace times, `forget` and `status --why`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -378,13 +379,25 @@ fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() 
     assert!(!status(&site).contains("is gone"));
     fs::remove_file(&lock).unwrap();
     assert!(removed(&gc(&site, &["--max-size", "1"])).is_empty());
-    std::thread::sleep(Duration::from_secs(2));
+    // As if that had been noted two hours ago.
+    let noted = site.store().join("v1/gone.json");
+    let mut gone: BTreeMap<String, u64> =
+        serde_json::from_slice(&fs::read(&noted).unwrap()).unwrap();
+    *gone.get_mut(lock.to_str().unwrap()).unwrap() -= 2 * 3600;
+    fs::write(&noted, serde_json::to_vec(&gone).unwrap()).unwrap();
+    assert!(
+        removed(&gc(
+            &site,
+            &["--max-size", "1", "--forget-after", "3h", "--dry-run"]
+        ))
+        .is_empty()
+    );
     let dry = gc(
         &site,
-        &["--max-size", "1", "--forget-after", "1s", "--dry-run"],
+        &["--max-size", "1", "--forget-after", "1h", "--dry-run"],
     );
     assert_eq!(removed(&dry), ["index entry of `one`", "crate `one 1.0.0`"]);
-    let report = gc(&site, &["--max-size", "1", "--forget-after", "1s"]);
+    let report = gc(&site, &["--max-size", "1", "--forget-after", "1h"]);
     assert_eq!(
         report["forgotten"],
         serde_json::json!([lock.display().to_string()])

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, Toolchain};
 use serde_json::Value;
@@ -155,10 +155,14 @@ fn older_than_removes_what_was_not_used_for_that_long() {
     publish(&upstream, &["old", "new"]);
     let site = site(&upstream);
     fetch(&site, &["old"]);
-    std::thread::sleep(Duration::from_secs(4));
+    let used = Instant::now();
+    // Longer than the last command needs to start, since it measures both ages then. The time of a last use cannot be
+    // set back: a file's own time of change counts, too.
+    std::thread::sleep(Duration::from_millis(1500));
     fetch(&site, &["new"]);
     assert!(removed(&gc(&site, &["--older-than", "1h"])).is_empty());
-    let report = gc(&site, &["--older-than", "3s"]);
+    let age = format!("{}ms", used.elapsed().as_millis());
+    let report = gc(&site, &["--older-than", &age]);
     let names = removed(&report);
     assert!(names.contains(&"crate `old 1.0.0`".to_owned()), "{names:?}");
     assert!(
