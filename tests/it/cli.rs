@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::fixture::site_at;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
+use testkit::lock_file::lock_file;
 
 fn site(upstream: &FakeUpstream) -> Site {
     // A port without a listener, so that the test does not find a larder that runs on this machine.
@@ -27,16 +28,11 @@ fn stderr(output: &Output) -> String {
 }
 
 fn warmed(upstream: &FakeUpstream, site: &Site) -> Project {
-    let sum = upstream.publish(Crate::new("one", "1.0.0"));
+    upstream.publish(Crate::new("one", "1.0.0"));
     let project = Project::empty().dep("one", "1");
-    project.write(
-        "Cargo.lock",
-        &format!(
-            "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n\n\
-             [[package]]\nname = \"project\"\nversion = \"0.1.0\"\ndependencies = [\n \"one\",\n]\n"
-        ),
-    );
+    let root =
+        "\n[[package]]\nname = \"project\"\nversion = \"0.1.0\"\ndependencies = [\n \"one\",\n]\n";
+    project.write("Cargo.lock", &(lock_file(upstream, &["one"]) + root));
     let output = site.command(&["warm", &project.folder().display().to_string()]);
     assert!(output.status.success(), "{output:?}");
     project

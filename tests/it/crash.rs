@@ -15,6 +15,7 @@ use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
 use testkit::http::Http;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::locked_project;
 use testkit::store::blobs;
 
 const CRATES: usize = 50;
@@ -86,15 +87,7 @@ fn files_of(upstream: &FakeUpstream, names: impl Iterator<Item = String>) -> Vec
 #[track_caller]
 fn warm(site: &Site, upstream: &FakeUpstream) -> Vec<Served> {
     let names = || (0..WARMED).map(|number| format!("warmed-{number}"));
-    let packages = names().map(|name| {
-        format!(
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{}\"\n",
-            upstream.checksum(&name, "1.0.0")
-        )
-    });
-    let folder = tempfile::tempdir().expect("the temporary folder is writable");
-    let lock = format!("version = 4\n{}", packages.collect::<String>());
-    fs::write(folder.path().join("Cargo.lock"), lock).expect("the temporary folder is writable");
+    let folder = locked_project(upstream, &names().collect::<Vec<_>>());
     let warmed = site.command(&["warm", &folder.path().display().to_string()]);
     assert!(warmed.status.success(), "{warmed:?}");
     files_of(upstream, names())

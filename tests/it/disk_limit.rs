@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
 
-use crate::eviction::{disk_use, project, warm};
+use crate::eviction::{disk_use, warm};
 use crate::fixture::site;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::locked_project;
 use testkit::paths::download;
 use testkit::process::wait_until;
 use testkit::store::{blob_path, blobs};
@@ -157,7 +158,7 @@ fn warm_makes_space_before_it_stores_while_a_daemon_keeps_a_limit() {
     }
     larder.wait_until_idle();
     let names: Vec<_> = new.iter().map(String::as_str).collect();
-    let project = project(&upstream, &names);
+    let project = locked_project(&upstream, &names);
     let largest = largest_use_during(site.store(), || warm(&site, project.path()));
     assert!(largest < MAX * 105 / 100, "{largest}");
     let is_stored = |name: &&String| blob_path(&site, &upstream.checksum(name, "1.0.0")).exists();
@@ -174,7 +175,7 @@ fn warm_stores_what_projects_need_also_above_the_limit_of_a_daemon() {
     let larder = site.serve(&MAX_SIZE);
     let names = small.iter().map(String::as_str).chain(["large"]);
     let names: Vec<_> = names.collect();
-    let project = project(&upstream, &names);
+    let project = locked_project(&upstream, &names);
     warm(&site, project.path());
     larder.wait_for_log("warmed projects and toolchains alone need more than max-size");
     for name in names {

@@ -9,30 +9,15 @@ use std::time::Duration;
 
 use fake_upstream::{Crate, FakeUpstream, Fault, crate_path};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::fixture::site;
 use crate::gc::{fetch, gc, publish, removed};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::locked_project;
 use testkit::paths::download;
 use testkit::process::wait_until;
 use testkit::store::{blob_path, blobs, entry_file, index_folder};
-
-/// A folder with a lock file that names these crates, all of version 1.0.0.
-pub(crate) fn project(upstream: &FakeUpstream, names: &[&str]) -> TempDir {
-    let project = TempDir::new().unwrap();
-    let packages = names.iter().map(|name| {
-        let sum = upstream.checksum(name, "1.0.0");
-        format!(
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-        )
-    });
-    let lock = format!("version = 4\n{}", packages.collect::<String>());
-    fs::write(project.path().join("Cargo.lock"), lock).unwrap();
-    project
-}
 
 #[track_caller]
 pub(crate) fn warm(site: &Site, project: &Path) {
@@ -154,7 +139,7 @@ fn a_command_that_runs_for_long_does_not_lift_the_daemons_limit() {
     let upstream = load();
     publish(&upstream, &["early", "late"]);
     let site = site(&upstream);
-    let project = project(&upstream, &["early", "late"]);
+    let project = locked_project(&upstream, &["early", "late"]);
     let gate = upstream.gate(&crate_path("late", "1.0.0"));
     let warm = site.spawn(&["warm", &project.path().display().to_string()]);
     gate.wait_for(1);
@@ -179,7 +164,7 @@ fn a_daemon_with_a_limit_removes_what_killed_commands_left_before_it_evicts() {
         Fault::StallBodyAfter(2_500_000),
     );
     let site = site(&upstream);
-    let project = project(&upstream, &["large"]);
+    let project = locked_project(&upstream, &["large"]);
     let daemons = [site.serve(&["--max-size", "6MB"])];
     let mut warm = site.spawn(&["warm", &project.path().display().to_string()]);
     wait_until("the command has part of a crate", || {
@@ -214,7 +199,7 @@ fn pins_that_exceed_the_limit_stay_and_log_status_and_metrics_say_so() {
     let upstream = FakeUpstream::start();
     publish(&upstream, &["one", "two", "other"]);
     let site = site(&upstream).variable("LARDER_MAX_SIZE", "150kB");
-    let project = project(&upstream, &["one", "two"]);
+    let project = locked_project(&upstream, &["one", "two"]);
     warm(&site, project.path());
     let larder = site.serve(&[]);
     assert!(larder.get(&download("other", "1.0.0")).complete);
@@ -256,7 +241,7 @@ fn sigkill_during_gc_leaves_a_store_without_damage_leftovers_or_empty_promises()
     }
     publish(&upstream, &["pinned"]);
     let site = site(&upstream);
-    let project = project(&upstream, &["pinned"]);
+    let project = locked_project(&upstream, &["pinned"]);
     warm(&site, project.path());
     let first = blob_path(&site, &upstream.checksum(&names[0], "1.0.0"));
     let mut interrupted = 0;
@@ -336,7 +321,7 @@ fn a_project_without_lock_file_is_not_gone_as_long_as_its_manifest_is_there() {
     let site = site(&upstream)
         .variable("CARGO", env!("CARGO"))
         .variable("PATH", &path);
-    let folder = project(&upstream, &["one"]);
+    let folder = locked_project(&upstream, &["one"]);
     let manifest = "[package]\nname = \"app\"\nversion = \"0.1.0\"\n[dependencies]\none = \"1\"\n";
     fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
     fs::create_dir_all(folder.path().join("src")).unwrap();
@@ -357,7 +342,7 @@ fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() 
     let upstream = FakeUpstream::start();
     publish(&upstream, &["one"]);
     let site = site(&upstream);
-    let folder = project(&upstream, &["one"]);
+    let folder = locked_project(&upstream, &["one"]);
     warm(&site, folder.path());
     let lock = folder.path().join("Cargo.lock");
     let text = fs::read(&lock).unwrap();
@@ -419,7 +404,7 @@ fn status_why_names_the_projects_that_need_a_crate_its_use_and_size_and_what_gc_
     let upstream = FakeUpstream::start();
     publish(&upstream, &["one", "two"]);
     let site = site(&upstream);
-    let projects = [1, 2].map(|_| project(&upstream, &["one"]));
+    let projects = [1, 2].map(|_| locked_project(&upstream, &["one"]));
     for project in &projects {
         warm(&site, project.path());
     }
@@ -462,7 +447,7 @@ fn forget_drops_a_project_or_one_crate_and_refuses_what_a_project_needs() {
     let upstream = FakeUpstream::start();
     publish(&upstream, &["one", "two"]);
     let site = site(&upstream);
-    let folder = project(&upstream, &["one"]);
+    let folder = locked_project(&upstream, &["one"]);
     warm(&site, folder.path());
     fetch(&site, &["two"]);
     let forget = |arguments: &[&str]| {

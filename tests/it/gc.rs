@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, Toolchain};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::fixture::site;
 use crate::warm_toolchains::{released, rustup, serve_offline};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
+use testkit::lock_file::locked_project;
 use testkit::paths::{download, entry};
 use testkit::rustup::Rustup;
 use testkit::store::{blob_path, blobs, entry_file, files};
@@ -283,16 +283,7 @@ fn what_a_running_warm_has_stored_stays_until_it_is_pinned() {
     let first = upstream.publish(Crate::new("first", "1.0.0").padding(100_000));
     let site = site(&upstream);
     fetch(&site, &["other"]);
-    let project = TempDir::new().unwrap();
-    let packages = ["first", "last"].map(|name| {
-        let sum = upstream.checksum(name, "1.0.0");
-        format!(
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-        )
-    });
-    let lock = format!("version = 4\n{}", packages.concat());
-    fs::write(project.path().join("Cargo.lock"), lock).unwrap();
+    let project = locked_project(&upstream, &["first", "last"]);
     let gate = upstream.gate("/dl/last");
     let warm = site.spawn(&["warm", &project.path().display().to_string()]);
     gate.wait_for(1);

@@ -10,6 +10,7 @@ use fake_upstream::{Builder, Crate, FakeUpstream, Fault, crate_path, entry_path}
 use crate::fixture::{CA_FILE, site, site_at, tls_site, tls_upstream};
 use testkit::http::Http;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::locked_project;
 use testkit::paths::{download, entry};
 use testkit::store::files;
 
@@ -385,17 +386,11 @@ fn warm_sends_no_more_requests_at_once_than_its_jobs_and_waits_as_upstream_asks(
         .delay(Duration::from_millis(20))
         .start();
     let names: Vec<_> = (0..60).map(|number| format!("many{number}")).collect();
-    let mut lock = "version = 4\n".to_owned();
     for name in &names {
-        let sum = upstream.publish(Crate::new(name, "1.0.0"));
-        lock.push_str(&format!(
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-        ));
+        upstream.publish(Crate::new(name, "1.0.0"));
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = locked_project(&upstream, &names);
     let path = folder.path().join("Cargo.lock");
-    std::fs::write(&path, lock).unwrap();
     upstream.fault_times(
         &entry_path("many7"),
         1,

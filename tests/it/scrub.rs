@@ -5,10 +5,10 @@ use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::fixture::site;
 use testkit::larder::Larder;
+use testkit::lock_file::locked_project;
 use testkit::paths::download;
 use testkit::process::wait_until;
 use testkit::store::{blob_path, entry_file};
@@ -40,12 +40,7 @@ fn the_scrub_finds_rot_before_a_client_asks_and_fetches_what_a_pin_needs() {
     let site = site(&upstream);
     let pinned = upstream.publish(Crate::new("pinned", "1.0.0").padding(300_000));
     let other = upstream.publish(Crate::new("other", "1.0.0"));
-    let project = TempDir::new().unwrap();
-    let lock = format!(
-        "version = 4\n\n[[package]]\nname = \"pinned\"\nversion = \"1.0.0\"\n\
-         source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{pinned}\"\n"
-    );
-    fs::write(project.path().join("Cargo.lock"), lock).unwrap();
+    let project = locked_project(&upstream, &["pinned"]);
     let warmed = site.command(&["warm", &project.path().display().to_string()]);
     assert!(warmed.status.success(), "{warmed:?}");
     let larder = site.serve(&OFTEN);

@@ -11,17 +11,13 @@ use tempfile::TempDir;
 use crate::fixture::site;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
+use testkit::lock_file::locked_project;
 use testkit::store::{blob_path, crates_io_folder, entry_file, files};
 
 /// A warmed project that needs the crate `one 1.0.0`, and the crate's hash.
 fn warmed(upstream: &FakeUpstream, site: &Site) -> (TempDir, String) {
     let sum = upstream.publish(Crate::new("one", "1.0.0"));
-    let project = TempDir::new().unwrap();
-    let lock = format!(
-        "version = 4\n\n[[package]]\nname = \"one\"\nversion = \"1.0.0\"\n\
-         source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-    );
-    fs::write(project.path().join("Cargo.lock"), lock).unwrap();
+    let project = locked_project(upstream, &["one"]);
     let output = run(site, "warm", project.path(), &[]);
     assert!(output.status.success(), "{output:?}");
     (project, sum)

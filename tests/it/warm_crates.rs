@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::{lock_file, locked_package};
 use testkit::paths::entry;
 use testkit::process::Run;
 
@@ -27,11 +28,7 @@ fn site_with_cargo(upstream: &FakeUpstream) -> Site {
 fn lock_of_tool(upstream: &FakeUpstream, needed: &[(&str, &str)]) -> String {
     let mut text = "version = 4\n".to_owned();
     for (name, version) in needed {
-        let checksum = upstream.checksum(name, version);
-        text += &format!(
-            "\n[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{checksum}\"\n"
-        );
+        text += &locked_package(upstream, name, version);
     }
     let names = needed.iter().map(|(name, _)| format!(" \"{name}\",\n"));
     let names = names.collect::<String>();
@@ -356,12 +353,7 @@ fn list_names_crates_and_projects() {
     let folder = TempDir::new().unwrap();
     let app = folder.path().join("app");
     fs::create_dir_all(&app).unwrap();
-    let checksum = upstream.checksum("left", "1.0.0");
-    let lock = format!(
-        "version = 4\n\n[[package]]\nname = \"left\"\nversion = \"1.0.0\"\n\
-         source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{checksum}\"\n"
-    );
-    fs::write(app.join("Cargo.lock"), lock).unwrap();
+    fs::write(app.join("Cargo.lock"), lock_file(&upstream, &["left"])).unwrap();
     let list = folder.path().join("list.txt");
     fs::write(&list, "# tools\ntool@^1  # the tool\n\n./app\n").unwrap();
     let list_path = list.display().to_string();

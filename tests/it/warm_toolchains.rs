@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::fixture::site;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::{lock_file, locked_package};
 use testkit::rustup::{Rustup, installed};
 
 /// An upstream with a release of rustup and of these toolchains.
@@ -416,10 +417,8 @@ fn release_without_a_wanted_component_fails_and_names_it() {
 #[test]
 fn target_filter_of_projects_does_not_apply_to_the_standard_library() {
     let upstream = FakeUpstream::start();
-    let sum = upstream.publish(Crate::new("libc", "1.0.0"));
-    let libc = format!(
-        "\n[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-    );
+    upstream.publish(Crate::new("libc", "1.0.0"));
+    let libc = locked_package(&upstream, "libc", "1.0.0");
     upstream.release(&stable().library_lock(&format!("version = 4\n{libc}")));
     upstream.release_rustup(&Installer::new("1.29.0"));
     // The filter excludes the same crate from a project, which is resolved first.
@@ -456,9 +455,7 @@ fn target_filter_of_projects_does_not_apply_to_the_standard_library() {
 fn rust_src_warms_the_crates_of_the_standard_library() {
     let upstream = FakeUpstream::start();
     let sum = upstream.publish(Crate::new("libc", "1.0.0"));
-    let lock = format!(
-        "version = 4\n\n[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\nsource = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-    );
+    let lock = lock_file(&upstream, &["libc"]);
     // In the archive formats that rustup prefers, and in the other.
     for release in [
         stable().library_lock(&lock).zst(),

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use fake_upstream::{Crate, Toolchain};
 use tempfile::TempDir;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::lock_file;
 
 use crate::faults;
 use crate::inspect::inspect;
 use crate::load::{Options, Run};
-use crate::tools::{cargo_fetch, has_rustup, lock_file, random_project, rustup_install};
+use crate::tools::{cargo_fetch, has_rustup, random_project, rustup_install};
 use crate::truth::{Verdict, crate_name, is_manifest};
 use crate::watch::Sample;
 

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use fake_upstream::FakeUpstream;
 use tempfile::TempDir;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::lock_file;
 
 use crate::Report;
 use crate::client::Load;
 use crate::inspect::{Inspection, inspect};
 use crate::tally::Tally;
-use crate::tools::{cargo_fetch, lock_file, random_project};
+use crate::tools::{cargo_fetch, random_project};
 use crate::truth::{Truth, Verdict, crate_name, populate};
 use crate::watch::Peaks;
 

@@ -1,8 +1,5 @@
 //! Real cargo and rustup as clients, with empty homes for each run.
 
-use std::fmt::Write as _;
-
-use fake_upstream::FakeUpstream;
 use testkit::cargo::{CargoHome, Project};
 use testkit::process::Run;
 use testkit::rustup::Rustup;
@@ -65,20 +62,6 @@ pub(crate) fn cargo_fetch(
 /// The first of these texts that a client said.
 fn first_of(texts: &[&'static str], said: &str) -> Option<&'static str> {
     texts.iter().copied().find(|text| said.contains(text))
-}
-
-/// The text of a lock file that names version 1.0.0 of these crates.
-pub(crate) fn lock_file(upstream: &FakeUpstream, names: &[String]) -> String {
-    let mut text = "version = 4\n".to_owned();
-    for name in names {
-        let sum = upstream.checksum(name, "1.0.0");
-        let _ = write!(
-            text,
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-        );
-    }
-    text
 }
 
 /// rustup's messages when a server gave it wrong bytes.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`larder`] | [`larder::Site`] (a store, an index URL, variables) and [`larder::Larder`] (a running daemon) |
 //! | [`cargo`] | real cargo with an empty home, and small projects for it |
+//! | [`lock_file`] | lock files that name published crates |
 //! | [`rustup`] | real rustup with empty homes |
 //! | [`browser`] | Chromium without a window |
 //! | [`http`] | a raw HTTP client that reports whether a body was complete |
@@ -21,6 +22,7 @@ pub mod cargo;
 pub mod faults;
 pub mod http;
 pub mod larder;
+pub mod lock_file;
 pub mod paths;
 pub mod process;
 pub mod rustup;

@@ -8,7 +8,6 @@
 //!
 //! A warmed project pins the crates that the clients request, so they stay. Each run starts on a copy of one store.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use fake_upstream::{Crate, FakeUpstream};
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::locked_project;
 use testkit::paths::download;
 
 use crate::benchmark::Context;
@@ -55,7 +55,7 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
         upstream.publish(Crate::new(name, "1.0.0").padding(CRATE_BYTES));
     }
     let template = Site::new(context.larder, &upstream.url());
-    let [old_project, project] = [&old, &requested].map(|names| project(&upstream, names));
+    let [old_project, project] = [&old, &requested].map(|names| locked_project(&upstream, names));
     for project in [&old_project, &project] {
         warm(&template, project.path());
     }
@@ -95,23 +95,6 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
         all.push(with_all / without.all, raw);
     }
     vec![meanwhile, all]
-}
-
-/// A folder with a lock file of these crates.
-fn project(upstream: &FakeUpstream, names: &[String]) -> TempDir {
-    let folder = TempDir::new().expect("the temporary folder is writable");
-    let mut lock = "version = 4\n".to_owned();
-    for name in names {
-        let sum = upstream.checksum(name, "1.0.0");
-        let _ = write!(
-            lock,
-            "\n[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
-             source = \"registry+https://github.com/rust-lang/crates.io-index\"\nchecksum = \"{sum}\"\n"
-        );
-    }
-    std::fs::write(folder.path().join("Cargo.lock"), lock)
-        .expect("the temporary folder is writable");
-    folder
 }
 
 fn copy_folder(from: &Path, to: &Path) {
