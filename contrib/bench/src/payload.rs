@@ -67,6 +67,21 @@ pub(crate) fn entry(
     }
 }
 
+/// An index entry of 3 kB.
+pub(crate) fn small_entry(upstream: &FakeUpstream) -> Payload {
+    entry(upstream, "index entry 3 kB", "small", 3_000)
+}
+
+/// A crate of 11 kB.
+pub(crate) fn small_crate(upstream: &FakeUpstream) -> Payload {
+    archive(upstream, "crate 11 kB", "slim", 11_000)
+}
+
+/// A crate of 306 kB.
+pub(crate) fn large_crate(upstream: &FakeUpstream) -> Payload {
+    archive(upstream, "crate 306 kB", "stout", 306_000)
+}
+
 /// A crate whose archive has `size` bytes and a little more.
 pub(crate) fn archive(
     upstream: &FakeUpstream,
@@ -103,6 +118,15 @@ pub(crate) fn component(upstream: &FakeUpstream) -> Payload {
         upstream_path: path.to_owned(),
         body,
     }
+}
+
+/// Fails if upstream has received a request since its requests were forgotten.
+pub(crate) fn assert_only_hits(upstream: &FakeUpstream) {
+    assert_eq!(
+        upstream.requests_for(""),
+        0,
+        "upstream received requests, so these were no hits"
+    );
 }
 
 /// The dist server URL for larder.

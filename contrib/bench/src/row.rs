@@ -64,6 +64,27 @@ impl Row {
         }
     }
 
+    /// Two ratios of hits, named by `label`: the rate, with its claims, and the processor time of a hit, which is only
+    /// observed. Other work on the machine lowers the rates of both sides, but adds little to the processor time.
+    pub(crate) fn rate_and_cost(
+        figure: &str,
+        label: impl Fn(&str) -> String,
+        first_claim: f64,
+        reach: f64,
+        missing: Option<&String>,
+    ) -> [Self; 2] {
+        let rate = Self {
+            better: Better::More,
+            missing: missing.cloned(),
+            ..Self::ratio(&label(figure), first_claim, reach)
+        };
+        let cost = Self {
+            missing: missing.cloned(),
+            ..Self::ratio(&label("processor time per hit"), UNCLAIMED, UNCLAIMED)
+        };
+        [rate, cost]
+    }
+
     /// Adds the sample of one round and the measurements behind it.
     pub(crate) fn push(&mut self, sample: f64, raw: Value) {
         self.samples.push(sample);

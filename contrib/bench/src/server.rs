@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use testkit::http::Http;
+use testkit::larder::Larder;
 
 use crate::load;
 use crate::payload::Payload;
@@ -54,7 +55,18 @@ pub(crate) struct Measured {
     pub(crate) microseconds: f64,
 }
 
-impl Server<'_> {
+impl<'a> Server<'a> {
+    /// A larder that writes this access log, if any.
+    pub(crate) fn of_larder(larder: &Larder<'_>, path: &'a str, log: Option<PathBuf>) -> Self {
+        Self {
+            http: larder.http(),
+            base: larder.url().trim_end_matches('/').to_owned(),
+            path,
+            processes: vec![larder.process_id()],
+            log,
+        }
+    }
+
     /// Fails unless the server answers with the payload, or with 304 to a conditional request.
     pub(crate) fn assert_answers(&self, ask: Ask, payload: &Payload) {
         payload.assert_served(&self.http, self.path);

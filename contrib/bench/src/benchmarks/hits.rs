@@ -11,14 +11,14 @@ use crate::fixture::access_log_arguments;
 use crate::load;
 use crate::nginx::Nginx;
 use crate::payload::{self, Payload};
-use crate::row::{Better, Row, UNCLAIMED, rounded};
+use crate::row::{Row, rounded};
 use crate::server::{Ask, Server};
 use testkit::larder::Site;
 
 pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
     let missing = load::missing_programs(&[("nginx", "nginx-light"), ("wrk", "wrk")]);
     let upstream = payload::upstream();
-    let small = payload::entry(&upstream, "index entry 3 kB", "small", 3_000);
+    let small = payload::small_entry(&upstream);
     let payloads = [
         (Ask::Body, 1.3, small.clone()),
         (
@@ -34,35 +34,13 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
                 ..small
             },
         ),
-        (
-            Ask::Body,
-            1.3,
-            payload::archive(&upstream, "crate 11 kB", "slim", 11_000),
-        ),
-        (
-            Ask::Body,
-            1.1,
-            payload::archive(&upstream, "crate 306 kB", "stout", 306_000),
-        ),
+        (Ask::Body, 1.3, payload::small_crate(&upstream)),
+        (Ask::Body, 1.1, payload::large_crate(&upstream)),
         (Ask::Bytes, 1.1, payload::component(&upstream)),
     ];
-    let rows = |ask: Ask, what, reach| {
-        let figure = ask.figure();
-        let rate = Row {
-            better: Better::More,
-            missing: missing.clone(),
-            ..Row::ratio(&format!("{figure} / nginx, {what}"), 1.0, reach)
-        };
-        // Other work on the machine lowers both rates, but adds little to the processor time.
-        let cost = Row {
-            missing: missing.clone(),
-            ..Row::ratio(
-                &format!("processor time per hit / nginx, {what}"),
-                UNCLAIMED,
-                UNCLAIMED,
-            )
-        };
-        [rate, cost]
+    let rows = |ask: Ask, what: &str, reach| {
+        let label = |figure: &str| format!("{figure} / nginx, {what}");
+        Row::rate_and_cost(ask.figure(), label, 1.0, reach, missing.as_ref())
     };
     if missing.is_some() {
         let missing = payloads.iter();
@@ -97,13 +75,7 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
                 processes: nginx.workers(),
                 log: Some(nginx.log()),
             },
-            Server {
-                http: larder.http(),
-                base: larder.url().trim_end_matches('/').to_owned(),
-                path: &payload.path,
-                processes: vec![larder.process_id()],
-                log: Some(log.clone()),
-            },
+            Server::of_larder(&larder, &payload.path, Some(log.clone())),
         ];
         let [mut rate, mut cost] = rows(*ask, payload.label, *reach);
         for server in &servers {
@@ -124,10 +96,6 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
         }
         all.extend([rate, cost]);
     }
-    assert_eq!(
-        upstream.requests_for(""),
-        0,
-        "upstream received requests, so these were no hits"
-    );
+    payload::assert_only_hits(&upstream);
     all
 }

@@ -39,13 +39,13 @@ struct Kind {
 
 pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
     let upstream = payload::upstream();
-    let small = payload::entry(&upstream, "index entry 3 kB", "small", 3_000);
+    let small = payload::small_entry(&upstream);
     let kind = |label, payload: &Payload, is_conditional| Kind {
         label,
         payload: payload.clone(),
         is_conditional,
     };
-    let slim = payload::archive(&upstream, "crate 11 kB", "slim", 11_000);
+    let slim = payload::small_crate(&upstream);
     let kinds = [
         kind(small.label, &small, false),
         kind("304 of an index entry of 3 kB", &small, true),

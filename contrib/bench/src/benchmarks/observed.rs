@@ -13,7 +13,7 @@ use crate::fixture::{Fixture, Task, access_log_arguments};
 use crate::load;
 use crate::observers::Observers;
 use crate::payload;
-use crate::row::{Better, Row, UNCLAIMED, rounded};
+use crate::row::{Row, rounded};
 use crate::server::{Ask, Measured, Server};
 
 /// Format of the access log. A JSON line costs more than a combined one.
@@ -106,39 +106,14 @@ fn compare_hits(context: &Context<'_>) -> Vec<Row> {
     let missing = load::missing_programs(&[("wrk", "wrk")]);
     let upstream = payload::upstream();
     let payloads = [
-        (
-            Ask::Body,
-            payload::entry(&upstream, "index entry 3 kB", "small", 3_000),
-        ),
-        (
-            Ask::Body,
-            payload::archive(&upstream, "crate 11 kB", "slim", 11_000),
-        ),
-        (
-            Ask::Body,
-            payload::archive(&upstream, "crate 306 kB", "stout", 306_000),
-        ),
+        (Ask::Body, payload::small_entry(&upstream)),
+        (Ask::Body, payload::small_crate(&upstream)),
+        (Ask::Body, payload::large_crate(&upstream)),
         (Ask::Bytes, payload::component(&upstream)),
     ];
-    let rows = |ask: Ask, what| {
-        let rate = Row {
-            better: Better::More,
-            missing: missing.clone(),
-            ..Row::ratio(
-                &format!("{}, {what}, observed / not", ask.figure()),
-                0.8,
-                0.95,
-            )
-        };
-        let cost = Row {
-            missing: missing.clone(),
-            ..Row::ratio(
-                &format!("processor time per hit, {what}, observed / not"),
-                UNCLAIMED,
-                UNCLAIMED,
-            )
-        };
-        [rate, cost]
+    let rows = |ask: Ask, what: &str| {
+        let label = |figure: &str| format!("{figure}, {what}, observed / not");
+        Row::rate_and_cost(ask.figure(), label, 0.8, 0.95, missing.as_ref())
     };
     if missing.is_some() {
         let missing = payloads.iter();
@@ -163,13 +138,7 @@ fn compare_hits(context: &Context<'_>) -> Vec<Row> {
 
     let mut all = Vec::new();
     for (ask, payload) in &payloads {
-        let server = |larder: &Larder<'_>, log| Server {
-            http: larder.http(),
-            base: larder.url().trim_end_matches('/').to_owned(),
-            path: &payload.path,
-            processes: vec![larder.process_id()],
-            log,
-        };
+        let server = |larder: &Larder<'_>, log| Server::of_larder(larder, &payload.path, log);
         let [mut rate, mut cost] = rows(*ask, payload.label);
         for _ in 0..context.rounds {
             let without = server(&plain, None).measure(*ask);
@@ -180,11 +149,7 @@ fn compare_hits(context: &Context<'_>) -> Vec<Row> {
         }
         all.extend([rate, cost]);
     }
-    assert_eq!(
-        upstream.requests_for(""),
-        0,
-        "upstream received requests, so these were no hits"
-    );
+    payload::assert_only_hits(&upstream);
     all
 }
 

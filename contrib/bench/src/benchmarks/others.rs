@@ -18,7 +18,8 @@ use crate::fixture::{DIAL_ROUND_TRIPS, Task, Took};
 use crate::load;
 use crate::payload;
 use crate::process;
-use crate::row::{Better, Row, UNCLAIMED, rounded};
+use crate::row::{Row, UNCLAIMED, rounded};
+use crate::server::Ask;
 use testkit::http::Http;
 use testkit::larder::Site;
 use testkit::process::free_address;
@@ -196,8 +197,8 @@ fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mu
     let missing = load::missing_programs(&[("wrk", "wrk")]);
     let upstream = payload::upstream();
     let payloads = [
-        payload::entry(&upstream, "index entry 3 kB", "small", 3_000),
-        payload::archive(&upstream, "crate 11 kB", "slim", 11_000),
+        payload::small_entry(&upstream),
+        payload::small_crate(&upstream),
     ];
     let known = Catalogue {
         upstream: &upstream,
@@ -206,19 +207,9 @@ fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mu
     };
     known.publish_as_crates_io();
     let pair = |other: &&Other, what: &str| {
-        let row = |figure: &str, better| Row {
-            better,
-            missing: missing.clone(),
-            ..Row::ratio(
-                &format!("{figure} / {}, {what}", other.program),
-                UNCLAIMED,
-                UNCLAIMED,
-            )
-        };
-        [
-            row("hits per second", Better::More),
-            row("processor time per hit", Better::Less),
-        ]
+        let label = |figure: &str| format!("{figure} / {}, {what}", other.program);
+        let figure = Ask::Body.figure();
+        Row::rate_and_cost(figure, label, UNCLAIMED, UNCLAIMED, missing.as_ref())
     };
     if missing.is_some() {
         for payload in &payloads {
@@ -278,11 +269,7 @@ fn compare_hits(context: &Context<'_>, others: &[&Other], rounds: u32, rows: &mu
                 }
             }
         }
-        assert_eq!(
-            upstream.requests_for(""),
-            0,
-            "upstream received requests, so these were no hits"
-        );
+        payload::assert_only_hits(&upstream);
         rows.extend(compared.into_iter().flatten());
     }
 }
