@@ -137,6 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn folder_in_place_of_a_lock_file_is_taken_for_one_since_cargo_fails_on_it() {
+        check(
+            &[
+                ("a/Cargo.toml", PACKAGE),
+                ("a/Cargo.lock/x", ""),
+                ("b/Cargo.toml", WORKSPACE),
+                ("b/Cargo.lock/x", ""),
+                ("b/crates/c/Cargo.toml", PACKAGE),
+            ],
+            &["a", "b/crates/c"],
+            &["a: a/Cargo.lock", "b: b/Cargo.lock"],
+        );
+    }
+
+    #[test]
     fn a_lock_file_of_any_name_and_a_manifest_may_be_named() {
         let files = [
             ("a/Cargo.toml", PACKAGE),

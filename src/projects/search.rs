@@ -202,15 +202,20 @@ impl Search {
                 continue;
             }
             let owner = self.owner(&package.real);
-            if owner == package.real {
+            let lock = package.folder.join(LOCK_NAME);
+            if owner == package.real && lock.exists() {
+                // A folder in place of the lock file: cargo fails on it, and makes no other.
+                self.lock(&lock);
+            } else if owner == package.real {
                 self.project_without_lock(&package.folder, owner);
             } else {
                 elsewhere.push(owner);
             }
         }
         for owner in elsewhere {
-            if has_file(&owner, LOCK_NAME) {
-                self.lock(&owner.join(LOCK_NAME));
+            let lock = owner.join(LOCK_NAME);
+            if lock.exists() {
+                self.lock(&lock);
             } else {
                 self.project_without_lock(&owner.clone(), owner);
             }
