@@ -33,7 +33,7 @@ pub enum StoreError {
         source: UnusableFolder,
     },
     /// Any other error of the operating system.
-    #[error("{}: {source}", path.display())]
+    #[error("the store cannot use {}: {source}", path.display())]
     Io {
         /// The file or folder of the failed operation.
         path: PathBuf,
