@@ -200,7 +200,8 @@ pub struct Serve {
     )]
     pub listen: Vec<SocketAddr>,
     /// Exit after this time without a request, such as `30m`; 0 for never. Has an effect only if the service manager
-    /// has passed the sockets: it starts the daemon again at the next connection [default: 0]
+    /// has passed the sockets, since it starts the daemon again at the next connection, and only without
+    /// `--intercept`: connections through the proxy are not counted [default: 0]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
     /// Address by which all clients reach this daemon, such as that of a proxy that ends TLS; it is written into
