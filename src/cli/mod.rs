@@ -21,8 +21,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 pub use choices::{AccessLogFormatName, H2cListeners, LogFormatName, OnTrouble};
 pub use client::{Client, ClientApply, ClientCommand, ClientKind, ClientTarget, SettingsKind};
 pub use parse::{
-    PORT, PROXY_PORT, parse_duration, parse_intercept, parse_listen, parse_network, parse_size,
-    parse_switch,
+    PORT, PROXY_PORT, parse_age, parse_duration, parse_intercept, parse_listen, parse_network,
+    parse_size, parse_switch,
 };
 pub use selection::{Crates, Toolchains};
 pub use service::{Service, ServiceCommand, ServiceInstall, ServiceUninstall};
@@ -103,7 +103,7 @@ pub struct GlobalFlags {
     pub upstream_rate: Option<u32>,
     /// Age that a version must have before clients get it, such as `7d`; until then it seems yanked. Versions that a
     /// warmed project's lock file names are served at any age [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, global = true)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_age, global = true)]
     pub min_age: Option<Duration>,
     /// Crate that clients must not get: NAME, NAME@VERSION for one version, or NAME@REQUIREMENT; repeatable
     /// [default: none]
@@ -253,7 +253,7 @@ pub struct Serve {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_size: Option<u64>,
     /// Time after which a warmed project whose folder is gone no longer keeps its files [default: 14d]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     pub forget_after: Option<Duration>,
     /// Run an intercepting proxy on this address, with or without a port: clients keep the registry's own addresses.
     /// `larder client print proxy` prints what they need [default: no proxy; without an address: 127.0.0.1:3264]
@@ -313,7 +313,7 @@ pub struct Gc {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_size: Option<u64>,
     /// Remove files that were not used for this long, such as `90d`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     pub older_than: Option<Duration>,
     /// Of stable toolchains keep this many releases, the newest, and remove older ones
     #[arg(long, value_name = "N")]
@@ -322,7 +322,7 @@ pub struct Gc {
     #[arg(long, value_name = "N")]
     pub keep_last_nightlies: Option<usize>,
     /// Time after which a warmed project whose folder is gone no longer keeps its files [default: 14d]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     pub forget_after: Option<Duration>,
 }
 

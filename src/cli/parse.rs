@@ -25,8 +25,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The age from which something is removed or allowed, such as `90d`. It has a unit: seconds are hardly ever meant.
+///
+/// # Errors
+/// The reason why the text is none.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(number) if number > 0 => Err(format!(
+            "it has no unit; a duration such as {number}d or {number}h is expected"
+        )),
+        Ok(_) | Err(_) => parse_duration(text),
+    }
+}
+
 /// A number of bytes such as `500MB` or `20GiB`. `kB`, `MB`, `GB` and `TB` are powers of 1000, `KiB` and so on of 1024;
-/// the `B` may be left out of both.
+/// the `B` may be left out of these. A unit is required, since bytes are hardly ever meant.
 ///
 /// # Errors
 /// The reason why the text is none.
@@ -37,6 +50,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let unit = unit.trim().to_ascii_lowercase();
+    if unit.is_empty() && number > 0.0 {
+        return Err(format!(
+            "it has no unit; a size such as {number}MB or {number}GB is expected"
+        ));
+    }
     let unit = unit.strip_suffix('b').unwrap_or(&unit);
     let factor: u64 = match unit {
         "" => 1,
@@ -171,10 +189,18 @@ mod tests {
     }
 
     #[test]
+    fn age_needs_a_unit_that_is_not_zero() {
+        assert_eq!(parse_age("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_age("2d"), Ok(Duration::from_secs(2 * 86_400)));
+        let said = parse_age("90").unwrap_err();
+        assert!(said.contains("no unit") && said.contains("90d"), "{said}");
+    }
+
+    #[test]
     fn sizes_have_decimal_and_binary_units() {
         for (text, expected) in [
             ("0", 0),
-            ("1234", 1_234),
+            ("1234B", 1_234),
             ("500MB", 500_000_000),
             ("500 mb", 500_000_000),
             ("1.5G", 1_500_000_000),
@@ -185,7 +211,7 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(expected), "{text}");
         }
-        for text in ["", "GB", "-1", "1x", "1..2", "lots"] {
+        for text in ["", "20", "GB", "-1", "1x", "1..2", "lots"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

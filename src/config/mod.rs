@@ -236,7 +236,7 @@ fn merge(
     let flag = serve.scrub_interval;
     let scrub_interval = sources.one("scrub-interval", flag, cli::parse_duration)?;
     let max_size = sources.one("max-size", serve.max_size, cli::parse_size)?;
-    let forget_after = sources.one("forget-after", serve.forget_after, cli::parse_duration)?;
+    let forget_after = sources.one("forget-after", serve.forget_after, cli::parse_age)?;
     let h2c: Option<cli::H2cListeners> = sources.one("h2c", serve.h2c, parse_choice)?;
     let jobs = sources.one("jobs", jobs, parse_jobs)?;
     let flag = shared.verify_signatures;
@@ -447,12 +447,12 @@ fn store_folder(
 
 /// The rules about versions that clients must not get.
 fn trust_policy(shared: &GlobalFlags, sources: &Sources) -> Result<TrustPolicy, ConfigError> {
-    let min_age = sources.one("min-age", shared.min_age, cli::parse_duration)?;
+    let min_age = sources.one("min-age", shared.min_age, cli::parse_age)?;
     let rule = |text: &str| text.parse().map_err(|error: InvalidRule| error.to_string());
     let mut min_age_of = BTreeMap::new();
     for (name, table) in &sources.file.registries {
         if let Some(given) = &table.min_age {
-            let own = sources.if_used("registry", given.parse(cli::parse_duration))?;
+            let own = sources.if_used("registry", given.parse(cli::parse_age))?;
             min_age_of.extend(own.into_iter().map(|age| (name.clone(), age)));
         }
     }

@@ -255,7 +255,7 @@ fn sigkill_during_gc_leaves_a_store_without_damage_leftovers_or_empty_promises()
         }
         larder.wait_until_idle();
         larder.stop();
-        let mut child = site.spawn(&["gc", "--max-size", "1"]);
+        let mut child = site.spawn(&["gc", "--max-size", "1B"]);
         while first.exists() && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
@@ -277,7 +277,7 @@ fn sigkill_during_gc_leaves_a_store_without_damage_leftovers_or_empty_promises()
     let staging = fs::read_dir(site.store().join("v1/staging")).unwrap();
     assert_eq!(staging.count(), 1, "only the living process stages");
     larder.stop();
-    let report = gc(&site, &["--max-size", "1"]);
+    let report = gc(&site, &["--max-size", "1B"]);
     assert_eq!(blobs(&site).len(), 1, "{report}");
     let entries = walkdir::WalkDir::new(index_folder(&site))
         .into_iter()
@@ -299,7 +299,7 @@ fn after_gc_an_offline_resolve_chooses_a_version_that_is_stored() {
         larder.wait_until_idle();
     }
     let size = gc(&site, &["--dry-run"])["size_before"].as_u64().unwrap();
-    let report = gc(&site, &["--max-size", &(size - 1).to_string()]);
+    let report = gc(&site, &["--max-size", &format!("{}B", size - 1)]);
     assert_eq!(removed(&report), ["crate `left 1.1.0`"]);
     let larder = larder.restart(&["--offline"]);
     let project = Project::empty().dep("left", "1");
@@ -328,7 +328,7 @@ fn a_project_without_lock_file_is_not_gone_as_long_as_its_manifest_is_there() {
     fs::write(folder.path().join("src/lib.rs"), "").unwrap();
     fs::remove_file(folder.path().join("Cargo.lock")).unwrap();
     warm(&site, folder.path());
-    let gc = |flags: &[&str]| gc(&site, &[flags, &["--max-size", "1"]].concat());
+    let gc = |flags: &[&str]| gc(&site, &[flags, &["--max-size", "1B"]].concat());
     let report = gc(&["--forget-after", "0s"]);
     assert_eq!(report["gone"], serde_json::json!([]), "{report:#}");
     assert!(removed(&report).is_empty(), "{report:#}");
@@ -352,7 +352,7 @@ fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() 
         said.contains("Cargo.lock  (1 package, its file is gone; its files are still kept)"),
         "{said}"
     );
-    assert!(removed(&gc(&site, &["--max-size", "1"])).is_empty());
+    assert!(removed(&gc(&site, &["--max-size", "1B"])).is_empty());
     let said = status(&site);
     assert!(
         said.contains("Cargo.lock  (1 package, its file is gone; its files are kept until 2"),
@@ -363,7 +363,7 @@ fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() 
     assert_eq!(gc(&site, &[])["gone"], serde_json::json!([]));
     assert!(!status(&site).contains("is gone"));
     fs::remove_file(&lock).unwrap();
-    assert!(removed(&gc(&site, &["--max-size", "1"])).is_empty());
+    assert!(removed(&gc(&site, &["--max-size", "1B"])).is_empty());
     // As if that had been noted two hours ago.
     let noted = site.store().join("v1/gone.json");
     let mut gone: BTreeMap<String, u64> =
@@ -373,16 +373,16 @@ fn a_project_that_is_gone_keeps_its_files_for_a_grace_time_and_status_says_so() 
     assert!(
         removed(&gc(
             &site,
-            &["--max-size", "1", "--forget-after", "3h", "--dry-run"]
+            &["--max-size", "1B", "--forget-after", "3h", "--dry-run"]
         ))
         .is_empty()
     );
     let dry = gc(
         &site,
-        &["--max-size", "1", "--forget-after", "1h", "--dry-run"],
+        &["--max-size", "1B", "--forget-after", "1h", "--dry-run"],
     );
     assert_eq!(removed(&dry), ["index entry of `one`", "crate `one 1.0.0`"]);
-    let report = gc(&site, &["--max-size", "1", "--forget-after", "1h"]);
+    let report = gc(&site, &["--max-size", "1B", "--forget-after", "1h"]);
     assert_eq!(
         report["forgotten"],
         serde_json::json!([lock.display().to_string()])
@@ -430,7 +430,7 @@ fn status_why_names_the_projects_that_need_a_crate_its_use_and_size_and_what_gc_
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["files"][0]["pinned_by"], serde_json::json!([]));
     assert_eq!(document["files"][0]["gc_would_remove"], false);
-    let site = site.variable("LARDER_MAX_SIZE", "1");
+    let site = site.variable("LARDER_MAX_SIZE", "1B");
     let (_, text) = why(&site, "two", "1.0.0");
     assert!(text.contains("`larder gc` would remove it now"), "{text}");
     let (_, text) = why(&site, "one", "1.0.0");
@@ -490,6 +490,6 @@ fn forget_drops_a_project_or_one_crate_and_refuses_what_a_project_needs() {
         text.contains("no warmed project and no toolchain is"),
         "{text}"
     );
-    let names = removed(&gc(&site, &["--max-size", "1"]));
+    let names = removed(&gc(&site, &["--max-size", "1B"]));
     assert_eq!(names, ["index entry of `one`", "crate `one 1.0.0`"]);
 }

@@ -68,7 +68,7 @@ fn a_warmed_project_survives_gc_to_size_one_and_builds_offline() {
     fetch(&site, &["other", "deep"]);
     let warmed = site.command(&["warm", &project.folder().display().to_string()]);
     assert!(warmed.status.success(), "{warmed:?}");
-    let report = gc(&site, &["--max-size", "1"]);
+    let report = gc(&site, &["--max-size", "1B"]);
     let names = removed(&report);
     assert_eq!(names, ["index entry of `other`", "crate `other 1.0.0`"]);
     assert!(report["pinned"].as_u64().unwrap() > 100_000, "{report}");
@@ -76,7 +76,7 @@ fn a_warmed_project_survives_gc_to_size_one_and_builds_offline() {
     assert!(!blob_path(&site, &upstream.checksum("other", "1.0.0")).exists());
     assert_eq!(blobs(&site).len(), 2);
 
-    let output = site.command(&["gc", "--max-size", "1"]);
+    let output = site.command(&["gc", "--max-size", "1B"]);
     let said = String::from_utf8_lossy(&output.stderr);
     let line = "warmed projects and toolchains alone take ";
     assert!(
@@ -104,7 +104,7 @@ fn unpinned_crates_go_the_longest_unused_first() {
     fetch(&site, &names);
     // Used again, by a daemon that has stopped.
     fetch(&site, &["one", "three"]);
-    let report = gc(&site, &["--dry-run", "--max-size", "1"]);
+    let report = gc(&site, &["--dry-run", "--max-size", "1B"]);
     let order = removed(&report);
     let crates: Vec<_> = order
         .iter()
@@ -114,7 +114,7 @@ fn unpinned_crates_go_the_longest_unused_first() {
     assert_eq!(crates, expected.iter().collect::<Vec<_>>());
     assert_eq!(blobs(&site).len(), 4, "a dry run removes nothing");
     let size = report["size_before"].as_u64().unwrap();
-    let limit = (size - 150_000).to_string();
+    let limit = format!("{}B", size - 150_000);
     let report = gc(&site, &["--max-size", &limit]);
     assert!(
         report["size_after"].as_u64().unwrap() <= size - 150_000,
@@ -141,7 +141,7 @@ fn without_the_file_of_last_uses_the_longest_stored_go_first() {
     fetch(&site, &["one", "two"]);
     fetch(&site, &["one"]);
     fs::write(site.store().join("v1/last-use"), "rubbish").unwrap();
-    let order = removed(&gc(&site, &["--dry-run", "--max-size", "1"]));
+    let order = removed(&gc(&site, &["--dry-run", "--max-size", "1B"]));
     let at = |text: &str| order.iter().position(|name| name == text);
     assert!(
         at("crate `one 1.0.0`") < at("crate `two 1.0.0`"),
@@ -211,7 +211,7 @@ fn removed_files_are_misses_for_a_running_daemon_and_never_errors() {
         larder.wait_until_idle();
     }
     for round in 1..3 {
-        let report = gc(&site, &["--max-size", "1"]);
+        let report = gc(&site, &["--max-size", "1B"]);
         assert_eq!(blobs(&site).len(), 0, "{report}");
         upstream.forget_requests();
         for name in names {
@@ -254,7 +254,7 @@ fn gc_while_a_client_downloads_cuts_nothing() {
         .send("GET", &download("slow", "1.0.0"), &[])
         .unwrap();
     arriving.wait_for_answer().unwrap();
-    let report = gc(&site, &["--max-size", "1"]);
+    let report = gc(&site, &["--max-size", "1B"]);
     let names = removed(&report);
     assert!(
         names.contains(&"crate `idle 1.0.0`".to_owned()),
@@ -290,7 +290,7 @@ fn what_a_running_warm_has_stored_stays_until_it_is_pinned() {
     testkit::process::wait_until("the first crate is stored", || {
         blob_path(&site, &first).exists()
     });
-    let report = gc(&site, &["--max-size", "1"]);
+    let report = gc(&site, &["--max-size", "1B"]);
     let names = removed(&report);
     assert!(
         names.contains(&"crate `other 1.0.0`".to_owned()),
@@ -300,7 +300,7 @@ fn what_a_running_warm_has_stored_stays_until_it_is_pinned() {
     gate.open();
     let output = warm.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(removed(&gc(&site, &["--max-size", "1"])).is_empty());
+    assert!(removed(&gc(&site, &["--max-size", "1B"])).is_empty());
 }
 
 /// Deletes the pin of this owner by hand.
@@ -334,7 +334,7 @@ fn keep_last_removes_older_releases_and_keeps_the_newest_and_pinned_ones() {
         "{names:?}"
     );
     // A limit of size takes the newest one too, which no pin needs.
-    let report = gc(&site, &["--max-size", "1"]);
+    let report = gc(&site, &["--max-size", "1B"]);
     assert!(
         removed(&report)
             .iter()
@@ -362,7 +362,7 @@ fn a_warmed_toolchain_survives_gc_to_size_one_and_rustup_installs_it_offline() {
     let warm = ["warm", "--toolchain", "stable", "--profile", "minimal"];
     let warmed = site.command(&[&warm[..], &server].concat());
     assert!(warmed.status.success(), "{warmed:?}");
-    let names = removed(&gc(&site, &["--max-size", "1"]));
+    let names = removed(&gc(&site, &["--max-size", "1B"]));
     assert_eq!(names, ["index entry of `other`", "crate `other 1.0.0`"]);
     let why = site.command(&["status", "--why", "rustc", "1.95.0"]);
     let text = String::from_utf8_lossy(&why.stdout).into_owned();
@@ -378,7 +378,7 @@ fn a_warmed_toolchain_survives_gc_to_size_one_and_rustup_installs_it_offline() {
     // Without its pin, all of it goes, the manifest first.
     let forgotten = site.command(&["forget", "stable"]);
     assert!(forgotten.status.success(), "{forgotten:?}");
-    let names = removed(&gc(&site, &["--max-size", "1"]));
+    let names = removed(&gc(&site, &["--max-size", "1B"]));
     let place = |part: &str| names.iter().position(|name| name.contains(part));
     assert!(place("manifest") < place("rustc-1.95.0"), "{names:?}");
     assert_eq!(blobs(&site).len(), 0, "{names:?}");

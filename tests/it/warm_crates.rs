@@ -156,7 +156,7 @@ fn eviction_keeps_a_warmed_crate_until_it_is_forgotten() {
     publish_tool(&upstream, true);
     let site = site_with_cargo(&upstream);
     run_json(&site, &["warm", "--crate", "tool@^1"]);
-    let (evicted, _) = run_json(&site, &["gc", "--max-size", "1"]);
+    let (evicted, _) = run_json(&site, &["gc", "--max-size", "1B"]);
     assert!(
         run_json(&site, &["check", "--crate", "tool"]).1 == 0,
         "{evicted:#}"
@@ -170,7 +170,7 @@ fn eviction_keeps_a_warmed_crate_until_it_is_forgotten() {
         "forgot crate tool@^1\n",
         "{forgotten:?}"
     );
-    run_json(&site, &["gc", "--max-size", "1"]);
+    run_json(&site, &["gc", "--max-size", "1B"]);
     assert_eq!(run_json(&site, &["check", "--crate", "tool"]).1, 1);
 }
 

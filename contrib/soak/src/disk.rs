@@ -201,7 +201,7 @@ impl Disk<'_> {
     /// Gives the space back, and some of the store's.
     fn free(&self) {
         std::fs::remove_file(self.filler()).expect("the file exists");
-        let size = (DISK_BYTES / 4).to_string();
+        let size = format!("{}B", DISK_BYTES / 4);
         let output = self.site.command(&["gc", "--max-size", &size]);
         if !output.status.success() {
             self.tally.finding(&format!("gc: {output:?}"));

@@ -82,7 +82,7 @@ impl<'a> Driver<'a> {
     }
 
     fn start(&mut self, is_offline: bool) {
-        let max_size = self.run.max_size.to_string();
+        let max_size = format!("{}B", self.run.max_size);
         let mut arguments = vec!["--max-size", &max_size, "--max-age", "1s"];
         // All files are checked several times during a run.
         arguments.extend(["--scrub-interval", "20s"]);
@@ -176,7 +176,7 @@ impl<'a> Driver<'a> {
                 self.start(false);
             }
             26..29 => {
-                let size = (run.max_size * self.rng.u64(3..9) / 10).to_string();
+                let size = format!("{}B", run.max_size * self.rng.u64(3..9) / 10);
                 self.command(&["gc", "--max-size", &size]);
             }
             29..31 => {
@@ -423,7 +423,7 @@ impl<'a> Driver<'a> {
 
     /// Starts a process, which removes what killed commands left.
     fn tidy(&self) {
-        let size = self.run.max_size.to_string();
+        let size = format!("{}B", self.run.max_size);
         let output = self.site.command(&["gc", "--max-size", &size]);
         if !output.status.success() {
             self.run.tally.finding(&format!("gc: {output:?}"));

@@ -76,7 +76,7 @@ pub fn run(larder: &Path, options: &Options) -> Report {
     let rounds = Rounds {
         truth: &truth,
         site: Site::new(&program, &truth.upstream.url())
-            .variable("LARDER_MAX_SIZE", &MAX_SIZE.to_string()),
+            .variable("LARDER_MAX_SIZE", &format!("{MAX_SIZE}B")),
         project: TempDir::new().expect("the temporary folder is writable"),
         tally: Tally::default(),
         peaks: Peaks::default(),
@@ -234,7 +234,7 @@ impl Rounds<'_> {
     /// Commands beside the daemons, most of them killed.
     fn commands(&self, is_over: &AtomicBool, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (smaller, project) = ((MAX_SIZE * 2 / 3).to_string(), self.project_path());
+        let (smaller, project) = (format!("{}B", MAX_SIZE * 2 / 3), self.project_path());
         while !is_over.load(Ordering::Relaxed) {
             let (name, arguments) = match rng.u32(0..8) {
                 0..3 => ("gc", vec!["gc", "--max-size", &smaller]),

@@ -105,7 +105,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Starts a daemon and counts hits. `as_long_as` is the time to count for if nothing is removed.
 fn hits(site: &Site, paths: &[String], evicts: bool, as_long_as: Option<Duration>) -> Hits {
-    let arguments: &[&str] = if evicts { &["--max-size", "1"] } else { &[] };
+    let arguments: &[&str] = if evicts { &["--max-size", "1B"] } else { &[] };
     let larder = site.serve(arguments);
     let (count, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
