@@ -350,3 +350,44 @@ pub(super) fn remove_dead_processes(staging: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_folder_of_a_dead_process_loses_its_lock_file_last() {
+        use std::mem::MaybeUninit;
+
+        use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+
+        use super::*;
+
+        let staging = tempfile::tempdir().unwrap();
+        let folder = staging.path().join("dead");
+        make_folder(&folder).unwrap();
+        for name in (0..100)
+            .map(|number| number.to_string())
+            .chain(["lock".to_owned()])
+        {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        let events = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&events, &folder, WatchFlags::DELETE).unwrap();
+        remove_dead_processes(staging.path());
+        assert!(!folder.exists());
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(events, &mut buffer);
+        let mut removed = Vec::new();
+        while let Ok(event) = events.next() {
+            removed.extend(
+                event
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
+        }
+        assert_eq!(
+            (removed.len(), removed.last().map(String::as_str)),
+            (101, Some("lock"))
+        );
+    }
+}
