@@ -297,7 +297,8 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.pins(), source))
     }
 
-    /// Versions that upstream has taken back, the oldest first. A file that cannot be read counts as none.
+    /// Versions that upstream has taken back, the oldest first. A file that cannot be read counts as none. Changes by
+    /// other processes are seen 10 ms later at most.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.recalls.get(&self.layout.recalls())
     }
@@ -309,9 +310,9 @@ impl Store {
         over: Vec<Recall>,
     ) -> Result<Vec<Recall>, StoreError> {
         let (path, staging) = (self.layout.recalls(), self.staging.clone());
-        blocking(move || recalls::change(&staging, &path, new, &over))
-            .await
-            .map_err(|source| StoreError::io(self.layout.recalls(), source))
+        let changed = blocking(move || recalls::change(&staging, &path, new, &over)).await;
+        self.recalls.forget_stat();
+        changed.map_err(|source| StoreError::io(self.layout.recalls(), source))
     }
 
     /// Stores a pin, in place of the owner's previous one.

@@ -13,6 +13,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     identity::FileIdentity,
+    memory::STAT_TTL,
     pins::{Pin, PinnedCrate},
     staging::{Staging, lock_folder},
 };
@@ -127,26 +129,48 @@ pub fn locking_projects<'a>(
     locking.collect()
 }
 
-/// The recalls as of the last read, with the state of the file then.
+/// The recalls as of the last look at the file. Its state is reused for [`STAT_TTL`], because each hit of a crate asks.
 #[derive(Debug, Default)]
-pub(super) struct KnownRecalls(Mutex<Option<(FileIdentity, Arc<Vec<Recall>>)>>);
+pub(super) struct KnownRecalls(Mutex<Option<RecallsFile>>);
+
+#[derive(Debug)]
+struct RecallsFile {
+    /// When its state was read.
+    stat_taken: Instant,
+    /// Its state; `None` if there was no file.
+    identity: Option<FileIdentity>,
+    recalls: Arc<Vec<Recall>>,
+}
 
 impl KnownRecalls {
     /// The recalls in the file at `path`, the oldest first.
     pub(super) fn get(&self, path: &Path) -> Arc<Vec<Recall>> {
-        let Ok(found) = std::fs::symlink_metadata(path) else {
-            return Arc::default();
-        };
-        let identity = FileIdentity::of(&found);
         let mut known = self.0.lock();
-        if let Some((of, recalls)) = &*known
-            && *of == identity
+        if let Some(known) = &*known
+            && known.stat_taken.elapsed() < STAT_TTL
         {
-            return recalls.clone();
+            return known.recalls.clone();
         }
-        let recalls = Arc::new(read(path));
-        *known = Some((identity, recalls.clone()));
+        // Before `stat`, so that a change during it is later.
+        let stat_taken = Instant::now();
+        let found = std::fs::symlink_metadata(path).ok();
+        let identity = found.as_ref().map(FileIdentity::of);
+        let recalls = match &*known {
+            Some(known) if known.identity == identity => known.recalls.clone(),
+            _ if identity.is_some() => Arc::new(read(path)),
+            _ => Arc::default(),
+        };
+        *known = Some(RecallsFile {
+            stat_taken,
+            identity,
+            recalls: recalls.clone(),
+        });
         recalls
+    }
+
+    /// Makes the next [`Self::get`] look at the file. Called after each change by this process.
+    pub(super) fn forget_stat(&self) {
+        *self.0.lock() = None;
     }
 }
 
@@ -239,9 +263,36 @@ mod tests {
         let file = folder.path().join("v1/recalls.json");
         assert!(std::fs::metadata(&file).unwrap().len() < MAX_RECALLS_BYTES);
         std::fs::write(&file, "[{").unwrap();
+        std::thread::sleep(STAT_TTL);
         assert_eq!(*store.recalls(), []);
         let one = vec![recall(1, RecallKind::Yanked)];
         let new = store.change_recalls(one.clone(), Vec::new()).await.unwrap();
         assert_eq!((new, &*store.recalls()), (one.clone(), &one));
+    }
+
+    #[tokio::test]
+    async fn a_stat_is_reused_for_its_lifetime_or_until_the_next_own_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let one = vec![recall(1, RecallKind::Yanked)];
+        store.change_recalls(one, vec![]).await.unwrap();
+        let all: Vec<_> = (0..20)
+            .map(|version| recall(version, RecallKind::Removed))
+            .collect();
+        let mut are_seen_at_once = Vec::new();
+        for count in 2..20 {
+            std::thread::sleep(STAT_TTL);
+            store.recalls();
+            let text = serde_json::to_vec(&all[..count]).unwrap();
+            std::fs::write(folder.path().join("v1/recalls.json"), text).unwrap();
+            are_seen_at_once.push(store.recalls().len() == count);
+            std::thread::sleep(STAT_TTL);
+            assert_eq!(*store.recalls(), all[..count]);
+        }
+        // At least one of the writes takes less than the lifetime.
+        assert!(are_seen_at_once.contains(&false));
+        let own = vec![recall(99, RecallKind::Yanked)];
+        store.change_recalls(own.clone(), vec![]).await.unwrap();
+        assert!(store.recalls().ends_with(&own));
     }
 }
