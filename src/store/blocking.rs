@@ -4,7 +4,7 @@
 //! so disk work leaves it: [`blocking`] moves it to tokio's pool of blocking threads, [`in_place`] keeps it here and
 //! moves the other tasks of this thread away.
 
-use std::io;
+use std::{any::Any, io};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -12,9 +12,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    // Boxed: tokio's task is compiled once, not for each of 50 callers.
+    let work: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send> = Box::new(|| Box::new(work()));
+    let done = tokio::task::spawn_blocking(work).await;
+    match done.map(|result| result.downcast::<io::Result<T>>()) {
+        Ok(Ok(result)) => *result,
+        Ok(Err(_)) => Err(io::Error::other("disk work gave a result of another type")),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 /// Runs `work` on this thread, after moving its other tasks to another thread where the runtime has several.
