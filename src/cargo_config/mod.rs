@@ -359,6 +359,15 @@ impl CargoConfig {
         Some((name, file.folder.clone()))
     }
 
+    /// A file that replaces single packages, and the key that does so.
+    pub fn patching_file(&self) -> Option<(&Path, &'static str)> {
+        self.files.iter().find_map(|file| {
+            let mut keys = ["patch", "paths"].into_iter();
+            let key = keys.find(|key| file.settings.contains_key(*key))?;
+            Some((file.path.as_path(), key))
+        })
+    }
+
     /// The lock file that `resolver.lockfile-path` asks for. Whether cargo does as asked depends on its version.
     pub fn lockfile_path(&self) -> Option<PathBuf> {
         let (path, base) = self.text(&["resolver", "lockfile-path"])?;

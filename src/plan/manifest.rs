@@ -19,7 +19,10 @@ use std::{
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
-use crate::files::{self, MAX_MANIFEST_BYTES};
+use crate::{
+    cargo_config::CargoConfig,
+    files::{self, MAX_MANIFEST_BYTES},
+};
 
 /// Packages of one workspace that are read at most, so that odd trees end.
 const MAX_PACKAGES: usize = 5000;
@@ -438,21 +441,13 @@ fn read_manifest(folder: &Path) -> Result<RawPackageManifest, WorkspaceError> {
 
 /// Patches in cargo's settings change the lock file as those in a manifest do.
 fn refuse_patches_in_settings(root: &Path) -> Result<(), WorkspaceError> {
-    let folders = root.ancestors();
-    let files = folders
-        .flat_map(|folder| ["config.toml", "config"].map(|name| folder.join(".cargo").join(name)));
-    for path in files {
-        let text = files::read_text(&path, MAX_MANIFEST_BYTES).unwrap_or_default();
-        let settings: toml::Table = toml::from_str(&text).unwrap_or_default();
-        if let Some(what) = ["patch", "paths"]
-            .iter()
-            .find(|key| settings.contains_key(**key))
-        {
-            let what = format!("`{what}`");
-            return Err(WorkspaceError::Unsupported { path, what });
-        }
+    match CargoConfig::of(root).patching_file() {
+        Some((path, key)) => Err(WorkspaceError::Unsupported {
+            path: path.to_owned(),
+            what: format!("`{key}`"),
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The folders of `workspace.members`, in which `*` and `?` stand for names.
@@ -513,6 +508,40 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patches_in_cargos_settings_are_left_to_cargo() {
+        let patch = "[patch.crates-io]\nleft = { path = 'left' }\n";
+        for (files, expected) in [
+            ([("config.toml", ""), ("more.toml", patch)], None),
+            ([("config.toml", patch), ("more.toml", "")], Some("`patch`")),
+            (
+                [("config", "paths = ['left']"), ("more.toml", "")],
+                Some("`paths`"),
+            ),
+            (
+                [
+                    ("config.toml", "include = ['more.toml']"),
+                    ("more.toml", patch),
+                ],
+                Some("`patch`"),
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let manifest = "[package]\nname = 'app'\nversion = '1.0.0'\n";
+            fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+            let settings = folder.path().join(".cargo");
+            fs::create_dir(&settings).unwrap();
+            for (name, text) in files {
+                fs::write(settings.join(name), text).unwrap();
+            }
+            let what = match LocalWorkspace::read(folder.path()) {
+                Err(WorkspaceError::Unsupported { what, .. }) => Some(what),
+                Ok(_) | Err(_) => None,
+            };
+            assert_eq!(what.as_deref(), expected, "{files:?}");
+        }
+    }
 
     #[test]
     fn patterns_of_members_match_as_in_a_shell() {
