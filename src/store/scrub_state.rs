@@ -1,7 +1,5 @@
 //! The position of the scrub and its last pass, in `scrub.json`. `crate::verify` writes it, `larder status` shows it.
 
-use std::time::{Duration, SystemTime};
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -32,14 +30,6 @@ pub struct ScrubTotals {
     pub damaged: u64,
     /// Damaged files that were fetched again.
     pub fetched: u64,
-}
-
-impl ScrubTotals {
-    /// When it ended, as people write it.
-    pub fn ended_at(&self) -> Option<String> {
-        let ended = SystemTime::UNIX_EPOCH + Duration::from_secs(self.ended?);
-        Some(humantime::format_rfc3339_seconds(ended).to_string())
-    }
 }
 
 impl Store {
