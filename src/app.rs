@@ -5,9 +5,9 @@
 //!            ──> Upstream ──┴──> Cache ──> Server
 //! ```
 //!
-//! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has: the daemon's
-//! clients get their answer before it is written and profit from prefetching; `warm` waits until everything is
-//! written; the other commands only read and never contact upstream.
+//! Every command starts from the same [`App`]. [`AppMode`] says what kind of client the cache has. The daemon's clients
+//! get their answers before these are written, and profit from prefetching. `warm` waits until everything is written.
+//! The other commands only read and never contact upstream.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

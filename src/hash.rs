@@ -1,7 +1,7 @@
 //! SHA-256: [`Sha256`], a digest as a value, and [`Hasher`], which computes one while a body arrives.
 //!
-//! Everything that larder stores is verified against a digest or identified by one: crates by the index, dist files by
-//! the manifest or a sidecar, entries by the hash in their record, which is also the `ETag` for clients.
+//! A digest verifies everything that larder stores. The index has the digests of crates, a manifest or a sidecar those
+//! of dist files, and the record of an entry that of its body, which is also the `ETag` for clients.
 
 use std::{
     fmt,

@@ -20,8 +20,9 @@
 //!              Answer or Error ──> server::respond: status, headers, body
 //! ```
 //!
-//! `prefetch` reads the cache's events and makes it fetch what clients will request next. `resource` says what can be
-//! requested and by which rules; the cache asks it and knows no kind of resource itself.
+//! `prefetch` reads the cache's events and makes it fetch what clients will request next. `resource` defines the
+//! resources that can be requested, and their rules. The cache applies these rules and knows no kind of resource
+//! itself.
 //!
 //! The groups below are in reading order: start with [`resource`], then [`cache`], its `decide`, and [`store`].
 //! ARCHITECTURE.md has the table of allowed dependencies, the invariants, and walkthroughs.

@@ -3,7 +3,7 @@
 //! Entries arrive in memory, and so do large bodies while the disk is full. Upstream decides how large they are, so a
 //! bound for each body is not enough: many clients can ask for many bodies at once.
 //!
-//! A body that grows takes its share as it arrives, and never waits while it has one: waiting bodies would keep their
+//! A body takes its share as it arrives, and never waits while it holds a share. Waiting bodies would keep their
 //! connection's flow-control window, and could wait for each other. If nothing is left, the caller drops the body,
 //! waits with [`MemoryBudget::reserve`] for the most that the body may need, and requests it again.
 

@@ -1,7 +1,7 @@
 //! A hash map with a fixed capacity, for facts that cost little to learn again.
 //!
-//! When the map is full, it forgets everything. That is cruder than dropping the least recently used entry, needs no
-//! bookkeeping, and suits what the cache remembers here: losing a fact costs one more request or one more hash.
+//! When the map is full, it forgets everything. That is cruder than dropping the least recently used entry, but needs
+//! no bookkeeping. A lost fact costs one more request or one more hash.
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 

@@ -27,18 +27,27 @@
 //!    is.
 //! 2. [`mod@resolve`] finds out where the store keeps it. That is known for an index entry. A crate without a
 //!    checksum in its request is looked up in its index entry first.
-//! 3. [`mod@lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it: a fresh
-//!    copy is a hit, a stale one is revalidated with its `ETag`, a missing one is fetched. While upstream is
-//!    unreachable, stale copies are served (`stale-if-error`, RFC 5861).
+//! 3. [`mod@lookup`] reads the stored copy, and [`decide`] applies the rules of HTTP caching (RFC 9111) to it. A fresh
+//!    copy is a hit. A stale copy is revalidated with its `ETag`, or served as it is while upstream is unreachable
+//!    (`stale-if-error`, RFC 5861). A missing copy is fetched.
 //! 4. A fetch is a [`flight`]: a detached task that every request for the same resource joins. [`fetch`] makes the
 //!    attempts, verifies the body, and buffers it for the disk ([`write_behind`]).
 //! 5. The answer goes out as soon as the body is verified. A blob goes out while it arrives, except for its last chunk.
 //!
-//! Small modules remember facts between requests: [`breaker`] (upstreams that are slow or down), [`state_log`] (what
-//! was logged about that), [`negative`] (resources that do not exist or are refused), [`absence`] (stored resources
-//! that upstream says do not exist), [`invalidation`] (entries that must be revalidated), [`verified`] (blobs whose
-//! hash was checked), [`generations`] (manifests that clients have seen) and [`prefetched`] (prefetches that no client
-//! has requested yet). [`older`] stores the manifests of older releases that a newer one replaces.
+//! Small modules remember facts between requests:
+//!
+//! | module | remembers |
+//! |---|---|
+//! | [`breaker`] | upstreams that are slow or down |
+//! | [`state_log`] | log lines about them |
+//! | [`negative`] | resources that do not exist or are refused |
+//! | [`absence`] | stored resources that do not exist upstream any more |
+//! | [`invalidation`] | entries that must be revalidated |
+//! | [`verified`] | blobs whose hash was checked |
+//! | [`generations`] | manifests that clients have seen |
+//! | [`prefetched`] | prefetches that no client has requested yet |
+//!
+//! [`older`] stores the manifests of older releases that a newer one replaces.
 //!
 //! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
 //! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small

@@ -12,8 +12,8 @@
 //!
 //! In the same way `release-stable.toml` is a release of rustup, whose parts are its programs.
 //!
-//! While upstream is out of reach, clients get the newest release that can take the place of all older ones: each part
-//! of an older one that is stored is stored in this one too, unless the release has no such part.
+//! While upstream is unreachable, clients get the newest release that can replace all older ones. A release can replace
+//! an older one if it has a stored counterpart of each stored part, leaving out the parts that it no longer has.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -59,8 +59,8 @@ pub(super) struct Prefetches {
 }
 
 impl Prefetches {
-    /// Fetches or revalidates an entry. One that is not likely to be asked for is not fetched, and revalidated only if
-    /// a crate that it lists is stored: `warm` stores many entries for resolving alone.
+    /// Fetches or revalidates an entry. An unlikely entry is never fetched, and is revalidated only if a crate that it
+    /// lists is stored: `warm` stores many entries for resolving alone.
     pub(super) async fn entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
         let Location::Entry(key) = resource.location() else {
             return PrefetchedEntry::Unavailable;

@@ -1,8 +1,9 @@
 //! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
 //!
 //! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, has [`super::state_log`] log their
-//! changes, and runs the probes: when a breaker leaves `Closed`, one background task per origin asks again with growing
-//! delays until it gets a good answer. So clients recover by themselves, and none of them pays for finding out.
+//! changes, and runs the probes. When a breaker leaves `Closed`, one background task per origin sends requests with
+//! growing delays until one succeeds. So larder notices the recovery by itself, and no client waits for a failing
+//! request.
 
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ impl UpstreamHealth {
         failure: &Failure,
     ) {
         self.counters.add(Counter::UpstreamFailures);
-        // The target of a redirect is another origin, whose failure says nothing about the one that was asked.
+        // The target of a redirect is another origin. Its failure says nothing about the origin of `url`.
         if failure.origin != Origin::from(url) {
             return;
         }

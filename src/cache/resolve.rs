@@ -7,10 +7,11 @@
 //! 1. manifests that clients were served lately ([`super::generations`]): an install uses the generation it began with;
 //! 2. stored manifests whose names follow from the archive's path ([`Listed::listings`]), of any age, because such a
 //!    path fixes the archive's bytes;
-//! 3. the listing that [`Location::ListedIn`] names: the index entry or the sidecar. A resource that never changes
-//!    needs no fresh listing: a stored one is refreshed only if it lacks the resource;
+//! 3. the listing that [`Location::ListedIn`] names: the index entry or the sidecar. For a resource that never changes,
+//!    a stored listing of any age will do, unless it lacks the resource;
 //! 4. if upstream has no such listing, the last manifest of step 2, which is fetched now;
-//! 5. if that does not list it either, the hash that larder computes of what upstream sends ([`Listed::unproven`]).
+//! 5. if that manifest does not list the resource either, the hash of the body that upstream sends
+//!    ([`Listed::unproven`]).
 //!
 //! [`Listed::listings`]: crate::resource::Listed::listings
 //! [`Listed::unproven`]: crate::resource::Listed::unproven

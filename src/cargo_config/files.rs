@@ -7,9 +7,9 @@
 //!      a.toml                                               last, the first included file
 //! ```
 //!
-//! Cargo follows `include` since 1.94 and ignores it before (`load_includes` in `src/cargo/util/context/mod.rs`). A path is
-//! relative to the file that includes it. A relative path in an included file starts from the folder above that file's
-//! own folder.
+//! Cargo follows `include` since 1.94 and ignores it before (`load_includes` in `src/cargo/util/context/mod.rs`). A
+//! path is relative to the file that includes it. A relative path in an included file starts from the folder above that
+//! file's own folder.
 
 use std::{
     collections::BTreeSet,

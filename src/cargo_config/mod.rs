@@ -334,8 +334,8 @@ impl CargoConfig {
         self.local("crates-io").is_some()
     }
 
-    /// The registry that takes the place of crates.io by settings that win over those of cargo's home, where larder's
-    /// settings stand, and the file that says so. None if it is larder by its name, or on this machine.
+    /// The registry that replaces crates.io by settings that win over cargo's home, where larder's own settings are,
+    /// and the file with them. None if the registry is larder by its name, or on this machine.
     pub fn mirror(&self, cargo_home: Option<&Path>) -> Option<(&str, PathBuf)> {
         let home = cargo_home.and_then(|home| home.canonicalize().ok());
         let is_home =

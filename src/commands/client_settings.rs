@@ -18,8 +18,9 @@ use crate::{
     status_client::{self, RunningDaemon},
 };
 
-/// The setting `public-url`, else the base address where the daemon listens, which may stand for all addresses; and the
-/// daemon if one is running: the one on this store, else another at a configured address.
+/// The base address for clients, and the daemon if one is running. The address is the setting `public-url`, else the
+/// address where the daemon listens, which may stand for all addresses. The daemon is the one on this store, else
+/// another at a configured address.
 ///
 /// # Errors
 /// No address is configured.

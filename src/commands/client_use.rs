@@ -13,8 +13,9 @@ use crate::{
 /// User name in the address of the proxy of `larder run`.
 const RUN_USER: &str = "larder";
 
-/// The address that a proxy variable has, if it is a proxy of larder: that of `larder run`, or that of
-/// `serve --intercept`, which the daemon states and whose root certificates are in a folder of larder.
+/// The address in a proxy variable, if it is a proxy of larder. The proxy of `larder run` has the user name
+/// [`RUN_USER`]. That of `serve --intercept` has the port that the daemon states, or goes with root certificates in a
+/// folder of larder.
 pub(super) fn larder_proxy(
     settings: &Settings,
     variable: Option<&str>,

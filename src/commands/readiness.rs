@@ -6,9 +6,9 @@
 //! | complete | all files that it needed when it was warmed are stored | the pin alone |
 //! | not ready | something is missing | either |
 //!
-//! These commands come at once, so they never start cargo. Where `larder check` would ask cargo, as for a project
-//! without a lock file, or where no file says what was asked for, as for `larder warm --toolchain`, the state is
-//! "complete" at best. So nothing is called ready that `larder check` would not call ready.
+//! These commands must answer at once, so they never start cargo. Where `larder check` would ask cargo, as for a
+//! project without a lock file, the state is "complete" at best. The same holds where no file states the request, as
+//! for `larder warm --toolchain`. So nothing is called ready that `larder check` would not call ready.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -98,7 +98,7 @@ impl Found {
         self.crates.sort_by(|a, b| a.path.cmp(&b.path));
     }
 
-    /// Adds the entries below a folder, whose files `decode` reads; it returns `None` for what is no entry.
+    /// Adds the entries below a folder. `decode` reads a file, and returns `None` if it is no entry.
     pub(super) fn add_entries(
         &mut self,
         folder: &Path,

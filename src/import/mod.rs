@@ -1,4 +1,4 @@
-//! `larder import`: takes over what is on the machine already, without a download.
+//! `larder import`: takes over crates and index entries from this machine, without a download.
 //!
 //! ```text
 //!  ~/.cargo/registry/index/HOST-HASH/.cache/se/rd/serde ── lines ──> entry, unless one is stored
@@ -7,10 +7,9 @@
 //!  ~/.cargo/registry/cache/HOST-HASH/serde-1.0.0.crate ── hash ────┴──> blob
 //! ```
 //!
-//! - A crate is taken if its hash is one that an index entry states for its name and version: a stored entry, cargo's
-//!   copy of the entry in the same home, or the index of a local registry. What the store serves is decided by
-//!   upstream's index alone: a blob is asked for by the hash there, so a false index in a folder leads to a file that
-//!   nobody asks for.
+//! - A crate is taken if an index entry states its hash for its name and version. That may be a stored entry, cargo's
+//!   copy of the entry in the same home, or the index of a local registry. A false index does no harm: clients ask for
+//!   blobs by the hashes in upstream's index, so they never ask for a blob that only the false index lists.
 //! - An entry is taken only from a home whose folder name belongs to an index in larder's settings. Cargo leaves out
 //!   lines that it cannot read, so such an entry is no exact copy. It is stored without validators, as of the time when
 //!   cargo wrote it: the next answer from upstream replaces it.

@@ -5,10 +5,10 @@
 //!      └─ signs one certificate per host               their keys stay in this process's memory
 //! ```
 //!
-//! Clients must trust the authority, so what it could sign is what matters. Its certificate permits the intercepted
-//! hosts alone (RFC 5280, section 4.2.1.10), it ends soon, and no further certificate can ever be signed with it: a
-//! client that trusts it for longer than it should risks nothing. The authority of a daemon is the exception. It has to
-//! outlive the process, and is in `authority_folder`.
+//! Clients must trust the authority, so the authority must not be able to sign much. Its certificate permits the
+//! intercepted hosts alone (RFC 5280, section 4.2.1.10) and expires soon, and its key is gone. A client that trusts the
+//! authority for longer than necessary risks nothing. The authority of a daemon is the exception: it has to outlive the
+//! process, see `authority_folder`.
 
 use std::{
     collections::{BTreeSet, HashMap},

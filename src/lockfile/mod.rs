@@ -7,14 +7,14 @@
 //!
 //! The reader is pure. Opening files, naming the file in messages and choosing what to fetch belong to `plan`.
 //!
-//! It reads seven fields (`version`, and a package's `name`, `version`, `source`, `checksum`, `replace` and
-//! `dependencies`) and `[metadata]`, and ignores the rest, so that a lock file that cargo tolerates does not fail
-//! here. Names and versions become parts of paths and URLs later. An entry with an impossible one is excluded alone,
-//! with its line; the rest of the file stays usable.
+//! It reads `version`, `[metadata]`, and of each package `name`, `version`, `source`, `checksum`, `replace` and
+//! `dependencies`. It ignores the rest, so that a lock file that cargo tolerates does not fail here. Names and versions
+//! become parts of paths and URLs later. An entry with an impossible one is excluded alone, with its line; the rest of
+//! the file stays usable.
 //!
-//! `cargo_lock::Lockfile` does none of that: it fails as a whole, tells no line, and looks up the checksums of format
-//! 1 without regard to the source. Its `Version` and `SourceId` are used here, its `Checksum` is not; docs/decisions
-//! tells why.
+//! `cargo_lock::Lockfile` does none of that: it fails as a whole, reports no line, and looks up the checksums of format
+//! 1 without regard to the source. This module uses its `Version` and `SourceId` but not its `Checksum`; docs/decisions
+//! has the reason.
 //!
 //! The format is defined by cargo's `src/cargo/core/resolver/encode.rs` (`EncodableResolve`, `EncodablePackageId`) and
 //! `src/cargo/core/source_id.rs` (`SourceId::from_url`).

@@ -7,12 +7,12 @@
 //!                                  └─ not locked: a crate is missing      └─ never reached: not needed
 //! ```
 //!
-//! [`compare`] walks the lock file's graph from the members on, and switches features on as cargo's resolver does
-//! (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`): members with all features and dev-dependencies;
-//! crates with the features asked of them, without dev-dependencies; conditions on targets ignored; `name?/feature`
-//! makes `name` part of the lock file like `name/feature`. The lock file fits if every dependency on the way is locked
-//! in a version that its requirement accepts, and nothing else is locked. Cargo ignores locked packages of the user's
-//! own that no manifest leads to, and dependencies on them (`EncodableResolve::into_resolve` in
+//! [`compare`] walks the lock file's graph, beginning with the workspace members, and enables features as cargo's
+//! resolver does (`resolve_features` in `src/cargo/core/resolver/dep_cache.rs`). Members have all their features and
+//! dev-dependencies. Other crates have the requested features and no dev-dependencies. Conditions on targets are
+//! ignored. `name?/feature` locks `name`, as `name/feature` does. The lock file fits if every dependency on the way is
+//! locked in a version that its requirement accepts, and nothing else is locked. Cargo ignores locked local packages
+//! that no manifest leads to, and dependencies on them (`EncodableResolve::into_resolve` in
 //! `src/cargo/core/resolver/encode.rs`).
 
 use std::collections::{BTreeSet, VecDeque};
@@ -38,7 +38,8 @@ pub enum Agreement {
     Unclear(String),
 }
 
-/// Compares a lock file with the workspace it belongs to. `needs` gives what the index says of a locked crate.
+/// Compares a lock file with the workspace it belongs to. `needs` returns the dependencies and features that the index
+/// lists for a locked crate.
 pub(super) fn compare(
     graph: &LockGraph,
     workspace: &LocalWorkspace,

@@ -66,8 +66,8 @@ impl Plan {
         projects.any(|project| matches!(project.agreement, Agreement::Unclear(_)))
     }
 
-    /// Tells if cargo must complete this plan: a project has no lock file, settings ask for another one, the lock file
-    /// is that of a named crate, or `targets` select among its packages.
+    /// Tells if cargo must complete this plan. That is so if a project has no lock file, if settings ask for another
+    /// lock file, if the lock file is that of a named crate, or if `targets` select among the packages.
     pub fn needs_cargo(&self, targets: &[String]) -> bool {
         let has_targets = !targets.is_empty() && !self.projects.is_empty();
         has_targets || self.projects.iter().any(ProjectPlan::needs_cargo)

@@ -116,8 +116,8 @@ impl Inventory {
         self.blobs.lock().sizes.extend(sizes);
     }
 
-    /// Rehashes the blobs that were found stored so far: all of them, or only those whose size no pin knows. Returns
-    /// whether any is damaged.
+    /// Rehashes the blobs that lookups have found stored so far: all of them, or only the blobs whose size no pin
+    /// records. Returns whether any is damaged.
     ///
     /// # Errors
     /// If the store cannot be read.

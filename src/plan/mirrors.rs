@@ -16,8 +16,8 @@ use super::Plan;
 use crate::{cargo_config::CargoConfig, resource::registry::CRATES_IO};
 
 impl Plan {
-    /// Marks the projects whose settings cargo refuses, and those that need crates.io and whose own settings replace it
-    /// by another server.
+    /// Marks projects whose settings cargo refuses. Marks also projects that need crates.io while their own settings
+    /// replace it by another server.
     pub(crate) async fn find_mirrors(&mut self, cargo_home: Option<PathBuf>) {
         for project in &mut self.projects {
             let mut packages = project.packages.packages.iter();

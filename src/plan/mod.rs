@@ -271,8 +271,8 @@ impl Plan {
     }
 }
 
-/// The programs that rustup downloads at the end of an install if its own version is not the one that
-/// `release-stable.toml` names: one for each host. larder does not know the version of the user's rustup.
+/// The programs by which rustup replaces itself at the end of an install, one for each host. rustup downloads its
+/// program if `release-stable.toml` names another version than its own, which larder does not know.
 ///
 /// # Errors
 /// The file names no version, so that the programs cannot be told.

@@ -143,8 +143,8 @@ enum Rules {
     Addition(InstalledToolchain),
 }
 
-/// The archives of the release that rustup would install: the one in the channel's manifest or, for a nightly without
-/// a date that lacks something, the newest nightly before it that is complete. None if nothing has to be downloaded.
+/// The archives of the release that rustup would install. That is the release in the channel's manifest. If a nightly
+/// without a date lacks a component, it is the newest complete nightly before. None if nothing has to be downloaded.
 ///
 /// A toolchain that the user names must be installable both in this home and in an empty one.
 ///

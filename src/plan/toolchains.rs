@@ -350,8 +350,9 @@ fn refused_host(
     ))
 }
 
-/// The state of the installed toolchain of this name, for rustup: it adds what a toolchain file asks for and the
-/// toolchain lacks by itself, or by the user's command (`Cfg::ensure_installed` in rustup's `src/config.rs`).
+/// The state of the toolchain of this name in rustup's home. rustup adds the components and targets that a toolchain
+/// file requests and the installed toolchain lacks, by itself or by the user's command (`Cfg::ensure_installed` in
+/// rustup's `src/config.rs`).
 fn home_state(install: &Install, origin: NameOrigin, defaults: &InstallDefaults) -> HomeState {
     let name = install.to_string();
     if !defaults.is_for_this_user || !defaults.home.has(&name) {

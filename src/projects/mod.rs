@@ -25,9 +25,9 @@ use search::Search;
 /// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file, a cargo script or a lock
 /// file of any name.
 ///
-/// A folder is searched to the bottom, except behind symbolic links, in hidden folders, in folders tagged as a cache
-/// (`CACHEDIR.TAG`, as cargo's `target` is), and in copies made by `cargo vendor` or `cargo package`, among them the
-/// folders that cargo's settings name as sources. A path that the user gives is searched even if it is one of these.
+/// A folder is searched to the bottom. The search leaves out symbolic links, hidden folders, folders tagged as a cache
+/// (`CACHEDIR.TAG`, as cargo's `target` is), copies made by `cargo vendor` or `cargo package`, and the folders that
+/// cargo's settings name as sources. A path that the user gives is searched even if it is one of these.
 ///
 /// Every `Cargo.lock` is a project, unless a `Cargo.toml` beside it makes its folder a member of a workspace elsewhere
 /// (rule 2): cargo does not read it then. A folder with only a `Cargo.toml`, and such a member, is

@@ -157,7 +157,8 @@ pub trait Listed: Send + Sync {
         Vec::new()
     }
 
-    /// The [`Measured`] resource that lists this one if nothing else does; `None` if it must not be served then.
+    /// The [`Measured`] resource that lists this one if nothing else does. `None` if an unlisted resource must not be
+    /// served.
     fn unproven(&self) -> Option<Resource> {
         None
     }
@@ -274,8 +275,8 @@ pub trait Views: Send + Sync {
         Vec::new()
     }
 
-    /// The body for clients while upstream cannot be reached, which offers the blobs in `offered` only: those that are
-    /// stored, and those that pins offer although they are not.
+    /// The body for clients while upstream is unreachable. It offers only the blobs in `offered`: the stored ones, and
+    /// missing ones that pins offer.
     fn offline_view(&self, body: Bytes, _offered: &HashSet<Sha256>) -> Bytes {
         body
     }

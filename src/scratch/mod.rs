@@ -1,5 +1,6 @@
-//! Asks the user's own cargo what only cargo can answer: which lock file a project without one would get, which of its
-//! packages a target needs, whether its lock file fits its manifests, and where the lock file of an unusual project is.
+//! Asks the user's own cargo the questions that only cargo can answer: the lock file that a project without one would
+//! get, the packages that a target needs, whether a lock file fits its manifests, and the place of an unusual project's
+//! lock file.
 //!
 //! ```text
 //!  SCRATCH/project-XXXX/tree/home/user/src/app/Cargo.toml ─link─> /home/user/src/app/Cargo.toml
@@ -338,8 +339,8 @@ impl Scratch {
         .await
     }
 
-    /// Tells if this cargo reads the files that a settings file includes, by a settings file that includes one that does
-    /// not exist. Versions before 1.94 ignore the key unless another setting allows it.
+    /// Tells if this cargo reads the files that a settings file includes, by a settings file that includes one that
+    /// does not exist. Versions before 1.94 ignore the key unless another setting allows it.
     ///
     /// # Errors
     /// Cargo cannot be asked.

@@ -1,8 +1,8 @@
 //! Accepts connections, within the limits of [`Connections`], and drains them on shutdown.
 //!
-//! Each listener has an accept loop. A burst of clients that are all busy waits in the system's listen queue for
-//! [`WAIT_FOR_PLACE`]; if none of the others ends by then, new ones are refused until one does. If the system has no
-//! descriptor for a new connection, an idle one closes.
+//! Each listener has an accept loop. While all connections are in use, new ones wait in the system's listen queue for
+//! [`WAIT_FOR_PLACE`]. If none closes by then, new ones are refused until one does. If the system has no descriptor for
+//! a new connection, an idle connection is closed.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -30,8 +30,8 @@ use super::{
 /// reach the disk before that. Cargo repeats a transfer that was cut.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 /// Connections that may wait to be accepted; the system has a limit of its own (`net.core.somaxconn`). The usual 128
-/// are too few for a burst: the system drops what does not fit, clients try again after 1, 3, 7 s and so on, and a
-/// request that was dropped so may come after the time limit for first bytes.
+/// are too few for a burst: the system drops further connections, and their clients try again after 1, 3, 7 s and so
+/// on. The first bytes of a dropped connection may then arrive after their time limit.
 const LISTEN_QUEUE: u32 = 4096;
 /// Delay after a failed accept.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

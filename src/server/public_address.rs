@@ -5,10 +5,11 @@
 //!                                         └ X-Forwarded-For, -Proto, -Host, or Forwarded (RFC 7239)
 //! ```
 //!
-//! `config.json`, the script and the pages name larder by the client's address: the setting `public-url`, else what a
-//! trusted proxy says, else `Host`. Other clients' headers are ignored. A proxy appends to what its own client sent, so
-//! the lists are read from their ends, as long as the address there is that of a trusted proxy. If a request has both
-//! kinds of headers, `X-Forwarded-*` counts: more proxies set it, and few remove the other. Pure.
+//! `config.json`, the script and the pages contain the address by which the client reaches larder: the setting
+//! `public-url`, else the headers of a trusted proxy, else `Host`. These headers are ignored from other clients. A
+//! proxy appends to the lists that its client sent. So larder reads the lists from their ends, as long as the address
+//! there is that of a trusted proxy. If a request has both kinds of headers, `X-Forwarded-*` counts: more proxies set
+//! it, and few remove the other. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 

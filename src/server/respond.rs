@@ -237,9 +237,9 @@ pub(super) fn redirect(
     response
 }
 
-/// The status for cargo. 404, 410 and 451 mean that the crate does not exist; cargo retries on 5xx and 429; any other
-/// status fails at once and shows the body. (cargo, `handle_completed_downloads` in `sources/registry/http_remote.rs`
-/// and `maybe_spurious` in `util/network/retry.rs`.)
+/// The status for cargo. To cargo, 404, 410 and 451 mean that the crate does not exist (`handle_completed_downloads` in
+/// `sources/registry/http_remote.rs`). It retries after 5xx and 429 (`maybe_spurious` in `util/network/retry.rs`).
+/// After any other status it fails at once and shows the body.
 fn status_for_cargo(error: &Error) -> StatusCode {
     match error {
         Error::Absent { .. } | Error::Unlisted { .. } => StatusCode::NOT_FOUND,

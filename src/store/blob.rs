@@ -1,9 +1,10 @@
 //! Blobs, and reading them in chunks.
 //!
-//! Clients get a blob in chunks of at most [`CHUNK_BYTES`], so the memory for one client does not depend on the
-//! blob's size. Almost every chunk is in the kernel's page cache, because it was downloaded or served a short time
-//! ago. Therefore [`FileReader`] first tries a read that fails instead of waiting for the disk (`RWF_NOWAIT`, Linux
-//! only), and moves only the rest to a blocking thread: changing threads costs several times as much as the read.
+//! Clients get a blob in chunks of at most [`CHUNK_BYTES`], so the memory for one client does not depend on the blob's
+//! size. Almost every chunk is in the kernel's page cache, because it was downloaded or served a short time ago.
+//! Changing threads costs several times as much as reading such a chunk. So [`FileReader`] first tries a read that
+//! fails instead of waiting for the disk (`RWF_NOWAIT`, Linux only). Only what that read could not get is read by a
+//! blocking thread.
 
 use std::{fmt, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 

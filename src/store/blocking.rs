@@ -1,8 +1,8 @@
 //! Running disk work on threads that may wait for the disk.
 //!
-//! A disk can take seconds for one system call. On a runtime thread that would delay every connection on that thread,
-//! so disk work leaves it: [`blocking`] moves it to tokio's pool of blocking threads, [`in_place`] keeps it here and
-//! moves the other tasks of this thread away.
+//! A disk can take seconds for one system call. On a runtime thread, the call would delay every connection of that
+//! thread. [`blocking`] therefore runs the work on tokio's pool of blocking threads. [`in_place`] runs the work on this
+//! thread and moves its other tasks away.
 
 use std::{any::Any, io};
 

@@ -113,8 +113,8 @@ impl InstalledToolchain {
         self.release.split(' ').next().unwrap_or_default()
     }
 
-    /// The archives that an update to the release of this manifest downloads: of its components and of those that are
-    /// asked for, or of the latter alone if it is of this release already.
+    /// The archives that an update to the release of this manifest downloads. These are the archives of the installed
+    /// and the requested components, or of the requested ones alone if the toolchain has this release already.
     ///
     /// # Errors
     /// The manifest cannot be read, or has no toolchain for this host.

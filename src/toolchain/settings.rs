@@ -52,8 +52,8 @@ impl UserSettings {
     }
 
     /// The host triples of toolchains whose name has none: the user's setting, or else `machine`
-    /// (docs/client-behaviour.md ). rustup 1.29 ignores a `default_host_tuple`, later versions use it; so the
-    /// hosts of both are returned. Empty if no triple is known.
+    /// (docs/client-behaviour.md ). rustup 1.29 ignores `default_host_tuple` and later versions use it, so
+    /// the hosts of both are returned. Empty if no triple is known.
     ///
     /// # Errors
     /// rustup refuses the setting.

@@ -7,9 +7,9 @@
 //!  advisories   versions that an advisory calls malicious    those of `allow-advisory`
 //! ```
 //!
-//! A version that a rule applies to is marked as yanked in index entries, so that no resolve chooses it anew, and its
-//! download is refused with the rule and the facts ([`Objection`]). This module is pure: it knows neither the index nor
-//! the clock. [`AdvisoryDatabase`] reads the database of advisories.
+//! If a rule applies to a version, index entries mark it as yanked, so that no resolve chooses it anew. Its download is
+//! refused with the rule and the facts ([`Objection`]). This module is pure: it knows neither the index nor the clock.
+//! [`AdvisoryDatabase`] reads the database of advisories.
 
 mod advisories;
 mod deny;

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::origin::Origin;
 
-/// Upstreams that are counted one by one. A registry may name another download address every day; what comes from
-/// further upstreams is counted together as [`OTHERS`].
+/// Upstreams that are counted one by one. A registry may name another download address every day, so all further
+/// upstreams are counted together as [`OTHERS`].
 const MAX_ORIGINS: usize = 32;
 /// The name of all further upstreams.
 const OTHERS: &str = "others";

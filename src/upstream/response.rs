@@ -1,11 +1,11 @@
 //! Upstream's response: the head, parsed into a [`Reply`] or a [`Failure`], and the body, read chunk by chunk.
 //!
-//! The caller gets only what it can use. A status that is no answer to the request, an encoding that was not accepted,
-//! and a range that was not asked for are failures; their kinds are listed in `failure.rs`.
+//! The caller gets only usable responses. A status that is no answer to the request, an encoding that was not accepted,
+//! and a range that was not requested are failures (`failure.rs`).
 //!
-//! The body ends cleanly only if it has its announced length. A response that ends with the connection, without a
-//! length or chunks, could have been cut anywhere: it is passed on, but without validators and freshness, so that the
-//! next request fetches it again.
+//! The body ends cleanly only if it has its announced length. A response without a length or chunks ends with the
+//! connection, so it could have been cut anywhere. It is passed on without validators and freshness, and the next
+//! request fetches it again.
 
 use std::{
     sync::{

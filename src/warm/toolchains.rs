@@ -90,8 +90,8 @@ impl ToolchainFetcher {
         missing
     }
 
-    /// Stores the files that rustup asks for besides manifests and archives, and the program that it updates itself to
-    /// at the end of an install; returns those that failed.
+    /// Stores the files that rustup requests besides manifests and archives, and the program by which it replaces
+    /// itself at the end of an install. Returns the files that failed.
     pub(super) async fn rustup_files(
         &self,
         mut files: Vec<Resource>,

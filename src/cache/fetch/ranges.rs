@@ -9,10 +9,10 @@
 //!                      reaches them
 //! ```
 //!
-//! The main stream ([`super::transfer`]) starts first, and its response head says whether ranges are possible: the size
-//! must be known, and upstream must give a strong validator, so that all ranges belong to the same body. Ranges are an
-//! optimisation only. A range that fails, or that is slower than [`RANGE_TIMEOUT`], is cancelled, and the main stream
-//! downloads the rest. An origin whose ranges produced a wrong hash gets no more range requests.
+//! The main stream ([`super::transfer`]) starts first. Ranges are possible if its response head has the size and a
+//! strong validator, by which all ranges belong to the same body. Ranges are an optimisation only. A range that fails,
+//! or that is slower than [`RANGE_TIMEOUT`], is cancelled, and the main stream downloads the rest. An origin whose
+//! ranges produced a wrong hash gets no more range requests.
 
 use std::{
     collections::{HashSet, VecDeque},

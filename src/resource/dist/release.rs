@@ -4,9 +4,9 @@
 //! the toolchain is installed (docs/client-behaviour.md R-08). If it names another version than the running rustup, the
 //! first two also download that version's program (R-22), so an install needs both files.
 //!
-//! The file is therefore a release whose parts are the programs, one for each host. A body that a newer one replaces is
-//! stored under its version if any of its programs is stored, and served while upstream is out of reach and the newer
-//! program is missing:
+//! The file is therefore a release whose parts are the programs, one for each host. When a newer body arrives, the
+//! older one is stored under its version if any of its programs is stored. It is served while upstream is unreachable
+//! and the newer program is missing:
 //!
 //! ```text
 //!  rustup/release-stable.toml                     1.30.0   no program stored

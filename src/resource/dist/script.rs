@@ -88,8 +88,8 @@ pub enum ScriptError {
     OneLine,
 }
 
-/// Upstream's script, edited for a client that reached larder at `base`, which ends in `/`: it may use http, and it
-/// downloads from larder unless the user's variables name other servers.
+/// Upstream's script, edited for a client that reached larder at `base`, which ends in `/`. The edited script may use
+/// http. It downloads from larder unless the user's variables name other servers.
 ///
 /// # Errors
 /// The text is not as expected, so the edited script would work in part only.

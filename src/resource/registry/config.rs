@@ -7,9 +7,9 @@
 //!
 //! Clients never get upstream's file. [`config_for_client`] writes one whose `dl` points at larder.
 //!
-//! The template decides to which host larder connects, so it is checked twice: when the config arrives
-//! ([`Kind::validate`]) and each time a crate file is located, since the stored copy may come from an older release of
-//! larder.
+//! The template decides to which host larder connects, so larder checks it when the config arrives
+//! ([`Kind::validate`]). It checks the template again when it locates a crate file, because an older release of larder
+//! may have stored the config.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -123,7 +123,7 @@ pub fn config_for_client(base: &str, upstream: Option<&[u8]>, is_offline: bool) 
 
 impl Registry {
     /// Accepts a download template only if it is http or https, no less secure than the index, and on one host for all
-    /// crates, so that a crate's name can never choose a host.
+    /// crates. A crate's name can never choose a host.
     ///
     /// # Errors
     /// The template breaks one of these rules.

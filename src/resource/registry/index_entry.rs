@@ -1,8 +1,8 @@
 //! [`IndexEntry`]: the index file of one crate, which lists its versions.
 //!
-//! Cargo resolves by index entries alone, level by level: it asks for an entry, reads the dependencies of the version
-//! that it chooses, and asks for their entries next (docs/client-behaviour.md C-20, C-21). Four features follow from
-//! that, all computed from the body:
+//! Cargo resolves by index entries alone, level by level. It requests an entry, chooses a version, and then requests
+//! the entries of its dependencies (docs/client-behaviour.md C-20, C-21). Four features follow from that, all computed
+//! from the body:
 //!
 //! ```text
 //!  entry of `app` ── newest version ──> needs `left ^1` ──> entry of `left`

@@ -16,8 +16,8 @@
 //! request often carries the hash already, because larder's own config puts it into the download URL
 //! ([`config_for_client`]).
 //!
-//! One process can serve several registries. [`Registries`] has crates.io, whose paths begin at larder's root, and
-//! those of the settings, whose paths begin with `registry/NAME/`.
+//! One process can serve several registries. [`Registries`] has crates.io, whose paths begin at larder's root, and the
+//! registries of the settings, whose paths begin with `registry/NAME/`.
 //!
 //! Facts about cargo cite its source, or a fact of `docs/client-behaviour.md` by id.
 

@@ -3,11 +3,11 @@
 //!
 //! `http1` answers 101, `http2` serves the upgraded connection, `drive` has the deadlines.
 //!
-//! hyper serves HTTP/2 but knows no upgrade. RFC 7540, section 3.2, wants the request that asked for it answered
-//! on stream 1, so hyper is given a connection on which the client seems to have sent that request itself: the
-//! client's own preface and SETTINGS, then one HEADERS frame made here, then the rest of the socket. The preface
-//! must be the client's own: with a made-up one h2 acknowledges two SETTINGS frames where the client sent one, and
-//! the client takes the second acknowledgement for a protocol error.
+//! hyper serves HTTP/2 but does not support the upgrade. The request that asked for the upgrade must be answered on
+//! stream 1 (RFC 7540, section 3.2). So hyper gets a byte stream in which the client seems to have sent that request
+//! over HTTP/2: the client's own preface and SETTINGS, then one HEADERS frame made here, then the rest of the socket.
+//! An invented preface would not do: h2 would acknowledge two SETTINGS frames where the client sent one, and the client
+//! treats the second acknowledgement as a protocol error.
 
 use std::io;
 use std::pin::Pin;
@@ -29,8 +29,9 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Largest header list accepted over HTTP/2, in bytes as RFC 9113, section 6.5.2, counts them.
 ///
-/// Also the limit for upgrades. It equals the smallest frame size a peer may ask for, and a list counts 32 bytes
-/// for each field where the encoding below adds at most 7, so a list within it always fits into one HEADERS frame.
+/// Also the limit for upgrades. A list within the limit always fits into one HEADERS frame: the limit equals the
+/// smallest frame size that a peer may ask for, and a list counts 32 bytes for each field where the encoding below adds
+/// at most 7.
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");

@@ -1,8 +1,8 @@
 //! HTTP/2, from the client's preface on.
 //!
-//! hyper and h2 bound none of the ways in which a client can stand still. Their defaults also allow more memory per
-//! client than larder's clients need, so every buffer and counter is set here. h2 bounds CONTINUATION frames and resets
-//! of streams that are not accepted yet; [`super::activity`] bounds what it accepts.
+//! hyper and h2 set no time limit on a client that stalls. Their defaults also allow more memory per client than
+//! larder's clients need, so every buffer and counter is set here. h2 bounds CONTINUATION frames, and resets of streams
+//! that are not accepted yet. [`super::activity`] bounds accepted streams.
 //!
 //! No pings are sent. A client that reads slowly through deep buffers would answer them late and be disconnected
 //! although it makes progress. The idle detector notices dead clients without them.
