@@ -1,9 +1,9 @@
 //! The store: everything larder has fetched, as files below one folder. The only module that writes there.
 //!
-//! It stores two kinds of things. An **entry** is a small file that upstream changes over time, such as an index
-//! entry or a manifest; it is stored under a [`Key`] with its validators and the time of its last check. A **blob**
-//! is a file that never changes, such as a crate or a toolchain archive; its name is its SHA-256. Freshness, HTTP and
-//! upstream are the cache's business.
+//! It stores two kinds of things. An **entry** is a small file that upstream changes over time, such as an index entry
+//! or a manifest. It is stored under a [`Key`] with its validators and the time of its last check. A **blob** is a file
+//! that never changes, such as a crate or a toolchain archive. Its name is its SHA-256. Freshness, HTTP and upstream
+//! are the cache's business.
 //!
 //! # Guarantees
 //!
@@ -35,6 +35,7 @@
 //! STORE/v1/scrub.json                             what the scrub has read
 //! STORE/v1/last-use                               when blobs were last used
 //! STORE/v1/recalls.json                           what upstream has taken back
+//! STORE/v1/toolchain-format                       the archive format of toolchain manifests
 //! STORE/v1/gone.json                              since when the files of pins have been gone
 //! STORE/v1/eviction-lock                          locked by the process that removes files
 //! STORE/v1/quarantine/...                         damaged files, by their former paths
@@ -44,10 +45,18 @@
 //!
 //! # Where to read on
 //!
-//! `blobs` finds and replaces blobs, `entries` entries, whose format is in `entry`. `staging` writes files safely;
-//! `layout` knows paths and permissions; `spool` stores a body during its download; `verify` rehashes files;
-//! `quarantine` has damaged ones; `last_use`, `space`, `growth`, `limit`, `removal` and `pace` serve eviction; `memory`
-//! caches what was read; `blob` and `buffers` read large files in chunks; `root` notices a replaced folder.
+//! | modules | job |
+//! |---|---|
+//! | `entries`, `entry` | find and replace entries; their format |
+//! | `blobs`, `blob`, `buffers` | find and replace blobs; read them in chunks |
+//! | `spool` | stores a body during its download |
+//! | `memory`, `identity` | cache what was read; notice that a file has changed |
+//! | `layout`, `root`, `readable` | paths and permissions; notice a replaced folder, or one that cannot be read |
+//! | `staging`, `blocking` | write files safely, on threads that may wait for the disk |
+//! | `pins`, `pinned_crates`, `recalls`, `announce`, `notes` | the JSON and text files besides entries and blobs |
+//! | `integrity`, `verify`, `quarantine`, `scrub_state` | find damaged files, move them away |
+//! | `last_use`, `space`, `growth`, `limit`, `removal`, `pace` | serve eviction |
+//! | `take_over` | makes blobs of another program's files |
 //!
 //! [`Key`]: crate::resource::Key
 
@@ -66,6 +75,7 @@ mod last_use;
 mod layout;
 mod limit;
 mod memory;
+mod notes;
 mod pace;
 mod pinned_crates;
 mod pins;
@@ -82,7 +92,6 @@ mod take_over;
 mod verify;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -107,19 +116,20 @@ pub use spool::Spool;
 pub use take_over::TakenOver;
 pub use verify::{FileDamage, StoredFile, Verified};
 
-use crate::{files, hash::Sha256, memory_budget::MemoryBudget};
+use crate::memory_budget::MemoryBudget;
 use blocking::blocking;
 use buffers::BufferPool;
 use growth::Growth;
 use last_use::LastUses;
-use layout::{MAX_NOTE_BYTES, StoreLayout, make_folder};
+use layout::{StoreLayout, make_folder};
 use memory::{Capacity, MemoryCache};
 use pinned_crates::PinnedCrates;
 use recalls::KnownRecalls;
 use staging::{Staging, remove_dead_processes};
 
-/// Memory for entries, in bytes. A burst holds all entries of a large project (34 MB for 860 packages): a resolve with
-/// revalidation reads each several times, and reading and hashing them from disk took longer than everything else.
+/// Memory for entries, in bytes. The burst capacity holds all entries of a large project (34 MB for 860 packages). A
+/// resolve with revalidation reads each entry several times; reading and hashing them from disk took longer than
+/// everything else.
 const ENTRY_CAPACITY: Capacity = Capacity {
     idle: 4 << 20,
     burst: 48 << 20,
@@ -249,6 +259,18 @@ impl Store {
         &self.memory
     }
 
+    /// A folder for scratch work, which is removed at the end of this process.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] and [`StoreError::Full`].
+    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let make = || {
+            let folder = self.staging.process_dir()?.path().join("scratch");
+            make_folder(&folder).map(|()| folder)
+        };
+        make().map_err(|source| StoreError::io(self.staging.folder(), source))
+    }
+
     /// Writes a small file, whole or not at all.
     async fn write(
         &self,
@@ -270,139 +292,13 @@ fn blob_cache(capacity: Capacity) -> MemoryCache<Blob> {
     })
 }
 
-/// Pins and announcements.
-impl Store {
-    /// All pins, sorted by owner. Leaves out files that are no pins or cannot be read.
-    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        let folder = self.layout.pins();
-        blocking(move || pins::read_all(&folder))
-            .await
-            .map_err(|source| StoreError::io(self.layout.pins(), source))
-    }
-
-    /// Tells for each of `hashes`, in the same order, if a pin offers this crate to resolvers although it needs it not.
-    pub async fn offered(&self, hashes: Vec<Sha256>) -> Result<Vec<bool>, StoreError> {
-        let (folder, pinned) = (self.layout.pins(), self.pinned.clone());
-        blocking(move || pinned.offer(&folder, &hashes))
-            .await
-            .map_err(|source| StoreError::io(self.layout.pins(), source))
-    }
-
-    /// The versions of a crate that pins lock. `name` is in lower case.
-    pub async fn locked(&self, registry: &str, name: &str) -> Result<Vec<String>, StoreError> {
-        let (folder, pinned) = (self.layout.pins(), self.pinned.clone());
-        let (registry, name) = (registry.to_owned(), name.to_owned());
-        blocking(move || pinned.locked(&folder, registry, name))
-            .await
-            .map_err(|source| StoreError::io(self.layout.pins(), source))
-    }
-
-    /// Versions that upstream has taken back, the oldest first. A file that cannot be read counts as none. Changes by
-    /// other processes are seen 10 ms later at most.
-    pub fn recalls(&self) -> Arc<Vec<Recall>> {
-        self.recalls.get(&self.layout.recalls())
-    }
-
-    /// Records `new` recalls and drops those that are `over`. Returns those of `new` that were not recorded before.
-    pub async fn change_recalls(
-        &self,
-        new: Vec<Recall>,
-        over: Vec<Recall>,
-    ) -> Result<Vec<Recall>, StoreError> {
-        let (path, staging) = (self.layout.recalls(), self.staging.clone());
-        let changed = blocking(move || recalls::change(&staging, &path, new, &over)).await;
-        self.recalls.forget_stat();
-        changed.map_err(|source| StoreError::io(self.layout.recalls(), source))
-    }
-
-    /// Stores a pin, in place of the owner's previous one.
-    pub async fn put_pin(&self, pin: &Pin) -> Result<(), StoreError> {
-        let path = self.layout.pin(&pin.owner.to_string());
-        let text = serde_json::to_vec(pin).map_err(|error| StoreError::io(&path, error.into()))?;
-        self.write(path, vec![Bytes::from(text)], None).await
-    }
-
-    /// The archive format of toolchain manifests that was set last; `None` if none was. It decides which archives an
-    /// install needs, so daemon, `warm` and `check` must agree on it.
-    pub fn toolchain_format(&self) -> Option<String> {
-        let text = files::read_text(&self.layout.toolchain_format(), MAX_NOTE_BYTES).ok()?;
-        Some(text.trim_end().to_owned())
-    }
-
-    /// Stores the archive format of toolchain manifests, unless it is stored.
-    pub async fn put_toolchain_format(&self, name: &str) -> Result<(), StoreError> {
-        if self.toolchain_format().as_deref() == Some(name) {
-            return Ok(());
-        }
-        let text = Bytes::from(format!("{name}\n"));
-        self.write(self.layout.toolchain_format(), vec![text], None)
-            .await
-    }
-
-    /// Stores the address of the index whose entries are in the folder `entry_folder`, unless it is stored.
-    pub async fn put_index(&self, entry_folder: &str, address: &str) -> Result<(), StoreError> {
-        let path = self.layout.index(entry_folder);
-        if path.exists() {
-            return Ok(());
-        }
-        let text = Bytes::from(format!("{address}\n"));
-        self.write(path, vec![text], None).await
-    }
-
-    /// The registries of this name that the store has entries of: the folder of each, and the address of its index if
-    /// it is recorded.
-    pub fn indexes(&self, name: &str) -> Vec<(String, Option<String>)> {
-        let folders = fs::read_dir(self.layout.entries());
-        let folders = folders.into_iter().flatten().flatten();
-        let names = folders.map(|folder| folder.file_name().to_string_lossy().into_owned());
-        let is_of_name =
-            |folder: &String| folder.rsplit_once('-').is_some_and(|(of, _)| of == name);
-        let folders = names.filter(is_of_name);
-        folders
-            .map(|folder| {
-                let address = fs::read_to_string(self.layout.index(&folder)).ok();
-                (folder, address.map(|address| address.trim_end().to_owned()))
-            })
-            .collect()
-    }
-
-    /// Announces this daemon to other commands on the store, for as long as this process lives.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] and [`StoreError::Full`].
-    pub async fn announce(&self, announcement: &Announcement) -> Result<(), StoreError> {
-        let (staging, announcement) = (self.staging.clone(), announcement.clone());
-        blocking(move || announce::write(&staging, &announcement))
-            .await
-            .map_err(|source| StoreError::io(self.staging.folder(), source))
-    }
-
-    /// The daemons that use this store now, the latest first.
-    pub fn announced(&self) -> Vec<Announcement> {
-        announce::read_all(self.staging.folder())
-    }
-
-    /// A folder for scratch work, which is removed at the end of this process.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] and [`StoreError::Full`].
-    pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        let make = || {
-            let folder = self.staging.process_dir()?.path().join("scratch");
-            make_folder(&folder).map(|()| folder)
-        };
-        make().map_err(|source| StoreError::io(self.staging.folder(), source))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
-
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::{memory::STAT_TTL, *};
     use crate::{
+        hash::Sha256,
         resource::{IndexEntry, Key, Location, Registries},
         validators::Validators,
     };
