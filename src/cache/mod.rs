@@ -49,7 +49,7 @@
 //!
 //! [`older`] stores the manifests of older releases that a newer one replaces.
 //!
-//! The modules form layers, and each uses only those after it in this list: mod, prefetch, answer, resolve, blobs,
+//! The modules form layers, and each uses only those after it in this list: mod with parts and facts, prefetch, answer, resolve, blobs,
 //! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small
 //! ones.
 
@@ -65,6 +65,7 @@ mod counters;
 pub mod decide;
 mod entries;
 mod events;
+mod facts;
 mod fetch;
 mod flight;
 mod generations;
@@ -74,6 +75,7 @@ mod lookup;
 mod negative;
 mod older;
 mod options;
+mod parts;
 mod prefetch;
 mod prefetched;
 mod probe;
@@ -85,7 +87,7 @@ mod verified;
 mod write_behind;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -109,33 +111,22 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Location, Resource},
-    store::{Entry, Recall, Store, StoreError},
-    trust::{AdvisoryDatabase, TrustPolicy},
-    upstream::{Origin, Upstream},
+    store::{Entry, StoreError},
+    trust::AdvisoryDatabase,
     validators::Validators,
 };
-use absence::Absences;
-use admission::Admission;
 use answer::Responder;
 use blobs::Blobs;
-use breaker::CircuitBreakers;
 use counters::Counters;
 use entries::Entries;
 use events::Events;
-use fetch::{blob::BlobFetcher, entry::EntryFetcher};
 use flight::{Flights, Until};
 use generations::Generations;
-use invalidation::Invalidations;
-use lookup::{Lookup, StoreLocation};
-use negative::NegativeCache;
+use lookup::StoreLocation;
 use prefetch::Prefetches;
-use prefetched::Prefetched;
-use probe::UpstreamHealth;
 use resolve::{Resolved, resolve};
-use state_log::StateLog;
 use trust::Trust;
-use verified::VerifiedBlobs;
-use write_behind::{Update, WriteBehind};
+use write_behind::Update;
 
 /// Idle time of all clients after which the next request sends [`CacheEvent::ClientsResumed`].
 const CLIENTS_RESUMED_AFTER: Duration = Duration::from_secs(1);
@@ -169,81 +160,6 @@ pub struct Ensured {
 }
 
 impl Cache {
-    /// A cache over `store` and `upstream`. Clients get what `policy` allows.
-    pub fn new(
-        store: Arc<Store>,
-        upstream: Upstream,
-        options: CacheOptions,
-        policy: TrustPolicy,
-    ) -> Self {
-        let events = Arc::<Events>::default();
-        let counters = Arc::<Counters>::default();
-        let flights = Flights::default();
-        let health = health(upstream, &store, options, counters.clone());
-        let absences = Absences::new(health.clone(), store.clone());
-        let lookup = lookup(store, options);
-        let admission = Arc::new(Admission {
-            health,
-            negative: NegativeCache::default(),
-            absences,
-            max_age: options.max_age,
-        });
-        let policy = Arc::new(policy);
-        let (of_fetcher, of_events) = (admission.clone(), events.clone());
-        let fetcher = EntryFetcher::new(
-            lookup.clone(),
-            of_fetcher,
-            of_events,
-            options,
-            policy.clone(),
-        );
-        let entries = Entries {
-            lookup: lookup.clone(),
-            admission,
-            fetcher: Arc::new(fetcher),
-            flights: flights.clone(),
-            upstream_timeout: options.upstream_timeout,
-        };
-        let blobs = Blobs {
-            lookup,
-            fetcher: Arc::new(BlobFetcher::new(
-                entries.clone(),
-                PREFETCHED_BLOBS_IN_FLIGHT,
-            )),
-            flights: flights.clone(),
-        };
-        let generations = Arc::<Generations>::default();
-        let prefetched = Arc::<Prefetched>::default();
-        let prefetches = Prefetches {
-            entries: entries.clone(),
-            blobs: blobs.clone(),
-            prefetched: prefetched.clone(),
-            counters: counters.clone(),
-        };
-        let trust = Trust::new(policy, entries.clone());
-        let responder = Responder {
-            trust: trust.clone(),
-            entries: entries.clone(),
-            blobs: blobs.clone(),
-            generations: generations.clone(),
-            prefetched,
-            counters: counters.clone(),
-            events: events.clone(),
-            offline_view: options.offline_view,
-        };
-        Self(Arc::new(CacheParts {
-            entries,
-            blobs,
-            flights,
-            generations,
-            responder,
-            trust,
-            prefetches,
-            events,
-            counters,
-        }))
-    }
-
     /// Answers a client. The body may still be arriving. If it turns out bad, reading it fails before its end.
     ///
     /// # Errors
@@ -434,16 +350,6 @@ impl Cache {
         fetched.ok().map(|(_, entry)| entry.body)
     }
 
-    /// The upstreams that are slow or down.
-    pub fn outages(&self) -> Vec<(Origin, Outage)> {
-        self.breakers().outages()
-    }
-
-    /// The stored index entries that upstream no longer has and pins need, each with the time that was found out.
-    pub fn withdrawn(&self) -> Vec<(String, SystemTime)> {
-        self.0.entries.admission.absences.withdrawn()
-    }
-
     /// Checks that a lock file may have this crate. Never asks upstream.
     ///
     /// # Errors
@@ -497,50 +403,6 @@ impl Cache {
         store.put_entry_unless(&key, &entry, |_| true).await
     }
 
-    /// The recalls: versions that upstream has taken back, the oldest first.
-    pub fn recalls(&self) -> Arc<Vec<Recall>> {
-        self.0.entries.lookup.store.recalls()
-    }
-
-    /// Returns whether larder runs with `--offline`.
-    pub fn is_offline(&self) -> bool {
-        self.breakers().is_offline()
-    }
-
-    /// The reason why the store is not written to any more, if its folder was replaced.
-    pub fn store_problem(&self) -> Option<String> {
-        self.0.entries.lookup.store.problem()
-    }
-
-    fn breakers(&self) -> &CircuitBreakers {
-        &self.0.entries.admission.health.breakers
-    }
-
-    /// The counters above zero.
-    pub fn counters(&self) -> BTreeMap<Counter, u64> {
-        self.0.counters.snapshot()
-    }
-
-    /// Bytes of bodies that have come from each upstream since the start.
-    pub fn received_bytes(&self) -> BTreeMap<String, u64> {
-        self.0.entries.admission.health.upstream.received_bytes()
-    }
-
-    /// Crates and archives that are arriving from upstream.
-    pub fn downloads(&self) -> Vec<DownloadProgress> {
-        self.0.flights.downloads()
-    }
-
-    /// Number of fetches under way.
-    pub fn in_flight(&self) -> usize {
-        self.0.flights.len()
-    }
-
-    /// Number of entries that clients have been served and the disk does not have yet.
-    pub fn pending_writes(&self) -> usize {
-        self.0.entries.lookup.write_behind.pending()
-    }
-
     /// Discards the downloads that are not complete, and writes everything that clients have been served to the store.
     /// Call it when no client is left: no fetch ends afterwards.
     pub async fn flush(&self) {
@@ -549,38 +411,6 @@ impl Cache {
         self.0.entries.lookup.write_behind.flush_all().await;
         self.0.flights.wait_stored().await;
     }
-}
-
-fn lookup(store: Arc<Store>, options: CacheOptions) -> Arc<Lookup> {
-    let invalidations = Arc::<Invalidations>::default();
-    Arc::new(Lookup {
-        store: store.clone(),
-        write_behind: WriteBehind::new(
-            store,
-            invalidations.clone(),
-            options.writers,
-            options.has_clients,
-        ),
-        invalidations,
-        verified: VerifiedBlobs::default(),
-        is_offline: options.is_offline,
-    })
-}
-
-fn health(
-    upstream: Upstream,
-    store: &Store,
-    options: CacheOptions,
-    counters: Arc<Counters>,
-) -> Arc<UpstreamHealth> {
-    Arc::new(UpstreamHealth {
-        upstream: Arc::new(upstream),
-        breakers: CircuitBreakers::new(options.is_offline),
-        state_log: options.has_clients.then(|| StateLog::new(counters.clone())),
-        counters,
-        memory: store.memory().clone(),
-        max_entry_bytes: options.max_entry_bytes,
-    })
 }
 
 #[cfg(test)]
@@ -596,7 +426,9 @@ mod tests {
     };
     use crate::{
         resource::{IndexEntry, Key, Registries},
-        upstream::UpstreamOptions,
+        store::Store,
+        trust::TrustPolicy,
+        upstream::{Upstream, UpstreamOptions},
     };
 
     /// A cache whose upstream refuses connections, and an index entry.
