@@ -1,28 +1,32 @@
-//! The benchmark `eviction`: hits per second while a daemon removes 10,000 files, compared with a daemon on the same
-//! store that removes nothing.
+//! The benchmark `eviction`: hits per second while a daemon removes 10,000 files, compared with a daemon that removes
+//! nothing.
 //!
 //! ```text
-//!   with:     start, eviction begins ── hits ── last file gone ── hits ── TIME since the start
-//!   without:  start                  ── hits ── as long        ── hits ── TIME since the start
+//!   A removes files    hits ─ stopped ─ hits ─ stopped ─ ...  until all are gone
+//!   B removes nothing         hits            hits
 //! ```
 //!
-//! A warmed project pins the crates that the clients request, so they stay. Each run starts on a copy of one store.
+//! Clients alternate between both every [`TURN`], because other work on the machine changes the rate of hits by more than
+//! the removal does. A is stopped (`SIGSTOP`) during the turns of B, so that these are free of what the removal costs
+//! processors and disk. A warmed project pins the crates that the clients request, so they stay. Both daemons start on
+//! copies of one store.
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::larder::{Larder, Site};
+use testkit::http::Connection;
+use testkit::larder::Site;
 use testkit::lock_file::locked_project;
 use testkit::paths::download;
 
 use crate::benchmark::Context;
 use crate::fixture::warm;
-use crate::row::{Better, Row, rounded};
+use crate::load;
+use crate::row::{Better, Row, UNCLAIMED, rounded};
 
 /// Crates to remove. Each has an index entry and a blob.
 const CRATES: usize = 5_000;
@@ -30,20 +34,35 @@ const CRATES: usize = 5_000;
 const REQUESTED: usize = 100;
 const CRATE_BYTES: usize = 9_000;
 const CLIENTS: usize = 4;
-/// Length of a run.
-const TIME: Duration = Duration::from_secs(10);
+/// Time for which the clients stay with one daemon.
+const TURN: Duration = Duration::from_millis(500);
 /// Time limit of the removal.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(600);
 
-/// Hits of one run.
-#[derive(Clone, Copy, Debug)]
+/// Hits of one turn, or of several.
+#[derive(Clone, Copy, Debug, Default)]
 struct Hits {
-    /// Hits per second until the files were gone, or for as long.
-    meanwhile: f64,
-    /// Hits per second in all of [`TIME`].
-    all: f64,
-    /// Time until the files were gone.
-    removal: Duration,
+    count: u64,
+    seconds: f64,
+    /// Processor time of the daemon in seconds.
+    used: f64,
+}
+
+impl Hits {
+    fn rate(self) -> f64 {
+        self.count as f64 / self.seconds
+    }
+
+    /// Processor time per hit in microseconds.
+    fn microseconds(self) -> f64 {
+        self.used / self.count as f64 * 1e6
+    }
+
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.seconds += other.seconds;
+        self.used += other.used;
+    }
 }
 
 pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
@@ -66,35 +85,35 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
         .map(|name| download(name, "1.0.0"))
         .collect();
 
-    let row = |what: &str| Row {
+    let mut rate = Row {
         better: Better::More,
-        ..Row::ratio(what, 0.95, 1.0)
+        ..Row::ratio("hits/s while 10,000 files are removed / without", 0.95, 1.0)
     };
-    let mut meanwhile = row("hits/s while 10,000 files are removed / without");
-    let mut all = row("hits/s in ten seconds with the removal / without");
+    let mut cost = Row::ratio(
+        "processor time per hit while 10,000 files are removed / without",
+        UNCLAIMED,
+        UNCLAIMED,
+    );
     for round in 0..context.rounds {
-        let measure = |evicts, as_long_as| {
-            let copy = TempDir::new().expect("the temporary folder is writable");
+        let copies = [TempDir::new(), TempDir::new()];
+        let sites = copies.each_ref().map(|copy| {
+            let copy = copy.as_ref().expect("the temporary folder is writable");
             let site = Site::new(context.larder, &upstream.url()).store_in(&copy.path().join("s"));
             copy_folder(template.store(), site.store());
-            rustix::fs::sync();
-            hits(&site, &paths, evicts, as_long_as)
-        };
-        // The first run of a round tells the second for how long to count.
-        let with = measure(true, None);
-        let without = measure(false, Some(with.removal));
-        let again = measure(true, None);
-        let with_meanwhile = f64::midpoint(with.meanwhile, again.meanwhile);
-        let with_all = f64::midpoint(with.all, again.all);
-        let raw = json!({
-            "round": round, "removal_seconds": rounded(with.removal.as_secs_f64()),
-            "meanwhile": rounded(with_meanwhile), "meanwhile_without": rounded(without.meanwhile),
-            "all": rounded(with_all), "all_without": rounded(without.all),
+            site
         });
-        meanwhile.push(with_meanwhile / without.meanwhile, raw.clone());
-        all.push(with_all / without.all, raw);
+        rustix::fs::sync();
+        let [with, without] = alternate(&sites, &paths);
+        let raw = json!({
+            "round": round, "removal_seconds": rounded(with.seconds),
+            "with": rounded(with.rate()), "without": rounded(without.rate()),
+            "microseconds": rounded(with.microseconds()),
+            "microseconds_without": rounded(without.microseconds()),
+        });
+        rate.push(with.rate() / without.rate(), raw.clone());
+        cost.push(with.microseconds() / without.microseconds(), raw);
     }
-    vec![meanwhile, all]
+    vec![rate, cost]
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -103,56 +122,67 @@ fn copy_folder(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|copied| copied.success()), "cannot copy");
 }
 
-/// Starts a daemon and counts hits. `as_long_as` is the time to count for if nothing is removed.
-fn hits(site: &Site, paths: &[String], evicts: bool, as_long_as: Option<Duration>) -> Hits {
-    let arguments: &[&str] = if evicts { &["--max-size", "1B"] } else { &[] };
-    let larder = site.serve(arguments);
-    let (count, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (http, count, is_over) = (larder.http(), &count, &is_over);
-            scope.spawn(move || {
-                let mut connection = http.connect().expect("larder accepts connections");
-                for path in paths.iter().cycle().skip(client * REQUESTED / CLIENTS) {
-                    if is_over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let reply = connection.get(path, &[]).expect("larder answers");
-                    assert!(reply.status == 200 && reply.complete, "{path}");
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let start = Instant::now();
-        let removal = removal_time(&larder, start, evicts, as_long_as);
-        let meanwhile = count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
-        std::thread::sleep(TIME.saturating_sub(start.elapsed()));
-        let all = count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
-        is_over.store(true, Ordering::Relaxed);
+/// Starts a daemon on each store, of which the first removes files, and counts hits of both in turns until the files are
+/// gone.
+fn alternate(sites: &[Site; 2], paths: &[String]) -> [Hits; 2] {
+    let [with, without] = [["--max-size", "1B"].as_slice(), &[]];
+    let larders = [sites[0].serve(with), sites[1].serve(without)];
+    let mut connections = larders.each_ref().map(|larder| {
+        let connect = || larder.http().connect().expect("larder accepts connections");
+        (0..CLIENTS).map(|_| connect()).collect::<Vec<_>>()
+    });
+    let mut turn = |side: usize| {
+        let before = load::processor_time(&[larders[side].process_id()]);
+        let (count, seconds) = hits(&mut connections[side], paths);
+        let used = load::processor_time(&[larders[side].process_id()]) - before;
         Hits {
-            meanwhile,
-            all,
-            removal,
+            count,
+            seconds,
+            used,
         }
-    })
+    };
+    // Each blob is hashed on its first hit.
+    let _ = turn(1);
+    let start = Instant::now();
+    let expected = 2 * CRATES as u64;
+    let mut totals = [Hits::default(); 2];
+    loop {
+        let removed = larders[0].status()["eviction"]["files"].as_u64();
+        let removed = removed.unwrap_or_default();
+        if removed >= expected {
+            return totals;
+        }
+        assert!(
+            start.elapsed() < REMOVAL_LIMIT,
+            "{removed} of {expected} files are removed after {REMOVAL_LIMIT:?}"
+        );
+        totals[0].add(turn(0));
+        larders[0].signal("STOP");
+        totals[1].add(turn(1));
+        larders[0].signal("CONT");
+    }
 }
 
-/// Returns when the files are gone, or after `as_long_as`, with the time since `start`.
-fn removal_time(
-    larder: &Larder<'_>,
-    start: Instant,
-    evicts: bool,
-    as_long_as: Option<Duration>,
-) -> Duration {
-    let expected = 2 * CRATES as u64;
-    while evicts || start.elapsed() < as_long_as.unwrap_or_default() {
-        // Both sides ask for the status, since that costs something.
-        let removed = larder.status()["eviction"]["files"].as_u64();
-        if evicts && removed.unwrap_or_default() >= expected {
-            break;
-        }
-        assert!(start.elapsed() < REMOVAL_LIMIT, "{removed:?} are removed");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
+/// Requests the paths over these connections for [`TURN`]. Returns the hits, and the time in seconds.
+fn hits(connections: &mut [Connection], paths: &[String]) -> (u64, f64) {
+    let start = Instant::now();
+    let count = std::thread::scope(|scope| {
+        let clients = connections.iter_mut().enumerate();
+        let clients = clients.map(|(client, connection)| {
+            let paths = paths.iter().cycle().skip(client * REQUESTED / CLIENTS);
+            scope.spawn(move || {
+                let paths = paths.take_while(|_| start.elapsed() < TURN);
+                let hits = paths.map(|path| {
+                    let reply = connection.get(path, &[]).expect("larder answers");
+                    assert!(reply.status == 200 && reply.complete, "{path}");
+                });
+                hits.count() as u64
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        let clients = clients.into_iter();
+        let counts = clients.map(|client| client.join().expect("a client does not panic"));
+        counts.sum()
+    });
+    (count, start.elapsed().as_secs_f64())
 }
