@@ -132,7 +132,7 @@ impl Responder {
     }
 
     /// Removes and returns the record of a prefetch, and counts the prefetch as asked for.
-    fn take_prefetched(&self, key: &Key) -> Option<EntryPrefetch> {
+    pub(super) fn take_prefetched(&self, key: &Key) -> Option<EntryPrefetch> {
         let prefetch = self.prefetched.take_entry(key)?;
         self.counters.add(Counter::PrefetchedEntriesAsked);
         Some(prefetch)

@@ -49,6 +49,8 @@ pub(super) enum RequestClass {
     Client,
     /// The prefetcher, which needs no events about its own requests.
     Prefetch,
+    /// The start of the daemon, on behalf of the first client: until one waits, a failure has no effect.
+    Start,
 }
 
 /// The sending side. Without a reader, sending does nothing.

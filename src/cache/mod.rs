@@ -119,7 +119,7 @@ use answer::Responder;
 use blobs::Blobs;
 use counters::Counters;
 use entries::Entries;
-use events::Events;
+use events::{Events, RequestClass};
 use flight::{Flights, Until};
 use generations::Generations;
 use lookup::StoreLocation;
@@ -316,7 +316,23 @@ impl Cache {
     /// Fetches or revalidates an entry that a client will ask for. One that is not likely to be asked for is not
     /// fetched, and revalidated only if a crate that it lists is stored.
     pub async fn prefetch_entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
-        self.0.prefetches.entry(resource, is_likely).await
+        let class = RequestClass::Prefetch;
+        self.0.prefetches.entry(resource, is_likely, class).await
+    }
+
+    /// Starts to fetch or revalidate an entry that the first client will ask for. A failure has no effect while no
+    /// client waits for an entry: upstream does not count as down, and nothing is logged.
+    pub async fn prefetch_at_start(&self, resource: &Resource) {
+        let class = RequestClass::Start;
+        self.0.prefetches.entry(resource, true, class).await;
+    }
+
+    /// Counts an entry as asked for by a client, if it was prefetched. For answers that are made from it;
+    /// [`Cache::get`] counts by itself.
+    pub fn count_as_asked(&self, resource: &Resource) {
+        if let Location::Entry(key) = resource.location() {
+            self.0.responder.take_prefetched(&key);
+        }
     }
 
     /// Fetches a blob that a client will ask for, unless it is stored or being fetched. Returns when its bytes are
@@ -505,6 +521,34 @@ mod tests {
         assert!(
             elapsed < CLIENT_TIMEOUT + Duration::from_secs(1),
             "{elapsed:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_at_the_start_counts_once_a_client_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, resource, _) = setup(folder.path());
+        cache.prefetch_at_start(&resource).await;
+        while cache.in_flight() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(cache.outages().is_empty(), "{:?}", cache.outages());
+
+        let permits = cache.0.entries.fetcher.take_all_permits().await;
+        cache.prefetch_at_start(&resource).await;
+        let (client, of_client) = (cache.clone(), resource.clone());
+        let waiting = tokio::spawn(async move { client.get(&of_client).await });
+        while !cache.0.entries.fetcher.has_clients() {
+            tokio::task::yield_now().await;
+        }
+        drop(permits);
+        assert!(waiting.await.unwrap().is_err());
+        assert_eq!(cache.outages().len(), 1);
+        let counters = cache.counters();
+        assert_eq!(
+            counters[&Counter::UpstreamFailures],
+            2,
+            "one flight, tried twice"
         );
     }
 

@@ -61,7 +61,12 @@ pub(super) struct Prefetches {
 impl Prefetches {
     /// Fetches or revalidates an entry. An unlikely entry is never fetched, and is revalidated only if a crate that it
     /// lists is stored: `warm` stores many entries for resolving alone.
-    pub(super) async fn entry(&self, resource: &Resource, is_likely: bool) -> PrefetchedEntry {
+    pub(super) async fn entry(
+        &self,
+        resource: &Resource,
+        is_likely: bool,
+        class: RequestClass,
+    ) -> PrefetchedEntry {
         let Location::Entry(key) = resource.location() else {
             return PrefetchedEntry::Unavailable;
         };
@@ -95,7 +100,6 @@ impl Prefetches {
                 return PrefetchedEntry::Unavailable;
             }
         }
-        let class = RequestClass::Prefetch;
         let (role, progress) = self.entries.join(resource, &key, demand, class);
         if role == Role::Leader {
             self.counters.add(Counter::EntriesPrefetched);

@@ -200,7 +200,8 @@ async fn announce_now(app: &App, bases: &[String], max_bytes: Option<u64>) {
     }
 }
 
-/// Starts the prefetcher and, unless it is switched off, keep-warm. Returns the status of keep-warm.
+/// Starts the prefetcher and, unless they are switched off, the requests that no client causes: for `config.json`, and
+/// keep-warm. Returns the status of keep-warm.
 fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<KeepWarmStatus>> {
     let clients_resumed = Arc::<Notify>::default();
     if let Some(events) = app.cache.events() {
@@ -209,6 +210,8 @@ fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<K
     if !settings.keep_warm || settings.is_offline {
         return None;
     }
+    let registries = app.upstreams.registries.clone();
+    tokio::spawn(prefetch::prefetch_configs(app.cache.clone(), registries));
     let keeper = PinKeeper::new(
         app.cache.clone(),
         app.store.clone(),

@@ -107,7 +107,11 @@ pub async fn known_configs(server: &Server) -> Vec<(Arc<Registry>, bytes::Bytes)
     let configs = server.upstreams.registries.iter().map(async |registry| {
         let config = RegistryConfig::of(registry);
         let body = match cache.peek(&config).await {
-            None if !cache.is_offline() => cache.fetch_in_time(&config).await,
+            None if !cache.is_offline() => {
+                // Recorded as a prefetch, so that the client's own request does not count as a hit.
+                cache.prefetch_entry(&config, true).await;
+                cache.fetch_in_time(&config).await
+            }
             stored => stored,
         };
         Some((registry.clone(), body?))

@@ -9,8 +9,8 @@
 //!               └───────── prefetch_entry, prefetch_blob ─────────┘
 //! ```
 //!
-//! A third part, [`pins`], works without events of single requests: it fetches what a registered lock file or toolchain
-//! file needs after the file has changed.
+//! Two parts work without events of single requests. [`prefetch_configs`] asks for `config.json` when a daemon starts.
+//! [`pins`] fetches what a registered lock file or toolchain file needs after the file has changed.
 //!
 //! # Limits
 //!
@@ -20,6 +20,7 @@
 //! | | no hint later than [`PREFETCH_LIFETIME`] after the last client request |
 //! | | 300 entry requests at a time, clients' included (`MAX_ENTRY_REQUESTS` in `cache/fetch/entry.rs`) |
 //! | [`install`] | [`PREFETCHED_BLOBS_IN_FLIGHT`] archives at a time, beside the clients' permits |
+//! | [`prefetch_configs`] | one request for each registry and start |
 //! | [`pins`] | four tasks at a time; no pass while an upstream is slow or down |
 //!
 //! The cache counts what was prefetched and what clients then asked for.
@@ -36,7 +37,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::cache::{Cache, CacheEvent};
+use crate::{
+    cache::{Cache, CacheEvent},
+    resource::{Registries, RegistryConfig},
+};
 pub use pins::{KeepWarmStatus, PinKeeper};
 
 use index::IndexPrefetch;
@@ -66,4 +70,12 @@ pub fn spawn(cache: Cache, mut events: mpsc::Receiver<CacheEvent>, clients_resum
             }
         }
     });
+}
+
+/// Asks for the `config.json` of each registry, unless a fresh one is stored. Every cargo command begins with it, so the
+/// first client finds it stored, or on its way, and the connection open for the index entries that follow.
+pub async fn prefetch_configs(cache: Cache, registries: Registries) {
+    for registry in registries.iter() {
+        cache.prefetch_at_start(&RegistryConfig::of(registry)).await;
+    }
 }

@@ -249,6 +249,7 @@ impl Server {
         // Every command that reads the index begins with this request (docs/client-behaviour.md, C-04).
         self.cache.begin_command();
         let upstream = RegistryConfig::of(registry);
+        self.cache.count_as_asked(&upstream);
         let stored = self.cache.peek(&upstream).await;
         let known = match (stored, self.cache.is_offline()) {
             (Some(stored), false) => {

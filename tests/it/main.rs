@@ -77,6 +77,7 @@ mod soak;
 mod socket_activation;
 mod stale_while_revalidate;
 mod start;
+mod start_prefetch;
 mod status;
 mod tidy;
 mod tiny_registry;

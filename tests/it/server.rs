@@ -18,6 +18,9 @@ use testkit::paths::{download, entry};
 use testkit::process::wait_until;
 use testkit::store::{entry_file, files};
 
+/// The start of such a daemon asks upstream nothing.
+const ASKS_ONLY_FOR_CLIENTS: [&str; 2] = ["--keep-warm", "false"];
+
 fn upstream() -> FakeUpstream {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0").padding(300_000));
@@ -308,7 +311,7 @@ fn hostile_paths_reach_neither_the_disk_nor_upstream() {
         fs::write(path, "secret").unwrap();
     }
     let site = site(&upstream).store_in(&outside.path().join("store"));
-    let larder = site.serve(&[]);
+    let larder = site.serve(&ASKS_ONLY_FOR_CLIENTS);
     let before = files(outside.path());
     for path in hostile_paths() {
         let reply = larder.http().request("GET", &path, &[]);
@@ -430,7 +433,7 @@ fn stopping_discards_unfinished_downloads_and_waits_ten_seconds_for_a_disk_that_
 fn git_protocol_requests_get_a_hint_about_sparse() {
     let upstream = upstream();
     let site = site(&upstream);
-    let larder = site.serve(&[]);
+    let larder = site.serve(&ASKS_ONLY_FOR_CLIENTS);
     for path in [
         "/info/refs?service=git-upload-pack",
         "/index/info/refs?service=git-upload-pack",
@@ -543,7 +546,7 @@ fn no_request_selects_an_upstream() {
     let trap = FakeUpstream::start();
     trap.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&[]);
+    let larder = site.serve(&ASKS_ONLY_FOR_CLIENTS);
     let host = authority(&larder);
     let other = trap
         .base_url()

@@ -18,7 +18,9 @@ fn a_registry_that_refuses_config_json_is_asked_once_and_the_user_is_told_why() 
     let text = format!("[registry.corp]\nindex = \"sparse+{}\"\n", corp.url());
     fs::write(&settings, text).unwrap();
     let site = site(&upstream);
-    let larder = site.serve(&["--config", &settings.display().to_string()]);
+    // The request of the start has no client that could be told.
+    let settings = settings.display().to_string();
+    let larder = site.serve(&["--config", &settings, "--keep-warm", "false"]);
 
     for _ in 0..20 {
         assert_eq!(larder.get("/registry/corp/config.json").status, 200);

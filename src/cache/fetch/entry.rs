@@ -1,7 +1,10 @@
 //! Fetches or revalidates one entry: attempts, stale copies, and the effects of a change.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -10,7 +13,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 use url::Url;
 
 use super::{
@@ -51,6 +54,8 @@ pub(in super::super) struct EntryFetcher {
     events: Arc<Events>,
     /// Entries have permits of their own, so that large downloads do not delay them.
     permits: Semaphore,
+    /// A client has waited for an entry since the start.
+    has_clients: AtomicBool,
     options: CacheOptions,
     policy: Arc<TrustPolicy>,
 }
@@ -61,6 +66,7 @@ pub(super) struct Fetch<'a> {
     key: &'a Key,
     flight_key: FlightKey,
     demand: Demand,
+    class: RequestClass,
     pub(super) stored: Option<Entry>,
     /// Its share of the memory for arriving bodies.
     memory: Reservation,
@@ -91,8 +97,21 @@ impl EntryFetcher {
             admission,
             events,
             permits: Semaphore::new(MAX_ENTRY_REQUESTS),
+            has_clients: AtomicBool::new(false),
             options,
             policy,
+        }
+    }
+
+    /// Returns whether a client has waited for an entry since the start.
+    pub(in super::super) fn has_clients(&self) -> bool {
+        self.has_clients.load(Ordering::Acquire)
+    }
+
+    /// Records that a request of this class is about to wait for an entry.
+    pub(in super::super) fn count_waiter(&self, class: RequestClass) {
+        if class == RequestClass::Client {
+            self.has_clients.store(true, Ordering::Release);
         }
     }
 
@@ -148,6 +167,7 @@ impl EntryFetcher {
             key,
             flight_key: FlightKey::Entry(key.clone()),
             demand,
+            class,
             // Read again: another flight may have ended just before this one began.
             stored: self.lookup.entry(resource, key).await?,
             memory: self.admission.health.memory.reservation(),
@@ -228,7 +248,7 @@ impl EntryFetcher {
                     self.record_answer(resource, url);
                     return self.accept(fetch, reply, started);
                 }
-                Err(failure) => failure,
+                Err(failure) => self.awaited(&fetch, failure, attempts)?,
             };
             drop(permit);
             let reserved = self.reserve_memory(&mut fetch, &failure, waiting_since);
@@ -273,6 +293,28 @@ impl EntryFetcher {
                 }
             }
         }
+    }
+
+    /// Returns a failure that counts.
+    ///
+    /// # Errors
+    /// The daemon has just started, and no client waits: its network may come up before the first client asks.
+    fn awaited(
+        &self,
+        fetch: &Fetch<'_>,
+        failure: Failure,
+        attempts: usize,
+    ) -> Result<Failure, Error> {
+        if fetch.class != RequestClass::Start || self.has_clients() {
+            return Ok(failure);
+        }
+        let resource = fetch.resource;
+        debug!(%resource, error = %failure, "not fetched at the start");
+        Err(Error::Upstream {
+            resource: resource.to_string(),
+            failure,
+            tried: attempts,
+        })
     }
 
     /// After a failure for lack of memory, waits once until the largest possible body has its memory. Returns false if
