@@ -9,6 +9,7 @@
 //! then begins a new one. No signal is needed for that, and SIGHUP keeps its meaning, to stop.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     fmt,
     fs::{self, File, OpenOptions},
@@ -25,7 +26,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Uri, Version, header};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tracing::warn;
 
 use crate::log::{LineSink, LineWriter, Lines};
@@ -186,39 +187,50 @@ impl<R: fmt::Display> AccessLine<'_, R> {
 
     fn json(&self, out: &mut Vec<u8>, now: SystemTime) {
         let agent = self.request.user_agent.as_ref();
-        let object = JsonLine {
-            time: humantime::format_rfc3339_millis(now).to_string(),
-            client: self.client,
-            method: self.request.method.as_str(),
-            path: self.request.path(),
-            protocol: format!("{:?}", self.request.version),
-            status: self.status,
-            bytes: self.bytes,
-            ms: (self.took.as_secs_f64() * 1e6).round() / 1e3,
-            outcome: self.outcome,
-            resource: self.resource.to_string(),
-            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes())),
-            error: self.error,
-        };
-        let _ = serde_json::to_writer(&mut *out, &object);
+        let _ = serde_json::to_writer(
+            &mut *out,
+            &JsonLine {
+                time: Text(humantime::format_rfc3339_millis(now)),
+                client: self.client,
+                method: self.request.method.as_str(),
+                path: self.request.path(),
+                protocol: Text(format_args!("{:?}", self.request.version)),
+                status: self.status,
+                bytes: self.bytes,
+                ms: (self.took.as_secs_f64() * 1e6).round() / 1e3,
+                outcome: self.outcome,
+                resource: Text(self.resource),
+                user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes())),
+                error: self.error,
+            },
+        );
         out.push(b'\n');
     }
 }
 
 #[derive(Serialize)]
 struct JsonLine<'a> {
-    time: String,
+    time: Text<humantime::Rfc3339Timestamp>,
     client: IpAddr,
     method: &'a str,
     path: &'a str,
-    protocol: String,
+    protocol: Text<fmt::Arguments<'a>>,
     status: u16,
     bytes: u64,
     ms: f64,
     outcome: &'a str,
-    resource: String,
-    user_agent: Option<std::borrow::Cow<'a, str>>,
+    resource: Text<&'a dyn fmt::Display>,
+    user_agent: Option<Cow<'a, str>>,
     error: Option<&'a str>,
+}
+
+/// A JSON string that is formatted into the line, without a `String` of its own.
+struct Text<T>(T);
+
+impl<T: fmt::Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 /// Appends text of a client. Quotes, backslashes and what is not printable ASCII become `\xHH`, as in nginx.
