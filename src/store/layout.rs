@@ -186,21 +186,20 @@ impl StoreLayout {
     /// Checks that the store may be read by a command that writes nothing. It may belong to another user, who then runs
     /// the builds from it. Returns whether it does.
     pub(super) fn check_readable(&self) -> Result<bool, UnusableFolder> {
-        let error = match self.check_ownership() {
-            Err(error @ UnusableFolder::OtherOwner { .. }) => error,
-            checked => return checked.map(|()| false),
+        let other_owner = match self.check_ownership() {
+            Err(error @ UnusableFolder::OtherOwner { .. }) => Some(error),
+            checked => checked.map(|()| None)?,
         };
         for folder in [&self.folder, &self.top, &self.entries(), &self.blobs()] {
             match fs::read_dir(folder) {
-                Ok(_) => check_mode(&fs::metadata(folder)?)?,
-                // Without this, everything would seem to be missing.
-                Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(error);
+                Ok(_) if other_owner.is_some() => check_mode(&fs::metadata(folder)?)?,
+                Err(error) if UNREADABLE.contains(&error.kind()) => {
+                    return Err(other_owner.unwrap_or(UnusableFolder::Io(error)));
                 }
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
-        Ok(true)
+        Ok(other_owner.is_some())
     }
 
     /// Writes `CACHEDIR.TAG`. Leaves a file or a link of that name alone, so that nothing is written through a link.
@@ -217,6 +216,12 @@ impl StoreLayout {
         }
     }
 }
+
+/// Errors of a store that is there and cannot be read. Without them, everything would seem to be missing.
+const UNREADABLE: [io::ErrorKind; 2] = [
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::NotADirectory,
+];
 
 /// Refuses a folder that its group or all users may write to.
 fn check_mode(found: &fs::Metadata) -> Result<(), UnusableFolder> {

@@ -582,6 +582,18 @@ mod tests {
     }
 
     #[test]
+    fn store_that_cannot_be_read_is_refused_instead_of_taken_for_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for store in [&file, &file.join("below")] {
+            let refused = Store::open_to_read(store).unwrap_err().to_string();
+            assert!(refused.contains("as the store"), "{refused}");
+        }
+        assert!(Store::open_to_read(&folder.path().join("none")).is_ok());
+    }
+
+    #[test]
     fn open_refuses_a_folder_that_others_may_write_to() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
