@@ -208,7 +208,9 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
     // The files of a bootstrap need no project, and the current folder is only the default.
     let is_optional = |problem: &&projects::SearchProblem| {
         let is_current = problem.path == Path::new(".");
-        is_current_optional && is_current && matches!(problem.error, projects::SearchError::Empty)
+        is_current_optional
+            && is_current
+            && matches!(problem.error, projects::SearchError::Empty { .. })
     };
     let problems = found.problems.iter();
     let problems = problems.filter(|problem| !is_optional(problem));

@@ -1,6 +1,9 @@
 //! The result of a search: projects, toolchain files, and what went wrong.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::paths::{LOCK_NAME, MANIFEST_NAME};
 
@@ -53,8 +56,16 @@ pub enum SearchError {
     #[error("cannot read folder: {}", walk_cause(.0))]
     ReadFolder(#[source] walkdir::Error),
     /// The path has nothing to find below it.
-    #[error("no {LOCK_NAME}, {MANIFEST_NAME} or toolchain file below it")]
-    Empty,
+    #[error("no {LOCK_NAME}, {MANIFEST_NAME} or toolchain file below it{}", project_above(.above.as_deref()))]
+    Empty {
+        /// The folder of the project that the path is part of.
+        above: Option<PathBuf>,
+    },
+}
+
+fn project_above(folder: Option<&Path>) -> String {
+    let hint = |folder: &Path| format!("; it is part of the project {}", folder.display());
+    folder.map(hint).unwrap_or_default()
 }
 
 /// The operating system's error, without the path that `walkdir` adds.

@@ -137,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn search_within_a_project_names_the_project() {
+        let top = tree(&[("app/Cargo.toml", PACKAGE), ("app/src/deep/x.rs", "")]);
+        let found = find(&[top.path().join("app/src")]);
+        let app = top.path().canonicalize().unwrap().join("app");
+        let end = format!("below it; it is part of the project {}", app.display());
+        assert!(texts(&found)[0].ends_with(&end), "{:?}", texts(&found));
+    }
+
+    #[test]
     fn folder_in_place_of_a_lock_file_is_taken_for_one_since_cargo_fails_on_it() {
         check(
             &[

@@ -142,7 +142,10 @@ impl Search {
         toolchain_folders.retain(|folder| !is_source(folder));
         let is_bare = folders.is_empty() && toolchain_folders.is_empty();
         if is_bare && self.problems.len() == problems_before {
-            self.problem(path, SearchError::Empty);
+            let mut above = real.ancestors().skip(1);
+            let above = above.find(|folder| has_file(folder, MANIFEST_NAME));
+            let above = above.map(Path::to_owned);
+            self.problem(path, SearchError::Empty { above });
         }
         for folder in &toolchain_folders {
             self.toolchain_file(folder);
