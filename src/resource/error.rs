@@ -31,16 +31,16 @@ pub enum InvalidBody {
     #[error("ends in the middle of a line")]
     CutLine,
     /// A sidecar without a hash.
-    #[error("does not begin with a sha256")]
+    #[error("does not begin with a sha256; a login page or a wrong server?")]
     NoSha256,
     /// `release-stable.toml` is not UTF-8.
-    #[error("names no version of rustup")]
+    #[error("names no version of rustup; a login page or a wrong server?")]
     ReleaseNotUtf8(#[source] Utf8Error),
     /// `release-stable.toml` is not TOML.
-    #[error("names no version of rustup")]
+    #[error("names no version of rustup; a login page or a wrong server?")]
     ReleaseNotToml(#[source] toml::de::Error),
     /// `release-stable.toml` without the fields that rustup reads.
-    #[error("names no version of rustup")]
+    #[error("names no version of rustup; a login page or a wrong server?")]
     ReleaseWithoutVersion,
     /// A page for people in place of a file.
     #[error("is a web page")]

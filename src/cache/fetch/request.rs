@@ -179,8 +179,11 @@ pub(in super::super) async fn get_sidecar(
 ) -> Result<SidecarReply, Failure> {
     let (text, max_age) = get_beside(upstream, url, "sha256", read_timeout).await?;
     let unrecognised = || {
-        let why = "is no sidecar: it does not begin with a sha256".to_owned();
-        FailureKind::Unrecognised { why }.at(url)
+        let why = "is no sidecar: it does not begin with a sha256; a login page or a wrong server?";
+        FailureKind::Unrecognised {
+            why: why.to_owned(),
+        }
+        .at(url)
     };
     let sha256 = text
         .get(..64)
