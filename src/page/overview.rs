@@ -53,7 +53,7 @@ impl Overview {
                     ul {
                         @for trouble in &self.trouble {
                             li {
-                                (trouble.text)
+                                (with_code(&trouble.text))
                                 @if let Some(since) = trouble.since { " (since " (time(since)) ")" }
                             }
                         }
@@ -105,10 +105,45 @@ fn stored_of(project: &ProjectState) -> Markup {
     }
 }
 
+/// A text with the words between backticks as code.
+fn with_code(text: &str) -> Markup {
+    let parts: Vec<_> = text.split('`').collect();
+    html! {
+        @if parts.len() % 2 == 0 {
+            // A lone backtick marks nothing.
+            (text)
+        } @else {
+            @for (index, part) in parts.into_iter().enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::Owner;
+
+    #[test]
+    fn commands_in_a_trouble_are_code() {
+        let trouble = |text: &str| {
+            let trouble = Trouble {
+                text: text.to_owned(),
+                since: None,
+            };
+            let overview = Overview {
+                trouble: vec![trouble],
+                ..Overview::default()
+            };
+            overview.trouble().into_string()
+        };
+        let html = trouble("<a> is not ready; `larder warm` says why");
+        let expected = "&lt;a&gt; is not ready; <code>larder warm</code> says why";
+        assert!(html.contains(expected), "{html}");
+        let html = trouble("`a` and one ` more");
+        assert!(html.contains("`a` and one ` more"), "{html}");
+    }
 
     #[test]
     fn a_project_lists_a_few_missing_files_and_counts_the_others() {
