@@ -56,7 +56,8 @@ pub async fn run(
         None => None,
     };
     let is_running = daemon.is_some();
-    if !is_running && named.is_none() {
+    // Without a daemon, there are no settings for its proxy, and the error says so.
+    if !is_running && named.is_none() && of != SettingsKind::Proxy {
         note("note: no larder is running now; this is where `larder serve` will listen");
     }
     if named.is_none() && base != local && of != SettingsKind::Build {
@@ -89,10 +90,9 @@ pub async fn run(
             print(&client_config::rustup_exports(&base))?;
         }
         SettingsKind::Proxy => {
+            let proxy = proxy.ok_or(CommandError::NoProxy)?;
             note("# for a shell, or its profile: eval \"$(larder client print proxy)\"");
-            print(&client_config::exports(
-                &proxy.ok_or(CommandError::NoProxy)?,
-            ))?;
+            print(&client_config::exports(&proxy))?;
         }
         SettingsKind::Build => {
             note("# for a build: podman build $(larder client print build) .");

@@ -162,9 +162,14 @@ fn other_hosts_are_refused_unless_the_settings_name_them() {
 #[test]
 fn a_daemon_without_the_proxy_has_no_variables_for_it() {
     let world = World::new();
+    let check = || {
+        let printed = world.site.command(&["client", "print", "proxy"]);
+        assert_eq!(printed.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&printed.stderr).into_owned();
+        assert!(said.contains("larder serve --intercept"), "{said}");
+        assert!(said.starts_with("error: "), "{said}");
+    };
+    check();
     let _daemon = world.site.serve(&[]);
-    let printed = world.site.command(&["client", "print", "proxy"]);
-    assert_eq!(printed.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&printed.stderr).into_owned();
-    assert!(said.contains("larder serve --intercept"), "{said}");
+    check();
 }
