@@ -49,9 +49,9 @@
 //!
 //! [`older`] stores the manifests of older releases that a newer one replaces.
 //!
-//! The modules form layers, and each uses only those after it in this list: mod with parts and facts, prefetch, answer, resolve, blobs,
-//! `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and then the small
-//! ones.
+//! The modules form layers, and each uses only those after it in this list: mod with parts and facts, prefetch, answer,
+//! resolve, blobs, `fetch/blob`, entries, `fetch/entry`, admission, absence, probe, `fetch/request`, older, lookup, and
+//! then the small ones.
 
 mod absence;
 mod admission;
