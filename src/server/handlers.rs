@@ -18,7 +18,7 @@ use super::{
     connections::Connections,
     guard::{self, Hosts},
     home::{self, Home},
-    live, metrics,
+    live, prometheus,
     public_address::PublicAddress,
     ready::readiness,
     request::RequestHead,
@@ -164,7 +164,7 @@ impl Server {
             Route::Status => json(status::json(self.status_sources())),
             Route::Metrics => respond::text(
                 StatusCode::OK,
-                metrics::CONTENT_TYPE,
+                prometheus::CONTENT_TYPE,
                 status::prometheus(self.status_sources()),
                 &head,
                 AccessLog::new(path.to_owned(), &head),
@@ -207,7 +207,7 @@ impl Server {
         let uri = head.request.uri();
         let log = AccessLog::new(uri.path().to_owned(), head);
         let Some(home) = self.home.as_ref().filter(|_| home::wants_html(head)) else {
-            let text = Bytes::from(status::home_page(base) + "\n");
+            let text = Bytes::from(home::plain_text(base));
             return respond::text(StatusCode::OK, PLAIN_TEXT, text, head, log);
         };
         let background = self.tasks.numbers();
@@ -225,7 +225,7 @@ impl Server {
         respond::text(status, PLAIN_TEXT, Bytes::from(text), head, log)
     }
 
-    /// The changes of that page.
+    /// The changes of the start page.
     fn events(&self, head: &RequestHead) -> Response<ClientBody> {
         let log = AccessLog::new(page::EVENTS_PATH.to_owned(), head);
         let Some(home) = &self.home else {

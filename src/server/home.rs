@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, Counter},
+    client_config::cargo_settings,
     clock::now,
     overview::{
         AnsweredRequests, AnswersStatus, History, TroubleFacts, project_states, recall_reports,
@@ -264,4 +265,14 @@ pub(super) fn wants_html(head: &RequestHead) -> bool {
                 .split([',', ';'])
                 .any(|part| part.trim() == "text/html")
         })
+}
+
+/// The start page for clients other than browsers: how to configure cargo for this server.
+pub(super) fn plain_text(base: &str) -> String {
+    let settings = cargo_settings(base);
+    format!(
+        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\n\
+         Status: /-/status.json, for Prometheus: /-/metrics\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }

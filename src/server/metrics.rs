@@ -1,32 +1,23 @@
-//! The daemon's numbers in Prometheus's text format 0.0.4.
+//! The daemon's metrics: names, help texts and values.
 //!
-//! ```text
-//!   # HELP larder_requests_total Requests for resources, by outcome.
-//!   # TYPE larder_requests_total counter
-//!   larder_requests_total{outcome="hit"} 1207
-//! ```
-//!
-//! The cache counts; this module only formats a [`Snapshot`]. The format is written by hand, because the numbers are
-//! few and a metrics library would count a second time. Names are public: dashboards depend on them. So
-//! prefetch still has its former name, `read_ahead`.
+//! The cache counts; this module only formats a [`Snapshot`]. Names are public: dashboards depend on them. So prefetch
+//! still has its former name, `read_ahead`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::{self, Display, Write as _},
+    fmt::{self, Display},
 };
 
 use super::{
     background::Background,
     census::Census,
     latency::{AnswerTotals, BOUNDS},
+    prometheus::{counter, family, gauge, preamble},
 };
 use crate::{
     cache::Counter, eviction::EvictionStatus, overview::AdvisoryCounts, prefetch::KeepWarmStatus,
     verify::ScrubState,
 };
-
-/// Content type of the format.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Counters that are not outcomes of client requests, each with its family and label value.
 const SAMPLES: [(Counter, Family, &str); 8] = [
@@ -217,9 +208,8 @@ impl Snapshot<'_> {
         let limited = self.limited.iter().copied();
         family(out, "limited_total", "counter", help, "limit", limited)?;
         if let Some(lost) = self.access_log_lost {
-            let name = "access_log_lost_lines_total";
-            preamble(out, name, "counter", "Lines that the access log lacks.")?;
-            writeln!(out, "larder_{name} {lost}")?;
+            let help = "Lines that the access log lacks.";
+            counter(out, "access_log_lost_lines_total", help, lost)?;
         }
         Ok(())
     }
@@ -347,9 +337,7 @@ fn write_keep_warm(out: &mut fmt::Formatter<'_>, status: &KeepWarmStatus) -> fmt
         ),
     ];
     for (name, help, value) in counters {
-        let name = format!("keep_warm_{name}_total");
-        preamble(out, &name, "counter", help)?;
-        writeln!(out, "larder_{name} {value}")?;
+        counter(out, &format!("keep_warm_{name}_total"), help, value)?;
     }
     gauge(
         out,
@@ -370,9 +358,7 @@ fn write_eviction(out: &mut fmt::Formatter<'_>, status: &EvictionStatus) -> fmt:
         ("eviction_passes", "Passes of eviction.", status.passes),
     ];
     for (name, help, value) in counters {
-        let name = format!("{name}_total");
-        preamble(out, &name, "counter", help)?;
-        writeln!(out, "larder_{name} {value}")?;
+        counter(out, &format!("{name}_total"), help, value)?;
     }
     let last = status
         .last_pass
@@ -469,43 +455,6 @@ fn write_scrub(out: &mut fmt::Formatter<'_>, state: &ScrubState) -> fmt::Result 
         gauge(out, name, help, value)?;
     }
     Ok(())
-}
-
-/// A gauge without labels.
-fn gauge(out: &mut fmt::Formatter<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    preamble(out, name, "gauge", help)?;
-    writeln!(out, "larder_{name} {value}")
-}
-
-/// A metric with one sample per value of `label`.
-fn family<'a>(
-    out: &mut fmt::Formatter<'_>,
-    name: &str,
-    kind: &str,
-    help: &str,
-    label: &str,
-    samples: impl IntoIterator<Item = (&'a str, u64)>,
-) -> fmt::Result {
-    preamble(out, name, kind, help)?;
-    for (value, count) in samples {
-        write!(out, "larder_{name}{{{label}=\"")?;
-        for c in value.chars() {
-            match c {
-                '\\' | '"' => write!(out, "\\{c}")?,
-                '\n' => out.write_str("\\n")?,
-                c => out.write_char(c)?,
-            }
-        }
-        writeln!(out, "\"}} {count}")?;
-    }
-    Ok(())
-}
-
-fn preamble(out: &mut fmt::Formatter<'_>, name: &str, kind: &str, help: &str) -> fmt::Result {
-    writeln!(
-        out,
-        "# HELP larder_{name} {help}\n# TYPE larder_{name} {kind}"
-    )
 }
 
 #[cfg(test)]

@@ -32,6 +32,14 @@
 //! therefore the only place that picks the status of a cache error, and each choice cites the client's code. `guard`
 //! and `route` refuse what no valid client sends.
 //!
+//! | other modules | job |
+//! |---|---|
+//! | `connections`, `client_limits`, `answer_memory` | limits on what clients take |
+//! | `public_address`, `loopback` | the address by which clients reach larder; a server for larder's own cargo |
+//! | `status`, `metrics`, `prometheus`, `ready` | the answers below `/-/` |
+//! | `home`, `live`, `facts`, `census`, `background` | the data of the start page, its changes, and of the status |
+//! | `traffic`, `bursts`, `latency`, `access_log_file` | what is recorded of answers, and written to the logs |
+//!
 //! On shutdown, the listeners close first. Requests in flight then have eight seconds to finish.
 
 mod accept;
@@ -53,6 +61,7 @@ mod latency;
 mod live;
 pub mod loopback;
 mod metrics;
+mod prometheus;
 mod public_address;
 mod ready;
 mod refusal;

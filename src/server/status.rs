@@ -1,4 +1,4 @@
-//! The pages about the daemon itself: status as JSON, metrics for Prometheus, and the home page.
+//! The answers about the daemon itself: status as JSON, metrics for Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -176,14 +176,4 @@ pub(super) fn prometheus(sources: StatusSources<'_>) -> Bytes {
         census: census.as_deref(),
     };
     Bytes::from(snapshot.to_string())
-}
-
-/// `/`: how to configure cargo for this server.
-pub(super) fn home_page(base: &str) -> String {
-    let settings = crate::client_config::cargo_settings(base);
-    format!(
-        "larder {} is running here.\n\nTo use it, put this into cargo's config.toml:\n\n{settings}\n\
-         Status: /-/status.json, for Prometheus: /-/metrics",
-        env!("CARGO_PKG_VERSION")
-    )
 }
