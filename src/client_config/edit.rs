@@ -451,7 +451,8 @@ mod tests {
     fn edits_of_generated_configurations_add_larder_and_change_nothing_else() {
         let mut random = fastrand::Rng::with_seed(13);
         let mut valid = 0;
-        while valid < 2_000 {
+        // Any two parts meet in about thirty of them.
+        while valid < 500 {
             let text = generated(&mut random);
             let Ok(before) = text.parse::<Table>() else {
                 continue;
