@@ -5,7 +5,8 @@ use std::process::Output;
 use fake_upstream::{Builder, Crate, FakeUpstream};
 use tempfile::TempDir;
 use testkit::cargo::Project;
-use testkit::larder::Site;
+use testkit::larder::{Larder, Site};
+use testkit::paths::entry;
 
 /// The file with the authority of [`tls_upstream`].
 pub(crate) const CA_FILE: &str = "ca.pem";
@@ -27,6 +28,19 @@ pub(crate) fn site_at(index: &str) -> Site {
 pub(crate) fn tls_site(upstream: &FakeUpstream, folder: &TempDir) -> Site {
     let ca_file = folder.path().join(CA_FILE);
     site(upstream).variable("LARDER_CA_FILE", &ca_file.display().to_string())
+}
+
+/// Publishes `left`, and starts a larder that has stored its entry and asks upstream again at each request.
+#[track_caller]
+pub(crate) fn larder_with_stale_left<'site>(
+    upstream: &FakeUpstream,
+    site: &'site Site,
+) -> Larder<'site> {
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    larder.wait_until_idle();
+    larder
 }
 
 /// Fails unless the command ended with `code` and wrote each of `parts`, to stdout or stderr.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fake_upstream::{Crate, FakeUpstream, entry_path};
 
-use crate::fixture::site;
+use crate::fixture::{larder_with_stale_left, site};
 use testkit::larder::Larder;
 use testkit::paths::{download, entry};
 use testkit::process::wait_until;
@@ -158,11 +158,8 @@ fn counters_match_the_requests() {
 #[test]
 fn outage_is_reported_with_its_host_until_it_ends() {
     let upstream = FakeUpstream::start();
-    upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
-    assert_eq!(larder.get(&entry("left")).status, 200);
-    larder.wait_until_idle();
+    let larder = larder_with_stale_left(&upstream, &site);
 
     upstream.stop();
     assert_eq!(larder.get(&entry("left")).status, 200);
@@ -234,11 +231,8 @@ fn bytes_from_upstream_count_by_host_and_the_store_by_its_space_without_a_limit(
 #[test]
 fn a_slow_upstream_is_reported_apart_from_one_that_is_down() {
     let upstream = FakeUpstream::start();
-    upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
-    assert_eq!(larder.get(&entry("left")).status, 200);
-    larder.wait_until_idle();
+    let larder = larder_with_stale_left(&upstream, &site);
     upstream.black_hole();
     assert_eq!(larder.get(&entry("left")).status, 200, "it is stored");
     wait_until("the upstream is slow", || {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fake_upstream::{Crate, FakeUpstream, Fault, entry_path};
 
-use crate::fixture::site;
+use crate::fixture::{larder_with_stale_left, site};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::paths::entry;
@@ -164,11 +164,8 @@ fn upstream_that_falls_silent_in_the_middle_of_a_fetch_costs_one_timeout() {
 #[test]
 fn upstream_that_fails_and_recovers_again_and_again_is_logged_in_three_lines() {
     let upstream = FakeUpstream::start();
-    upstream.publish(Crate::new("left", "1.0.0"));
     let site = site(&upstream);
-    let larder = site.serve(&["--max-age", "0s", "--upstream-timeout", "1s"]);
-    assert_eq!(larder.get(&entry("left")).status, 200);
-    larder.wait_until_idle();
+    let larder = larder_with_stale_left(&upstream, &site);
     let began = Instant::now();
     for _ in 0..4 {
         upstream.stop();
