@@ -19,7 +19,7 @@ pub enum PlanError {
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
     /// The file is not text.
-    #[error("is not UTF-8")]
+    #[error("is not UTF-8, so cargo refuses it")]
     NotUtf8,
     /// The text is no lock file.
     #[error("{0}")]
