@@ -11,7 +11,7 @@
 //! process at a time evicts; the others see that a file is gone by its `stat`, which every hit needs, and count it as
 //! missing.
 //!
-//! The daemon's passes take a twentieth of a core ([`Pace`]), unless something waits for space.
+//! The daemon's passes take a fortieth of a core ([`Pace`]), unless something waits for space.
 //!
 //! Two things change while a pass runs. A pin that was registered, or a command that began to store files, ends the
 //! pass, and a new one begins. A file that was used, checked or replaced since the survey is left alone.
