@@ -116,8 +116,9 @@ fn stale_entries_are_revalidated_concurrently_and_once_each() {
     let names = ["both", "left", "right", "many", "deep", "shallow"];
     let larder = site.serve(&["--max-age", "0s"]);
     assert_eq!(larder.get(&entry("both")).status, 200);
+    // With `config.json`, which the start asks for.
     wait_until("all was fetched ahead", || {
-        larder.request_count("upstream-answers") == 6
+        larder.request_count("upstream-answers") == 7
     });
     larder.wait_until_idle();
     larder.stop();
