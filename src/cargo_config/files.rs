@@ -32,7 +32,7 @@ pub enum Includes {
     /// The included files are read.
     #[default]
     Followed,
-    /// The key has no effect.
+    /// A list has no effect. Anything else counts as refused, as by cargo 1.93; older versions ignore that as well.
     Ignored,
 }
 
@@ -131,8 +131,9 @@ fn read_file(
     let settings = toml::from_str::<toml::Table>(&text);
     let settings =
         settings.map_err(|error| fault(format!("is not valid TOML: {}", error.message())))?;
+    let list = include_list(&settings).map_err(fault)?;
     let included = match includes {
-        Includes::Followed => included_paths(path, &settings).map_err(fault)?,
+        Includes::Followed => included_paths(path, list).map_err(fault)?,
         Includes::Ignored => Vec::new(),
     };
     // A path that cargo forms from the parents of the file, without looking at links.
@@ -152,13 +153,17 @@ fn read_file(
     Ok(())
 }
 
+/// The entries of the `include` key. A file without it has none.
+fn include_list(settings: &toml::Table) -> Result<&[Value], String> {
+    match settings.get("include") {
+        None => Ok(&[]),
+        Some(Value::Array(list)) => Ok(list),
+        Some(_) => Err("has an `include` that is no list".to_owned()),
+    }
+}
+
 /// The files that a settings file includes, the one that loses first; without optional ones that do not exist.
-fn included_paths(path: &Path, settings: &toml::Table) -> Result<Vec<PathBuf>, String> {
-    let list = match settings.get("include") {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(list)) => list,
-        Some(_) => return Err("has an `include` that is no list".to_owned()),
-    };
+fn included_paths(path: &Path, list: &[Value]) -> Result<Vec<PathBuf>, String> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut paths = Vec::new();
     for entry in list {
