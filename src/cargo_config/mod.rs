@@ -643,6 +643,27 @@ mod tests {
     }
 
     #[test]
+    fn cargo_that_ignores_a_list_of_included_files_refuses_anything_else() {
+        let top = tempfile::tempdir().unwrap();
+        let app = top.path().join("app");
+        for (folder, settings) in [
+            (&app, "include = ['replacement.toml']\n"),
+            (&top.path().to_owned(), "include = 'other.toml'\n"),
+        ] {
+            fs::create_dir_all(folder.join(".cargo")).unwrap();
+            fs::write(folder.join(".cargo/config.toml"), settings).unwrap();
+        }
+        let replacement = "[source.crates-io]\nreplace-with = 'a'\n";
+        fs::write(app.join(".cargo/replacement.toml"), replacement).unwrap();
+        assert!(CargoConfig::deciding_include(&app).is_some());
+        let config = CargoConfig::read(&app, Includes::Ignored);
+        let [fault] = config.faults() else {
+            panic!("{:?}", config.faults());
+        };
+        assert_eq!(fault.why, "has an `include` that is no list");
+    }
+
+    #[test]
     fn included_files_are_followed_and_lose_to_the_file_that_includes_them() {
         let top = tempfile::tempdir().unwrap();
         let app = top.path().join("app");

@@ -327,21 +327,6 @@ fn pinned_toolchain_decides_if_included_settings_count() {
     }
 }
 
-/// Cargo 1.93 ignores a list, and fails if the key is anything else.
-#[test]
-fn include_that_is_no_list_is_refused_also_where_the_key_has_no_effect() {
-    let upstream = FakeUpstream::start();
-    let site = site_with_cargo(&upstream);
-    let project = vendored_project(&upstream);
-    let settings = format!("include = \"vendored.toml\"\n{VENDORED}");
-    project.write(".cargo/config.toml", &settings);
-    project.write("rust-toolchain.toml", "[toolchain]\nchannel = \"1.93\"\n");
-    let (verdict, is_ready) = run(&site, "check", &project);
-    assert!(!is_ready, "{verdict:#}");
-    let said = verdict["projects"][0].to_string();
-    assert!(said.contains("that is no list"), "{verdict:#}");
-}
-
 /// The same site with this shell script as its cargo.
 #[cfg(unix)]
 fn with_cargo(upstream: &FakeUpstream, folder: &TempDir, script: &str) -> Site {
