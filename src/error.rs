@@ -319,7 +319,10 @@ mod tests {
             path: "a".into(),
             source: cause(),
         };
-        assert_eq!(chain(&embedding), "a: the disk is gone");
+        assert_eq!(
+            chain(&embedding),
+            "the store cannot use a: the disk is gone"
+        );
         let silent = StoreError::Full(cause());
         assert_eq!(
             chain(&silent),
