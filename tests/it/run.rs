@@ -195,7 +195,11 @@ fn many_requests_share_one_http2_connection() {
     fetched
         .assert_success()
         .assert_says("ALPN: server accepted h2");
-    assert_eq!(summary(&fetched).1, 80, "40 entries, 40 crates");
+    assert_eq!(
+        summary(&fetched).1,
+        81,
+        "config.json, 40 entries, 40 crates"
+    );
 }
 
 #[test]
