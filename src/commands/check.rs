@@ -16,7 +16,7 @@ use crate::{
     cli,
     config::Settings,
     overview::{RecallReport, TouchedPackage, touched_packages},
-    plan::{self, Inventory, Plan},
+    plan::{self, Inventory, Plan, Problem},
     store::{PinnedCrate, StoreError},
 };
 
@@ -176,7 +176,7 @@ fn text(readiness: &Readiness, all: bool) -> String {
             project.ready,
             &path,
             &size,
-            by_cause(&project.missing, all),
+            describe(&project.missing, all),
         );
         for unknown in &project.unknown {
             let _ = writeln!(text, "           unknown: {unknown}");
@@ -187,7 +187,7 @@ fn text(readiness: &Readiness, all: bool) -> String {
         if !one.has_lock && one.version.is_some() {
             size.push_str(", no lock file in its archive");
         }
-        let missing = by_cause(&one.missing, all);
+        let missing = describe(&one.missing, all);
         push_item(&mut text, one.ready, &one.title(), &size, missing);
         for unknown in &one.unknown {
             let _ = writeln!(text, "           unknown: {unknown}");
@@ -201,37 +201,54 @@ fn text(readiness: &Readiness, all: bool) -> String {
             toolchain.ready,
             &title,
             &size,
-            by_cause(&toolchain.missing, all),
+            describe(&toolchain.missing, all),
         );
     }
     text
 }
 
-fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, missing: Vec<String>) {
+/// One line for each thing, or for each cause of many: first what `larder warm` would fetch, then what it cannot mend.
+fn describe(problems: &[Problem], all: bool) -> Vec<String> {
+    let (missing, others): (Vec<_>, Vec<_>) = problems
+        .iter()
+        .cloned()
+        .partition(|problem| problem.is_fetchable);
+    let lines = |label: &str, problems: &[Problem]| -> Vec<String> {
+        let lines = by_cause(problems, all).into_iter();
+        lines.map(|line| format!("{label}: {line}")).collect()
+    };
+    [lines("missing", &missing), lines("problem", &others)].concat()
+}
+
+fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, lines: Vec<String>) {
     let word = if is_ready { "ready    " } else { "not ready" };
     let _ = writeln!(text, "{word}  {title}  ({size})");
-    for missing in missing {
-        let _ = writeln!(text, "           missing: {missing}");
+    for line in lines {
+        let _ = writeln!(text, "           {line}");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{check::ProjectReadiness, plan::Problem};
+    use crate::check::ProjectReadiness;
 
     #[test]
-    fn text_lists_what_each_project_is_missing() {
-        let project = |path: &str, missing: &[&str]| ProjectReadiness {
+    fn text_lists_missing_things_apart_from_what_warm_cannot_mend() {
+        let project = |path: &str, missing: Vec<Problem>| ProjectReadiness {
             path: path.into(),
             ready: missing.is_empty(),
             packages: 1,
-            missing: missing.iter().map(Problem::not_stored).collect(),
+            missing,
             unknown: Vec::new(),
         };
+        let problems = vec![
+            Problem::new("Cargo.lock", "line 3 is a merge conflict mark"),
+            Problem::not_stored("crate `one 1.0.0`"),
+        ];
         let readiness = Readiness {
             ready: false,
-            projects: vec![project("/a", &[]), project("/b", &["crate `one 1.0.0`"])],
+            projects: vec![project("/a", Vec::new()), project("/b", problems)],
             crates: Vec::new(),
             toolchains: Vec::new(),
             failed: Vec::new(),
@@ -239,7 +256,8 @@ mod tests {
         assert_eq!(
             text(&readiness, false),
             "ready      /a  (1 package)\n\
-             not ready  /b  (1 package)\n           missing: crate `one 1.0.0`\n"
+             not ready  /b  (1 package)\n           missing: crate `one 1.0.0`\n           \
+             problem: Cargo.lock: line 3 is a merge conflict mark\n"
         );
     }
 }
