@@ -44,7 +44,11 @@ pub async fn run(
     let _lock = match flags.dry_run {
         true => None,
         false => {
-            app.store.prepare()?;
+            match app.store.prepare() {
+                // The command makes space.
+                Err(error) if error.is_full() => {}
+                prepared => prepared?,
+            }
             Some(lock(&app.store).await?)
         }
     };

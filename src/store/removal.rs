@@ -21,6 +21,7 @@ use super::{
     MAX_CACHED_BLOB_BYTES, Owner, Store, StoreError,
     announce::ANNOUNCEMENT_FILE,
     blocking::blocking,
+    error::is_full,
     identity::FileIdentity,
     last_use,
     layout::{MAX_ENTRY_FILE_BYTES, StoreLayout},
@@ -221,7 +222,11 @@ impl Store {
     pub fn lock_for_eviction(&self, is_urgent: bool) -> Result<Option<EvictionLock>, StoreError> {
         let path = self.layout.eviction_lock();
         let lock = || -> io::Result<Option<EvictionLock>> {
-            self.staging.process_dir()?;
+            match self.staging.process_dir() {
+                // A full disk may have no block for a folder, and removals make space.
+                Err(error) if is_full(&error) => {}
+                made => drop(made?),
+            }
             let created = OpenOptions::new()
                 .write(true)
                 .create_new(true)
