@@ -106,15 +106,15 @@ impl Responder {
             .entries
             .get(resource, key.clone(), demand, Until::Verified);
         let (outcome, entry) = got.await?;
+        // A prefetch may have begun after the check above, and this request joined it or found its result. It must not
+        // answer a second request.
+        let took_later = matches!(outcome, Outcome::Hit | Outcome::Collapsed);
+        let later = || took_later.then(|| self.take_prefetched(&key)).flatten();
+        let prefetch = prefetch.or_else(later);
         let outcome = match (outcome, prefetch) {
             (Outcome::Hit, Some(EntryPrefetch { is_new: true, .. })) => Outcome::Prefetched,
             _ => outcome,
         };
-        // A prefetch may have begun after the check above, and this request joined it. It must not answer a second
-        // request.
-        if outcome == Outcome::Collapsed {
-            self.take_prefetched(&key);
-        }
         let entry = self.complete_release(resource, entry).await;
         let entry = self.trust.view(resource, entry).await;
         if self.must_offer_stored_only(resource)
