@@ -70,7 +70,8 @@ fn first_answer_with_a_prefetched_entry_is_marked_and_counts_as_no_hit() {
         let reply = larder.get(&entry(name));
         reply.header("cache-status").unwrap().to_owned()
     };
-    let larder = site.serve(&["--max-age", "0s"]);
+    // Without the prefetch of `config.json`.
+    let larder = site.serve(&["--max-age", "0s", "--keep-warm", "false"]);
     assert_eq!(cache_status(&larder, "left"), "larder; fwd=miss");
     wait_until("`many` and `deep` were prefetched", || {
         larder.request_count("ahead-fetched") == 2
@@ -85,7 +86,7 @@ fn first_answer_with_a_prefetched_entry_is_marked_and_counts_as_no_hit() {
     for name in ["left", "many", "deep"] {
         age(&site, name);
     }
-    let larder = site.serve(&["--max-age", "0s"]);
+    let larder = site.serve(&["--max-age", "0s", "--keep-warm", "false"]);
     assert_eq!(cache_status(&larder, "left"), "larder; fwd=stale");
     wait_until("`many` and `deep` were revalidated", || {
         larder.request_count("ahead-fetched") == 2
