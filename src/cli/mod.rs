@@ -239,8 +239,8 @@ pub struct Serve {
     /// Requests of clients in flight; further ones wait for up to ten seconds [default: 2048]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_requests: Option<u32>,
-    /// Ask upstream without a client: for `config.json` at the start, and for what warmed projects need after their lock
-    /// file or toolchain file has changed [default: true]
+    /// Ask upstream without a client: for `config.json` at the start, and for what warmed projects need after their
+    /// lock file or toolchain file has changed [default: true]
     #[arg(long, value_name = "BOOL", value_parser = parse_switch)]
     pub keep_warm: Option<bool>,
     /// Megabytes a second that the check of stored files may read; 0 turns it off [default: 4]

@@ -72,8 +72,8 @@ pub fn spawn(cache: Cache, mut events: mpsc::Receiver<CacheEvent>, clients_resum
     });
 }
 
-/// Asks for the `config.json` of each registry, unless a fresh one is stored. Every cargo command begins with it, so the
-/// first client finds it stored, or on its way, and the connection open for the index entries that follow.
+/// Asks for the `config.json` of each registry, unless a fresh one is stored. Every cargo command begins with it, so
+/// the first client finds it stored, or on its way, and the connection open for the index entries that follow.
 pub async fn prefetch_configs(cache: Cache, registries: Registries) {
     for registry in registries.iter() {
         cache.prefetch_at_start(&RegistryConfig::of(registry)).await;

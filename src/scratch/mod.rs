@@ -306,6 +306,20 @@ impl Scratch {
         on_disk(project.path(), move || overlay.remove()).await
     }
 
+    /// An overlay with an empty package in the project's place.
+    async fn probe(&self, project: CargoProject<'_>) -> Result<Overlay, ScratchError> {
+        let script = Script {
+            path: project.path().to_owned(),
+            manifest: PROBE_MANIFEST.to_owned(),
+            toolchain: None,
+        };
+        let project = CargoProject {
+            script: Some(&script),
+            ..project
+        };
+        self.overlay(project, None).await
+    }
+
     /// Tells if this cargo keeps the project's lock file where `resolver.lockfile-path` asks for it, by an empty
     /// package in the project's place. Versions before 1.97 ignore the setting unless another setting allows it.
     ///
@@ -315,16 +329,7 @@ impl Scratch {
         &self,
         project: CargoProject<'_>,
     ) -> Result<bool, ScratchError> {
-        let probe = Script {
-            path: project.path().to_owned(),
-            manifest: PROBE_MANIFEST.to_owned(),
-            toolchain: None,
-        };
-        let probe = CargoProject {
-            script: Some(&probe),
-            ..project
-        };
-        let overlay = self.overlay(probe, None).await?;
+        let overlay = self.probe(project).await?;
         let lock = overlay.scratch.path().join("asked").join(CARGO_LOCK);
         let mut command = self.command(&overlay);
         command
@@ -345,16 +350,7 @@ impl Scratch {
     /// # Errors
     /// Cargo cannot be asked.
     pub async fn follows_include(&self, project: CargoProject<'_>) -> Result<bool, ScratchError> {
-        let probe = Script {
-            path: project.path().to_owned(),
-            manifest: PROBE_MANIFEST.to_owned(),
-            toolchain: None,
-        };
-        let probe = CargoProject {
-            script: Some(&probe),
-            ..project
-        };
-        let overlay = self.overlay(probe, None).await?;
+        let overlay = self.probe(project).await?;
         let settings = overlay.scratch.path().join(INCLUDE_PROBE);
         let text = "include = ['does-not-exist.toml']\n";
         let written = settings.clone();

@@ -23,8 +23,8 @@ use crate::clock::now;
 
 /// Work after which a pause is due. Shorter pauses would cost more than they give to others.
 const WORK: Duration = Duration::from_millis(1);
-/// Length of a pause, in multiples of the work before it. Eviction then takes a fortieth of a core, which costs 2 % of the
-/// hits where they keep two cores busy.
+/// Length of a pause, in multiples of the work before it. Eviction then takes a fortieth of a core, which costs 2 % of
+/// the hits where they keep two cores busy.
 const PAUSE_FACTOR: u32 = 39;
 /// Longest pause. Work that took long has mostly waited for a core or for the disk, and left them to others.
 const MAX_PAUSE: Duration = Duration::from_millis(50);

@@ -6,8 +6,8 @@
 //!   B removes nothing         hits            hits
 //! ```
 //!
-//! Clients alternate between both every [`TURN`], because other work on the machine changes the rate of hits by more than
-//! the removal does. A is stopped (`SIGSTOP`) during the turns of B, so that these are free of what the removal costs
+//! Clients alternate between both every [`TURN`], because other work on the machine changes the rate of hits by more
+//! than the removal does. A is stopped (`SIGSTOP`) during the turns of B, so that these are free of what the removal costs
 //! processors and disk. A warmed project pins the crates that the clients request, so they stay. Both daemons start on
 //! copies of one store.
 
@@ -122,8 +122,8 @@ fn copy_folder(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|copied| copied.success()), "cannot copy");
 }
 
-/// Starts a daemon on each store, of which the first removes files, and counts hits of both in turns until the files are
-/// gone.
+/// Starts a daemon on each store, of which the first removes files, and counts hits of both in turns until the files
+/// are gone.
 fn alternate(sites: &[Site; 2], paths: &[String]) -> [Hits; 2] {
     let [with, without] = [["--max-size", "1B"].as_slice(), &[]];
     let larders = [sites[0].serve(with), sites[1].serve(without)];
