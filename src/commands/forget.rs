@@ -26,7 +26,7 @@ pub async fn run(
     flags: cli::Forget,
 ) -> Result<ExitCode, CommandError> {
     let app = App::build(settings, AppMode::Warm)?;
-    app.store.prepare()?;
+    app.store.prepare_to_remove()?;
     let _lock = gc::lock(&app.store).await?;
     let Some(version) = flags.version else {
         return forget_pins(shared, &app, &flags.what).await;

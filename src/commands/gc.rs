@@ -44,11 +44,7 @@ pub async fn run(
     let _lock = match flags.dry_run {
         true => None,
         false => {
-            match app.store.prepare() {
-                // The command makes space.
-                Err(error) if error.is_full() => {}
-                prepared => prepared?,
-            }
+            app.store.prepare_to_remove()?;
             Some(lock(&app.store).await?)
         }
     };

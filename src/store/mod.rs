@@ -227,6 +227,17 @@ impl Store {
         prepare().map_err(|source| StoreError::unusable(self.layout.folder(), source))
     }
 
+    /// [`Store::prepare`] for a command that removes files. A full disk is no error, since the command makes space.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the folder cannot be written to for another reason.
+    pub fn prepare_to_remove(&self) -> Result<(), StoreError> {
+        match self.prepare() {
+            Err(error) if error.is_full() => Ok(()),
+            prepared => prepared,
+        }
+    }
+
     /// The reason why nothing is written any more, if the folder was replaced by one that is not trusted.
     pub fn problem(&self) -> Option<String> {
         // `Err` leaves the reason behind.

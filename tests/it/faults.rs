@@ -267,15 +267,19 @@ fn serve_on_a_full_disk_serves_what_is_stored_and_stores_again_once_there_is_spa
 
 /// A file system without free blocks cannot create the folder of a process.
 #[test]
-fn gc_makes_space_on_a_full_disk() {
+fn gc_and_forget_make_space_on_a_full_disk() {
     let upstream = upstream();
     let (faults, site) = Faults::of(site(&upstream));
     store_one_of_each_kind(serve(&site, &upstream, &[]), &upstream);
     let kept = stored(&site).len();
     faults.begin(Operation::Create, ENOSPC, "v1/staging");
+    let forget = site.command(&["forget", "before", "1.0.0"]);
+    assert!(forget.status.success(), "{forget:?}");
+    let left = stored(&site).len();
+    assert!(left < kept, "{forget:?}");
     let gc = site.command(&["gc", "--max-size", "0"]);
     assert!(gc.status.success(), "{gc:?}");
-    assert!(stored(&site).len() < kept, "{gc:?}");
+    assert!(stored(&site).len() < left, "{gc:?}");
 }
 
 /// A stored file that cannot be read is fetched again. Offline, the client is told why, and the file stays: the next
