@@ -108,9 +108,12 @@ impl Responder {
         let (outcome, entry) = got.await?;
         // A prefetch may have begun after the check above, and this request joined it or found its result. It must not
         // answer a second request.
-        let took_later = matches!(outcome, Outcome::Hit | Outcome::Collapsed);
-        let later = || took_later.then(|| self.take_prefetched(&key)).flatten();
-        let prefetch = prefetch.or_else(later);
+        let prefetch = match prefetch {
+            None if matches!(outcome, Outcome::Hit | Outcome::Collapsed) => {
+                self.take_prefetched(&key)
+            }
+            taken => taken,
+        };
         let outcome = match (outcome, prefetch) {
             (Outcome::Hit, Some(EntryPrefetch { is_new: true, .. })) => Outcome::Prefetched,
             _ => outcome,

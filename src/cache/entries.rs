@@ -196,7 +196,7 @@ impl Entries {
         demand: Demand,
         class: RequestClass,
     ) -> (Role, watch::Receiver<Progress>) {
-        self.fetcher.count_waiter(class);
+        self.fetcher.record_waiter(class);
         let (fetcher, resource) = (self.fetcher.clone(), resource.clone());
         let key = key.clone();
         self.flights

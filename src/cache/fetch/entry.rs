@@ -109,7 +109,7 @@ impl EntryFetcher {
     }
 
     /// Records that a request of this class is about to wait for an entry.
-    pub(in super::super) fn count_waiter(&self, class: RequestClass) {
+    pub(in super::super) fn record_waiter(&self, class: RequestClass) {
         if class == RequestClass::Client {
             self.has_clients.store(true, Ordering::Release);
         }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Clients alternate between both every [`TURN`], because other work on the machine changes the rate of hits by more
-//! than the removal does. A is stopped (`SIGSTOP`) during the turns of B, so that these are free of what the removal costs
-//! processors and disk. A warmed project pins the crates that the clients request, so they stay. Both daemons start on
+//! than the removal does. A is stopped (`SIGSTOP`) during the turns of B, so that these are free of what the removal
+//! costs processors and disk. A warmed project pins the crates that the clients request, so they stay. Both daemons start on
 //! copies of one store.
 
 use std::path::Path;
