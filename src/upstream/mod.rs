@@ -4,8 +4,8 @@
 //!  Upstream::get(Get)                                          request.rs: the headers
 //!    │
 //!    ├─> range of a large body? ──── yes ──> HTTP/1.1 connection of its own
-//!    │     no                                                  pool.rs: clients, slots, permits
-//!    ├─> https, HTTP/2 not ruled out? ─ yes ─> shared HTTP/2 connection ──┐
+//!    │     no                                                  pool.rs: clients; request_limits.rs: permits
+//!    ├─> https, HTTP/2 not ruled out? ─ yes ─> shared HTTP/2 connection ──┐   slots.rs: which connection
 //!    │     no                                                             │ it speaks HTTP/1.1 only
 //!    ├─> HTTP/1.1 or HTTP/2, as TLS negotiates <──────────────────────────┘
 //!    │                                                         origins.rs: protocol by origin, failed dials
@@ -38,6 +38,7 @@ mod request;
 mod request_limits;
 mod response;
 mod retry;
+mod slots;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -54,6 +55,7 @@ use pool::{ClientProtocol, ConnectionPool};
 use received::ReceivedBytes;
 use redirect::{MAX_REDIRECTS, RedirectPolicy, redirect_target};
 use request_limits::{Http1Permit, RequestLimits};
+use slots::Http2Slots;
 
 use crate::files::{self, MAX_CERTIFICATES_BYTES};
 
@@ -121,6 +123,7 @@ pub struct Upstream {
     options: UpstreamOptions,
     redirects: RedirectPolicy,
     pool: ConnectionPool,
+    slots: Http2Slots,
     origins: Origins,
     limits: RequestLimits,
     received: ReceivedBytes,
@@ -171,6 +174,7 @@ impl Upstream {
         Ok(Self {
             redirects: RedirectPolicy::new(configured, options.redirect_hosts.clone()),
             pool,
+            slots: Http2Slots::default(),
             origins: Origins::default(),
             limits: RequestLimits::new(options.http1_requests, options.rate),
             received: ReceivedBytes::default(),
@@ -193,6 +197,7 @@ impl Upstream {
     /// dead.
     pub fn reconnect(&self) {
         self.pool.reset();
+        self.slots.reset();
         self.origins.reset_http_versions();
     }
 
@@ -259,7 +264,7 @@ impl Upstream {
         origin: &Origin,
         version: HttpVersion,
     ) -> Result<Option<Response>, Failure> {
-        let slot = self.pool.http2_slot();
+        let slot = self.slots.take(origin);
         let mut watcher = self.origins.watch(origin, slot.index);
         let began = Instant::now();
         let dial_timeout = self.options.dial_timeout;
@@ -275,6 +280,7 @@ impl Upstream {
         let is_first = version == HttpVersion::Unknown;
         match sent {
             Ok(response) => {
+                slot.set_answered(true);
                 if is_first {
                     self.origins.set_http_version(origin, HttpVersion::Http2);
                 }
@@ -289,6 +295,7 @@ impl Upstream {
                         .set_http_version(origin, HttpVersion::Http2Unanswered);
                 }
                 if matches!(failure.kind, FailureKind::Unreachable { .. }) {
+                    slot.set_answered(false);
                     self.origins
                         .fail_waiters(origin, slot.index, &failure, &watcher);
                 }

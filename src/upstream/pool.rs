@@ -2,26 +2,20 @@
 //!
 //! | client | protocol | used for |
 //! |---|---|---|
-//! | [`ClientProtocol::Http2`], up to [`MAX_HTTP2_CONNECTIONS`] slots | HTTP/2 only | https upstreams, except those known not to speak it |
+//! | [`ClientProtocol::Http2`], one for each of the [`slots`](super::slots) | HTTP/2 only | https upstreams, except those known not to speak it |
 //! | [`ClientProtocol::Negotiated`] | whatever TLS negotiates | http upstreams, and https upstreams without HTTP/2 |
 //! | [`ClientProtocol::Http1Only`] | HTTP/1.1 | ranges of a large body |
 //!
 //! A client that may speak either protocol learns only from the first response that requests can share a connection,
 //! and opens one connection per request until then. The HTTP/2 clients know before: a burst waits for one dial and
 //! opens one connection. Ranges exist because many servers limit each connection, so they must not share one.
-//!
-//! A slot is one client, and so at most one connection to each origin. Requests take the first slot that has fewer than
-//! [`REQUESTS_PER_CONNECTION`] requests in flight, so a second connection opens only under load.
 
 #![expect(
     clippy::disallowed_types,
     reason = "the one place that makes clients for upstream"
 )]
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Response};
@@ -31,30 +25,22 @@ use super::{
     failure::{Failure, FailureKind, classify},
     proxy::ProxyVariables,
     request::Get,
+    slots::{IDLE_CONNECTION_TIMEOUT, MAX_HTTP2_CONNECTIONS},
 };
 
-/// HTTP/2 connections to one origin. Common front ends process about a hundred requests at a time on each, and a
-/// burst that revalidates a large project has several hundred.
-pub(super) const MAX_HTTP2_CONNECTIONS: usize = 3;
-/// Requests in flight on one HTTP/2 connection before the next slot is used.
-const REQUESTS_PER_CONNECTION: usize = 100;
 /// Flow-control window of one HTTP/2 stream in bytes: what upstream may send within one round trip. With 2 MB a body
 /// came with 34 MB/s at 40 ms and 11 MB/s at 150 ms, with 8 MB with 81 and 28.
 const STREAM_WINDOW: u32 = 8 << 20;
 /// Flow-control window of one HTTP/2 connection in bytes.
 const CONNECTION_WINDOW: u32 = 32 << 20;
-/// Time after which an idle connection is closed.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The clients, and how many requests each has in flight.
+/// The clients.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
     dial_timeout: Duration,
     roots: Vec<Certificate>,
     proxies: ProxyVariables,
     clients: Mutex<Clients>,
-    /// Requests in flight by slot, over all origins.
-    in_flight: [AtomicUsize; MAX_HTTP2_CONNECTIONS],
 }
 
 /// Each client is built on its first use.
@@ -92,29 +78,12 @@ impl ConnectionPool {
                 negotiated: Some(negotiated),
                 ..Clients::default()
             }),
-            in_flight: Default::default(),
         })
     }
 
     /// Drops all clients and with them the idle connections. Requests in flight go on.
     pub(super) fn reset(&self) {
         *self.clients.lock() = Clients::default();
-    }
-
-    /// Counts a request in a slot: the first below [`REQUESTS_PER_CONNECTION`], else the one with the fewest requests.
-    pub(super) fn http2_slot(&self) -> ConnectionSlot<'_> {
-        let counts = self
-            .in_flight
-            .each_ref()
-            .map(|count| count.load(Ordering::Relaxed));
-        let with_capacity = counts
-            .iter()
-            .position(|count| *count < REQUESTS_PER_CONNECTION);
-        let least_used = || (0..counts.len()).min_by_key(|slot| counts[*slot]);
-        let index = with_capacity.or_else(least_used).unwrap_or(0);
-        let in_flight = &self.in_flight[index];
-        in_flight.fetch_add(1, Ordering::Relaxed);
-        ConnectionSlot { index, in_flight }
     }
 
     /// Sends `get` to `url` and waits for the response head, without following redirects.
@@ -171,19 +140,6 @@ impl ConnectionPool {
         }
         let client = build(self.dial_timeout, &self.roots, protocol)?;
         Ok(place.insert(client).clone())
-    }
-}
-
-/// One HTTP/2 request in flight, counted in its slot until dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionSlot<'a> {
-    pub(super) index: usize,
-    in_flight: &'a AtomicUsize,
-}
-
-impl Drop for ConnectionSlot<'_> {
-    fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
