@@ -18,12 +18,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{
-    features::{ActiveFeatures, Needs},
     manifest::{Dependency, LocalPackage, LocalWorkspace},
+    needs::Needs,
 };
 use crate::{
     lockfile::{LockGraph, LockNode, PackageSource},
-    resource::VersionNeeds,
+    resource::{EnabledFeatures, VersionNeeds},
 };
 
 /// The answer of a comparison.
@@ -53,11 +53,8 @@ pub(super) fn compare(
             .iter()
             .map(|node| workspace.lacks(node))
             .collect(),
-        active: graph
-            .nodes
-            .iter()
-            .map(|_| ActiveFeatures::default())
-            .collect(),
+        is_reached: vec![false; graph.nodes.len()],
+        enabled: vec![EnabledFeatures::default(); graph.nodes.len()],
         used: BTreeSet::new(),
         queue: VecDeque::new(),
     };
@@ -127,7 +124,8 @@ struct Walk<'a> {
     /// `None` for a local package that no manifest names.
     needs: Vec<Option<Needs>>,
     is_ignored: Vec<bool>,
-    active: Vec<ActiveFeatures>,
+    is_reached: Vec<bool>,
+    enabled: Vec<EnabledFeatures>,
     /// Edges of the graph that a dependency led along.
     used: BTreeSet<(usize, usize)>,
     queue: VecDeque<usize>,
@@ -144,16 +142,15 @@ impl Walk<'_> {
 
     /// Reaches a package and switches features on in it.
     fn switch_on(&mut self, at: usize, features: &[String]) {
-        let active = &mut self.active[at];
-        let mut is_new = !active.is_reached;
-        active.is_reached = true;
+        let mut is_new = !std::mem::replace(&mut self.is_reached[at], true);
+        let enabled = &mut self.enabled[at];
         for feature in features {
-            if active.features.contains(feature) {
+            if enabled.features.contains(feature) {
                 continue;
             }
             is_new = true;
             if let Some(needs) = &self.needs[at] {
-                active.feature(needs, feature);
+                needs.enable(enabled, feature);
             }
         }
         if is_new {
@@ -169,7 +166,7 @@ impl Walk<'_> {
                 return Agreement::Differs(format!("no manifest has `{name} {version}`"));
             };
             for dependency in &needs.dependencies {
-                let asked = self.active[at].dependencies.get(&dependency.name);
+                let asked = self.enabled[at].dependencies.get(&dependency.name);
                 let is_wanted = if dependency.is_dev {
                     needs.is_member
                 } else {
@@ -230,7 +227,7 @@ impl Walk<'_> {
             if self.is_ignored(at) {
                 continue;
             }
-            if !self.active[at].is_reached {
+            if !self.is_reached[at] {
                 let (name, version) = (&node.name, &node.version);
                 return Agreement::Differs(format!(
                     "nothing needs its `{name} {version}` any more"

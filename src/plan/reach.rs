@@ -22,14 +22,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use semver::{Version, VersionReq};
 
-use super::{
-    features::{ActiveFeatures, Needs},
-    manifest::Dependency,
-    packages::registry_at,
-};
+use super::{manifest::Dependency, needs::Needs, packages::registry_at};
 use crate::{
     hash::Sha256,
-    resource::{Registries, VersionNeeds},
+    resource::{EnabledFeatures, Registries, VersionNeeds},
     store::PinnedCrate,
 };
 
@@ -91,7 +87,7 @@ pub(crate) struct ResolverReach {
 struct ChosenVersion {
     /// `None` if its line cannot be used.
     needs: Option<Needs>,
-    active: ActiveFeatures,
+    enabled: EnabledFeatures,
     is_firm: bool,
 }
 
@@ -128,16 +124,16 @@ impl ResolverReach {
         let Some(needs) = Needs::of_crate(needs) else {
             return Vec::new();
         };
-        let mut by_default = ActiveFeatures::default();
-        by_default.feature(&needs, "default");
-        let mut all = ActiveFeatures::default();
+        let mut by_default = EnabledFeatures::default();
+        needs.enable(&mut by_default, "default");
+        let mut all = EnabledFeatures::default();
         for feature in needs.features.keys() {
-            all.feature(&needs, feature);
+            needs.enable(&mut all, feature);
         }
         let dependencies = needs.dependencies.iter().filter(|one| !one.is_dev);
         let questions = dependencies.flat_map(|dependency| {
             let asked =
-                |active: &ActiveFeatures| active.dependencies.get(&dependency.name).cloned();
+                |enabled: &EnabledFeatures| enabled.dependencies.get(&dependency.name).cloned();
             let is_firm = !dependency.is_optional
                 || dependency.is_for_target
                 || by_default.dependencies.contains_key(&dependency.name);
@@ -178,7 +174,7 @@ impl ResolverReach {
             .entry(id.clone())
             .or_insert_with(|| ChosenVersion {
                 needs: Needs::of_crate(choice.needs),
-                active: ActiveFeatures::default(),
+                enabled: EnabledFeatures::default(),
                 is_firm: false,
             });
         let Some(needs) = &chosen.needs else {
@@ -186,13 +182,13 @@ impl ResolverReach {
         };
         chosen.is_firm |= question.is_firm;
         for feature in &question.features {
-            chosen.active.feature(needs, feature);
+            needs.enable(&mut chosen.enabled, feature);
         }
         let questions = self.questions_of(&id);
         self.ask(id, questions)
     }
 
-    /// The dependencies of a chosen version that its active features need.
+    /// The dependencies of a chosen version that its enabled features need.
     fn questions_of(&self, id: &VersionId) -> BTreeSet<Question> {
         let Some(chosen) = self.chosen.get(id) else {
             return BTreeSet::new();
@@ -200,7 +196,7 @@ impl ResolverReach {
         let dependencies = chosen.needs.iter().flat_map(|needs| &needs.dependencies);
         let dependencies = dependencies.filter(|one| !one.is_dev);
         let questions = dependencies.filter_map(|dependency| {
-            let asked = chosen.active.dependencies.get(&dependency.name);
+            let asked = chosen.enabled.dependencies.get(&dependency.name);
             if dependency.is_optional && asked.is_none() {
                 return None;
             }

@@ -1,13 +1,13 @@
 //! Prefetch of index entries: cargo resolves level by level, so the dependencies of an entry are asked for next.
 //!
 //! When a client's request revalidates or fetches an entry, each version that cargo may choose names dependencies
-//! with requirements. Each of them is a [`PrefetchHint`]: the entry to fetch, the requirement under which it is
-//! needed, and whether that need is likely. The prefetcher follows hints from entry to entry. So a whole stale
-//! dependency graph is revalidated in one round trip instead of one per level, and a cold one is fetched as soon as
-//! each level is known.
+//! with requirements and features. Each of them is a [`PrefetchHint`]: the entry to fetch, the need for it, and whether
+//! that need is likely. The prefetcher follows hints from entry to entry. So a whole stale dependency graph is
+//! revalidated in one round trip instead of one per level, and a cold one is fetched as soon as each level is known.
 //!
-//! A hint that is not likely (an optional dependency, an older release series) is followed only if its entry is stored
-//! with a crate of it, which shows that it was needed before. Without limits a cycle of dependencies would be followed
+//! A hint that is not likely (an optional dependency that nothing enables, an older release series) is followed only if
+//! its entry is stored with a crate of it, which shows that it was needed before. The hints that follow from such an
+//! entry are not likely either. Without limits a cycle of dependencies would be followed
 //! for ever: see [`RecentHints`] and [`PREFETCH_LIFETIME`].
 
 use std::{
@@ -52,15 +52,21 @@ impl IndexPrefetch {
         *self.shared.last_client.lock() = Instant::now();
     }
 
-    /// Follows the hints in `body`, each in a task of its own.
-    pub(super) fn follow(&self, resource: &Resource, body: &[u8]) {
+    /// Follows the hints in the body of an entry that a client asked for.
+    pub(super) fn follow_client(&self, resource: &Resource, body: &[u8]) {
+        self.follow(resource, body, true);
+    }
+
+    /// Follows the hints in `body`, each in a task of its own. None of them is likelier than `resource`.
+    fn follow(&self, resource: &Resource, body: &[u8], is_likely: bool) {
         if self.shared.last_client.lock().elapsed() > PREFETCH_LIFETIME {
             return;
         }
         let Some(dependencies) = resource.dependencies() else {
             return;
         };
-        for hint in dependencies.prefetch_hints(body) {
+        for mut hint in dependencies.prefetch_hints(body) {
+            hint.is_likely &= is_likely;
             let Location::Entry(key) = hint.resource.location() else {
                 continue;
             };
@@ -74,23 +80,23 @@ impl IndexPrefetch {
     /// Fetches or revalidates one entry and follows its hints. A failure is not reported here: the client that needs
     /// the entry gets an error of its own.
     async fn prefetch(&self, hint: PrefetchHint) {
-        let resource = &hint.resource;
-        match self.cache.prefetch_entry(resource, hint.is_likely).await {
+        let (resource, is_likely) = (&hint.resource, hint.is_likely);
+        match self.cache.prefetch_entry(resource, is_likely).await {
             PrefetchedEntry::Fresh { body, age } => {
                 // An older one was checked in an earlier burst, and so were its dependencies.
                 if age <= BURST_WINDOW {
-                    self.follow(resource, &body);
+                    self.follow(resource, &body, is_likely);
                 }
             }
             PrefetchedEntry::Pending { stored, fetch } => {
                 // The dependencies of a stale entry are stale as well, and need not wait for its answer.
                 if let Some(stored) = &stored {
-                    self.follow(resource, stored);
+                    self.follow(resource, stored, is_likely);
                 }
                 if let Some(body) = fetch.await
                     && Some(&body) != stored.as_ref()
                 {
-                    self.follow(resource, &body);
+                    self.follow(resource, &body, is_likely);
                 }
             }
             PrefetchedEntry::Unavailable => {}
@@ -98,15 +104,15 @@ impl IndexPrefetch {
     }
 }
 
-/// Hints followed in the current burst. Several parents lead to one entry, with the same requirement or with
-/// different ones, which choose different versions and so lead on to different entries.
+/// Hints followed in the current burst. Several parents lead to one entry, with the same need or with different ones,
+/// which lead on to different entries.
 #[derive(Debug, Default)]
 struct RecentHints(Mutex<Burst>);
 
 #[derive(Debug, Default)]
 struct Burst {
     started: Option<Instant>,
-    /// True if the hint was likely, by entry and requirement.
+    /// True if the hint was likely, by entry and need.
     followed: HashMap<(Key, String), bool>,
 }
 
@@ -122,7 +128,7 @@ impl RecentHints {
                 followed: HashMap::new(),
             };
         }
-        match burst.followed.entry((key.clone(), hint.choice.clone())) {
+        match burst.followed.entry((key.clone(), hint.need.clone())) {
             Entry::Vacant(new) => {
                 new.insert(hint.is_likely);
                 true
@@ -149,10 +155,10 @@ mod tests {
             panic!("{:?}", resource.location())
         };
         let (recent, start) = (RecentHints::default(), Instant::now());
-        let insert = |choice: &str, is_likely, after| {
+        let insert = |need: &str, is_likely, after| {
             let hint = PrefetchHint {
                 resource: resource.clone(),
-                choice: choice.to_owned(),
+                need: need.to_owned(),
                 is_likely,
             };
             recent.insert(&key, &hint, start + after)

@@ -59,7 +59,7 @@ pub fn spawn(cache: Cache, mut events: mpsc::Receiver<CacheEvent>, clients_resum
                     index.client_active();
                     // In a task of its own: parsing a large entry takes longer than reading the next event.
                     let index = index.clone();
-                    tokio::spawn(async move { index.follow(&resource, &body) });
+                    tokio::spawn(async move { index.follow_client(&resource, &body) });
                 }
                 CacheEvent::ManifestServed { manifest, entry } => {
                     install.manifest_served(manifest, entry);

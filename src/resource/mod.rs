@@ -63,8 +63,8 @@ pub use error::{InvalidBody, LineProblem, LocateError, TemplateError, TemplatePr
 pub use key::Key;
 pub use policy::{Audience, Freshness, Policy};
 pub use registry::{
-    CrateFile, IndexEntry, ListedState, ListedVersion, NeededCrate, RecalledVersions, Registries,
-    Registry, RegistryConfig, RewrittenVersion, VersionNeeds,
+    CrateFile, EnabledFeatures, IndexEntry, ListedState, ListedVersion, NeededCrate,
+    RecalledVersions, Registries, Registry, RegistryConfig, RewrittenVersion, VersionNeeds,
 };
 pub use upstreams::Upstreams;
 
@@ -336,11 +336,10 @@ pub struct Absence {
 /// A resource that a client will probably ask for next.
 #[derive(Clone, Debug)]
 pub struct PrefetchHint {
-    /// The resource. It remembers the version requirement that it is needed for, so its own hints are narrower.
+    /// The resource. It remembers the need for it, so its own hints are narrower.
     pub resource: Resource,
-    /// The version requirement as text. Two hints to one resource with different requirements choose different
-    /// versions, and so lead to different further hints.
-    pub choice: String,
+    /// That need as text. Two hints to one resource with different needs lead to different further hints.
+    pub need: String,
     /// `true`: fetch it even if it is not stored. `false`: only revalidate it if it is stored, because a stored copy
     /// shows that some client needed it before.
     pub is_likely: bool,

@@ -61,6 +61,50 @@ fn wanted_version_determines_the_prefetched_dependencies() {
     assert_eq!(upstream.requests_for(&entry_path("shallow")), 0);
 }
 
+#[test]
+fn optional_dependencies_that_the_parent_enables_are_prefetched() {
+    let upstream = FakeUpstream::start();
+    for name in ["enabled", "disabled"] {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let child = Crate::new("child", "1.0.0")
+        .optional_dep("enabled", "^1")
+        .optional_dep("disabled", "^1")
+        .feature("default", &["dep:enabled"])
+        .feature("more", &["dep:disabled"]);
+    upstream.publish(child);
+    upstream.publish(Crate::new("parent", "1.0.0").dep("child", "^1"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    assert_eq!(larder.get(&entry("parent")).status, 200);
+    wait_until("the default feature's dependency was fetched ahead", || {
+        upstream.requests_for(&entry_path("enabled")) == 1
+    });
+    larder.wait_until_idle();
+    assert_eq!(upstream.requests_for(&entry_path("disabled")), 0);
+}
+
+/// Most projects use the newest series.
+#[test]
+fn stored_dependency_of_an_older_series_leads_to_no_download() {
+    let upstream = upstream();
+    let publish = |version: &str| Crate::new("parent", version).pubtime("2020-01-01T00:00:00Z");
+    upstream.publish(publish("1.0.0").dep("many", "^0.1"));
+    upstream.publish(publish("2.0.0").dep("left", "^1"));
+    // Without dependencies, unlike `left 1.0.0`.
+    upstream.publish(Crate::new("left", "1.1.0").pubtime("2020-01-01T00:00:00Z"));
+    let site = site(&upstream);
+    let larder = site.serve(&[]);
+    assert_eq!(larder.get(&entry("many")).status, 200);
+    larder.wait_until_idle();
+    assert_eq!(larder.get(&entry("parent")).status, 200);
+    wait_until("the newest version's dependency was fetched ahead", || {
+        upstream.requests_for(&entry_path("left")) == 1
+    });
+    larder.wait_until_idle();
+    assert_eq!(upstream.requests_for(&entry_path("deep")), 0);
+}
+
 /// Its bytes came from upstream for this client, so it is no hit. A revalidated copy costs no download.
 #[test]
 fn first_answer_with_a_prefetched_entry_is_marked_and_counts_as_no_hit() {

@@ -14,8 +14,8 @@
 //!        └─ offline view     versions that are neither stored nor offered by a pin are marked as yanked
 //! ```
 //!
-//! An entry can carry the version requirement that it is needed for. Its own hints then follow the version that cargo
-//! will choose for that requirement, not the newest of all.
+//! An entry can carry the need for it ([`Need`]): a version requirement, and features. Its own hints then follow the
+//! version and the features that cargo will choose, not the newest version with its default features.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -25,17 +25,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use semver::{Version, VersionReq};
 use serde_json::value::RawValue;
 
 use super::{
     Registry, RegistryConfig,
     index_changes::{listed_state, recalled_versions, with_kept_lines},
     index_folder,
+    index_hints::{Need, prefetch_hints},
     index_line::{
-        LineDependencies, LineVersion, check_line, checksum_of_line, checksum_of_version,
-        index_lines, package_of_line, publication_time, quick_publication_time, version_of_line,
-        with_yanked,
+        LineDependencies, check_line, checksum_of_line, checksum_of_version, index_lines,
+        package_of_line, publication_time, quick_publication_time, version_of_line, with_yanked,
     },
     is_crate_name, is_index_folder_of, write_registry_suffix,
 };
@@ -54,12 +53,9 @@ pub struct IndexEntry {
     pub registry: Arc<Registry>,
     /// The crate's name in lower case, as in index paths.
     name: String,
-    /// The requirement that the client will choose a version by, if it is known.
-    requirement: Option<VersionReq>,
+    /// The need by which the client will choose a version, if it is known.
+    need: Option<Need>,
 }
-
-/// Number of semver-incompatible series (`1.x`, `0.9.x`) whose newest version gives hints, if no requirement is known.
-const MAX_SERIES: usize = 4;
 
 impl IndexEntry {
     /// The entry of the crate `name`, which may be in any case. `None` if it cannot be a crate's name.
@@ -71,8 +67,14 @@ impl IndexEntry {
         is_crate_name(name).then(|| Self {
             registry: registry.clone(),
             name: name.to_ascii_lowercase(),
-            requirement: None,
+            need: None,
         })
+    }
+
+    /// The entry of the crate `name`, which another crate needs so.
+    pub(super) fn needed(registry: &Arc<Registry>, name: &str, need: Need) -> Option<Self> {
+        let need = Some(need);
+        Self::new(registry, name).map(|entry| Self { need, ..entry })
     }
 
     /// Parses path segments below a registry's base. `None` if they are no index path, or if the folder does not fit
@@ -113,58 +115,6 @@ impl IndexEntry {
         let folder = self.name.get(..2).unwrap_or(&self.name);
         Key::new(&[&self.registry.entry_folder, "index", folder, &self.name])
     }
-
-    /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.
-    fn candidates<'a>(&self, body: &'a [u8]) -> Vec<LineDependencies<'a>> {
-        let is_acceptable = |version: &Version| {
-            let requirement = self.requirement.as_ref();
-            requirement.is_none_or(|requirement| requirement.matches(version))
-        };
-        let mut versions: Vec<_> = index_lines(body)
-            .filter_map(|line| Some((Version::parse(&version_of_line(line)?).ok()?, line)))
-            .filter(|(version, _)| is_acceptable(version))
-            .collect();
-        versions
-            .sort_unstable_by(|(a, _), (b, _)| (b.pre.is_empty(), b).cmp(&(a.pre.is_empty(), a)));
-        let max_series = match self.requirement {
-            Some(_) => 1,
-            None => MAX_SERIES,
-        };
-        let mut series = Vec::new();
-        let mut candidates = Vec::new();
-        for (version, line) in versions {
-            // A pre-release counts only if there is no release.
-            let is_lesser = !version.pre.is_empty() && !series.is_empty();
-            if is_lesser || series.contains(&series_of(&version)) {
-                continue;
-            }
-            let Some(line) = available(line, &version) else {
-                continue;
-            };
-            series.push(series_of(&version));
-            candidates.push(line);
-            if series.len() == max_series {
-                break;
-            }
-        }
-        candidates
-    }
-}
-
-/// The versions that cargo treats as compatible with each other share this value (semver, `Op::Caret`).
-fn series_of(version: &Version) -> (u64, u64, u64) {
-    match (version.major, version.minor) {
-        (0, 0) => (0, 0, version.patch),
-        (0, minor) => (0, minor, 0),
-        (major, _) => (major, 0, 0),
-    }
-}
-
-/// The parsed line, if it describes exactly this version and cargo could choose it.
-fn available<'a>(line: &'a [u8], version: &Version) -> Option<LineDependencies<'a>> {
-    let is_choice = serde_json::from_slice::<LineVersion<'_>>(line)
-        .is_ok_and(|line| line.yanked != Some(true) && line.vers == version.to_string());
-    is_choice.then(|| serde_json::from_slice(line).ok())?
 }
 
 impl fmt::Display for IndexEntry {
@@ -310,34 +260,8 @@ impl Dependencies for IndexEntry {
             .collect()
     }
 
-    /// The dependencies of the version that the resolver will choose: the newest one that matches the requirement
-    /// (docs/client-behaviour.md C-21). Without a requirement, the newest version of all gives likely hints, and the
-    /// newest of some older series give unlikely ones. Optional dependencies are unlikely, because most are disabled.
     fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint> {
-        let mut hints: BTreeMap<(String, String), bool> = BTreeMap::new();
-        for (rank, line) in self.candidates(body).into_iter().enumerate() {
-            for dep in &line.deps {
-                let Some(name) = dep.crate_name() else {
-                    continue;
-                };
-                let hint = (name.clone().into_owned(), dep.req.clone().into_owned());
-                *hints.entry(hint).or_default() |= !dep.optional && rank == 0;
-            }
-        }
-        hints
-            .into_iter()
-            .filter_map(|((name, req), is_likely)| {
-                let entry = Self {
-                    requirement: VersionReq::parse(&req).ok(),
-                    ..Self::new(&self.registry, &name)?
-                };
-                Some(PrefetchHint {
-                    resource: Arc::new(entry),
-                    choice: req,
-                    is_likely,
-                })
-            })
-            .collect()
+        prefetch_hints(&self.registry, self.need.as_ref(), body)
     }
 }
 
@@ -534,41 +458,6 @@ mod tests {
     }
 
     #[test]
-    fn hints_are_the_dependencies_of_the_newest_version_and_unlikely_ones_of_older_series() {
-        let deps = |version: &str, deps: &str| {
-            line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
-        };
-        let body = [
-            deps("1.10.0", r#"{"name":"a","package":"needed"},{"name":"built","kind":"build"},{"name":"no","optional":true}"#),
-            deps("1.9.0", r#"{"name":"old"}"#),
-            deps("0.9.2", r#"{"name":"older"}"#),
-            deps("0.9.3", r#"{"name":"other"},{"name":"built"}"#),
-            deps("2.0.0-beta.1", r#"{"name":"beta"}"#),
-            deps("1.11.0", r#"{"name":"gone"}"#).replace("\"yanked\":false", "\"yanked\":true"),
-            deps("1.10.0", r#"{"name":"dev","kind":"dev"}"#).replace("1.10.0", "1.2.0"),
-        ]
-        .join("\n");
-        let entry = IndexEntry::of(&registry(), "left").unwrap();
-        let hints: Vec<_> = entry
-            .dependencies()
-            .unwrap()
-            .prefetch_hints(body.as_bytes())
-            .into_iter()
-            .map(|hint| (hint.resource.to_string(), hint.is_likely))
-            .collect();
-        let expected = [
-            ("built", true),
-            ("needed", true),
-            ("no", false),
-            ("other", false),
-        ];
-        assert_eq!(
-            hints,
-            expected.map(|(name, is_likely)| (format!("index entry of `{name}`"), is_likely))
-        );
-    }
-
-    #[test]
     fn hints_and_invalidations_do_not_depend_on_json_white_space() {
         let line = |version: &str, dep: &str, year: u32| {
             format!(
@@ -599,53 +488,6 @@ mod tests {
             (hints, due.len()),
             (vec!["index entry of `new`".to_owned()], 1)
         );
-    }
-
-    #[test]
-    fn hints_of_an_entry_with_requirement_follow_the_newest_matching_version() {
-        let deps = |version: &str, deps: &str| {
-            line("left", version, SUM).replace("\"deps\":[]", &format!("\"deps\":[{deps}]"))
-        };
-        let body = [
-            deps("0.1.2", r#"{"name":"old","req":"^1"}"#),
-            deps(
-                "0.1.3",
-                r#"{"name":"x","req":"^2"},{"name":"X","package":"x","req":"^3","optional":true}"#,
-            ),
-            deps("0.1.4", r#"{"name":"gone","req":"^1"}"#)
-                .replace("\"yanked\":false", "\"yanked\":true"),
-            deps("0.9.0", r#"{"name":"left","req":"^0.1"}"#),
-            deps("0.8.0", r#"{"name":"other","req":"not a requirement"}"#),
-        ]
-        .join("\n");
-        let hints = |entry: &Resource| {
-            entry
-                .dependencies()
-                .unwrap()
-                .prefetch_hints(body.as_bytes())
-        };
-        let told = |hints: &[PrefetchHint]| -> Vec<_> {
-            hints
-                .iter()
-                .map(|hint| format!("{} {} {}", hint.resource, hint.choice, hint.is_likely))
-                .collect()
-        };
-        let wanted = hints(&IndexEntry::of(&registry(), "left").unwrap());
-        assert_eq!(
-            told(&wanted),
-            [
-                "index entry of `left` ^0.1 true",
-                "index entry of `other` not a requirement false",
-                "index entry of `x` ^2 false",
-                "index entry of `x` ^3 false",
-            ]
-        );
-        let further = hints(&wanted[0].resource);
-        assert_eq!(
-            told(&further),
-            ["index entry of `x` ^2 true", "index entry of `x` ^3 false"]
-        );
-        assert!(hints(&further[0].resource).is_empty());
     }
 
     #[test]

@@ -58,13 +58,9 @@ pub(super) struct IndexDependency<'a> {
     #[serde(borrow, default)]
     package: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) req: Cow<'a, str>,
-    #[serde(borrow, default)]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     registry: Option<Cow<'a, str>>,
-    #[serde(default)]
-    pub(super) optional: bool,
 }
 
 impl<'a> IndexDependency<'a> {

@@ -1,7 +1,7 @@
 //! [`VersionNeeds`]: all that one version of a crate says about its dependencies and features.
 //!
-//! Prefetching and the offline view need less of a line, and read it with `index_line`. This reader is for comparing a
-//! lock file with what cargo would resolve.
+//! The offline view and invalidations need less of a line, and read it with `index_line`. This reader is for what cargo
+//! would resolve: prefetch hints, and the comparison with a lock file.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,38 @@ use crate::hash::Sha256;
 
 /// The dependencies and features of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Line")]
 pub struct VersionNeeds {
     /// Its dependencies of all kinds.
-    #[serde(default)]
     pub deps: Vec<NeededCrate>,
-    /// Its features.
+    /// Its features, by name, with what each enables.
+    pub features: BTreeMap<String, Vec<String>>,
+}
+
+/// The fields of a line.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    deps: Vec<NeededCrate>,
     #[serde(default)]
     features: BTreeMap<String, Vec<String>>,
-    /// Features with newer syntax, which cargo merges into the others.
+    /// Features with newer syntax.
     #[serde(default)]
     features2: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// Cargo merges both kinds of features (`index_package_to_summary` in `src/cargo/sources/registry/index/mod.rs`).
+impl From<Line> for VersionNeeds {
+    fn from(line: Line) -> Self {
+        let mut features = line.features;
+        for (name, enabled) in line.features2.into_iter().flatten() {
+            features.entry(name).or_default().extend(enabled);
+        }
+        Self {
+            deps: line.deps,
+            features,
+        }
+    }
 }
 
 /// One dependency, as an index line spells it.
@@ -68,12 +90,6 @@ impl VersionNeeds {
         let is_wanted = |line: &&[u8]| version_of_line(line).is_some_and(|own| own == version);
         let mut lines = index_lines(entry).filter(is_wanted);
         lines.find_map(|line| serde_json::from_slice(line).ok())
-    }
-
-    /// All features, of both fields.
-    pub fn features(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
-        let newer = self.features2.iter().flatten();
-        self.features.iter().chain(newer)
     }
 }
 
@@ -120,11 +136,22 @@ mod tests {
     fn line_of_a_version_gives_its_dependencies_and_both_kinds_of_features() {
         let entry = br#"{"name":"a","vers":"1.0.0","cksum":"","deps":[]}
             {"name":"a","vers":"1.1.0","cksum":"","deps":[{"name":"b","req":"^1","optional":true,"kind":"build"}],
-             "features":{"x":["b"]},"features2":{"y":["dep:b"]}}"#;
+             "features":{"x":["b"],"z":["x"]},"features2":{"y":["dep:b"],"z":["y"]}}"#;
         let entry = String::from_utf8_lossy(entry).replace("\n             ", "");
         let needs = VersionNeeds::of(entry.as_bytes(), "1.1.0").unwrap();
         assert!(needs.deps[0].optional && needs.deps[0].default_features);
-        assert_eq!(needs.features().count(), 2);
+        let features = [
+            ("x", vec!["b"]),
+            ("y", vec!["dep:b"]),
+            ("z", vec!["x", "y"]),
+        ];
+        let features = features.map(|(name, enabled)| {
+            (
+                name.to_owned(),
+                enabled.into_iter().map(str::to_owned).collect(),
+            )
+        });
+        assert_eq!(needs.features, BTreeMap::from(features));
         assert_eq!(VersionNeeds::of(entry.as_bytes(), "1.2.0"), None);
     }
 }

@@ -24,10 +24,12 @@
 mod config;
 mod crate_file;
 mod download;
+mod features;
 #[cfg(test)]
 mod fixture;
 mod index_changes;
 mod index_entry;
+mod index_hints;
 mod index_line;
 mod index_needs;
 
@@ -41,6 +43,7 @@ use crate::hash::Sha256;
 pub use config::{RegistryConfig, config_for_client};
 pub use crate_file::CrateFile;
 pub use download::{crate_at, download_address};
+pub use features::EnabledFeatures;
 pub use index_changes::{ListedState, RecalledVersions, RewrittenVersion};
 pub use index_entry::IndexEntry;
 pub use index_line::listed_checksums;
