@@ -31,7 +31,7 @@ use super::{
     Registry, RegistryConfig,
     index_changes::{listed_state, recalled_versions, with_kept_lines},
     index_folder,
-    index_hints::{Need, prefetch_hints},
+    index_hints::{Need, needed_entries},
     index_line::{
         LineDependencies, check_line, checksum_of_line, checksum_of_version, index_lines,
         package_of_line, publication_time, quick_publication_time, version_of_line, with_yanked,
@@ -69,12 +69,6 @@ impl IndexEntry {
             name: name.to_ascii_lowercase(),
             need: None,
         })
-    }
-
-    /// The entry of the crate `name`, which another crate needs so.
-    pub(super) fn needed(registry: &Arc<Registry>, name: &str, need: Need) -> Option<Self> {
-        let need = Some(need);
-        Self::new(registry, name).map(|entry| Self { need, ..entry })
     }
 
     /// Parses path segments below a registry's base. `None` if they are no index path, or if the folder does not fit
@@ -261,7 +255,20 @@ impl Dependencies for IndexEntry {
     }
 
     fn prefetch_hints(&self, body: &[u8]) -> Vec<PrefetchHint> {
-        prefetch_hints(&self.registry, self.need.as_ref(), body)
+        let needed = needed_entries(self.need.as_ref(), body).into_iter();
+        let hints = needed.filter_map(|needed| {
+            let text = needed.need.to_string();
+            let need = Some(needed.need);
+            Some(PrefetchHint {
+                resource: Arc::new(Self {
+                    need,
+                    ..Self::new(&self.registry, &needed.name)?
+                }),
+                need: text,
+                is_likely: needed.is_likely,
+            })
+        });
+        hints.collect()
     }
 }
 

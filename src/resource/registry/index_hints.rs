@@ -1,6 +1,6 @@
 //! Prefetch hints: the entries that cargo will ask for after the entry of one crate.
 //!
-//! They are the dependencies of the version that the resolver will choose (docs/client-behaviour.md C-21). A parent's
+//! They are the entries of the dependencies of the version that the resolver will choose (docs/client-behaviour.md C-21). A parent's
 //! line says by which requirement the resolver chooses, and which features the parent enables. So a hint carries a
 //! [`Need`], and the hints of its entry follow from that need in turn:
 //!
@@ -14,83 +14,80 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    fmt,
 };
 
 use semver::{Version, VersionReq};
 
 use super::{
-    EnabledFeatures, IndexEntry, NeededCrate, Registry, VersionNeeds,
+    EnabledFeatures, NeededCrate, VersionNeeds,
     index_line::{LineVersion, index_lines, version_of_line},
 };
-use crate::resource::PrefetchHint;
 
-/// The need for a crate, as the dependency of another one states it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The need for a crate, as the dependencies of another one state it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Need {
-    /// `None` if it cannot be read.
-    requirement: Option<VersionReq>,
+    /// As written.
+    requirement: String,
+    /// What all dependencies with this requirement enable together.
     features: BTreeSet<String>,
+}
+
+/// An entry that cargo may ask for next.
+#[derive(Debug)]
+pub(super) struct NeededEntry {
+    /// The name of its crate.
+    pub(super) name: String,
+    pub(super) need: Need,
+    pub(super) is_likely: bool,
 }
 
 /// Number of semver-incompatible series (`1.x`, `0.9.x`) whose newest version gives hints, if no requirement is known.
 const MAX_SERIES: usize = 4;
 
-/// What all dependencies on one crate with one requirement say together.
-#[derive(Default)]
-struct Wanted {
-    features: BTreeSet<String>,
-    is_likely: bool,
-}
-
-/// The hints of an entry with this body.
+/// The entries to which one with this body leads.
 ///
-/// With a need, they are the dependencies of the version that it chooses. Without one, the newest version of all gives
-/// likely hints, and the newest of some older series give unlikely ones. An optional dependency is likely only if the
+/// With a need, they are the dependencies of the version that it chooses. Without one, those of the newest version of
+/// all are likely, and those of the newest of some older series are not. An optional dependency is likely only if the
 /// need enables it. Default features are no substitute for an unknown need (docs/performance.md).
-pub(super) fn prefetch_hints(
-    registry: &Arc<Registry>,
-    need: Option<&Need>,
-    body: &[u8],
-) -> Vec<PrefetchHint> {
-    let mut wanted: BTreeMap<(String, String), Wanted> = BTreeMap::new();
+pub(super) fn needed_entries(need: Option<&Need>, body: &[u8]) -> Vec<NeededEntry> {
+    let mut entries: BTreeMap<(String, String), NeededEntry> = BTreeMap::new();
     for (rank, version) in candidates(need, body).iter().enumerate() {
         let enabled = enabled_features(need, version);
         for dependency in &version.deps {
             let Some(name) = resolved_name(dependency) else {
                 continue;
             };
+            let id = (name.to_owned(), dependency.req.clone());
+            let entry = entries.entry(id).or_insert_with(|| NeededEntry {
+                name: name.to_owned(),
+                need: Need {
+                    requirement: dependency.req.clone(),
+                    features: BTreeSet::new(),
+                },
+                is_likely: false,
+            });
             let enabled = enabled.dependencies.get(&dependency.name);
-            let wanted = wanted.entry((name.to_owned(), dependency.req.clone()));
-            let wanted = wanted.or_default();
             if dependency.optional && enabled.is_none() {
-                // Unlikely hints lead only to unlikely ones, whatever the features.
+                // Unlikely entries lead only to unlikely ones, whatever the features.
                 continue;
             }
-            wanted.is_likely |= rank == 0;
-            wanted
-                .features
-                .extend(enabled.into_iter().flatten().cloned());
-            wanted.features.extend(dependency.features.iter().cloned());
-            if dependency.default_features {
-                wanted.features.insert("default".to_owned());
-            }
+            entry.is_likely |= rank == 0;
+            let default = dependency.default_features.then(|| "default".to_owned());
+            let features = enabled.into_iter().flatten().chain(&dependency.features);
+            entry.need.features.extend(features.cloned().chain(default));
         }
     }
-    let hints = wanted.into_iter().filter_map(|((name, req), wanted)| {
-        let features: Vec<&str> = wanted.features.iter().map(String::as_str).collect();
-        let text = format!("{req} {}", features.join(" "));
-        let need = Need {
-            requirement: VersionReq::parse(&req).ok(),
-            features: wanted.features,
-        };
-        Some(PrefetchHint {
-            resource: Arc::new(IndexEntry::needed(registry, &name, need)?),
-            need: text,
-            is_likely: wanted.is_likely,
-        })
-    });
-    hints.collect()
+    entries.into_values().collect()
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.requirement)?;
+        self.features
+            .iter()
+            .try_for_each(|feature| write!(f, " {feature}"))
+    }
 }
 
 /// The features that the need enables in a version: none if it is unknown.
@@ -113,9 +110,11 @@ fn resolved_name(dependency: &NeededCrate) -> Option<&str> {
 
 /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.
 fn candidates(need: Option<&Need>, body: &[u8]) -> Vec<VersionNeeds> {
-    let requirement = need.and_then(|need| need.requirement.as_ref());
-    let is_acceptable =
-        |version: &Version| requirement.is_none_or(|requirement| requirement.matches(version));
+    let requirement = need.and_then(|need| VersionReq::parse(&need.requirement).ok());
+    let is_acceptable = |version: &Version| {
+        let requirement = requirement.as_ref();
+        requirement.is_none_or(|requirement| requirement.matches(version))
+    };
     let mut versions: Vec<_> = index_lines(body)
         .filter_map(|line| Some((Version::parse(&version_of_line(line)?).ok()?, line)))
         .filter(|(version, _)| is_acceptable(version))
@@ -163,9 +162,8 @@ fn available(line: &[u8], version: &Version) -> Option<VersionNeeds> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::resource::{
-        Resource,
+        IndexEntry, Resource,
         registry::fixture::{SUM, line, registry},
     };
 
@@ -269,21 +267,21 @@ mod tests {
             (
                 r#""features":[]"#,
                 "default",
-                ["codec ^1 default likely", "extra ^1 ", "pipe ^1 "],
+                ["codec ^1 default likely", "extra ^1", "pipe ^1"],
             ),
             (
                 r#""default_features":false,"features":["io"]"#,
                 "io",
                 [
                     "codec ^1 default fast likely",
-                    "extra ^1 ",
+                    "extra ^1",
                     "pipe ^1 default likely",
                 ],
             ),
             (
                 r#""default_features":false,"features":["all"]"#,
                 "all",
-                ["codec ^1 ", "extra ^1 default likely", "pipe ^1 "],
+                ["codec ^1", "extra ^1 default likely", "pipe ^1"],
             ),
         ] {
             let hint = format!("left ^1 {need} likely");
@@ -291,7 +289,7 @@ mod tests {
             check_hints(&needed[0], &child, &expected);
         }
         // The project's manifest has the need of an entry that cargo asks for by itself.
-        check_hints(&left(), &child, &["codec ^1 ", "extra ^1 ", "pipe ^1 "]);
+        check_hints(&left(), &child, &["codec ^1", "extra ^1", "pipe ^1"]);
     }
 
     #[test]
