@@ -1,8 +1,8 @@
 //! Prefetch hints: the entries that cargo will ask for after the entry of one crate.
 //!
-//! They are the entries of the dependencies of the version that the resolver will choose (docs/client-behaviour.md C-21). A parent's
-//! line says by which requirement the resolver chooses, and which features the parent enables. So a hint carries a
-//! [`Need`], and the hints of its entry follow from that need in turn:
+//! They are the entries of the dependencies of the version that the resolver will choose (docs/client-behaviour.md
+//! C-21). A parent's line says by which requirement the resolver chooses, and which features the parent enables. So a
+//! hint carries a [`Need`], and the hints of its entry follow from that need in turn:
 //!
 //! ```text
 //!  `app 1.2.0` ── left ^1, default features off, features = ["io"] ──> entry of `left`
