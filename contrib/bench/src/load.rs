@@ -32,6 +32,31 @@ pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64
     rate.unwrap_or_else(|| panic!("wrk names no rate:\n{said}"))
 }
 
+/// Requests per second that h2load measures with one thread, 8 connections, and 20 requests in flight on each. It begins
+/// HTTP/2 without an upgrade.
+///
+/// # Panics
+/// If h2load fails, or an answer is no success.
+pub(crate) fn h2load(url: &str, lasting: Duration) -> f64 {
+    let mut command = Command::new("h2load");
+    command.args(["-t1", "-c8", "-m20", "-D", &lasting.as_secs().to_string()]);
+    let output = command.arg(url).output().expect("h2load can be started");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let counts = said.lines().find_map(|line| line.strip_prefix("requests:"));
+    let has_failures =
+        counts.is_none_or(|counts| !counts.contains(" 0 failed") || !counts.contains(" 0 errored"));
+    assert!(
+        output.status.success() && !has_failures,
+        "h2load reported errors for {url}:\n{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rate = said.lines().find_map(|line| {
+        let (_, rate) = line.strip_prefix("finished in ")?.split_once(", ")?;
+        rate.split_once(" req/s")?.0.parse().ok()
+    });
+    rate.unwrap_or_else(|| panic!("h2load names no rate:\n{said}"))
+}
+
 /// Runs `clients` clients, each of which downloads the file `times` times. Returns the bytes of all bodies.
 ///
 /// # Panics

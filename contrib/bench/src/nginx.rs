@@ -18,6 +18,7 @@ use testkit::process::{free_address, signal};
 pub(crate) struct Nginx {
     master: Child,
     address: SocketAddr,
+    http2_address: SocketAddr,
     folder: TempDir,
 }
 
@@ -28,10 +29,13 @@ impl Nginx {
     /// If nginx does not start.
     pub(crate) fn before(upstream: &str) -> Self {
         let folder = TempDir::new().expect("the temporary folder is writable");
-        let address = free_address();
+        let [address, http2_address] = [free_address(), free_address()];
         let settings = folder.path().join("nginx.conf");
-        std::fs::write(&settings, configuration(&folder, address, upstream))
-            .expect("the temporary folder is writable");
+        std::fs::write(
+            &settings,
+            configuration(&folder, address, http2_address, upstream),
+        )
+        .expect("the temporary folder is writable");
         let master = Command::new(load::find("nginx").expect("nginx is installed"))
             .arg("-p")
             .arg(folder.path())
@@ -44,6 +48,7 @@ impl Nginx {
         let mut nginx = Self {
             master: master.expect("nginx can be started"),
             address,
+            http2_address,
             folder,
         };
         let log = nginx.folder.path().join("error.log");
@@ -54,6 +59,11 @@ impl Nginx {
     /// The URL, without a slash at the end.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The URL where it speaks HTTP/2 alone, without a slash at the end.
+    pub(crate) fn http2_url(&self) -> String {
+        format!("http://{}", self.http2_address)
     }
 
     /// An HTTP client of this server.
@@ -97,7 +107,12 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(folder: &TempDir, address: SocketAddr, upstream: &str) -> String {
+fn configuration(
+    folder: &TempDir,
+    address: SocketAddr,
+    http2_address: SocketAddr,
+    upstream: &str,
+) -> String {
     let folder = folder.path().display();
     // The superuser's nginx would run its workers as the user `nobody`, who cannot read the temporary folder.
     let user = if rustix::process::geteuid().is_root() {
@@ -131,6 +146,7 @@ http {{
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=store:10m max_size=10g inactive=7d use_temp_path=off;
     server {{
         listen {address};
+        listen {http2_address} http2;
         location / {{ proxy_pass {upstream}; {forward} }}
     }}
 }}

@@ -19,6 +19,8 @@ const DOWNLOADS: (usize, usize) = (4, 4);
 pub(crate) enum Ask {
     /// The whole body; requests per second count.
     Body,
+    /// The whole body over HTTP/2, which cargo uses; requests per second count.
+    Http2,
     /// A conditional request, answered with 304.
     Conditional,
     /// A large body; bytes per second count.
@@ -29,7 +31,7 @@ impl Ask {
     /// The figure that counts.
     pub(crate) fn figure(self) -> &'static str {
         match self {
-            Self::Body | Self::Conditional => "hits per second",
+            Self::Body | Self::Http2 | Self::Conditional => "hits per second",
             Self::Bytes => "bytes per second",
         }
     }
@@ -103,6 +105,10 @@ impl<'a> Server<'a> {
             Ask::Body | Ask::Conditional => {
                 let headers = tag.as_deref().map(|tag| ("If-None-Match", tag));
                 let rate = load::wrk(&url, headers.as_slice(), DURATION);
+                (rate, rate * DURATION.as_secs_f64())
+            }
+            Ask::Http2 => {
+                let rate = load::h2load(&url, DURATION);
                 (rate, rate * DURATION.as_secs_f64())
             }
             Ask::Bytes => {

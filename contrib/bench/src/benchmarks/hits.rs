@@ -16,16 +16,25 @@ use crate::server::{Ask, Server};
 use testkit::larder::Site;
 
 pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
-    let missing = load::missing_programs(&[("nginx", "nginx-light"), ("wrk", "wrk")]);
+    let missing = load::missing_programs(&[
+        ("nginx", "nginx-light"),
+        ("wrk", "wrk"),
+        ("h2load", "nghttp2-client"),
+    ]);
     let upstream = payload::upstream();
     let small = payload::small_entry(&upstream);
+    let large = payload::entry(&upstream, "index entry 165 kB", "large", 165_000);
+    let small_crate = payload::small_crate(&upstream);
+    let large_crate = payload::large_crate(&upstream);
     let payloads = [
         (Ask::Body, 1.3, small.clone()),
-        (
-            Ask::Body,
-            1.1,
-            payload::entry(&upstream, "index entry 165 kB", "large", 165_000),
-        ),
+        (Ask::Body, 1.1, large.clone()),
+        (Ask::Body, 1.3, small_crate.clone()),
+        (Ask::Body, 1.1, large_crate.clone()),
+        (Ask::Http2, 1.2, small.clone()),
+        (Ask::Http2, 1.2, large),
+        (Ask::Http2, 1.2, small_crate),
+        (Ask::Http2, 1.2, large_crate),
         (
             Ask::Conditional,
             1.3,
@@ -34,12 +43,15 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
                 ..small
             },
         ),
-        (Ask::Body, 1.3, payload::small_crate(&upstream)),
-        (Ask::Body, 1.1, payload::large_crate(&upstream)),
         (Ask::Bytes, 1.1, payload::component(&upstream)),
     ];
     let rows = |ask: Ask, what: &str, reach| {
-        let label = |figure: &str| format!("{figure} / nginx, {what}");
+        let over = if ask == Ask::Http2 {
+            " over HTTP/2"
+        } else {
+            ""
+        };
+        let label = |figure: &str| format!("{figure}{over} / nginx, {what}");
         Row::rate_and_cost(ask.figure(), label, 1.0, reach, missing.as_ref())
     };
     if missing.is_some() {
@@ -70,7 +82,10 @@ pub(crate) fn run(context: &Context<'_>) -> Vec<Row> {
         let servers = [
             Server {
                 http: nginx.http(),
-                base: nginx.url(),
+                base: match ask {
+                    Ask::Http2 => nginx.http2_url(),
+                    Ask::Body | Ask::Conditional | Ask::Bytes => nginx.url(),
+                },
                 path: &payload.upstream_path,
                 processes: nginx.workers(),
                 log: Some(nginx.log()),
