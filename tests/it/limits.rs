@@ -387,6 +387,7 @@ fn clients_that_read_nothing_take_little_memory_and_make_way_for_others() {
     larder.wait_until_idle();
     let before = peak_memory(&larder);
     let path = download("large", "1.0.0");
+    let first_stalled = Instant::now();
     let stalled: Vec<_> = (0..12)
         .map(|_| stalled_streams(&larder, &path, 100))
         .collect();
@@ -407,6 +408,11 @@ fn clients_that_read_nothing_take_little_memory_and_make_way_for_others() {
         );
     }
     assert_eq!(replies, 1, "{:?}", start.elapsed());
+    let waited = first_stalled.elapsed();
+    assert!(
+        waited >= Duration::from_secs(10),
+        "a permit was free: {waited:?}"
+    );
     let taken = peak_memory(&larder) - before;
     // With pieces of 256 kB it is 256 MB.
     assert!(taken < 140 << 20, "{taken} bytes");
