@@ -17,7 +17,7 @@ use super::{
     blobs::Blobs,
     body::Body,
     counters::{Counter, Counters},
-    decide::{Demand, Outcome},
+    decide::{Demand, Outcome, StaleReason},
     entries::Entries,
     events::{CacheEvent, Events},
     flight::Until,
@@ -30,7 +30,7 @@ use crate::{
     error::Error,
     hash::Sha256,
     resource::{Half, Key, Resource, Source, Views},
-    store::{Checked, Entry},
+    store::{Checked, Entry, StoreError},
 };
 
 /// An answer to one request.
@@ -118,6 +118,10 @@ impl Responder {
             (Outcome::Hit, Some(EntryPrefetch { is_new: true, .. })) => Outcome::Prefetched,
             _ => outcome,
         };
+        let (outcome, entry) = match self.is_upstream_untried(resource, outcome) {
+            true => Box::pin(self.try_upstream(resource, key, outcome, entry)).await,
+            false => (outcome, entry),
+        };
         let entry = self.complete_release(resource, entry).await;
         let entry = self.trust.view(resource, entry).await;
         if self.must_offer_stored_only(resource)
@@ -148,6 +152,42 @@ impl Responder {
             && matches!(resource.source(), Source::At(url) if breakers.uses_offline_view(&url, now()))
     }
 
+    /// Returns whether an index entry would be served without asking its upstream, of which nothing is known yet.
+    fn is_upstream_untried(&self, resource: &Resource, outcome: Outcome) -> bool {
+        let is_unasked = matches!(
+            outcome,
+            Outcome::Hit | Outcome::Stale(StaleReason::Revalidating)
+        );
+        let breakers = &self.entries.admission.health.breakers;
+        is_unasked
+            && self.offline_view
+            && resource.views().is_some()
+            && matches!(resource.source(), Source::At(url) if breakers.is_untried(&url))
+    }
+
+    /// Asks upstream about an entry of which clients would get another view offline. Without this, a command that
+    /// begins offline soon after an online one would choose the newest versions by fresh entries, and learn of the
+    /// outage by their crates.
+    async fn try_upstream(
+        &self,
+        resource: &Resource,
+        key: Key,
+        outcome: Outcome,
+        entry: Entry,
+    ) -> (Outcome, Entry) {
+        let Some(views) = resource.views() else {
+            return (outcome, entry);
+        };
+        match self.offer_stored_only(views, &entry.body).await {
+            Ok(view) if view != entry.body => {}
+            Ok(_) | Err(_) => return (outcome, entry),
+        }
+        let asked = self
+            .entries
+            .get(resource, key, Demand::Refresh, Until::Verified);
+        asked.await.unwrap_or((outcome, entry))
+    }
+
     /// The entry in which versions whose crate is neither stored nor offered by a pin are marked as yanked.
     async fn offline_view(
         &self,
@@ -156,27 +196,31 @@ impl Responder {
         outcome: Outcome,
         entry: Entry,
     ) -> Answer {
-        let checked = entry.checked;
-        let listed = views.checksums(&entry.body);
-        let store = &self.entries.lookup.store;
-        let found = tokio::try_join!(
-            store.contains(listed.clone()),
-            store.offered(listed.clone())
-        );
-        match found {
-            Ok((stored, offered)) => {
-                let is_there = stored.into_iter().zip(offered);
-                let is_there = is_there.map(|(is_stored, is_offered)| is_stored || is_offered);
-                let there = listed.into_iter().zip(is_there);
-                let there = there.filter_map(|(sha256, is_there)| is_there.then_some(sha256));
-                let body = views.offline_view(entry.body, &there.collect());
-                Answer::of_entry(outcome, checked, Sha256::of(&body), body)
-            }
+        match self.offer_stored_only(views, &entry.body).await {
+            Ok(body) => Answer::of_entry(outcome, entry.checked, Sha256::of(&body), body),
             Err(error) => {
                 warn!(%resource, %error, "cannot tell which crates are stored; serving the entry as it is");
-                Answer::of_entry(outcome, checked, entry.head.sha256, entry.body)
+                Answer::of_entry(outcome, entry.checked, entry.head.sha256, entry.body)
             }
         }
+    }
+
+    async fn offer_stored_only(
+        &self,
+        views: &dyn Views,
+        body: &Bytes,
+    ) -> Result<Bytes, StoreError> {
+        let listed = views.checksums(body);
+        let store = &self.entries.lookup.store;
+        let (stored, offered) = tokio::try_join!(
+            store.contains(listed.clone()),
+            store.offered(listed.clone())
+        )?;
+        let is_there = stored.into_iter().zip(offered);
+        let is_there = is_there.map(|(is_stored, is_offered)| is_stored || is_offered);
+        let there = listed.into_iter().zip(is_there);
+        let there = there.filter_map(|(sha256, is_there)| is_there.then_some(sha256));
+        Ok(views.offline_view(body.clone(), &there.collect()))
     }
 
     /// The answer for one file of a pair: a manifest, or the sidecar that holds its hash.

@@ -37,8 +37,8 @@ const MAX_BAD_ANSWERS: usize = 3;
 const FIRST_PROBE_DELAY: Duration = Duration::from_millis(500);
 /// Longest delay between probes.
 const MAX_PROBE_DELAY: Duration = Duration::from_secs(15);
-/// Duration of an outage from which clients get the offline view, if the breaker is open. A short outage must not
-/// make a resolver choose older versions.
+/// Duration of an outage from which clients get the offline view, if the breaker is open. A short interruption of a
+/// working upstream must not make a resolver choose older versions.
 pub const OFFLINE_VIEW_AFTER: Duration = Duration::from_secs(10);
 
 /// The breakers of all origins.
@@ -52,6 +52,8 @@ pub(super) struct CircuitBreakers {
 
 #[derive(Debug, Default)]
 struct CircuitBreaker {
+    /// True if a request to this origin has ended since the start, well or not.
+    is_tried: bool,
     /// Addresses with bad answers since the last good one.
     bad_answers: HashSet<Url>,
     /// The last resource that was answered well, which is the best one to probe with.
@@ -115,13 +117,31 @@ impl CircuitBreakers {
     }
 
     /// Returns whether clients get the offline view: larder runs offline, or the breaker of `url` is open and its
-    /// outage began at least [`OFFLINE_VIEW_AFTER`] ago.
+    /// outage began at least [`OFFLINE_VIEW_AFTER`] ago. The upstream of a process that never reached it is not
+    /// interrupted, it is out of reach: then the view begins at once. A short `larder run` lives no ten seconds.
     pub(super) fn uses_offline_view(&self, url: &Url, now: SystemTime) -> bool {
-        self.is_offline
-            || self.outage(url).is_some_and(|outage| {
-                let age = now.duration_since(outage.since);
-                outage.is_open && age.is_ok_and(|age| age >= OFFLINE_VIEW_AFTER)
-            })
+        if self.is_offline {
+            return true;
+        }
+        let breakers = self.breakers.lock();
+        let Some(breaker) = breakers.get(&Origin::from(url)) else {
+            return false;
+        };
+        breaker.outage.as_ref().is_some_and(|outage| {
+            let was_never_reached = breaker.last_good.is_none()
+                && matches!(outage.failure.kind, FailureKind::Unreachable { .. });
+            let age = now.duration_since(outage.since);
+            let is_long = age.is_ok_and(|age| age >= OFFLINE_VIEW_AFTER);
+            outage.is_open && (was_never_reached || is_long)
+        })
+    }
+
+    /// Returns whether nothing is known about the upstream of `url`: it may be asked, and no request to it has ended
+    /// since the start.
+    pub(super) fn is_untried(&self, url: &Url) -> bool {
+        let is_tried = |breaker: &CircuitBreaker| breaker.is_tried;
+        let breakers = self.breakers.lock();
+        !self.is_offline && !breakers.get(&Origin::from(url)).is_some_and(is_tried)
     }
 
     /// The outage of the upstream of `url`.
@@ -142,6 +162,7 @@ impl CircuitBreakers {
     pub(super) fn record_success(&self, resource: &Resource, url: &Url) -> bool {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.entry(Origin::from(url)).or_default();
+        breaker.is_tried = true;
         breaker.bad_answers.clear();
         breaker.last_good = Some((resource.clone(), url.clone()));
         let is_over = breaker.outage.take().is_some();
@@ -160,6 +181,7 @@ impl CircuitBreakers {
     ) -> Transition {
         let mut breakers = self.breakers.lock();
         let breaker = breakers.entry(Origin::from(url)).or_default();
+        breaker.is_tried = true;
         let is_open = match severity(failure) {
             Severity::None => return Transition::None,
             Severity::BadAnswer => {
@@ -379,10 +401,37 @@ mod tests {
     #[test]
     fn a_short_outage_does_not_switch_to_the_offline_view() {
         let breakers = CircuitBreakers::new(false);
+        breakers.record_success(&resource(), &url("a.example"));
         breakers.record_failure(&url("a.example"), &unreachable(), NOW);
         assert!(!breakers.uses_offline_view(&url("a.example"), NOW + Duration::from_secs(9)));
         assert!(breakers.uses_offline_view(&url("a.example"), NOW + Duration::from_secs(10)));
         assert!(CircuitBreakers::new(true).uses_offline_view(&url("a.example"), NOW));
+    }
+
+    #[test]
+    fn an_upstream_that_was_never_reached_has_the_offline_view_at_once() {
+        let at = url("a.example");
+        let breakers = CircuitBreakers::new(false);
+        assert!(breakers.is_untried(&at) && !CircuitBreakers::new(true).is_untried(&at));
+        breakers.record_failure(&at, &unreachable(), NOW);
+        assert!(!breakers.is_untried(&at) && breakers.is_untried(&url("b.example")));
+        assert!(breakers.uses_offline_view(&at, NOW));
+        assert!(!breakers.uses_offline_view(&url("b.example"), NOW));
+        breakers.record_success(&resource(), &at);
+        breakers.record_failure(&at, &unreachable(), NOW);
+        assert!(!breakers.uses_offline_view(&at, NOW));
+    }
+
+    #[test]
+    fn an_upstream_that_answers_badly_from_the_start_is_not_out_of_reach() {
+        let breakers = CircuitBreakers::new(false);
+        for thing in ["a", "b", "c"] {
+            breakers.record_failure(&url(&format!("a.example/{thing}")), &portal(), NOW);
+        }
+        let at = url("a.example");
+        assert_eq!(breakers.reach(&at), Reach::Down);
+        assert!(!breakers.uses_offline_view(&at, NOW + Duration::from_secs(9)));
+        assert!(breakers.uses_offline_view(&at, NOW + OFFLINE_VIEW_AFTER));
     }
 
     #[test]

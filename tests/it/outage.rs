@@ -211,3 +211,33 @@ fn crate_transfer_resumes_when_upstream_is_back() {
     assert_eq!(asked.len(), 2);
     assert!(asked[1].header("range").is_some(), "{asked:?}");
 }
+
+/// A daemon that reached upstream takes an outage for an interruption at first. One that starts in the outage does not.
+#[test]
+fn only_a_daemon_that_never_reached_upstream_offers_stored_versions_at_once() {
+    let upstream = FakeUpstream::start();
+    for version in ["1.0.0", "1.1.0"] {
+        upstream.publish(Crate::new("left", version));
+    }
+    let site = site(&upstream);
+    let larder = site.serve(&["--max-age", "0s"]);
+    let older = Project::empty().dep("left", "=1.0.0");
+    let fetch = CargoHome::empty().run(&older, &["fetch"], larder.url());
+    fetch.assert_success();
+    upstream.stop();
+    let chosen = |larder: &Larder<'_>| {
+        let project = Project::empty().dep("left", "1");
+        let resolve = CargoHome::empty().run(&project, &["generate-lockfile"], larder.url());
+        resolve.assert_success();
+        let lock = project.lock();
+        let is_newest = lock.contains("version = \"1.1.0\"");
+        assert!(is_newest || lock.contains("version = \"1.0.0\""), "{lock}");
+        is_newest
+    };
+    assert!(chosen(&larder), "a short interruption");
+    let larder = larder.restart(&["--max-age", "0s"]);
+    assert!(!chosen(&larder), "the network is away");
+    upstream.restart();
+    larder.wait_until_reachable();
+    assert!(chosen(&larder), "the network is back");
+}

@@ -158,6 +158,40 @@ fn a_build_is_fetched_once_and_repeated_without_upstream() {
     }
 }
 
+/// A command ends before an outage of ten seconds does. Its resolve must choose stored versions all the same, whether
+/// the entries are fresh or not.
+#[test]
+fn a_project_without_lock_file_resolves_to_stored_versions_without_upstream() {
+    for flags in [&["--max-age", "1h"][..], &["--max-age", "0s"]] {
+        let world = World::new();
+        world.upstream.publish(Crate::new("left", "1.1.0"));
+        let older = Project::empty().dep("left", "=1.0.0");
+        let cold = world.cargo(flags, &world.home(), &older, &["fetch"]);
+        cold.assert_success();
+        world.upstream.stop();
+        let newest = project_on_left();
+        let without = world.cargo(flags, &world.home(), &newest, &["fetch"]);
+        without.assert_success();
+        assert_eq!(summary(&without).2, 0, "{}", without.stderr);
+        let lock = newest.lock();
+        assert!(
+            lock.contains("name = \"left\"\nversion = \"1.0.0\""),
+            "{lock}"
+        );
+
+        // Upstream is back: the next command learns of it.
+        world.upstream.restart();
+        let online = project_on_left();
+        let again = world.cargo(flags, &world.home(), &online, &["fetch"]);
+        again.assert_success();
+        let lock = online.lock();
+        assert!(
+            lock.contains("name = \"left\"\nversion = \"1.1.0\""),
+            "{lock}"
+        );
+    }
+}
+
 #[test]
 fn entries_of_dependencies_are_prefetched_without_a_daemon() {
     let world = World::new();
