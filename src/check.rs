@@ -18,7 +18,9 @@ use crate::{
     crate_spec::CrateUse,
     plan::{
         Agreement, BlobState, Inventory, NamedCrate, PackageSet, Plan, Problem, ProjectPlan,
-        ToolchainPlan, release, self_updates,
+        ToolchainPlan,
+        release::{self, Homes},
+        self_updates,
     },
     resource::{Upstreams, dist},
     store::{Owner, Store, StoreError},
@@ -173,7 +175,7 @@ async fn missing_rustup_files(
 ) -> Vec<Problem> {
     let dist = &upstreams.dist;
     let mut missing = Vec::new();
-    let mut files = plan.rustup_files(dist);
+    let mut files = plan.rustup_files(dist, Homes::Own);
     // Without its release, rustup asks for no program.
     if !files.is_empty()
         && let Some(release) = cache.peek_complete(&dist::release(dist)).await

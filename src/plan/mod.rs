@@ -70,8 +70,9 @@ use crate::{
     scratch::CargoProject,
     script::{self, Script},
     store::{Owner, Pin},
-    toolchain::Install,
+    toolchain::{HomeState, Install},
 };
+use release::Homes;
 use toolchains::InstallDefaults;
 
 /// Packages and toolchains to have in the store, with their owners.
@@ -257,11 +258,14 @@ impl Plan {
     }
 
     /// The files with fixed names that rustup asks for besides manifests and archives: one at the end of each install
-    /// and, with `bootstrap`, its script and its installer for each host. See also
-    /// [`self_updates`].
-    pub fn rustup_files(&self, dist: &Arc<Dist>) -> Vec<Resource> {
+    /// and, with `bootstrap`, its script and its installer for each host. An install that one of `homes` has needs
+    /// none of them there. See also [`self_updates`].
+    pub(crate) fn rustup_files(&self, dist: &Arc<Dist>, homes: Homes) -> Vec<Resource> {
         let mut files = Vec::new();
-        if self.bootstrap || self.toolchains.iter().any(|plan| !plan.installs.is_empty()) {
+        let mut installs = self.toolchains.iter().flat_map(|plan| &plan.installs);
+        let is_any_due =
+            installs.any(|install| homes == Homes::All || install.home != HomeState::Complete);
+        if self.bootstrap || is_any_due {
             files.push(dist::release(dist));
         }
         if self.bootstrap {

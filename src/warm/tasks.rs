@@ -21,7 +21,7 @@ use crate::{
     cache::Demand,
     error::Error,
     hash::Sha256,
-    plan::{CrateName, PackageSet, Plan, Problem, Question, ResolverReach},
+    plan::{CrateName, PackageSet, Plan, Problem, Question, ResolverReach, release::Homes},
     store::{Owner, Pin, PinnedCrate},
     toolchain::DistFile,
 };
@@ -128,7 +128,7 @@ impl Tasks {
             self.report.failed.append(&mut toolchain.failed);
             self.report.skipped.append(&mut toolchain.skipped);
         }
-        let files = plan.rustup_files(&self.fetcher.upstreams.dist);
+        let files = plan.rustup_files(&self.fetcher.upstreams.dist, Homes::All);
         if !files.is_empty() {
             let (fetcher, hosts) = (self.fetcher.clone(), plan.rustup_hosts.clone());
             self.spawn(self.permits.clone(), async move {

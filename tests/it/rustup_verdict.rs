@@ -528,6 +528,23 @@ fn toolchain_file_that_asks_for_what_is_installed_needs_no_archive() {
     check("channel = '1.95.0'", false);
 }
 
+/// See docs/client-behaviour.md R-22.
+#[test]
+fn installed_toolchain_of_a_toolchain_file_needs_no_release_of_rustup() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let first = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &first, &user, &["stable"]);
+    upstream.stop();
+    // Nothing at all is stored here.
+    let site = site_of(&upstream, &user);
+    check_installed(&upstream, &site, &user, "channel = 'stable'", true);
+    let project = folder("rust-toolchain", "stable\n");
+    let path = project.path().display().to_string();
+    let (is_ready, said) = text_of(&site, &upstream, &["check", &path]);
+    assert!(is_ready, "{said}");
+}
+
 /// See docs/client-behaviour.md R-24.
 #[test]
 fn installed_toolchain_needs_only_those_further_components_that_the_release_has() {
