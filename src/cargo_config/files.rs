@@ -53,8 +53,6 @@ pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     /// The folder that relative paths start from: the one with the folder of the file.
     pub(super) base: PathBuf,
-    /// The `.cargo` folder or the home of cargo that led to the file.
-    pub(super) folder: PathBuf,
     pub(super) settings: toml::Table,
 }
 
@@ -81,7 +79,7 @@ pub(super) fn read_folder(
         .map(|name| folder.join(name))
         .into_iter();
     match paths.find(|path| path.is_file()) {
-        Some(path) => read_file(&path, folder, includes, &mut BTreeSet::new(), found),
+        Some(path) => read_file(&path, includes, &mut BTreeSet::new(), found),
         None => Ok(()),
     }
 }
@@ -91,7 +89,7 @@ pub fn included_settings(path: &Path) -> toml::Table {
     let mut found = Vec::new();
     let mut merged = toml::Table::new();
     let followed = Includes::Followed;
-    if read_file(path, path, followed, &mut BTreeSet::new(), &mut found).is_ok() {
+    if read_file(path, followed, &mut BTreeSet::new(), &mut found).is_ok() {
         for file in found.into_iter().skip(1) {
             merge(&mut merged, file.settings);
         }
@@ -114,7 +112,6 @@ pub(super) fn merge(winner: &mut toml::Table, other: toml::Table) {
 
 fn read_file(
     path: &Path,
-    folder: &Path,
     includes: Includes,
     seen: &mut BTreeSet<PathBuf>,
     found: &mut Vec<ConfigFile>,
@@ -144,11 +141,10 @@ fn read_file(
     found.push(ConfigFile {
         path: path.to_owned(),
         base: base.to_owned(),
-        folder: folder.to_owned(),
         settings,
     });
     for path in included.iter().rev() {
-        read_file(path, folder, includes, seen, found)?;
+        read_file(path, includes, seen, found)?;
     }
     Ok(())
 }

@@ -160,32 +160,37 @@ impl std::fmt::Display for SettingPlace {
 }
 
 impl CargoConfig {
-    /// Reads the settings for work in `folder`. Blocking. A file that cargo refuses counts as empty.
+    /// Reads the settings in the `.cargo` folders of `folder` and above, without those of cargo's home. Blocking. A file
+    /// that cargo refuses counts as empty.
     pub fn of(folder: &Path) -> Self {
-        Self::read(folder, Includes::Followed)
+        Self::read(folder, None, Includes::Followed)
     }
 
-    /// [`CargoConfig::of`] for a cargo that treats `include` in this way.
-    pub fn read(folder: &Path, includes: Includes) -> Self {
+    /// Reads all settings for work in `folder`: also those in cargo's home, which lose to all others. `includes` is the
+    /// treatment of `include` by that cargo. Blocking. A file that cargo refuses counts as empty.
+    pub fn read(folder: &Path, home: Option<&Path>, includes: Includes) -> Self {
         let mut config = Self {
             includes,
             ..Self::default()
         };
+        let mut is_home_above = false;
         if let Ok(folder) = std::path::absolute(folder) {
+            let real_home = home.and_then(|home| home.canonicalize().ok());
             for base in folder.ancestors() {
-                config.add(&base.join(".cargo"));
+                let folder = base.join(".cargo");
+                is_home_above |= real_home.is_some() && folder.canonicalize().ok() == real_home;
+                config.add(&folder);
             }
+        }
+        if let Some(home) = home.filter(|_| !is_home_above) {
+            config.add(home);
         }
         config
     }
 
-    /// [`CargoConfig::of`], and below that the settings in cargo's home.
+    /// [`CargoConfig::read`] for a cargo that follows `include`.
     pub fn with_home(folder: &Path, home: Option<&Path>) -> Self {
-        let mut config = Self::of(folder);
-        if let Some(home) = home {
-            config.add(home);
-        }
-        config
+        Self::read(folder, home, Includes::Followed)
     }
 
     fn add(&mut self, folder: &Path) {
@@ -195,12 +200,12 @@ impl CargoConfig {
     }
 
     /// The settings file whose `include` makes a difference to where packages or the lock file come from, for work in
-    /// `folder`. Blocking.
-    pub fn deciding_include(folder: &Path) -> Option<PathBuf> {
-        let followed = Self::of(folder);
+    /// `folder` with this home of cargo. Blocking.
+    pub fn deciding_include(folder: &Path, home: Option<&Path>) -> Option<PathBuf> {
+        let followed = Self::with_home(folder, home);
         let mut files = followed.files.iter();
         let file = files.find(|file| file.settings.contains_key("include"))?;
-        let ignored = Self::read(folder, Includes::Ignored);
+        let ignored = Self::read(folder, home, Includes::Ignored);
         let is_same = followed.faults == ignored.faults
             && followed.decisive_settings() == ignored.decisive_settings();
         (!is_same).then(|| file.path.clone())
@@ -332,31 +337,6 @@ impl CargoConfig {
     /// Tells if crates.io is replaced by a folder on this machine.
     pub fn has_local_crates_io(&self) -> bool {
         self.local("crates-io").is_some()
-    }
-
-    /// The registry that replaces crates.io by settings that win over cargo's home, where larder's own settings are,
-    /// and the file with them. None if the registry is larder by its name, or on this machine.
-    pub fn mirror(&self, cargo_home: Option<&Path>) -> Option<(&str, PathBuf)> {
-        let home = cargo_home.and_then(|home| home.canonicalize().ok());
-        let is_home =
-            |file: &&ConfigFile| file.folder.canonicalize().ok() == home && home.is_some();
-        let mut nearer = self.files.iter().take_while(|file| !is_home(file));
-        let file = nearer.find(|file| {
-            let source = file.settings.get("source");
-            source.is_some_and(|source| {
-                let crates_io = source.get("crates-io");
-                crates_io.is_some_and(|crates_io| crates_io.get("replace-with").is_some())
-            })
-        })?;
-        let name = self.last_replacement("crates-io");
-        let is_known =
-            name == "crates-io" || name.starts_with("larder") || self.local(name).is_some();
-        let index = self.text(&["source", name, "registry"]);
-        let index = index.or_else(|| self.text(&["registries", name, "index"]));
-        if is_known || index.is_some_and(|(index, _)| is_on_this_machine(index)) {
-            return None;
-        }
-        Some((name, file.folder.clone()))
     }
 
     /// A file that replaces single packages, and the key that does so.
@@ -501,10 +481,10 @@ fn plain_git(url: &str) -> String {
 }
 
 impl LocalSources {
-    /// The local sources of a project in this folder. Blocking.
-    pub fn of(folder: &Path, includes: Includes) -> Self {
+    /// The local sources by these settings.
+    pub fn of(config: CargoConfig) -> Self {
         Self {
-            config: CargoConfig::read(folder, includes),
+            config,
             directories: BTreeMap::new(),
         }
     }
@@ -655,8 +635,8 @@ mod tests {
         }
         let replacement = "[source.crates-io]\nreplace-with = 'a'\n";
         fs::write(app.join(".cargo/replacement.toml"), replacement).unwrap();
-        assert!(CargoConfig::deciding_include(&app).is_some());
-        let config = CargoConfig::read(&app, Includes::Ignored);
+        assert!(CargoConfig::deciding_include(&app, None).is_some());
+        let config = CargoConfig::read(&app, None, Includes::Ignored);
         let [fault] = config.faults() else {
             panic!("{:?}", config.faults());
         };
@@ -799,40 +779,5 @@ mod tests {
         check("sparse+https://corp.example/index/", Some("app/vendor"));
         check("registry+https://corp.example/index", None);
         check(CRATES_IO, None);
-    }
-
-    #[test]
-    fn project_s_settings_may_send_cargo_to_a_mirror_of_crates_io() {
-        let top = tempfile::tempdir().unwrap();
-        let home = top.path().join("home");
-        let app = home.join("app");
-        for folder in [home.join(".cargo"), app.join(".cargo")] {
-            fs::create_dir_all(folder).unwrap();
-        }
-        let mirror = |in_home: &str, in_app: &str| {
-            fs::write(home.join(".cargo/config.toml"), in_home).unwrap();
-            fs::write(app.join(".cargo/config.toml"), in_app).unwrap();
-            let config = CargoConfig::of(&app);
-            let found = config.mirror(Some(&home.join(".cargo")));
-            found.map(|(name, folder)| format!("{name} {}", folder == app.join(".cargo")))
-        };
-        let replaced = |name: &str, index: &str| {
-            format!(
-                "[source.crates-io]\nreplace-with = '{name}'\n[registries.{name}]\nindex = '{index}'\n"
-            )
-        };
-        let far = replaced("far", "sparse+https://mirror.example/index/");
-        let larder = replaced("larder", "sparse+https://larder.example/index/");
-        let near = replaced("near", "sparse+http://127.0.0.1:3263/index/");
-        assert_eq!(mirror(&larder, &far).as_deref(), Some("far true"));
-        assert_eq!(mirror("", &far).as_deref(), Some("far true"));
-        assert_eq!(mirror(&far, ""), None, "larder's settings belong there");
-        assert_eq!(mirror(&far, &larder), None);
-        assert_eq!(mirror("", &near), None);
-        let vendored = "[source.crates-io]\nreplace-with = 'v'\n[source.v]\ndirectory = 'v'\n";
-        assert_eq!(mirror(&far, vendored), None);
-        let ring =
-            "[source.crates-io]\nreplace-with = 'a'\n[source.a]\nreplace-with = 'crates-io'\n";
-        assert_eq!(mirror("", ring), None);
     }
 }

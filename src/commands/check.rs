@@ -16,7 +16,7 @@ use crate::{
     cli,
     config::Settings,
     overview::{RecallReport, TouchedPackage, touched_packages},
-    plan::{self, Inventory, Plan, Problem},
+    plan::{self, ClientCargo, Inventory, Plan, Problem},
     store::{PinnedCrate, StoreError},
 };
 
@@ -131,7 +131,7 @@ pub(super) async fn readiness(
 ) -> Result<Readiness, StoreError> {
     let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
     plan.compare_locks(&inventory).await;
-    plan.find_mirrors(settings.cargo_home.clone()).await;
+    judge_settings(&mut plan, settings, app).await;
     if plan.has_unclear_locks()
         && let Ok(cargo) = LocalCargo::start(settings, app)
     {
@@ -139,6 +139,17 @@ pub(super) async fn readiness(
         cargo.stop().await;
     }
     check::check(&app.cache, &app.store, &app.upstreams, plan, verify).await
+}
+
+/// Marks projects whose settings keep cargo from larder.
+pub(super) async fn judge_settings(plan: &mut Plan, settings: &Settings, app: &App) {
+    let variables = settings.client_variables.clone();
+    let cargo = ClientCargo {
+        home: settings.cargo_home.clone(),
+        variable: move |name: &str| variables.get(name).map(str::to_owned),
+        upstream: app.upstreams.registries.crates_io().index().clone(),
+    };
+    plan.judge_settings(cargo).await;
 }
 
 /// The user's next step once everything is ready: without it, no client would ask larder.

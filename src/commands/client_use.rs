@@ -64,7 +64,7 @@ impl ClientUse {
         let own = settings.serving.public_url.as_ref();
         let rustup = ["RUSTUP_DIST_SERVER", "RUSTUP_DIST_ROOT"];
         Self {
-            has_cargo_past_larder: sources.contains(&CratesIoSource::CratesIo),
+            has_cargo_past_larder: sources.iter().any(is_past_larder),
             remote_larder: sources
                 .iter()
                 .find_map(remote_larder)
@@ -93,6 +93,17 @@ impl ClientUse {
              command"
                 .to_owned()
         })
+    }
+}
+
+/// True for crates.io and for a mirror. A registry on this machine is taken for larder.
+fn is_past_larder(source: &CratesIoSource) -> bool {
+    match source {
+        CratesIoSource::CratesIo => true,
+        CratesIoSource::Registry(registry) => {
+            !registry.name.starts_with("larder") && !is_on_this_machine(&registry.index)
+        }
+        CratesIoSource::Folder { .. } | CratesIoSource::Undefined { .. } => false,
     }
 }
 

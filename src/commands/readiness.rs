@@ -19,6 +19,7 @@ use std::{
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::check::judge_settings;
 use crate::{
     app::App,
     check,
@@ -179,6 +180,7 @@ async fn judge(
     let request = PlanRequest {
         paths: existing(files.collect()).await,
         is_current_optional: true,
+        cargo_home: settings.cargo_home.clone(),
         toolchains: ToolchainOptions {
             rustup_settings: settings.rustup_settings.clone(),
             ..ToolchainOptions::default()
@@ -192,7 +194,7 @@ async fn judge(
     plan.exclude_as_in(pins);
     let inventory = Inventory::new(&app.cache, &app.store, &app.upstreams);
     plan.compare_locks(&inventory).await;
-    plan.find_mirrors(settings.cargo_home.clone()).await;
+    judge_settings(&mut plan, settings, app).await;
     // Problems with paths are no missing files of rustup.
     plan.failed.clear();
     let projects: Vec<_> = plan.projects.iter().map(plan::ProjectPlan::owner).collect();

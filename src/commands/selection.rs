@@ -55,6 +55,7 @@ impl Selection {
             request: PlanRequest {
                 paths,
                 is_current_optional: declared.is_some(),
+                cargo_home: settings.cargo_home.clone(),
                 toolchains: toolchain_options(settings, toolchains, targets),
             },
             crates: crates

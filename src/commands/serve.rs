@@ -217,6 +217,7 @@ fn start_prefetching(app: &App, settings: &Settings) -> Option<watch::Receiver<K
         app.store.clone(),
         app.upstreams.clone(),
         settings.rustup_settings.clone(),
+        settings.cargo_home.clone(),
     );
     // A file may have changed while no daemon ran.
     clients_resumed.notify_one();

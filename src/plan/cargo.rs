@@ -35,7 +35,9 @@ impl Plan {
                 Agreement::Unclear("it belongs to a script".to_owned())
             } else {
                 let packages = &packages.packages;
-                inventory.agreement(&project.folder, &lock, packages).await
+                let config = project.config();
+                let folder = &project.folder;
+                inventory.agreement(folder, &lock, packages, config).await
             };
         }
     }
@@ -271,7 +273,7 @@ impl ProjectPlan {
     fn use_lock_text(&mut self, name: String, text: &str, registries: &Registries) {
         let mut local = match &self.named {
             Some(_) => LocalSources::default(),
-            None => LocalSources::of(&self.folder, self.includes),
+            None => LocalSources::of(self.config()),
         };
         match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
             Ok(packages) => self.packages = packages,

@@ -41,10 +41,10 @@ impl Plan {
 impl ProjectPlan {
     async fn ignore_includes(&mut self, registries: &Registries) {
         self.includes = Includes::Ignored;
-        let folder = self.folder.clone();
         if self.requested_lock.is_some() {
+            let (folder, home) = (self.folder.clone(), self.cargo_home.clone());
             let reading = spawn_blocking(move || {
-                CargoConfig::read(&folder, Includes::Ignored).lockfile_path()
+                CargoConfig::read(&folder, home.as_deref(), Includes::Ignored).lockfile_path()
             });
             self.requested_lock = reading.await.unwrap_or_default();
         }

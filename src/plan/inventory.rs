@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     cache::Cache,
+    cargo_config::CargoConfig,
     crate_spec::CrateSpec,
     files::{self, MAX_LOCK_FILE_BYTES},
     hash::Sha256,
@@ -213,6 +214,7 @@ impl Inventory {
         folder: &Path,
         lock: &Path,
         packages: &[PinnedCrate],
+        config: CargoConfig,
     ) -> Agreement {
         if !folder.join("Cargo.toml").is_file() {
             // A lock file alone has nothing to disagree with.
@@ -239,7 +241,7 @@ impl Inventory {
                 Ok(None) => return Agreement::Unclear("the lock file is unusual".to_owned()),
                 Err(error) => return Agreement::Unclear(error.to_string()),
             };
-            let workspace = match LocalWorkspace::read(&folder) {
+            let workspace = match LocalWorkspace::read(&folder, &config) {
                 Ok(workspace) => workspace,
                 Err(error) => return Agreement::Unclear(error.to_string()),
             };

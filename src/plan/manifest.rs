@@ -218,18 +218,18 @@ impl Dependency {
 }
 
 impl LocalWorkspace {
-    /// Reads the workspace whose root manifest is in `root`.
+    /// Reads the workspace whose root manifest is in `root`, for a cargo with these settings.
     ///
     /// # Errors
     /// See [`WorkspaceError`].
-    pub(super) fn read(root: &Path) -> Result<Self, WorkspaceError> {
+    pub(super) fn read(root: &Path, config: &CargoConfig) -> Result<Self, WorkspaceError> {
         let manifest_path = root.join("Cargo.toml");
         let real = root.canonicalize();
         let root = real.map_err(|source| WorkspaceError::Read {
             path: root.to_owned(),
             source,
         })?;
-        refuse_patches_in_settings(&root)?;
+        refuse_patches_in_settings(config)?;
         let mut manifest = read_manifest(&root)?;
         let unsupported = |what: &str| WorkspaceError::Unsupported {
             path: manifest_path.clone(),
@@ -440,8 +440,8 @@ fn read_manifest(folder: &Path) -> Result<RawPackageManifest, WorkspaceError> {
 }
 
 /// Patches in cargo's settings change the lock file as those in a manifest do.
-fn refuse_patches_in_settings(root: &Path) -> Result<(), WorkspaceError> {
-    match CargoConfig::of(root).patching_file() {
+fn refuse_patches_in_settings(config: &CargoConfig) -> Result<(), WorkspaceError> {
+    match config.patching_file() {
         Some((path, key)) => Err(WorkspaceError::Unsupported {
             path: path.to_owned(),
             what: format!("`{key}`"),
@@ -535,7 +535,8 @@ mod tests {
             for (name, text) in files {
                 fs::write(settings.join(name), text).unwrap();
             }
-            let what = match LocalWorkspace::read(folder.path()) {
+            let config = CargoConfig::of(folder.path());
+            let what = match LocalWorkspace::read(folder.path(), &config) {
                 Err(WorkspaceError::Unsupported { what, .. }) => Some(what),
                 Ok(_) | Err(_) => None,
             };

@@ -29,6 +29,7 @@
 
 mod agreement;
 mod cargo;
+mod client_settings;
 mod crates;
 mod error;
 mod includes;
@@ -36,7 +37,6 @@ mod inventory;
 pub(crate) mod library;
 mod locks;
 mod manifest;
-mod mirrors;
 mod named_crate;
 mod needs;
 mod packages;
@@ -55,6 +55,7 @@ use rayon::prelude::*;
 use tokio::task::spawn_blocking;
 
 pub use agreement::Agreement;
+pub(crate) use client_settings::ClientCargo;
 pub(crate) use crates::CrateSource;
 pub use error::{PlanError, Problem};
 pub(crate) use inventory::{BlobState, Inventory};
@@ -106,6 +107,8 @@ pub struct ProjectPlan {
     pub(crate) includes: Includes,
     /// The settings file with an `include` that matters, while that treatment is not known.
     pub(crate) deciding_include: Option<PathBuf>,
+    /// The user's home of cargo, whose settings count as well.
+    pub(crate) cargo_home: Option<PathBuf>,
     /// The cargo script in the folder that is the whole project.
     pub script: Option<Script>,
     /// The crate that the user names and that was unpacked as this project.
@@ -128,6 +131,8 @@ pub struct PlanRequest {
     pub paths: Vec<PathBuf>,
     /// True if it is no problem that the current folder has no project.
     pub is_current_optional: bool,
+    /// The user's home of cargo, whose settings count for every project.
+    pub cargo_home: Option<PathBuf>,
     /// Toolchains that no file asks for.
     pub toolchains: ToolchainOptions,
 }
@@ -155,6 +160,7 @@ pub async fn plan(request: PlanRequest, registries: &Registries) -> Plan {
 pub async fn of_pin(
     pin: Pin,
     rustup_settings: Option<PathBuf>,
+    cargo_home: Option<PathBuf>,
     registries: &Registries,
 ) -> Result<Option<Plan>, PlanError> {
     let registries = registries.clone();
@@ -174,8 +180,10 @@ pub async fn of_pin(
         Owner::File(lock) => {
             let folder = lock.parent().unwrap_or(Path::new("."));
             let defaults = InstallDefaults::read(rustup_settings.as_deref(), &[]);
-            let includes = defaults.includes_of_lock(lock, folder);
-            let mut packages = PackageSet::read(lock, folder, includes, &registries)?;
+            let home = cargo_home.as_deref();
+            let includes = defaults.includes_of_lock(lock, folder, home);
+            let config = CargoConfig::read(folder, home, includes);
+            let mut packages = PackageSet::read(lock, config, &registries)?;
             packages.exclude_as_in(&pin.packages);
             Ok(Some(Plan {
                 projects: vec![ProjectPlan {
@@ -193,6 +201,7 @@ pub async fn of_pin(
 fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
     let found = projects::find(&request.paths);
     let is_current_optional = request.is_current_optional || request.toolchains.bootstrap;
+    let cargo_home = &request.cargo_home;
     let request = &request.toolchains;
     let defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
     let (projects, toolchains) = rayon::join(
@@ -200,7 +209,8 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
             let projects = found.projects.par_iter();
             let plans = projects.map(|project| {
                 let toolchain = toolchains::owner_of(project, &defaults);
-                ProjectPlan::read(project.clone(), toolchain, &defaults, registries)
+                let home = cargo_home.clone();
+                ProjectPlan::read(project.clone(), toolchain, home, &defaults, registries)
             });
             plans.collect()
         },
@@ -303,6 +313,7 @@ impl ProjectPlan {
             requested_lock: None,
             includes: Includes::default(),
             deciding_include: None,
+            cargo_home: None,
             script: None,
             named: None,
             toolchain: None,
@@ -316,15 +327,17 @@ impl ProjectPlan {
     fn read(
         project: Project,
         toolchain: Option<Owner>,
+        cargo_home: Option<PathBuf>,
         defaults: &InstallDefaults,
         registries: &Registries,
     ) -> Self {
-        let (includes, deciding_include) = defaults.includes_of(&project);
+        let (includes, deciding_include) = defaults.includes_of(&project, cargo_home.as_deref());
         let mut plan = Self {
             lock: project.lock,
             toolchain,
             includes,
             deciding_include,
+            cargo_home,
             ..Self::new(&project.folder)
         };
         if let Some(path) = project.script {
@@ -344,7 +357,7 @@ impl ProjectPlan {
             .as_ref()
             .is_none_or(|lock| lock.ends_with("Cargo.lock"));
         if is_default {
-            plan.requested_lock = CargoConfig::read(&plan.folder, includes).lockfile_path();
+            plan.requested_lock = plan.config().lockfile_path();
         }
         plan
     }
@@ -352,11 +365,16 @@ impl ProjectPlan {
     /// Reads the packages of the lock file, if there is one. Blocking.
     fn read_lock(&mut self, registries: &Registries) {
         if let Some(lock) = &self.lock {
-            match PackageSet::read(lock, &self.folder, self.includes, registries) {
+            match PackageSet::read(lock, self.config(), registries) {
                 Ok(read) => self.packages = read,
                 Err(error) => self.packages.fail(lock.display(), error),
             }
         }
+    }
+
+    /// The settings of a cargo that works in the project's folder. Blocking.
+    fn config(&self) -> CargoConfig {
+        CargoConfig::read(&self.folder, self.cargo_home.as_deref(), self.includes)
     }
 
     /// The path by which the user knows the project: its folder or its script.
@@ -490,13 +508,18 @@ mod tests {
             checksum: None,
             is_excluded: true,
         });
-        let plan = of_pin(pin.clone(), None, &registries()).await.unwrap();
+        let plan = of_pin(pin.clone(), None, None, &registries())
+            .await
+            .unwrap();
         let plan = plan.expect("a file owns the pin");
         assert_eq!(names(&plan.projects[0].packages), [("right", true)]);
         assert_eq!(plan.projects[0].owner(), pin.owner);
 
         pin.packages[0].version = "1.9.0".to_owned();
-        let plan = of_pin(pin, None, &registries()).await.unwrap().unwrap();
+        let plan = of_pin(pin, None, None, &registries())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(names(&plan.projects[0].packages), [("right", false)]);
     }
 
@@ -512,7 +535,10 @@ mod tests {
         let settings = Some(top.path().join("settings.toml"));
         let pin = pin(top.path().join("rust-toolchain.toml"));
         let owner = pin.owner.clone();
-        let plan = of_pin(pin, settings, &registries()).await.unwrap().unwrap();
+        let plan = of_pin(pin, settings, None, &registries())
+            .await
+            .unwrap()
+            .unwrap();
         let installs: Vec<_> = plan.installs().into_iter().collect();
         assert_eq!(installs.len(), 1);
         assert_eq!(installs[0].0.to_string(), "1.90.0-aarch64-apple-darwin");
@@ -522,10 +548,17 @@ mod tests {
     #[tokio::test]
     async fn a_pin_without_its_file_or_without_a_file_has_no_plan() {
         let top = folder(&[("broken/Cargo.lock", "<html>")]);
-        let gone = of_pin(pin(top.path().join("Cargo.lock")), None, &registries()).await;
+        let gone = of_pin(
+            pin(top.path().join("Cargo.lock")),
+            None,
+            None,
+            &registries(),
+        )
+        .await;
         assert!(gone.is_err_and(|error| error.is_missing_file()));
         let broken = of_pin(
             pin(top.path().join("broken/Cargo.lock")),
+            None,
             None,
             &registries(),
         )
@@ -535,6 +568,11 @@ mod tests {
             owner: Owner::Toolchain("stable".to_owned()),
             ..pin(PathBuf::new())
         };
-        assert!(of_pin(named, None, &registries()).await.unwrap().is_none());
+        assert!(
+            of_pin(named, None, None, &registries())
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
 }

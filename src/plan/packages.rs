@@ -9,7 +9,7 @@ use std::{
 
 use super::{PlanError, Problem};
 use crate::{
-    cargo_config::{Includes, LocalSources},
+    cargo_config::{CargoConfig, LocalSources},
     files::{self, MAX_LOCK_FILE_BYTES},
     lockfile::{self, LockedPackage, PackageSource, canonical_index},
     resource::{Registries, Registry},
@@ -28,18 +28,17 @@ pub struct PackageSet {
 }
 
 impl PackageSet {
-    /// Reads the lock file of the project in `folder` from disk.
+    /// Reads the lock file of a project with these settings from disk.
     ///
     /// # Errors
     /// If the file as a whole cannot be used.
     pub(super) fn read(
         lock: &Path,
-        folder: &Path,
-        includes: Includes,
+        config: CargoConfig,
         registries: &Registries,
     ) -> Result<Self, PlanError> {
         let text = files::read(lock, MAX_LOCK_FILE_BYTES).map_err(PlanError::Read)?;
-        let mut local = LocalSources::of(folder, includes);
+        let mut local = LocalSources::of(config);
         Self::parse(&lock.display().to_string(), &text, registries, &mut local)
     }
 

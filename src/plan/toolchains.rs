@@ -124,8 +124,12 @@ impl InstallDefaults {
 
     /// The treatment of `include` in a project's settings by its cargo, and the settings file with that key while only
     /// cargo knows the treatment. Blocking.
-    pub(super) fn includes_of(&self, project: &Project) -> (Includes, Option<PathBuf>) {
-        let Some(file) = CargoConfig::deciding_include(&project.folder) else {
+    pub(super) fn includes_of(
+        &self,
+        project: &Project,
+        cargo_home: Option<&Path>,
+    ) -> (Includes, Option<PathBuf>) {
+        let Some(file) = CargoConfig::deciding_include(&project.folder, cargo_home) else {
             return (Includes::Followed, None);
         };
         match self.cargo_minor(project) {
@@ -135,8 +139,13 @@ impl InstallDefaults {
     }
 
     /// The same for the project with this lock file. Blocking. If only cargo knows it, the files are followed.
-    pub(super) fn includes_of_lock(&self, lock: &Path, folder: &Path) -> Includes {
-        if CargoConfig::deciding_include(folder).is_none() {
+    pub(super) fn includes_of_lock(
+        &self,
+        lock: &Path,
+        folder: &Path,
+        cargo_home: Option<&Path>,
+    ) -> Includes {
+        if CargoConfig::deciding_include(folder, cargo_home).is_none() {
             return Includes::Followed;
         }
         let found = projects::find(&[lock.to_owned()]).projects;

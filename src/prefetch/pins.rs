@@ -75,6 +75,7 @@ pub struct PinKeeper {
     store: Arc<Store>,
     upstreams: Upstreams,
     rustup_settings: Option<PathBuf>,
+    cargo_home: Option<PathBuf>,
     /// By owner, as of the last pass.
     known: HashMap<Owner, KnownPin>,
     /// A file system call that has not returned.
@@ -106,12 +107,14 @@ impl PinKeeper {
         store: Arc<Store>,
         upstreams: Upstreams,
         rustup_settings: Option<PathBuf>,
+        cargo_home: Option<PathBuf>,
     ) -> Self {
         Self {
             cache,
             store,
             upstreams,
             rustup_settings,
+            cargo_home,
             known: HashMap::new(),
             stuck: None,
             status: watch::Sender::default(),
@@ -186,7 +189,9 @@ impl PinKeeper {
     async fn make_ready(&self, pin: Pin, status: &mut KeepWarmStatus) -> u64 {
         let owner = pin.owner.clone();
         let settings = self.rustup_settings.clone();
-        let planned = match plan::of_pin(pin, settings, &self.upstreams.registries).await {
+        let home = self.cargo_home.clone();
+        let registries = &self.upstreams.registries;
+        let planned = match plan::of_pin(pin, settings, home, registries).await {
             Ok(Some(planned)) => planned,
             Ok(None) => return 0,
             Err(error) if error.is_missing_file() => return 0,

@@ -454,7 +454,9 @@ impl Scratch {
             "net.offline=false".to_owned(),
             lockfile_path(&overlay.project.join(CARGO_LOCK)),
         ];
-        if !CargoConfig::read(project.folder, project.includes).has_local_crates_io() {
+        let home = self.cargo_home.as_deref();
+        let config = CargoConfig::read(project.folder, home, project.includes);
+        if !config.has_local_crates_io() {
             settings.extend([
                 format!("source.crates-io.replace-with='{REGISTRY}'"),
                 // A sparse URL must end in a slash.

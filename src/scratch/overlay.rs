@@ -7,6 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
+use toml_edit::{ArrayOfTables, Item, TableLike};
 
 use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES};
 
@@ -79,7 +80,7 @@ impl Overlay {
         }
         for name in CARGO_SETTINGS {
             let (own, settings) = (self.scratch.path().join(name), home.join(name));
-            match with_absolute_includes(&settings) {
+            match with_absolute_paths(&settings) {
                 Some(text) => fs::write(own, text)?,
                 None if settings.is_file() => link(&settings, &own)?,
                 None => {}
@@ -135,35 +136,71 @@ impl Overlay {
     }
 }
 
-/// The text of a settings file that includes others, with their paths made absolute: beside a link to the file they
-/// would not be found. `None` if it includes none.
-fn with_absolute_includes(settings: &Path) -> Option<String> {
+/// The text of a settings file with absolute paths in place of relative ones: cargo would look for these from the link
+/// to the file. `None` if nothing changes.
+fn with_absolute_paths(settings: &Path) -> Option<String> {
     let text = files::read_text(settings, MAX_SETTINGS_BYTES).ok()?;
     let mut document: toml_edit::DocumentMut = text.parse().ok()?;
     let folder = settings.parent()?;
-    let absolute = |path: &str| folder.join(path).display().to_string();
-    let list = document.get_mut("include")?;
-    if let Some(tables) = list.as_array_of_tables_mut() {
-        for table in tables.iter_mut() {
-            let path = table.get("path")?.as_str().map(absolute)?;
-            table["path"] = toml_edit::value(path);
+    // Paths but those of included files start from the folder with cargo's home.
+    let base = folder.parent()?;
+    for (key, start) in [("include", folder), ("paths", base)] {
+        if let Some(list) = document.get_mut(key) {
+            make_list_absolute(list, start);
         }
+    }
+    let tables: [(_, _, &[&str]); 2] = [
+        ("patch", 2, &["path"]),
+        ("source", 1, &["directory", "local-registry"]),
+    ];
+    for (name, depth, keys) in tables {
+        let table = document.get_mut(name).and_then(Item::as_table_like_mut);
+        if let Some(table) = table {
+            make_table_absolute(table, depth, keys, base);
+        }
+    }
+    let absolute = document.to_string();
+    (absolute != text).then_some(absolute)
+}
+
+/// Makes paths and tables with a `path` in a list absolute.
+fn make_list_absolute(list: &mut Item, start: &Path) {
+    for table in list
+        .as_array_of_tables_mut()
+        .into_iter()
+        .flat_map(ArrayOfTables::iter_mut)
+    {
+        make_table_absolute(table, 0, &["path"], start);
     }
     for entry in list
         .as_array_mut()
         .into_iter()
         .flat_map(|list| list.iter_mut())
     {
-        if let Some(path) = entry.as_str().map(absolute) {
-            *entry = path.into();
-        } else if let Some(path) = entry
-            .as_inline_table_mut()
-            .and_then(|table| table.get_mut("path"))
-        {
-            *path = path.as_str().map(absolute)?.into();
+        if let Some(path) = entry.as_str() {
+            *entry = start.join(path).display().to_string().into();
+        } else if let Some(table) = entry.as_inline_table_mut() {
+            make_table_absolute(table, 0, &["path"], start);
         }
     }
-    Some(document.to_string())
+}
+
+/// Makes the values of `keys` absolute in the tables that are `depth` levels below this one.
+fn make_table_absolute(table: &mut dyn TableLike, depth: usize, keys: &[&str], start: &Path) {
+    if let Some(depth) = depth.checked_sub(1) {
+        for (_, item) in table.iter_mut() {
+            if let Some(inner) = item.as_table_like_mut() {
+                make_table_absolute(inner, depth, keys, start);
+            }
+        }
+        return;
+    }
+    for key in keys {
+        if let Some(path) = table.get(key).and_then(Item::as_str) {
+            let path = start.join(path).display().to_string();
+            table.insert(key, toml_edit::value(path));
+        }
+    }
 }
 
 /// Creates a real folder for each component of `original`, and a link for every other entry of these folders. Lock

@@ -397,3 +397,78 @@ fn project_whose_own_settings_name_a_mirror_of_crates_io_is_not_ready() {
         assert_eq!(fetch.status.success(), expected, "{what}: {fetch:?}");
     }
 }
+
+#[test]
+fn settings_in_a_cargo_home_count_that_does_not_lie_above_the_project() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let home = CargoHome::empty();
+    let top = home.path().parent().unwrap().to_owned();
+    let patch = |name: &str, dependencies: &str| {
+        let folder = top.join(name);
+        fs::create_dir_all(folder.join("src")).unwrap();
+        fs::write(folder.join("src/lib.rs"), "").unwrap();
+        let manifest = "[package]\nname = \"left\"\nversion = \"1.0.0\"\n[workspace]\n";
+        fs::write(
+            folder.join("Cargo.toml"),
+            format!("{manifest}{dependencies}"),
+        )
+        .unwrap();
+    };
+    patch("plain", "");
+    patch("with-dependency", "[dependencies]\nunstored = \"1\"\n");
+    fs::create_dir_all(top.join("empty")).unwrap();
+    let project = Project::empty().dep("left", "1");
+    let site =
+        site_with_cargo(&upstream).variable("CARGO_HOME", &home.path().display().to_string());
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    let lock = project.lock();
+    run_json(&site, &["warm"], &project);
+    let offline = site.serve(&["--offline"]);
+    let replaced = |name: &str, source: &str| {
+        format!("[source.crates-io]\nreplace-with = \"{name}\"\n[source.{name}]\n{source}\n")
+    };
+    let larder = replaced(
+        "larder",
+        &format!("registry = \"sparse+{}\"", offline.url()),
+    );
+    let patched =
+        |folder: &str| format!("{larder}[patch.crates-io]\nleft = {{ path = \"{folder}\" }}\n");
+    for (settings, expected) in [
+        (larder.clone(), true),
+        (patched("with-dependency"), false),
+        (replaced("vendored", "directory = \"empty\""), false),
+        (
+            replaced(
+                "mirror",
+                "registry = \"sparse+http://mirror.invalid/index/\"",
+            ),
+            false,
+        ),
+        (
+            "[source.crates-io]\nreplace-with = \"nix\"\n".to_owned(),
+            false,
+        ),
+        ("not TOML".to_owned(), false),
+    ] {
+        fs::create_dir_all(home.path()).unwrap();
+        fs::write(home.path().join("config.toml"), &settings).unwrap();
+        let (verdict, _) = run_json(&site, &["check"], &project);
+        assert_eq!(verdict["ready"], expected, "{settings}: {verdict:#}");
+        let _ = fs::remove_dir_all(home.path().join("registry"));
+        let fetch = home.run_plain(&project, &["fetch"]);
+        assert_eq!(fetch.status.success(), expected, "{settings}: {fetch:?}");
+        project.write("Cargo.lock", &lock);
+    }
+    // A path in these settings starts from the folder with cargo's home.
+    fs::write(home.path().join("config.toml"), patched("plain")).unwrap();
+    home.run_plain(&project, &["fetch"]).assert_success();
+    let (verdict, _) = run_json(&site, &["check"], &project);
+    assert_eq!(verdict["ready"], true, "{verdict:#}");
+    project.write("Cargo.lock", &lock);
+    let (verdict, _) = run_json(&site, &["check"], &project);
+    let missing = verdict["projects"][0]["missing"].to_string();
+    assert!(missing.contains("does not fit"), "{verdict:#}");
+}
