@@ -183,6 +183,7 @@ async fn judge(
         cargo_home: settings.cargo_home.clone(),
         toolchains: ToolchainOptions {
             rustup_settings: settings.rustup_settings.clone(),
+            rustup_toolchain: settings.client_variables.rustup_toolchain(),
             ..ToolchainOptions::default()
         },
     };

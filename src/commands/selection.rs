@@ -145,6 +145,7 @@ fn toolchain_options(
         hosts: host,
         bootstrap,
         rustup_settings: settings.rustup_settings.clone(),
+        rustup_toolchain: settings.client_variables.rustup_toolchain(),
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Environment {
     pub(super) proxies: ProxyVariables,
     /// Cargo's variables about HTTP.
     pub(super) cargo_http: CargoHttp,
-    /// The variables by which cargo and rustup find servers and proxies.
+    /// The variables by which cargo and rustup find servers, proxies and a toolchain.
     pub(super) client_variables: ClientVariables,
     /// `SSL_CERT_FILE`, unless it is empty.
     pub(super) ssl_cert_file: Option<PathBuf>,
@@ -69,14 +69,15 @@ pub struct CargoHttp {
     pub roots: Option<PathBuf>,
 }
 
-/// Variables by which cargo and rustup find servers and proxies, as `larder client doctor` judges them.
-const CLIENT_VARIABLES: [&str; 13] = [
+/// Variables by which cargo and rustup find servers, proxies and a toolchain, as `larder client doctor` judges them.
+const CLIENT_VARIABLES: [&str; 14] = [
     "CARGO_HTTP_PROXY",
     "CARGO_HTTP_CAINFO",
     "CARGO_NET_OFFLINE",
     "RUSTUP_DIST_SERVER",
     "RUSTUP_DIST_ROOT",
     "RUSTUP_UPDATE_ROOT",
+    "RUSTUP_TOOLCHAIN",
     "http_proxy",
     "https_proxy",
     "HTTPS_PROXY",
@@ -91,6 +92,12 @@ const CLIENT_VARIABLES: [&str; 13] = [
 pub struct ClientVariables(BTreeMap<String, String>);
 
 impl ClientVariables {
+    /// The toolchain that `RUSTUP_TOOLCHAIN` names, unless it is empty.
+    pub fn rustup_toolchain(&self) -> Option<String> {
+        let name = self.get("RUSTUP_TOOLCHAIN");
+        name.filter(|name| !name.is_empty()).map(str::to_owned)
+    }
+
     /// The value of a variable, which may be empty. Only the client variables are known.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

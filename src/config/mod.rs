@@ -161,7 +161,7 @@ pub struct Settings {
     pub proxies: ProxyVariables,
     /// Cargo's variables about HTTP.
     pub cargo_http: CargoHttp,
-    /// The variables by which cargo and rustup find servers and proxies.
+    /// The variables by which cargo and rustup find servers, proxies and a toolchain.
     pub client_variables: ClientVariables,
     /// `SSL_CERT_FILE`: the root certificates of programs that use OpenSSL or rustls.
     pub ssl_cert_file: Option<PathBuf>,

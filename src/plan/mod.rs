@@ -150,8 +150,8 @@ pub async fn plan(request: PlanRequest, registries: &Registries) -> Plan {
 /// Plans one pin again, from its lock file or toolchain file as it is now.
 ///
 /// Crates that the pin excludes, because no target of the earlier `warm` needed them, stay excluded. A pin does not
-/// store the other options of that `warm`: toolchain files are planned for this machine's host. `None` for a
-/// toolchain or crate that the user named: no file says which profile and components belong to the one, and the other
+/// store the other options of that `warm`: toolchain files are planned for this machine's host, and `RUSTUP_TOOLCHAIN`
+/// of the process that plans does not count. `None` for a toolchain or crate that the user named: no file says which profile and components belong to the one, and the other
 /// does not change.
 ///
 /// # Errors
@@ -203,7 +203,8 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
     let is_current_optional = request.is_current_optional || request.toolchains.bootstrap;
     let cargo_home = &request.cargo_home;
     let request = &request.toolchains;
-    let defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
+    let mut defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
+    defaults.set_variable(request.rustup_toolchain.as_deref());
     let (projects, toolchains) = rayon::join(
         || {
             let projects = found.projects.par_iter();

@@ -1,6 +1,7 @@
 //! [`RustupHome`]: what rustup has installed for this user, and which toolchain it would choose in a folder.
 //!
 //! ```text
+//!  RUSTUP_TOOLCHAIN                                the toolchain for all folders
 //!  RUSTUP_HOME/settings.toml                       default toolchain, overrides, profile, host
 //!  RUSTUP_HOME/toolchains/stable-HOST/lib/rustlib  components of an installed toolchain
 //! ```
@@ -29,6 +30,8 @@ pub(super) struct RustupHome {
     pub(super) user: UserSettings,
     /// `None` if this user has no home.
     toolchains: Option<PathBuf>,
+    /// The toolchain that the variable `RUSTUP_TOOLCHAIN` names.
+    variable: Option<String>,
 }
 
 /// The triple that rustup's own program is for.
@@ -54,7 +57,13 @@ impl RustupHome {
         Ok(Self {
             user: UserSettings::parse(&text)?,
             toolchains: home.map(|home| home.join("toolchains")),
+            variable: None,
         })
+    }
+
+    /// Takes the value of `RUSTUP_TOOLCHAIN`, as rustup cleans it (`validate` in its `src/toolchain/names.rs`).
+    pub(super) fn set_variable(&mut self, toolchain: Option<&str>) {
+        self.variable = toolchain.map(|name| name.trim_end_matches('/').to_owned());
     }
 
     /// Tells if a toolchain of this name is installed or linked.
@@ -77,13 +86,17 @@ impl RustupHome {
     }
 
     /// The toolchain that rustup uses in `folder` unless a toolchain file decides, with the reason. `toolchain_file` is
-    /// the nearest one. Overrides and files are searched together, from the folder upwards; in one folder the override
-    /// wins (`Cfg::find_override_from_dir_walk` in rustup's `src/config.rs`).
+    /// the nearest one. The variable comes first (`Cfg::find_override_config` in rustup's `src/config.rs`). Overrides and
+    /// files are searched together, from the folder upwards; in one folder the override wins
+    /// (`Cfg::find_override_from_dir_walk`).
     pub(super) fn chosen(
         &self,
         folder: &Path,
         toolchain_file: Option<&Path>,
     ) -> Option<(&str, String)> {
+        if let Some(name) = &self.variable {
+            return Some((name, "the variable RUSTUP_TOOLCHAIN".to_owned()));
+        }
         let real = folder.canonicalize().ok()?;
         let file_folder = toolchain_file.and_then(|file| {
             // A bare file name has an empty parent.
@@ -130,9 +143,15 @@ mod tests {
                 overrides.unwrap_or_default()
             );
             fs::write(&settings, text).unwrap();
-            let home = RustupHome::read(Some(&settings)).unwrap();
-            let chosen = home.chosen(&app, file);
-            chosen.map(|(name, _)| name.to_owned())
+            let mut home = RustupHome::read(Some(&settings)).unwrap();
+            let chosen = |home: &RustupHome| {
+                let chosen = home.chosen(&app, file);
+                chosen.map(|(name, _)| name.to_owned())
+            };
+            let by_settings = chosen(&home);
+            home.set_variable(Some("beta/"));
+            assert_eq!(chosen(&home).as_deref(), Some("beta"));
+            by_settings
         };
         assert_eq!(chosen(None, None).as_deref(), Some("stable"));
         assert_eq!(chosen(None, Some(&file)), None);

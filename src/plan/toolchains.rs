@@ -48,6 +48,8 @@ pub struct ToolchainOptions {
     pub bootstrap: bool,
     /// rustup's settings file.
     pub rustup_settings: Option<PathBuf>,
+    /// The toolchain that `RUSTUP_TOOLCHAIN` names.
+    pub rustup_toolchain: Option<String>,
 }
 
 /// The toolchains that one owner asks for.
@@ -122,6 +124,11 @@ impl InstallDefaults {
         }
     }
 
+    /// Takes a toolchain that the variable `RUSTUP_TOOLCHAIN` names before all others.
+    pub(super) fn set_variable(&mut self, toolchain: Option<&str>) {
+        self.home.set_variable(toolchain);
+    }
+
     /// The treatment of `include` in a project's settings by its cargo, and the settings file with that key while only
     /// cargo knows the treatment. Blocking.
     pub(super) fn includes_of(
@@ -176,7 +183,8 @@ fn read_spec(file: &Path) -> Result<ToolchainSpec, PlanError> {
     Ok(toolchain::parse_file(kind, &text)?)
 }
 
-/// Plans all toolchain files, named toolchains and those that rustup's settings choose for projects, in this order.
+/// Plans all toolchain files, named toolchains and those that rustup's variable or settings choose for projects, in this
+/// order.
 pub(super) fn read(
     files: &[PathBuf],
     projects: &[Project],
@@ -209,8 +217,8 @@ pub(super) fn read(
     plans
 }
 
-/// The toolchain plan that decides whether a project can be built: of the toolchain that rustup's settings choose, or
-/// of its toolchain file.
+/// The toolchain plan that decides whether a project can be built: of the toolchain that rustup's variable or settings
+/// choose, or of its toolchain file.
 pub(super) fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
     let file = project.toolchain_file.as_deref();
     match defaults.home.chosen(&project.folder, file) {
@@ -268,7 +276,8 @@ impl ToolchainPlan {
         plan
     }
 
-    /// Plans the toolchain that rustup's settings choose for a project, unless it is installed or planned already.
+    /// Plans the toolchain that rustup's variable or settings choose for a project, unless it is installed or planned
+    /// already.
     fn chosen(project: &Project, defaults: &InstallDefaults, plans: &[Self]) -> Option<Self> {
         let file = project.toolchain_file.as_deref();
         let (name, reason) = defaults.home.chosen(&project.folder, file)?;
@@ -277,15 +286,26 @@ impl ToolchainPlan {
             return None;
         }
         let mut plan = Self::new(owner);
-        let wanted = ToolchainSpec {
-            channel: Some(name.to_owned()),
-            ..ToolchainSpec::default()
-        };
         let what = format!("{reason}, `{name}`");
-        plan.reason = Some(format!("{reason}, not installed"));
+        let is_path = Path::new(name).is_absolute();
+        let name = Some(name.to_owned());
+        let wanted = match is_path {
+            true => ToolchainSpec {
+                path: name,
+                ..ToolchainSpec::default()
+            },
+            false => ToolchainSpec {
+                channel: name,
+                ..ToolchainSpec::default()
+            },
+        };
         plan.add(what, &wanted, NameOrigin::Settings, defaults);
         plan.installs
             .retain(|install| install.home != HomeState::Complete);
+        plan.reason = Some(match plan.installs.is_empty() {
+            true => reason,
+            false => format!("{reason}, not installed"),
+        });
         let is_needed =
             !(plan.installs.is_empty() && plan.skipped.is_empty() && plan.failed.is_empty());
         is_needed.then_some(plan)

@@ -474,6 +474,70 @@ fn override_that_is_neither_installed_nor_stored_makes_a_project_not_ready() {
     check_chosen(own, "rustup toolchain link", false);
 }
 
+/// Asks `check` about a project, and lets rustup's proxy run cargo in it offline. `RUSTUP_TOOLCHAIN` has this value for
+/// both, and both must agree with `expected`.
+#[track_caller]
+fn check_variable(
+    upstream: &FakeUpstream,
+    user: &Rustup,
+    toolchain: &str,
+    expected: bool,
+) -> String {
+    let project = project_without_toolchain_file();
+    let path = project.path().display().to_string();
+    let site = site_of(upstream, user).variable("RUSTUP_TOOLCHAIN", toolchain);
+    let (is_ready, said) = text_of(&site, upstream, &["check", &path]);
+    assert_eq!(is_ready, expected, "{toolchain}: {said}");
+    let larder = serve_offline(&site, upstream);
+    let server = larder.url().trim_end_matches('/');
+    let mut cargo = user.command("cargo", server, &format!("{server}/rustup"));
+    cargo.current_dir(project.path()).arg("--version");
+    cargo.env("RUSTUP_TOOLCHAIN", toolchain);
+    let ran = testkit::process::run(cargo);
+    assert_eq!(ran.status.success(), expected, "{toolchain}: {ran:?}");
+    said
+}
+
+/// See docs/client-behaviour.md R-26.
+#[test]
+fn toolchain_that_rustup_s_variable_names_decides_before_the_default() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let site = site_of(&upstream, &user);
+    install_and_lose_archives(&upstream, &site, &user, &["stable"]);
+    let said = check_variable(&upstream, &user, "1.95.0", false);
+    assert!(
+        said.contains("the variable RUSTUP_TOOLCHAIN, not installed"),
+        "{said}"
+    );
+    let said = check_variable(&upstream, &user, "nosuch", false);
+    assert!(said.contains("rustup toolchain link"), "{said}");
+    check_variable(&upstream, &user, "+stable", false);
+    check_variable(&upstream, &user, "/none", false);
+    check_variable(&upstream, &user, "stable/", true);
+    check_variable(&upstream, &user, "", true);
+    let path = user
+        .home()
+        .join("toolchains")
+        .join(format!("stable-{HOST}"));
+    check_variable(&upstream, &user, &path.display().to_string(), true);
+
+    // The variable wins over a toolchain file, and the toolchain can be warmed.
+    let project = project_without_toolchain_file();
+    fs::write(project.path().join("rust-toolchain"), "stable\n").unwrap();
+    let path = project.path().display().to_string();
+    let site = site_of(&upstream, &user).variable("RUSTUP_TOOLCHAIN", "1.95.0");
+    let (document, _, said) = run(&site, &upstream, &["check", &path]);
+    assert_eq!(
+        document["projects"][0]["ready"], false,
+        "{document:#} {said}"
+    );
+    let (is_warm, said) = text_of(&site, &upstream, &["warm", &path]);
+    assert!(is_warm, "{said}");
+    let (is_ready, said) = text_of(&site, &upstream, &["check", &path]);
+    assert!(is_ready, "{said}");
+}
+
 /// Lets a user install this toolchain through a larder, whose crates and archives are lost afterwards.
 #[track_caller]
 fn install_and_lose_archives(
