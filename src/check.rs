@@ -283,6 +283,23 @@ impl ToolchainReadiness {
 /// Archives of one toolchain: how many there are, and what is missing.
 type InstallCheck = (usize, Vec<Problem>);
 
+/// The command that brings the lock file of a project up to date.
+fn fetch_command(project: &ProjectPlan) -> String {
+    match &project.script {
+        None => "`cargo fetch`".to_owned(),
+        Some(script) => {
+            let path = script.path.display();
+            format!("`cargo -Zscript fetch --manifest-path {path}`")
+        }
+    }
+}
+
+/// A reason and the user's next step, which gets a line of its own after a text of several lines.
+fn with_advice(why: &str, advice: &str) -> String {
+    let separator = if why.contains('\n') { "\n" } else { "; " };
+    format!("{why}{separator}{advice}")
+}
+
 struct Checker {
     inventory: Inventory,
     /// Several toolchain files may ask for one toolchain.
@@ -299,23 +316,27 @@ impl Checker {
         let mut unknown = project.unknown.clone();
         match &project.agreement {
             Agreement::Fits => {}
-            Agreement::Differs(why) => missing.push(match &project.script {
-                None if project.named.is_some() => Problem::new(
-                    "the lock file in its archive does not fit its manifest",
-                    format_args!("{why}, and cargo could not complete it"),
-                ),
-                None => Problem::new(
-                    "Cargo.lock does not fit Cargo.toml",
-                    format_args!("{why}; `cargo fetch` updates it, then `larder warm`"),
-                ),
-                Some(script) => Problem::new(
-                    "the lock file does not fit the script",
-                    format_args!(
-                        "{why}; `cargo -Zscript fetch --manifest-path {}` updates it, then `larder warm`",
-                        script.path.display()
-                    ),
-                ),
-            }),
+            Agreement::Differs(why) if project.named.is_some() => missing.push(Problem::new(
+                "the lock file in its archive does not fit its manifest",
+                format_args!("{why}, and cargo could not complete it"),
+            )),
+            Agreement::Differs(why) => {
+                let what = match &project.script {
+                    None => "Cargo.lock does not fit Cargo.toml",
+                    Some(_) => "the lock file does not fit the script",
+                };
+                let advice = format!("{} updates it, then `larder warm`", fetch_command(project));
+                missing.push(Problem::new(what, with_advice(why, &advice)));
+            }
+            Agreement::Unresolved(why) => {
+                let fetch = fetch_command(project);
+                let advice = format!("{fetch} while online may help, then `larder warm`");
+                let what = "cargo cannot resolve the project";
+                missing.push(Problem::new(what, with_advice(why, &advice)));
+            }
+            Agreement::Unreadable(why) => {
+                missing.push(Problem::new("cargo cannot read the project", why));
+            }
             Agreement::Unclear(why) => unknown.push(format!(
                 "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
             )),

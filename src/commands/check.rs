@@ -190,7 +190,7 @@ fn text(readiness: &Readiness, all: bool) -> String {
             describe(&project.missing, all),
         );
         for unknown in &project.unknown {
-            let _ = writeln!(text, "           unknown: {unknown}");
+            push_detail(&mut text, &format!("unknown: {unknown}"));
         }
     }
     for one in &readiness.crates {
@@ -201,7 +201,7 @@ fn text(readiness: &Readiness, all: bool) -> String {
         let missing = describe(&one.missing, all);
         push_item(&mut text, one.ready, &one.title(), &size, missing);
         for unknown in &one.unknown {
-            let _ = writeln!(text, "           unknown: {unknown}");
+            push_detail(&mut text, &format!("unknown: {unknown}"));
         }
     }
     for toolchain in &readiness.toolchains {
@@ -235,6 +235,13 @@ fn push_item(text: &mut String, is_ready: bool, title: &str, size: &str, lines: 
     let word = if is_ready { "ready    " } else { "not ready" };
     let _ = writeln!(text, "{word}  {title}  ({size})");
     for line in lines {
+        push_detail(text, &line);
+    }
+}
+
+/// One thing below an item. Cargo's messages have several lines.
+fn push_detail(text: &mut String, detail: &str) {
+    for line in detail.lines() {
         let _ = writeln!(text, "           {line}");
     }
 }
@@ -255,6 +262,7 @@ mod tests {
         };
         let problems = vec![
             Problem::new("Cargo.lock", "line 3 is a merge conflict mark"),
+            Problem::new("cargo cannot read the project", "one\n  two"),
             Problem::not_stored("crate `one 1.0.0`"),
         ];
         let readiness = Readiness {
@@ -268,7 +276,8 @@ mod tests {
             text(&readiness, false),
             "ready      /a  (1 package)\n\
              not ready  /b  (1 package)\n           missing: crate `one 1.0.0`\n           \
-             problem: Cargo.lock: line 3 is a merge conflict mark\n"
+             problem: Cargo.lock: line 3 is a merge conflict mark\n           \
+             problem: cargo cannot read the project: one\n             two\n"
         );
     }
 }

@@ -34,6 +34,11 @@ pub enum Agreement {
     Fits,
     /// Cargo would change it, for this reason.
     Differs(String),
+    /// Cargo cannot have a version that it looks for, for this reason. The lock file lacks it, or it fits and cargo
+    /// needs more than its packages.
+    Unresolved(String),
+    /// Cargo refuses the project, for this reason.
+    Unreadable(String),
     /// Only cargo can tell, for this reason.
     Unclear(String),
 }

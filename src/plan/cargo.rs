@@ -15,7 +15,7 @@ use crate::{
     error::chain,
     files::{self, MAX_LOCK_FILE_BYTES},
     resource::Registries,
-    scratch::{Scratch, ScratchError},
+    scratch::{CargoRefusal, Scratch, ScratchError},
 };
 
 impl Plan {
@@ -52,12 +52,12 @@ impl Plan {
                 continue;
             };
             let compared = scratch.compare_lock(project.for_cargo(), &text).await;
-            project.agreement = match compared {
+            project.agreement = match compared.map_err(|error| (error.refusal(), error)) {
                 Ok(()) => Agreement::Fits,
-                Err(error @ ScratchError::Cargo { .. }) if error.missing_toolchain().is_none() => {
-                    Agreement::Differs(error.cause())
-                }
-                Err(error) => Agreement::Unclear(error.cause()),
+                Err((Some(CargoRefusal::LockChanges), error)) => Agreement::Differs(error.cause()),
+                Err((Some(CargoRefusal::Unresolved(why)), _)) => Agreement::Unresolved(why),
+                Err((Some(CargoRefusal::Unreadable(why)), _)) => Agreement::Unreadable(why),
+                Err((None, error)) => Agreement::Unclear(error.cause()),
             };
         }
     }

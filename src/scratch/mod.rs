@@ -17,28 +17,27 @@
 //! Crates come from a larder that the caller runs. Finding projects, reading lock files and time limits belong to the
 //! callers.
 
+mod error;
 mod overlay;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, PackageId};
 use serde::Deserialize;
-use thiserror::Error;
 use tokio::process::Command;
 
 use crate::cargo_config::{CargoConfig, Includes};
-use crate::error::chain;
 use crate::script::Script;
+use error::{COMPARE_LOCK, last_lines};
+pub use error::{CargoRefusal, ScratchError};
 use overlay::{CARGO_LOCK, Overlay};
 
 /// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
 const REGISTRY: &str = "larder-scratch";
-/// Lines of cargo's message in an error. Cargo takes some ten lines from the cause to the advice.
-const MAX_CARGO_LINES: usize = 20;
 /// A settings file that asks whether cargo follows `include`.
 const INCLUDE_PROBE: &str = "include-probe.toml";
 /// A package that needs nothing, not even a source file of the project.
@@ -94,94 +93,8 @@ impl CargoProject<'_> {
     }
 }
 
-/// The reason why cargo gave no answer.
-#[derive(Debug, Error)]
-pub enum ScratchError {
-    /// The overlay could not be created, filled or read.
-    #[error("cannot set up a scratch copy of project `{}`", project.display())]
-    Overlay {
-        /// The user's project.
-        project: PathBuf,
-        /// The disk's error.
-        source: io::Error,
-    },
-    /// Cargo did not start.
-    #[error("cannot run `{}` for project `{}`", program.display(), project.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// The user's project.
-        project: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// Cargo refused or failed.
-    #[error("cannot {task} project `{}`: cargo ended with {status} and said:\n{said}", project.display())]
-    Cargo {
-        /// The task, to follow "cannot".
-        task: &'static str,
-        /// The user's project.
-        project: PathBuf,
-        /// Its exit status.
-        status: ExitStatus,
-        /// The last lines of its stderr, with the user's own paths.
-        said: String,
-    },
-    /// Cargo's answer could not be read.
-    #[error("cannot read what cargo says about project `{}`", project.display())]
-    Answer {
-        /// The user's project.
-        project: PathBuf,
-        /// The reader's error.
-        source: cargo_metadata::Error,
-    },
-}
-
-/// Start of larder's own answer in cargo's message.
-const LARDER_ANSWER: &str = "cannot serve ";
-/// rustup's message in place of cargo's, around the name of a toolchain.
-const NOT_INSTALLED: [&str; 2] = ["error: toolchain '", "' is not installed"];
-/// Part of cargo's message about a lock file that would change.
-const LOCKED_MESSAGE: &str = "because --locked was passed";
-
-impl ScratchError {
-    /// The cause in one line if it is a usual one, else with cargo's message.
-    pub fn cause(&self) -> String {
-        if let Some(name) = self.missing_toolchain() {
-            return format!(
-                "the toolchain `{name}` is not installed; `rustup toolchain install` in the project installs it"
-            );
-        }
-        if let Self::Cargo { task, said, .. } = self {
-            let mut lines = said.lines().map(str::trim);
-            if let Some(answer) = lines.find(|line| line.starts_with(LARDER_ANSWER)) {
-                return format!("cargo cannot resolve it: {answer}");
-            }
-            if said.contains(LOCKED_MESSAGE) {
-                return match *task {
-                    // The report names the lock file already.
-                    COMPARE_LOCK => "cargo would change it".to_owned(),
-                    task => format!("cannot {task} it: cargo would change its lock file"),
-                };
-            }
-        }
-        chain(self)
-    }
-
-    /// The project's toolchain, if rustup runs no cargo because it is not installed.
-    pub fn missing_toolchain(&self) -> Option<&str> {
-        let Self::Cargo { said, .. } = self else {
-            return None;
-        };
-        let [before, after] = NOT_INSTALLED;
-        let mut lines = said.lines();
-        lines.find_map(|line| line.strip_prefix(before)?.strip_suffix(after))
-    }
-}
-
 const MAKE_LOCK: &str = "make a lock file for";
 const COMPLETE_LOCK: &str = "complete the lock file of";
-const COMPARE_LOCK: &str = "find the packages of `Cargo.toml` in the lock file of";
 const FIND_LOCK: &str = "find the lock file of";
 const FIND_INCLUDES: &str = "find the included settings of";
 const LIST_NEEDS: &str = "list what a target needs of";
@@ -540,28 +453,5 @@ fn from_registries(metadata: &Metadata) -> BTreeSet<(String, String)> {
         .filter(|package| needed.contains(&package.id))
         .filter(is_from_registry)
         .map(|package| (package.name.to_string(), package.version.to_string()))
-        .collect()
-}
-
-/// The lines from the last `error` on, without characters that could harm a terminal.
-fn last_lines(said: &str) -> String {
-    let lines: Vec<&str> = said
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let first = lines
-        .iter()
-        .rposition(|line| line.starts_with("error"))
-        .unwrap_or_else(|| lines.len().saturating_sub(MAX_CARGO_LINES));
-    let lines = lines[first..]
-        .iter()
-        .take(MAX_CARGO_LINES)
-        .copied()
-        .collect::<Vec<_>>()
-        .join("\n");
-    lines
-        .chars()
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
         .collect()
 }

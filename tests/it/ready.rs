@@ -472,3 +472,45 @@ fn settings_in_a_cargo_home_count_that_does_not_lie_above_the_project() {
     let missing = verdict["projects"][0]["missing"].to_string();
     assert!(missing.contains("does not fit"), "{verdict:#}");
 }
+
+#[test]
+fn a_project_that_cargo_refuses_is_not_said_to_have_an_outdated_lock_file() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let site = site_with_cargo(&upstream);
+    let project = Project::empty();
+    let dependencies = "[dependencies]\nleft = \"1\"\n";
+    project.write("Cargo.toml", &manifest(dependencies));
+    let index = upstream.url();
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &index)
+        .assert_success();
+    run_json(&site, &["warm"], &project);
+    let folder = project.folder().display().to_string();
+    let offline = site.serve(&["--offline"]);
+    let refused = |patch: &str| {
+        let text = format!("{dependencies}[patch.crates-io]\n{patch}\n");
+        project.write("Cargo.toml", &manifest(&text));
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (false, false), "{text}");
+        let output = site.command(&["check", &folder]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = refused("needed = { path = \"absent\" }");
+    let problem = "problem: cargo cannot read the project: failed to ";
+    assert!(said.contains(problem), "{said}");
+    for wrong in ["does not fit", "cargo fetch", "larder warm"] {
+        assert!(!said.contains(wrong), "{wrong} in {said}");
+    }
+    // Cargo's message has several lines.
+    let details = said.lines().filter(|line| line.starts_with("           "));
+    assert!(details.count() > 2, "{said}");
+    assert!(!said.contains("\nCaused by"), "{said}");
+
+    // Cargo looks for an entry that is not stored; `larder warm` alone would not fetch it.
+    let said = refused(
+        "other = { package = \"far\", version = \"1\", registry-index = \"sparse+http://127.0.0.1:9/\" }",
+    );
+    assert!(said.contains("cargo cannot "), "{said}");
+    assert!(!said.contains("does not fit"), "{said}");
+}
