@@ -86,6 +86,46 @@ pub enum SettingPlace {
     Variable(String),
 }
 
+/// A `net.offline` that keeps cargo from its registries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetOffline {
+    /// Cargo asks nobody, larder included.
+    On(SettingPlace),
+    /// The value is neither true nor false, so that cargo fails when it would ask.
+    Invalid(SettingPlace),
+}
+
+/// The variable that wins over `net.offline`.
+const OFFLINE_VARIABLE: &str = "CARGO_NET_OFFLINE";
+
+impl NetOffline {
+    /// The place of the setting, for people.
+    pub fn place(&self) -> String {
+        match self {
+            Self::On(SettingPlace::File(path)) | Self::Invalid(SettingPlace::File(path)) => {
+                format!("`net.offline` in {}", path.display())
+            }
+            Self::On(SettingPlace::Variable(name))
+            | Self::Invalid(SettingPlace::Variable(name)) => {
+                format!("the variable {name}")
+            }
+        }
+    }
+
+    /// The way to switch it off.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::On(SettingPlace::File(path)) | Self::Invalid(SettingPlace::File(path)) => {
+                format!("remove `net.offline` from {}", path.display())
+            }
+            Self::On(SettingPlace::Variable(name))
+            | Self::Invalid(SettingPlace::Variable(name)) => {
+                format!("unset {name}")
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for SettingPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -184,15 +224,26 @@ impl CargoConfig {
         Some((proxy.to_owned(), file.path.clone()))
     }
 
-    /// The file that sets `net.offline`, if cargo shall not use the network.
-    pub fn offline_file(&self) -> Option<PathBuf> {
-        let mut set = self.files.iter().filter_map(|file| {
-            let offline = file.settings.get("net")?.get("offline")?.as_bool()?;
-            Some((offline, file.path.clone()))
-        });
-        set.next()
-            .filter(|(offline, _)| *offline)
-            .map(|(_, file)| file)
+    /// The setting that keeps cargo from its registries. `variable` reads the environment, which wins over the files.
+    pub fn net_offline(&self, variable: impl Fn(&str) -> Option<String>) -> Option<NetOffline> {
+        if let Some(value) = variable(OFFLINE_VARIABLE) {
+            let place = SettingPlace::Variable(OFFLINE_VARIABLE.to_owned());
+            return match value.as_str() {
+                "true" => Some(NetOffline::On(place)),
+                "false" => None,
+                _ => Some(NetOffline::Invalid(place)),
+            };
+        }
+        let (value, file) = self.files.iter().find_map(|file| {
+            let value = file.settings.get("net")?.get("offline")?;
+            Some((value, file))
+        })?;
+        let place = SettingPlace::File(file.path.clone());
+        match value.as_bool() {
+            Some(true) => Some(NetOffline::On(place)),
+            Some(false) => None,
+            None => Some(NetOffline::Invalid(place)),
+        }
     }
 
     /// The source of crates.io's packages. `variable` reads the environment: `CARGO_REGISTRIES_NAME_INDEX` wins over

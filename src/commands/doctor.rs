@@ -209,7 +209,7 @@ impl ClientFacts<'_> {
             faults: config.faults().to_vec(),
             replacements: config.crates_io_replacements(),
             larder_proxy: self.larder_proxy(self.variable("CARGO_HTTP_PROXY")).await,
-            offline_place: self.offline_place(&config),
+            net_offline: config.net_offline(variable),
             route: None,
             is_http_only: false,
             dl: None,
@@ -264,17 +264,6 @@ impl ClientFacts<'_> {
             return Some(ClientProxy { url, place });
         }
         git_proxy().await
-    }
-
-    fn offline_place(&self, config: &CargoConfig) -> Option<String> {
-        match self.variable("CARGO_NET_OFFLINE") {
-            Some("true") => Some("the variable CARGO_NET_OFFLINE".to_owned()),
-            Some(_) => None,
-            None => {
-                let file = config.offline_file()?;
-                Some(format!("`net.offline` in {}", file.display()))
-            }
-        }
     }
 
     /// The registries in the nearest lock file that no settings replace.

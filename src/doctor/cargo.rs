@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{ClientRoute, Finding, REBUILD, Subject, bare, for_good, is_healthy, serve_command};
 use crate::{
-    cargo_config::{ConfigFault, CratesIoSource, ReplacingRegistry, SettingPlace},
+    cargo_config::{ConfigFault, CratesIoSource, NetOffline, ReplacingRegistry, SettingPlace},
     status_client::Probe,
 };
 
@@ -27,8 +27,8 @@ pub struct CargoFacts {
     pub replacements: Vec<(String, PathBuf)>,
     /// The proxy of `larder run` or `serve --intercept` in cargo's environment.
     pub larder_proxy: Option<LarderProxy>,
-    /// The file or variable that keeps cargo from the network.
-    pub offline_place: Option<String>,
+    /// The setting that keeps cargo from its registries.
+    pub net_offline: Option<NetOffline>,
     /// The way to the registry that replaces crates.io, if its address is an http address.
     pub route: Option<ClientRoute>,
     /// True if larder answers at an https address of the settings over http.
@@ -87,6 +87,7 @@ pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
     match (&facts.source, &facts.larder_proxy) {
         (CratesIoSource::CratesIo, Some(proxy)) => {
             findings.push(proxy.judge(Subject::Cargo, "the variable CARGO_HTTP_PROXY"));
+            findings.extend(facts.net_offline.as_ref().map(offline));
             return findings;
         }
         (CratesIoSource::CratesIo, None) => {
@@ -120,7 +121,7 @@ pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
             let is_used = is_healthy(&found);
             findings.extend(found);
             if is_used {
-                findings.extend(facts.offline_place.iter().map(|place| offline(place)));
+                findings.extend(facts.net_offline.as_ref().map(offline));
                 let others = facts.other_registries.iter();
                 findings.extend(others.map(|registry| other_registry(facts, registry)));
             }
@@ -145,10 +146,15 @@ fn unused(facts: &CargoFacts) -> Finding {
     }
 }
 
-fn offline(place: &str) -> Finding {
-    let what =
-        format!("cargo is told to work offline ({place}), so it asks larder for nothing new");
-    Finding::note(Subject::Cargo, "cargo-offline", what)
+fn offline(setting: &NetOffline) -> Finding {
+    let place = setting.place();
+    let what = match setting {
+        NetOffline::On(_) => format!(
+            "cargo is told to work offline ({place}), so it builds with its own home alone and never asks larder"
+        ),
+        NetOffline::Invalid(_) => format!("cargo fails: {place} is neither true nor false"),
+    };
+    Finding::problem(Subject::Cargo, "cargo-offline", what, setting.remedy())
 }
 
 fn other_registry(facts: &CargoFacts, registry: &OtherRegistry) -> Finding {
@@ -406,7 +412,7 @@ mod tests {
             source: registry("larder", "sparse+http://127.0.0.1:3263/"),
             replacements: Vec::new(),
             larder_proxy: None,
-            offline_place: None,
+            net_offline: None,
             route: Some(route(BASE, Probe::Larder(status()))),
             is_http_only: false,
             dl: Some(Ok(DL.to_owned())),
@@ -609,9 +615,11 @@ mod tests {
             let index = "sparse+https://corp.example/index/".to_owned();
             let is_served = false;
             facts.other_registries = vec![OtherRegistry { index, is_served }];
-            facts.offline_place = Some("the variable CARGO_NET_OFFLINE".to_owned());
+            let place = SettingPlace::Variable("CARGO_NET_OFFLINE".to_owned());
+            facts.net_offline = Some(NetOffline::On(place));
         };
-        let (offline, other) = (("cargo-offline", NOTE), ("other-registry", NOTE));
-        check(more, &[GOOD[0], GOOD[1], offline, other]);
+        let (offline, other) = (("cargo-offline", PROBLEM), ("other-registry", NOTE));
+        let said = check(more, &[GOOD[0], GOOD[1], offline, other]);
+        assert!(said.contains("unset CARGO_NET_OFFLINE"), "{said}");
     }
 }

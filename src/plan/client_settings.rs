@@ -16,7 +16,9 @@ use url::Url;
 
 use super::Plan;
 use crate::{
-    cargo_config::{CargoConfig, CratesIoSource, ReplacingRegistry, is_on_this_machine},
+    cargo_config::{
+        CargoConfig, CratesIoSource, NetOffline, ReplacingRegistry, is_on_this_machine,
+    },
     lockfile::canonical_index,
     resource::registry::CRATES_IO,
 };
@@ -33,8 +35,9 @@ pub(crate) struct ClientCargo<V> {
 }
 
 impl Plan {
-    /// Marks projects whose settings cargo refuses. Marks also projects that need crates.io while settings replace it by
-    /// a server that is not larder, or by nothing that cargo can use.
+    /// Marks projects whose settings cargo refuses, and those that need a registry while cargo is told to ask none. Marks
+    /// also projects that need crates.io while settings replace it by a server that is not larder, or by nothing that
+    /// cargo can use.
     pub(crate) async fn judge_settings<V>(&mut self, cargo: ClientCargo<V>)
     where
         V: Fn(&str) -> Option<String> + Clone + Send + 'static,
@@ -42,6 +45,7 @@ impl Plan {
         for project in &mut self.projects {
             let mut packages = project.packages.packages.iter();
             let needs_crates_io = packages.any(|package| package.registry == CRATES_IO);
+            let needs_registry = !project.packages.packages.is_empty();
             let is_named = project.named.is_some();
             let (folder, includes) = (project.folder.clone(), project.includes);
             let cargo = cargo.clone();
@@ -57,6 +61,9 @@ impl Plan {
                         )
                     })
                     .collect();
+                if needs_registry {
+                    findings.extend(cargo.offline_problem(&config));
+                }
                 if needs_crates_io {
                     findings.extend(cargo.source_problem(&config, is_named));
                 }
@@ -68,6 +75,22 @@ impl Plan {
 }
 
 impl<V: Fn(&str) -> Option<String>> ClientCargo<V> {
+    /// The reason why a cargo with these settings asks no registry. It builds with what its home has, which larder does
+    /// not know.
+    fn offline_problem(&self, config: &CargoConfig) -> Option<String> {
+        let setting = config.net_offline(&self.variable)?;
+        let (place, remedy) = (setting.place(), setting.remedy());
+        Some(match setting {
+            NetOffline::On(_) => format!(
+                "whether cargo's own home has all packages cannot be told, and {place} keeps cargo from asking \
+                 larder; {remedy}"
+            ),
+            NetOffline::Invalid(_) => {
+                format!("cargo fails: {place} is neither true nor false; {remedy}")
+            }
+        })
+    }
+
     /// The reason why a cargo with these settings may not ask larder for the packages of crates.io. `is_named` is true
     /// for a crate to install: unlike those of a project, its packages were not looked for in folders.
     fn source_problem(&self, config: &CargoConfig, is_named: bool) -> Option<String> {

@@ -514,3 +514,53 @@ fn a_project_that_cargo_refuses_is_not_said_to_have_an_outdated_lock_file() {
     assert!(said.contains("cargo cannot "), "{said}");
     assert!(!said.contains("does not fit"), "{said}");
 }
+
+#[test]
+fn project_is_not_ready_while_cargo_is_told_to_ask_no_registry() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let project = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    for (in_home, in_project, variable, expected) in [
+        ("", "", None, true),
+        ("true", "", None, false),
+        ("true", "false", None, true),
+        ("", "true", None, false),
+        ("", "\"yes\"", None, false),
+        ("", "true", Some("false"), true),
+        ("", "", Some("true"), false),
+        ("", "", Some("1"), false),
+    ] {
+        let (mut home, mut site) = (CargoHome::empty(), site_with_cargo(&upstream));
+        if let Some(value) = variable {
+            home = home.variable("CARGO_NET_OFFLINE", value);
+            site = site.variable("CARGO_NET_OFFLINE", value);
+        }
+        site = site.variable("CARGO_HOME", &home.path().display().to_string());
+        let case = format!("home {in_home}, project {in_project}, variable {variable:?}");
+        run_json(&site, &["warm"], &project);
+        let offline = site.serve(&["--offline"]);
+        let larder = format!(
+            "[source.crates-io]\nreplace-with = \"larder\"\n[source.larder]\nregistry = \"sparse+{}\"\n",
+            offline.url()
+        );
+        let setting = |value: &str| match value {
+            "" => String::new(),
+            value => format!("[net]\noffline = {value}\n"),
+        };
+        fs::create_dir_all(home.path()).unwrap();
+        let settings = format!("{larder}{}", setting(in_home));
+        fs::write(home.path().join("config.toml"), settings).unwrap();
+        project.write(".cargo/config.toml", &setting(in_project));
+        let (verdict, _) = run_json(&site, &["check"], &project);
+        assert_eq!(verdict["ready"], expected, "{case}: {verdict:#}");
+        let reason = verdict["projects"][0]["unknown"].to_string();
+        let has_remedy = reason.contains("unset CARGO_NET_OFFLINE")
+            || reason.contains("remove `net.offline` from ");
+        assert_eq!(has_remedy, !expected, "{case}: {reason}");
+        let fetch = home.run_plain(&project, &["fetch", "--locked"]);
+        assert_eq!(fetch.status.success(), expected, "{case}: {fetch:?}");
+    }
+}
