@@ -3,6 +3,7 @@
 //! ```text
 //!  RUSTUP_TOOLCHAIN                                the toolchain for all folders
 //!  RUSTUP_HOME/settings.toml                       default toolchain, overrides, profile, host
+//!  /etc/rustup/settings.toml                       default toolchain of users who have set none
 //!  RUSTUP_HOME/toolchains/stable-HOST/lib/rustlib  components of an installed toolchain
 //! ```
 
@@ -21,6 +22,9 @@ use crate::{
 /// Size limit of an installed manifest in bytes. Those of nightlies have a megabyte.
 const MAX_INSTALLED_BYTES: u64 = 64 << 20;
 
+/// The settings of a whole machine (`UNIX_FALLBACK_SETTINGS` in rustup's `src/config.rs`).
+const MACHINE_SETTINGS: &str = "/etc/rustup/settings.toml";
+
 /// Folder of a toolchain's own description.
 const RUSTLIB: &str = "lib/rustlib";
 
@@ -28,6 +32,8 @@ const RUSTLIB: &str = "lib/rustlib";
 #[derive(Debug, Default)]
 pub(super) struct RustupHome {
     pub(super) user: UserSettings,
+    /// True if there is such a folder. rustup makes it at its first start.
+    exists: bool,
     /// `None` if this user has no home.
     toolchains: Option<PathBuf>,
     /// The toolchain that the variable `RUSTUP_TOOLCHAIN` names.
@@ -45,6 +51,11 @@ impl RustupHome {
     /// # Errors
     /// rustup cannot read its settings either.
     pub(super) fn read(settings: Option<&Path>) -> Result<Self, PlanError> {
+        Self::read_with(settings, Path::new(MACHINE_SETTINGS))
+    }
+
+    /// [`RustupHome::read`] with these settings of the machine.
+    fn read_with(settings: Option<&Path>, machine: &Path) -> Result<Self, PlanError> {
         let text = settings.map(|path| files::read_text(path, MAX_SETTINGS_BYTES));
         let text = match text {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
@@ -53,12 +64,25 @@ impl RustupHome {
             Some(Ok(text)) => text,
             Some(Err(_)) | None => String::new(),
         };
+        let mut user = UserSettings::parse(&text)?;
+        if user.default_toolchain.is_none() {
+            user.default_toolchain = machine_default(machine);
+        }
         let home = settings.and_then(Path::parent);
         Ok(Self {
-            user: UserSettings::parse(&text)?,
+            exists: home.is_some_and(Path::is_dir),
+            user,
             toolchains: home.map(|home| home.join("toolchains")),
             variable: None,
         })
+    }
+
+    /// A home whose settings rustup refuses.
+    pub(super) fn unusable() -> Self {
+        Self {
+            exists: true,
+            ..Self::default()
+        }
     }
 
     /// Takes the value of `RUSTUP_TOOLCHAIN`, as rustup cleans it (`validate` in its `src/toolchain/names.rs`).
@@ -115,6 +139,20 @@ impl RustupHome {
         let name = self.user.default_toolchain.as_ref()?;
         Some((name, "rustup's default toolchain".to_owned()))
     }
+
+    /// Tells if rustup would run no toolchain in `folder`, because nothing names one. Without a home, cargo comes from
+    /// elsewhere, for example from a distribution's package.
+    pub(super) fn chooses_none(&self, folder: &Path, toolchain_file: Option<&Path>) -> bool {
+        self.exists && toolchain_file.is_none() && self.chosen(folder, None).is_none()
+    }
+}
+
+/// The default toolchain in the settings of a machine.
+fn machine_default(settings: &Path) -> Option<String> {
+    let text = files::read_text(settings, MAX_SETTINGS_BYTES).ok()?;
+    let settings: toml::Table = text.parse().ok()?;
+    let name = settings.get("default_toolchain")?.as_str()?;
+    Some(name.to_owned())
 }
 
 #[cfg(test)]
@@ -161,6 +199,25 @@ mod tests {
         assert_eq!(chosen(Some(""), Some(&file)), None);
         assert_eq!(chosen(Some(""), None).as_deref(), Some("mine"));
         assert_eq!(chosen(Some("other"), None).as_deref(), Some("stable"));
+    }
+
+    #[test]
+    fn default_of_the_machine_counts_for_users_without_one() {
+        let top = tempfile::tempdir().unwrap();
+        let (user, machine) = (top.path().join("user"), top.path().join("machine"));
+        let chosen = || {
+            let home = RustupHome::read_with(Some(&user), &machine).unwrap();
+            let name = home
+                .chosen(top.path(), None)
+                .map(|(name, _)| name.to_owned());
+            assert_eq!(home.chooses_none(top.path(), None), name.is_none());
+            name
+        };
+        assert_eq!(chosen(), None);
+        fs::write(&machine, "default_toolchain = 'beta'\n").unwrap();
+        assert_eq!(chosen().as_deref(), Some("beta"));
+        fs::write(&user, "default_toolchain = 'stable'\n").unwrap();
+        assert_eq!(chosen().as_deref(), Some("stable"));
     }
 
     #[test]

@@ -24,6 +24,9 @@ const BOOTSTRAP_TOOLCHAIN: &str = "stable";
 /// The profile that it uses.
 const BOOTSTRAP_PROFILE: &str = "default";
 
+/// The name of the plan for projects in which rustup runs no toolchain.
+const UNNAMED_TOOLCHAIN: &str = "default";
+
 /// A toolchain that the user names.
 #[derive(Clone, Debug, Default)]
 pub struct NamedToolchain {
@@ -98,7 +101,7 @@ impl InstallDefaults {
         };
         let home = RustupHome::read(rustup_settings).unwrap_or_else(|error| {
             refuse(&error);
-            RustupHome::default()
+            RustupHome::unusable()
         });
         let machine = machine();
         let own_hosts = home.user.hosts(machine.as_deref()).unwrap_or_else(|error| {
@@ -122,6 +125,12 @@ impl InstallDefaults {
             is_for_this_user,
             problem: problem.filter(|_| is_for_this_user),
         }
+    }
+
+    /// Tells if rustup would run no toolchain in this project of this user.
+    fn has_no_toolchain(&self, project: &Project) -> bool {
+        let file = project.toolchain_file.as_deref();
+        self.is_for_this_user && self.home.chooses_none(&project.folder, file)
     }
 
     /// Takes a toolchain that the variable `RUSTUP_TOOLCHAIN` names before all others.
@@ -211,8 +220,13 @@ pub(super) fn read(
         plan.reason = Some("what `rustup-init.sh` installs".to_owned());
         plans.push(plan);
     }
+    let sets_default = request.bootstrap || plans.iter().any(ToolchainPlan::sets_default);
     for project in projects {
         plans.extend(ToolchainPlan::chosen(project, defaults, &plans));
+    }
+    let mut projects = projects.iter();
+    if !sets_default && projects.any(|project| defaults.has_no_toolchain(project)) {
+        plans.push(ToolchainPlan::none(defaults));
     }
     plans
 }
@@ -223,6 +237,9 @@ pub(super) fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<
     let file = project.toolchain_file.as_deref();
     match defaults.home.chosen(&project.folder, file) {
         Some((name, _)) if defaults.is_for_this_user => Some(Owner::Toolchain(name.to_owned())),
+        None if defaults.has_no_toolchain(project) => {
+            Some(Owner::Toolchain(UNNAMED_TOOLCHAIN.to_owned()))
+        }
         Some(_) | None => file.map(file_owner),
     }
 }
@@ -309,6 +326,28 @@ impl ToolchainPlan {
         let is_needed =
             !(plan.installs.is_empty() && plan.skipped.is_empty() && plan.failed.is_empty());
         is_needed.then_some(plan)
+    }
+
+    /// Tells if the user's command to install it makes it the default toolchain, where none is set.
+    fn sets_default(&self) -> bool {
+        let mut installs = self.installs.iter();
+        matches!(self.owner, Owner::Toolchain(_))
+            && installs.any(|install| install.home == HomeState::Absent)
+    }
+
+    /// The plan of projects in which rustup runs no toolchain.
+    fn none(defaults: &InstallDefaults) -> Self {
+        let mut plan = Self::new(Owner::Toolchain(UNNAMED_TOOLCHAIN.to_owned()));
+        let (reason, why) = match defaults.problem.as_deref() {
+            Some(problem) => ("rustup's settings", problem),
+            None => (
+                "rustup's default toolchain, not set",
+                "rustup runs no cargo, since nothing names a toolchain; `rustup default stable` does",
+            ),
+        };
+        plan.reason = Some(reason.to_owned());
+        plan.failed.push(Problem::new(reason, why));
+        plan
     }
 
     /// Adds one install for each host.

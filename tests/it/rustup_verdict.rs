@@ -538,6 +538,48 @@ fn toolchain_that_rustup_s_variable_names_decides_before_the_default() {
     assert!(is_ready, "{said}");
 }
 
+/// See docs/client-behaviour.md R-28.
+#[test]
+fn project_for_which_rustup_chooses_no_toolchain_is_not_ready() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let unset = "`rustup default stable` does";
+    let said = check_variable(&upstream, &user, "", false);
+    assert!(said.contains(unset), "{said}");
+    write_settings(&user, "profile = \"minimal\"\n");
+    let said = check_variable(&upstream, &user, "", false);
+    assert!(said.contains(unset), "{said}");
+    // The first toolchain that the user installs becomes the default.
+    let site_of_user = site_of(&upstream, &user);
+    let project = project_without_toolchain_file();
+    let path = project.path().display().to_string();
+    let path = path.as_str();
+    let named = |command| {
+        [
+            command,
+            path,
+            "--toolchain",
+            "stable",
+            "--profile",
+            "minimal",
+        ]
+    };
+    let (is_warm, said) = text_of(&site_of_user, &upstream, &named("warm"));
+    assert!(is_warm, "{said}");
+    let (is_ready, said) = text_of(&site_of_user, &upstream, &named("check"));
+    assert!(is_ready, "{said}");
+    write_settings(&user, "profile = 1\n");
+    let said = check_variable(&upstream, &user, "", false);
+    assert!(
+        said.contains("settings.toml: rustup cannot read it"),
+        "{said}"
+    );
+
+    // Without a home of rustup, cargo comes from elsewhere.
+    let (is_ready, said) = text_of(&site(&upstream), &upstream, &["check", path]);
+    assert!(is_ready, "{said}");
+}
+
 /// Lets a user install this toolchain through a larder, whose crates and archives are lost afterwards.
 #[track_caller]
 fn install_and_lose_archives(
