@@ -31,8 +31,9 @@ pub struct LockedPackage {
     pub source: PackageSource,
     /// The sha256 of its `.crate`; `None` if the lock file does not state it.
     pub checksum: Option<Sha256>,
-    /// True if another package takes its place by `[replace]`: cargo reads its index entry, and does not download it.
-    pub is_replaced: bool,
+    /// True if cargo reads its index entry and does not download it: another package takes its place by `[replace]`, or
+    /// it is in `[patch]` and takes the place of no other.
+    pub is_unused: bool,
 }
 
 /// The identity of a package. The source is part of it: two registries may have one name and version with different
@@ -87,7 +88,7 @@ impl PackageId {
             version: self.version,
             source: self.source,
             checksum,
-            is_replaced: false,
+            is_unused: false,
         }
     }
 }

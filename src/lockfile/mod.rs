@@ -48,7 +48,7 @@ pub struct Lockfile {
 /// Reads a lock file of format 1 to 4, or the older form with a `[root]` table.
 ///
 /// Entries without `source` are [`PackageSource::Local`]. An entry with `replace` stays, and the package that it
-/// points to is listed too. `[[patch.unused]]` is ignored: cargo does not download it.
+/// points to is listed too, and so are those of `[[patch.unused]]`.
 ///
 /// # Errors
 /// If the file as a whole is in doubt. A single entry with an impossible name, version or source is listed in
@@ -61,7 +61,7 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
         text,
         packages: BTreeMap::new(),
         disputed: BTreeSet::new(),
-        replaced: BTreeSet::new(),
+        unused: BTreeSet::new(),
         invalid: Vec::new(),
     };
     for entry in raw.root.iter().chain(&raw.package) {
@@ -85,11 +85,24 @@ pub fn parse(text: &str) -> Result<Lockfile, LockfileError> {
         match package(text, entry, &checksums)? {
             Ok((id, checksum)) => {
                 if is_replaced {
-                    collector.replaced.insert(id.clone());
+                    collector.unused.insert(id.clone());
                 }
                 collector.add(offset, id, checksum);
             }
             Err(reason) => collector.exclude(offset, &entry.label(), reason),
+        }
+    }
+    for entry in &raw::unused_patches(text) {
+        match package(text, entry.get_ref(), &checksums)? {
+            // A patch may be the same package as one that is used in another way.
+            Ok((id, checksum)) if !collector.packages.contains_key(&id) => {
+                collector.unused.insert(id.clone());
+                collector.add(entry.span().start, id, checksum);
+            }
+            Ok(_) => {}
+            Err(reason) => {
+                collector.exclude(entry.span().start, &entry.get_ref().label(), reason);
+            }
         }
     }
     Ok(collector.finish())
@@ -101,8 +114,8 @@ struct PackageCollector<'a> {
     packages: BTreeMap<PackageId, Option<Sha256>>,
     /// Packages with two different checksums. Neither is more likely than the other.
     disputed: BTreeSet<PackageId>,
-    /// Packages whose place another one takes.
-    replaced: BTreeSet<PackageId>,
+    /// Packages that are not downloaded.
+    unused: BTreeSet<PackageId>,
     invalid: Vec<InvalidEntry>,
 }
 
@@ -136,7 +149,7 @@ impl PackageCollector<'_> {
         Lockfile {
             packages: packages
                 .map(|(id, checksum)| LockedPackage {
-                    is_replaced: self.replaced.contains(&id),
+                    is_unused: self.unused.contains(&id),
                     ..id.locked(checksum)
                 })
                 .collect(),
@@ -185,7 +198,7 @@ mod tests {
             version: version.parse().expect("a version"),
             source,
             checksum,
-            is_replaced: false,
+            is_unused: false,
         }
     }
 
@@ -252,25 +265,50 @@ mod tests {
     }
 
     #[test]
-    fn reads_git_local_and_replaced_packages_and_ignores_unused_patches() {
+    fn reads_git_local_and_replaced_packages_and_unused_patches() {
         let lockfile = parse(&fixture("replace-and-patch.lock")).expect("readable");
         let git =
             "git+https://git.example/left?branch=fix#0123456789abcdef0123456789abcdef01234567";
-        let replaced = |name| LockedPackage {
-            is_replaced: true,
-            ..package(name, "1.0.0", PackageSource::CratesIo, None)
+        let unused = |name, version, source| LockedPackage {
+            is_unused: true,
+            ..package(name, version, source, None)
         };
+        let replaced = |name| unused(name, "1.0.0", PackageSource::CratesIo);
+        let patch = "git+https://git.example/middle#0123456789abcdef0123456789abcdef01234567";
         assert_eq!(
             lockfile.packages,
             [
                 package("app", "0.1.0", PackageSource::Local, None),
                 replaced("left"),
                 package("left", "1.0.0", PackageSource::Git(git.to_owned()), None),
+                unused("middle", "2.0.0", PackageSource::Local),
+                unused("middle", "3.0.0", PackageSource::Git(patch.to_owned())),
                 package("right", "1.0.0", PackageSource::Local, None),
                 replaced("right"),
             ]
         );
         assert_eq!(lockfile.invalid, []);
+    }
+
+    #[test]
+    fn a_patch_that_replaces_nothing_may_be_used_in_another_way() {
+        let of_corp = |name| {
+            format!(
+                "name = \"{name}\"\nversion = \"1.0.0\"\nsource = \"sparse+https://corp.example/\"\n"
+            )
+        };
+        let text = format!(
+            "version = 4\n[[package]]\n{0}[[patch.unused]]\n{0}[[patch.unused]]\n{1}[[patch.unused]]\nname = \"..\"\n",
+            of_corp("left"),
+            of_corp("right")
+        );
+        let lockfile = parse(&text).expect("readable");
+        let found = lockfile.packages.iter();
+        let found: Vec<_> = found
+            .map(|package| (package.name.as_str(), package.is_unused))
+            .collect();
+        assert_eq!(found, [("left", false), ("right", true)]);
+        assert_eq!(lockfile.invalid.len(), 1, "{:?}", lockfile.invalid);
     }
 
     #[test]

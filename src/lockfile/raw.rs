@@ -23,6 +23,17 @@ pub(super) struct RawLockfile {
     pub(super) metadata: BTreeMap<String, Spanned<toml::Value>>,
 }
 
+/// The table of patches.
+#[derive(Deserialize)]
+struct RawPatches {
+    patch: RawPatch,
+}
+
+#[derive(Deserialize)]
+struct RawPatch {
+    unused: Vec<Spanned<RawLockedPackage>>,
+}
+
 /// One `[[package]]`, or `[root]`. Required fields are optional here, so that one without them does not fail the file.
 #[derive(Deserialize)]
 pub(super) struct RawLockedPackage {
@@ -84,6 +95,16 @@ pub(super) fn read(text: &str) -> Result<RawLockfile, LockfileError> {
         });
     }
     Ok(raw)
+}
+
+/// The packages of `[patch]` that replace no other. A table of another shape counts as none.
+pub(super) fn unused_patches(text: &str) -> Vec<Spanned<RawLockedPackage>> {
+    // Few lock files have any, and reading the rest again takes as long as the first time.
+    if !text.contains("patch") {
+        return Vec::new();
+    }
+    let patches = toml::from_str(text).map(|patches: RawPatches| patches.patch.unused);
+    patches.unwrap_or_default()
 }
 
 /// Finds the likeliest reason why the TOML did not fit: conflict markers are never TOML, and a newer format may have

@@ -99,7 +99,7 @@ impl PackageSet {
             name: package.name,
             version: package.version.to_string(),
             checksum: package.checksum,
-            is_excluded: package.is_replaced,
+            is_excluded: package.is_unused,
         });
     }
 

@@ -490,6 +490,8 @@ fn replaced_and_unused_patched_packages_do_not_fail_warm() {
     // Of what takes their place, one comes from git, the other is local.
     assert_eq!((counts(&report), code), ([1, 2, 0, 0], 1), "{report:#}");
     assert_eq!(report["failed"], json!([]));
+    assert_problem(&report["skipped"], "left 1.0.0", "git");
+    assert_problem(&report["skipped"], "middle 3.0.0", "git");
 }
 
 #[test]
