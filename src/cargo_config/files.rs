@@ -110,6 +110,21 @@ pub(super) fn merge(winner: &mut toml::Table, other: toml::Table) {
     }
 }
 
+/// The value at `keys` in the nearest of these files that has it, and that file.
+pub(super) fn text_with_file<'a>(
+    files: &'a [ConfigFile],
+    keys: &[&str],
+) -> Option<(&'a str, &'a ConfigFile)> {
+    files.iter().find_map(|file| {
+        let (last, tables) = keys.split_last()?;
+        let mut table = &file.settings;
+        for key in tables {
+            table = table.get(*key)?.as_table()?;
+        }
+        Some((table.get(*last)?.as_str()?, file))
+    })
+}
+
 fn read_file(
     path: &Path,
     includes: Includes,

@@ -12,20 +12,20 @@
 
 mod files;
 mod local_sources;
+mod source_tables;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub use files::{ConfigFault, Includes, included_settings};
-use files::{ConfigFile, merge, read_folder};
+use files::{ConfigFile, merge, read_folder, text_with_file};
 pub use local_sources::{LocalSourceError, LocalSources};
+use source_tables::{parse_registry, source_fault, source_names};
 
-use crate::lockfile::{PackageSource, parse_source};
+use crate::lockfile::PackageSource;
 
 /// Sources that replace each other are followed so far, so that rings end.
 const MAX_REPLACEMENTS: usize = 16;
+
 /// The settings that cargo reads in one folder, nearest file first.
 #[derive(Debug, Default)]
 pub struct CargoConfig {
@@ -55,6 +55,11 @@ pub enum CratesIoSource {
     },
     /// Another registry.
     Registry(ReplacingRegistry),
+    /// Itself, by way of `replace-with`, so that cargo fails.
+    Ring {
+        /// The file with `replace-with`.
+        file: PathBuf,
+    },
     /// A name that nothing defines, so that cargo fails.
     Undefined {
         /// The name.
@@ -161,6 +166,8 @@ impl CargoConfig {
         if let Some(home) = home.filter(|_| !is_home_above) {
             config.add(home);
         }
+        let fault = source_fault(&config.files);
+        config.faults.extend(fault);
         config
     }
 
@@ -250,13 +257,12 @@ impl CargoConfig {
     /// the files.
     pub fn crates_io_source(&self, variable: impl Fn(&str) -> Option<String>) -> CratesIoSource {
         let Some((_, file)) = self.text_with_file(&["source", "crates-io", "replace-with"]) else {
-            return CratesIoSource::CratesIo;
+            return self.own_crates_io();
         };
         let file = file.path.clone();
-        let name = self.last_replacement("crates-io");
-        if name == "crates-io" {
-            return CratesIoSource::CratesIo;
-        }
+        let Some(name) = self.last_replacement("crates-io") else {
+            return CratesIoSource::Ring { file };
+        };
         if self.local(name).is_some() {
             return CratesIoSource::Folder { file };
         }
@@ -301,7 +307,7 @@ impl CargoConfig {
             PackageSource::Local => false,
             PackageSource::CratesIo => is_replaced("crates-io"),
             PackageSource::Registry(_) | PackageSource::Git(_) => {
-                let names = self.source_names();
+                let names = source_names(&self.files);
                 let mut names = names.iter().filter(|name| self.is_source(name, source));
                 names.any(|name| is_replaced(name))
             }
@@ -310,7 +316,7 @@ impl CargoConfig {
 
     /// The folders that serve as sources by the settings of this folder and of those above.
     pub fn source_folders(&self) -> Vec<PathBuf> {
-        let names = self.source_names().into_iter();
+        let names = source_names(&self.files).into_iter();
         let folders = names.flat_map(|name| {
             let keys = ["directory", "local-registry"].into_iter();
             keys.filter_map(move |key| {
@@ -341,16 +347,32 @@ impl CargoConfig {
         Some(base.join(path))
     }
 
-    /// The last source in the chain of those that replace the source of this name.
-    fn last_replacement<'a>(&'a self, name: &'a str) -> &'a str {
+    /// The source of crates.io's packages without `replace-with`: `[source.crates-io]` may have another address.
+    fn own_crates_io(&self) -> CratesIoSource {
+        let Some((index, file)) = self.text_with_file(&["source", "crates-io", "registry"]) else {
+            return CratesIoSource::CratesIo;
+        };
+        if parse_registry(index) == Some(PackageSource::CratesIo) {
+            return CratesIoSource::CratesIo;
+        }
+        CratesIoSource::Registry(ReplacingRegistry {
+            name: "crates-io".to_owned(),
+            index: index.to_owned(),
+            file: file.path.clone(),
+            index_place: SettingPlace::File(file.path.clone()),
+        })
+    }
+
+    /// The last source in the chain of those that replace the source of this name. `None` if it has no end.
+    fn last_replacement<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         let mut name = name;
         for _ in 0..MAX_REPLACEMENTS {
             match self.text(&["source", name, "replace-with"]) {
                 Some((next, _)) => name = next,
-                None => break,
+                None => return Some(name),
             }
         }
-        name
+        None
     }
 
     /// The value at `keys` in the nearest file that has it, and that file's base folder.
@@ -361,14 +383,7 @@ impl CargoConfig {
 
     /// The value at `keys` in the nearest file that has it, and that file.
     fn text_with_file(&self, keys: &[&str]) -> Option<(&str, &ConfigFile)> {
-        self.files.iter().find_map(|file| {
-            let (last, tables) = keys.split_last()?;
-            let mut table = &file.settings;
-            for key in tables {
-                table = table.get(*key)?.as_table()?;
-            }
-            Some((table.get(*last)?.as_str()?, file))
-        })
+        text_with_file(&self.files, keys)
     }
 
     /// The local source that replaces the source of this name.
@@ -395,32 +410,20 @@ impl CargoConfig {
             PackageSource::Local => None,
             PackageSource::CratesIo => self.local("crates-io"),
             PackageSource::Registry(_) | PackageSource::Git(_) => {
-                let names = self.source_names();
+                let names = source_names(&self.files);
                 let name = names.iter().find(|name| self.is_source(name, source))?;
                 self.local(name)
             }
         }
     }
 
-    fn source_names(&self) -> BTreeSet<&str> {
-        let files = self.files.iter();
-        let tables = files.filter_map(|file| file.settings.get("source")?.as_table());
-        tables
-            .flat_map(|table| table.keys().map(String::as_str))
-            .collect()
-    }
-
     /// Tells if the table `[source.NAME]` describes this source.
     fn is_source(&self, name: &str, source: &PackageSource) -> bool {
         let text = |key| Some(self.text(&["source", name, key])?.0);
         match source {
-            PackageSource::Registry(_) => text("registry").is_some_and(|url| {
-                let url = match url.starts_with("sparse+") {
-                    true => url.to_owned(),
-                    false => format!("registry+{url}"),
-                };
-                parse_source(&url).as_ref() == Ok(source)
-            }),
+            PackageSource::Registry(_) => {
+                text("registry").is_some_and(|url| parse_registry(url).as_ref() == Some(source))
+            }
             PackageSource::Git(locked) => {
                 let (repository, reference) = git_parts(locked);
                 let wanted = ["branch", "tag", "rev"].iter().find_map(|key| {
@@ -472,6 +475,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::lockfile::parse_source;
 
     /// The local source of a package from `source`, for work in `app` below a folder with these settings.
     #[track_caller]

@@ -103,7 +103,9 @@ fn is_past_larder(source: &CratesIoSource) -> bool {
         CratesIoSource::Registry(registry) => {
             !registry.name.starts_with("larder") && !is_on_this_machine(&registry.index)
         }
-        CratesIoSource::Folder { .. } | CratesIoSource::Undefined { .. } => false,
+        CratesIoSource::Folder { .. }
+        | CratesIoSource::Ring { .. }
+        | CratesIoSource::Undefined { .. } => false,
     }
 }
 
@@ -118,6 +120,7 @@ fn remote_larder(source: &CratesIoSource) -> Option<String> {
         CratesIoSource::Registry(_)
         | CratesIoSource::CratesIo
         | CratesIoSource::Folder { .. }
+        | CratesIoSource::Ring { .. }
         | CratesIoSource::Undefined { .. } => None,
     }
 }

@@ -101,6 +101,12 @@ pub fn judge(facts: &CargoFacts) -> Vec<Finding> {
             );
             findings.push(Finding::note(Subject::Cargo, "vendored", what));
         }
+        (CratesIoSource::Ring { file }, _) => {
+            let file = file.display();
+            let what = format!("{file} replaces crates.io by itself: cargo fails");
+            let remedy = format!("remove `replace-with` from {file}");
+            findings.push(Finding::problem(Subject::Cargo, "settings", what, remedy));
+        }
         (CratesIoSource::Undefined { name, file }, _) => {
             let what = format!(
                 "{} replaces crates.io by `{name}`, which no settings describe: cargo fails",
@@ -567,6 +573,11 @@ mod tests {
             facts.faults = vec![ConfigFault { path, why }];
         };
         check(invalid, &[("settings", PROBLEM), GOOD[0], GOOD[1]]);
+        let ring = |facts: &mut CargoFacts| {
+            let file = PathBuf::from("/p/.cargo/config.toml");
+            facts.source = CratesIoSource::Ring { file };
+        };
+        check(ring, &[("settings", PROBLEM)]);
     }
 
     #[test]

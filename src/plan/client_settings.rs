@@ -102,6 +102,10 @@ impl<V: Fn(&str) -> Option<String>> ClientCargo<V> {
                     file.display()
                 )
             }),
+            CratesIoSource::Ring { file } => Some(format!(
+                "cargo fails: the settings in {} replace crates.io by itself",
+                file.display()
+            )),
             CratesIoSource::Undefined { name, file } => Some(format!(
                 "cargo fails: the settings in {} replace crates.io by `{name}`, which no settings describe",
                 file.display()

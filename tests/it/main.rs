@@ -17,6 +17,7 @@ mod absence;
 mod advisories;
 mod bootstrap;
 mod cargo;
+mod cargo_settings;
 mod cli;
 mod client;
 mod connection;
