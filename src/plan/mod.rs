@@ -530,7 +530,7 @@ mod tests {
             ("rust-toolchain.toml", "[toolchain]\nchannel = '1.90.0'\n"),
             (
                 "settings.toml",
-                "default_host_triple = 'aarch64-apple-darwin'\n",
+                "version = '12'\ndefault_host_triple = 'aarch64-apple-darwin'\n",
             ),
         ]);
         let settings = Some(top.path().join("settings.toml"));

@@ -57,14 +57,13 @@ impl RustupHome {
     /// [`RustupHome::read`] with these settings of the machine.
     fn read_with(settings: Option<&Path>, machine: &Path) -> Result<Self, PlanError> {
         let text = settings.map(|path| files::read_text(path, MAX_SETTINGS_BYTES));
-        let text = match text {
+        let mut user = match text {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(PlanError::Read(error));
             }
-            Some(Ok(text)) => text,
-            Some(Err(_)) | None => String::new(),
+            Some(Ok(text)) => UserSettings::parse(&text)?,
+            Some(Err(_)) | None => UserSettings::default(),
         };
-        let mut user = UserSettings::parse(&text)?;
         if user.default_toolchain.is_none() {
             user.default_toolchain = machine_default(machine);
         }
@@ -177,7 +176,7 @@ mod tests {
                 format!("[overrides]\n'{}' = 'mine'\n", folder.display())
             });
             let text = format!(
-                "default_toolchain = 'stable'\n{}",
+                "version = '12'\ndefault_toolchain = 'stable'\n{}",
                 overrides.unwrap_or_default()
             );
             fs::write(&settings, text).unwrap();
@@ -216,7 +215,7 @@ mod tests {
         assert_eq!(chosen(), None);
         fs::write(&machine, "default_toolchain = 'beta'\n").unwrap();
         assert_eq!(chosen().as_deref(), Some("beta"));
-        fs::write(&user, "default_toolchain = 'stable'\n").unwrap();
+        fs::write(&user, "version = '12'\ndefault_toolchain = 'stable'\n").unwrap();
         assert_eq!(chosen().as_deref(), Some("stable"));
     }
 
@@ -224,7 +223,7 @@ mod tests {
     fn toolchain_file_in_the_current_folder_decides_by_its_bare_name() {
         let top = tempfile::tempdir().unwrap();
         let settings = top.path().join("settings.toml");
-        fs::write(&settings, "default_toolchain = 'stable'\n").unwrap();
+        fs::write(&settings, "version = '12'\ndefault_toolchain = 'stable'\n").unwrap();
         let home = RustupHome::read(Some(&settings)).unwrap();
         let file = Path::new("rust-toolchain.toml");
         assert_eq!(home.chosen(Path::new("."), Some(file)), None);

@@ -86,8 +86,10 @@ mod tests {
 
     #[test]
     fn install_combines_toolchain_file_and_user_settings() {
-        let user =
-            UserSettings::parse("default_toolchain = 'beta'\nprofile = 'minimal'\n").unwrap();
+        let user = UserSettings::parse(
+            "version = '12'\ndefault_toolchain = 'beta'\nprofile = 'minimal'\n",
+        )
+        .unwrap();
         let installed = |text: &str| {
             let spec = parse_file(ToolchainFile::Toml, text).unwrap();
             install(spec, &user, LINUX).map(|install| {

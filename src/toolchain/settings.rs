@@ -14,9 +14,14 @@ use serde::Deserialize;
 
 use super::triple;
 
-/// The user's settings for all projects.
+/// The version of the format that rustup 1.29 reads (`MetadataVersion` in `src/settings.rs`).
+const SETTINGS_VERSION: &str = "12";
+
+/// The user's settings for all projects. The default is that of a user without the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct UserSettings {
+    /// The version of the file's format, which rustup requires.
+    version: String,
     /// The toolchain of projects that name none.
     pub default_toolchain: Option<String>,
     /// The profile of installs that name none.
@@ -35,6 +40,9 @@ pub enum UserSettingsError {
     /// Not TOML, or TOML of another structure.
     #[error("rustup cannot read it: {0}")]
     Syntax(#[from] toml::de::Error),
+    /// A version that rustup 1.29 does not know, or that it asks the user to upgrade.
+    #[error("its version is `{0}`, and rustup reads version {SETTINGS_VERSION} only")]
+    Version(String),
     /// A default host without a known architecture and system.
     #[error(
         "rustup does not know the default host `{0}` in it; `rustup set default-host TRIPLE` changes it"
@@ -48,7 +56,11 @@ impl UserSettings {
     /// # Errors
     /// rustup could not read it either, and refuses to work then.
     pub fn parse(text: &str) -> Result<Self, UserSettingsError> {
-        Ok(toml::from_str(text)?)
+        let settings: Self = toml::from_str(text)?;
+        match settings.version.as_str() {
+            SETTINGS_VERSION => Ok(settings),
+            other => Err(UserSettingsError::Version(other.to_owned())),
+        }
     }
 
     /// The host triples of toolchains whose name has none: the user's setting, or else `machine`
@@ -109,7 +121,7 @@ mod tests {
         for (settings, machine, expected) in [
             ("", Some(LINUX), &[LINUX][..]),
             ("", None, &[]),
-            ("version = \"12\"\n[overrides]\n", Some(LINUX), &[LINUX]),
+            ("[overrides]\n", Some(LINUX), &[LINUX]),
             (
                 "default_host_triple = 'aarch64-apple-darwin'",
                 Some(LINUX),
@@ -134,7 +146,7 @@ mod tests {
                 &[MAC],
             ),
         ] {
-            let user = UserSettings::parse(settings).unwrap();
+            let user = UserSettings::parse(&format!("version = '12'\n{settings}")).unwrap();
             assert_eq!(user.hosts(machine).unwrap(), expected, "{settings}");
         }
     }
@@ -142,11 +154,23 @@ mod tests {
     #[test]
     fn settings_that_rustup_refuses_are_refused() {
         for text in ["no toml", "profile = 1", "[overrides]\na = 1\n"] {
-            assert!(UserSettings::parse(text).is_err(), "{text}");
+            let text = format!("version = '12'\n{text}");
+            assert!(UserSettings::parse(&text).is_err(), "{text}");
+        }
+        for (text, says) in [
+            ("", "missing field `version`"),
+            ("default_toolchain = 'stable'", "missing field `version`"),
+            ("version = 12", "expected a string"),
+            ("version = '2'", "version is `2`"),
+            ("version = '99'", "version is `99`"),
+        ] {
+            let error = UserSettings::parse(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
         }
         for host in ["../../x-y-z", "x86_64", "mine-unknown-linux-gnu", ""] {
             for name in ["default_host_triple", "default_host_tuple"] {
-                let user = UserSettings::parse(&format!("{name} = '{host}'")).unwrap();
+                let text = format!("version = '12'\n{name} = '{host}'");
+                let user = UserSettings::parse(&text).unwrap();
                 let error = user.hosts(Some(LINUX)).unwrap_err().to_string();
                 assert!(error.contains(&format!("`{host}`")), "{error}");
             }

@@ -575,6 +575,19 @@ fn project_for_which_rustup_chooses_no_toolchain_is_not_ready() {
         "{said}"
     );
 
+    let toolchain = format!("default_toolchain = \"stable-{HOST}\"\n");
+    for (version, says) in [
+        // An interrupted write leaves an empty file.
+        ("", "missing field `version`"),
+        ("version = \"2\"\n", "its version is `2`"),
+        ("version = \"99\"\n", "its version is `99`"),
+    ] {
+        let text = format!("{version}{toolchain}");
+        fs::write(user.home().join("settings.toml"), text).unwrap();
+        let said = check_variable(&upstream, &user, "", false);
+        assert!(said.contains(says), "{said}");
+    }
+
     // Without a home of rustup, cargo comes from elsewhere.
     let (is_ready, said) = text_of(&site(&upstream), &upstream, &["check", path]);
     assert!(is_ready, "{said}");
