@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    env::consts::{ARCH, OS},
+    env::consts::{ARCH, EXE_SUFFIX, OS},
     io,
     path::{Path, PathBuf},
 };
@@ -89,9 +89,14 @@ impl RustupHome {
         self.variable = toolchain.map(|name| name.trim_end_matches('/').to_owned());
     }
 
-    /// Tells if a toolchain of this name is installed or linked.
+    /// Tells if a toolchain of this name is installed or linked. As in rustup, any folder is one.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.folder(name).is_some_and(|folder| folder.is_dir())
+        self.installed_folder(name).is_some()
+    }
+
+    /// The folder of an installed or linked toolchain.
+    pub(super) fn installed_folder(&self, name: &str) -> Option<PathBuf> {
+        self.folder(name).filter(|folder| folder.is_dir())
     }
 
     /// The toolchain of this name, if rustup has installed it from a dist server.
@@ -144,6 +149,12 @@ impl RustupHome {
     pub(super) fn chooses_none(&self, folder: &Path, toolchain_file: Option<&Path>) -> bool {
         self.exists && toolchain_file.is_none() && self.chosen(folder, None).is_none()
     }
+}
+
+/// Tells if the toolchain in this folder has a program.
+pub(super) fn has_program(toolchain: &Path, name: &str) -> bool {
+    let file = toolchain.join("bin").join(format!("{name}{EXE_SUFFIX}"));
+    file.is_file()
 }
 
 /// The default toolchain in the settings of a machine.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     PlanError, Problem,
-    rustup_home::{RustupHome, machine},
+    rustup_home::{RustupHome, has_program, machine},
 };
 use crate::{
     cargo_config::{CargoConfig, Includes},
@@ -125,6 +125,41 @@ impl InstallDefaults {
             is_for_this_user,
             problem: problem.filter(|_| is_for_this_user),
         }
+    }
+
+    /// The program that a toolchain in this folder lacks for a build. rustup's proxies run any folder as a toolchain and
+    /// never repair it. One of the user's own may be without cargo: rustup then takes that of a release
+    /// (`maybe_do_cargo_fallback` in rustup's `src/toolchain.rs`).
+    fn lacking_program(&self, toolchain: &Path, is_own: bool) -> Option<&'static str> {
+        let lacks = |program: &&str| !has_program(toolchain, program);
+        let lacking = ["rustc", "cargo"].into_iter().find(lacks)?;
+        if lacking == "cargo" && is_own {
+            let names = ["nightly", "beta", "stable"].into_iter();
+            let mut names = names.flat_map(|channel| {
+                self.hosts
+                    .iter()
+                    .map(move |host| format!("{channel}-{host}"))
+            });
+            let release = names.find_map(|name| self.home.installed_folder(&name));
+            return release
+                .is_none_or(|release| !has_program(&release, "cargo"))
+                .then_some(lacking);
+        }
+        Some(lacking)
+    }
+
+    /// The fault of the installed or linked toolchain of this name, if this user's builds would run it.
+    fn fault(&self, name: &str, origin: NameOrigin, is_own: bool) -> Option<String> {
+        let is_run = self.is_for_this_user && origin != NameOrigin::User;
+        let folder = self.home.installed_folder(name).filter(|_| is_run)?;
+        let program = self.lacking_program(&folder, is_own)?;
+        let remedy = match is_own {
+            true => "`rustup toolchain link` makes another",
+            false => "after `rustup toolchain uninstall` of it, rustup installs it again",
+        };
+        Some(format!(
+            "the installed toolchain `{name}` has no `{program}`; {remedy}"
+        ))
     }
 
     /// Tells if rustup would run no toolchain in this project of this user.
@@ -362,13 +397,19 @@ impl ToolchainPlan {
             return self.failed.push(Problem::new(what, problem));
         }
         if let Some(path) = &wanted.path {
+            let folder = Path::new(path);
             // `PathBasedToolchainName::try_from` in rustup's `src/toolchain/names.rs`.
-            if defaults.is_for_this_user && !Path::new(path).join("bin").is_dir() {
-                let why =
-                    format!("the toolchain `{path}` has no folder `bin`, so rustup refuses it");
-                self.failed.push(Problem::new(what, why));
-            }
-            return;
+            let why = if !defaults.is_for_this_user {
+                None
+            } else if !folder.join("bin").is_dir() {
+                Some("has no folder `bin`, so rustup refuses it".to_owned())
+            } else {
+                let lacking = defaults.lacking_program(folder, true);
+                lacking.map(|program| format!("has no `{program}`"))
+            };
+            let problem =
+                why.map(|why| Problem::new(what, format!("the toolchain `{path}` {why}")));
+            return self.failed.extend(problem);
         }
         if let Some(why) = refused_host(wanted, origin, defaults) {
             return self.failed.push(Problem::new(what, why));
@@ -380,11 +421,21 @@ impl ToolchainPlan {
         for host in &defaults.hosts {
             match toolchain::install(wanted.clone(), &defaults.home.user, host) {
                 Ok(mut install) => {
+                    if let Some(why) = defaults.fault(&install.to_string(), origin, false) {
+                        self.failed.push(Problem::new(&what, why));
+                        continue;
+                    }
                     install.home = home_state(&install, origin, defaults);
                     self.installs.push(install);
                 }
                 // A toolchain of the user's own needs no download.
-                Err(InstallError::NotReleased(_)) if is_linked(wanted, origin, defaults) => {}
+                Err(InstallError::NotReleased(_))
+                    if let Some(name) = linked_name(wanted, origin, defaults) =>
+                {
+                    let fault = defaults.fault(name, origin, true);
+                    let problem = fault.map(|why| Problem::new(&what, why));
+                    self.failed.extend(problem);
+                }
                 Err(error) => {
                     let why = unreleased(&error, origin);
                     self.skipped.push(Problem::new(&what, why));
@@ -441,13 +492,16 @@ fn home_state(install: &Install, origin: NameOrigin, defaults: &InstallDefaults)
     }
 }
 
-/// Tells if a name is that of a toolchain of the user's own, which exists here.
-fn is_linked(wanted: &ToolchainSpec, origin: NameOrigin, defaults: &InstallDefaults) -> bool {
+/// The name, if it is that of a toolchain of the user's own, which exists here.
+fn linked_name<'a>(
+    wanted: &'a ToolchainSpec,
+    origin: NameOrigin,
+    defaults: &'a InstallDefaults,
+) -> Option<&'a String> {
     let name = wanted.channel.as_ref();
     let name = name.or(defaults.home.user.default_toolchain.as_ref());
-    origin != NameOrigin::User
-        && defaults.is_for_this_user
-        && name.is_some_and(|name| defaults.home.has(name))
+    let is_run = origin != NameOrigin::User && defaults.is_for_this_user;
+    name.filter(|name| is_run && defaults.home.has(name))
 }
 
 fn unreleased(error: &InstallError, origin: NameOrigin) -> String {

@@ -84,8 +84,10 @@ fn toolchain_file_with_a_path_that_does_not_exist_is_not_ready() {
     let table = format!("[toolchain]\npath = '{path}'\n");
     check_file("rust-toolchain.toml", &table, false, "no folder `bin`");
     fs::create_dir(top.path().join("bin")).unwrap();
-    let rustc = top.path().join("bin/rustc");
-    fs::copy("/bin/true", rustc).unwrap();
+    check_file("rust-toolchain.toml", &table, false, "has no `rustc`");
+    for program in ["rustc", "cargo"] {
+        fs::copy("/bin/true", top.path().join("bin").join(program)).unwrap();
+    }
     check_file("rust-toolchain.toml", &table, true, "");
 }
 
@@ -591,6 +593,40 @@ fn project_for_which_rustup_chooses_no_toolchain_is_not_ready() {
     // Without a home of rustup, cargo comes from elsewhere.
     let (is_ready, said) = text_of(&site(&upstream), &upstream, &["check", path]);
     assert!(is_ready, "{said}");
+}
+
+/// See docs/client-behaviour.md R-29.
+#[test]
+fn installed_toolchain_without_its_programs_is_not_ready() {
+    let upstream = released(&[&stable()]);
+    let user = Rustup::without_toolchain();
+    let folder = user
+        .home()
+        .join("toolchains")
+        .join(format!("stable-{HOST}"));
+    let own = user.home().join("toolchains/mine");
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    fs::create_dir_all(own.join("bin")).unwrap();
+    let said = check_variable(&upstream, &user, "stable", false);
+    assert!(
+        said.contains("has no `rustc`; after `rustup toolchain uninstall`"),
+        "{said}"
+    );
+    fs::copy("/bin/true", folder.join("bin/rustc")).unwrap();
+    fs::copy("/bin/true", own.join("bin/rustc")).unwrap();
+    let said = check_variable(&upstream, &user, "stable", false);
+    assert!(said.contains("has no `cargo`"), "{said}");
+    let said = check_variable(&upstream, &user, "mine", false);
+    assert!(
+        said.contains("has no `cargo`; `rustup toolchain link`"),
+        "{said}"
+    );
+    // rustup's proxies look at no manifest, and one without cargo uses that of a release.
+    fs::copy("/bin/true", folder.join("bin/cargo")).unwrap();
+    check_variable(&upstream, &user, "stable", true);
+    check_variable(&upstream, &user, "mine", true);
+    fs::remove_dir_all(&folder).unwrap();
+    check_variable(&upstream, &user, "mine", false);
 }
 
 /// Lets a user install this toolchain through a larder, whose crates and archives are lost afterwards.
