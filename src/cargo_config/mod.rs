@@ -21,7 +21,7 @@ use files::{ConfigFile, merge, read_folder, text_with_file};
 pub use local_sources::{LocalSourceError, LocalSources};
 use source_tables::{parse_registry, source_fault, source_names};
 
-use crate::lockfile::PackageSource;
+use crate::lockfile::{PackageSource, canonical_index};
 
 /// Sources that replace each other are followed so far, so that rings end.
 const MAX_REPLACEMENTS: usize = 16;
@@ -312,6 +312,17 @@ impl CargoConfig {
                 names.any(|name| is_replaced(name))
             }
         }
+    }
+
+    /// The names of the tables `[source.NAME]` that describe the registry with this index. `None` if a folder on this
+    /// machine replaces it.
+    pub fn replaceable_names(&self, index: &str) -> Option<Vec<&str>> {
+        let source = PackageSource::Registry(canonical_index(index)?);
+        if self.replacement(&source).is_some() {
+            return None;
+        }
+        let names = source_names(&self.files).into_iter();
+        Some(names.filter(|name| self.is_source(name, &source)).collect())
     }
 
     /// The folders that serve as sources by the settings of this folder and of those above.

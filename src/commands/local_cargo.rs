@@ -1,10 +1,18 @@
 //! The user's cargo, resolving against this larder: a loopback server for it and a scratch folder.
 
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use tokio::net::TcpSocket;
+
 use super::CommandError;
 use crate::{
     app::App,
     config::Settings,
     plan::{Inventory, Plan, Problem},
+    resource::registry::CRATES_IO,
     scratch::Scratch,
     server::loopback::LoopbackServer,
 };
@@ -14,30 +22,57 @@ pub(super) struct LocalCargo {
     /// Asks cargo.
     pub(super) scratch: Scratch,
     server: LoopbackServer,
+    /// Keeps the port of the closed proxy, on which nobody listens.
+    _closed_port: Option<TcpSocket>,
 }
 
 impl LocalCargo {
-    /// Starts the server. What it answers is decided by the cache of `app`, which may be offline.
+    /// Starts the server. What it answers is decided by the cache of `app`. If that is offline, cargo asks no other.
     ///
     /// # Errors
     /// The store has no scratch folder, or no port can be opened.
     pub(super) fn start(settings: &Settings, app: &App) -> Result<Self, CommandError> {
         let folder = app.store.scratch()?;
         let server = LoopbackServer::start(app.cache.clone(), app.upstreams.clone())?;
+        let closed_port = app.cache.is_offline().then(closed_port).transpose()?;
+        let closed_proxy = closed_port
+            .as_ref()
+            .map(|(_, address)| format!("http://{address}"));
+        let registries = app.upstreams.registries.iter();
+        let registries = registries.filter(|registry| registry.name() != CRATES_IO);
         let scratch = Scratch {
             cargo: settings.cargo.clone(),
             cargo_home: settings.cargo_home.clone(),
             registry_address: server.url(),
+            registries: registries
+                .map(|registry| {
+                    let index = format!("sparse+{}", registry.index());
+                    (registry.name().to_owned(), index)
+                })
+                .collect(),
+            closed_proxy,
             folder,
             no_proxy: settings.no_proxy.clone(),
         };
-        Ok(Self { scratch, server })
+        Ok(Self {
+            scratch,
+            server,
+            _closed_port: closed_port.map(|(socket, _)| socket),
+        })
     }
 
     /// Stops the server.
     pub(super) async fn stop(self) {
         self.server.stop().await;
     }
+}
+
+/// A port of this machine that refuses connections, because its socket does not listen.
+fn closed_port() -> io::Result<(TcpSocket, SocketAddr)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }
 
 /// Completes a plan where only cargo can: projects without a lock file, and what `targets` need. If cargo cannot be

@@ -38,6 +38,15 @@ use overlay::{CARGO_LOCK, Overlay};
 
 /// Cargo's name for the larder. It differs from `larder`, which may be another address in the user's own settings.
 const REGISTRY: &str = "larder-scratch";
+/// Variables from which git takes its proxy.
+const PROXY_VARIABLES: [&str; 6] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+];
 /// A settings file that asks whether cargo follows `include`.
 const INCLUDE_PROBE: &str = "include-probe.toml";
 /// A package that needs nothing, not even a source file of the project.
@@ -53,6 +62,10 @@ pub struct Scratch {
     pub cargo_home: Option<PathBuf>,
     /// Address of the larder that replaces crates.io, as `http://127.0.0.1:PORT/`.
     pub registry_address: String,
+    /// Other registries that this larder replaces: name and index, as `sparse+URL`.
+    pub registries: Vec<(String, String)>,
+    /// A proxy that refuses all connections, as `http://127.0.0.1:PORT`, if cargo shall reach the larder alone.
+    pub closed_proxy: Option<String>,
     /// Folder for overlays, which must exist. Cargo reads settings from every folder above the one it works in, so
     /// only the user may have write access here and above: not a shared temporary folder.
     pub folder: PathBuf,
@@ -181,7 +194,7 @@ impl Scratch {
             .features(CargoOpt::AllFeatures)
             .other_options(options)
             .cargo_command();
-        overlay.set_environment(&mut command, self.no_proxy.clone());
+        self.set_environment(&mut command, &overlay);
         let answer = self
             .run(command.into(), LIST_NEEDS, project, &overlay)
             .await?;
@@ -355,8 +368,17 @@ impl Scratch {
     fn command(&self, overlay: &Overlay) -> Command {
         let mut command = Command::new(&self.cargo);
         command.current_dir(&overlay.project);
-        overlay.set_environment(command.as_std_mut(), self.no_proxy.clone());
+        self.set_environment(command.as_std_mut(), overlay);
         command
+    }
+
+    fn set_environment(&self, command: &mut std::process::Command, overlay: &Overlay) {
+        let Some(proxy) = &self.closed_proxy else {
+            return overlay.set_environment(command, self.no_proxy.clone());
+        };
+        overlay.set_environment(command, OsString::new());
+        // For git, which does not read cargo's settings.
+        command.envs(PROXY_VARIABLES.map(|name| (name, proxy)));
     }
 
     /// Settings on the command line override files and variables, so cargo uses the larder whatever the user set, and
@@ -375,6 +397,29 @@ impl Scratch {
                 // A sparse URL must end in a slash.
                 format!("registries.{REGISTRY}.index='sparse+{address}/'"),
             ]);
+        }
+        for (name, index) in &self.registries {
+            let Some(names) = config.replaceable_names(index) else {
+                continue;
+            };
+            let own = format!("{REGISTRY}-{name}");
+            settings.push(format!(
+                "registries.{own}.index='sparse+{address}/registry/{name}/'"
+            ));
+            if names.is_empty() {
+                settings.push(format!("source.{own}-upstream.registry='{index}'"));
+                settings.push(format!("source.{own}-upstream.replace-with='{own}'"));
+            }
+            // Cargo refuses a second name for a source.
+            settings.extend(names.into_iter().map(|name| {
+                let key = toml::Value::String(name.to_owned());
+                format!("source.{key}.replace-with='{own}'")
+            }));
+        }
+        if let Some(proxy) = &self.closed_proxy {
+            settings.push(format!("http.proxy='{proxy}'"));
+            // The larder on this machine needs no second attempt, and others get no first one.
+            settings.push("net.retry=0".to_owned());
         }
         let settings = settings.into_iter();
         settings

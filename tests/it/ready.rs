@@ -564,3 +564,130 @@ fn project_is_not_ready_while_cargo_is_told_to_ask_no_registry() {
         assert_eq!(fetch.status.success(), expected, "{case}: {fetch:?}");
     }
 }
+
+/// Two registries, larder's settings for the second one, and a project that knows both.
+struct Corp {
+    upstream: FakeUpstream,
+    corp: FakeUpstream,
+    folder: TempDir,
+    project: Project,
+}
+
+impl Corp {
+    fn new(dependencies: &str) -> Self {
+        let (upstream, corp) = (FakeUpstream::start(), FakeUpstream::start());
+        publish(&upstream);
+        corp.publish(Crate::new("inner", "1.0.0"));
+        let folder = TempDir::new().unwrap();
+        let settings = format!("[registry.corp]\nindex = \"sparse+{}\"\n", corp.url());
+        fs::write(folder.path().join("larder.toml"), settings).unwrap();
+        let project = Project::empty();
+        project.write("Cargo.toml", &manifest(dependencies));
+        let world = Self {
+            upstream,
+            corp,
+            folder,
+            project,
+        };
+        world.write_settings("");
+        world
+    }
+
+    /// The project's own settings for cargo.
+    fn write_settings(&self, more: &str) {
+        let index = self.corp.url();
+        let text = format!("[registries.corp]\nindex = \"sparse+{index}\"\n{more}");
+        self.project.write(".cargo/config.toml", &text);
+    }
+
+    fn site(&self) -> Site {
+        let settings = self.folder.path().join("larder.toml");
+        site_with_cargo(&self.upstream).variable("LARDER_CONFIG", &settings.display().to_string())
+    }
+
+    /// Lets cargo fetch everything through this larder.
+    fn fetch(&self, offline: &Larder<'_>) {
+        let (index, larder) = (self.corp.url(), offline.url());
+        self.write_settings(&format!(
+            "[source.corp-itself]\nregistry = \"sparse+{index}\"\nreplace-with = \"larder-corp\"\n\
+             [source.larder-corp]\nregistry = \"sparse+{larder}registry/corp/\"\n"
+        ));
+        CargoHome::empty()
+            .run(&self.project, &["fetch"], larder)
+            .assert_success();
+    }
+}
+
+#[test]
+fn check_asks_no_registry_but_larder() {
+    let world = Corp::new("[dependencies]\ninner = { version = \"1\", registry = \"corp\" }\n");
+    let site = world.site();
+    let (report, code) = run_json(&site, &["warm"], &world.project);
+    assert_eq!(code, 0, "{report:#}");
+    for is_online in [true, false] {
+        world.corp.forget_requests();
+        let (verdict, _) = run_json(&site, &["check"], &world.project);
+        assert_eq!(verdict["ready"], true, "online: {is_online}: {verdict:#}");
+        assert_eq!(
+            world.corp.requests().len(),
+            0,
+            "{:?}",
+            world.corp.requests()
+        );
+        world.corp.stop();
+    }
+    let offline = site.serve(&["--offline"]);
+    world.fetch(&offline);
+    // Cargo's settings have a name for that registry now.
+    fs::remove_file(world.project.folder().join("Cargo.lock")).unwrap();
+    let (verdict, _) = run_json(&site, &["check"], &world.project);
+    assert_eq!(verdict["ready"], true, "{verdict:#}");
+}
+
+#[test]
+fn a_patch_that_replaces_nothing_is_looked_up_offline() {
+    let world = Corp::new(
+        "[dependencies]\nleft = \"1\"\n[patch.crates-io]\ninner = { version = \"1\", registry = \"corp\" }\n",
+    );
+    let site = world.site();
+    CargoHome::empty()
+        .run(
+            &world.project,
+            &["generate-lockfile"],
+            &world.upstream.url(),
+        )
+        .assert_success();
+    assert!(world.project.lock().contains("[[patch.unused]]"));
+    let (verdict, code) = run_json(&site, &["check"], &world.project);
+    assert_eq!(code, 1, "{verdict:#}");
+    let (report, code) = run_json(&site, &["warm"], &world.project);
+    assert_eq!(code, 0, "{report:#}");
+    world.corp.stop();
+    let (verdict, code) = run_json(&site, &["check"], &world.project);
+    assert_eq!(code, 0, "{verdict:#}");
+    world.fetch(&site.serve(&["--offline"]));
+}
+
+#[test]
+fn check_uses_no_proxy_of_the_user() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let project = Project::empty().dep_line("inner = { version = \"1\", registry = \"far\" }");
+    project.write(
+        ".cargo/config.toml",
+        &format!(
+            "[registries.far]\nindex = \"sparse+http://far.invalid/\"\n[http]\nproxy = \"http://{}\"\n",
+            proxy.local_addr().unwrap()
+        ),
+    );
+    let (verdict, code) = run_json(&site, &["check"], &project);
+    assert_eq!(code, 1, "{verdict:#}");
+    let asked = proxy.accept().map_err(|error| error.kind());
+    assert_eq!(
+        asked.err(),
+        Some(std::io::ErrorKind::WouldBlock),
+        "{verdict:#}"
+    );
+}

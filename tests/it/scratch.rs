@@ -45,6 +45,8 @@ impl World {
             cargo: PathBuf::from(env!("CARGO")),
             cargo_home: None,
             registry_address: self.address.clone(),
+            registries: Vec::new(),
+            closed_proxy: None,
             folder: self.scratch_folder.path().to_owned(),
             no_proxy: OsString::new(),
         }
