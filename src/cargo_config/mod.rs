@@ -451,12 +451,16 @@ impl CargoConfig {
 /// Tells if an index is reached without network.
 pub fn is_on_this_machine(index: &str) -> bool {
     let url = index.strip_prefix("sparse+").unwrap_or(index);
-    match url::Url::parse(url).as_ref().map(url::Url::host) {
-        Ok(Some(url::Host::Domain(name))) => name == "localhost" || name.ends_with(".localhost"),
-        Ok(Some(url::Host::Ipv4(address))) => address.is_loopback(),
-        Ok(Some(url::Host::Ipv6(address))) => address.is_loopback(),
-        Ok(None) => true,
-        Err(_) => false,
+    url::Url::parse(url).is_ok_and(|url| url.host().is_none() || is_on_loopback(&url))
+}
+
+/// Tells if a URL has a host of this machine's loopback interface.
+pub fn is_on_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     app::{App, AppMode},
-    cargo_config::{CargoConfig, CratesIoSource, ReplacingRegistry},
+    cargo_config::{CargoConfig, CratesIoSource, ReplacingRegistry, is_on_loopback},
     cli::{ClientKind, GlobalFlags},
     config::Settings,
     doctor::{
@@ -163,8 +163,7 @@ fn is_on_own_store(daemon: Option<&(String, Value)>, own: Option<&RunningDaemon>
         return true;
     };
     let is_own = own.is_some_and(|own| own.status["pid"] == status["pid"]);
-    let is_here = ["//127.", "//localhost:", "//[::1]:"];
-    is_own || !is_here.iter().any(|host| address.contains(host))
+    is_own || !Url::parse(address).is_ok_and(|url| is_on_loopback(&url))
 }
 
 /// Gathers facts about the clients.

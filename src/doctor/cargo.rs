@@ -6,7 +6,9 @@ use url::Url;
 
 use super::{ClientRoute, Finding, REBUILD, Subject, bare, for_good, is_healthy, serve_command};
 use crate::{
-    cargo_config::{ConfigFault, CratesIoSource, NetOffline, ReplacingRegistry, SettingPlace},
+    cargo_config::{
+        ConfigFault, CratesIoSource, NetOffline, ReplacingRegistry, SettingPlace, is_on_loopback,
+    },
     status_client::Probe,
 };
 
@@ -307,16 +309,6 @@ fn unreached(facts: &CargoFacts, route: &ClientRoute, url: &Url, place: &Setting
         }
     };
     problem("daemon", what, remedy)
-}
-
-fn is_on_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        // `sparse+http` makes no host of an address in brackets.
-        None => false,
-    }
 }
 
 /// A registry that is not larder.

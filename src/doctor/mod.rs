@@ -19,7 +19,7 @@ pub mod rustup;
 use serde::Serialize;
 use url::Url;
 
-use crate::status_client::Probe;
+use crate::{cargo_config::is_on_loopback, status_client::Probe};
 use proxy::ClientProxy;
 
 /// The cost of another registry address, which cargo's caches and build directories contain.
@@ -142,7 +142,10 @@ impl ClientRoute {
             proxy.shown(),
             proxy.place
         );
-        let remedy = format!("exclude larder's address: `export no_proxy={list}`");
+        // Keeps the excluded hosts. The lower-case variable hides the other one.
+        let remedy = format!(
+            "exclude larder's address: `export no_proxy=\"{list},${{no_proxy:-$NO_PROXY}}\"`"
+        );
         Some(Finding::problem(subject, "proxy", what, remedy))
     }
 }
@@ -168,10 +171,9 @@ fn serve_command(base: &Url, configured: &[String]) -> Option<String> {
         return Some("larder serve".to_owned());
     }
     let host = base.host_str()?;
-    let is_loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
     let port = base.port_or_known_default()?;
     let host = host.replace("localhost", "127.0.0.1");
-    is_loopback.then(|| format!("larder serve --listen {host}:{port}"))
+    is_on_loopback(base).then(|| format!("larder serve --listen {host}:{port}"))
 }
 
 /// The way to have the daemon of [`serve_command`] without starting it by hand.
@@ -243,7 +245,10 @@ pub(crate) mod tests {
              not answer: nothing listens there"
         );
         let remedy = finding.remedy.unwrap();
-        assert!(remedy.contains("no_proxy=127.0.0.1,localhost"), "{remedy}");
+        assert!(
+            remedy.contains("no_proxy=\"127.0.0.1,localhost,${no_proxy:-$NO_PROXY}\""),
+            "{remedy}"
+        );
         route.probe = Probe::Larder(status());
         assert_eq!(route.proxy_problem(Subject::Cargo), None);
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::{ClientRoute, Finding, Subject, bare, cargo::LarderProxy, for_good, serve_command};
-use crate::{client_config::source_line, status_client::Probe};
+use crate::{cargo_config::is_on_loopback, client_config::source_line, status_client::Probe};
 
 /// The facts about rustup.
 #[derive(Clone, Debug, Default)]
@@ -113,10 +113,7 @@ fn is_foreign(facts: &RustupFacts, server: &RustupServer) -> bool {
     if facts.applied.contains(&server.value) {
         return false;
     }
-    let is_loopback = Url::parse(&server.value).is_ok_and(|url| {
-        let host = url.host_str().unwrap_or_default();
-        host == "localhost" || host.starts_with("127.") || host == "[::1]"
-    });
+    let is_loopback = Url::parse(&server.value).is_ok_and(|url| is_on_loopback(&url));
     let is_url = Url::parse(&server.value).is_ok_and(|url| url.has_host());
     let is_reached = server.route.as_ref().is_some_and(|route| {
         matches!(route.direct, Probe::Larder(_)) || matches!(route.probe, Probe::Larder(_))
