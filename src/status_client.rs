@@ -137,8 +137,15 @@ async fn exchange(url: &Url, proxy: Option<&Url>) -> Result<ProbeReply, String> 
     let text = |error: hyper::Error| error.to_string();
     let server = proxy.unwrap_or(url);
     let host = server.host_str().ok_or("the address has no host")?;
-    let addresses = server.socket_addrs(|| proxy.map(|_| CURL_PROXY_PORT));
-    let addresses = addresses.map_err(|_| format!("the name {host} is not known"))?;
+    let port = server
+        .port_or_known_default()
+        .or(proxy.map(|_| CURL_PROXY_PORT))
+        .ok_or("the address has no port")?;
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = tokio::net::lookup_host((name, port)).await;
+    let addresses: Vec<_> = addresses
+        .map_err(|_| format!("the name {host} is not known"))?
+        .collect();
     let stream = TcpStream::connect(&*addresses).await;
     let stream = stream.map_err(|error| connect_error(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
