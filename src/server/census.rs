@@ -43,10 +43,23 @@ pub(super) struct CensusTaker {
 
 #[derive(Debug, Default)]
 struct CensusState {
-    last: Option<(Instant, Arc<Census>)>,
+    last: Option<Arc<Census>>,
+    /// End of the last count, also of one that failed.
+    ended: Option<Instant>,
     /// Reads only what has changed since it counted last.
     counter: Option<SpaceCounter>,
     is_counting: bool,
+}
+
+/// Ends a count once it is dropped, also if the count panics.
+struct Counting<'a>(&'a Mutex<CensusState>);
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_counting = false;
+        state.ended = Some(Instant::now());
+    }
 }
 
 impl CensusTaker {
@@ -60,24 +73,22 @@ impl CensusTaker {
     /// The numbers of the last count; `None` before the end of the first one. Starts another one if that is due.
     pub(super) fn latest(self: &Arc<Self>, cache: &Cache) -> Option<Arc<Census>> {
         let mut state = self.state.lock();
-        let last = state.last.as_ref();
-        let is_recent = last.is_some_and(|(at, _)| at.elapsed() < LIFETIME);
+        let is_recent = state.ended.is_some_and(|at| at.elapsed() < LIFETIME);
         if !is_recent && !state.is_counting {
             state.is_counting = true;
             let counter = state.counter.take();
             let counter = counter.unwrap_or_else(|| self.store.space_counter());
             let (taker, cache) = (self.clone(), cache.clone());
             tokio::spawn(async move {
-                let counted = taker.count(counter, &cache).await.ok();
-                let mut state = taker.state.lock();
-                state.is_counting = false;
-                if let Some((counter, census)) = counted {
+                let _counting = Counting(&taker.state);
+                if let Ok((counter, census)) = taker.count(counter, &cache).await {
+                    let mut state = taker.state.lock();
                     state.counter = Some(counter);
-                    state.last = Some((Instant::now(), Arc::new(census)));
+                    state.last = Some(Arc::new(census));
                 }
             });
         }
-        state.last.as_ref().map(|(_, census)| census.clone())
+        state.last.clone()
     }
 
     async fn count(
