@@ -19,29 +19,44 @@ pub enum Forgotten {
     Removed(Vec<(String, u64)>),
 }
 
-/// Drops the pins of the toolchain or crate of this name, of the file at this path, or of all files below this folder.
-/// Returns their owners. What they needed stays stored until it is evicted.
+/// Drops the pins of the toolchain or crate of this name. If there is none, drops those of the file at this path, or of
+/// all files below this folder. Returns their owners. What they needed stays stored until it is evicted.
 ///
 /// # Errors
 /// The store cannot be read or written to.
 pub async fn forget_pins(store: &Store, what: &str) -> Result<Vec<Owner>, StoreError> {
     let mut paths: Vec<PathBuf> = std::path::absolute(what).into_iter().collect();
     paths.extend(std::fs::canonicalize(what));
-    let is_meant = |owner: &Owner| match owner {
+    let pins = store.pins().await?;
+    let owners = pins.into_iter().map(|pin| pin.owner).collect();
+    let mut forgotten = Vec::new();
+    for owner in meant_owners(owners, what, &paths) {
+        if store.remove_pin(&owner).await? {
+            forgotten.push(owner);
+        }
+    }
+    Ok(forgotten)
+}
+
+/// The owners that have the name `what`; if there are none, the files at or below one of `paths`.
+fn meant_owners(owners: Vec<Owner>, what: &str, paths: &[PathBuf]) -> Vec<Owner> {
+    let is_named = |owner: &Owner| match owner {
         Owner::Toolchain(name) => what == name,
         Owner::Crate(spec) | Owner::Dependency(spec) => {
             let name = spec.split_once('@').map(|(name, _)| name);
             what == spec || Some(what) == name
         }
-        Owner::File(file) => paths.iter().any(|path| file.starts_with(path)),
+        Owner::File(_) => false,
     };
-    let mut forgotten = Vec::new();
-    for pin in store.pins().await? {
-        if is_meant(&pin.owner) && store.remove_pin(&pin.owner).await? {
-            forgotten.push(pin.owner);
-        }
+    let is_below = |owner: &Owner| match owner {
+        Owner::File(file) => paths.iter().any(|path| file.starts_with(path)),
+        Owner::Toolchain(_) | Owner::Crate(_) | Owner::Dependency(_) => false,
+    };
+    let (named, others): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_named);
+    if !named.is_empty() {
+        return named;
     }
-    Ok(forgotten)
+    others.into_iter().filter(is_below).collect()
 }
 
 /// Removes the stored crate `name version`, or the archives of a toolchain's component, and an index entry that would
@@ -104,4 +119,29 @@ async fn forget_recalls(store: &Store, name: &str, version: &str) -> Result<(), 
         .filter(|recall| recall.name == name && recall.version == version);
     let meant: Vec<_> = meant.cloned().collect();
     store.change_recalls(Vec::new(), meant).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_means_no_folder_of_that_name() {
+        let file = |path: &str| Owner::File(path.into());
+        let owners = [
+            Owner::Crate("ripgrep@14".to_owned()),
+            Owner::Toolchain("stable".to_owned()),
+            file("/src/ripgrep/Cargo.lock"),
+            file("/src/other/Cargo.lock"),
+        ];
+        let meant = |what: &str| {
+            let paths = [PathBuf::from("/src").join(what)];
+            meant_owners(owners.to_vec(), what, &paths)
+        };
+        assert_eq!(meant("ripgrep"), owners[..1]);
+        assert_eq!(meant("stable"), owners[1..2]);
+        assert_eq!(meant("other"), owners[3..]);
+        assert_eq!(meant("/src"), owners[2..]);
+        assert_eq!(meant("none"), []);
+    }
 }
