@@ -88,8 +88,8 @@ pub enum ScriptError {
     OneLine,
 }
 
-/// Upstream's script, edited for a client that reached larder at `base`, which ends in `/`. The edited script may use
-/// http. It downloads from larder unless the user's variables name other servers.
+/// Upstream's script, edited for a client that reached larder at `base`, which ends in `/`. It downloads from larder
+/// unless the user's variables name other servers, and may use http if larder itself was reached by http.
 ///
 /// # Errors
 /// The text is not as expected, so the edited script would work in part only.
@@ -101,13 +101,23 @@ pub fn script_for_client(script: &[u8], base: &str) -> Result<Bytes, ScriptError
     }
     let (interpreter, rest) = text.split_once('\n').ok_or(ScriptError::OneLine)?;
     let base = base.trim_end_matches('/');
+    let is_https = base.starts_with("https://");
+    let note = if is_https {
+        "these two lines are new"
+    } else {
+        "the curl options that insist on https are gone, and these two lines are new"
+    };
     let edited = format!(
         "{interpreter}\n\
-         # Served by larder: the curl options that insist on https are gone, and these two lines are new.\n\
+         # Served by larder: {note}.\n\
          export RUSTUP_UPDATE_ROOT=\"${{RUSTUP_UPDATE_ROOT:-{base}/rustup}}\"\n\
          export RUSTUP_DIST_SERVER=\"${{RUSTUP_DIST_SERVER:-{base}}}\"\n"
     );
-    Ok(Bytes::from(edited + &rest.replace(HTTPS_ONLY_OPTION, "")))
+    let rest = match is_https {
+        true => rest.to_owned(),
+        false => rest.replace(HTTPS_ONLY_OPTION, ""),
+    };
+    Ok(Bytes::from(edited + &rest))
 }
 
 #[cfg(test)]
@@ -123,6 +133,10 @@ mod tests {
         assert!(served.contains("${RUSTUP_UPDATE_ROOT:-http://127.0.0.1:3263/rustup}"));
         assert!(served.contains("${RUSTUP_DIST_SERVER:-http://127.0.0.1:3263}"));
         assert!(served.ends_with("curl --tlsv1.2 a\ncurl b\n"));
+        let secure = script_for_client(upstream.as_bytes(), "https://larder.example/").unwrap();
+        let secure = std::str::from_utf8(&secure).unwrap();
+        assert!(secure.contains("${RUSTUP_DIST_SERVER:-https://larder.example}"));
+        assert!(secure.ends_with(upstream.trim_start_matches("#!/bin/sh\n")));
         assert!(script_for_client(b"#!/bin/sh\ncurl --proto '=https' a\n", "http://x/").is_err());
     }
 }
