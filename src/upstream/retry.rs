@@ -25,7 +25,7 @@ const RETRY_DELAYS: [Duration; 3] = [
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Returns the delay before the next attempt after `attempts` failed ones, the last with `failure`; `None` ends the
-/// attempts. `jitter`, from 0 to 1, spreads the attempts of several machines.
+/// attempts. `jitter`, from 0 to 1, spreads the attempts of several machines and requests.
 pub fn retry_delay(failure: &Failure, attempts: usize, jitter: f64) -> Option<Duration> {
     if !failure.kind.is_transient() {
         return None;
@@ -39,7 +39,11 @@ pub fn retry_delay(failure: &Failure, attempts: usize, jitter: f64) -> Option<Du
         FailureKind::Status {
             retry_after: Some(wanted),
             ..
-        } => (wanted <= MAX_RETRY_AFTER).then_some(wanted),
+        } => {
+            // Requests that were refused together must not come back together.
+            let delay = wanted.max(*delay).mul_f64(1.0 + jitter / 2.0);
+            (wanted <= MAX_RETRY_AFTER).then_some(delay)
+        }
         FailureKind::Unreachable { .. }
         | FailureKind::Silent { .. }
         | FailureKind::Broken { .. }
@@ -88,7 +92,9 @@ mod tests {
 
     #[test]
     fn retry_after_is_obeyed_up_to_a_limit() {
-        check(status(Some(2)), 1, Some(2_000));
+        // With half of the jitter's range.
+        check(status(Some(2)), 1, Some(2_500));
+        check(status(Some(0)), 1, Some(250));
         check(status(Some(60)), 1, None);
     }
 
