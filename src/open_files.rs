@@ -9,6 +9,9 @@ use rustix::process;
 /// for stored files that stay open.
 const SHARE_OF_FILES: usize = 8;
 
+/// The largest soft limit that older macOS takes.
+const MACOS_OPEN_MAX: u64 = 10_240;
+
 /// The soft limit of open files that this process was started with.
 static ORIGINAL_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
 
@@ -29,6 +32,10 @@ pub(crate) fn raise_limit() {
     // A later call finds the raised limit.
     ORIGINAL_LIMIT.get_or_init(|| limit.current);
     set_limit(limit.maximum);
+    // Older macOS refuses "unlimited", which is its hard limit.
+    if limit.maximum.is_none() && self::limit().is_some() {
+        set_limit(Some(MACOS_OPEN_MAX));
+    }
 }
 
 /// Calls `start`, which starts another program, with the limit of open files that this one was started with.
