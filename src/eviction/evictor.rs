@@ -10,8 +10,8 @@
 //!
 //! A pass is slow ([`Pace`](crate::store::Pace)) until something waits for space. Space is granted as it becomes free.
 //!
-//! The margin is for what other processes store meanwhile. If what cannot be removed takes more than 90 % of the limit,
-//! nothing of it is removed, and nothing waits.
+//! The margin is for what other processes store meanwhile. If pinned and held files alone exceed 90 % of the limit, the
+//! evictor removes nothing more and lifts the limit for claims.
 
 use std::{
     pin::pin,

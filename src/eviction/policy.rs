@@ -28,7 +28,7 @@ pub(super) enum Hold {
     Configuration,
 }
 
-/// RemovalLimits of one pass.
+/// Limits of one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RemovalLimits {
     /// Space for the whole store, in bytes.

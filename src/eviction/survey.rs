@@ -60,9 +60,9 @@ impl ReleaseKind {
     }
 }
 
-/// Returns whether this process has stored or used this blob since `started`. A daemon's own clients explain that, and
-/// no command that runs: such a command would otherwise hold everything that clients request meanwhile, and lift the
-/// limit.
+/// Returns whether this process has stored or used this blob since `started`. The daemon's own
+/// clients use blobs too. If those uses counted for a running command, one long command would hold everything that
+/// clients request, and the limit would be lifted.
 fn is_own(store: &Store, record: &FileRecord, started: u64) -> bool {
     match record.file {
         StoredFile::Blob(sha256) => store.has_used_since(sha256, started),

@@ -151,8 +151,8 @@ pub async fn plan(request: PlanRequest, registries: &Registries) -> Plan {
 ///
 /// Crates that the pin excludes, because no target of the earlier `warm` needed them, stay excluded. A pin does not
 /// store the other options of that `warm`: toolchain files are planned for this machine's host, and `RUSTUP_TOOLCHAIN`
-/// of the process that plans does not count. `None` for a toolchain or crate that the user named: no file says which profile and components belong to the one, and the other
-/// does not change.
+/// of the process that plans does not count. `None` for an owner without a file: the pin of a toolchain does not store
+/// its profile and components, and a named crate does not change.
 ///
 /// # Errors
 /// [`PlanError`] if the file is gone or cannot be parsed as a whole. Problems with single packages are part of the

@@ -168,7 +168,7 @@ impl PinKeeper {
             if !is_due {
                 continue;
             }
-            if known.is_some() {
+            if known.is_some_and(|known| known.state != state) {
                 status.changed += 1;
             }
             let owner = pin.owner.clone();

@@ -233,16 +233,6 @@ fn link_siblings(real: &Path, mirrored: &Path, next: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
 fn link(original: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(original, link)
-}
-
-#[cfg(windows)]
-fn link(original: &Path, link: &Path) -> io::Result<()> {
-    if original.is_dir() {
-        std::os::windows::fs::symlink_dir(original, link)
-    } else {
-        std::os::windows::fs::symlink_file(original, link)
-    }
 }

@@ -258,11 +258,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl LogFile {
-    #[allow(
+    /// Begins a new file if this one was moved or removed, or is too large. If it cannot be renamed, all further lines
+    /// are lost and counted.
+    #[expect(
         clippy::disallowed_methods,
         reason = "the log is no file of the store, and need not survive a crash"
     )]
-    /// Begins a new file if this one was moved or removed, or is too large.
     fn rotate(&mut self, more: u64) -> io::Result<()> {
         let current = self.file.metadata()?;
         if current.is_file() && self.max_bytes > 0 && current.len() + more > self.max_bytes {

@@ -177,7 +177,7 @@ impl Accounts {
         let mut may_overtake = u64::MAX;
         for id in std::mem::take(&mut self.queue) {
             let account = self.claims.get(&id).copied().unwrap_or_default();
-            // A body that is too large finds that out by itself.
+            // `SpaceClaim::result` refuses a body that is too large.
             let is_possible = |bytes: &u64| self.refusal(*bytes).is_none();
             let Some(bytes) = account.wanted.filter(is_possible) else {
                 continue;

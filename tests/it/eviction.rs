@@ -217,7 +217,9 @@ fn pins_that_exceed_the_limit_stay_and_log_status_and_metrics_say_so() {
         .matches("warmed projects and toolchains alone take")
         .count();
     assert_eq!(lines, 1, "{text}");
-    std::thread::sleep(Duration::from_millis(300));
+    let passes = || larder.status()["eviction"]["passes"].as_u64().unwrap();
+    let before = passes();
+    wait_until("another pass ended", || passes() > before);
     let log = larder.stop();
     assert_eq!(
         log.matches("alone need more than max-size").count(),
