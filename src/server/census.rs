@@ -52,9 +52,9 @@ struct CensusState {
 }
 
 /// Ends a count once it is dropped, also if the count panics.
-struct Counting<'a>(&'a Mutex<CensusState>);
+struct RunningCensus<'a>(&'a Mutex<CensusState>);
 
-impl Drop for Counting<'_> {
+impl Drop for RunningCensus<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.is_counting = false;
@@ -80,7 +80,7 @@ impl CensusTaker {
             let counter = counter.unwrap_or_else(|| self.store.space_counter());
             let (taker, cache) = (self.clone(), cache.clone());
             tokio::spawn(async move {
-                let _counting = Counting(&taker.state);
+                let _running = RunningCensus(&taker.state);
                 if let Ok((counter, census)) = taker.count(counter, &cache).await {
                     let mut state = taker.state.lock();
                     state.counter = Some(counter);
