@@ -95,7 +95,7 @@ pub async fn run(settings: &Settings, passed: Vec<PassedSocket>) -> Result<ExitC
         tokio::join!(serve, drain_proxy(&stop_proxy, is_stopping));
         app.finish().await;
     };
-    let second_signal = async {
+    let stop_then_interrupt = async {
         tokio::select! {
             () = signals.next() => {}
             () = sockets.idle_exit(settings, &server) => {}
@@ -110,7 +110,7 @@ pub async fn run(settings: &Settings, passed: Vec<PassedSocket>) -> Result<ExitC
             info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
-        () = second_signal => Err(CommandError::Interrupted(
+        () = stop_then_interrupt => Err(CommandError::Interrupted(
             "stopped at once; what was not written yet is fetched again when it is needed",
         )),
     }

@@ -75,6 +75,7 @@ impl Server {
                 let memory = &self.connections.answers;
                 respond::answer(answer, &resource.policy(), head, memory, log)
             }
+            // `on-trouble` has no effect: a redirect to upstream's address would lead back to the interceptor.
             Err(error) => respond::error(&error, resource.policy().audience, &head, log),
         }
     }
