@@ -10,6 +10,8 @@ use crate::row::Row;
 pub(crate) const NEAR: Duration = Duration::from_millis(40);
 /// Round trip to another continent, or over a mobile network.
 pub(crate) const FAR: Duration = Duration::from_millis(150);
+/// Round trip of a slow link, as over a satellite.
+pub(crate) const SLOW: Duration = Duration::from_millis(600);
 
 /// The inputs of every benchmark.
 #[derive(Clone, Copy, Debug)]

@@ -23,7 +23,7 @@ use crate::benchmark::Benchmark;
 
 /// In the order of the table.
 pub(crate) const ALL: &[Benchmark] = &[
-    Benchmark::new("cold", cold::run),
+    Benchmark::new("cold", cold::run_near),
     Benchmark::new("run", run::run),
     Benchmark::new("import", import::run),
     Benchmark::new("stale", stale::run_near),
@@ -36,6 +36,8 @@ pub(crate) const ALL: &[Benchmark] = &[
     Benchmark::new("outage", outage::run),
     Benchmark::new("memory", memory::run),
     Benchmark::new("others", others::run).footnote(others::not_installed),
+    Benchmark::new("cold-slow", cold::run_slow).opt_in(),
+    Benchmark::new("stale-slow", stale::run_slow).opt_in(),
     Benchmark::new("instructions", instructions::run).opt_in(),
     Benchmark::new("million", million::run).opt_in(),
     Benchmark::new("observed", observed::run).opt_in(),

@@ -1,5 +1,5 @@
-//! The benchmarks `stale` and `stale-far`: each run of cargo meets a larder whose store has everything, and nothing of
-//! it is fresh.
+//! The benchmarks `stale`, `stale-far` and `stale-slow`: each run of cargo meets a larder whose store has everything, and
+//! nothing of it is fresh.
 //!
 //! Two more rows bound the result from below. With everything fresh, the time is cargo's own work. That time plus a
 //! dial and a round trip is the least for a cache that asks upstream before it answers.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::benchmark::{Context, FAR, NEAR};
+use crate::benchmark::{Context, FAR, NEAR, SLOW};
 use crate::compare::{index_requests, push_ratio, push_unused_prefetches, unused_prefetches};
 use crate::fixture::{DIAL_ROUND_TRIPS, Task};
 use crate::row::{Row, UNCLAIMED};
@@ -24,6 +24,10 @@ pub(crate) fn run_near(context: &Context<'_>) -> Vec<Row> {
 
 pub(crate) fn run_far(context: &Context<'_>) -> Vec<Row> {
     run(context, FAR, 0.5, 0.3)
+}
+
+pub(crate) fn run_slow(context: &Context<'_>) -> Vec<Row> {
+    run(context, SLOW, 0.4, 0.25)
 }
 
 fn run(context: &Context<'_>, round_trip: Duration, first_claim: f64, reach: f64) -> Vec<Row> {
