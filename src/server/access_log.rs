@@ -230,7 +230,9 @@ impl AccessLog {
         }
         let (client, outcome, status) = (self.client.address, self.outcome.as_str(), self.status);
         match (self.outcome.line(status, error.is_some()), error) {
-            (LogLine::Warning, Some(RequestError { text, cause })) => {
+            (LogLine::Warning, Some(RequestError { text, cause }))
+                if !self.client.traffic.is_own_cargo =>
+            {
                 warn!(once = cause, %client, outcome, status, "{text}");
             }
             (LogLine::Warning | LogLine::Detail, error) => {

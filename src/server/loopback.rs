@@ -5,8 +5,8 @@ use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
-    BackgroundTasks, ConnectionLimits, Connections, H2c, PublicAddress, Server, guard::Hosts,
-    listen, run,
+    BackgroundTasks, ConnectionLimits, Connections, H2c, PublicAddress, Server, Traffic,
+    guard::Hosts, listen, run,
 };
 use crate::{cache::Cache, resource::Upstreams};
 
@@ -36,7 +36,7 @@ impl LoopbackServer {
             h2c: H2c::On,
             tasks: BackgroundTasks::default(),
             home: None,
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::of_own_cargo()),
         };
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(run(vec![listener], Arc::new(server), async {

@@ -29,6 +29,8 @@ pub struct Traffic {
     begun: Notify,
     /// `None` without an access log.
     pub(super) access_log: Option<AccessLogFile>,
+    /// True if failed requests are no warnings: the client is a cargo of larder's own, and a report has its message.
+    pub(super) is_own_cargo: bool,
 }
 
 /// A client that has a connection, or a burst that is not reported yet.
@@ -44,6 +46,14 @@ impl Traffic {
     pub fn new(access_log: Option<AccessLogFile>) -> Self {
         Self {
             access_log,
+            ..Self::default()
+        }
+    }
+
+    /// The requests of a cargo that larder itself runs.
+    pub(super) fn of_own_cargo() -> Self {
+        Self {
+            is_own_cargo: true,
             ..Self::default()
         }
     }

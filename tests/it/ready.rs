@@ -691,3 +691,22 @@ fn check_uses_no_proxy_of_the_user() {
         "{verdict:#}"
     );
 }
+
+#[test]
+fn a_report_has_cargo_s_message_without_log_lines() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let project = Project::empty().dep("absent", "1");
+    let folder = project.folder().display().to_string();
+    let checked = site.command(&["check", &folder]);
+    upstream.stop();
+    let warmed = site.command(&["warm", &folder]);
+    for output in [checked, warmed] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        let said = format!("{stdout}{stderr}");
+        assert!(said.contains("index entry of `absent`"), "{said}");
+        assert!(!said.contains("WARN cannot"), "{said}");
+    }
+}
