@@ -341,11 +341,10 @@ impl Checker {
                 "whether Cargo.lock fits Cargo.toml cannot be told: {why}"
             )),
         }
-        let owner = project.toolchain.as_ref();
-        let toolchain = owner.and_then(|owner| toolchains.get(owner));
-        if let Some(toolchain) = toolchain.filter(|toolchain| !toolchain.ready) {
-            missing.push(toolchain.as_missing());
-        }
+        let owners = project.toolchains.iter();
+        let owned = owners.filter_map(|owner| toolchains.get(owner));
+        let unready = owned.filter(|toolchain| !toolchain.ready);
+        missing.extend(unready.map(|toolchain| toolchain.as_missing()));
         ProjectReadiness {
             path: project.path().to_owned(),
             ready: missing.is_empty() && unknown.is_empty(),

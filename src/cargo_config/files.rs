@@ -23,6 +23,10 @@ use crate::files::{self, MAX_SETTINGS_BYTES};
 /// Characters of patterns and templates, which cargo refuses in the path of an included file.
 const REFUSED_CHARACTERS: [char; 5] = ['*', '?', '[', '{', '}'];
 
+/// Names of cargo's settings file in a folder, the preferred one first (`get_file_path` in
+/// `src/cargo/util/context/mod.rs`).
+pub const SETTINGS_FILES: [&str; 2] = ["config", "config.toml"];
+
 /// The minor version of the first cargo 1.x that follows `include`.
 const FIRST_MINOR_WITH_INCLUDE: u64 = 94;
 
@@ -74,10 +78,7 @@ pub(super) fn read_folder(
     includes: Includes,
     found: &mut Vec<ConfigFile>,
 ) -> Result<(), ConfigFault> {
-    // Cargo prefers the older name (`get_file_path` in `src/cargo/util/context/mod.rs`).
-    let mut paths = ["config", "config.toml"]
-        .map(|name| folder.join(name))
-        .into_iter();
+    let mut paths = SETTINGS_FILES.map(|name| folder.join(name)).into_iter();
     match paths.find(|path| path.is_file()) {
         Some(path) => read_file(&path, includes, &mut BTreeSet::new(), found),
         None => Ok(()),

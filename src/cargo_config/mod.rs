@@ -16,7 +16,7 @@ mod source_tables;
 
 use std::path::{Path, PathBuf};
 
-pub use files::{ConfigFault, Includes, included_settings};
+pub use files::{ConfigFault, Includes, SETTINGS_FILES, included_settings};
 use files::{ConfigFile, merge, read_folder, text_with_file};
 pub use local_sources::{LocalSourceError, LocalSources};
 use source_tables::{parse_registry, source_fault, source_names};
@@ -206,6 +206,16 @@ impl CargoConfig {
             merge(&mut merged, tables.collect());
         }
         merged
+    }
+
+    /// Tells if both were read from the same files.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let real = |config: &Self| -> Vec<_> {
+            let files = config.files.iter();
+            let files = files.map(|file| file.path.canonicalize().ok());
+            files.collect()
+        };
+        self.faults == other.faults && real(self) == real(other)
     }
 
     /// The files that cargo refuses.

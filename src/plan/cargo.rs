@@ -277,7 +277,14 @@ impl ProjectPlan {
         };
         match PackageSet::parse(&name, text.as_bytes(), registries, &mut local) {
             Ok(packages) => self.packages = packages,
-            Err(error) => self.packages.fail(name, error),
+            Err(error) => self.packages.fail(&name, error),
+        }
+        for config in self.member_configs() {
+            let mut local = LocalSources::of(config);
+            let parsed = PackageSet::parse(&name, text.as_bytes(), registries, &mut local);
+            if let Ok(packages) = parsed {
+                self.packages.merge(packages);
+            }
         }
         self.add_named_package();
     }

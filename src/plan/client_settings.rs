@@ -34,6 +34,14 @@ pub(crate) struct ClientCargo<V> {
     pub(crate) upstream: Url,
 }
 
+/// The needs of one project, or of a crate that the user names.
+#[derive(Clone, Copy, Debug)]
+struct PackageNeeds {
+    is_named: bool,
+    needs_registry: bool,
+    needs_crates_io: bool,
+}
+
 impl Plan {
     /// Marks projects whose settings cargo refuses, and those that need a registry while cargo is told to ask none. Marks
     /// also projects that need crates.io while settings replace it by a server that is not larder, or by nothing that
@@ -45,27 +53,27 @@ impl Plan {
         for project in &mut self.projects {
             let mut packages = project.packages.packages.iter();
             let needs_crates_io = packages.any(|package| package.registry == CRATES_IO);
-            let needs_registry = !project.packages.packages.is_empty();
-            let is_named = project.named.is_some();
+            let needs = PackageNeeds {
+                is_named: project.named.is_some(),
+                needs_registry: !project.packages.packages.is_empty(),
+                needs_crates_io,
+            };
             let (folder, includes) = (project.folder.clone(), project.includes);
+            let members = project.members.clone();
             let cargo = cargo.clone();
             let judging = spawn_blocking(move || {
-                let config = CargoConfig::read(&folder, cargo.home.as_deref(), includes);
-                let faults = config.faults().iter();
-                let mut findings: Vec<_> = faults
-                    .map(|fault| {
-                        format!(
-                            "cargo refuses its settings: {} {}",
-                            fault.path.display(),
-                            fault.why
-                        )
-                    })
-                    .collect();
-                if needs_registry {
-                    findings.extend(cargo.offline_problem(&config));
-                }
-                if needs_crates_io {
-                    findings.extend(cargo.source_problem(&config, is_named));
+                let home = cargo.home.as_deref();
+                let config = CargoConfig::read(&folder, home, includes);
+                let mut findings = cargo.problems(&config, needs);
+                for folder in members {
+                    let own = CargoConfig::read(&folder, home, includes);
+                    let more = cargo.problems(&own, needs);
+                    let more = more.into_iter().chain(lock_problem(&folder, &own, &config));
+                    for finding in more {
+                        if !findings.contains(&finding) {
+                            findings.push(finding);
+                        }
+                    }
                 }
                 findings
             });
@@ -74,7 +82,47 @@ impl Plan {
     }
 }
 
+/// The reason why settings of a member may lead cargo to another lock file than those of the project do.
+fn lock_problem(folder: &Path, own: &CargoConfig, project: &CargoConfig) -> Option<String> {
+    let (file, key) = match own.patching_file() {
+        patching if patching == project.patching_file() => {
+            if own.lockfile_path() == project.lockfile_path() {
+                return None;
+            }
+            (folder.join(".cargo"), "resolver.lockfile-path")
+        }
+        Some((file, key)) => (file.to_owned(), key),
+        None => return None,
+    };
+    Some(format!(
+        "whether Cargo.lock fits in {} cannot be told: the settings in {} have `{key}`",
+        folder.display(),
+        file.display()
+    ))
+}
+
 impl<V: Fn(&str) -> Option<String>> ClientCargo<V> {
+    /// The reasons why a cargo with these settings may not build a project or crate with these needs.
+    fn problems(&self, config: &CargoConfig, needs: PackageNeeds) -> Vec<String> {
+        let faults = config.faults().iter();
+        let mut problems: Vec<_> = faults
+            .map(|fault| {
+                format!(
+                    "cargo refuses its settings: {} {}",
+                    fault.path.display(),
+                    fault.why
+                )
+            })
+            .collect();
+        if needs.needs_registry {
+            problems.extend(self.offline_problem(config));
+        }
+        if needs.needs_crates_io {
+            problems.extend(self.source_problem(config, needs.is_named));
+        }
+        problems
+    }
+
     /// The reason why a cargo with these settings asks no registry. It builds with what its home has, which larder does
     /// not know.
     fn offline_problem(&self, config: &CargoConfig) -> Option<String> {

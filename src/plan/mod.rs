@@ -113,9 +113,11 @@ pub struct ProjectPlan {
     pub script: Option<Script>,
     /// The crate that the user names and that was unpacked as this project.
     pub named: Option<NamedCrate>,
-    /// The owner of the plan for the toolchain that rustup would use in this folder. There is no such plan if the
-    /// toolchain is installed.
-    pub toolchain: Option<Owner>,
+    /// Folders of members whose settings of cargo may differ from those of the project's folder.
+    pub(crate) members: Vec<PathBuf>,
+    /// The owners of the plans for the toolchains that rustup would use in this folder and in those of members. There is
+    /// no such plan for a toolchain that is installed.
+    pub toolchains: BTreeSet<Owner>,
     /// The packages, empty without a lock file.
     pub packages: PackageSet,
     /// The result of [`Plan::compare_locks`].
@@ -199,19 +201,19 @@ pub async fn of_pin(
 }
 
 fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
-    let found = projects::find(&request.paths);
+    let mut found = projects::find(&request.paths);
     let is_current_optional = request.is_current_optional || request.toolchains.bootstrap;
     let cargo_home = &request.cargo_home;
     let request = &request.toolchains;
     let mut defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
     defaults.set_variable(request.rustup_toolchain.as_deref());
+    defaults.add_overridden_members(&mut found.projects);
     let (projects, toolchains) = rayon::join(
         || {
             let projects = found.projects.par_iter();
             let plans = projects.map(|project| {
-                let toolchain = toolchains::owner_of(project, &defaults);
                 let home = cargo_home.clone();
-                ProjectPlan::read(project.clone(), toolchain, home, &defaults, registries)
+                ProjectPlan::read(project.clone(), home, &defaults, registries)
             });
             plans.collect()
         },
@@ -306,6 +308,18 @@ pub(crate) fn self_updates(
         .collect())
 }
 
+/// The members of a project whose cargo reads other settings files than in the project's folder. Blocking.
+fn members_with_settings(
+    project: &Project,
+    home: Option<&Path>,
+    includes: Includes,
+) -> Vec<PathBuf> {
+    let root = CargoConfig::read(&project.folder, home, includes);
+    let folders = project.members.iter().map(|member| member.folder.clone());
+    let differs = |folder: &PathBuf| !CargoConfig::read(folder, home, includes).is_same(&root);
+    folders.filter(differs).collect()
+}
+
 impl ProjectPlan {
     fn new(folder: &Path) -> Self {
         Self {
@@ -317,7 +331,8 @@ impl ProjectPlan {
             cargo_home: None,
             script: None,
             named: None,
-            toolchain: None,
+            members: Vec::new(),
+            toolchains: BTreeSet::new(),
             packages: PackageSet::default(),
             agreement: Agreement::default(),
             unknown: Vec::new(),
@@ -327,15 +342,20 @@ impl ProjectPlan {
     /// Reads the project's lock file or script; a failure becomes a problem of its packages.
     fn read(
         project: Project,
-        toolchain: Option<Owner>,
         cargo_home: Option<PathBuf>,
         defaults: &InstallDefaults,
         registries: &Registries,
     ) -> Self {
-        let (includes, deciding_include) = defaults.includes_of(&project, cargo_home.as_deref());
+        let home = cargo_home.as_deref();
+        let (includes, mut deciding_include) = defaults.includes_of(&project, home);
+        for member in project.in_members() {
+            // Members are taken for built by the project's cargo.
+            deciding_include = deciding_include.or(defaults.includes_of(&member, home).1);
+        }
         let mut plan = Self {
+            toolchains: toolchains::owners_of(&project, defaults),
+            members: members_with_settings(&project, home, includes),
             lock: project.lock,
-            toolchain,
             includes,
             deciding_include,
             cargo_home,
@@ -370,7 +390,19 @@ impl ProjectPlan {
                 Ok(read) => self.packages = read,
                 Err(error) => self.packages.fail(lock.display(), error),
             }
+            for config in self.member_configs() {
+                if let Ok(read) = PackageSet::read(lock, config, registries) {
+                    self.packages.merge(read);
+                }
+            }
         }
+    }
+
+    /// The settings of a cargo that works in each of [`ProjectPlan::members`]. Blocking.
+    fn member_configs(&self) -> Vec<CargoConfig> {
+        let (home, members) = (self.cargo_home.as_deref(), self.members.iter());
+        let configs = members.map(|folder| CargoConfig::read(folder, home, self.includes));
+        configs.collect()
     }
 
     /// The settings of a cargo that works in the project's folder. Blocking.

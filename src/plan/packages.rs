@@ -103,6 +103,28 @@ impl PackageSet {
         });
     }
 
+    /// Adds what another set has beyond this one.
+    pub(super) fn merge(&mut self, other: Self) {
+        let id = |package: &PinnedCrate| {
+            let (registry, name) = (package.registry.clone(), package.name.clone());
+            (registry, name, package.version.clone())
+        };
+        let known: HashSet<_> = self.packages.iter().map(id).collect();
+        let new = other.packages.into_iter();
+        self.packages
+            .extend(new.filter(|package| !known.contains(&id(package))));
+        for (own, others) in [
+            (&mut self.skipped, other.skipped),
+            (&mut self.failed, other.failed),
+        ] {
+            for problem in others {
+                if !own.contains(&problem) {
+                    own.push(problem);
+                }
+            }
+        }
+    }
+
     /// Records a failure.
     pub(super) fn fail(&mut self, what: impl fmt::Display, why: impl fmt::Display) {
         self.failed.push(Problem::new(what, why));

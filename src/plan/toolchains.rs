@@ -1,7 +1,8 @@
 //! From toolchain files, toolchain names and rustup's settings to the installs that rustup would do.
 
 use std::{
-    fmt,
+    collections::BTreeSet,
+    fmt, iter,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     cargo_config::{CargoConfig, Includes},
     files::{self, MAX_SETTINGS_BYTES},
-    projects::{self, Project},
+    projects::{self, Member, Project},
     store::Owner,
     toolchain::{self, Channel, HomeState, Install, InstallError, ToolchainFile, ToolchainSpec},
 };
@@ -162,6 +163,28 @@ impl InstallDefaults {
         ))
     }
 
+    /// Adds the folders below these projects for which rustup's settings have an override. Members may lie in them. Each
+    /// belongs to the project whose folder is the nearest above it. Blocking.
+    pub(super) fn add_overridden_members(&self, projects: &mut [Project]) {
+        for folder in self.home.user.overrides.keys().map(Path::new) {
+            let above = projects.iter_mut().filter_map(|project| {
+                let real = project.folder.canonicalize().ok()?;
+                let is_above = project.script.is_none() && folder.starts_with(&real);
+                is_above.then_some((real, project))
+            });
+            let nearest = above.max_by_key(|(real, _)| real.components().count());
+            if let Some((real, project)) = nearest
+                && real != folder
+                && folder.is_dir()
+            {
+                project.members.push(Member {
+                    folder: folder.to_owned(),
+                    toolchain_file: None,
+                });
+            }
+        }
+    }
+
     /// Tells if rustup would run no toolchain in this project of this user.
     fn has_no_toolchain(&self, project: &Project) -> bool {
         let file = project.toolchain_file.as_deref();
@@ -256,19 +279,30 @@ pub(super) fn read(
         plans.push(plan);
     }
     let sets_default = request.bootstrap || plans.iter().any(ToolchainPlan::sets_default);
-    for project in projects {
-        plans.extend(ToolchainPlan::chosen(project, defaults, &plans));
+    let projects = projects.iter();
+    let places =
+        projects.flat_map(|project| iter::once(project.clone()).chain(project.in_members()));
+    let places: Vec<_> = places.collect();
+    for place in &places {
+        plans.extend(ToolchainPlan::chosen(place, defaults, &plans));
     }
-    let mut projects = projects.iter();
-    if !sets_default && projects.any(|project| defaults.has_no_toolchain(project)) {
+    let mut places = places.iter();
+    if !sets_default && places.any(|place| defaults.has_no_toolchain(place)) {
         plans.push(ToolchainPlan::none(defaults));
     }
     plans
 }
 
+/// The toolchain plans that decide whether a project can be built in its folder and in those of its members.
+pub(super) fn owners_of(project: &Project, defaults: &InstallDefaults) -> BTreeSet<Owner> {
+    let members = project.in_members();
+    let members = members.filter_map(|member| owner_of(&member, defaults));
+    members.chain(owner_of(project, defaults)).collect()
+}
+
 /// The toolchain plan that decides whether a project can be built: of the toolchain that rustup's variable or settings
 /// choose, or of its toolchain file.
-pub(super) fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
+fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
     let file = project.toolchain_file.as_deref();
     match defaults.home.chosen(&project.folder, file) {
         Some((name, _)) if defaults.is_for_this_user => Some(Owner::Toolchain(name.to_owned())),

@@ -29,6 +29,31 @@ pub struct Project {
     pub script: Option<PathBuf>,
     /// The toolchain file that rustup would read in it: the nearest, up to the root of the file system.
     pub toolchain_file: Option<PathBuf>,
+    /// The members that the user named, and those found by the search that have settings of their own.
+    pub members: Vec<Member>,
+}
+
+/// A folder of a workspace's member from which the user may run cargo. Settings of cargo and rustup in it, or between it
+/// and the root, count only there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The toolchain file that rustup would read in it.
+    pub toolchain_file: Option<PathBuf>,
+}
+
+impl Project {
+    /// The project as cargo and rustup see it in each of [`Project::members`].
+    pub fn in_members(&self) -> impl Iterator<Item = Self> {
+        let members = self.members.iter();
+        members.map(|member| Self {
+            folder: member.folder.clone(),
+            toolchain_file: member.toolchain_file.clone(),
+            members: Vec::new(),
+            ..self.clone()
+        })
+    }
 }
 
 /// A path that could not be searched. The search went on with the others.

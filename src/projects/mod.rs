@@ -18,7 +18,7 @@ mod workspace;
 
 use std::path::PathBuf;
 
-pub use found::{FoundProjects, Project, SearchError, SearchProblem};
+pub use found::{FoundProjects, Member, Project, SearchError, SearchProblem};
 pub(crate) use paths::is_toolchain_file;
 use search::Search;
 
@@ -40,6 +40,9 @@ use search::Search;
 ///    file system, that does not exclude it. It then stands for that workspace, so that `warm` works in a member's
 ///    folder. Whether the workspace lists it as a member is not asked.
 /// 3. otherwise a project without lock file.
+///
+/// A member of a workspace is noted with the project if the user named its folder, or if it has settings of cargo or a
+/// toolchain file of its own, because cargo may do something else there.
 ///
 /// Blocking. The walk lists folders, looks for cache tags and the mark of `cargo vendor`, and opens no other file but
 /// cargo's settings.
@@ -478,6 +481,49 @@ mod tests {
     }
 
     #[test]
+    fn members_that_are_named_or_have_settings_of_their_own_are_noted() {
+        let top = tree(&[
+            ("ws/Cargo.toml", "[workspace]\nmembers = ['*', 'deep/*']\n"),
+            ("ws/Cargo.lock", ""),
+            ("ws/plain/Cargo.toml", PACKAGE),
+            ("ws/set/Cargo.toml", PACKAGE),
+            ("ws/set/.cargo/config.toml", ""),
+            ("ws/pinned/Cargo.toml", PACKAGE),
+            ("ws/pinned/rust-toolchain", ""),
+            ("ws/deep/.cargo/config", ""),
+            ("ws/deep/member/Cargo.toml", PACKAGE),
+            ("ws/own/Cargo.toml", "[workspace]\n"),
+            ("ws/own/.cargo/config.toml", ""),
+        ]);
+        let members = |path: &str| -> Vec<_> {
+            let found = find(&[top.path().join(path)]);
+            let [project] = found.projects.as_slice() else {
+                panic!("{:?}", found.projects);
+            };
+            let members = project.members.iter();
+            let short = |path: &Path| path.strip_prefix(top.path()).unwrap().to_owned();
+            let shown = members.map(|member| {
+                let file = member.toolchain_file.as_deref().map(short);
+                (short(&member.folder), file)
+            });
+            shown.collect()
+        };
+        let plain = |folder: &str| (PathBuf::from(folder), None);
+        let pinned = PathBuf::from("ws/pinned/rust-toolchain");
+        let special = [
+            plain("ws/deep/member"),
+            (PathBuf::from("ws/pinned"), Some(pinned)),
+            plain("ws/set"),
+        ];
+        assert_eq!(members("ws"), special);
+        assert_eq!(members("ws/plain"), [plain("ws/plain")]);
+        assert_eq!(members("ws/deep"), [plain("ws/deep/member")]);
+        fs::remove_file(top.path().join("ws/Cargo.lock")).unwrap();
+        fs::remove_dir_all(top.path().join("ws/own")).unwrap();
+        assert_eq!(members("ws"), special);
+    }
+
+    #[test]
     fn a_relative_path_stays_relative() {
         // Tests run in the package's own folder.
         let found = find(&[PathBuf::from("."), PathBuf::from("Cargo.toml")]);
@@ -487,6 +533,7 @@ mod tests {
             lock: Some(PathBuf::from("Cargo.lock")),
             script: None,
             toolchain_file: found.projects[0].toolchain_file.clone(),
+            members: Vec::new(),
         };
         assert!(found.projects.contains(&here), "{:?}", found.projects);
     }

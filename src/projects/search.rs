@@ -10,14 +10,17 @@ use std::{
 use walkdir::{DirEntry, WalkDir};
 
 use super::{
-    found::{FoundProjects, Project, SearchError, SearchProblem},
+    found::{FoundProjects, Member, Project, SearchError, SearchProblem},
     paths::{
         CARGO_SETTINGS_FOLDER, LOCK_NAME, MANIFEST_NAME, PACKAGE_FOLDER, TOOLCHAIN_FILES, has_file,
         is_cache, is_copy, is_file, is_hidden, is_toolchain_file, parent, plain, readable,
     },
     workspace::{Membership, read_membership},
 };
-use crate::{cargo_config::CargoConfig, script};
+use crate::{
+    cargo_config::{CargoConfig, SETTINGS_FILES},
+    script,
+};
 
 #[derive(Default)]
 pub(super) struct Search {
@@ -33,6 +36,10 @@ pub(super) struct Search {
     nearest: BTreeMap<PathBuf, Option<PathBuf>>,
     /// Manifests that were read, by real folder. In a tree full of packages the same few are needed many times.
     workspaces: BTreeMap<PathBuf, Membership>,
+    /// Folders of members by the real folder of their workspace, then by their own.
+    members: BTreeMap<PathBuf, BTreeMap<PathBuf, PathBuf>>,
+    /// Whether a real folder has settings of cargo or a toolchain file.
+    settings: BTreeMap<PathBuf, bool>,
 }
 
 /// A folder with a manifest and no lock file.
@@ -90,6 +97,7 @@ impl Search {
             lock: None,
             script: Some(script),
             toolchain_file: None,
+            members: Vec::new(),
         });
     }
 
@@ -189,6 +197,7 @@ impl Search {
                     lock: Some(lock),
                     script: None,
                     toolchain_file: None,
+                    members: Vec::new(),
                 });
             }
             Err(error) => self.problem(lock, SearchError::Metadata(error)),
@@ -201,10 +210,15 @@ impl Search {
         let mut projects: BTreeSet<Project> = BTreeSet::new();
         // Projects of their own first: the user's spelling of a folder is better than one derived from a member.
         for package in unlocked {
-            if self.is_covered(&package) {
+            let is_covered = self.is_covered(&package);
+            if is_covered && !self.has_settings_below(&package.real, &package.top) {
                 continue;
             }
             let owner = self.owner(&package.real);
+            self.member(&package, &owner);
+            if is_covered {
+                continue;
+            }
             let lock = package.folder.join(LOCK_NAME);
             if owner == package.real && lock.exists() {
                 // A folder in place of the lock file: cargo fails on it, and makes no other.
@@ -224,11 +238,16 @@ impl Search {
             }
         }
         for project in std::mem::take(&mut self.projects).into_values() {
-            let real = project.folder.canonicalize();
-            let nearest = real.map_or(None, |real| self.nearest(&real));
-            let toolchain_file = nearest.map(|nearest| self.toolchain_files[&nearest].clone());
+            let real = project.folder.canonicalize().ok();
+            let members = real.as_ref().and_then(|real| self.members.remove(real));
+            let members = members.into_iter().flatten();
+            let members = members.map(|(real, folder)| Member {
+                folder: readable(&folder),
+                toolchain_file: self.nearest_file(&real),
+            });
             projects.insert(Project {
-                toolchain_file,
+                members: members.collect(),
+                toolchain_file: real.and_then(|real| self.nearest_file(&real)),
                 ..project
             });
         }
@@ -238,6 +257,46 @@ impl Search {
             toolchain_files: toolchain_files.into_iter().collect(),
             problems: self.problems,
         }
+    }
+
+    /// Records a package of a workspace elsewhere if cargo or rustup may behave differently in its folder.
+    fn member(&mut self, package: &Unlocked, owner: &Path) {
+        let Unlocked { folder, real, top } = package;
+        if real == owner {
+            return;
+        }
+        // The settings of a root that does not lie above the package do not count in its folder.
+        let is_special =
+            real == top || !real.starts_with(owner) || self.has_settings_below(real, owner);
+        if is_special {
+            let members = self.members.entry(owner.to_owned()).or_default();
+            members.insert(real.clone(), folder.clone());
+        }
+    }
+
+    /// Tells if a real folder, or one between it and `top`, has settings.
+    fn has_settings_below(&mut self, real: &Path, top: &Path) -> bool {
+        let folders = real.ancestors().take_while(|folder| *folder != top);
+        let folders: Vec<_> = folders.collect();
+        folders.into_iter().any(|folder| self.has_settings(folder))
+    }
+
+    /// Tells if a real folder has settings of cargo or a toolchain file.
+    fn has_settings(&mut self, real: &Path) -> bool {
+        let known = self.settings.entry(real.to_owned());
+        *known.or_insert_with(|| {
+            let settings = real.join(CARGO_SETTINGS_FOLDER);
+            let mut settings_files = SETTINGS_FILES.iter();
+            let mut toolchain_files = TOOLCHAIN_FILES.iter();
+            settings_files.any(|name| has_file(&settings, name))
+                || toolchain_files.any(|name| has_file(real, name))
+        })
+    }
+
+    /// The nearest toolchain file at or above a real folder, spelled as the user would.
+    fn nearest_file(&mut self, real: &Path) -> Option<PathBuf> {
+        let nearest = self.nearest(real)?;
+        self.toolchain_files.get(&nearest).cloned()
     }
 
     /// The nearest toolchain file at or above a real folder, by its real path.
@@ -272,6 +331,7 @@ impl Search {
             lock: None,
             script: None,
             toolchain_file: None,
+            members: Vec::new(),
         });
     }
 

@@ -9,13 +9,12 @@ use std::{
 use tempfile::TempDir;
 use toml_edit::{ArrayOfTables, Item, TableLike};
 
+use crate::cargo_config::SETTINGS_FILES;
 use crate::files::{self, MAX_LOCK_FILE_BYTES, MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES};
 
 /// Cargo's name for lock files.
 pub(super) const CARGO_LOCK: &str = "Cargo.lock";
 const CARGO_TOML: &str = "Cargo.toml";
-/// Names of cargo's settings file, in its home.
-const CARGO_SETTINGS: [&str; 2] = ["config.toml", "config"];
 /// Folder within an overlay that stands for the root of the file system.
 const TREE: &str = "tree";
 
@@ -78,7 +77,7 @@ impl Overlay {
         if above.any(|folder| folder.join(".cargo") == home) {
             return Ok(());
         }
-        for name in CARGO_SETTINGS {
+        for name in SETTINGS_FILES {
             let (own, settings) = (self.scratch.path().join(name), home.join(name));
             match with_absolute_paths(&settings) {
                 Some(text) => fs::write(own, text)?,

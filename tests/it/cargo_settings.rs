@@ -5,6 +5,7 @@ use std::path::Path;
 
 use fake_upstream::{Crate, FakeUpstream};
 use serde_json::Value;
+use tempfile::TempDir;
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 
@@ -105,4 +106,119 @@ fn sources_that_cargo_refuses_make_a_project_unready() {
     assert_eq!(run(&site, "check", project.folder())["ready"], false);
     let fetch = home.run_plain(&project, &["fetch", "--locked"]);
     assert!(!fetch.status.success(), "{fetch:?}");
+}
+
+/// A workspace whose member `mem` depends on `left`, with its lock file.
+fn workspace(upstream: &FakeUpstream) -> Project {
+    let workspace = Project::empty();
+    fs::remove_dir_all(workspace.folder().join("src")).unwrap();
+    workspace.write(
+        "Cargo.toml",
+        "[workspace]\nmembers = [\"crates/mem\"]\nresolver = \"2\"\n",
+    );
+    workspace.write(
+        "crates/mem/Cargo.toml",
+        "[package]\nname = \"mem\"\nversion = \"0.1.0\"\n[dependencies]\nleft = \"1\"\n",
+    );
+    workspace.write("crates/mem/src/lib.rs", "");
+    CargoHome::empty()
+        .run(&workspace, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    workspace
+}
+
+#[test]
+fn settings_in_the_folder_of_a_member_count() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let home = CargoHome::empty();
+    let site = site_with_home(&upstream, &home);
+    let workspace = workspace(&upstream);
+    let lock = workspace.lock();
+    workspace.write(
+        "patch/Cargo.toml",
+        "[package]\nname = \"left\"\nversion = \"1.0.0\"\n[dependencies]\nunstored = \"1\"\n[workspace]\n",
+    );
+    workspace.write("patch/src/lib.rs", "");
+    run(&site, "warm", workspace.folder());
+    let larder = site.serve(&["--offline"]);
+    use_larder(&home, &larder);
+    let member = workspace.folder().join("crates/mem");
+    let settings_of_larder = fs::read_to_string(home.path().join("config.toml")).unwrap();
+    let vendored = "[source.crates-io]\nreplace-with = \"v\"\n[source.v]\ndirectory = \"empty\"\n";
+    fs::create_dir_all(member.join("empty")).unwrap();
+    fs::create_dir_all(workspace.folder().join("crates/empty")).unwrap();
+    let patch = format!(
+        "[patch.crates-io]\nleft = {{ path = \"{}\" }}\n",
+        workspace.folder().join("patch").display()
+    );
+    for (folder, settings, expected) in [
+        ("crates/mem", "[build]\njobs = 1\n", true),
+        ("crates/mem", &settings_of_larder, true),
+        ("crates/mem", vendored, false),
+        ("crates", vendored, false),
+        ("crates/mem", &patch, false),
+        ("crates/mem", "[net]\noffline = true\n", false),
+        ("crates/mem", "not TOML", false),
+    ] {
+        let file = format!("{folder}/.cargo/config.toml");
+        workspace.write(&file, settings);
+        for path in [workspace.folder(), &member] {
+            let verdict = run(&site, "check", path);
+            assert_eq!(
+                verdict["ready"], expected,
+                "{folder} {settings}: {verdict:#}"
+            );
+        }
+        let _ = fs::remove_dir_all(home.path().join("registry"));
+        let fetch = home.run_plain(&Project::at(&member), &["fetch"]);
+        assert_eq!(
+            fetch.status.success(),
+            expected,
+            "{folder} {settings}: {fetch:?}"
+        );
+        workspace.write("Cargo.lock", &lock);
+        fs::remove_file(workspace.folder().join(file)).unwrap();
+    }
+}
+
+#[test]
+fn override_of_rustup_for_the_folder_of_a_member_counts() {
+    let upstream = FakeUpstream::start();
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let (home, rustup) = (CargoHome::empty(), TempDir::new().unwrap());
+    let site = site_with_home(&upstream, &home)
+        .variable("RUSTUP_HOME", &rustup.path().display().to_string());
+    let workspace = workspace(&upstream);
+    let programs = rustup.path().join("toolchains/mine/bin");
+    fs::create_dir_all(&programs).unwrap();
+    for program in ["cargo", "rustc"] {
+        fs::write(programs.join(program), "").unwrap();
+    }
+    let member = workspace.folder().join("crates/mem");
+    let write = |overridden: &Path, name: &str| {
+        let overridden = overridden.canonicalize().unwrap();
+        let settings = format!(
+            "version = \"12\"\ndefault_toolchain = \"mine\"\n[overrides]\n\"{}\" = \"{name}\"\n",
+            overridden.display()
+        );
+        fs::write(rustup.path().join("settings.toml"), settings).unwrap();
+    };
+    write(&member, "mine");
+    run(&site, "warm", workspace.folder());
+    for (overridden, name, expected) in [
+        (member.as_path(), "mine", true),
+        (&member, "1.80.0", false),
+        (&workspace.folder().join("crates"), "1.80.0", false),
+        (rustup.path(), "1.80.0", true),
+    ] {
+        write(overridden, name);
+        for path in [workspace.folder(), &member] {
+            let verdict = run(&site, "check", path);
+            let case = format!("{} {}: {verdict:#}", overridden.display(), path.display());
+            assert_eq!(verdict["ready"], expected, "{case}");
+            let missing = verdict["projects"][0]["missing"].to_string();
+            assert_eq!(missing.contains("1.80.0"), !expected, "{case}");
+        }
+    }
 }
