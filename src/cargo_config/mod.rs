@@ -223,10 +223,10 @@ impl CargoConfig {
         &self.faults
     }
 
-    /// The file of root certificates that cargo uses, `http.cainfo`.
-    pub fn http_roots(&self) -> Option<PathBuf> {
-        let (path, base) = self.text(&["http", "cainfo"])?;
-        Some(base.join(path))
+    /// The file of root certificates that cargo uses, `http.cainfo`, and the file that sets it.
+    pub fn http_roots(&self) -> Option<(PathBuf, PathBuf)> {
+        let (path, file) = self.text_with_file(&["http", "cainfo"])?;
+        Some((file.base.join(path), file.path.clone()))
     }
 
     /// Cargo's own proxy, `http.proxy`.

@@ -16,7 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
     sync::Arc,
 };
@@ -148,14 +148,16 @@ impl Proxy {
         let listener = server::listen(([127, 0, 0, 1], 0).into())?;
         let address = listener.local_addr()?;
         let authority_pem = certificates.authority_pem();
-        let write = |name: &str, file: Option<&PathBuf>| -> Result<PathBuf, CommandError> {
+        let write = |name: &str, file: Option<&Path>, setting: &str| {
             let path = folder.path().join(name);
-            std::fs::write(&path, bundle(file.map(PathBuf::as_path), authority_pem)?)?;
-            Ok(path)
+            let roots = bundle(file, authority_pem).map_err(|error| error.set_by(setting))?;
+            std::fs::write(&path, roots)?;
+            Ok::<_, CommandError>(path)
         };
-        let tls_roots = write("tls-roots.pem", settings.ssl_cert_file.as_ref())?;
+        let system_roots = settings.ssl_cert_file.as_deref();
+        let tls_roots = write("tls-roots.pem", system_roots, "SSL_CERT_FILE")?;
         let cargo_roots = match &client.cargo_roots {
-            Some(file) => write("cargo-roots.pem", Some(file))?,
+            Some((file, setting)) => write("cargo-roots.pem", Some(file), setting)?,
             None => tls_roots.clone(),
         };
         let no_proxy = client_config::no_proxy(&settings.no_proxy.to_string_lossy(), &hosts);
@@ -233,8 +235,8 @@ async fn own_app(settings: &Settings) -> Result<App, CommandError> {
 
 /// The settings of cargo that a proxy in its environment would replace.
 struct ClientEnvironment {
-    /// Root certificates for cargo, if it has others than the system's.
-    cargo_roots: Option<PathBuf>,
+    /// Root certificates for cargo, if it has others than the system's, and the setting that names them.
+    cargo_roots: Option<(PathBuf, String)>,
     /// Cargo's own proxy.
     cargo_proxy: Option<String>,
 }
@@ -244,9 +246,14 @@ impl ClientEnvironment {
         let folder = std::env::current_dir().unwrap_or_default();
         let config = CargoConfig::with_home(&folder, settings.cargo_home.as_deref());
         let roots = settings.cargo_http.roots.clone();
+        let roots = roots.map(|roots| (roots, "CARGO_HTTP_CAINFO".to_owned()));
+        let configured = || {
+            let (roots, file) = config.http_roots()?;
+            Some((roots, format!("http.cainfo in {}", file.display())))
+        };
         let proxy = settings.cargo_http.proxy.clone();
         Self {
-            cargo_roots: roots.or_else(|| config.http_roots()),
+            cargo_roots: roots.or_else(configured),
             cargo_proxy: proxy.or_else(|| config.http_proxy()),
         }
     }

@@ -14,10 +14,21 @@ use crate::files::{self, MAX_CERTIFICATES_BYTES};
 
 /// A file of root certificates that the user's settings name, and that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the root certificates in {}", .path.display())]
+#[error("cannot read the root certificates in {}{}", .path.display(), .setting)]
 pub struct RootsError {
     path: PathBuf,
+    /// The setting that names the file, in parentheses.
+    setting: String,
     source: io::Error,
+}
+
+impl RootsError {
+    /// The same error about a file that this setting names.
+    #[must_use]
+    pub fn set_by(self, setting: &str) -> Self {
+        let setting = format!(" ({setting})");
+        Self { setting, ..self }
+    }
 }
 
 /// The roots in `file`, else those of the system, and `authority_pem`.
@@ -29,6 +40,7 @@ pub fn bundle(file: Option<&Path>, authority_pem: &str) -> Result<String, RootsE
         Some(path) => {
             files::read_text(path, MAX_CERTIFICATES_BYTES).map_err(|source| RootsError {
                 path: path.to_owned(),
+                setting: String::new(),
                 source,
             })?
         }

@@ -368,6 +368,27 @@ fn programs_of_crates_are_installed_and_described() {
 }
 
 #[test]
+fn unreadable_root_certificates_are_named_with_their_setting() {
+    let world = World::new();
+    let project = project_on_left();
+    let settings = "[http]\ncainfo = \"/no/such/roots.pem\"\n";
+    project.write(".cargo/config.toml", settings);
+    let file = project.folder().join(".cargo/config.toml");
+    let named = world.cargo(&[], &world.home(), &project, &["fetch"]);
+    named
+        .assert_failure()
+        .assert_says("cannot read the root certificates in /no/such/roots.pem")
+        .assert_says(&format!("(http.cainfo in {})", file.display()));
+    let mut cargo = world.home().command(&project);
+    cargo
+        .arg("fetch")
+        .env("CARGO_HTTP_CAINFO", "/no/such/other.pem");
+    run(world.site.run_command(&[], &cargo))
+        .assert_failure()
+        .assert_says("in /no/such/other.pem (CARGO_HTTP_CAINFO)");
+}
+
+#[test]
 fn exit_codes_of_the_command_are_those_of_larder() {
     let world = World::new();
     for (script, code) in [
