@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::timeout};
 use url::Url;
 
+#[cfg(test)]
+use crate::resource::{Dist, Registries, dist::ArchiveFormat};
 use crate::resource::{Registry, RegistryConfig, Resource, Source, Upstreams, registry};
 
 /// Time limit for connecting to the daemon.
@@ -73,6 +75,23 @@ impl DaemonClient {
             }
         }
         Some(client)
+    }
+
+    /// A client of a daemon that does not run.
+    #[cfg(test)]
+    pub(super) fn unconnected() -> Self {
+        let url = |text: &str| Url::parse(text).expect("a valid address");
+        let server = url("https://dist.example/");
+        Self {
+            address: ([127, 0, 0, 1], 1).into(),
+            upstreams: Upstreams {
+                advisories: None,
+                registries: Registries::new(url("https://index.example/"), []),
+                dist: Dist::new(server.clone(), server, ArchiveFormat::default()),
+            },
+            configs: Vec::new(),
+            sender: Mutex::default(),
+        }
     }
 
     /// The config at `url`, or the status of another answer.

@@ -8,9 +8,10 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -26,8 +27,12 @@ use crate::{
     upstream::Relay,
 };
 
-/// Concurrent connections. Further clients wait in the listen queue.
+/// Concurrent connections, tunnels included. Further clients wait in the listen queue.
 const MAX_PROXY_CONNECTIONS: usize = 1024;
+/// Time without data from a client after which the system probes if the client is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Time between two such probes. After nine without an answer, the connection fails.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Time for the client's part of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay after a failed accept, mostly for lack of file descriptors.
@@ -86,13 +91,26 @@ pub struct Interceptor {
     pub tally: Tally,
 }
 
+/// The permit of one connection. After `CONNECT`, the task that reads the tunnel holds it.
+type ConnectionPermit = Arc<OwnedSemaphorePermit>;
+
 /// Serves clients of the proxy until `stopping` becomes true or its sender is dropped.
 pub async fn serve(
     interceptor: Arc<Interceptor>,
     listener: TcpListener,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_PROXY_CONNECTIONS));
+    serve_limited(interceptor, listener, stopping, permits).await;
+}
+
+/// Serves as many connections at a time as there are permits.
+async fn serve_limited(
+    interceptor: Arc<Interceptor>,
+    listener: TcpListener,
+    mut stopping: watch::Receiver<bool>,
+    permits: Arc<Semaphore>,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -103,14 +121,19 @@ pub async fn serve(
             } => accepted,
         };
         match accepted {
-            (Ok((stream, peer)), permit) => {
-                let (interceptor, stopping) = (interceptor.clone(), stopping.clone());
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    let client = ClientAddress(peer.ip().to_canonical());
-                    interceptor.serve_connection(stream, client, stopping).await;
-                });
+            (Ok((stream, peer)), Ok(permit)) => {
+                let client = ClientAddress(peer.ip().to_canonical());
+                let interceptor = interceptor.clone();
+                let connection = interceptor.serve_connection(
+                    stream,
+                    client,
+                    Arc::new(permit),
+                    stopping.clone(),
+                );
+                tokio::spawn(connection);
             }
+            // Never: the semaphore stays open.
+            (Ok(_), Err(_)) => return,
             (Err(error), _) => {
                 warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -124,16 +147,21 @@ impl Interceptor {
         self: Arc<Self>,
         stream: TcpStream,
         client: ClientAddress,
+        permit: ConnectionPermit,
         stopping: watch::Receiver<bool>,
     ) {
         // A failure only costs latency.
         let _ = stream.set_nodelay(true);
+        if let Err(error) = keep_alive(&stream) {
+            debug!(%error, "cannot probe if a proxy client is still there");
+        }
         let service = {
             let stopping = stopping.clone();
             move |mut request: Request<Incoming>, _| {
                 request.extensions_mut().insert(client);
-                let (interceptor, stopping) = (self.clone(), stopping.clone());
-                async move { interceptor.respond(request, stopping).await }
+                let interceptor = self.clone();
+                let (permit, stopping) = (permit.clone(), stopping.clone());
+                async move { interceptor.respond(request, permit, stopping).await }
             }
         };
         let limits = Limits {
@@ -151,6 +179,7 @@ impl Interceptor {
     async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
+        permit: ConnectionPermit,
         stopping: watch::Receiver<bool>,
     ) -> Response<ProxyBody> {
         let has_password = |password: &ProxyPassword| password.is_in(request.headers());
@@ -158,7 +187,7 @@ impl Interceptor {
             return unauthenticated();
         }
         if request.method() == Method::CONNECT {
-            return self.connect(request, stopping).await;
+            return self.connect(request, permit, stopping).await;
         }
         match Url::parse(&request.uri().to_string()) {
             // Clients send requests for http addresses to a proxy as they are.
@@ -176,6 +205,7 @@ impl Interceptor {
     async fn connect(
         self: Arc<Self>,
         request: Request<Incoming>,
+        permit: ConnectionPermit,
         stopping: watch::Receiver<bool>,
     ) -> Response<ProxyBody> {
         let authority = request.uri().authority().cloned();
@@ -192,6 +222,7 @@ impl Interceptor {
         };
         if let Some(acceptor) = self.acceptor(&origin) {
             tokio::spawn(async move {
+                let _permit = permit;
                 if let Err(error) = self.intercept(request, origin, acceptor, stopping).await {
                     debug!(%error, "an intercepted connection ended early");
                 }
@@ -204,6 +235,7 @@ impl Interceptor {
         match self.relay.tunnel(&format!("{}:{port}", origin.host)).await {
             Ok(mut server) => {
                 tokio::spawn(async move {
+                    let _permit = permit;
                     let client = hyper::upgrade::on(request)
                         .await
                         .map_err(io::Error::other)?;
@@ -314,6 +346,13 @@ impl Interceptor {
     }
 }
 
+/// Lets the system close the connection of a client that has vanished.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?)
+}
+
 /// The address that a request on a connection to `origin` is for; `None` if it is for another host.
 fn address(request: &Request<Incoming>, origin: &InterceptedOrigin) -> Option<Url> {
     let host = request.headers().get(header::HOST);
@@ -354,7 +393,94 @@ fn text(status: StatusCode, text: &str) -> Response<ProxyBody> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinHandle,
+        time::sleep,
+    };
+
     use super::*;
+    use crate::{
+        intercept::DaemonClient,
+        upstream::{ProxyVariables, UpstreamOptions},
+    };
+
+    /// A proxy that intercepts `host:443` for a daemon that does not run, with tunnels to all other hosts.
+    fn interceptor(host: &str) -> Interceptor {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = UpstreamOptions {
+            dial_timeout: Duration::from_secs(5),
+            ca_file: None,
+            redirect_hosts: Vec::new(),
+            proxies: ProxyVariables::default(),
+            http1_requests: 1,
+            rate: None,
+        };
+        let origin = InterceptedOrigin {
+            is_https: true,
+            host: host.to_owned(),
+            port: 443,
+        };
+        Interceptor {
+            hosts: InterceptedHosts {
+                origins: [origin].into(),
+                certificates: Certificates::issue(&[host.to_owned()].into()).unwrap(),
+            }
+            .into(),
+            answers: Answers::Daemon(DaemonClient::unconnected()),
+            relay: Relay::new(&options, None).unwrap(),
+            tunnels: TunnelPolicy::All,
+            is_offline: false,
+            password: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Opens a connection to `authority` through the proxy.
+    fn connected(proxy: std::net::SocketAddr, authority: &str) -> JoinHandle<TcpStream> {
+        let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+        tokio::spawn(async move {
+            let mut client = TcpStream::connect(proxy).await.unwrap();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, *b"HTTP/1.1 200");
+            client
+        })
+    }
+
+    #[tokio::test]
+    async fn tunnels_and_intercepted_connections_count_until_they_end() {
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (server, listener) = (listen().await, listen().await);
+        let [tunnelled, proxy] =
+            [&server, &listener].map(|listener| listener.local_addr().unwrap());
+        let interceptor = Arc::new(interceptor("index.example"));
+        let (_stop, stopping) = watch::channel(false);
+        let permits = Arc::new(Semaphore::new(1));
+        tokio::spawn(serve_limited(interceptor, listener, stopping, permits));
+        let tunnelled = tunnelled.to_string();
+        for authority in ["index.example:443", &tunnelled] {
+            let first = connected(proxy, authority).await.unwrap();
+            let second = connected(proxy, authority);
+            sleep(Duration::from_millis(200)).await;
+            assert!(!second.is_finished(), "two connections to {authority}");
+            drop(first);
+            drop(second.await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_that_vanish_are_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        keep_alive(&accepted).unwrap();
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEPALIVE_IDLE);
+    }
 
     #[test]
     fn tunnels_lead_to_permitted_hosts_alone() {
