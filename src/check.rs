@@ -313,6 +313,7 @@ impl Checker {
         toolchains: &BTreeMap<&Owner, &ToolchainReadiness>,
     ) -> ProjectReadiness {
         let mut missing = self.packages(&project.packages).await;
+        missing.extend(self.packages(&project.library).await);
         let mut unknown = project.unknown.clone();
         match &project.agreement {
             Agreement::Fits => {}

@@ -368,6 +368,16 @@ impl CargoConfig {
         Some(base.join(path))
     }
 
+    /// The nearest file that makes a nightly cargo compile the standard library, as `-Zbuild-std` does.
+    pub fn build_std_file(&self) -> Option<&Path> {
+        let mut files = self.files.iter();
+        let file = files.find(|file| {
+            let unstable = file.settings.get("unstable");
+            unstable.is_some_and(|table| table.get("build-std").is_some())
+        });
+        Some(&file?.path)
+    }
+
     /// The source of crates.io's packages without `replace-with`: `[source.crates-io]` may have another address.
     fn own_crates_io(&self) -> CratesIoSource {
         let Some((index, file)) = self.text_with_file(&["source", "crates-io", "registry"]) else {

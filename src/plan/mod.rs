@@ -28,6 +28,7 @@
 //! others.
 
 mod agreement;
+mod build_std;
 mod cargo;
 mod client_settings;
 mod crates;
@@ -48,6 +49,7 @@ mod toolchains;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    slice,
     sync::Arc,
 };
 
@@ -120,6 +122,8 @@ pub struct ProjectPlan {
     pub toolchains: BTreeSet<Owner>,
     /// The packages, empty without a lock file.
     pub packages: PackageSet,
+    /// The packages of the standard library, if the project compiles that of an installed toolchain.
+    pub(crate) library: PackageSet,
     /// The result of [`Plan::compare_locks`].
     pub agreement: Agreement,
     /// Questions about this project that only cargo can answer, and that it did not.
@@ -185,12 +189,22 @@ pub async fn of_pin(
             let home = cargo_home.as_deref();
             let includes = defaults.includes_of_lock(lock, folder, home);
             let config = CargoConfig::read(folder, home, includes);
+            let toolchain = || {
+                let found = projects::find(slice::from_ref(lock)).projects;
+                defaults.unstable_toolchain(found.first()?)
+            };
+            let library = build_std::library_packages(
+                toolchain,
+                CargoConfig::read(folder, home, includes),
+                &registries,
+            );
             let mut packages = PackageSet::read(lock, config, &registries)?;
             packages.exclude_as_in(&pin.packages);
             Ok(Some(Plan {
                 projects: vec![ProjectPlan {
                     lock: Some(lock.clone()),
                     packages,
+                    library,
                     ..ProjectPlan::new(folder)
                 }],
                 ..Plan::default()
@@ -334,6 +348,7 @@ impl ProjectPlan {
             members: Vec::new(),
             toolchains: BTreeSet::new(),
             packages: PackageSet::default(),
+            library: PackageSet::default(),
             agreement: Agreement::default(),
             unknown: Vec::new(),
         }
@@ -355,12 +370,14 @@ impl ProjectPlan {
         let mut plan = Self {
             toolchains: toolchains::owners_of(&project, defaults),
             members: members_with_settings(&project, home, includes),
-            lock: project.lock,
+            lock: project.lock.clone(),
             includes,
             deciding_include,
             cargo_home,
             ..Self::new(&project.folder)
         };
+        let unstable = || defaults.unstable_toolchain(&project);
+        plan.library = build_std::library_packages(unstable, plan.config(), registries);
         if let Some(path) = project.script {
             match Script::read(&path) {
                 Ok(script) => plan.script = Some(script),

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::{
     PlanError, Problem,
+    build_std::UnstableToolchain,
     rustup_home::{RustupHome, has_program, machine},
 };
 use crate::{
@@ -226,6 +227,38 @@ impl InstallDefaults {
         let project = found.first();
         let minor = project.and_then(|project| self.cargo_minor(project));
         minor.map_or(Includes::Followed, Includes::by_cargo)
+    }
+
+    /// The installed toolchain that rustup runs in this project, if it is a nightly or one of the user's own. Blocking.
+    pub(super) fn unstable_toolchain(&self, project: &Project) -> Option<UnstableToolchain> {
+        let file = project.toolchain_file.as_deref();
+        let chosen = self.home.chosen(&project.folder, file);
+        let spec = match chosen {
+            Some((name, _)) => ToolchainSpec {
+                channel: Some(name.to_owned()),
+                ..ToolchainSpec::default()
+            },
+            None => read_spec(file?).ok()?,
+        };
+        let default = || self.home.user.default_toolchain.clone();
+        let wanted = spec.path.or(spec.channel).or_else(default)?;
+        let name = match wanted.parse::<Channel>() {
+            Ok(channel) if !channel.is_nightly() => return None,
+            Ok(channel) => {
+                let (channel, host) = channel.resolve(self.hosts.first()?).ok()?;
+                format!("{channel}-{host}")
+            }
+            Err(_) => wanted,
+        };
+        let folder = match Path::new(&name).is_absolute() {
+            true => Some(PathBuf::from(&name)),
+            false => self.home.installed_folder(&name),
+        };
+        Some(UnstableToolchain {
+            folder: folder.filter(|_| self.is_for_this_user)?,
+            adds_sources: spec.components.iter().any(|name| name == "rust-src"),
+            name,
+        })
     }
 
     /// The minor version of the cargo 1.x that rustup runs in this project, if the toolchain's name has it. Blocking.

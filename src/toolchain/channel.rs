@@ -73,6 +73,11 @@ impl Channel {
         self.release == "nightly" && self.date.is_none()
     }
 
+    /// `true` for nightlies, whose cargo knows unstable features.
+    pub fn is_nightly(&self) -> bool {
+        self.release == "nightly"
+    }
+
     /// The minor version if the name is that of a release 1.x, for example 90 for `1.90.0`.
     pub fn minor(&self) -> Option<u64> {
         self.release

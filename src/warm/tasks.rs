@@ -116,10 +116,14 @@ impl Tasks {
         self.start_toolchains(&mut plan);
         // Before the first task starts: projects share packages.
         for project in &plan.projects {
-            self.plan_entries(&[project.owner()], &project.packages);
+            let owners = [project.owner()];
+            self.plan_entries(&owners, &project.packages);
+            self.plan_entries(&owners, &project.library);
         }
         for project in plan.projects {
-            self.start_packages(&[project.owner()], project.packages);
+            let owners = [project.owner()];
+            self.start_packages(&owners, project.packages);
+            self.start_packages(&owners, project.library);
         }
     }
 

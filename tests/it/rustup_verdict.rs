@@ -2,10 +2,12 @@
 //! own behind an offline larder.
 
 use std::fs;
+use std::path::PathBuf;
 
-use fake_upstream::{FakeUpstream, HOST, Toolchain, WASM};
+use fake_upstream::{Crate, FakeUpstream, HOST, Toolchain, WASM, crate_path};
 use tempfile::TempDir;
 use testkit::larder::{Larder, Site};
+use testkit::lock_file::lock_file;
 use testkit::process::Run;
 use testkit::rustup::Rustup;
 
@@ -627,6 +629,65 @@ fn installed_toolchain_without_its_programs_is_not_ready() {
     check_variable(&upstream, &user, "mine", true);
     fs::remove_dir_all(&folder).unwrap();
     check_variable(&upstream, &user, "mine", false);
+}
+
+/// A user whose rustup has an installed nightly, and its folder.
+fn user_with_nightly(default: &str) -> (Rustup, PathBuf) {
+    let user = Rustup::without_toolchain();
+    write_settings(&user, &format!("default_toolchain = \"{default}\"\n"));
+    let folder = user
+        .home()
+        .join("toolchains")
+        .join(format!("nightly-{HOST}"));
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    for program in ["cargo", "rustc"] {
+        fs::copy("/bin/true", folder.join("bin").join(program)).unwrap();
+    }
+    (user, folder)
+}
+
+/// See docs/client-behaviour.md C-45.
+#[test]
+fn settings_with_build_std_need_the_crates_of_the_installed_standard_library() {
+    let upstream = released(&[]);
+    upstream.publish(Crate::new("libc", "1.0.0"));
+    let (user, nightly) = user_with_nightly("nightly");
+    let site = site_of(&upstream, &user);
+    let project = project_without_toolchain_file();
+    let path = project.path().display().to_string();
+    let check = |expected: bool, says: &str| {
+        let (is_ready, said) = text_of(&site, &upstream, &["check", &path]);
+        assert_eq!(is_ready, expected, "{said}");
+        assert!(said.contains(says), "{said}");
+    };
+    check(true, "");
+    fs::create_dir(project.path().join(".cargo")).unwrap();
+    let settings = "[unstable]\nbuild-std = [\"std\"]\n";
+    fs::write(project.path().join(".cargo/config.toml"), settings).unwrap();
+    check(false, "rustup component add rust-src --toolchain nightly-");
+
+    let library = nightly.join("lib/rustlib/src/rust/library");
+    fs::create_dir_all(&library).unwrap();
+    fs::write(library.join("Cargo.lock"), lock_file(&upstream, &["libc"])).unwrap();
+    check(false, "libc 1.0.0");
+    let (is_warm, said) = text_of(&site, &upstream, &["warm", &path]);
+    assert!(is_warm, "{said}");
+    assert_eq!(upstream.requests_for(&crate_path("libc", "1.0.0")), 1);
+    check(true, "");
+
+    // A toolchain file decides, and releases ignore the setting.
+    fs::remove_dir_all(site.store()).unwrap();
+    check(false, "libc 1.0.0");
+    let file = project.path().join("rust-toolchain");
+    fs::write(&file, "nightly\n").unwrap();
+    check(false, "libc 1.0.0");
+    let stable = user
+        .home()
+        .join("toolchains")
+        .join(format!("stable-{HOST}"));
+    std::os::unix::fs::symlink(&nightly, stable).unwrap();
+    fs::write(&file, "stable\n").unwrap();
+    check(true, "");
 }
 
 /// Lets a user install this toolchain through a larder, whose crates and archives are lost afterwards.
