@@ -101,6 +101,15 @@ fn lock_problem(folder: &Path, own: &CargoConfig, project: &CargoConfig) -> Opti
     ))
 }
 
+/// The reason why cargo cannot use this address of a larder.
+fn address_fault(index: &str) -> Option<&'static str> {
+    match index.strip_prefix("sparse+") {
+        None if index.starts_with("http") => Some("without `sparse+`, cargo speaks git"),
+        Some(url) if !url.ends_with('/') => Some("cargo refuses it without a final slash"),
+        Some(_) | None => None,
+    }
+}
+
 impl<V: Fn(&str) -> Option<String>> ClientCargo<V> {
     /// The reasons why a cargo with these settings may not build a project or crate with these needs.
     fn problems(&self, config: &CargoConfig, needs: PackageNeeds) -> Vec<String> {
@@ -158,7 +167,13 @@ impl<V: Fn(&str) -> Option<String>> ClientCargo<V> {
                 "cargo fails: the settings in {} replace crates.io by `{name}`, which no settings describe",
                 file.display()
             )),
-            CratesIoSource::Registry(registry) if self.may_be_larder(&registry) => None,
+            CratesIoSource::Registry(registry) if self.may_be_larder(&registry) => {
+                let fault = address_fault(&registry.index)?;
+                Some(format!(
+                    "cargo fails: its address for `{}` is {} ({}): {fault}",
+                    registry.name, registry.index, registry.index_place
+                ))
+            }
             CratesIoSource::Registry(ReplacingRegistry { name, file, .. }) => Some(format!(
                 "whether cargo asks larder cannot be told: the settings in {} replace crates.io by `{name}`",
                 file.display()
@@ -234,6 +249,17 @@ mod tests {
         );
         check(&far, &larder, None);
         check(&near, "", None);
+        let index = "sparse+http://127.0.0.1:3263/index/";
+        let near_but = |address: &str| near.replace(index, address);
+        let cut = near_but("sparse+http://127.0.0.1:3263/index");
+        check(
+            &cut,
+            "",
+            Some("home/config.toml): cargo refuses it without a final slash"),
+        );
+        let git = near_but("http://127.0.0.1:3263/index/");
+        check(&git, "", Some("without `sparse+`, cargo speaks git"));
+        check(&near_but("file:///index"), "", None);
         check("", &near, None);
         check(&upstream, "", None);
         check(&larder, &upstream, Some("replace crates.io by `up`"));

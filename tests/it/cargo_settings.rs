@@ -42,7 +42,7 @@ fn use_larder(home: &CargoHome, larder: &Larder<'_>) {
 fn sources_that_cargo_refuses_make_a_project_unready() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
-    let home = CargoHome::empty();
+    let home = CargoHome::empty().variable("CARGO_NET_RETRY", "0");
     let site = site_with_home(&upstream, &home);
     let project = Project::empty().dep("left", "1");
     CargoHome::empty()
@@ -99,10 +99,25 @@ fn sources_that_cargo_refuses_make_a_project_unready() {
             "{settings}: {fetch:?}"
         );
     }
+    project.write(".cargo/config.toml", "");
+    let address = format!("\"sparse+{}", larder.url());
+    let settings = fs::read_to_string(home.path().join("config.toml")).unwrap();
+    for wrong in [
+        settings.replace(&address, address.trim_end_matches('/')),
+        settings.replace("sparse+", ""),
+    ] {
+        fs::write(home.path().join("config.toml"), &wrong).unwrap();
+        assert_eq!(
+            run(&site, "check", project.folder())["ready"],
+            false,
+            "{wrong}"
+        );
+        let fetch = home.run_plain(&project, &["fetch", "--locked"]);
+        assert!(!fetch.status.success(), "{wrong}: {fetch:?}");
+    }
     // Without a name of its own, another registry may also take the place of crates.io.
     let moved = "[source.crates-io]\nregistry = \"sparse+http://other.invalid/\"\n";
     fs::write(home.path().join("config.toml"), moved).unwrap();
-    project.write(".cargo/config.toml", "");
     assert_eq!(run(&site, "check", project.folder())["ready"], false);
     let fetch = home.run_plain(&project, &["fetch", "--locked"]);
     assert!(!fetch.status.success(), "{fetch:?}");
@@ -131,7 +146,7 @@ fn workspace(upstream: &FakeUpstream) -> Project {
 fn settings_in_the_folder_of_a_member_count() {
     let upstream = FakeUpstream::start();
     upstream.publish(Crate::new("left", "1.0.0"));
-    let home = CargoHome::empty();
+    let home = CargoHome::empty().variable("CARGO_NET_RETRY", "0");
     let site = site_with_home(&upstream, &home);
     let workspace = workspace(&upstream);
     let lock = workspace.lock();
