@@ -9,7 +9,11 @@
 //! lock file fits its manifests too, which the plan knows already. `warm` judges its own plan with the same function,
 //! so that both commands agree.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -46,6 +50,7 @@ pub struct Readiness {
 #[derive(Clone, Debug, Serialize)]
 pub struct ProjectReadiness {
     /// Its folder.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// True if it could be built offline.
     pub ready: bool,
@@ -84,6 +89,7 @@ pub struct CrateReadiness {
 #[derive(Clone, Debug, Serialize)]
 pub struct ToolchainReadiness {
     /// The toolchain file; `None` if the user named the toolchain.
+    #[serde(serialize_with = "as_optional_text")]
     pub path: Option<PathBuf>,
     /// The toolchains, as rustup names them.
     pub names: Vec<String>,
@@ -211,6 +217,19 @@ async fn missing_rustup_files(
 
 fn as_texts<S: Serializer>(problems: &[Problem], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(problems.iter().map(ToString::to_string))
+}
+
+/// JSON has no place for names that are not UTF-8. Other paths must not suffer for one.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn as_optional_text<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let path = path.as_ref().map(|path| path.display().to_string());
+    path.serialize(serializer)
 }
 
 impl Readiness {

@@ -39,7 +39,7 @@ use crate::{
     cache::Cache,
     plan::{Inventory, Plan, Problem},
     resource::Upstreams,
-    store::Store,
+    store::{Owner, Store},
 };
 use resolvable::SettledPins;
 use tasks::Tasks;
@@ -92,7 +92,16 @@ pub async fn warm(
     if options.mode != WarmMode::Check {
         for pin in pins {
             if let Err(error) = store.put_pin(&pin).await {
-                let why = format!("cannot be registered: {error}");
+                let why = match &pin.owner {
+                    Owner::File(path) if path.to_str().is_none() => {
+                        "cannot be kept: a folder in its path has a name that is not UTF-8; rename that folder"
+                            .to_owned()
+                    }
+                    Owner::File(_)
+                    | Owner::Toolchain(_)
+                    | Owner::Crate(_)
+                    | Owner::Dependency(_) => format!("cannot be registered: {error}"),
+                };
                 report.failed.push(Problem::new(&pin.owner, why));
             }
         }

@@ -710,3 +710,43 @@ fn a_report_has_cargo_s_message_without_log_lines() {
         assert!(!said.contains("WARN cannot"), "{said}");
     }
 }
+
+/// Other systems refuse such a name.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_name_that_is_not_utf8_is_reported() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let folder = top.path().join(std::ffi::OsStr::from_bytes(b"odd-\xff"));
+    fs::create_dir_all(folder.join("src")).unwrap();
+    fs::write(folder.join("src/lib.rs"), "").unwrap();
+    let text = manifest("[dependencies]\nleft = \"1\"\n");
+    fs::write(folder.join("Cargo.toml"), &text).unwrap();
+    publish(&upstream);
+    let project = Project::empty();
+    project.write("Cargo.toml", &text);
+    CargoHome::empty()
+        .run(&project, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    fs::write(folder.join("Cargo.lock"), project.lock()).unwrap();
+    let top = top.path().display().to_string();
+    let run = |command: &str| {
+        let output = site.command(&[command, &top, "--json"]);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (document, output.status.code())
+    };
+    let (report, code) = run("warm");
+    assert_eq!(code, Some(1), "{report:#}");
+    let failed = report["failed"].to_string();
+    assert!(
+        failed.contains("not UTF-8; rename that folder"),
+        "{report:#}"
+    );
+    assert!(!failed.contains("projects/"), "{report:#}");
+    let (verdict, code) = run("check");
+    assert_eq!(code, Some(0), "{verdict:#}");
+    let path = verdict["projects"][0]["path"].as_str().unwrap();
+    assert!(path.ends_with("odd-\u{fffd}"), "{path}");
+}
