@@ -259,8 +259,9 @@ impl App {
     /// # Errors
     /// Root certificates that cannot be read.
     pub fn relay(&self, settings: &Settings, proxy: Option<&str>) -> Result<Relay, AppError> {
-        let options = upstream_options(settings, settings.is_offline);
-        Ok(Relay::new(&options, proxy)?)
+        let mut options = upstream_options(settings, settings.is_offline);
+        options.proxies.replacement = proxy.map(str::to_owned);
+        Ok(Relay::new(&options)?)
     }
 
     /// The HTTP server for clients that reach it at `addresses`, without an access log.

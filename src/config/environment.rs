@@ -151,6 +151,7 @@ impl Environment {
                 https: proxy("HTTPS_PROXY"),
                 all: proxy("ALL_PROXY"),
                 no_proxy: proxy("NO_PROXY").map_or_else(String::new, |(_, value)| value),
+                replacement: None,
             },
             cargo_http: CargoHttp {
                 proxy: nonempty("CARGO_HTTP_PROXY").and_then(|proxy| proxy.into_string().ok()),

@@ -428,7 +428,7 @@ mod tests {
             }
             .into(),
             answers: Answers::Daemon(DaemonClient::unconnected()),
-            relay: Relay::new(&options, None).unwrap(),
+            relay: Relay::new(&options).unwrap(),
             tunnels: TunnelPolicy::All,
             is_offline: false,
             password: None,

@@ -77,7 +77,7 @@ pub struct UpstreamOptions {
     pub ca_file: Option<PathBuf>,
     /// Hosts besides the configured ones that redirects may lead to, each with a port or for all ports.
     pub redirect_hosts: Vec<String>,
-    /// Proxies of the environment, for error texts.
+    /// Proxies of the environment, or the one that replaces them.
     pub proxies: ProxyVariables,
     /// Concurrent requests over HTTP/1.1 to one origin, at least one.
     pub http1_requests: usize,

@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Certificate, Client, NoProxy, Proxy, Response};
 use url::Url;
 
 use super::{
@@ -69,7 +69,7 @@ impl ConnectionPool {
         roots: Vec<Certificate>,
         proxies: ProxyVariables,
     ) -> reqwest::Result<Self> {
-        let negotiated = build(dial_timeout, &roots, ClientProtocol::Negotiated)?;
+        let negotiated = build(dial_timeout, &roots, &proxies, ClientProtocol::Negotiated)?;
         Ok(Self {
             dial_timeout,
             roots,
@@ -138,18 +138,25 @@ impl ConnectionPool {
         if let Some(client) = place {
             return Ok(client.clone());
         }
-        let client = build(self.dial_timeout, &self.roots, protocol)?;
+        let client = build(self.dial_timeout, &self.roots, &self.proxies, protocol)?;
         Ok(place.insert(client).clone())
     }
 }
 
-/// Builds a client that trusts the system's root certificates and `roots`.
+/// Builds a client that trusts the system's root certificates and `roots`. It reads the variables of `proxies` itself.
 fn build(
     dial_timeout: Duration,
     roots: &[Certificate],
+    proxies: &ProxyVariables,
     protocol: ClientProtocol,
 ) -> reqwest::Result<Client> {
     let builder = Client::builder();
+    let builder = match proxies.replacement.as_deref().map(Proxy::all) {
+        None => builder,
+        Some(Ok(proxy)) => builder.proxy(proxy.no_proxy(NoProxy::from_string(&proxies.no_proxy))),
+        // Like a variable whose value is no address. `ProxyVariables::explain` says so.
+        Some(Err(_)) => builder.no_proxy(),
+    };
     let builder = match protocol {
         ClientProtocol::Http2(_) => builder.http2_prior_knowledge(),
         ClientProtocol::Negotiated => builder,

@@ -5,7 +5,7 @@
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
-/// The variables that name proxies.
+/// The variables that name proxies, and what replaces them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyVariables {
     /// Name and value for http upstreams.
@@ -16,7 +16,12 @@ pub struct ProxyVariables {
     pub all: Option<(String, String)>,
     /// Hosts that are reached without a proxy.
     pub no_proxy: String,
+    /// Cargo's own proxy, for all hosts, instead of those that the variables name.
+    pub replacement: Option<String>,
 }
+
+/// The setting that [`ProxyVariables::replacement`] comes from.
+const REPLACEMENT_SETTING: &str = "cargo's http.proxy";
 
 impl ProxyVariables {
     /// The text of a failed connection to `url`, with the proxy that was used or should have been.
@@ -25,8 +30,13 @@ impl ProxyVariables {
             "https" => &self.https,
             _ => &self.http,
         };
-        let set = for_scheme.iter().chain(&self.all);
-        let set: Vec<_> = set.filter(|(_, value)| !value.is_empty()).collect();
+        let variables = for_scheme.iter().chain(&self.all);
+        let variables = variables.map(|(name, value)| (name.as_str(), value));
+        let set: Vec<_> = match &self.replacement {
+            Some(value) => vec![(REPLACEMENT_SETTING, value)],
+            None => variables.collect(),
+        };
+        let set: Vec<_> = set.iter().filter(|(_, value)| !value.is_empty()).collect();
         let proxy = |value: &str| {
             let matcher = Matcher::builder().all(value).no(self.no_proxy.as_str());
             matcher.build().intercept(&url.as_str().parse().ok()?)
@@ -69,6 +79,20 @@ mod tests {
         assert_eq!(variables.explain(&url, cause.to_owned()), expected);
         let other = Url::parse("http://files.example/a").unwrap();
         assert_eq!(variables.explain(&other, cause.to_owned()), cause);
+    }
+
+    #[test]
+    fn the_proxy_that_replaces_the_variables_is_named() {
+        let variables = ProxyVariables {
+            https: Some(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:9".to_owned())),
+            replacement: Some("me:secret@127.0.0.1:8".to_owned()),
+            ..ProxyVariables::default()
+        };
+        let url = Url::parse("https://files.example/a").unwrap();
+        assert_eq!(
+            variables.explain(&url, "Connection refused".to_owned()),
+            "the proxy http://127.0.0.1:8 (from cargo's http.proxy) refused the connection"
+        );
     }
 
     #[test]

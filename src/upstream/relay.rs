@@ -5,7 +5,7 @@
 //!   PUT https://files.example/api ──> forward   one request, its body and its answer unchanged
 //! ```
 //!
-//! Both go through the proxies of the user's environment. Who may use a relay for which hosts is decided by
+//! Both go through the same proxies: those of the user's environment, or the one that replaces them. Who may use a relay for which hosts is decided by
 //! `crate::intercept`.
 
 use std::{error::Error, io, time::Duration};
@@ -93,11 +93,11 @@ pub enum TunnelError {
 }
 
 impl Relay {
-    /// A relay with the roots and proxies of `options`. `proxy`, if given, replaces the proxies of the environment.
+    /// A relay with the roots and proxies of `options`.
     ///
     /// # Errors
     /// [`SetupError`] if root certificates cannot be used.
-    pub fn new(options: &UpstreamOptions, proxy: Option<&str>) -> Result<Self, SetupError> {
+    pub fn new(options: &UpstreamOptions) -> Result<Self, SetupError> {
         let roots = match &options.ca_file {
             None => Vec::new(),
             Some(path) => read_roots(path)?,
@@ -106,7 +106,7 @@ impl Relay {
             .map_err(|source| SetupError::Tls { source })?;
         Ok(Self {
             pool,
-            proxies: matcher(&options.proxies, proxy),
+            proxies: matcher(&options.proxies),
         })
     }
 
@@ -150,14 +150,14 @@ impl Relay {
 }
 
 /// The proxies for each address.
-fn matcher(variables: &ProxyVariables, proxy: Option<&str>) -> Matcher {
+fn matcher(variables: &ProxyVariables) -> Matcher {
     let value = |variable: &Option<(String, String)>| {
         let value = variable.as_ref().map(|(_, value)| value.clone());
         value.unwrap_or_default()
     };
     let builder = Matcher::builder().no(variables.no_proxy.as_str());
-    match proxy {
-        Some(proxy) => builder.all(proxy.to_owned()).build(),
+    match &variables.replacement {
+        Some(proxy) => builder.all(proxy.clone()).build(),
         None => builder
             .all(value(&variables.all))
             .http(value(&variables.http))

@@ -532,13 +532,6 @@ fn the_proxy_of_the_environment_is_used_for_all_hosts() {
         .cargo(&[], &home, &project, &["build"])
         .assert_success();
     let asked: BTreeSet<_> = asked.lock().unwrap().iter().cloned().collect();
-    let authority = |upstream: &FakeUpstream| {
-        upstream
-            .base_url()
-            .trim_start_matches("https://")
-            .trim_end_matches('/')
-            .to_owned()
-    };
     assert_eq!(
         asked,
         [authority(&world.upstream), authority(&other)].into()
@@ -603,6 +596,36 @@ fn requests_to_an_api_on_the_same_host_reach_it_unchanged() {
         &["search", "left", "--registry", "corp"],
     );
     offline.assert_failure().assert_says("larder runs offline");
+}
+
+/// The host's authority in proxy requests.
+fn authority(upstream: &FakeUpstream) -> String {
+    let address = upstream.base_url();
+    let address = address.trim_start_matches("https://");
+    address.trim_end_matches('/').to_owned()
+}
+
+#[test]
+fn requests_that_are_passed_on_go_through_the_proxy_of_cargo() {
+    let world = World::new();
+    let (proxy, asked) = connect_proxy();
+    let (of_environment, _) = connect_proxy();
+    let answer = r#"{"crates":[],"meta":{"total":0}}"#;
+    world
+        .upstream
+        .serve_static("/api/api/v1/crates", answer, "application/json");
+    let home = world
+        .home()
+        .variable("HTTPS_PROXY", of_environment)
+        .variable("CARGO_HTTP_PROXY", proxy)
+        .variable(
+            "CARGO_REGISTRIES_CORP_INDEX",
+            format!("sparse+{}", world.upstream.url()),
+        );
+    let words = ["search", "left", "--registry", "corp"];
+    let found = world.cargo(&[], &home, &Project::empty(), &words);
+    found.assert_success();
+    assert_eq!(*asked.lock().unwrap(), [authority(&world.upstream)]);
 }
 
 #[test]
