@@ -123,6 +123,8 @@ struct Proxy {
 
 impl Proxy {
     async fn start(settings: &Settings) -> Result<Self, CommandError> {
+        let client = ClientEnvironment::read(settings);
+        let settings = &client.defaults_of_cargo(settings)?;
         let local = App::build(settings, AppMode::Local)?;
         let addresses: Vec<Url> = local.upstreams.addresses().cloned().collect();
         let (answers, configs, app) = match daemon(settings, &local).await {
@@ -139,7 +141,6 @@ impl Proxy {
         };
         let origins = intercepted_origins(&addresses, &configs);
         let hosts: BTreeSet<_> = origins.iter().map(|origin| origin.host.clone()).collect();
-        let client = ClientEnvironment::read(settings);
         let certificates = Certificates::issue(&hosts)?;
         let folder = tempfile::Builder::new()
             .prefix("larder-")
@@ -256,6 +257,33 @@ impl ClientEnvironment {
             cargo_roots: roots.or_else(configured),
             cargo_proxy: proxy.or_else(|| config.http_proxy()),
         }
+    }
+
+    /// The settings with which larder reaches upstream as cargo does without larder: cargo's roots unless `ca-file`
+    /// names others, and cargo's proxy unless a variable names one, which rustup reads too.
+    ///
+    /// # Errors
+    /// Cargo's roots cannot be read.
+    fn defaults_of_cargo(&self, settings: &Settings) -> Result<Settings, CommandError> {
+        let mut settings = settings.clone();
+        if settings.ca_file.is_none()
+            && let Some((file, setting)) = &self.cargo_roots
+        {
+            // The client for upstream would not name the setting.
+            bundle(Some(file), "").map_err(|error| error.set_by(setting))?;
+            settings.ca_file = Some(file.clone());
+        }
+        let proxies = &mut settings.proxies;
+        let variables = [&proxies.http, &proxies.https, &proxies.all];
+        let is_set = |variable: &Option<(String, String)>| {
+            variable
+                .as_ref()
+                .is_some_and(|(_, value)| !value.is_empty())
+        };
+        if !variables.into_iter().any(is_set) {
+            proxies.replacement = self.cargo_proxy.clone();
+        }
+        Ok(settings)
     }
 }
 

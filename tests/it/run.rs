@@ -15,7 +15,7 @@ use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain, entry_path}
 use tempfile::TempDir;
 
 use crate::dist::MINIMAL;
-use crate::fixture::{CA_FILE, project_on_left, publish_pair, tls_site, tls_upstream};
+use crate::fixture::{CA_FILE, project_on_left, publish_pair, site, tls_site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
 use testkit::process::{Run, run, signal, wait_until};
@@ -626,6 +626,35 @@ fn requests_that_are_passed_on_go_through_the_proxy_of_cargo() {
     let found = world.cargo(&[], &home, &Project::empty(), &words);
     found.assert_success();
     assert_eq!(*asked.lock().unwrap(), [authority(&world.upstream)]);
+}
+
+#[test]
+fn the_proxy_and_the_roots_of_cargo_lead_to_upstream() {
+    let (upstream, folder) = tls_upstream();
+    publish_pair(&upstream);
+    let site = site(&upstream);
+    let world = World {
+        upstream,
+        site,
+        folder,
+    };
+    let (proxy, asked) = connect_proxy();
+    let home = world.home();
+    let config = home.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}proxy = \"{proxy}\"\n")).unwrap();
+    let built = world.cargo(&[], &home, &project_on_left(), &["build"]);
+    built.assert_success();
+    assert_eq!(summary(&built).1, 5, "{}", built.stderr);
+    let asked: BTreeSet<_> = asked.lock().unwrap().drain(..).collect();
+    assert_eq!(asked, [authority(&world.upstream)].into());
+
+    // Variables that name a proxy say otherwise, and rustup reads them too.
+    let (of_environment, others) = connect_proxy();
+    let home = home.variable("HTTPS_PROXY", of_environment);
+    let again = world.cargo(&["--max-age", "0s"], &home, &project_on_left(), &["update"]);
+    again.assert_success();
+    assert!(!others.lock().unwrap().is_empty());
 }
 
 #[test]
