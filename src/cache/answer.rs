@@ -8,7 +8,10 @@
 //! - While upstream is unreachable, a manifest is the newest one whose archives are stored.
 //! - A blob is served while it is still arriving.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use tracing::warn;
@@ -92,6 +95,8 @@ pub(super) struct Responder {
     pub(super) events: Arc<Events>,
     /// True if index entries offer only stored crates while upstream is unreachable.
     pub(super) offline_view: bool,
+    /// The start of this process.
+    pub(super) started: SystemTime,
 }
 
 impl Responder {
@@ -118,7 +123,7 @@ impl Responder {
             (Outcome::Hit, Some(EntryPrefetch { is_new: true, .. })) => Outcome::Prefetched,
             _ => outcome,
         };
-        let (outcome, entry) = match self.is_upstream_untried(resource, outcome) {
+        let (outcome, entry) = match self.is_upstream_untried(resource, outcome, &entry) {
             true => Box::pin(self.try_upstream(resource, key, outcome, entry)).await,
             false => (outcome, entry),
         };
@@ -153,11 +158,13 @@ impl Responder {
     }
 
     /// Returns whether an index entry would be served without asking its upstream, of which nothing is known yet.
-    fn is_upstream_untried(&self, resource: &Resource, outcome: Outcome) -> bool {
+    fn is_upstream_untried(&self, resource: &Resource, outcome: Outcome, entry: &Entry) -> bool {
         let is_unasked = matches!(
             outcome,
             Outcome::Hit | Outcome::Stale(StaleReason::Revalidating)
         );
+        // Another process that shares the store may have reached upstream.
+        let is_unasked = is_unasked && entry.checked < Checked::At(self.started);
         let breakers = &self.entries.admission.health.breakers;
         is_unasked
             && self.offline_view

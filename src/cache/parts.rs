@@ -26,7 +26,7 @@ use super::{
     verified::VerifiedBlobs,
     write_behind::WriteBehind,
 };
-use crate::{store::Store, trust::TrustPolicy, upstream::Upstream};
+use crate::{clock::now, store::Store, trust::TrustPolicy, upstream::Upstream};
 
 impl Cache {
     /// A cache over `store` and `upstream`. Clients get what `policy` allows.
@@ -90,6 +90,7 @@ impl Cache {
             counters: counters.clone(),
             events: events.clone(),
             offline_view: options.offline_view,
+            started: now(),
         };
         Self(Arc::new(CacheParts {
             entries,
