@@ -95,8 +95,7 @@ fn lock_problem(folder: &Path, own: &CargoConfig, project: &CargoConfig) -> Opti
         None => return None,
     };
     Some(format!(
-        "whether Cargo.lock fits in {} cannot be told: the settings in {} have `{key}`",
-        folder.display(),
+        "whether Cargo.lock fits in the folder of a member cannot be told: the settings in {} have `{key}`",
         file.display()
     ))
 }

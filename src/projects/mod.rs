@@ -518,6 +518,7 @@ mod tests {
         assert_eq!(members("ws"), special);
         assert_eq!(members("ws/plain"), [plain("ws/plain")]);
         assert_eq!(members("ws/deep"), [plain("ws/deep/member")]);
+        assert_eq!(members("ws/Cargo.lock"), special);
         fs::remove_file(top.path().join("ws/Cargo.lock")).unwrap();
         fs::remove_dir_all(top.path().join("ws/own")).unwrap();
         assert_eq!(members("ws"), special);

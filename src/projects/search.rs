@@ -86,6 +86,25 @@ impl Search {
             self.script(path, real);
         } else {
             self.lock(path);
+            self.listed_members(&parent(path));
+        }
+    }
+
+    /// Records the listed members of the workspace with a lock file that the user named: no walk finds them.
+    fn listed_members(&mut self, folder: &Path) {
+        let Ok(owner) = folder.canonicalize() else {
+            return;
+        };
+        let workspace = self.membership(&owner).root.clone();
+        let folders = workspace.map(|workspace| workspace.member_folders(&owner));
+        for folder in folders.unwrap_or_default() {
+            let Ok(real) = folder.canonicalize() else {
+                continue;
+            };
+            if has_file(&real, MANIFEST_NAME) && self.owner(&real) == owner {
+                let top = owner.clone();
+                self.member(&Unlocked { folder, real, top }, &owner);
+            }
         }
     }
 

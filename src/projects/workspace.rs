@@ -1,11 +1,17 @@
 //! The part of a manifest that tells which workspace a package belongs to.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
 use super::paths::{MANIFEST_NAME, plain};
 use crate::files::{self, MAX_MANIFEST_BYTES};
+
+/// Characters of patterns in lists of members.
+const PATTERN_CHARACTERS: [char; 3] = ['*', '?', '['];
 
 /// The part of a manifest that concerns workspaces.
 #[derive(Clone, Default)]
@@ -44,6 +50,29 @@ impl WorkspaceTable {
         };
         holds(&self.exclude) && !holds(&self.members)
     }
+
+    /// The folders that may be those of listed members: a pattern stands for every folder at its place. Blocking.
+    pub(super) fn member_folders(&self, root: &Path) -> Vec<PathBuf> {
+        let members = self.members.iter().flat_map(|member| {
+            let mut folders = vec![root.to_owned()];
+            for part in member.components() {
+                let name = part.as_os_str().to_string_lossy();
+                let step = |folder: PathBuf| match name.contains(PATTERN_CHARACTERS) {
+                    true => folders_in(&folder),
+                    false => vec![folder.join(part)],
+                };
+                folders = folders.into_iter().flat_map(step).collect();
+            }
+            folders
+        });
+        members.collect()
+    }
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.is_dir()).collect()
 }
 
 pub(super) fn read_membership(folder: &Path) -> Membership {

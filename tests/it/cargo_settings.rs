@@ -178,13 +178,16 @@ fn settings_in_the_folder_of_a_member_count() {
     ] {
         let file = format!("{folder}/.cargo/config.toml");
         workspace.write(&file, settings);
-        for path in [workspace.folder(), &member] {
+        let lock_file = workspace.folder().join("Cargo.lock");
+        for path in [workspace.folder(), &member, &lock_file] {
             let verdict = run(&site, "check", path);
-            assert_eq!(
-                verdict["ready"], expected,
-                "{folder} {settings}: {verdict:#}"
-            );
+            let case = format!("{} {folder} {settings}: {verdict:#}", path.display());
+            assert_eq!(verdict["ready"], expected, "{case}");
         }
+        let list = site.command(&["list", "--json"]);
+        let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+        let is_ready = list["items"][0]["state"] == "ready";
+        assert_eq!(is_ready, expected, "{folder} {settings}: {list:#}");
         let _ = fs::remove_dir_all(home.path().join("registry"));
         let fetch = home.run_plain(&Project::at(&member), &["fetch"]);
         assert_eq!(
