@@ -184,6 +184,7 @@ async fn judge(
         toolchains: ToolchainOptions {
             rustup_settings: settings.rustup_settings.clone(),
             rustup_toolchain: settings.client_variables.rustup_toolchain(),
+            cargo_in_path: settings.client_variables.cargo_in_path(),
             ..ToolchainOptions::default()
         },
     };

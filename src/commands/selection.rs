@@ -146,6 +146,7 @@ fn toolchain_options(
         bootstrap,
         rustup_settings: settings.rustup_settings.clone(),
         rustup_toolchain: settings.client_variables.rustup_toolchain(),
+        cargo_in_path: settings.client_variables.cargo_in_path(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env::{self, consts::EXE_SUFFIX},
     ffi::{OsStr, OsString},
     path::PathBuf,
 };
@@ -70,7 +70,7 @@ pub struct CargoHttp {
 }
 
 /// Variables by which cargo and rustup find servers, proxies and a toolchain, as `larder client doctor` judges them.
-const CLIENT_VARIABLES: [&str; 14] = [
+const CLIENT_VARIABLES: [&str; 15] = [
     "CARGO_HTTP_PROXY",
     "CARGO_HTTP_CAINFO",
     "CARGO_NET_OFFLINE",
@@ -78,6 +78,7 @@ const CLIENT_VARIABLES: [&str; 14] = [
     "RUSTUP_DIST_ROOT",
     "RUSTUP_UPDATE_ROOT",
     "RUSTUP_TOOLCHAIN",
+    "PATH",
     "http_proxy",
     "https_proxy",
     "HTTPS_PROXY",
@@ -96,6 +97,13 @@ impl ClientVariables {
     pub fn rustup_toolchain(&self) -> Option<String> {
         let name = self.get("RUSTUP_TOOLCHAIN");
         name.filter(|name| !name.is_empty()).map(str::to_owned)
+    }
+
+    /// The cargo that a shell runs.
+    pub fn cargo_in_path(&self) -> Option<PathBuf> {
+        let folders = env::split_paths(self.get("PATH")?);
+        let mut programs = folders.map(|folder| folder.join(format!("cargo{EXE_SUFFIX}")));
+        programs.find(|program| program.is_file())
     }
 
     /// The value of a variable, which may be empty. Only the client variables are known.

@@ -220,7 +220,10 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
     let cargo_home = &request.cargo_home;
     let request = &request.toolchains;
     let mut defaults = InstallDefaults::read(request.rustup_settings.as_deref(), &request.hosts);
-    defaults.set_variable(request.rustup_toolchain.as_deref());
+    defaults.set_variables(
+        request.rustup_toolchain.as_deref(),
+        request.cargo_in_path.as_deref(),
+    );
     defaults.add_overridden_members(&mut found.projects);
     let (projects, toolchains) = rayon::join(
         || {

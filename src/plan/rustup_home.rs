@@ -9,7 +9,7 @@
 
 use std::{
     env::consts::{ARCH, EXE_SUFFIX, OS},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct RustupHome {
     pub(super) user: UserSettings,
     /// True if there is such a folder. rustup makes it at its first start.
     exists: bool,
+    /// True if a shell runs another cargo than rustup's proxy.
+    has_other_cargo: bool,
     /// `None` if this user has no home.
     toolchains: Option<PathBuf>,
     /// The toolchain that the variable `RUSTUP_TOOLCHAIN` names.
@@ -70,6 +72,7 @@ impl RustupHome {
         let home = settings.and_then(Path::parent);
         Ok(Self {
             exists: home.is_some_and(Path::is_dir),
+            has_other_cargo: false,
             user,
             toolchains: home.map(|home| home.join("toolchains")),
             variable: None,
@@ -85,8 +88,10 @@ impl RustupHome {
     }
 
     /// Takes the value of `RUSTUP_TOOLCHAIN`, as rustup cleans it (`validate` in its `src/toolchain/names.rs`).
-    pub(super) fn set_variable(&mut self, toolchain: Option<&str>) {
+    /// `cargo` is the program that a shell runs.
+    pub(super) fn set_variables(&mut self, toolchain: Option<&str>, cargo: Option<&Path>) {
         self.variable = toolchain.map(|name| name.trim_end_matches('/').to_owned());
+        self.has_other_cargo = cargo.is_some_and(|cargo| !is_proxy(cargo));
     }
 
     /// Tells if a toolchain of this name is installed or linked. As in rustup, any folder is one.
@@ -144,10 +149,11 @@ impl RustupHome {
         Some((name, "rustup's default toolchain".to_owned()))
     }
 
-    /// Tells if rustup would run no toolchain in `folder`, because nothing names one. Without a home, cargo comes from
-    /// elsewhere, for example from a distribution's package.
+    /// Tells if rustup would run no toolchain in `folder`, because nothing names one. Without a home, or with another
+    /// cargo in `PATH`, cargo comes from elsewhere, for example from a distribution's package.
     pub(super) fn chooses_none(&self, folder: &Path, toolchain_file: Option<&Path>) -> bool {
-        self.exists && toolchain_file.is_none() && self.chosen(folder, None).is_none()
+        let is_used = self.exists && !self.has_other_cargo;
+        is_used && toolchain_file.is_none() && self.chosen(folder, None).is_none()
     }
 }
 
@@ -155,6 +161,15 @@ impl RustupHome {
 pub(super) fn has_program(toolchain: &Path, name: &str) -> bool {
     let file = toolchain.join("bin").join(format!("{name}{EXE_SUFFIX}"));
     file.is_file()
+}
+
+/// Tells if a program is a proxy of rustup: a link to it or, where there are no links, a copy beside it.
+fn is_proxy(program: &Path) -> bool {
+    let real = program.canonicalize().unwrap_or_default();
+    let name = real.file_name().unwrap_or_default().to_string_lossy();
+    let len = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.len());
+    let rustup = program.with_file_name(format!("rustup{EXE_SUFFIX}"));
+    name.starts_with("rustup") || len(&rustup).is_some_and(|rustup| len(program) == Some(rustup))
 }
 
 /// The default toolchain in the settings of a machine.
@@ -197,7 +212,7 @@ mod tests {
                 chosen.map(|(name, _)| name.to_owned())
             };
             let by_settings = chosen(&home);
-            home.set_variable(Some("beta/"));
+            home.set_variables(Some("beta/"), None);
             assert_eq!(chosen(&home).as_deref(), Some("beta"));
             by_settings
         };
@@ -209,6 +224,30 @@ mod tests {
         assert_eq!(chosen(Some(""), Some(&file)), None);
         assert_eq!(chosen(Some(""), None).as_deref(), Some("mine"));
         assert_eq!(chosen(Some("other"), None).as_deref(), Some("stable"));
+    }
+
+    #[test]
+    fn another_cargo_in_path_needs_no_toolchain_of_rustup() {
+        let top = tempfile::tempdir().unwrap();
+        let bin = top.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let settings = top.path().join("settings.toml");
+        let chooses_none = |cargo: &Path| {
+            let mut home = RustupHome::read_with(Some(&settings), Path::new("/none")).unwrap();
+            home.set_variables(None, Some(cargo));
+            home.chooses_none(top.path(), None)
+        };
+        let (rustup, cargo) = (bin.join("rustup"), bin.join("cargo"));
+        fs::write(&cargo, "a cargo").unwrap();
+        assert!(!chooses_none(&cargo));
+        fs::write(&rustup, "a rustup").unwrap();
+        assert!(!chooses_none(&cargo));
+        fs::remove_file(&cargo).unwrap();
+        fs::hard_link(&rustup, &cargo).unwrap();
+        assert!(chooses_none(&cargo));
+        let link = top.path().join("cargo");
+        std::os::unix::fs::symlink(&rustup, &link).unwrap();
+        assert!(chooses_none(&link));
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct ToolchainOptions {
     pub rustup_settings: Option<PathBuf>,
     /// The toolchain that `RUSTUP_TOOLCHAIN` names.
     pub rustup_toolchain: Option<String>,
+    /// The cargo that a shell runs.
+    pub cargo_in_path: Option<PathBuf>,
 }
 
 /// The toolchains that one owner asks for.
@@ -192,9 +194,9 @@ impl InstallDefaults {
         self.is_for_this_user && self.home.chooses_none(&project.folder, file)
     }
 
-    /// Takes a toolchain that the variable `RUSTUP_TOOLCHAIN` names before all others.
-    pub(super) fn set_variable(&mut self, toolchain: Option<&str>) {
-        self.home.set_variable(toolchain);
+    /// See [`RustupHome::set_variables`].
+    pub(super) fn set_variables(&mut self, toolchain: Option<&str>, cargo: Option<&Path>) {
+        self.home.set_variables(toolchain, cargo);
     }
 
     /// The treatment of `include` in a project's settings by its cargo, and the settings file with that key while only
