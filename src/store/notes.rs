@@ -37,8 +37,8 @@ impl Store {
             .map_err(|source| StoreError::io(self.layout.pins(), source))
     }
 
-    /// Versions that upstream has taken back, the oldest first. A file that cannot be read counts as none. Changes by
-    /// other processes are seen 10 ms later at most.
+    /// Versions that upstream has taken back, the oldest first. While the file cannot be read, those read last. Changes
+    /// by other processes are seen 10 ms later at most.
     pub fn recalls(&self) -> Arc<Vec<Recall>> {
         self.recalls.get(&self.layout.recalls())
     }
@@ -50,7 +50,14 @@ impl Store {
         over: Vec<Recall>,
     ) -> Result<Vec<Recall>, StoreError> {
         let (path, staging) = (self.layout.recalls(), self.staging.clone());
-        let changed = blocking(move || recalls::change(&staging, &path, new, &over)).await;
+        let (pinned, pins) = (self.pinned.clone(), self.layout.pins());
+        let is_locked = move |recall: &Recall| {
+            let (registry, name) = (recall.registry.clone(), recall.name.clone());
+            let locked = pinned.locked(&pins, registry, name);
+            locked.map_or(true, |versions| versions.contains(&recall.version))
+        };
+        let change = move || recalls::change(&staging, &path, new, &over, is_locked);
+        let changed = blocking(change).await;
         self.recalls.forget_stat();
         changed.map_err(|source| StoreError::io(self.layout.recalls(), source))
     }

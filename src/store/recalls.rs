@@ -5,11 +5,12 @@
 //!                └─ a recorded version is as it was ─────────────────────> dropped
 //! ```
 //!
-//! The file is disposable: it tells people, and a changed checksum is refused without it, because the stored entry has
-//! the first one. At most [`MAX_RECALLS`] are kept, the latest. A process changes the file under a lock of its folder.
+//! Without the file, index entries still state the first checksum, but a download by the new hash is no longer refused.
+//! So changed checksums have a limit of their own, [`MAX_CHECKSUMS`]: yanks are frequent and must not push them out.
+//! A process changes the file under a lock of its folder, and leaves one alone that it cannot read.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::Path,
     sync::Arc,
@@ -28,10 +29,12 @@ use super::{
 };
 use crate::{files, hash::Sha256};
 
-/// Number of recalls that are kept.
+/// Number of removed and yanked versions that are kept.
 const MAX_RECALLS: usize = 1_000;
-/// Size limit of the file in bytes: a recall has 500 at most.
-const MAX_RECALLS_BYTES: u64 = 1 << 20;
+/// Number of changed checksums that are kept.
+const MAX_CHECKSUMS: usize = 1_000;
+/// Size limit of the file in bytes: a recall has 500, unless its version is unusually long.
+const MAX_RECALLS_BYTES: u64 = 16 << 20;
 
 /// One thing that upstream has taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +142,8 @@ struct RecallsFile {
     stat_taken: Instant,
     /// Its state; `None` if there was no file.
     identity: Option<FileIdentity>,
+    /// False if it could not be read. Then `recalls` are older.
+    is_read: bool,
     recalls: Arc<Vec<Recall>>,
 }
 
@@ -155,14 +160,22 @@ impl KnownRecalls {
         let stat_taken = Instant::now();
         let found = std::fs::symlink_metadata(path).ok();
         let identity = found.as_ref().map(FileIdentity::of);
-        let recalls = match &*known {
-            Some(known) if known.identity == identity => known.recalls.clone(),
-            _ if identity.is_some() => Arc::new(read(path)),
-            _ => Arc::default(),
+        let (recalls, is_read) = match &*known {
+            Some(known) if known.is_read && known.identity == identity => {
+                (known.recalls.clone(), true)
+            }
+            known => match read(path) {
+                Ok(recalls) => (Arc::new(recalls), true),
+                Err(_) => {
+                    let last = known.as_ref().map(|known| known.recalls.clone());
+                    (last.unwrap_or_default(), false)
+                }
+            },
         };
         *known = Some(RecallsFile {
             stat_taken,
             identity,
+            is_read,
             recalls: recalls.clone(),
         });
         recalls
@@ -174,22 +187,32 @@ impl KnownRecalls {
     }
 }
 
-fn read(path: &Path) -> Vec<Recall> {
-    let text = files::read(path, MAX_RECALLS_BYTES).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+/// The recalls in the file at `path`, none if there is no file.
+fn read(path: &Path) -> io::Result<Vec<Recall>> {
+    match files::read(path, MAX_RECALLS_BYTES) {
+        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
-/// Records `new` recalls in the file at `path` and drops those that are `over`. Returns those of `new` that were not
-/// recorded before.
+/// Records `new` recalls in the file at `path` and drops those that are `over`. Above the limits it drops the oldest,
+/// those first whose version is not locked by a pin. Returns those of `new` that were not recorded before.
+///
+/// Fails if the file cannot be read: it may have recalls of a kind that only a later larder knows.
 pub(super) fn change(
     staging: &Staging,
     path: &Path,
     new: Vec<Recall>,
     over: &[Recall],
+    is_locked: impl Fn(&Recall) -> bool,
 ) -> io::Result<Vec<Recall>> {
+    if new.is_empty() && over.is_empty() {
+        return Ok(new);
+    }
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let _lock = lock_folder(folder);
-    let mut recalls = read(path);
+    let mut recalls = read(path)?;
     let before = recalls.len();
     recalls.retain(|known| !over.iter().any(|over| over.is_same_event(known)));
     let is_unknown = |recall: &Recall| !recalls.iter().any(|it| it.is_same_event(recall));
@@ -198,16 +221,43 @@ pub(super) fn change(
         return Ok(unknown);
     }
     recalls.extend(unknown.iter().cloned());
-    recalls.drain(..recalls.len().saturating_sub(MAX_RECALLS));
+    drop_excess(&mut recalls, is_locked);
     let text = serde_json::to_vec(&recalls).map_err(io::Error::from)?;
+    if text.len() as u64 > MAX_RECALLS_BYTES {
+        let limit = MAX_RECALLS_BYTES;
+        return Err(files::UnfitFile::TooLarge { limit }.into());
+    }
     staging.write(path, &[Bytes::from(text)], None)?;
     Ok(unknown)
+}
+
+/// Drops recalls above the limits: yanked versions first, then removed ones, then those that a pin locks. Changed
+/// checksums have their own limit.
+fn drop_excess(recalls: &mut Vec<Recall>, is_locked: impl Fn(&Recall) -> bool) {
+    let (checksums, others): (Vec<usize>, Vec<usize>) =
+        (0..recalls.len()).partition(|&at| matches!(recalls[at].kind, RecallKind::Checksum { .. }));
+    let mut dropped = HashSet::new();
+    for (mut group, limit) in [(checksums, MAX_CHECKSUMS), (others, MAX_RECALLS)] {
+        let excess = group.len().saturating_sub(limit);
+        if excess > 0 {
+            // Stable: of the same rank, the oldest goes first.
+            group.sort_by_cached_key(|&at| {
+                (
+                    is_locked(&recalls[at]),
+                    recalls[at].kind == RecallKind::Removed,
+                )
+            });
+            dropped.extend(group.into_iter().take(excess));
+        }
+    }
+    let mut at = 0..;
+    recalls.retain(|_| at.next().is_none_or(|at| !dropped.contains(&at)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Owner, Store};
 
     fn recall(version: usize, kind: RecallKind) -> Recall {
         Recall {
@@ -249,25 +299,78 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_latest_recalls_are_kept_and_a_damaged_file_counts_as_none() {
+    async fn yanks_displace_no_changed_checksum_and_no_yank_of_a_locked_version() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let many: Vec<_> = (0..MAX_RECALLS + 3)
+        let pin = Pin {
+            owner: Owner::Toolchain("a".to_owned()),
+            packages: vec![PinnedCrate {
+                registry: "crates-io".to_owned(),
+                name: "Left".to_owned(),
+                version: "1".to_owned(),
+                checksum: None,
+                is_excluded: false,
+            }],
+            archives: Vec::new(),
+            sizes: Default::default(),
+            offered: Vec::new(),
+            entries: None,
+        };
+        store.put_pin(&pin).await.unwrap();
+        let first = vec![
+            recall(0, checksum(b"new")),
+            recall(1, RecallKind::Yanked),
+            recall(2, RecallKind::Yanked),
+            recall(3, RecallKind::Removed),
+        ];
+        store.change_recalls(first.clone(), vec![]).await.unwrap();
+        let yanks = |from: usize, to: usize| -> Vec<_> {
+            let recalls = (from..to).map(|version| recall(version, RecallKind::Yanked));
+            recalls.collect()
+        };
+        let many = yanks(10, 10 + MAX_RECALLS);
+        store.change_recalls(many, vec![]).await.unwrap();
+        let recalls = store.recalls();
+        assert_eq!(recalls.len(), 1 + MAX_RECALLS);
+        assert_eq!(
+            recalls[..3],
+            [first[0].clone(), first[1].clone(), first[3].clone()]
+        );
+        assert_eq!(recalls[3..], yanks(12, 10 + MAX_RECALLS));
+        let many: Vec<_> = (10..MAX_CHECKSUMS + 13)
             .map(|version| recall(version, checksum(b"a")))
             .collect();
-        store
-            .change_recalls(many.clone(), Vec::new())
-            .await
-            .unwrap();
-        assert_eq!(*store.recalls(), many[3..]);
+        store.change_recalls(many.clone(), vec![]).await.unwrap();
+        let recalls = store.recalls();
+        let kept = recalls
+            .iter()
+            .filter(|recall| matches!(recall.kind, RecallKind::Checksum { .. }));
+        assert_eq!(kept.cloned().collect::<Vec<_>>(), many[3..]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_left_alone_and_the_known_recalls_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let one = vec![recall(1, checksum(b"a"))];
+        store.change_recalls(one.clone(), vec![]).await.unwrap();
+        assert_eq!(*store.recalls(), one);
         let file = folder.path().join("v1/recalls.json");
-        assert!(std::fs::metadata(&file).unwrap().len() < MAX_RECALLS_BYTES);
-        std::fs::write(&file, "[{").unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let later = text.replace("checksum", "a-later-kind");
+        std::fs::write(&file, &later).unwrap();
         std::thread::sleep(STAT_TTL);
-        assert_eq!(*store.recalls(), []);
-        let one = vec![recall(1, RecallKind::Yanked)];
-        let new = store.change_recalls(one.clone(), Vec::new()).await.unwrap();
-        assert_eq!((new, &*store.recalls()), (one.clone(), &one));
+        assert_eq!(*store.recalls(), one);
+        let new = vec![recall(2, RecallKind::Yanked)];
+        store.change_recalls(new, vec![]).await.unwrap_err();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), later);
+        assert!(
+            store
+                .change_recalls(vec![], vec![])
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[tokio::test]

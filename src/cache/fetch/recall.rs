@@ -12,7 +12,7 @@
 //!           └─ stored: the new body with the first checksums, and with removed versions that pins lock
 //! ```
 //!
-//! So the stored entry is the witness of the first checksums. It needs no other record.
+//! So the stored entry is the witness of the first checksums. The record has downloads by another hash refused.
 
 use std::time::SystemTime;
 
