@@ -11,6 +11,9 @@
 //! ```
 //!
 //! Clients read `roots.pem` for each command. One that reads a copy has ten days for the next copy.
+//!
+//! Another authority voids all copies. So a clock before its begin does not replace it, nor do fewer hosts than it is
+//! for: a computer may start with an old clock, and a daemon with an empty store and no network knows fewer hosts.
 
 use std::{
     collections::BTreeSet,
@@ -59,7 +62,7 @@ struct SavedAuthorities {
 pub struct AuthorityFolder(PathBuf);
 
 impl AuthorityFolder {
-    /// Creates the folder, for this user alone.
+    /// Creates the folder. Other users may read `roots.pem`; the keys are in a file of mode 0600.
     ///
     /// # Errors
     /// The system's error.
@@ -90,7 +93,7 @@ impl AuthorityFolder {
         let authorities = advance(saved, hosts, now())?;
         let file = |error| CertificateError::File(self.0.clone(), error);
         let text = serde_json::to_vec(&authorities).unwrap_or_default();
-        write(&self.0.join("authorities.json"), 0o600, &text).map_err(file)?;
+        replace(&self.0, "authorities.json", &text).map_err(file)?;
         let Some(current) = &authorities.current else {
             return Certificates::issue(hosts);
         };
@@ -140,12 +143,12 @@ impl SavedAuthority {
         authority_of(KeyPair::from_pem(&self.key)?, &self.hosts, self.begin())
     }
 
-    /// True if it is for these hosts, its key can be read, and it began at most `age` ago.
+    /// True if it is for these hosts, its key can be read, and it began less than `age` ago or begins in the future.
     fn serves(&self, hosts: &BTreeSet<String>, age: Duration, now: SystemTime) -> bool {
         let is_young = now
             .duration_since(self.begin())
-            .is_ok_and(|passed| passed < age);
-        is_young && self.hosts == *hosts && self.authority().is_ok()
+            .map_or(true, |passed| passed < age);
+        is_young && hosts.is_subset(&self.hosts) && self.authority().is_ok()
     }
 }
 
@@ -176,6 +179,27 @@ fn advance(
     })
 }
 
+/// Replaces the file of keys in `folder`, unless it is the same: a full disk or a crash leaves the old keys.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the daemon's authority is not in the store"
+)]
+fn replace(folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let path = folder.join(name);
+    if files::read(&path, MAX_SETTINGS_BYTES).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    // Its mode is 0600.
+    let mut new = tempfile::Builder::new()
+        .prefix(".larder-")
+        .suffix(".tmp")
+        .tempfile_in(folder)?;
+    new.write_all(text)?;
+    new.as_file().sync_all()?;
+    new.persist(&path).map_err(|error| error.error)?;
+    fs::File::open(folder)?.sync_all()
+}
+
 /// Writes in place, unless the file is the same: a file that is mounted into a container stays the same file.
 fn write(path: &Path, mode: u32, text: &[u8]) -> io::Result<()> {
     if files::read(path, MAX_CERTIFICATES_BYTES).is_ok_and(|old| old == text) {
@@ -190,7 +214,7 @@ fn write(path: &Path, mode: u32, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 
@@ -229,6 +253,44 @@ mod tests {
         let other = advance(one, &hosts(&["b.example"]), at).unwrap();
         assert_ne!(other.current.unwrap().key, key);
         assert!(other.next.is_none());
+    }
+
+    #[test]
+    fn an_old_clock_and_fewer_hosts_keep_the_authority_and_more_hosts_do_not() {
+        let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        let both = hosts(&["a.example", "b.example"]);
+        let one = advance(SavedAuthorities::default(), &both, at(20_000)).unwrap();
+        let key = one.current.clone().unwrap().key;
+        let old = advance(one, &both, at(1)).unwrap();
+        assert_eq!(old.current.clone().unwrap().key, key, "an old clock");
+        let fewer = advance(old, &hosts(&["a.example"]), at(20_001)).unwrap();
+        assert_eq!(fewer.current.clone().unwrap().key, key, "fewer hosts");
+        let same = advance(fewer, &both, at(20_002)).unwrap();
+        assert_eq!(same.current.clone().unwrap().key, key, "all hosts again");
+        assert!(same.next.is_none());
+        let more = hosts(&["a.example", "b.example", "c.example"]);
+        let other = advance(same, &more, at(20_003)).unwrap();
+        assert_ne!(other.current.unwrap().key, key);
+    }
+
+    #[test]
+    fn keys_are_replaced_in_one_step() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = AuthorityFolder::open(place.path().to_owned()).unwrap();
+        folder.certificates(&hosts(&["a.example"]), None).unwrap();
+        let file = place.path().join("authorities.json");
+        let mut old = fs::File::open(&file).unwrap();
+        let roots = fs::metadata(folder.roots()).unwrap();
+        folder.certificates(&hosts(&["b.example"]), None).unwrap();
+        let mut text = String::new();
+        io::Read::read_to_string(&mut old, &mut text).unwrap();
+        assert!(
+            text.contains("a.example"),
+            "the old file is untouched: {text}"
+        );
+        let same = fs::metadata(folder.roots()).unwrap();
+        assert_eq!(roots.ino(), same.ino(), "it is mounted into containers");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
     }
 
     #[test]
