@@ -35,6 +35,7 @@ use serde::Serialize;
 pub use evictor::{EvictionStatus, Evictor, EvictorOptions};
 pub use forget::{Forgotten, forget_files, forget_pins};
 pub use gone::{GonePin, gone_pins, missing_owners};
+pub(crate) use needs::PinNeeds;
 pub use policy::Reason;
 pub use survey::KeepReleases;
 pub use why::{Why, WhyFile, why};

@@ -21,7 +21,7 @@ use crate::{
 
 /// The needs of all pins.
 #[derive(Debug, Default)]
-pub(super) struct PinNeeds {
+pub(crate) struct PinNeeds {
     owners: Vec<Owner>,
     /// Owners, as positions, by blob.
     blobs: HashMap<Sha256, Vec<usize>>,
@@ -35,7 +35,7 @@ pub(super) struct PinNeeds {
 
 impl PinNeeds {
     /// The needs of these pins.
-    pub(super) fn of(pins: &[Pin]) -> Self {
+    pub(crate) fn of(pins: &[Pin]) -> Self {
         let mut needs = Self::default();
         for (owner, pin) in pins.iter().enumerate() {
             needs.owners.push(pin.owner.clone());
@@ -95,8 +95,13 @@ impl PinNeeds {
         owners.map(|&owner| &self.owners[owner])
     }
 
+    /// Returns true if there is no pin.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+
     /// Returns true if any pin needs this blob.
-    pub(super) fn has_blob(&self, sha256: Sha256) -> bool {
+    pub(crate) fn has_blob(&self, sha256: Sha256) -> bool {
         self.blobs.contains_key(&sha256)
     }
 
@@ -111,7 +116,7 @@ impl PinNeeds {
     }
 
     /// Returns true if any pin needs this entry, besides manifests.
-    pub(super) fn has_entry(&self, key: &Key) -> bool {
+    pub(crate) fn has_entry(&self, key: &Key) -> bool {
         match package_of_key(key) {
             Some((registry, name)) => {
                 let name = (registry.to_owned(), name.to_owned());

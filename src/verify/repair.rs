@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::{
     cache::{Cache, Demand},
     error::chain,
-    resource::{CrateFile, Resource, Upstreams},
-    store::{Pin, Store, StoredFile, Verified},
+    eviction::PinNeeds,
+    resource::{CrateFile, Resource, Upstreams, registry::package_of_key},
+    store::{Store, StoredFile, Verified},
 };
 
 /// A damaged file.
@@ -44,7 +45,7 @@ pub struct Repairer {
 enum Wanted {
     All,
     /// Those that a pin needs.
-    Pinned(Vec<Pin>),
+    Pinned(PinNeeds),
 }
 
 impl Repairer {
@@ -72,7 +73,8 @@ impl Repairer {
     /// Moves damaged files to the quarantine, and fetches those again that a pin needs.
     pub(super) async fn repair_pinned(&self, damaged: Vec<Verified>) -> Vec<BadFile> {
         let pins = self.store.pins().await.unwrap_or_default();
-        self.repair_wanted(damaged, &Wanted::Pinned(pins)).await
+        let wanted = Wanted::Pinned(PinNeeds::of(&pins));
+        self.repair_wanted(damaged, &wanted).await
     }
 
     async fn repair_wanted(&self, mut damaged: Vec<Verified>, wanted: &Wanted) -> Vec<BadFile> {
@@ -124,7 +126,7 @@ impl Repairer {
             bad.failure = Some(why.to_owned());
             return;
         };
-        if !wanted.contains(&verified.file, resource) {
+        if !wanted.contains(&verified.file) {
             bad.failure =
                 Some("no warmed project needs it, so it is fetched when a client asks".to_owned());
             return;
@@ -183,31 +185,18 @@ impl Repairer {
 }
 
 impl Wanted {
-    fn contains(&self, file: &StoredFile, resource: &Resource) -> bool {
-        let Self::Pinned(pins) = self else {
+    fn contains(&self, file: &StoredFile) -> bool {
+        let Self::Pinned(needs) = self else {
             return true;
         };
-        pins.iter().any(|pin| match file {
-            StoredFile::Blob(sha256) => {
-                pin.sizes.contains_key(sha256)
-                    || pin.archives.contains(sha256)
-                    || pin
-                        .packages
-                        .iter()
-                        .any(|package| package.checksum == Some(*sha256))
-            }
-            StoredFile::Entry(_) => {
-                let package = resource
-                    .retention()
-                    .and_then(|retention| retention.package());
-                // A registry's configuration and manifests are needed by whatever is warmed.
-                package.is_none_or(|(registry, name)| {
-                    pin.packages.iter().any(|pinned| {
-                        pinned.registry == registry && pinned.name.eq_ignore_ascii_case(name)
-                    })
-                })
-            }
-        })
+        match file {
+            StoredFile::Blob(sha256) => needs.has_blob(*sha256),
+            // A registry's configuration and manifests are needed by whatever is warmed.
+            StoredFile::Entry(key) => match package_of_key(key) {
+                Some(_) => needs.has_entry(key),
+                None => !needs.is_empty(),
+            },
+        }
     }
 }
 
@@ -223,5 +212,46 @@ fn bad_file(verified: &Verified, resource: Option<&Resource>) -> BadFile {
         quarantined: None,
         repaired: false,
         failure: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hash::Sha256,
+        resource::Key,
+        store::{Owner, Pin, PinnedCrate},
+    };
+
+    #[test]
+    fn entries_that_a_later_resolve_needs_are_wanted() {
+        let package = PinnedCrate {
+            registry: "corp".to_owned(),
+            name: "Left".to_owned(),
+            version: "1.0.0".to_owned(),
+            checksum: Some(Sha256::of(b"left")),
+            is_excluded: false,
+        };
+        let pin = Pin {
+            owner: Owner::Toolchain("a".to_owned()),
+            packages: vec![package],
+            archives: Vec::new(),
+            sizes: Default::default(),
+            offered: Vec::new(),
+            entries: Some(vec![("corp".to_owned(), "later".to_owned())]),
+        };
+        let wanted = Wanted::Pinned(PinNeeds::of(&[pin]));
+        let is_wanted =
+            |path: &str| wanted.contains(&StoredFile::Entry(Key::of_path(path).unwrap()));
+        assert!(is_wanted("corp-01234567/index/la/later"));
+        assert!(is_wanted("corp-01234567/index/le/left"));
+        assert!(is_wanted("corp-01234567/config.json"));
+        assert!(!is_wanted("corp-01234567/index/ot/other"));
+        assert!(wanted.contains(&StoredFile::Blob(Sha256::of(b"left"))));
+        assert!(!wanted.contains(&StoredFile::Blob(Sha256::of(b"other"))));
+        let nothing = Wanted::Pinned(PinNeeds::of(&[]));
+        let configuration = Key::of_path("corp-01234567/config.json").unwrap();
+        assert!(!nothing.contains(&StoredFile::Entry(configuration)));
     }
 }
