@@ -60,6 +60,10 @@ struct CircuitBreaker {
     last_good: Option<(Resource, Url)>,
     /// Present while the breaker is not closed.
     outage: Option<Outage>,
+    /// Number of outages so far, with this one.
+    outages: u64,
+    /// The outage, by its number, that a task probes.
+    probed: u64,
 }
 
 /// The time during which a breaker is not closed.
@@ -211,6 +215,7 @@ impl CircuitBreakers {
                     since: now,
                     failure: failure.clone(),
                 });
+                breaker.outages += 1;
                 self.outages.fetch_add(1, Ordering::AcqRel);
                 if is_open {
                     Transition::ClosedToOpen
@@ -230,6 +235,22 @@ impl CircuitBreakers {
             return false;
         };
         severity(failure) == Severity::Down && outage.open(failure)
+    }
+
+    /// Returns the number of the outage that the caller must probe; `None` if another task does, or there is none.
+    pub(super) fn claim_probes(&self, url: &Url) -> Option<u64> {
+        let mut breakers = self.breakers.lock();
+        let breaker = breakers.get_mut(&Origin::from(url))?;
+        let is_unclaimed = breaker.outage.is_some() && breaker.probed != breaker.outages;
+        breaker.probed = breaker.outages;
+        is_unclaimed.then_some(breaker.outages)
+    }
+
+    /// Returns whether this outage of the upstream of `url` goes on. A later one has probes of its own.
+    pub(super) fn is_in_outage(&self, url: &Url, outage: u64) -> bool {
+        let breakers = self.breakers.lock();
+        let breaker = breakers.get(&Origin::from(url));
+        breaker.is_some_and(|breaker| breaker.outage.is_some() && breaker.outages == outage)
     }
 
     /// The resource to probe the upstream of `url` with, if that upstream ever gave a good answer.

@@ -1,8 +1,8 @@
 //! The health of each upstream: records answers and failures, and probes an upstream that is slow or down.
 //!
 //! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, has [`super::state_log`] log their
-//! changes, and runs the probes. When a breaker leaves `Closed`, one background task per origin sends requests with
-//! growing delays until one succeeds. So larder notices the recovery by itself, and no client waits for a failing
+//! changes, and runs the probes. When a breaker leaves `Closed`, one background task per outage sends requests with
+//! growing delays until one succeeds or the breaker is closed. So larder notices the recovery by itself, and no client waits for a failing
 //! request.
 
 use std::sync::Arc;
@@ -67,7 +67,9 @@ impl UpstreamHealth {
             Transition::ClosedToSlow | Transition::ClosedToOpen => {
                 self.log_state(url);
                 self.upstream.reconnect();
-                tokio::spawn(probe(self.clone(), resource.clone(), url.clone()));
+                if let Some(outage) = self.breakers.claim_probes(url) {
+                    tokio::spawn(probe(self.clone(), resource.clone(), url.clone(), outage));
+                }
             }
         }
     }
@@ -135,17 +137,17 @@ impl UpstreamHealth {
     }
 }
 
-/// Probes the upstream of `url` until it gives a good answer, or until the cache is dropped.
+/// Probes the upstream of `url` until it gives a good answer, `outage` is over, or the cache is dropped.
 ///
 /// The best probe is the resource that was last answered well, but that may be the one that is broken now. So every
 /// second probe asks for the resource that failed.
-async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
+async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url, outage: u64) {
     let weak = Arc::downgrade(&health);
     drop(health);
     for tried in 0.. {
         tokio::time::sleep(breaker::probe_delay(tried)).await;
         let Some(health) = weak.upgrade() else { return };
-        if health.breakers.outage(&url).is_none() {
+        if !health.breakers.is_in_outage(&url, outage) {
             return;
         }
         let last_good = health.breakers.last_good(&url).filter(|_| tried % 2 == 0);
@@ -171,5 +173,55 @@ async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url) {
                 health.upstream.reconnect();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        resource::{Registries, RegistryConfig},
+        upstream::UpstreamOptions,
+    };
+
+    #[tokio::test]
+    async fn an_upstream_that_fails_again_and_again_is_probed_by_one_task() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = UpstreamOptions {
+            dial_timeout: Duration::from_secs(1),
+            ca_file: None,
+            redirect_hosts: Vec::new(),
+            proxies: Default::default(),
+            http1_requests: 100,
+            rate: None,
+        };
+        let health = Arc::new(UpstreamHealth {
+            upstream: Arc::new(Upstream::new(options, []).unwrap()),
+            breakers: CircuitBreakers::new(false),
+            state_log: None,
+            counters: Arc::default(),
+            memory: MemoryBudget::new(1 << 20),
+            max_entry_bytes: 1 << 20,
+        });
+        // Nothing listens there.
+        let url = Url::parse("http://127.0.0.1:9/").unwrap();
+        let registries = Registries::new(url.clone(), []);
+        let resource = RegistryConfig::of(registries.crates_io());
+        let cause = "connection refused".into();
+        let failure = FailureKind::Unreachable { cause }.at(&url);
+        for _ in 0..8 {
+            health.record_failure(&resource, &url, &failure);
+            health.record_answer(&resource, &url);
+        }
+        health.record_failure(&resource, &url, &failure);
+        let failed = || health.counters.get(Counter::ProbesFailed);
+        while failed() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The second probe is a second later.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(failed() <= 2, "{} probes failed", failed());
     }
 }
