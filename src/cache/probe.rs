@@ -45,6 +45,7 @@ impl UpstreamHealth {
         self.counters.add(Counter::UpstreamAnswers);
         if self.breakers.record_success(resource, url) {
             self.log_state(url);
+            self.upstream.reconnect();
         }
     }
 
@@ -170,7 +171,6 @@ async fn probe(health: Arc<UpstreamHealth>, failed: Resource, url: Url, outage: 
                 if health.breakers.record_failed_probe(&url, &failure) {
                     health.log_state(&url);
                 }
-                health.upstream.reconnect();
             }
         }
     }

@@ -193,8 +193,8 @@ impl Upstream {
         self.received.totals()
     }
 
-    /// Drops all idle connections and what is known of HTTP versions. After an outage, pooled connections are often
-    /// dead.
+    /// Drops all idle connections, to all origins, and what is known of HTTP versions. When an outage begins or ends,
+    /// pooled connections are often dead, and a login page may have answered in upstream's place.
     pub fn reconnect(&self) {
         self.pool.reset();
         self.slots.reset();

@@ -11,6 +11,7 @@ use crate::fixture::{larder_with_stale_left, site};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::{Larder, Site};
 use testkit::paths::entry;
+use testkit::process::wait_until;
 
 /// larder's `--upstream-timeout` in these tests.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -240,4 +241,32 @@ fn only_a_daemon_that_never_reached_upstream_offers_stored_versions_at_once() {
     upstream.restart();
     larder.wait_until_reachable();
     assert!(chosen(&larder), "the network is back");
+}
+
+#[test]
+fn an_upstream_that_stays_down_costs_others_no_connections() {
+    let upstream = FakeUpstream::start();
+    let other = crate::dist::released();
+    let site = site(&upstream);
+    upstream.publish(Crate::new("left", "1.0.0"));
+    let flags = ["--max-age", "0s", "--upstream-timeout", "1s"];
+    let larder = crate::dist::serve(&site, &other, &flags);
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    larder.wait_until_idle();
+    upstream.stop();
+    assert_eq!(larder.get(&entry("left")).status, 200);
+    let get_other = || {
+        let reply = larder.get("/dist/channel-rust-stable.toml.sha256");
+        assert_eq!(reply.status, 200, "{reply:?}");
+    };
+    get_other();
+    let (connections, failed) = (other.connections(), larder.request_count("probes-failed"));
+    larder.wait_until_idle();
+    wait_until("another probe has failed", || {
+        larder.request_count("probes-failed") > failed
+    });
+    other.forget_requests();
+    get_other();
+    assert!(!other.requests().is_empty());
+    assert_eq!(other.connections(), connections);
 }
