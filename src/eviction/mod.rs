@@ -64,8 +64,8 @@ pub struct PassOptions {
     pub max_bytes: Option<u64>,
     /// Files that were not used for this long go.
     pub older_than: Option<Duration>,
-    /// From this time on, what this process has stored or used stays, in milliseconds since 1970: it is a command that
-    /// registers its pins at its end.
+    /// When this process started, in milliseconds since 1970, if it is a command that registers its pins at its end:
+    /// all that it has stored or used stays.
     pub own_since: Option<u64>,
     /// Releases of toolchains to keep; older ones go.
     pub keep: KeepReleases,

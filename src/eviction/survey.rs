@@ -91,8 +91,8 @@ impl Survey {
         .await
     }
 
-    /// Reads the names, sizes and times of all files, and the bodies of all entries. What this process has stored or
-    /// used from `own_since` on, in milliseconds since 1970, is held.
+    /// Reads the names, sizes and times of all files, and the bodies of all entries. For a command that started at
+    /// `own_since`, in milliseconds since 1970, all that it has stored or used is held.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -110,11 +110,13 @@ impl Survey {
         let mut items = with_listed(store, &records, pace).await?;
         let running = store.oldest_running_command();
         for (item, record) in items.iter_mut().zip(&records) {
-            let is_of_running = running
-                .is_some_and(|started| record.used >= started && !is_own(store, record, started));
+            // After a clock was set back, a start in the future tells nothing of what was used since.
+            let is_since = |started| started > taken || record.used >= started;
+            let is_of_running =
+                running.is_some_and(|started| is_since(started) && !is_own(store, record, started));
             let is_of_this = own_since.is_some_and(|since| match record.file {
-                StoredFile::Blob(_) => is_own(store, record, since),
-                StoredFile::Entry(_) => record.used >= since,
+                StoredFile::Blob(sha256) => store.has_used(sha256),
+                StoredFile::Entry(_) => is_since(since),
             });
             item.hold = match &record.file {
                 StoredFile::Blob(sha256) if needs.has_blob(*sha256) => Some(Hold::Pinned),
@@ -315,4 +317,60 @@ async fn with_listed(
         }
     });
     Ok(items.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{store::Entry, validators::Validators};
+
+    async fn filled(folder: &std::path::Path) -> (Store, Sha256) {
+        let store = Store::open(folder).unwrap();
+        let body = b"crate";
+        let spool = store.spool();
+        spool.write(0, body).unwrap();
+        let sha256 = Sha256::of(body);
+        store.put_blob(Arc::new(spool), sha256).await.unwrap();
+        let key = Key::of_path("corp-01234567/index/le/left").unwrap();
+        let entry = Entry::new("body".into(), Validators::default(), None, now());
+        store.put_entry(&key, &entry).await.unwrap();
+        (store, sha256)
+    }
+
+    async fn holds(store: &Store, own_since: Option<u64>) -> Vec<Option<Hold>> {
+        let pace = Pace::full_speed();
+        let survey = Survey::read(store, &[], KeepReleases::default(), own_since, &pace).await;
+        survey.unwrap().items.iter().map(|item| item.hold).collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_clock_was_set_back_keeps_what_it_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = filled(folder.path()).await;
+        assert_eq!(holds(&store, None).await, [None, None]);
+        let later = milliseconds(now() + Duration::from_secs(3600));
+        let held = [Some(Hold::Running), Some(Hold::Running)];
+        assert_eq!(holds(&store, Some(later)).await, held);
+    }
+
+    #[tokio::test]
+    async fn what_a_command_stored_is_kept_after_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_command, _) = filled(folder.path()).await;
+        let store = Store::open(folder.path()).unwrap();
+        let staging = folder.path().join("v1/staging");
+        let held = [Some(Hold::Running), Some(Hold::Running)];
+        assert_eq!(holds(&store, None).await, held);
+        for process in std::fs::read_dir(staging).unwrap() {
+            let lock = std::fs::File::options()
+                .write(true)
+                .open(process.unwrap().path().join("lock"));
+            lock.unwrap()
+                .set_modified(now() + Duration::from_secs(3600))
+                .unwrap();
+        }
+        assert_eq!(holds(&store, None).await, held);
+    }
 }

@@ -86,6 +86,11 @@ impl LastUses {
             .is_some_and(|blob| since.contains(&blob.used))
     }
 
+    /// Returns true if this process has used or stored the blob.
+    pub(super) fn is_used(&self, sha256: Sha256) -> bool {
+        self.0.lock().contains_key(&sha256)
+    }
+
     /// The last use of each blob, by all processes, with the file at `path`.
     pub(super) fn merged_with(&self, path: &Path) -> HashMap<Sha256, u64> {
         let mut uses = read(path);

@@ -96,6 +96,11 @@ impl Store {
         self.uses.is_used_since(sha256, time)
     }
 
+    /// Returns whether this process has stored or served the blob, whatever its clock said then.
+    pub fn has_used(&self, sha256: Sha256) -> bool {
+        self.uses.is_used(sha256)
+    }
+
     /// Removes what dead processes left in staging.
     ///
     /// # Errors
