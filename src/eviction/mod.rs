@@ -31,6 +31,7 @@ mod why;
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
+use tracing::warn;
 
 pub use evictor::{EvictionStatus, Evictor, EvictorOptions};
 pub use forget::{Forgotten, forget_files, forget_pins};
@@ -42,6 +43,7 @@ pub use why::{Why, WhyFile, why};
 
 use crate::{
     clock::{milliseconds, now},
+    error::chain,
     resource::Upstreams,
     store::{FileRecord, Pace, Removal, SpaceCounter, Store, StoreError},
 };
@@ -146,7 +148,11 @@ pub async fn pass(
         ..PassReport::default()
     };
     let pruned = store.prune_quarantine(QUARANTINE_AGE, QUARANTINE_BYTES, options.is_dry_run);
-    (report.quarantine_files, report.quarantine_bytes) = pruned.await?;
+    match pruned.await {
+        Ok(pruned) => (report.quarantine_files, report.quarantine_bytes) = pruned,
+        // The limit of the store matters more.
+        Err(error) => warn!(error = %chain(&error), "cannot remove old files of the quarantine"),
+    }
     for _ in 0..MAX_SURVEYS {
         let (counted, space) = counter.count().await?;
         counter = counted;

@@ -340,15 +340,12 @@ impl Store {
                 .collect();
             files.sort();
             let oldest = seconds(now()).saturating_sub(max_age.as_secs());
-            let (mut removed, mut freed) = (0, 0);
-            for (_, bytes, path) in &files[..excess(&files, oldest, max_bytes)] {
-                if !is_dry_run {
-                    fs::remove_file(path)?;
-                }
-                removed += 1;
-                freed += bytes;
+            let excess = &files[..excess(&files, oldest, max_bytes)];
+            if !is_dry_run {
+                remove_all(excess)?;
             }
-            Ok((removed, freed))
+            let bytes = excess.iter().map(|(_, bytes, _)| bytes).sum();
+            Ok((excess.len() as u64, bytes))
         });
         pruned.await.map_err(|source| StoreError::io(at, source))
     }
@@ -364,6 +361,17 @@ fn excess(files: &[(u64, u64, PathBuf)], oldest: u64, max_bytes: u64) -> usize {
         is_excess
     };
     files.iter().take_while(is_excess).count()
+}
+
+/// Removes files. One that is gone already is no failure: users empty the quarantine, too.
+fn remove_all(files: &[(u64, u64, PathBuf)]) -> io::Result<()> {
+    for (_, _, path) in files {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn path_of(layout: &StoreLayout, file: &StoredFile) -> PathBuf {
@@ -542,6 +550,17 @@ mod tests {
         assert_eq!(prune(month, 8192, true).await, (2, 2 * 8192));
         assert_eq!(prune(month, 8192, false).await, (2, 2 * 8192));
         assert_eq!(prune(month, u64::MAX, false).await, (0, 0));
+    }
+
+    #[test]
+    fn a_quarantined_file_that_is_gone_does_not_keep_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| (1, 8192, folder.path().join(name));
+        fs::write(folder.path().join("b"), "b").unwrap();
+        remove_all(&[file("a"), file("b")]).unwrap();
+        assert!(!folder.path().join("b").exists());
+        fs::create_dir(folder.path().join("c")).unwrap();
+        remove_all(&[file("c")]).unwrap_err();
     }
 
     #[test]
