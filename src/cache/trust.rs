@@ -170,6 +170,12 @@ impl Trust {
                     advisories = database.len(),
                     "the advisory database was read"
                 );
+                if database.unreadable() > 0 {
+                    warn!(
+                        advisories = database.unreadable(),
+                        "some advisories could not be read; a newer larder may know their format"
+                    );
+                }
                 *self.advisories.write() = Some(LoadedAdvisories {
                     archive: sha256,
                     database: database.clone(),

@@ -22,11 +22,12 @@ pub enum DatabaseError {
     Empty,
 }
 
-/// The advisories about crates in an archive. Files that are none are skipped: the format may grow.
-pub(super) fn read(archive: &[u8]) -> Result<Vec<Advisory>, DatabaseError> {
+/// The advisories about crates in an archive, and the number of those that cannot be read. They are skipped: the format
+/// may grow.
+pub(super) fn read(archive: &[u8]) -> Result<(Vec<Advisory>, usize), DatabaseError> {
     let unpacked = GzDecoder::new(archive).take(MAX_DATABASE_BYTES);
     let mut advisories = Vec::new();
-    let mut is_any = false;
+    let (mut is_any, mut unreadable) = (false, 0);
     for file in tar::Archive::new(unpacked).entries()? {
         let file = file?;
         let path = file.path()?.to_string_lossy().into_owned();
@@ -39,15 +40,19 @@ pub(super) fn read(archive: &[u8]) -> Result<Vec<Advisory>, DatabaseError> {
             .read_to_string(&mut text)
             .is_err()
         {
+            unreadable += 1;
             continue;
         }
-        if let Ok(advisory) = Advisory::parse(&text) {
-            is_any = true;
-            advisories.extend(advisory);
+        match Advisory::parse(&text) {
+            Ok(advisory) => {
+                is_any = true;
+                advisories.extend(advisory);
+            }
+            Err(_) => unreadable += 1,
         }
     }
     match is_any {
-        true => Ok(advisories),
+        true => Ok((advisories, unreadable)),
         false => Err(DatabaseError::Empty),
     }
 }
@@ -102,12 +107,10 @@ mod tests {
             file("db-main/README.md", advisory("RUSTSEC-2026-0004")),
         ]);
         let archive = archive.unwrap();
-        let ids: Vec<_> = read(&archive)
-            .unwrap()
-            .into_iter()
-            .map(|found| found.id)
-            .collect();
+        let (advisories, unreadable) = read(&archive).unwrap();
+        let ids: Vec<_> = advisories.into_iter().map(|found| found.id).collect();
         assert_eq!(ids, ["RUSTSEC-2026-0001"]);
+        assert_eq!(unreadable, 1);
         assert!(matches!(read(b"<html>"), Err(DatabaseError::Archive(_))));
         assert!(matches!(
             read(&archive[..archive.len() / 2]),

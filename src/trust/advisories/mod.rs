@@ -19,9 +19,13 @@ use semver::Version;
 pub use advisory::{Advisory, AdvisoryKind};
 pub use archive::{DatabaseError, pack};
 
-/// All advisories of a database, by the name of their crate in lower case.
+/// All advisories of a database.
 #[derive(Debug, Default)]
-pub struct AdvisoryDatabase(HashMap<String, Vec<Advisory>>);
+pub struct AdvisoryDatabase {
+    /// By the name of their crate in lower case.
+    by_crate: HashMap<String, Vec<Advisory>>,
+    unreadable: usize,
+}
 
 impl AdvisoryDatabase {
     /// Reads the archive of a database.
@@ -29,15 +33,19 @@ impl AdvisoryDatabase {
     /// # Errors
     /// It is no `tar.gz`, or has no advisory.
     pub fn read(archive: &[u8]) -> Result<Self, DatabaseError> {
-        let mut database = Self::default();
-        for advisory in archive::read(archive)? {
+        let (advisories, unreadable) = archive::read(archive)?;
+        let mut database = Self {
+            unreadable,
+            ..Self::default()
+        };
+        for advisory in advisories {
             let advisories = database
-                .0
+                .by_crate
                 .entry(advisory.package.to_ascii_lowercase())
                 .or_default();
             advisories.push(advisory);
         }
-        for advisories in database.0.values_mut() {
+        for advisories in database.by_crate.values_mut() {
             advisories.sort_by(|a, b| a.id.cmp(&b.id));
         }
         Ok(database)
@@ -45,17 +53,22 @@ impl AdvisoryDatabase {
 
     /// Number of advisories.
     pub fn len(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.by_crate.values().map(Vec::len).sum()
+    }
+
+    /// Number of advisories that were skipped, because they cannot be read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
     }
 
     /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_crate.is_empty()
     }
 
     /// The advisories about a crate.
     pub fn about(&self, name: &str) -> &[Advisory] {
-        self.0
+        self.by_crate
             .get(&name.to_ascii_lowercase())
             .map_or(&[], Vec::as_slice)
     }
