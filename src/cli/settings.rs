@@ -76,7 +76,15 @@ pub fn settings_of(command: &str) -> Vec<&'static str> {
             &UPSTREAM,
             &FETCHING,
             &TRUST,
-            &["store", "registry", "listen", "offline", "full-index"],
+            &[
+                "store",
+                "registry",
+                "listen",
+                "offline",
+                "full-index",
+                "max-size",
+                "forget-after",
+            ],
         ],
         "warm" => &[
             &COMMON,

@@ -26,9 +26,9 @@ use tempfile::TempDir;
 use tokio::{process::Command, sync::watch, task::JoinHandle};
 use url::Url;
 
-use super::{CommandError, render::note, running_daemon::find_daemon};
+use super::{CommandError, render::note, running_daemon::find_daemon, serve::start_evictor};
 use crate::{
-    app::{App, AppMode},
+    app::{App, AppMode, StoreAccess},
     cargo_config::CargoConfig,
     cli, client_config,
     config::Settings,
@@ -230,7 +230,10 @@ async fn own_app(settings: &Settings) -> Result<App, CommandError> {
     }
     let archive = app.upstreams.advisory_archive();
     app.cache.load_advisories(&archive).await;
-    app.prepare_to_serve(settings).await?;
+    let access = app.prepare_to_serve(settings).await?;
+    if access != StoreAccess::ReadOnly && settings.max_size.is_some() {
+        start_evictor(&app, settings);
+    }
     Ok(app)
 }
 

@@ -235,7 +235,7 @@ async fn keep_advisories(app: Arc<App>) {
 }
 
 /// Starts the evictor. Returns its numbers.
-fn start_evictor(app: &App, settings: &Settings) -> watch::Receiver<EvictionStatus> {
+pub(super) fn start_evictor(app: &App, settings: &Settings) -> watch::Receiver<EvictionStatus> {
     let options = EvictorOptions {
         max_bytes: settings.max_size,
         forget_after: settings.forget_after,

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain, entry_path};
+use fake_upstream::{Crate, FakeUpstream, HOST, Installer, Toolchain, crate_path, entry_path};
 use tempfile::TempDir;
 
 use crate::dist::MINIMAL;
+use crate::eviction::disk_use;
 use crate::fixture::{CA_FILE, project_on_left, publish_pair, site, tls_site, tls_upstream};
 use testkit::cargo::{CargoHome, Project};
 use testkit::larder::Site;
@@ -210,6 +211,32 @@ fn entries_of_dependencies_are_prefetched_without_a_daemon() {
         std::fs::write(&done, "").unwrap();
         command.join().unwrap().assert_success();
     });
+}
+
+/// Twice as much as the limit allows.
+#[test]
+fn a_command_without_a_daemon_keeps_max_size() {
+    const CRATES: usize = 20;
+    let (upstream, folder) = tls_upstream();
+    let mut script = String::new();
+    for number in 0..CRATES {
+        let name = format!("load-{number}");
+        upstream.publish(Crate::new(&name, "1.0.0").padding(600_000));
+        let address = upstream.base_url();
+        let address = address.trim_end_matches('/');
+        let path = crate_path(&name, "1.0.0");
+        script += &format!("curl -sSf -o /dev/null '{address}{path}' || exit 1; sleep 0.1\n");
+    }
+    let world = World {
+        site: tls_site(&upstream, &folder).variable("LARDER_MAX_SIZE", "6MB"),
+        upstream,
+        folder,
+    };
+    let ran = run(world.shell(&script));
+    ran.assert_success();
+    assert_eq!(summary(&ran).1, CRATES as u64, "{}", ran.stderr);
+    let used = disk_use(world.site.store());
+    assert!(used > 3_000_000 && used < 6_000_000, "{used}");
 }
 
 #[test]
