@@ -118,11 +118,23 @@ impl DaemonClient {
         self.upstreams.at(url).or_else(crates)
     }
 
-    /// Sends a request for `url`, with the method and the headers of `head`.
+    /// Sends a request for `url`, with the method and the headers of `head`. Tries twice: a service manager may start a
+    /// daemon that has stopped again.
     ///
     /// # Errors
     /// The daemon is gone.
     pub async fn send(
+        &self,
+        url: &Url,
+        head: Request<()>,
+    ) -> Result<Response<Incoming>, DaemonError> {
+        match self.send_once(url, head.clone()).await {
+            Err(_) => self.send_once(url, head).await,
+            sent => sent,
+        }
+    }
+
+    async fn send_once(
         &self,
         url: &Url,
         head: Request<()>,

@@ -303,12 +303,13 @@ impl Interceptor {
                     self.tally.count(url.as_str(), status, headers, bytes);
                     return response;
                 }
-                Ok(None) => {
-                    let request = Request::from_parts(parts, Empty::<Bytes>::new());
-                    return self.forward(&url, request).await;
-                }
+                Ok(None) => {}
+                // A command outlives the daemon that answered it.
+                Err(error) if !self.is_offline => debug!(%error, "upstream is asked instead"),
                 Err(error) => return text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
             }
+            let request = Request::from_parts(parts, Empty::<Bytes>::new());
+            return self.forward(&url, request).await;
         }
         self.forward(&url, request).await
     }

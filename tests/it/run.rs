@@ -732,6 +732,52 @@ fn a_daemon_on_the_same_store_answers() {
     assert_eq!(daemon.request_count("hit"), hits);
 }
 
+/// Gets `left`'s entry, and `right`'s after the daemon has stopped.
+fn stop_the_daemon_between_two_requests(world: &World, flags: &[&str]) -> Run {
+    let daemon = world.site.serve(flags);
+    let [first, second] = ["left", "right"].map(|name| {
+        let base = world.upstream.url().trim_end_matches("/index/").to_owned();
+        format!("curl -sS --fail-with-body '{base}{}'", entry_path(name))
+    });
+    let path = |name: &str| world.folder.path().join(name).display().to_string();
+    let (ready, stopped) = (path("ready"), path("stopped"));
+    let script = format!(
+        "{first}; touch '{ready}'; until [ -e '{stopped}' ]; do sleep 0.05; done; {second}"
+    );
+    let mut command = world.shell(&script);
+    if flags.contains(&"--offline") {
+        command.env("LARDER_OFFLINE", "true");
+    }
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| run(command));
+        wait_until("the daemon was asked", || Path::new(&ready).exists());
+        daemon.stop();
+        std::fs::write(stopped, "").unwrap();
+        command.join().unwrap()
+    })
+}
+
+#[test]
+fn a_daemon_that_stops_during_the_command_does_not_break_it() {
+    let world = World::new();
+    let ran = stop_the_daemon_between_two_requests(&world, &[]);
+    ran.assert_success();
+    assert!(ran.stdout.contains(r#""name":"right""#), "{ran:?}");
+    assert_eq!(summary(&ran).1, 1, "the daemon answered: {}", ran.stderr);
+}
+
+#[test]
+fn offline_nobody_else_is_asked_when_the_daemon_has_stopped() {
+    let world = World::new();
+    let ran = stop_the_daemon_between_two_requests(&world, &["--offline"]);
+    ran.assert_failure();
+    assert!(
+        ran.stdout.contains("cannot connect to the daemon"),
+        "{ran:?}"
+    );
+    assert_eq!(world.upstream.requests().len(), 0);
+}
+
 #[test]
 fn rustup_installs_a_toolchain_and_repeats_it_without_upstream() {
     let world = World::new();
