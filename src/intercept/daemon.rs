@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http2};
@@ -18,7 +19,8 @@ use crate::resource::{Registry, RegistryConfig, Resource, Source, Upstreams, reg
 
 /// Time limit for connecting to the daemon.
 const DAEMON_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time limit for each `config.json` at the start. The daemon waits for upstream no longer than its own limit.
+/// Time limit for the `config.json` of all registries at the start. The daemon may wait for upstream longer; then
+/// larder does without it.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control window of a stream and of the connection, in bytes: copying on loopback should not wait.
 const WINDOW: u32 = 4 << 20;
@@ -61,13 +63,19 @@ impl DaemonClient {
             configs: Vec::new(),
             sender: Mutex::default(),
         };
+        // Otherwise each request would open a connection.
+        client.sender().await.ok()?;
         let registries: Vec<_> = client.upstreams.registries.iter().cloned().collect();
-        for registry in registries {
+        let asked = registries.into_iter().filter_map(|registry| {
             let Source::At(url) = RegistryConfig::of(&registry).source() else {
-                continue;
+                return None;
             };
-            let config = timeout(CONFIG_TIMEOUT, client.config(&url)).await;
-            match config.ok()? {
+            let client = &client;
+            Some(async move { (registry, client.config(&url).await) })
+        });
+        let answers = timeout(CONFIG_TIMEOUT, join_all(asked)).await.ok()?;
+        for (registry, config) in answers {
+            match config {
                 Some(Ok(body)) => client.configs.push((registry, body)),
                 // It knows the registry and has no config.
                 Some(Err(status)) if is_trouble(status) => {}
@@ -181,4 +189,49 @@ fn is_trouble(status: StatusCode) -> bool {
             status,
             StatusCode::FAILED_DEPENDENCY | StatusCode::FORBIDDEN
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::{server, service::service_fn};
+    use tokio::{net::TcpListener, sync::Barrier};
+
+    use super::*;
+
+    /// A daemon without configs that answers two requests at a time.
+    async fn serve_in_pairs(listener: TcpListener) {
+        let barrier = Arc::new(Barrier::new(2));
+        while let Ok((stream, _)) = listener.accept().await {
+            let barrier = barrier.clone();
+            let service = service_fn(move |_| {
+                let barrier = barrier.clone();
+                async move {
+                    barrier.wait().await;
+                    let mut response = Response::new(Empty::<Bytes>::new());
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let connection = server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_registries_are_asked_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve_in_pairs(listener));
+        let index = |host: &str| Url::parse(&format!("https://{host}/")).unwrap();
+        let corp = ("corp".to_owned(), index("corp.example"));
+        let upstreams = Upstreams {
+            registries: Registries::new(index("index.example"), [corp]),
+            ..DaemonClient::unconnected().upstreams
+        };
+        let client = DaemonClient::connect(address, upstreams).await;
+        assert!(client.unwrap().configs().is_empty());
+    }
 }
