@@ -7,14 +7,12 @@ use url::Url;
 use crate::{
     cargo_config::{CargoConfig, CratesIoSource, is_on_this_machine},
     config::Settings,
+    intercept::PROXY_USER,
     status_client::RunningDaemon,
 };
 
-/// User name in the address of the proxy of `larder run`.
-const RUN_USER: &str = "larder";
-
 /// The address in a proxy variable, if it is a proxy of larder. The proxy of `larder run` has the user name
-/// [`RUN_USER`]. That of `serve --intercept` has the port that the daemon states, or goes with root certificates in a
+/// [`PROXY_USER`]. That of `serve --intercept` has the port that the daemon states, or goes with root certificates in a
 /// folder of larder.
 pub(super) fn larder_proxy(
     settings: &Settings,
@@ -29,7 +27,7 @@ pub(super) fn larder_proxy(
     let folder = settings.intercept.folder.as_deref();
     let has_roots = roots
         .is_some_and(|roots| folder.is_some_and(|folder| Path::new(roots).starts_with(folder)));
-    (url.username() == RUN_USER || is_stated || has_roots).then_some(url)
+    (url.username() == PROXY_USER || is_stated || has_roots).then_some(url)
 }
 
 /// The things that a command has worked on, and whether their clients use larder.

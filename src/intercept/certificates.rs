@@ -1,14 +1,14 @@
 //! Certificates for the intercepted hosts.
 //!
 //! ```text
-//!   authority   names: only the intercepted hosts      its key is dropped before this module returns
+//!   authority   names: intercepted hosts and below     its key is dropped before this module returns
 //!      └─ signs one certificate per host               their keys stay in this process's memory
 //! ```
 //!
 //! Clients must trust the authority, so the authority must not be able to sign much. Its certificate permits the
-//! intercepted hosts alone (RFC 5280, section 4.2.1.10) and expires soon, and its key is gone. A client that trusts the
-//! authority for longer than necessary risks nothing. The authority of a daemon is the exception: it has to outlive the
-//! process, see `authority_folder`.
+//! intercepted hosts and names below them (RFC 5280, section 4.2.1.10) and expires soon, and its key is gone. A client
+//! that trusts the authority for longer than necessary risks nothing. The authority of a daemon is the exception: it
+//! has to outlive the process, see `authority_folder`.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -19,7 +19,7 @@
 //!
 //! | module | its job |
 //! |---|---|
-//! | [`certificates`] | an authority for the intercepted hosts, which can sign nothing else |
+//! | [`certificates`] | an authority for the intercepted hosts, which can sign nothing but these and names below them |
 //! | [`authority_folder`] | the authority of a daemon, which outlives it |
 //! | [`trust`] | files of root certificates for clients |
 //! | [`password`] | keeps other users out of the proxy of one command |
@@ -52,7 +52,7 @@ use crate::{
 pub use authority_folder::AuthorityFolder;
 pub use certificates::{CertificateError, Certificates};
 pub use daemon::{DaemonClient, DaemonError};
-pub use password::ProxyPassword;
+pub use password::{PROXY_USER, ProxyPassword};
 pub use proxy::{InterceptedHosts, Interceptor, TunnelPolicy, serve};
 pub use tally::{Summary, Tally};
 pub use trust::{RootsError, bundle};

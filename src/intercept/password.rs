@@ -10,8 +10,8 @@ use rustls::crypto::ring;
 
 use super::CertificateError;
 
-/// The user name, which means nothing.
-const USER: &str = "larder";
+/// The user name, by which other commands recognise the proxy.
+pub const PROXY_USER: &str = "larder";
 
 /// A random password.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl ProxyPassword {
 
     /// The part before `@` in the proxy's address.
     pub fn user_info(&self) -> String {
-        format!("{USER}:{}", self.0)
+        format!("{PROXY_USER}:{}", self.0)
     }
 
     /// True if a request has this password.
