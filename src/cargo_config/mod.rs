@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 pub use files::{ConfigFault, Includes, SETTINGS_FILES, included_settings};
 use files::{ConfigFile, merge, read_folder, text_with_file};
 pub use local_sources::{LocalSourceError, LocalSources};
-use source_tables::{parse_registry, source_fault, source_names};
+pub use source_tables::parse_registry;
+use source_tables::{source_fault, source_names};
 
 use crate::lockfile::{PackageSource, canonical_index};
 
@@ -446,6 +447,14 @@ impl CargoConfig {
                 self.local(name)
             }
         }
+    }
+
+    /// The registry that `registry = "NAME"` in a manifest means. `None` if no settings file names it.
+    pub fn registry(&self, name: &str) -> Option<PackageSource> {
+        if name == "crates-io" {
+            return Some(PackageSource::CratesIo);
+        }
+        parse_registry(self.text(&["registries", name, "index"])?.0)
     }
 
     /// Tells if the table `[source.NAME]` describes this source.

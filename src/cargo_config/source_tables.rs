@@ -71,7 +71,7 @@ pub(super) fn source_names(files: &[ConfigFile]) -> BTreeSet<&str> {
 }
 
 /// The registry that the settings describe by this address.
-pub(super) fn parse_registry(url: &str) -> Option<PackageSource> {
+pub fn parse_registry(url: &str) -> Option<PackageSource> {
     let source = match url.starts_with("sparse+") {
         true => url.to_owned(),
         false => format!("registry+{url}"),

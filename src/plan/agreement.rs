@@ -185,6 +185,9 @@ impl Walk<'_> {
                 if dependency.default_features {
                     features.push("default".to_owned());
                 }
+                if let Some(why) = self.moved(at, dependency) {
+                    return Agreement::Unclear(why);
+                }
                 let targets = self.locked(at, dependency);
                 if targets.is_empty() {
                     return Agreement::Differs(format!(
@@ -203,6 +206,20 @@ impl Walk<'_> {
             self.needs[at] = Some(needs);
         }
         self.unused()
+    }
+
+    /// Tells if the lock file has a dependency only from another registry than the manifest names. Cargo knows best if
+    /// both are one.
+    fn moved(&self, at: usize, dependency: &Dependency) -> Option<String> {
+        let wanted = dependency.source.as_ref()?;
+        let locked = self.locked(at, dependency);
+        let is_moved = locked
+            .iter()
+            .all(|&target| self.graph.nodes[target].source != *wanted);
+        (!locked.is_empty() && is_moved).then(|| {
+            let (package, node) = (&dependency.package, &self.graph.nodes[at].name);
+            format!("it has `{package}`, which `{node}` needs, from another registry")
+        })
     }
 
     /// The locked packages that fit a dependency. Rarely more than one.

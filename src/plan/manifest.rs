@@ -20,8 +20,9 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 
 use crate::{
-    cargo_config::CargoConfig,
+    cargo_config::{CargoConfig, parse_registry},
     files::{self, MAX_MANIFEST_BYTES},
+    lockfile::PackageSource,
 };
 
 /// Packages of one workspace that are read at most, so that odd trees end.
@@ -61,6 +62,8 @@ pub(super) struct Dependency {
     pub(super) requirement: VersionReq,
     /// True if it is in the user's own folders.
     pub(super) is_local: bool,
+    /// The registry that the user's manifest names. `None` for other dependencies.
+    pub(super) source: Option<PackageSource>,
     /// True if only a feature makes it a dependency.
     pub(super) is_optional: bool,
     /// True if only members use it.
@@ -175,6 +178,8 @@ struct RawDependencyTable {
     version: Option<String>,
     path: Option<PathBuf>,
     git: Option<String>,
+    registry: Option<String>,
+    registry_index: Option<String>,
     package: Option<String>,
     optional: bool,
     #[serde(alias = "default_features")]
@@ -184,7 +189,9 @@ struct RawDependencyTable {
 }
 
 /// Collects packages, each once.
-struct WorkspaceReader {
+struct WorkspaceReader<'a> {
+    /// The settings that name registries.
+    config: &'a CargoConfig,
     /// The real root folder.
     root: PathBuf,
     /// `[workspace]` of the root.
@@ -197,23 +204,34 @@ struct WorkspaceReader {
 }
 
 impl Dependency {
+    /// # Errors
+    /// The part that only cargo understands.
     fn of_manifest(
         name: &str,
         table: RawDependencyTable,
-        requirement: VersionReq,
+        source: Option<PackageSource>,
         is_dev: bool,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, String> {
+        if table.git.is_some() {
+            return Err(format!("git dependency `{name}`"));
+        }
+        let source =
+            source.ok_or_else(|| format!("a registry of `{name}` that no settings file names"))?;
+        let requirement = table.version.as_deref().unwrap_or("*");
+        let requirement = VersionReq::parse(requirement)
+            .map_err(|_| format!("a version of `{name}` that cannot be read"))?;
+        Ok(Self {
             name: name.to_owned(),
             package: table.package.unwrap_or_else(|| name.to_owned()),
             requirement,
-            is_local: table.path.is_some(),
+            is_local: source == PackageSource::Local,
+            source: Some(source),
             is_optional: table.optional,
             is_dev,
             default_features: table.default_features.unwrap_or(true),
             features: table.features,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -251,6 +269,7 @@ impl LocalWorkspace {
             None => Vec::new(),
         };
         let mut reader = WorkspaceReader {
+            config,
             root: root.clone(),
             workspace,
             packages: Vec::new(),
@@ -277,7 +296,7 @@ impl LocalWorkspace {
     }
 }
 
-impl WorkspaceReader {
+impl WorkspaceReader<'_> {
     /// Reads the package in `folder`, and those that its path dependencies lead to.
     fn package(&mut self, folder: &Path, is_member: bool) -> Result<(), WorkspaceError> {
         let folder = folder
@@ -352,19 +371,14 @@ impl WorkspaceReader {
                                 "dependency `{name}`, which inherits from elsewhere"
                             ))
                         })?;
-                if table.git.is_some() {
-                    return Err(unsupported(&format!("git dependency `{name}`")));
-                }
-                let requirement = table.version.as_deref().unwrap_or("*");
-                let requirement = VersionReq::parse(requirement).map_err(|_| {
-                    unsupported(&format!("a version of `{name}` that cannot be read"))
-                })?;
+                let source = self.source(&table);
                 match &table.path {
                     Some(path) if is_member || !is_dev => folders.push(base.join(path)),
                     Some(path) => self.beyond.push(base.join(path)),
                     None => {}
                 }
-                dependencies.push(Dependency::of_manifest(name, table, requirement, is_dev));
+                let dependency = Dependency::of_manifest(name, table, source, is_dev);
+                dependencies.push(dependency.map_err(|what| unsupported(&what))?);
             }
         }
         self.packages.push(LocalPackage {
@@ -379,6 +393,20 @@ impl WorkspaceReader {
             self.package(&folder, false)?;
         }
         Ok(())
+    }
+
+    /// The place that a dependency comes from, by its table and the settings files.
+    fn source(&self, table: &RawDependencyTable) -> Option<PackageSource> {
+        if table.path.is_some() {
+            return Some(PackageSource::Local);
+        }
+        match (&table.registry_index, &table.registry) {
+            (None, None) => Some(PackageSource::CratesIo),
+            (Some(index), None) => parse_registry(index),
+            (None, Some(name)) => self.config.registry(name),
+            // Cargo refuses both.
+            (Some(_), Some(_)) => None,
+        }
     }
 
     /// The dependency's table, completed from `[workspace.dependencies]`, and the folder its path starts from.

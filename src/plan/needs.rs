@@ -32,6 +32,7 @@ impl Needs {
                 name: needed.name,
                 requirement: VersionReq::parse(&needed.req).ok()?,
                 is_local: false,
+                source: None,
                 is_optional: needed.optional,
                 is_dev: needed.kind.as_deref() == Some("dev"),
                 default_features: needed.default_features,

@@ -81,6 +81,54 @@ fn project_outside_the_home_folder_uses_the_registries_of_the_user_s_cargo_home(
     assert_eq!(code, 0, "{verdict:#}");
 }
 
+#[test]
+fn dependency_that_moves_to_another_registry_is_not_ready() {
+    let (upstream, corp) = (FakeUpstream::start(), FakeUpstream::start());
+    for registry in [&upstream, &corp] {
+        registry.publish(Crate::new("left", "1.2.0"));
+    }
+    let user = TempDir::new().unwrap();
+    let settings = user.path().join("larder.toml");
+    let index = format!("sparse+{}", corp.url());
+    fs::write(&settings, format!("[registry.corp]\nindex = \"{index}\"\n")).unwrap();
+    let site =
+        site_with_cargo(&upstream).variable("LARDER_CONFIG", &settings.display().to_string());
+    let project = Project::empty();
+    let named = format!("[registries.corp]\nindex = \"{index}\"\n");
+    project.write(".cargo/config.toml", &named);
+    let write = |dependencies: &str| project.write("Cargo.toml", &manifest(dependencies));
+    let lock = || {
+        CargoHome::empty()
+            .run(&project, &["generate-lockfile"], &upstream.url())
+            .assert_success();
+        let (report, code) = run_json(&site, &["warm"], &project);
+        assert_eq!(code, 0, "{report:#}");
+    };
+    let of_crates_io = "[dependencies]\nleft = \"1.2\"\n";
+    let of_corp = "[dependencies]\nleft = { version = \"1.2\", registry = \"corp\" }\n";
+    let by_index =
+        format!("[dependencies]\nleft = {{ version = \"1.2\", registry-index = \"{index}\" }}\n");
+    let inherited = format!(
+        "[dependencies]\nleft.workspace = true\n[workspace.{}",
+        &of_corp[1..]
+    );
+    write(of_crates_io);
+    lock();
+    let offline = site.serve(&["--offline"]);
+    let judge = |what: &str, expected: bool| {
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (expected, expected), "{what}: {text}");
+    };
+    judge("as locked", true);
+    for moved in [of_corp, &by_index, &inherited] {
+        write(moved);
+        judge(moved, false);
+    }
+    project.write(".cargo/config.toml", "");
+    write(of_corp);
+    judge("no settings name the registry", false);
+}
+
 /// Changes of a manifest that has `left = "1"` locked, each with whether the lock file still fits.
 const CHANGES: [(&str, bool, &str); 15] = [
     ("nothing", true, "[dependencies]\nleft = \"1\"\n"),
