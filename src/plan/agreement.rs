@@ -65,7 +65,16 @@ pub(super) fn compare(
     };
     for node in &graph.nodes {
         let found = match node.source {
-            PackageSource::Local => workspace.named(node).map(Needs::of_local),
+            PackageSource::Local => {
+                let needs = workspace.named(node).map(Needs::of_local);
+                if let Some(value) = needs.as_ref().and_then(Needs::dangling_value) {
+                    return Agreement::Unclear(format!(
+                        "a feature of `{}` leads to `{value}`, which it has not",
+                        node.name
+                    ));
+                }
+                needs
+            }
             PackageSource::CratesIo | PackageSource::Registry(_) => {
                 match needs(node).map(Needs::of_crate) {
                     Some(Some(needs)) => Some(needs),
@@ -182,9 +191,6 @@ impl Walk<'_> {
                 }
                 let mut features = dependency.features.clone();
                 features.extend(asked.into_iter().flatten().cloned());
-                if dependency.default_features {
-                    features.push("default".to_owned());
-                }
                 if let Some(why) = self.moved(at, dependency) {
                     return Agreement::Unclear(why);
                 }
@@ -194,6 +200,23 @@ impl Walk<'_> {
                         "it lacks `{} {}`, which `{}` needs",
                         dependency.package, dependency.requirement, node.name
                     ));
+                }
+                let unknown = targets.iter().find_map(|&target| {
+                    let needs = self.needs[target].as_ref()?;
+                    let feature = features
+                        .iter()
+                        .find(|feature| !needs.has_feature(feature))?;
+                    Some((&self.graph.nodes[target], feature))
+                });
+                if let Some((target, feature)) = unknown {
+                    return Agreement::Unclear(format!(
+                        "its `{} {}` has no feature `{feature}`, which `{}` needs",
+                        target.name, target.version, node.name
+                    ));
+                }
+                // A crate without `default` has none to switch on.
+                if dependency.default_features {
+                    features.push("default".to_owned());
                 }
                 for target in targets {
                     self.used.insert((at, target));

@@ -48,6 +48,31 @@ impl Needs {
         })
     }
 
+    /// Tells if the package has a feature, be it by the name of an optional dependency alone.
+    pub(super) fn has_feature(&self, feature: &str) -> bool {
+        let is_optional = |one: &Dependency| one.is_optional && one.name == feature;
+        // `dep:NAME` hides the feature that a dependency has by itself.
+        let is_hidden = || {
+            let mut values = self.features.values().flatten();
+            values.any(|value| value.strip_prefix("dep:") == Some(feature))
+        };
+        self.features.contains_key(feature)
+            || (self.dependencies.iter().any(is_optional) && !is_hidden())
+    }
+
+    /// A value in the package's own features that leads to nothing in the package.
+    pub(super) fn dangling_value(&self) -> Option<&str> {
+        let is_dependency = |name: &str| self.dependencies.iter().any(|one| one.name == name);
+        let mut values = self.features.values().flatten().map(String::as_str);
+        values.find(
+            |value| match (value.strip_prefix("dep:"), value.split_once('/')) {
+                (Some(name), _) => !is_dependency(name),
+                (None, Some((name, _))) => !is_dependency(name.strip_suffix('?').unwrap_or(name)),
+                (None, None) => !self.has_feature(value),
+            },
+        )
+    }
+
     /// Enables a feature of the package and those it leads to.
     pub(super) fn enable(&self, enabled: &mut EnabledFeatures, feature: &str) {
         let is_dependency = |name: &str| self.dependencies.iter().any(|one| one.name == name);

@@ -130,7 +130,7 @@ fn dependency_that_moves_to_another_registry_is_not_ready() {
 }
 
 /// Changes of a manifest that has `left = "1"` locked, each with whether the lock file still fits.
-const CHANGES: [(&str, bool, &str); 15] = [
+const CHANGES: [(&str, bool, &str); 16] = [
     ("nothing", true, "[dependencies]\nleft = \"1\"\n"),
     (
         "another spelling",
@@ -194,6 +194,22 @@ const CHANGES: [(&str, bool, &str); 15] = [
         false,
         "[dependencies]\nleft = \"1\"\n[features]\nall = [\"left/more\"]\n",
     ),
+    (
+        "a feature of its own without needs",
+        true,
+        "[dependencies]\nleft = \"1\"\n[features]\nall = [\"left/plain\"]\n",
+    ),
+];
+
+/// Features that the locked version of `left` or the project lacks.
+const UNKNOWN_FEATURES: [&str; 6] = [
+    "[dependencies]\nleft = { version = \"1\", features = [\"nope\"] }\n",
+    "[dependencies]\nleft = \"1\"\n[features]\nall = [\"left/nope\"]\n",
+    "[dependencies]\nleft = { version = \"1\", optional = true }\n[features]\nall = [\"left?/nope\"]\n",
+    "[dependencies]\nleft = \"1\"\n[features]\nall = [\"nope\"]\n",
+    "[dependencies]\nleft = \"1\"\n[features]\nall = [\"nope/plain\"]\n",
+    // `dep:stored` hides the feature of this name.
+    "[dependencies]\nleft = { version = \"1\", features = [\"stored\"] }\n",
 ];
 
 fn publish(upstream: &FakeUpstream) {
@@ -246,6 +262,26 @@ fn lock_file_that_no_longer_fits_its_manifest_is_not_ready() {
                 "{report:#}"
             );
         }
+    }
+}
+
+#[test]
+fn feature_that_the_locked_version_lacks_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    publish(&upstream);
+    let site = site_with_cargo(&upstream);
+    let locked = Project::empty().dep("left", "1");
+    CargoHome::empty()
+        .run(&locked, &["generate-lockfile"], &upstream.url())
+        .assert_success();
+    run_json(&site, &["warm"], &locked);
+    let offline = site.serve(&["--offline"]);
+    for dependencies in UNKNOWN_FEATURES {
+        let project = Project::empty();
+        project.write("Cargo.toml", &manifest(dependencies));
+        project.write("Cargo.lock", &locked.lock());
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (false, false), "{dependencies}{text}");
     }
 }
 
