@@ -23,6 +23,7 @@ use crate::{
     cargo_config::{CargoConfig, parse_registry},
     files::{self, MAX_MANIFEST_BYTES},
     lockfile::PackageSource,
+    projects::plain,
 };
 
 /// Packages of one workspace that are read at most, so that odd trees end.
@@ -284,6 +285,7 @@ impl LocalWorkspace {
         }
         reader.is_beyond = true;
         while let Some(folder) = reader.beyond.pop() {
+            let folder = plain(&folder);
             // Cargo ignores them as well if they are not there (`build_path_deps` in
             // `src/cargo/core/resolver/encode.rs`).
             if folder.join("Cargo.toml").is_file() {
@@ -297,14 +299,10 @@ impl LocalWorkspace {
 }
 
 impl WorkspaceReader<'_> {
-    /// Reads the package in `folder`, and those that its path dependencies lead to.
+    /// Reads the package in `folder`, and those that its path dependencies lead to. Cargo follows no links in these
+    /// paths: a linked member is below the root, and its `../b` is beside the link (docs/client-behaviour.md C-54).
     fn package(&mut self, folder: &Path, is_member: bool) -> Result<(), WorkspaceError> {
-        let folder = folder
-            .canonicalize()
-            .map_err(|source| WorkspaceError::Read {
-                path: folder.join("Cargo.toml"),
-                source,
-            })?;
+        let folder = plain(folder);
         let is_member = is_member || self.is_within(&folder);
         if self.packages.iter().any(|known| known.folder == folder) {
             return Ok(());
@@ -321,7 +319,7 @@ impl WorkspaceReader<'_> {
         };
         let is_listed = |list: &[String]| {
             let mut entries = list.iter();
-            entries.any(|entry| folder.starts_with(self.root.join(entry)))
+            entries.any(|entry| folder.starts_with(plain(&self.root.join(entry))))
         };
         folder.starts_with(&self.root)
             && (!is_listed(&workspace.exclude) || is_listed(&workspace.members))

@@ -65,7 +65,7 @@ pub(super) fn parent(path: &Path) -> PathBuf {
 }
 
 /// Removes `.` and `..` from an absolute path without reading the disk, as cargo does (`normalize_path`).
-pub(super) fn plain(path: &Path) -> PathBuf {
+pub(crate) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

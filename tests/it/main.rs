@@ -45,6 +45,7 @@ mod integrity;
 mod intercept;
 mod keep_warm;
 mod large;
+mod layouts;
 mod limits;
 mod logs;
 mod messages;

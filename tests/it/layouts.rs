@@ -1,0 +1,104 @@
+//! Unusual layouts of projects: `check`'s verdict on them, judged by real cargo behind an offline larder.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use fake_upstream::{Crate, FakeUpstream};
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::cargo::{CargoHome, Project};
+use testkit::larder::{Larder, Site};
+
+use crate::fixture::site;
+
+/// A larder's site with cargo in `PATH`, and the compiler that cargo asks about targets.
+fn site_with_cargo(upstream: &FakeUpstream) -> Site {
+    for name in ["left", "right", "other"] {
+        upstream.publish(Crate::new(name, "1.0.0"));
+    }
+    let folder = Path::new(env!("CARGO")).parent().unwrap();
+    site(upstream)
+        .variable("CARGO", env!("CARGO"))
+        .variable("PATH", &folder.display().to_string())
+}
+
+/// Writes a package with an empty library.
+fn package(folder: &Path, name: &str, more: &str) {
+    fs::create_dir_all(folder.join("src")).unwrap();
+    let text =
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n{more}\n");
+    fs::write(folder.join("Cargo.toml"), text).unwrap();
+    fs::write(folder.join("src/lib.rs"), "").unwrap();
+}
+
+/// Makes the lock file of the project in `folder`, and warms it.
+fn lock_and_warm(site: &Site, upstream: &FakeUpstream, folder: &Path) {
+    CargoHome::empty()
+        .run(
+            &Project::at(folder),
+            &["generate-lockfile"],
+            &upstream.url(),
+        )
+        .assert_success();
+    let output = site.command(&["warm", &folder.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The verdict of `check`, and the proof of `cargo fetch`, which keeps the lock file as it is.
+fn verdict_and_truth(site: &Site, offline: &Larder<'_>, folder: &Path) -> (bool, bool, Value) {
+    let output = site.command(&["check", "--json", &folder.display().to_string()]);
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lock = folder.join("Cargo.lock");
+    let before = fs::read(&lock).ok();
+    let fetch = CargoHome::empty().run(&Project::at(folder), &["fetch"], offline.url());
+    if let Some(before) = before {
+        fs::write(&lock, before).unwrap();
+    } else {
+        let _ = fs::remove_file(&lock);
+    }
+    (verdict["ready"] == true, fetch.status.success(), verdict)
+}
+
+/// Cargo removes `.` and `..` from paths, and follows no links (docs/client-behaviour.md C-54).
+#[test]
+fn linked_packages_are_found_where_cargo_finds_them() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let path = |name: &str| top.path().join(name);
+    // A path dependency below the root of a workspace is a member, also if it is a link.
+    let right = "[dependencies]\nright = \"1\"\n";
+    package(&path("ext/linked"), "linked", right);
+    let root = "[dependencies]\nlinked = { path = \"linked\" }\n[workspace]";
+    package(&path("one"), "one", root);
+    symlink("../ext/linked", path("one/linked")).unwrap();
+    // Cargo finds `../b` of a linked member beside the link.
+    package(
+        &path("ext/a"),
+        "a",
+        "[dependencies]\nb = { path = \"../b\" }",
+    );
+    package(&path("ext/b"), "b", right);
+    package(&path("two/crates/b"), "b", right);
+    symlink("../../ext/a", path("two/crates/a")).unwrap();
+    let root = "[workspace]\nresolver = \"2\"\nmembers = [\"crates/*\"]\n";
+    fs::write(path("two/Cargo.toml"), root).unwrap();
+    for name in ["one", "two"] {
+        lock_and_warm(&site, &upstream, &path(name));
+    }
+    let offline = site.serve(&["--offline"]);
+    for (ready, tests) in [(true, ""), (false, "[dev-dependencies]\nother = \"1\"\n")] {
+        let more = format!("{right}{tests}");
+        package(&path("ext/linked"), "linked", &more);
+        package(&path("two/crates/b"), "b", &more);
+        for name in ["one", "two"] {
+            let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &path(name));
+            assert_eq!(
+                (is_ready, is_true),
+                (ready, ready),
+                "{name} {tests}: {text:#}"
+            );
+        }
+    }
+}
