@@ -46,6 +46,18 @@ pub(super) fn is_file(entry: &DirEntry) -> bool {
     entry.file_type().is_file() || (entry.file_type().is_symlink() && entry.path().is_file())
 }
 
+/// Tells if cargo can neither read nor create a lock file at this path: a folder has its name, or a link that leads into
+/// a folder that does not exist.
+pub(super) fn is_in_the_way(lock: &Path) -> bool {
+    match lock.read_link() {
+        Ok(target) if !lock.exists() => {
+            let target = parent(lock).join(target);
+            target.is_symlink() || !parent(&target).is_dir()
+        }
+        Ok(_) | Err(_) => lock.exists(),
+    }
+}
+
 /// Tells if this path has the name of a toolchain file.
 pub(crate) fn is_toolchain_file(path: &Path) -> bool {
     let name = path.file_name();

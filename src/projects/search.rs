@@ -13,7 +13,8 @@ use super::{
     found::{FoundProjects, Member, Project, SearchError, SearchProblem},
     paths::{
         CARGO_SETTINGS_FOLDER, LOCK_NAME, MANIFEST_NAME, PACKAGE_FOLDER, TOOLCHAIN_FILES, has_file,
-        is_cache, is_copy, is_file, is_hidden, is_toolchain_file, parent, plain, readable,
+        is_cache, is_copy, is_file, is_hidden, is_in_the_way, is_toolchain_file, parent, plain,
+        readable,
     },
     workspace::{Membership, read_membership},
 };
@@ -239,8 +240,8 @@ impl Search {
                 continue;
             }
             let lock = package.folder.join(LOCK_NAME);
-            if owner == package.real && lock.exists() {
-                // A folder in place of the lock file: cargo fails on it, and makes no other.
+            if owner == package.real && is_in_the_way(&lock) {
+                // Cargo fails on it, and makes no lock file.
                 self.lock(&lock);
             } else if owner == package.real {
                 self.project_without_lock(&package.folder, owner);
@@ -250,7 +251,7 @@ impl Search {
         }
         for owner in elsewhere {
             let lock = owner.join(LOCK_NAME);
-            if lock.exists() {
+            if lock.exists() || is_in_the_way(&lock) {
                 self.lock(&lock);
             } else {
                 self.project_without_lock(&owner.clone(), owner);

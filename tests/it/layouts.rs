@@ -102,3 +102,28 @@ fn linked_packages_are_found_where_cargo_finds_them() {
         }
     }
 }
+
+#[test]
+fn lock_file_that_cargo_cannot_make_is_not_ready() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let project = top.path().join("project");
+    package(&project, "project", "[dependencies]\nright = \"1\"");
+    lock_and_warm(&site, &upstream, &project);
+    let offline = site.serve(&["--offline"]);
+    // Cargo makes the file that the link leads to, but no folder.
+    for (target, ready) in [("../lock", true), ("../nowhere/lock", false)] {
+        fs::remove_file(project.join("Cargo.lock")).unwrap();
+        symlink(target, project.join("Cargo.lock")).unwrap();
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (ready, ready), "{target}: {text:#}");
+        if !ready {
+            assert!(
+                text["failed"].to_string().contains("Cargo.lock"),
+                "{text:#}"
+            );
+        }
+        symlink(target, project.join("Cargo.lock")).unwrap_or_default();
+    }
+}
