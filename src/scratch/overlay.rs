@@ -50,7 +50,7 @@ impl Overlay {
         for entry in fs::read_dir(&original)? {
             let name = entry?.file_name();
             let is_replaced = name == CARGO_TOML && manifest.is_some();
-            if name != CARGO_LOCK && name != "target" && !is_replaced {
+            if name != CARGO_LOCK && !is_replaced {
                 link(&original.join(&name), &project.join(&name))?;
             }
         }
@@ -97,6 +97,8 @@ impl Overlay {
             // A home of its own leaves the user's caches unchanged. Right above the tree, it also ends cargo's search
             // for a workspace (`find_root_iter` in `src/cargo/core/workspace.rs`).
             .env("CARGO_HOME", self.scratch.path())
+            // The project's own `target` is linked, since packages may lie in it.
+            .env("CARGO_TARGET_DIR", self.scratch.path().join("target"))
             .env("CARGO_TERM_COLOR", "never")
             .env("CARGO_TERM_PROGRESS_WHEN", "never")
             .env("RUSTUP_AUTO_INSTALL", "0")

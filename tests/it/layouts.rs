@@ -127,3 +127,42 @@ fn lock_file_that_cargo_cannot_make_is_not_ready() {
         symlink(target, project.join("Cargo.lock")).unwrap_or_default();
     }
 }
+
+#[test]
+fn package_in_a_folder_called_target_is_part_of_its_project() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let project = top.path().join("project");
+    let member = project.join("target/member");
+    package(&member, "member", "[dependencies]\nright = \"1\"");
+    let needs = "[dependencies]\nmember = { path = \"target/member\" }\n[workspace]\n";
+    package(&project, "project", needs);
+    lock_and_warm(&site, &upstream, &project);
+    let lock = fs::read(project.join("Cargo.lock")).unwrap();
+    let offline = site.serve(&["--offline"]);
+    let judge = |what: &str| {
+        let (is_ready, is_true, text) = verdict_and_truth(&site, &offline, &project);
+        assert_eq!((is_ready, is_true), (true, true), "{what}: {text:#}");
+    };
+    // Cargo compares a lock file if there is a patch.
+    package(&project, "project", &format!("{needs}[patch.crates-io]\n"));
+    judge("compared");
+    fs::remove_file(project.join("Cargo.lock")).unwrap();
+    judge("made");
+    // Cargo writes nothing into the user's `target`.
+    fs::write(project.join("Cargo.lock"), lock).unwrap();
+    let target = project.join("target");
+    fs::rename(&member, project.join("kept")).unwrap();
+    fs::remove_dir_all(&target).unwrap();
+    fs::create_dir(&target).unwrap();
+    fs::rename(project.join("kept"), &member).unwrap();
+    let output = site.command(&[
+        "warm",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+        &project.display().to_string(),
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
+}
