@@ -348,6 +348,14 @@ impl Checker {
                 let advice = format!("{} updates it, then `larder warm`", fetch_command(project));
                 missing.push(Problem::new(what, with_advice(why, &advice)));
             }
+            Agreement::OwnVersion(package) => {
+                let fetch = fetch_command(project);
+                let why = format!(
+                    "it lacks {package}, so that `--locked` fails; {fetch} corrects it offline too"
+                );
+                let what = "Cargo.lock has another version of a package of yours";
+                missing.push(Problem::new(what, why));
+            }
             Agreement::Unresolved(why) => {
                 let fetch = fetch_command(project);
                 let advice = format!("{fetch} while online may help, then `larder warm`");

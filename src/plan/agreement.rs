@@ -34,6 +34,9 @@ pub enum Agreement {
     Fits,
     /// Cargo would change it, for this reason.
     Differs(String),
+    /// Cargo would change nothing but the version of packages of the user, of which this is one. It needs no registry
+    /// for that.
+    OwnVersion(String),
     /// Cargo cannot have a version that it looks for, for this reason. The lock file lacks it, or it fits and cargo
     /// needs more than its packages.
     Unresolved(String),
@@ -49,6 +52,22 @@ pub(super) fn compare(
     graph: &LockGraph,
     workspace: &LocalWorkspace,
     needs: impl Fn(&LockNode) -> Option<VersionNeeds>,
+) -> Agreement {
+    let agreement = compare_versions(graph, workspace, &needs);
+    if let Agreement::Differs(_) = agreement
+        && let Some((locked, renumbered)) = workspace.as_locked(graph)
+        && compare_versions(graph, &locked, &needs) == Agreement::Fits
+    {
+        return Agreement::OwnVersion(renumbered);
+    }
+    agreement
+}
+
+/// Like [`compare`], with all differences alike.
+fn compare_versions(
+    graph: &LockGraph,
+    workspace: &LocalWorkspace,
+    needs: &impl Fn(&LockNode) -> Option<VersionNeeds>,
 ) -> Agreement {
     let mut walk = Walk {
         graph,
@@ -124,6 +143,27 @@ impl LocalWorkspace {
         let versions: BTreeSet<_> = of_name.map(|package| &package.version).collect();
         node.source == PackageSource::Local
             && (versions.is_empty() || (versions.len() > 1 && !versions.contains(&node.version)))
+    }
+
+    /// The workspace with the versions that the lock file has of its packages, and the first package that this changes.
+    /// `None` if it changes nothing.
+    fn as_locked(&self, graph: &LockGraph) -> Option<(Self, String)> {
+        let mut locked = self.clone();
+        let mut changed = None;
+        for package in &mut locked.packages {
+            let nodes = graph.nodes.iter();
+            let mut nodes = nodes
+                .filter(|node| node.source == PackageSource::Local && node.name == package.name);
+            let (Some(node), None) = (nodes.next(), nodes.next()) else {
+                continue;
+            };
+            if node.version != package.version {
+                let (name, version) = (&package.name, &package.version);
+                changed = changed.or_else(|| Some(format!("`{name} {version}`")));
+                package.version = node.version.clone();
+            }
+        }
+        Some((locked, changed?))
     }
 
     fn named(&self, node: &LockNode) -> Option<&LocalPackage> {

@@ -30,14 +30,14 @@ use crate::{
 const MAX_PACKAGES: usize = 5000;
 
 /// The local packages that a lock file of this workspace covers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LocalWorkspace {
     /// Members first, then other packages that path dependencies lead to.
     pub(super) packages: Vec<LocalPackage>,
 }
 
 /// One package of the user.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LocalPackage {
     folder: PathBuf,
     /// Its name.

@@ -166,3 +166,38 @@ fn package_in_a_folder_called_target_is_part_of_its_project() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
 }
+
+#[test]
+fn new_version_of_the_own_package_is_said_to_stop_locked_builds_alone() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let folder = top.path();
+    let needs = "[dependencies]\nright = \"1\"";
+    package(folder, "project", needs);
+    lock_and_warm(&site, &upstream, folder);
+    let offline = site.serve(&["--offline"]);
+    let check = |needs: &str| {
+        package(folder, "project", needs);
+        let manifest = folder.join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        fs::write(&manifest, text.replace("0.1.0", "0.2.0")).unwrap();
+        let (is_ready, is_true, verdict) = verdict_and_truth(&site, &offline, folder);
+        assert!(!is_ready, "{verdict:#}");
+        (is_true, verdict.to_string())
+    };
+    let (works, text) = check(needs);
+    assert!(works);
+    for part in [
+        "Cargo.lock has another version of a package of yours",
+        "`project 0.2.0`",
+        "--locked",
+        "corrects it offline too",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (works, text) = check("[dependencies]\nright = \"1\"\nother = \"1\"");
+    assert!(!works);
+    assert!(text.contains("does not fit"), "{text}");
+    assert!(!text.contains("offline too"), "{text}");
+}
