@@ -42,6 +42,10 @@ pub struct Readiness {
     pub crates: Vec<CrateReadiness>,
     /// One for each toolchain file and each toolchain that the user named.
     pub toolchains: Vec<ToolchainReadiness>,
+    /// The manifests of packages inside these projects that have a lock file of their own to make. They were not
+    /// checked.
+    #[serde(serialize_with = "as_path_texts")]
+    pub not_covered: Vec<PathBuf>,
     /// Paths that cannot be read, and missing files that belong to no single project.
     pub failed: Vec<Problem>,
 }
@@ -139,6 +143,7 @@ pub async fn check(
         projects,
         crates,
         toolchains,
+        not_covered: plan.not_covered,
         failed,
     })
 }
@@ -220,6 +225,10 @@ fn as_texts<S: Serializer>(problems: &[Problem], serializer: S) -> Result<S::Ok,
 }
 
 /// JSON has no place for names that are not UTF-8. Other paths must not suffer for one.
+fn as_path_texts<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+}
+
 fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -1,6 +1,6 @@
 //! `larder check`: says which projects can be built, and crates and toolchains installed, from the store alone.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use super::{
     CommandError, advisories,
@@ -19,6 +19,9 @@ use crate::{
     plan::{self, ClientCargo, Inventory, Plan, Problem},
     store::{PinnedCrate, StoreError},
 };
+
+/// Manifests that are named at most in the line about packages that were not checked.
+const NAMED_MANIFESTS: usize = 3;
 
 /// Runs the command. Its exit code is 1 if anything is missing or, with `--advisories`, malicious or vulnerable.
 ///
@@ -60,6 +63,9 @@ pub async fn run(
     } else {
         print_report(shared, &readiness, &recalls, touched.as_deref())?;
         if shared.quiet == 0 {
+            if let Some(line) = not_covered(&readiness.not_covered, shared.verbose > 0) {
+                note(&format!("note: {line}"));
+            }
             let hint = hint(&readiness).map(str::to_owned);
             let hint = hint.or_else(|| next_step(settings, &readiness));
             if let Some(hint) = hint {
@@ -176,6 +182,28 @@ fn hint(readiness: &Readiness) -> Option<&'static str> {
     }
 }
 
+/// Names the packages that were not checked. Many of them are fixtures and templates, so a few names must do.
+fn not_covered(manifests: &[PathBuf], all: bool) -> Option<String> {
+    let named = if all {
+        manifests.len()
+    } else {
+        NAMED_MANIFESTS
+    };
+    let names = manifests.iter().take(named);
+    let mut names: Vec<_> = names.map(|path| path.display().to_string()).collect();
+    if manifests.len() > named {
+        names.push(format!("{} more", manifests.len() - named));
+    }
+    let last = names.pop()?;
+    let (names, each) = match names.is_empty() {
+        true => (last, "it"),
+        false => (format!("{} and {last}", names.join(", ")), "each"),
+    };
+    Some(format!(
+        "not covered: {names}: cargo would make a lock file for {each}; name the folder to check it"
+    ))
+}
+
 /// One line for each project, crate and toolchain, and one below it for each missing thing, or for each cause of many.
 fn text(readiness: &Readiness, all: bool) -> String {
     let mut text = String::new();
@@ -270,6 +298,7 @@ mod tests {
             projects: vec![project("/a", Vec::new()), project("/b", problems)],
             crates: Vec::new(),
             toolchains: Vec::new(),
+            not_covered: Vec::new(),
             failed: Vec::new(),
         };
         assert_eq!(

@@ -89,6 +89,8 @@ pub struct Plan {
     pub rustup_hosts: Vec<String>,
     /// True if the files that install rustup itself are needed too.
     pub bootstrap: bool,
+    /// The manifests inside these projects that their lock files do not cover.
+    pub not_covered: Vec<PathBuf>,
     /// Failures that concern no single project or toolchain.
     pub failed: Vec<Problem>,
     /// Packages that were missing before cargo listed what targets need, as (name, version). Cargo downloads crates for
@@ -250,6 +252,7 @@ fn plan_blocking(request: &PlanRequest, registries: &Registries) -> Plan {
         toolchains,
         rustup_hosts: defaults.rustup_hosts,
         bootstrap: request.bootstrap,
+        not_covered: found.not_covered,
         failed: problems
             .map(|problem| Problem::new(problem.path.display(), &problem.error))
             .collect(),

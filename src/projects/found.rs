@@ -14,6 +14,9 @@ pub struct FoundProjects {
     pub projects: Vec<Project>,
     /// The toolchain files that rustup would read in these projects or in any other folder below the paths, distinct.
     pub toolchain_files: Vec<PathBuf>,
+    /// The manifests of packages that cargo would make a lock file for, inside a project that has one. They are not
+    /// part of that project, and often no more than fixtures and templates.
+    pub not_covered: Vec<PathBuf>,
     /// Paths that could not be searched, in the order of the search.
     pub problems: Vec<SearchProblem>,
 }

@@ -32,9 +32,11 @@ use search::Search;
 /// Every `Cargo.lock` is a project, unless a `Cargo.toml` beside it makes its folder a member of a workspace elsewhere
 /// (rule 2): cargo does not read it then. A folder with only a `Cargo.toml`, and such a member, is
 ///
-/// 1. covered by the nearest folder above it, within the path being walked, that has both files, unless the
-///    manifest there excludes it. That is decided without reading the many manifests of a big tree, at the price of
-///    missing a workspace of its own inside a locked project. The path itself is never decided this way.
+/// 1. covered by a folder above it, within the path being walked, that has both files and does not exclude it. That is
+///    so if the upper manifest has `[workspace]` and the lower one has none, or if a path dependency in the upper
+///    project leads to it. Otherwise cargo would make a lock file for it, and the lower one is only named
+///    ([`FoundProjects::not_covered`]): such packages are fuzz targets, but also fixtures and templates. The path
+///    itself is never decided this way.
 /// 2. otherwise what cargo says (`find_workspace_root` in `src/cargo/core/workspace.rs`): its own `[workspace]`,
 ///    the workspace that `package.workspace` points to, or the nearest `[workspace]` above it, up to the root of the
 ///    file system, that does not exclude it. It then stands for that workspace, so that `warm` works in a member's

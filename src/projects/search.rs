@@ -35,6 +35,10 @@ pub(super) struct Search {
     toolchain_files: BTreeMap<PathBuf, PathBuf>,
     /// The nearest toolchain file by real folder.
     nearest: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// The folders of packages that rule 1 leaves to the user, by real folder.
+    not_covered: BTreeMap<PathBuf, PathBuf>,
+    /// By the real folder of a project: those that path dependencies in it lead to.
+    dependencies: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
     /// Manifests that were read, by real folder. In a tree full of packages the same few are needed many times.
     workspaces: BTreeMap<PathBuf, Membership>,
     /// Folders of members by the real folder of their workspace, then by their own.
@@ -49,6 +53,17 @@ struct Unlocked {
     real: PathBuf,
     /// The real path of the walk that found it; the folder itself if the user named it.
     top: PathBuf,
+}
+
+/// The relation of a package without lock file to the projects above it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coverage {
+    /// A lock file above covers it.
+    Full,
+    /// Cargo would make a lock file for it, inside a project that has one.
+    Doubtful,
+    /// No project lies above it.
+    None,
 }
 
 impl Search {
@@ -230,7 +245,13 @@ impl Search {
         let mut projects: BTreeSet<Project> = BTreeSet::new();
         // Projects of their own first: the user's spelling of a folder is better than one derived from a member.
         for package in unlocked {
-            let is_covered = self.is_covered(&package);
+            let coverage = self.coverage(&package);
+            let is_covered = coverage != Coverage::None;
+            if coverage == Coverage::Doubtful && self.owner(&package.real) == package.real {
+                let Unlocked { folder, real, .. } = package;
+                self.not_covered.insert(real, folder);
+                continue;
+            }
             if is_covered && !self.has_settings_below(&package.real, &package.top) {
                 continue;
             }
@@ -257,6 +278,8 @@ impl Search {
                 self.project_without_lock(&owner.clone(), owner);
             }
         }
+        self.not_covered
+            .retain(|real, _| !self.projects.contains_key(real));
         for project in std::mem::take(&mut self.projects).into_values() {
             let real = project.folder.canonicalize().ok();
             let members = real.as_ref().and_then(|real| self.members.remove(real));
@@ -272,7 +295,11 @@ impl Search {
             });
         }
         let toolchain_files: BTreeSet<PathBuf> = self.toolchain_files.into_values().collect();
+        let not_covered = self.not_covered.into_values();
         FoundProjects {
+            not_covered: not_covered
+                .map(|folder| readable(&folder.join(MANIFEST_NAME)))
+                .collect(),
             projects: projects.into_iter().collect(),
             toolchain_files: toolchain_files.into_iter().collect(),
             problems: self.problems,
@@ -356,23 +383,58 @@ impl Search {
     }
 
     /// Rule 1 of [`find`](super::find).
-    fn is_covered(&mut self, package: &Unlocked) -> bool {
+    fn coverage(&mut self, package: &Unlocked) -> Coverage {
         if package.real == package.top {
-            return false;
+            return Coverage::None;
         }
         let above = package.real.ancestors().skip(1);
         let within: Vec<PathBuf> = above
             .take_while(|folder| folder.starts_with(&package.top))
+            .filter(|folder| self.manifests.get(*folder) == Some(&true))
             .map(Path::to_owned)
             .collect();
-        within.into_iter().any(|folder| {
-            self.manifests.get(&folder) == Some(&true)
-                && !self
-                    .membership(&folder)
-                    .root
-                    .as_ref()
-                    .is_some_and(|workspace| workspace.excludes(&folder, &package.real))
-        })
+        let is_root = self.membership(&package.real).root.is_some();
+        let mut coverage = Coverage::None;
+        for folder in within {
+            let workspace = &self.membership(&folder).root;
+            let is_excluded = workspace
+                .as_ref()
+                .is_some_and(|workspace| workspace.excludes(&folder, &package.real));
+            if is_excluded {
+                continue;
+            }
+            let is_member = workspace.is_some() && !is_root;
+            if is_member || self.dependencies(&folder).contains(&package.real) {
+                return Coverage::Full;
+            }
+            coverage = Coverage::Doubtful;
+        }
+        coverage
+    }
+
+    /// The real folders that path dependencies of the project in `folder` lead to, from any package of its workspace.
+    fn dependencies(&mut self, folder: &Path) -> &BTreeSet<PathBuf> {
+        if !self.dependencies.contains_key(folder) {
+            let mut queue = vec![folder.to_owned()];
+            if self.membership(folder).root.is_some() {
+                let below = self.manifests.keys();
+                let below: Vec<_> = below.filter(|real| real.starts_with(folder)).collect();
+                queue.extend(below.into_iter().cloned());
+                queue.retain(|real| real == folder || self.membership(real).root.is_none());
+            }
+            let mut found = BTreeSet::new();
+            while let Some(package) = queue.pop() {
+                for path in self.membership(&package).paths.clone() {
+                    let path = plain(&package.join(path));
+                    let real = path.canonicalize().unwrap_or(path);
+                    if found.insert(real.clone()) {
+                        queue.push(real);
+                    }
+                }
+            }
+            self.dependencies.insert(folder.to_owned(), found);
+        }
+        &self.dependencies[folder]
     }
 
     /// Rule 2 of [`find`](super::find): the real folder that has, or would have, the lock file.

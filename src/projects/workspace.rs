@@ -19,7 +19,22 @@ pub(super) struct Membership {
     pub(super) root: Option<WorkspaceTable>,
     /// `package.workspace`: the folder of the root, relative to the manifest.
     pub(super) pointer: Option<PathBuf>,
+    /// The folders of path dependencies and patches, relative to the manifest.
+    pub(super) paths: Vec<PathBuf>,
 }
+
+/// The tables of a manifest that may have dependencies with a path, at any depth.
+const TABLES_WITH_PATHS: [&str; 9] = [
+    "dependencies",
+    "dev-dependencies",
+    "dev_dependencies",
+    "build-dependencies",
+    "build_dependencies",
+    "target",
+    "workspace",
+    "patch",
+    "replace",
+];
 
 #[derive(Deserialize)]
 struct RawManifest {
@@ -78,7 +93,14 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 pub(super) fn read_membership(folder: &Path) -> Membership {
     let path = folder.join(MANIFEST_NAME);
     let text = files::read_text(&path, MAX_MANIFEST_BYTES).unwrap_or_default();
-    let Ok(manifest) = toml::from_str::<RawManifest>(&text) else {
+    let Ok(table) = toml::from_str::<toml::Table>(&text) else {
+        return Membership::default();
+    };
+    let mut paths = Vec::new();
+    for value in TABLES_WITH_PATHS.iter().filter_map(|name| table.get(*name)) {
+        add_paths(value, &mut paths);
+    }
+    let Ok(manifest) = table.try_into::<RawManifest>() else {
         return Membership::default();
     };
     let pointer = manifest
@@ -88,5 +110,20 @@ pub(super) fn read_membership(folder: &Path) -> Membership {
     Membership {
         root: manifest.workspace,
         pointer,
+        paths,
+    }
+}
+
+/// Adds each `path` in a table and the tables in it.
+fn add_paths(value: &toml::Value, paths: &mut Vec<PathBuf>) {
+    let Some(table) = value.as_table() else {
+        return;
+    };
+    for (key, value) in table {
+        match value.as_str() {
+            Some(path) if key == "path" => paths.push(path.into()),
+            Some(_) => {}
+            None => add_paths(value, paths),
+        }
     }
 }

@@ -201,3 +201,42 @@ fn new_version_of_the_own_package_is_said_to_stop_locked_builds_alone() {
     assert!(text.contains("does not fit"), "{text}");
     assert!(!text.contains("offline too"), "{text}");
 }
+
+#[test]
+fn packages_with_a_lock_file_of_their_own_to_make_are_named() {
+    let upstream = FakeUpstream::start();
+    let site = site_with_cargo(&upstream);
+    let top = TempDir::new().unwrap();
+    let outer = top.path().join("outer");
+    package(
+        &outer,
+        "outer",
+        "[dependencies]\nright = \"1\"\nused = { path = \"used\" }",
+    );
+    package(&outer.join("used"), "used", "[workspace]");
+    let needs = "[dependencies]\nother = \"1\"\n";
+    package(&outer.join("fuzz"), "fuzz", &format!("{needs}[workspace]"));
+    package(&outer.join("example"), "example", needs);
+    lock_and_warm(&site, &upstream, &outer);
+    let offline = site.serve(&["--offline"]);
+    for (inner, is_fetched) in [("fuzz", false), ("example", false), ("used", true)] {
+        let (_, is_true, _) = verdict_and_truth(&site, &offline, &outer.join(inner));
+        assert_eq!(is_true, is_fetched, "{inner}");
+    }
+    let (is_ready, is_true, verdict) = verdict_and_truth(&site, &offline, &outer);
+    assert_eq!((is_ready, is_true), (true, true), "{verdict:#}");
+    let manifest = |name: &str| outer.join(name).join("Cargo.toml").display().to_string();
+    assert_eq!(
+        verdict["not_covered"],
+        serde_json::json!([manifest("example"), manifest("fuzz")]),
+        "{verdict:#}"
+    );
+    let output = site.command(&["check", &outer.display().to_string()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let line = format!(
+        "note: not covered: {} and {}: cargo would make a lock file for each",
+        manifest("example"),
+        manifest("fuzz")
+    );
+    assert!(text.contains(&line), "{text}");
+}
