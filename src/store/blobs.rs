@@ -13,7 +13,7 @@ use super::{
     blob::FileReader,
     blocking::blocking,
     growth::whole_blocks,
-    layout::{file_size, is_nonempty_file},
+    layout::{file_size, is_absent, is_nonempty_file},
 };
 use crate::{
     files::{is_no_file, open_nofollow},
@@ -29,6 +29,9 @@ impl Store {
         {
             self.uses.record(sha256);
             return Ok(Some(blob));
+        }
+        if is_absent(&path) {
+            return Ok(None);
         }
         let (at, buffers) = (path.clone(), self.buffers.clone());
         let opened = blocking(move || {

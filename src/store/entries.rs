@@ -5,8 +5,12 @@ use std::{fs, io, path::Path, time::SystemTime};
 use bytes::Bytes;
 
 use super::{
-    Checked, DamagedEntry, Entry, FileIdentity, Store, StoreError, blocking::blocking,
-    error::is_no_folder, growth::whole_blocks, layout::is_nonempty_file, staging::lock_folder,
+    Checked, DamagedEntry, Entry, FileIdentity, Store, StoreError,
+    blocking::blocking,
+    error::is_no_folder,
+    growth::whole_blocks,
+    layout::{is_absent, is_nonempty_file},
+    staging::lock_folder,
     verify::read_entry,
 };
 use crate::{
@@ -23,6 +27,9 @@ impl Store {
         let path = self.layout.entry(key);
         if let Some((_, entry)) = self.entries.get(&path) {
             return Ok(Some(entry));
+        }
+        if is_absent(&path) {
+            return Ok(None);
         }
         let damaged = |source| StoreError::Damaged {
             key: key.to_string(),

@@ -237,6 +237,12 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Returns whether nothing is at `path`, from one `stat` on the calling thread. Handing a read to a thread for blocking
+/// work takes longer than that, and most requests on an empty store find nothing.
+pub(super) fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Returns whether `path` is a file, not a link, with at least one byte.
 pub(super) fn is_nonempty_file(path: &Path) -> bool {
     file_size(path).is_some()
