@@ -37,6 +37,7 @@ use crate::{
     error::chain,
     files::{self, MAX_SETTINGS_BYTES},
     lockfile::{self, PackageSource, canonical_index},
+    plan::ActiveToolchain,
     status_client::{self, Probe, RunningDaemon, probe},
     store::Store,
 };
@@ -303,6 +304,11 @@ impl ClientFacts<'_> {
         let https = self
             .variable("https_proxy")
             .or_else(|| self.variable("HTTPS_PROXY"));
+        let (refused_toolchain, due_toolchain) = match self.active_toolchain() {
+            ActiveToolchain::Installed => (None, None),
+            ActiveToolchain::Downloaded(due) => (None, Some(due)),
+            ActiveToolchain::Refused(why) => (Some(why), None),
+        };
         RustupFacts {
             is_named: self.named == Some(ClientKind::Rustup),
             dist_server: match dist_server {
@@ -316,9 +322,20 @@ impl ClientFacts<'_> {
             applied: file.as_deref().map(applied_values).unwrap_or_default(),
             file: file.filter(|file| file.is_file()),
             larder_proxy: self.larder_proxy(https).await,
+            refused_toolchain,
+            due_toolchain,
             configured: configured(self.settings),
             running: self.running(),
         }
+    }
+
+    /// The toolchain that rustup would run in the current folder.
+    fn active_toolchain(&self) -> ActiveToolchain {
+        let folder = std::env::current_dir().unwrap_or_default();
+        let variables = &self.settings.client_variables;
+        let (variable, cargo) = (variables.rustup_toolchain(), variables.cargo_in_path());
+        let settings = self.settings.rustup_settings.as_deref();
+        ActiveToolchain::of(&folder, settings, variable.as_deref(), cargo.as_deref())
     }
 }
 

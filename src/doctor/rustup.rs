@@ -27,6 +27,10 @@ pub struct RustupFacts {
     pub applied: Vec<String>,
     /// The proxy of `larder run` or `serve --intercept` in rustup's environment.
     pub larder_proxy: Option<LarderProxy>,
+    /// The reason why rustup runs no cargo in the current folder.
+    pub refused_toolchain: Option<String>,
+    /// The toolchain that rustup downloads before it runs cargo there.
+    pub due_toolchain: Option<String>,
     /// The base addresses where `larder serve` listens by its settings.
     pub configured: Vec<String>,
     /// The base address of a larder that runs on this machine.
@@ -68,6 +72,27 @@ const UPDATE_ROOT: Variable = Variable {
 
 /// Judges the facts.
 pub fn judge(facts: &RustupFacts) -> Vec<Finding> {
+    let mut findings = judge_servers(facts);
+    findings.extend(judge_toolchain(facts));
+    findings
+}
+
+/// Judges the toolchain of the current folder.
+fn judge_toolchain(facts: &RustupFacts) -> Option<Finding> {
+    let check = "toolchain";
+    if let Some(why) = &facts.refused_toolchain {
+        let what = format!("rustup runs no cargo in this folder: {why}");
+        let remedy = "name a release or an installed toolchain (`rustup toolchain list`); `larder check` tells if a \
+                      release is stored";
+        return Some(Finding::problem(Subject::Rustup, check, what, remedy));
+    }
+    let due = facts.due_toolchain.as_ref()?;
+    let what = format!("before it runs cargo in this folder, rustup downloads the toolchain {due}");
+    let remedy = "`larder check` tells if that works offline";
+    Some(Finding::note(Subject::Rustup, check, what).with_remedy(remedy))
+}
+
+fn judge_servers(facts: &RustupFacts) -> Vec<Finding> {
     let (dist_server, update_root) = (&facts.dist_server, &facts.update_root);
     if dist_server.is_none() && update_root.is_none() {
         return vec![unset(facts)];

@@ -27,6 +27,7 @@
 //! parsed by rayon inside one blocking task; a file that cannot be read becomes a [`Problem`] and does not stop the
 //! others.
 
+mod active_toolchain;
 mod agreement;
 mod build_std;
 mod cargo;
@@ -56,6 +57,7 @@ use std::{
 use rayon::prelude::*;
 use tokio::task::spawn_blocking;
 
+pub(crate) use active_toolchain::ActiveToolchain;
 pub use agreement::Agreement;
 pub(crate) use client_settings::ClientCargo;
 pub(crate) use crates::CrateSource;

@@ -337,7 +337,7 @@ pub(super) fn owners_of(project: &Project, defaults: &InstallDefaults) -> BTreeS
 
 /// The toolchain plan that decides whether a project can be built: of the toolchain that rustup's variable or settings
 /// choose, or of its toolchain file.
-fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
+pub(super) fn owner_of(project: &Project, defaults: &InstallDefaults) -> Option<Owner> {
     let file = project.toolchain_file.as_deref();
     match defaults.home.chosen(&project.folder, file) {
         Some((name, _)) if defaults.is_for_this_user => Some(Owner::Toolchain(name.to_owned())),
@@ -430,6 +430,14 @@ impl ToolchainPlan {
         let is_needed =
             !(plan.installs.is_empty() && plan.skipped.is_empty() && plan.failed.is_empty());
         is_needed.then_some(plan)
+    }
+
+    /// The plan of a project in which no toolchain file decides; `None` if its toolchain is installed.
+    pub(super) fn without_file(project: &Project, defaults: &InstallDefaults) -> Option<Self> {
+        match defaults.has_no_toolchain(project) {
+            true => Some(Self::none(defaults)),
+            false => Self::chosen(project, defaults, &[]),
+        }
     }
 
     /// Tells if the user's command to install it makes it the default toolchain, where none is set.

@@ -19,7 +19,7 @@ mod workspace;
 use std::path::PathBuf;
 
 pub use found::{FoundProjects, Member, Project, SearchError, SearchProblem};
-pub(crate) use paths::{is_toolchain_file, plain};
+pub(crate) use paths::{is_toolchain_file, nearest_toolchain_file, plain};
 use search::Search;
 
 /// Finds the projects at and below `paths`, each a folder, a `Cargo.toml`, a toolchain file, a cargo script or a lock

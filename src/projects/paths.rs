@@ -64,6 +64,15 @@ pub(crate) fn is_toolchain_file(path: &Path) -> bool {
     name.is_some_and(|name| TOOLCHAIN_FILES.iter().any(|file| name == *file))
 }
 
+/// The toolchain file that rustup would read in a folder: the nearest, up to the root of the file system.
+pub(crate) fn nearest_toolchain_file(folder: &Path) -> Option<PathBuf> {
+    let real = folder.canonicalize().ok()?;
+    let mut files = real
+        .ancestors()
+        .flat_map(|above| TOOLCHAIN_FILES.iter().map(|name| above.join(name)));
+    files.find(|file| file.is_file())
+}
+
 pub(super) fn has_file(folder: &Path, name: &str) -> bool {
     folder.join(name).is_file()
 }

@@ -601,3 +601,47 @@ fn client_print_names_an_address_that_others_can_use() {
     assert_eq!(build, format!("http://127.0.0.1:{port}"));
     assert!(Path::new(&site.store()).exists());
 }
+
+/// See docs/client-behaviour.md.
+#[test]
+fn doctor_names_the_toolchain_that_rustup_lacks_in_this_folder() {
+    let upstream = FakeUpstream::start();
+    let rustup = Rustup::without_toolchain();
+    let home = rustup.home().display().to_string();
+    let findings = |variable: &str, code: i32| {
+        let site = site(&upstream)
+            .variable("RUSTUP_HOME", &home)
+            .variable("RUSTUP_TOOLCHAIN", variable);
+        let output = site.command(&["client", "doctor", "--json"]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = document["findings"].as_array().unwrap().iter();
+        let found = findings.filter(|finding| finding["check"] == "toolchain");
+        let found = found.map(|finding| format!("{} {}", finding["verdict"], finding["what"]));
+        found.collect::<Vec<_>>().join(", ")
+    };
+    let server = upstream.base_url();
+    let server = server.trim_end_matches('/');
+    let client = |variable: &str| {
+        let mut command = rustup.command("cargo", server, server);
+        command.env("RUSTUP_TOOLCHAIN", variable).arg("--version");
+        run(command)
+    };
+    let found = findings("", 1);
+    assert!(
+        found.contains("rustup runs no cargo in this folder"),
+        "{found}"
+    );
+    client("").assert_failure();
+    let found = findings("nosuch", 1);
+    assert!(found.contains("RUSTUP_TOOLCHAIN, `nosuch`"), "{found}");
+    client("nosuch").assert_failure();
+    let found = findings("1.80.0", 0);
+    assert!(
+        found.contains("note") && found.contains("1.80.0-"),
+        "{found}"
+    );
+    upstream.release(&Toolchain::new("stable", "1.80.0").date("2024-07-25"));
+    client("1.80.0").assert_success();
+    assert_eq!(findings("1.80.0", 0), "");
+}
