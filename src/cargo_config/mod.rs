@@ -95,7 +95,7 @@ pub enum SettingPlace {
 /// A `net.offline` that keeps cargo from its registries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetOffline {
-    /// Cargo asks nobody, larder included.
+    /// Cargo asks no server, larder included.
     On(SettingPlace),
     /// The value is neither true nor false, so that cargo fails when it would ask.
     Invalid(SettingPlace),
@@ -107,27 +107,23 @@ const OFFLINE_VARIABLE: &str = "CARGO_NET_OFFLINE";
 impl NetOffline {
     /// The place of the setting, for people.
     pub fn place(&self) -> String {
-        match self {
-            Self::On(SettingPlace::File(path)) | Self::Invalid(SettingPlace::File(path)) => {
-                format!("`net.offline` in {}", path.display())
-            }
-            Self::On(SettingPlace::Variable(name))
-            | Self::Invalid(SettingPlace::Variable(name)) => {
-                format!("the variable {name}")
-            }
+        match self.setting_place() {
+            SettingPlace::File(path) => format!("`net.offline` in {}", path.display()),
+            SettingPlace::Variable(name) => format!("the variable {name}"),
         }
     }
 
     /// The way to switch it off.
     pub fn remedy(&self) -> String {
+        match self.setting_place() {
+            SettingPlace::File(path) => format!("remove `net.offline` from {}", path.display()),
+            SettingPlace::Variable(name) => format!("unset {name}"),
+        }
+    }
+
+    fn setting_place(&self) -> &SettingPlace {
         match self {
-            Self::On(SettingPlace::File(path)) | Self::Invalid(SettingPlace::File(path)) => {
-                format!("remove `net.offline` from {}", path.display())
-            }
-            Self::On(SettingPlace::Variable(name))
-            | Self::Invalid(SettingPlace::Variable(name)) => {
-                format!("unset {name}")
-            }
+            Self::On(place) | Self::Invalid(place) => place,
         }
     }
 }

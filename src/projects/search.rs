@@ -43,7 +43,7 @@ pub(super) struct Search {
     workspaces: BTreeMap<PathBuf, Membership>,
     /// Folders of members by the real folder of their workspace, then by their own.
     members: BTreeMap<PathBuf, BTreeMap<PathBuf, PathBuf>>,
-    /// Whether a real folder has settings of cargo or a toolchain file.
+    /// By real folder: true if it has settings of cargo or a toolchain file.
     settings: BTreeMap<PathBuf, bool>,
 }
 
