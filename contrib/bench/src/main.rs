@@ -48,8 +48,8 @@ struct Arguments {
     /// Repetitions of every comparison
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Run only benchmarks whose name contains this; repeatable. `instructions`, `million`, `eviction` and `observed`
-    /// run only when they are named
+    /// Run only benchmarks whose name contains this; repeatable. `slow-empty`, `slow-filled`, `instructions`,
+    /// `million`, `eviction` and `observed` run only when they are named
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Write the numbers into `contrib/bench/runs`

@@ -1,4 +1,4 @@
-//! The benchmarks `cold` and `cold-slow`: each run of cargo meets a larder that was started on an empty store, a moment
+//! The benchmarks `cold` and `slow-empty`: each run of cargo meets a larder that was started on an empty store, a moment
 //! before.
 
 use std::thread;

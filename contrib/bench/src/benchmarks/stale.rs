@@ -1,5 +1,5 @@
-//! The benchmarks `stale`, `stale-far` and `stale-slow`: each run of cargo meets a larder whose store has everything, and
-//! nothing of it is fresh.
+//! The benchmarks `stale`, `stale-far` and `slow-filled`: each run of cargo meets a larder whose store has everything,
+//! and nothing of it is fresh.
 //!
 //! Two more rows bound the result from below. With everything fresh, the time is cargo's own work. That time plus a
 //! dial and a round trip is the least for a cache that asks upstream before it answers.
