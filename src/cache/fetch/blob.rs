@@ -31,8 +31,9 @@ use crate::{
     upstream::{Failure, FailureKind},
 };
 
-/// Number of concurrent blob downloads for clients: about as many bodies as one HTTP/2 connection carries.
-const MAX_CLIENT_DOWNLOADS: usize = 100;
+/// Number of concurrent blob downloads for clients: as many as one cargo asks for at a time, over two connections with
+/// 100 requests each.
+const MAX_CLIENT_DOWNLOADS: usize = 200;
 
 /// Fetches blobs.
 #[derive(Debug)]
