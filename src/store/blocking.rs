@@ -8,7 +8,8 @@ use std::{any::Any, io};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Runs `work` on a thread for blocking work.
+/// Runs `work` on a thread for blocking work. If the runtime ends before the work has begun, the result never comes:
+/// otherwise a background task could report the end of the process as a failure of the disk.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -18,6 +19,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     match done.map(|result| result.downcast::<io::Result<T>>()) {
         Ok(Ok(result)) => *result,
         Ok(Err(_)) => Err(io::Error::other("disk work gave a result of another type")),
+        Err(error) if error.is_cancelled() => std::future::pending().await,
         Err(error) => Err(io::Error::other(error)),
     }
 }
