@@ -95,17 +95,9 @@ impl Drop for SlotPermit<'_> {
 /// The slot with the fewest round trips until an answer. Of two with equally many, a new connection is better: the
 /// requests after this one gain from it.
 fn fastest(slots: &Slots, now: Instant) -> usize {
-    let mut fastest = 0;
-    for index in 1..slots.len() {
-        let gain = slots[fastest]
-            .round_trips(now)
-            .cmp(&slots[index].round_trips(now));
-        let opens = slots[fastest].is_open(now) && !slots[index].is_open(now);
-        if gain.is_gt() || (gain.is_eq() && opens) {
-            fastest = index;
-        }
-    }
-    fastest
+    let by_round_trips =
+        |index: &usize| (slots[*index].round_trips(now), slots[*index].is_open(now));
+    (0..slots.len()).min_by_key(by_round_trips).unwrap_or(0)
 }
 
 impl Slot {
