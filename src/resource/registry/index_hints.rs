@@ -20,16 +20,16 @@ use std::{
 use semver::{Version, VersionReq};
 
 use super::{
-    EnabledFeatures, NeededCrate, VersionNeeds,
+    EnabledFeatures, VersionNeeds,
     index_line::{LineVersion, index_lines, version_of_line},
 };
 
 /// The need for a crate, as the dependencies of another one state it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Need {
-    /// As written.
+    /// The version requirement, as the index line spells it.
     requirement: String,
-    /// What all dependencies with this requirement enable together.
+    /// The features that all dependencies with this requirement enable together.
     features: BTreeSet<String>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn needed_entries(need: Option<&Need>, body: &[u8]) -> Vec<NeededEntr
     for (rank, version) in candidates(need, body).iter().enumerate() {
         let enabled = enabled_features(need, version);
         for dependency in &version.deps {
-            let Some(name) = resolved_name(dependency) else {
+            let Some(name) = dependency.crate_name() else {
                 continue;
             };
             let id = (name.to_owned(), dependency.req.clone());
@@ -98,14 +98,6 @@ fn enabled_features(need: Option<&Need>, version: &VersionNeeds) -> EnabledFeatu
         enabled.enable(&version.features, &is_dependency, feature);
     }
     enabled
-}
-
-/// The name of the crate, if a resolve of the version can ask the same registry for it. `package` is the name of a
-/// renamed dependency (docs/client-behaviour.md C-28). Cargo ignores dev-dependencies of crates from a registry (C-21).
-fn resolved_name(dependency: &NeededCrate) -> Option<&str> {
-    let is_resolved = dependency.kind.as_deref() != Some("dev") && dependency.registry.is_none();
-    let name = dependency.package.as_ref().unwrap_or(&dependency.name);
-    is_resolved.then_some(name)
 }
 
 /// The versions that a resolver may choose, best first, at most one of each semver-compatible series.

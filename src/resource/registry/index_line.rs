@@ -63,14 +63,25 @@ pub(super) struct IndexDependency<'a> {
     registry: Option<Cow<'a, str>>,
 }
 
-impl<'a> IndexDependency<'a> {
-    /// The name of the crate, if a resolve of the line's version can ask the same registry for it. `package` is the
-    /// name of a renamed dependency (docs/client-behaviour.md C-28). Cargo ignores dev-dependencies of crates from a
-    /// registry (C-21).
-    pub(super) fn crate_name(&self) -> Option<&Cow<'a, str>> {
-        let is_resolved = self.kind.as_deref() != Some("dev") && self.registry.is_none();
-        is_resolved.then(|| self.package.as_ref().unwrap_or(&self.name))
+impl IndexDependency<'_> {
+    /// See [`resolved_name`].
+    pub(super) fn crate_name(&self) -> Option<&str> {
+        let (package, kind) = (self.package.as_deref(), self.kind.as_deref());
+        resolved_name(&self.name, package, kind, self.registry.as_deref())
     }
+}
+
+/// The name of the crate of a dependency, if a resolve of the line's version can ask the same registry for it.
+/// `package` is the name of a renamed dependency (docs/client-behaviour.md C-28). Cargo ignores dev-dependencies of
+/// crates from a registry (C-21).
+pub(super) fn resolved_name<'a>(
+    name: &'a str,
+    package: Option<&'a str>,
+    kind: Option<&str>,
+    registry: Option<&str>,
+) -> Option<&'a str> {
+    let is_resolved = kind != Some("dev") && registry.is_none();
+    is_resolved.then(|| package.unwrap_or(name))
 }
 
 /// The fields that decide whether a version can be chosen.

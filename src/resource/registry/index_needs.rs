@@ -9,7 +9,8 @@ use semver::Version;
 use serde::Deserialize;
 
 use super::index_line::{
-    LineVersion, checksum_of_line, index_lines, quick_checksum_of_line, version_of_line,
+    LineVersion, checksum_of_line, index_lines, quick_checksum_of_line, resolved_name,
+    version_of_line,
 };
 use crate::hash::Sha256;
 
@@ -82,6 +83,14 @@ pub struct NeededCrate {
 
 fn yes() -> bool {
     true
+}
+
+impl NeededCrate {
+    /// See [`resolved_name`].
+    pub(super) fn crate_name(&self) -> Option<&str> {
+        let (package, kind) = (self.package.as_deref(), self.kind.as_deref());
+        resolved_name(&self.name, package, kind, self.registry.as_deref())
+    }
 }
 
 impl VersionNeeds {
