@@ -449,15 +449,7 @@ mod tests {
 
     /// A cache whose upstream refuses connections, and an index entry.
     fn setup(folder: &Path) -> (Cache, Resource, Key) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let upstream_options = UpstreamOptions {
-            dial_timeout: Duration::from_secs(1),
-            ca_file: None,
-            redirect_hosts: Vec::new(),
-            proxies: Default::default(),
-            http1_requests: 100,
-            rate: None,
-        };
+        let upstream_options = UpstreamOptions::for_test(Duration::from_secs(1));
         let options = CacheOptions {
             is_offline: false,
             max_age: Duration::from_secs(600),

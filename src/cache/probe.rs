@@ -188,15 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_upstream_that_fails_again_and_again_is_probed_by_one_task() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = UpstreamOptions {
-            dial_timeout: Duration::from_secs(1),
-            ca_file: None,
-            redirect_hosts: Vec::new(),
-            proxies: Default::default(),
-            http1_requests: 100,
-            rate: None,
-        };
+        let options = UpstreamOptions::for_test(Duration::from_secs(1));
         let health = Arc::new(UpstreamHealth {
             upstream: Arc::new(Upstream::new(options, []).unwrap()),
             breakers: CircuitBreakers::new(false),

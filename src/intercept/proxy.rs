@@ -401,22 +401,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        intercept::DaemonClient,
-        upstream::{ProxyVariables, UpstreamOptions},
-    };
+    use crate::{intercept::DaemonClient, upstream::UpstreamOptions};
 
     /// A proxy that intercepts `host:443` for a daemon that does not run, with tunnels to all other hosts.
     fn interceptor(host: &str) -> Interceptor {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = UpstreamOptions {
-            dial_timeout: Duration::from_secs(5),
-            ca_file: None,
-            redirect_hosts: Vec::new(),
-            proxies: ProxyVariables::default(),
-            http1_requests: 1,
-            rate: None,
-        };
+        let options = UpstreamOptions::for_test(Duration::from_secs(5));
         let origin = InterceptedOrigin {
             is_https: true,
             host: host.to_owned(),

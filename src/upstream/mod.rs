@@ -85,6 +85,22 @@ pub struct UpstreamOptions {
     pub rate: Option<u32>,
 }
 
+#[cfg(test)]
+impl UpstreamOptions {
+    /// The settings of a test's client, with this time limit of a dial. Installs the process's TLS provider.
+    pub(crate) fn for_test(dial_timeout: Duration) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            dial_timeout,
+            ca_file: None,
+            redirect_hosts: Vec::new(),
+            proxies: ProxyVariables::default(),
+            http1_requests: 100,
+            rate: None,
+        }
+    }
+}
+
 /// Why there can be no client.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -384,14 +400,9 @@ mod tests {
     use crate::validators::Validators;
 
     fn upstream(configured: &[&Url], ca_file: Option<&Path>) -> Upstream {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let options = UpstreamOptions {
-            dial_timeout: Duration::from_secs(5),
             ca_file: ca_file.map(Path::to_owned),
-            redirect_hosts: Vec::new(),
-            proxies: ProxyVariables::default(),
-            http1_requests: 100,
-            rate: None,
+            ..UpstreamOptions::for_test(Duration::from_secs(5))
         };
         Upstream::new(options, configured.iter().copied()).unwrap()
     }
