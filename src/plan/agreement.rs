@@ -231,10 +231,10 @@ impl Walk<'_> {
                 }
                 let mut features = dependency.features.clone();
                 features.extend(asked.into_iter().flatten().cloned());
-                if let Some(why) = self.moved(at, dependency) {
+                let targets = self.locked(at, dependency);
+                if let Some(why) = self.moved(at, dependency, &targets) {
                     return Agreement::Unclear(why);
                 }
-                let targets = self.locked(at, dependency);
                 if targets.is_empty() {
                     return Agreement::Differs(format!(
                         "it lacks `{} {}`, which `{}` needs",
@@ -271,11 +271,10 @@ impl Walk<'_> {
         self.unused()
     }
 
-    /// Tells if the lock file has a dependency only from another registry than the manifest names. Cargo knows best if
-    /// both are one.
-    fn moved(&self, at: usize, dependency: &Dependency) -> Option<String> {
+    /// Tells if the lock file has a dependency only from another registry than the manifest names. `locked` are the
+    /// packages that fit it otherwise. Cargo knows best if both registries are one.
+    fn moved(&self, at: usize, dependency: &Dependency, locked: &[usize]) -> Option<String> {
         let wanted = dependency.source.as_ref()?;
-        let locked = self.locked(at, dependency);
         let is_moved = locked
             .iter()
             .all(|&target| self.graph.nodes[target].source != *wanted);
