@@ -2,8 +2,8 @@
 //!
 //! The circuit breakers ([`super::breaker`]) hold the state. This module feeds them, has [`super::state_log`] log their
 //! changes, and runs the probes. When a breaker leaves `Closed`, one background task per outage sends requests with
-//! growing delays until one succeeds or the breaker is closed. So larder notices the recovery by itself, and no client waits for a failing
-//! request.
+//! growing delays until one succeeds or the breaker is closed. So larder notices the recovery by itself, and no client
+//! waits for a failing request.
 
 use std::sync::Arc;
 

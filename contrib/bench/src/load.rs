@@ -32,8 +32,8 @@ pub(crate) fn wrk(url: &str, headers: &[(&str, &str)], lasting: Duration) -> f64
     rate.unwrap_or_else(|| panic!("wrk names no rate:\n{said}"))
 }
 
-/// Requests per second that h2load measures with one thread, 8 connections, and 20 requests in flight on each. It begins
-/// HTTP/2 without an upgrade.
+/// Requests per second that h2load measures with one thread, 8 connections, and 20 requests in flight on each. It
+/// begins HTTP/2 without an upgrade.
 ///
 /// # Panics
 /// If h2load fails, or an answer is no success.

@@ -1,5 +1,5 @@
-//! The benchmarks `cold` and `slow-empty`: each run of cargo meets a larder that was started on an empty store, a moment
-//! before.
+//! The benchmarks `cold` and `slow-empty`: each run of cargo meets a larder that was started on an empty store, a
+//! moment before.
 
 use std::thread;
 use std::time::Duration;
